@@ -1,0 +1,224 @@
+package metric
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"testing"
+)
+
+// The metrics are sums and quotients of counts, so float64 leaves ten digits to spare; the released PRO depends on how
+// its evenly spaced thresholds are rounded.
+const (
+	tolerance         = 1e-9
+	releasedTolerance = 1e-6
+)
+
+type goldenMetrics struct {
+	Masks       [][][]int
+	Scores      [][][]float32
+	ImageScores []float64 `json:"image_scores"`
+	ImageAUROC  float64   `json:"image_auroc"`
+	ImageAP     float64   `json:"image_ap"`
+	PixelAUROC  float64   `json:"pixel_auroc"`
+	PixelAP     float64   `json:"pixel_ap"`
+	PixelF1     float64   `json:"pixel_f1_max"`
+	AUPRO30     float64   `json:"aupro_030"`
+	AUPRO05     float64   `json:"aupro_005"`
+	Released    float64   `json:"released_code_pro"`
+}
+
+func TestEqualsGolden(t *testing.T) {
+	data, err := os.ReadFile("testdata/metrics.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var golden []goldenMetrics
+	if err := json.Unmarshal(data, &golden); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := len(golden), 2; got != want {
+		t.Fatalf("got %d golden cases, want %d", got, want)
+	}
+	for i, g := range golden {
+		var pixels Pixels
+		defective := make([]bool, len(g.Masks))
+		for j := range g.Masks {
+			mask := make([]uint8, 0, len(g.Masks[j])*len(g.Masks[j][0]))
+			for _, v := range slices.Concat(g.Masks[j]...) {
+				mask = append(mask, uint8(v))
+			}
+			defective[j] = slices.Max(mask) > 0
+			if err := pixels.Add(slices.Concat(g.Scores[j]...), mask, len(g.Masks[j]), len(g.Masks[j][0])); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, c := range []struct {
+			name      string
+			metric    func() (float64, error)
+			want      float64
+			tolerance float64
+		}{
+			{"image AUROC", func() (float64, error) { return AUROC(g.ImageScores, defective) }, g.ImageAUROC, tolerance},
+			{"image AP", func() (float64, error) { return AveragePrecision(g.ImageScores, defective) }, g.ImageAP, tolerance},
+			{"pixel AUROC", pixels.AUROC, g.PixelAUROC, tolerance},
+			{"pixel AP", pixels.AveragePrecision, g.PixelAP, tolerance},
+			{"pixel F1-max", pixels.F1Max, g.PixelF1, tolerance},
+			{"AUPRO 0.3", func() (float64, error) { return pixels.AUPRO(0.3) }, g.AUPRO30, tolerance},
+			{"AUPRO 0.05", func() (float64, error) { return pixels.AUPRO(0.05) }, g.AUPRO05, tolerance},
+			{"released PRO", pixels.ReleasedPRO, g.Released, releasedTolerance},
+		} {
+			got, err := c.metric()
+			if err != nil || !(math.Abs(got-c.want) <= c.tolerance) {
+				t.Errorf("case %d, %s: got %v, %v, want %v", i, c.name, got, err, c.want)
+			}
+		}
+	}
+}
+
+func TestSmallCases(t *testing.T) {
+	cases := []struct {
+		name                   string
+		scores                 []float64
+		positive               []bool
+		auroc, ap, f1, f1Above float64
+	}{
+		{"perfect", []float64{1, 2, 3, 4}, []bool{false, false, true, true}, 1, 1, 1, 3},
+		{"inverted", []float64{4, 3, 2, 1}, []bool{false, false, true, true}, 0, (1./3 + 2./4) / 2, 4. / 6, 1},
+		{"all tied", []float64{7, 7, 7, 7}, []bool{false, true, false, false}, 0.5, 0.25, 0.4, 7},
+		{"half tied", []float64{1, 2, 2, 3}, []bool{false, false, true, true}, 0.875, (1 + 2./3) / 2, 0.8, 2},
+		{"signed zeros tie", []float64{0, math.Copysign(0, -1)}, []bool{true, false}, 0.5, 0.5, 2. / 3, 0},
+		{"negative scores", []float64{-5, -1e300, 1e-300}, []bool{true, false, false}, 0.5, 0.5, 2. / 3, -5},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			auroc, err1 := AUROC(c.scores, c.positive)
+			ap, err2 := AveragePrecision(c.scores, c.positive)
+			f1, above, err3 := F1Max(c.scores, c.positive)
+			if err := errors.Join(err1, err2, err3); err != nil {
+				t.Fatal(err)
+			}
+			got, want := [4]float64{auroc, ap, f1, above}, [4]float64{c.auroc, c.ap, c.f1, c.f1Above}
+			for i := range got {
+				if math.Abs(got[i]-want[i]) > tolerance {
+					t.Errorf("got AUROC, AP, F1, threshold %v, want %v", got, want)
+					break
+				}
+			}
+		})
+	}
+}
+
+// TestAgainstDefinitions compares with the definitions, evaluated directly, on random scores with many ties.
+func TestAgainstDefinitions(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 50 {
+		n := 4 + rng.IntN(60)
+		scores, positive := make([]float64, n), make([]bool, n)
+		anomaly, mask := make([]float32, n), make([]uint8, n)
+		for i := range n {
+			anomaly[i] = float32(rng.IntN(12)-6) / 7
+			scores[i] = float64(anomaly[i])
+			positive[i] = i == 0 || i > 1 && rng.IntN(3) == 0
+			if positive[i] {
+				mask[i] = 255
+			}
+		}
+		pairs, ordered := 0.0, 0.0
+		for i := range n {
+			for j := range n {
+				if !positive[i] || positive[j] {
+					continue
+				}
+				pairs++
+				switch {
+				case scores[i] > scores[j]:
+					ordered++
+				case scores[i] == scores[j]:
+					ordered += 0.5
+				}
+			}
+		}
+		ap, f1, positives := 0.0, 0.0, 0.0
+		for i := range n {
+			tp, fp, fn := 0.0, 0.0, 0.0
+			for j := range n {
+				switch {
+				case positive[j] && scores[j] >= scores[i]:
+					tp++
+				case positive[j]:
+					fn++
+				case scores[j] >= scores[i]:
+					fp++
+				}
+			}
+			f1 = max(f1, 2*tp/(2*tp+fp+fn))
+			if positive[i] {
+				ap += tp / (tp + fp)
+				positives++
+			}
+		}
+		var pixels Pixels
+		if err := pixels.Add(anomaly, mask, 1, n); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []struct {
+			name string
+			got  func() (float64, error)
+			want float64
+		}{
+			{"AUROC", func() (float64, error) { return AUROC(scores, positive) }, ordered / pairs},
+			{"AP", func() (float64, error) { return AveragePrecision(scores, positive) }, ap / positives},
+			{"F1", func() (float64, error) { f, _, err := F1Max(scores, positive); return f, err }, f1},
+			{"pixel AUROC", pixels.AUROC, ordered / pairs},
+			{"pixel AP", pixels.AveragePrecision, ap / positives},
+			{"pixel F1", pixels.F1Max, f1},
+		} {
+			got, err := c.got()
+			if err != nil || math.Abs(got-c.want) > tolerance {
+				t.Errorf("%s of %d: got %v, %v, want %v", c.name, n, got, err, c.want)
+			}
+		}
+	}
+}
+
+func TestErrors(t *testing.T) {
+	nan, inf := math.NaN(), math.Inf(1)
+	for _, c := range []struct {
+		name     string
+		scores   []float64
+		positive []bool
+		want     error
+	}{
+		{"empty", nil, nil, ErrEmpty},
+		{"lengths", []float64{1, 2}, []bool{true}, ErrLength},
+		{"NaN", []float64{1, nan}, []bool{true, false}, ErrNaN},
+		{"Inf", []float64{1, inf}, []bool{true, false}, ErrNaN},
+		{"-Inf", []float64{1, -inf}, []bool{true, false}, ErrNaN},
+		{"all good", []float64{1, 2}, []bool{false, false}, ErrOneClass},
+		{"all defective", []float64{1, 2}, []bool{true, true}, ErrOneClass},
+	} {
+		_, err1 := AUROC(c.scores, c.positive)
+		_, err2 := AveragePrecision(c.scores, c.positive)
+		_, _, err3 := F1Max(c.scores, c.positive)
+		for i, err := range []error{err1, err2, err3} {
+			if !errors.Is(err, c.want) {
+				t.Errorf("%s, metric %d: got %v, want %v", c.name, i, err, c.want)
+			}
+		}
+	}
+}
+
+func ExampleAUROC() {
+	auroc, err := AUROC([]float64{0.1, 0.4, 0.4, 0.9}, []bool{false, false, true, true})
+	fmt.Println(auroc, err)
+	_, err = AUROC([]float64{0.1, 0.4}, []bool{false, false})
+	fmt.Println(err)
+	// Output:
+	// 0.875 <nil>
+	// metric: only one class, both good and defective samples are needed: all 2 are good
+}
