@@ -1,0 +1,177 @@
+package dataset
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"rdpp/rdpp/imagefile"
+)
+
+// CacheOptions says what a Cache keeps. Zero fields mean the defaults.
+type CacheOptions struct {
+	Size      int   // side S of the resized images, pixels; default 256
+	MaxBytes  int64 // pixels kept in memory, bytes; default 2 GiB; negative keeps nothing
+	MaxPixels int64 // largest image accepted, pixels; default imagefile's
+}
+
+// Cache reads images and keeps them, decoded, within a bound on memory: as
+// their 8-bit pixels or as resized planes, whichever is smaller. Both are
+// exact, so an image gives the same planes whether it was kept or not. Images
+// past the bound are decoded again each time; none is evicted, since an epoch
+// visits all images equally often. Files must not change while a Cache lives.
+//
+// A Cache is safe for concurrent use.
+type Cache struct {
+	opt     CacheOptions
+	mu      sync.Mutex // guards entries and used
+	entries map[string]*entry
+	used    int64
+}
+
+// entry is one image; img and planes are nil where nothing is kept, else one
+// of them is set and never changes.
+type entry struct {
+	mu     sync.Mutex
+	img    *imagefile.Image
+	planes []float32
+}
+
+// NewCache returns an empty cache.
+func NewCache(opt CacheOptions) *Cache {
+	if opt.Size == 0 {
+		opt.Size = 256
+	}
+	if opt.MaxBytes == 0 {
+		opt.MaxBytes = 2 << 30
+	}
+	return &Cache{opt: opt, entries: make(map[string]*entry)}
+}
+
+// Planes writes the image in path, resized as Resize does, to dst: 3,S,S
+// values, RGB in 0..1. Errors name the file.
+func (c *Cache) Planes(dst []float32, path string) error {
+	S := c.opt.Size
+	if S < 1 || len(dst) != 3*S*S {
+		return fmt.Errorf("dataset: %s: room for %d values; images of size %d need %d", path, len(dst), S, 3*S*S)
+	}
+	img, planes, err := c.load(path)
+	if err != nil {
+		return err
+	}
+	if planes != nil {
+		copy(dst, planes)
+	} else {
+		Resize(dst, img, S)
+	}
+	return nil
+}
+
+// load returns the image in path either as pixels or as resized planes. The
+// entry stays locked while it is decoded, so that nobody decodes it twice.
+func (c *Cache) load(path string) (*imagefile.Image, []float32, error) {
+	c.mu.Lock()
+	e := c.entries[path]
+	if e == nil {
+		e = &entry{}
+		c.entries[path] = e
+	}
+	c.mu.Unlock()
+
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.img != nil || e.planes != nil {
+		return e.img, e.planes, nil
+	}
+	img, err := imagefile.DecodeFile(path, c.decoding())
+	if err != nil {
+		return nil, nil, fmt.Errorf("dataset: reading image: %w", err)
+	}
+	values := 3 * c.opt.Size * c.opt.Size
+	switch {
+	case len(img.Pix) <= 4*values:
+		if c.reserve(len(img.Pix)) {
+			e.img = img
+		}
+	case c.reserve(4 * values):
+		e.planes = make([]float32, values)
+		Resize(e.planes, img, c.opt.Size)
+		return nil, e.planes, nil
+	}
+	return img, nil, nil
+}
+
+// reserve takes n bytes from the bound, or nothing where they do not fit.
+func (c *Cache) reserve(n int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.used+int64(n) > c.opt.MaxBytes {
+		return false
+	}
+	c.used += int64(n)
+	return true
+}
+
+func (c *Cache) decoding() *imagefile.Options {
+	return &imagefile.Options{MaxPixels: c.opt.MaxPixels}
+}
+
+// Check reads every item's image, and its mask where it has one, with a number
+// of workers (0 means GOMAXPROCS), filling the cache (nil for none). It
+// returns the items that can be read, in order. The first that cannot ends the
+// check with its error; with skipBad, such items are listed in skipped instead.
+// The result does not depend on the number of workers.
+func Check(ctx context.Context, items []Item, cache *Cache, workers int, skipBad bool) (good []Item, skipped []Skip, err error) {
+	if cache == nil {
+		cache = NewCache(CacheOptions{MaxBytes: -1})
+	}
+	if workers < 1 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	errs := make([]error, len(items))
+	var next, failed atomic.Int64
+	var wg sync.WaitGroup
+	for range min(workers, len(items)) {
+		wg.Go(func() {
+			// Items are handed out in order, so all before a failed one are
+			// read to the end and the lowest error is always found.
+			for ctx.Err() == nil && (skipBad || failed.Load() == 0) {
+				i := next.Add(1) - 1
+				if i >= int64(len(items)) {
+					return
+				}
+				if errs[i] = cache.check(items[i]); errs[i] != nil {
+					failed.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if ctx.Err() != nil {
+		return nil, nil, fmt.Errorf("dataset: checking images: %w", ctx.Err())
+	}
+	for i, item := range items {
+		switch {
+		case errs[i] == nil:
+			good = append(good, item)
+		case skipBad:
+			skipped = append(skipped, Skip{item.Path, errs[i].Error()})
+		default:
+			return nil, nil, errs[i]
+		}
+	}
+	return good, skipped, nil
+}
+
+func (c *Cache) check(item Item) error {
+	if _, _, err := c.load(item.Path); err != nil {
+		return err
+	}
+	if item.Mask == "" {
+		return nil
+	}
+	_, err := ReadMask(item.Mask, c.opt.Size, c.decoding())
+	return err
+}

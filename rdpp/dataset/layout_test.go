@@ -1,0 +1,365 @@
+package dataset
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func containsAll(err error, parts ...string) bool {
+	if err == nil {
+		return false
+	}
+	for _, part := range parts {
+		if !strings.Contains(err.Error(), part) {
+			return false
+		}
+	}
+	return !strings.Contains(err.Error(), "\n")
+}
+
+// tree makes a folder named "part" with files, each holding its own name.
+func tree(t testing.TB, files ...string) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "part")
+	for _, file := range append(files, "") {
+		path := filepath.Join(dir, filepath.FromSlash(file))
+		if file == "" || strings.HasSuffix(file, "/") {
+			if err := os.MkdirAll(path, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(file), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// numbered returns the files dir/000.png and so on.
+func numbered(dir string, n int) []string {
+	files := make([]string, n)
+	for i := range files {
+		files[i] = fmt.Sprintf("%s/%03d.png", dir, i)
+	}
+	return files
+}
+
+// short writes an item as "path type mask", relative to dir.
+func short(t *testing.T, dir string, items []Item) []string {
+	t.Helper()
+	var lines []string
+	for _, item := range items {
+		line := rel(t, dir, item.Path) + " " + item.Type
+		if item.Mask != "" {
+			line += " " + rel(t, dir, item.Mask)
+		}
+		if item.Defective != (item.Type != GoodType) {
+			t.Errorf("%s: type %s, defective %v", item.Path, item.Type, item.Defective)
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+func rel(t *testing.T, dir, path string) string {
+	t.Helper()
+	r, err := filepath.Rel(dir, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.ToSlash(r)
+}
+
+func TestOpen(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		files       []string
+		sub         string // opened below the tree
+		opt         *OpenOptions
+		layout, why string
+		train, test []string
+		masks       bool
+		skipped     []string
+	}{
+		{
+			name: "mvtec with masks",
+			files: []string{"train/good/001.png", "train/good/000.png", "test/good/000.png", "test/scratch/000.png", "test/cut/001.jpg",
+				"ground_truth/scratch/000_mask.png", "ground_truth/cut/001.png", "ground_truth/good/000_mask.png",
+				"train/good/.hidden.png", "train/good/notes.txt", "license.txt"},
+			layout: "mvtec", why: "MVTec layout with train/good: 2 images to train on, 1 good and 2 defective ones to test on, with masks.",
+			train: []string{"train/good/000.png good", "train/good/001.png good"},
+			test: []string{"test/cut/001.jpg cut ground_truth/cut/001.png", "test/good/000.png good",
+				"test/scratch/000.png scratch ground_truth/scratch/000_mask.png"},
+			masks: true,
+		},
+		{
+			name:   "mvtec without masks",
+			files:  []string{"train/good/000.png", "test/good/000.png", "test/defect/000.png"},
+			layout: "mvtec", why: "MVTec layout with train/good: 1 images to train on, 1 good and 1 defective ones to test on, without masks.",
+			train: []string{"train/good/000.png good"},
+			test:  []string{"test/defect/000.png defect", "test/good/000.png good"},
+		},
+		{
+			name:   "mvtec without a test set, good named ok",
+			files:  []string{"train/ok/000.png"},
+			layout: "mvtec", why: "MVTec layout with train/ok: 1 images to train on, none to test on.",
+			train: []string{"train/ok/000.png good"},
+		},
+		{
+			name: "mvtec with bad files left out",
+			files: []string{"train/good/000.png", "test/cut/000.png", "test/cut/001.png", "ground_truth/cut/000_mask.png",
+				"ground_truth/cut/002_mask.png", "ground_truth/hole/000_mask.png"},
+			opt:    &OpenOptions{SkipBad: true},
+			layout: "mvtec", why: "MVTec layout with train/good: 1 images to train on, 0 good and 1 defective ones to test on, with masks.",
+			train: []string{"train/good/000.png good"},
+			test:  []string{"test/cut/000.png cut ground_truth/cut/000_mask.png"},
+			masks: true,
+			skipped: []string{"test/cut/001.png " + ErrImageWithoutMask.Error(), "ground_truth/cut/002_mask.png " + ErrMaskWithoutImage.Error(),
+				"ground_truth/hole/000_mask.png " + ErrMaskWithoutImage.Error()},
+		},
+		{
+			name:   "folders, held out by default",
+			files:  append(numbered("OK", 7), "scratch/a.png", "empty/", "dent/b.png"),
+			layout: "folders", why: "a folder of good images beside defective ones, 1 of the good images, evenly spread, held out for testing: 6 images to train on, 1 good and 2 defective ones to test on, without masks.",
+			train: []string{"OK/000.png good", "OK/001.png good", "OK/002.png good", "OK/003.png good", "OK/004.png good", "OK/005.png good"},
+			test:  []string{"OK/006.png good", "dent/b.png dent", "scratch/a.png scratch"},
+		},
+		{
+			name:   "folders, half held out, with masks",
+			files:  append(numbered("normal", 4), "bad/a.png", "ground_truth/bad/a_mask.png"),
+			opt:    &OpenOptions{Holdout: 0.5},
+			layout: "folders", why: "a folder of good images beside defective ones, 2 of the good images, evenly spread, held out for testing: 2 images to train on, 2 good and 1 defective ones to test on, with masks.",
+			train: []string{"normal/000.png good", "normal/002.png good"},
+			test:  []string{"bad/a.png bad ground_truth/bad/a_mask.png", "normal/001.png good", "normal/003.png good"},
+			masks: true,
+		},
+		{
+			name:   "folders, none held out",
+			files:  append(numbered("good", 2), "bad/a.png"),
+			opt:    &OpenOptions{Holdout: -1},
+			layout: "folders", why: "a folder of good images beside defective ones, 0 of the good images, evenly spread, held out for testing: 2 images to train on, 0 good and 1 defective ones to test on, without masks.",
+			train: []string{"good/000.png good", "good/001.png good"},
+			test:  []string{"bad/a.png bad"},
+		},
+		{
+			name:   "folders, the only good image is never held out",
+			files:  []string{"good/000.png", "bad/a.png"},
+			layout: "folders", why: "a folder of good images beside defective ones, 0 of the good images, evenly spread, held out for testing: 1 images to train on, 0 good and 1 defective ones to test on, without masks.",
+			train: []string{"good/000.png good"},
+			test:  []string{"bad/a.png bad"},
+		},
+		{
+			name:   "the good folder itself, with a sibling",
+			files:  append(numbered("good", 2), "bad/a.png"),
+			sub:    "good",
+			layout: "folders", why: "a folder of good images beside defective ones, 1 of the good images, evenly spread, held out for testing: 1 images to train on, 1 good and 1 defective ones to test on, without masks.",
+			train: []string{"good/000.png good"},
+			test:  []string{"bad/a.png bad", "good/001.png good"},
+		},
+		{
+			name:   "only good",
+			files:  numbered("good", 2),
+			layout: "folders", why: "a folder of good images: 2 images to train on, none to test on.",
+			train: []string{"good/000.png good", "good/001.png good"},
+		},
+		{
+			name:   "plain",
+			files:  []string{"b.png", "a.jpg", "readme.txt", ".c.png"},
+			layout: "plain", why: "a plain folder of images, all taken as good: 2 images to train on, none to test on.",
+			train: []string{"a.jpg good", "b.png good"},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := tree(t, c.files...)
+			set, err := Open(filepath.Join(dir, c.sub), c.opt)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := short(t, dir, set.Train); !slices.Equal(got, c.train) {
+				t.Errorf("train: got %q, want %q", got, c.train)
+			}
+			if got := short(t, dir, set.Test); !slices.Equal(got, c.test) {
+				t.Errorf("test: got %q, want %q", got, c.test)
+			}
+			if set.Category != "part" || set.Layout != c.layout || set.Why != c.why || set.HasMasks != c.masks {
+				t.Errorf("got %s, %s, masks %v, %q\nwant part, %s, masks %v, %q", set.Category, set.Layout, set.HasMasks, set.Why, c.layout, c.masks, c.why)
+			}
+			if len(set.Skipped) != len(c.skipped) {
+				t.Fatalf("skipped: got %v, want %v", set.Skipped, c.skipped)
+			}
+			for i, skip := range set.Skipped {
+				path, reason, _ := strings.Cut(c.skipped[i], " ")
+				if rel(t, dir, skip.Path) != path || !strings.Contains(skip.Reason, reason) {
+					t.Errorf("skipped: got %v, want %s", skip, c.skipped[i])
+				}
+			}
+		})
+	}
+}
+
+func TestOpenErrors(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		files []string
+		sub   string
+		opt   *OpenOptions
+		want  error
+		names string // the path that the message must name
+	}{
+		{name: "missing folder", sub: "nowhere", want: ErrNoFolder, names: "nowhere"},
+		{name: "a file", files: []string{"a.png"}, sub: "a.png", want: ErrNoFolder, names: "a.png"},
+		{name: "empty folder", want: ErrEmpty, names: "part"},
+		{name: "no images", files: []string{"readme.txt", "good/readme.txt"}, want: ErrEmpty, names: "part"},
+		{name: "no good images", files: []string{"train/good/", "test/bad/a.png"}, want: ErrNoGood, names: "part"},
+		{name: "only defective folders", files: []string{"good/", "bad/a.png"}, want: ErrNoGood, names: "part"},
+		{name: "a collection", files: []string{"bolt/train/good/a.png", "nut/ok/a.png"}, want: ErrCategories, names: "bolt, nut"},
+		{name: "mask without image", files: []string{"train/good/a.png", "test/cut/a.png", "ground_truth/cut/a.png", "ground_truth/cut/b_mask.png"},
+			want: ErrMaskWithoutImage, names: "b_mask.png"},
+		{name: "masks without any image", files: []string{"train/good/a.png", "ground_truth/cut/b_mask.png"}, want: ErrMaskWithoutImage, names: "b_mask.png"},
+		{name: "image without mask", files: []string{"train/good/a.png", "test/cut/a.png", "test/cut/b.png", "ground_truth/cut/a.png"},
+			want: ErrImageWithoutMask, names: filepath.Join("cut", "b.png")},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := Open(filepath.Join(tree(t, c.files...), c.sub), c.opt)
+			if !errors.Is(err, c.want) || !containsAll(err, "dataset: ", c.names) {
+				t.Errorf("got error %v, want %v naming %s", err, c.want, c.names)
+			}
+		})
+	}
+	if _, err := Open(tree(t, "a.png"), &OpenOptions{Holdout: 1}); !containsAll(err, "Holdout") {
+		t.Errorf("holding all out: got error %v, want one naming Holdout", err)
+	}
+}
+
+func TestCategories(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		files []string
+		want  []string
+	}{
+		{"a root", []string{"nut/train/good/a.png", "bolt/OK/a.png", "notes/a.png", "overview.png", ".cache/good/a.png"}, []string{"bolt", "nut"}},
+		{"a set", []string{"train/good/a.png", "test/good/a.png", "test/bad/a.png"}, nil},
+		{"a good folder and siblings", []string{"good/a.png", "bad/a.png"}, nil},
+		{"plain", []string{"a.png"}, nil},
+		{"empty", nil, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, err := Categories(tree(t, c.files...))
+			if err != nil || !slices.Equal(got, c.want) {
+				t.Errorf("got %v, %v, want %v", got, err, c.want)
+			}
+		})
+	}
+	if _, err := Categories(filepath.Join(tree(t), "nowhere")); !errors.Is(err, ErrNoFolder) {
+		t.Errorf("missing folder: got error %v, want %v", err, ErrNoFolder)
+	}
+}
+
+func TestOpenFollowsLinks(t *testing.T) {
+	dir := tree(t, "good/a.png")
+	link := tree(t, "x.txt")
+	if err := os.Symlink(filepath.Join(dir, "good"), filepath.Join(link, "good")); err != nil {
+		t.Fatal(err)
+	}
+	set, err := Open(link, nil)
+	if err != nil || len(set.Train) != 1 {
+		t.Errorf("got %v, %v, want one image behind the link", set, err)
+	}
+}
+
+func TestHoldOut(t *testing.T) {
+	for _, c := range []struct {
+		n     int
+		share float64
+		want  []int
+	}{
+		{0, 0.2, nil}, {1, 0.9, nil}, {2, 0.2, []int{1}}, {10, 0.2, []int{4, 9}}, {10, 0.3, []int{3, 6, 9}},
+		{4, 0.99, []int{1, 2, 3}}, {10, -1, nil},
+	} {
+		items := make([]Item, c.n)
+		for i := range items {
+			items[i].Path = fmt.Sprint(i)
+		}
+		kept, held := holdOut(items, c.share)
+		var got []int
+		for _, item := range held {
+			var i int
+			fmt.Sscan(item.Path, &i)
+			got = append(got, i)
+		}
+		if !slices.Equal(got, c.want) || len(kept)+len(held) != c.n {
+			t.Errorf("%d items, share %v: got %v held, %d kept, want %v", c.n, c.share, got, len(kept), c.want)
+		}
+	}
+}
+
+func TestFingerprint(t *testing.T) {
+	// In a folder made by tree: sha256sum a/1.png a/2.png b.png | sha256sum
+	const want = "ef542b63790a7209583d3301ea9d011b65143977bfaf0142b2bbff82c1abca89"
+	files := []string{"a/1.png", "a/2.png", "b.png"}
+	fingerprint := func(dir string, order ...int) string {
+		var items []Item
+		for _, i := range order {
+			items = append(items, Item{Path: filepath.Join(dir, filepath.FromSlash(files[i]))})
+		}
+		sum, err := Fingerprint(items)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sum
+	}
+	dir := tree(t, files...)
+	if got := fingerprint(dir, 0, 1, 2); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got := fingerprint(tree(t, files...), 2, 0, 1); got != want {
+		t.Errorf("moved and shuffled: got %s, want %s", got, want)
+	}
+	if got := fingerprint(dir, 0, 1); got == want {
+		t.Errorf("one image less: got the same %s", got)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "b.png"), []byte("changed"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := fingerprint(dir, 0, 1, 2); got == want {
+		t.Errorf("changed content: got the same %s", got)
+	}
+
+	if _, err := Fingerprint(nil); !errors.Is(err, ErrEmpty) {
+		t.Errorf("no items: got error %v, want %v", err, ErrEmpty)
+	}
+	if _, err := Fingerprint([]Item{{Path: filepath.Join(dir, "gone.png")}}); !errors.Is(err, os.ErrNotExist) || !containsAll(err, "gone.png") {
+		t.Errorf("missing file: got error %v, want one naming gone.png", err)
+	}
+}
+
+func ExampleOpen() {
+	dir, err := os.MkdirTemp("", "example")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer os.RemoveAll(dir)
+	for _, file := range []string{"good/1.png", "good/2.png", "scratched/1.png"} {
+		path := filepath.Join(dir, filepath.FromSlash(file))
+		os.MkdirAll(filepath.Dir(path), 0o755)
+		os.WriteFile(path, nil, 0o644)
+	}
+
+	set, err := Open(dir, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(set.Why)
+	// Output: a folder of good images beside defective ones, 1 of the good images, evenly spread, held out for testing: 1 images to train on, 1 good and 1 defective ones to test on, without masks.
+}

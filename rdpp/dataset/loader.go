@@ -1,0 +1,282 @@
+package dataset
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"rdpp/rdpp/simplex"
+)
+
+// LoaderOptions says how batches are made. Zero fields mean the defaults.
+type LoaderOptions struct {
+	Batch    int          // images per batch, default 16
+	Size     int          // side S of the images, pixels; default 256
+	Norm     Norm         // normalisation, default ImageNet
+	Seed     uint64       // seed of order, noise and shuffles
+	Workers  int          // goroutines that make images, default GOMAXPROCS
+	Prefetch int          // batches made ahead of the one in use, default 4
+	Noise    NoiseOptions // the pseudo-anomalies
+	Cache    *Cache       // shared image cache of the same Size; default one of this loader's own
+}
+
+// NoiseOptions says how the noisy images are made (METHOD, section 2).
+type NoiseOptions struct {
+	Lambda   float64 // factor of the noise on RGB in 0..1, default 0.2
+	Released bool    // one noise field per run, as the released code has it, instead of one per image
+	Off      bool    // make no noisy images: Batch.Noisy is nil
+}
+
+// Batch is a number of normalised training images. Its slices are overwritten
+// when the next batch is asked for.
+type Batch struct {
+	B       int       // number of images; the last batch of an epoch may be smaller
+	Index   []int     // B indices into the loader's items
+	Clean   []float32 // B,3,S,S: the images
+	Noisy   []float32 // B,3,S,S: the images with noise in a box, not clamped
+	Shuffle []int64   // a permutation of 0..B-1, pairing the images for L_SSOT
+}
+
+// Loader makes the batches of training epochs. They depend on the items and
+// the Seed alone: not on the number of workers, the cache or where an epoch is
+// resumed. A Loader is safe for concurrent use.
+type Loader struct {
+	items []Item
+	opt   LoaderOptions
+	field *simplex.Field // the run's field of Released noise, else nil
+}
+
+// NewLoader returns a loader of the items, which must not change while it is
+// in use. It reads no file yet.
+func NewLoader(items []Item, opt LoaderOptions) (*Loader, error) {
+	if len(items) == 0 {
+		return nil, fmt.Errorf("dataset: nothing to load: %w", ErrEmpty)
+	}
+	setDefault(&opt.Batch, 16)
+	setDefault(&opt.Size, 256)
+	setDefault(&opt.Norm, ImageNet)
+	setDefault(&opt.Workers, runtime.GOMAXPROCS(0))
+	setDefault(&opt.Prefetch, 4)
+	setDefault(&opt.Noise.Lambda, 0.2)
+	for _, o := range []struct {
+		name  string
+		value int
+	}{{"Batch", opt.Batch}, {"Size", opt.Size}, {"Workers", opt.Workers}, {"Prefetch", opt.Prefetch}} {
+		if o.value < 0 {
+			return nil, fmt.Errorf("dataset: LoaderOptions.%s is %d; give a positive number, or 0 for the default", o.name, o.value)
+		}
+	}
+	if opt.Cache == nil {
+		opt.Cache = NewCache(CacheOptions{Size: opt.Size})
+	}
+	if opt.Cache.opt.Size != opt.Size {
+		return nil, fmt.Errorf("dataset: the cache resizes to %d, the loader to %d; give both the same Size", opt.Cache.opt.Size, opt.Size)
+	}
+	l := &Loader{items: items, opt: opt}
+	if opt.Noise.Released {
+		l.field = simplex.NewField(int64(opt.Seed))
+	}
+	return l, nil
+}
+
+func setDefault[T comparable](value *T, def T) {
+	var zero T
+	if *value == zero {
+		*value = def
+	}
+}
+
+// Steps returns the number of batches of an epoch, the last, maybe smaller,
+// one included.
+func (l *Loader) Steps() int {
+	return (len(l.items) + l.opt.Batch - 1) / l.opt.Batch
+}
+
+// Epoch iterates over the batches of an epoch, counted from 0, from firstStep
+// on; earlier batches are skipped without reading their images. The order is a
+// permutation of the items drawn from Seed and epoch. A batch is valid until
+// the next one is asked for. The first error (an unreadable image, named, or
+// ctx's end) is the last thing yielded. All goroutines have ended when the
+// loop has, and soon after ctx is cancelled.
+func (l *Loader) Epoch(ctx context.Context, epoch, firstStep int) iter.Seq2[*Batch, error] {
+	return func(yield func(*Batch, error) bool) {
+		if epoch < 0 || firstStep < 0 {
+			yield(nil, fmt.Errorf("dataset: epoch %d, step %d: both are counted from 0", epoch, firstStep))
+			return
+		}
+		e := &epochRun{Loader: l, epoch: epoch, order: l.rng(epoch, 0, orderStream).Perm(len(l.items))}
+
+		slots := make([]*slot, min(l.opt.Prefetch+1, max(0, l.Steps()-firstStep)))
+		jobs := make(chan job, len(slots)*l.opt.Batch)
+		start := func(step int) {
+			s := slots[step%len(slots)]
+			e.prepare(s, step)
+			for at := range s.B {
+				jobs <- job{s, at} // never blocks: room for all slots
+			}
+		}
+		for i := range slots {
+			slots[i] = l.newSlot()
+		}
+
+		ctx, cancel := context.WithCancel(ctx)
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		defer cancel()
+		for range min(l.opt.Workers, cap(jobs)) {
+			wg.Go(func() { e.work(ctx, jobs) })
+		}
+		for i := range slots {
+			start(firstStep + i)
+		}
+		for step := firstStep; step < l.Steps(); step++ {
+			s := slots[step%len(slots)]
+			select {
+			case <-s.done:
+			case <-ctx.Done():
+			}
+			if ctx.Err() != nil {
+				yield(nil, fmt.Errorf("dataset: epoch %d, step %d: %w", epoch, step, ctx.Err()))
+				return
+			}
+			for _, err := range s.errs {
+				if err != nil {
+					yield(nil, err)
+					return
+				}
+			}
+			if !yield(&s.Batch, nil) {
+				return
+			}
+			if next := step + len(slots); next < l.Steps() {
+				start(next)
+			}
+		}
+	}
+}
+
+// The random numbers of a run come in streams that share no state.
+const (
+	orderStream   = iota // of an epoch: which image when
+	shuffleStream        // of a step: the pairs of L_SSOT
+	noiseStream          // of an image in an epoch: its box and field
+)
+
+func (l *Loader) rng(epoch, index int, stream uint64) *rand.Rand {
+	return rand.New(rand.NewPCG(simplex.ImageSeed(l.opt.Seed, epoch, index), stream))
+}
+
+// slot is a batch in the making. Its buffers have room for full batches.
+type slot struct {
+	Batch
+	clean, noisy []float32
+	errs         []error       // one per image
+	left         atomic.Int64  // images still to be made
+	done         chan struct{} // closed when none is left
+}
+
+func (l *Loader) newSlot() *slot {
+	values := min(l.opt.Batch, len(l.items)) * l.values()
+	s := &slot{clean: make([]float32, values)}
+	if !l.opt.Noise.Off {
+		s.noisy = make([]float32, values)
+	}
+	return s
+}
+
+// values is the number of values of an image, 3*S*S.
+func (l *Loader) values() int { return 3 * l.opt.Size * l.opt.Size }
+
+// job is one image of a slot's batch.
+type job struct {
+	*slot
+	at int
+}
+
+// epochRun is what the workers of one epoch share.
+type epochRun struct {
+	*Loader
+	epoch int
+	order []int
+}
+
+// prepare makes the slot ready for the images of a step.
+func (e *epochRun) prepare(s *slot, step int) {
+	first := step * e.opt.Batch
+	s.Index = e.order[first:min(first+e.opt.Batch, len(e.order))]
+	s.B = len(s.Index)
+	s.Clean = s.clean[:s.B*e.values()]
+	if s.noisy != nil {
+		s.Noisy = s.noisy[:s.B*e.values()]
+	}
+	s.Shuffle = s.Shuffle[:0]
+	for _, i := range e.rng(e.epoch, step, shuffleStream).Perm(s.B) {
+		s.Shuffle = append(s.Shuffle, int64(i))
+	}
+	s.errs = make([]error, s.B)
+	s.left.Store(int64(s.B))
+	s.done = make(chan struct{})
+}
+
+// work makes images until ctx ends.
+func (e *epochRun) work(ctx context.Context, jobs <-chan job) {
+	planes := make([]float32, e.values())
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case j := <-jobs:
+			j.errs[j.at] = e.makeImage(j, planes)
+			if j.left.Add(-1) == 0 {
+				close(j.done)
+			}
+		}
+	}
+}
+
+// makeImage fills one image's part of a batch; planes is scratch space.
+func (e *epochRun) makeImage(j job, planes []float32) error {
+	index, S := j.Index[j.at], e.opt.Size
+	if err := e.opt.Cache.Planes(planes, e.items[index].Path); err != nil {
+		return err
+	}
+	from, to := j.at*e.values(), (j.at+1)*e.values()
+	e.opt.Norm.Apply(j.Clean[from:to], planes, S)
+	if e.opt.Noise.Off {
+		return nil
+	}
+	if err := e.disturb(planes, index); err != nil {
+		return fmt.Errorf("dataset: %s: noise: %w", e.items[index].Path, err)
+	}
+	e.opt.Norm.Apply(j.Noisy[from:to], planes, S)
+	return nil
+}
+
+// disturb adds lambda * noise to a random box of an image's planes.
+func (e *epochRun) disturb(planes []float32, index int) error {
+	S := e.opt.Size
+	rng := e.rng(e.epoch, index, noiseStream)
+	box := simplex.RandomBox(rng, S)
+	field := e.field
+	if field == nil {
+		field = simplex.NewField(int64(rng.Uint64()))
+	}
+	noise := make([]float64, 3*box.H*box.W)
+	if err := field.Octaves(noise, 3, box.H, box.W, nil); err != nil {
+		return err
+	}
+	for c := range 3 {
+		for y := range box.H {
+			row := planes[(c*S+box.Y+y)*S+box.X:][:box.W]
+			for x := range row {
+				row[x] += float32(e.opt.Noise.Lambda * noise[x])
+			}
+			noise = noise[box.W:]
+		}
+	}
+	return nil
+}

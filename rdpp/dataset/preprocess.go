@@ -1,0 +1,176 @@
+package dataset
+
+import (
+	"fmt"
+	"math"
+
+	"rdpp/rdpp/imagefile"
+)
+
+// Norm is a per-channel normalisation of RGB values in 0..1. The zero Norm
+// stands for ImageNet in LoaderOptions.
+type Norm struct {
+	Mean, Std [3]float32 // R, G, B
+}
+
+// ImageNet is the normalisation of torchvision's ImageNet weights.
+var ImageNet = Norm{
+	Mean: [3]float32{0.485, 0.456, 0.406},
+	Std:  [3]float32{0.229, 0.224, 0.225},
+}
+
+// Apply writes (src - mean) / std to dst. Both are C,H,W planes of 3*S*S
+// values and may be the same slice.
+func (n Norm) Apply(dst, src []float32, S int) {
+	area := S * S
+	for c := range 3 {
+		mean, std := n.Mean[c], n.Std[c]
+		out := dst[c*area : (c+1)*area]
+		for i, v := range src[c*area : (c+1)*area] {
+			out[i] = (v - mean) / std
+		}
+	}
+}
+
+// unit holds v / 255 for every 8-bit value v, rounded once.
+var unit = func() (u [256]float32) {
+	for v := range u {
+		u[v] = float32(v) / 255
+	}
+	return u
+}()
+
+// Resize writes the image, as RGB in 0..1, bilinearly resized to S x S to dst:
+// C,H,W planes of 3*S*S values. Pixels have half-pixel centres, edges repeat
+// and nothing is averaged when shrinking, as OpenCV's INTER_LINEAR does on
+// float32 (METHOD, section 5).
+func Resize(dst []float32, img *imagefile.Image, S int) {
+	xs, ys := linearTaps(img.W, S), linearTaps(img.H, S)
+	for x := range xs {
+		xs[x].lo *= 3
+		xs[x].hi *= 3
+	}
+	area := S * S
+	for y, ty := range ys {
+		top := img.Pix[ty.lo*img.W*3:][:img.W*3]
+		bottom := img.Pix[ty.hi*img.W*3:][:img.W*3]
+		red := dst[y*S:][:S]
+		green := dst[area+y*S:][:S]
+		blue := dst[2*area+y*S:][:S]
+		for x, tx := range xs[:S] {
+			tl, tr := top[tx.lo:tx.lo+3], top[tx.hi:tx.hi+3]
+			bl, br := bottom[tx.lo:tx.lo+3], bottom[tx.hi:tx.hi+3]
+			red[x] = (unit[tl[0]]*tx.wlo+unit[tr[0]]*tx.whi)*ty.wlo + (unit[bl[0]]*tx.wlo+unit[br[0]]*tx.whi)*ty.whi
+			green[x] = (unit[tl[1]]*tx.wlo+unit[tr[1]]*tx.whi)*ty.wlo + (unit[bl[1]]*tx.wlo+unit[br[1]]*tx.whi)*ty.whi
+			blue[x] = (unit[tl[2]]*tx.wlo+unit[tr[2]]*tx.whi)*ty.wlo + (unit[bl[2]]*tx.wlo+unit[br[2]]*tx.whi)*ty.whi
+		}
+	}
+}
+
+// tap says which two source positions make one destination position, and
+// their weights, which add up to 1.
+type tap struct {
+	lo, hi   int
+	wlo, whi float32
+}
+
+// linearTaps returns the taps of a row of n pixels resized to size.
+func linearTaps(n, size int) []tap {
+	taps := make([]tap, size)
+	scale := float64(n) / float64(size)
+	for i := range taps {
+		at := min(max((float64(i)+0.5)*scale-0.5, 0), float64(n-1))
+		lo := int(at)
+		w := float32(at - float64(lo))
+		taps[i] = tap{lo, min(lo+1, n-1), 1 - w, w}
+	}
+	return taps
+}
+
+// ReadMask reads the ground-truth mask in path as 8-bit grey, resizes it to
+// S x S as Pillow's bilinear filter does (averaging when shrinking) and
+// returns H,W values: 1 where the result / 255 exceeds 0.5, else 0. opt bounds
+// the file's size and may be nil.
+func ReadMask(path string, S int, opt *imagefile.Options) ([]uint8, error) {
+	if S < 1 {
+		return nil, fmt.Errorf("dataset: mask size is %d; give at least 1", S)
+	}
+	w, h, pix, err := imagefile.DecodeGrayFile(path, opt)
+	if err != nil {
+		return nil, fmt.Errorf("dataset: reading mask: %w", err)
+	}
+	mask := resizeGray(pix, w, h, S)
+	for i, v := range mask {
+		mask[i] = v >> 7 // v/255 > 0.5 exactly where v > 127
+	}
+	return mask, nil
+}
+
+// filterBits is the fixed-point precision of Pillow's 8-bit resampling.
+const filterBits = 22
+
+// resizeGray resizes w x h pixels to S x S with the triangle filter of
+// Pillow's Image.resize, to the bit: rows first, rounded to 8 bits, then
+// columns.
+func resizeGray(pix []uint8, w, h, S int) []uint8 {
+	rows := make([]uint8, h*S)
+	filters := triangleFilters(w, S)
+	for y := range h {
+		for x, f := range filters {
+			sum := 1 << (filterBits - 1)
+			for i, v := range pix[y*w+f.first:][:len(f.weights)] {
+				sum += int(v) * f.weights[i]
+			}
+			rows[y*S+x] = uint8(min(sum>>filterBits, 255))
+		}
+	}
+	out := make([]uint8, S*S)
+	sums := make([]int, S)
+	for y, f := range triangleFilters(h, S) {
+		for x := range sums {
+			sums[x] = 1 << (filterBits - 1)
+		}
+		for i, weight := range f.weights {
+			for x, v := range rows[(f.first+i)*S:][:S] {
+				sums[x] += int(v) * weight
+			}
+		}
+		for x, sum := range sums {
+			out[y*S+x] = uint8(min(sum>>filterBits, 255))
+		}
+	}
+	return out
+}
+
+// filter is the weighted window of source pixels that makes one destination
+// pixel; the weights add up to about 1 << filterBits.
+type filter struct {
+	first   int
+	weights []int
+}
+
+// triangleFilters returns the windows of a row of n pixels resized to size.
+// The triangle is one source pixel wide on either side when growing, one
+// destination pixel when shrinking.
+func triangleFilters(n, size int) []filter {
+	filters := make([]filter, size)
+	scale := float64(n) / float64(size)
+	radius := max(scale, 1)
+	for i := range filters {
+		centre := (float64(i) + 0.5) * scale
+		first := max(int(centre-radius+0.5), 0)
+		end := min(int(centre+radius+0.5), n)
+		heights := make([]float64, end-first)
+		total := 0.0
+		for j := range heights {
+			heights[j] = max(0, 1-math.Abs((float64(first+j)-centre+0.5)*(1/radius)))
+			total += heights[j]
+		}
+		weights := make([]int, len(heights))
+		for j, v := range heights {
+			weights[j] = int(0.5 + v/total*(1<<filterBits))
+		}
+		filters[i] = filter{first, weights}
+	}
+	return filters
+}
