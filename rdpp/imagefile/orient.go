@@ -1,0 +1,110 @@
+package imagefile
+
+import "encoding/binary"
+
+// jpegOrientation reads the orientation from a JPEG's first Exif segment
+// (Exif 2.3, section 4.5.4).
+func jpegOrientation(data []byte) int {
+	const exifID = "Exif\x00\x00"
+	for data = data[2:]; len(data) >= 4 && data[0] == 0xff; {
+		marker := data[1]
+		if marker == 0xff { // padding before a marker
+			data = data[1:]
+			continue
+		}
+		n := 2 + int(binary.BigEndian.Uint16(data[2:]))
+		if marker == 0xda || n > len(data) { // the scan: metadata is over
+			break
+		}
+		body := data[4:max(n, 4)]
+		if marker == 0xe1 && len(body) > len(exifID) && string(body[:len(exifID)]) == exifID {
+			return tagOrientation(body[len(exifID):])
+		}
+		data = data[n:]
+	}
+	return 0
+}
+
+// pngOrientation reads the orientation from a PNG's eXIf chunk.
+func pngOrientation(data []byte) int {
+	for data = data[8:]; len(data) >= 12; {
+		n := int(binary.BigEndian.Uint32(data))
+		if n > len(data)-12 {
+			break
+		}
+		if string(data[4:8]) == "eXIf" {
+			return tagOrientation(data[8 : 8+n])
+		}
+		data = data[12+n:]
+	}
+	return 0
+}
+
+// tagOrientation reads the Orientation of TIFF data, which Exif data is too.
+func tagOrientation(data []byte) int {
+	return tiffTag(data, 0x112)
+}
+
+// tiffTag reads a tag with one 16-bit value from the first directory of TIFF
+// data (TIFF 6.0, section 2), 0 if there is none.
+func tiffTag(data []byte, tag uint16) int {
+	if len(data) < 8 {
+		return 0
+	}
+	var order binary.ByteOrder = binary.LittleEndian
+	if data[0] == 'M' {
+		order = binary.BigEndian
+	}
+	offset := int64(order.Uint32(data[4:]))
+	if offset+2 > int64(len(data)) {
+		return 0
+	}
+	data = data[offset:]
+	entries := int(order.Uint16(data))
+	for data = data[2:]; entries > 0 && len(data) >= 12; entries-- {
+		if order.Uint16(data) == tag {
+			return int(order.Uint16(data[8:]))
+		}
+		data = data[12:]
+	}
+	return 0
+}
+
+// orient returns the picture turned upright from the way that an orientation
+// of 2 to 8 says it is stored (TIFF 6.0, page 36); other values leave it as is.
+func (im *Image) orient(orientation int) *Image {
+	w, h := im.W, im.H
+	// The result's pixel (x, y) is the stored pixel start + x*dx + y*dy.
+	var start, dx, dy int
+	switch orientation {
+	case 2: // mirrored left to right
+		start, dx, dy = w-1, -1, w
+	case 3: // turned by half
+		start, dx, dy = w*h-1, -1, -w
+	case 4: // mirrored top to bottom
+		start, dx, dy = w*(h-1), 1, -w
+	case 5: // transposed
+		start, dx, dy = 0, w, 1
+	case 6: // needs a quarter turn clockwise
+		start, dx, dy = w*(h-1), -w, 1
+	case 7: // transposed about the other diagonal
+		start, dx, dy = w*h-1, -w, -1
+	case 8: // needs a quarter turn anticlockwise
+		start, dx, dy = w-1, w, -1
+	default:
+		return im
+	}
+	if orientation >= 5 {
+		w, h = h, w
+	}
+	out := newImage(w, h)
+	dst := out.Pix
+	for y := range h {
+		for x := range w {
+			i := 3 * (start + x*dx + y*dy)
+			dst[0], dst[1], dst[2] = im.Pix[i], im.Pix[i+1], im.Pix[i+2]
+			dst = dst[3:]
+		}
+	}
+	return out
+}
