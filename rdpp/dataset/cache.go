@@ -41,7 +41,7 @@ type entry struct {
 
 // NewCache returns an empty cache.
 func NewCache(opt CacheOptions) *Cache {
-	if opt.Size == 0 {
+	if opt.Size <= 0 {
 		opt.Size = 256
 	}
 	if opt.MaxBytes == 0 {
@@ -54,7 +54,7 @@ func NewCache(opt CacheOptions) *Cache {
 // values, RGB in 0..1. Errors name the file.
 func (c *Cache) Planes(dst []float32, path string) error {
 	S := c.opt.Size
-	if S < 1 || len(dst) != 3*S*S {
+	if len(dst) != 3*S*S {
 		return fmt.Errorf("dataset: %s: room for %d values; images of size %d need %d", path, len(dst), S, 3*S*S)
 	}
 	img, planes, err := c.load(path)

@@ -261,17 +261,16 @@ func (s *Set) finish() {
 		}
 		s.HasMasks = s.HasMasks || item.Mask != ""
 	}
-	s.Why += fmt.Sprintf(": %d images to train on", len(s.Train))
+	s.Why += fmt.Sprintf("; training images: %d", len(s.Train))
 	if len(s.Test) == 0 {
-		s.Why += ", none to test on."
+		s.Why += "; no test images"
 		return
 	}
-	s.Why += fmt.Sprintf(", %d good and %d defective ones to test on", len(s.Test)-defective, defective)
+	masks := "without masks"
 	if s.HasMasks {
-		s.Why += ", with masks."
-	} else {
-		s.Why += ", without masks."
+		masks = "with masks"
 	}
+	s.Why += fmt.Sprintf("; test images: %d good, %d defective, %s", len(s.Test)-defective, defective, masks)
 }
 
 // truthFolder holds the masks, in one sub-folder per defect type.

@@ -95,7 +95,7 @@ func TestOpen(t *testing.T) {
 			files: []string{"train/good/001.png", "train/good/000.png", "test/good/000.png", "test/scratch/000.png", "test/cut/001.jpg",
 				"ground_truth/scratch/000_mask.png", "ground_truth/cut/001.png", "ground_truth/good/000_mask.png",
 				"train/good/.hidden.png", "train/good/notes.txt", "license.txt"},
-			layout: "mvtec", why: "MVTec layout with train/good: 2 images to train on, 1 good and 2 defective ones to test on, with masks.",
+			layout: "mvtec", why: "MVTec layout with train/good; training images: 2; test images: 1 good, 2 defective, with masks",
 			train: []string{"train/good/000.png good", "train/good/001.png good"},
 			test: []string{"test/cut/001.jpg cut ground_truth/cut/001.png", "test/good/000.png good",
 				"test/scratch/000.png scratch ground_truth/scratch/000_mask.png"},
@@ -104,14 +104,14 @@ func TestOpen(t *testing.T) {
 		{
 			name:   "mvtec without masks",
 			files:  []string{"train/good/000.png", "test/good/000.png", "test/defect/000.png"},
-			layout: "mvtec", why: "MVTec layout with train/good: 1 images to train on, 1 good and 1 defective ones to test on, without masks.",
+			layout: "mvtec", why: "MVTec layout with train/good; training images: 1; test images: 1 good, 1 defective, without masks",
 			train: []string{"train/good/000.png good"},
 			test:  []string{"test/defect/000.png defect", "test/good/000.png good"},
 		},
 		{
 			name:   "mvtec without a test set, good named ok",
 			files:  []string{"train/ok/000.png"},
-			layout: "mvtec", why: "MVTec layout with train/ok: 1 images to train on, none to test on.",
+			layout: "mvtec", why: "MVTec layout with train/ok; training images: 1; no test images",
 			train: []string{"train/ok/000.png good"},
 		},
 		{
@@ -119,7 +119,7 @@ func TestOpen(t *testing.T) {
 			files: []string{"train/good/000.png", "test/cut/000.png", "test/cut/001.png", "ground_truth/cut/000_mask.png",
 				"ground_truth/cut/002_mask.png", "ground_truth/hole/000_mask.png"},
 			opt:    &OpenOptions{SkipBad: true},
-			layout: "mvtec", why: "MVTec layout with train/good: 1 images to train on, 0 good and 1 defective ones to test on, with masks.",
+			layout: "mvtec", why: "MVTec layout with train/good; training images: 1; test images: 0 good, 1 defective, with masks",
 			train: []string{"train/good/000.png good"},
 			test:  []string{"test/cut/000.png cut ground_truth/cut/000_mask.png"},
 			masks: true,
@@ -129,7 +129,7 @@ func TestOpen(t *testing.T) {
 		{
 			name:   "folders, held out by default",
 			files:  append(numbered("OK", 7), "scratch/a.png", "empty/", "dent/b.png"),
-			layout: "folders", why: "a folder of good images beside defective ones, 1 of the good images, evenly spread, held out for testing: 6 images to train on, 1 good and 2 defective ones to test on, without masks.",
+			layout: "folders", why: "a folder of good images beside defective ones, 1 of the good images, evenly spread, held out for testing; training images: 6; test images: 1 good, 2 defective, without masks",
 			train: []string{"OK/000.png good", "OK/001.png good", "OK/002.png good", "OK/003.png good", "OK/004.png good", "OK/005.png good"},
 			test:  []string{"OK/006.png good", "dent/b.png dent", "scratch/a.png scratch"},
 		},
@@ -137,7 +137,7 @@ func TestOpen(t *testing.T) {
 			name:   "folders, half held out, with masks",
 			files:  append(numbered("normal", 4), "bad/a.png", "ground_truth/bad/a_mask.png"),
 			opt:    &OpenOptions{Holdout: 0.5},
-			layout: "folders", why: "a folder of good images beside defective ones, 2 of the good images, evenly spread, held out for testing: 2 images to train on, 2 good and 1 defective ones to test on, with masks.",
+			layout: "folders", why: "a folder of good images beside defective ones, 2 of the good images, evenly spread, held out for testing; training images: 2; test images: 2 good, 1 defective, with masks",
 			train: []string{"normal/000.png good", "normal/002.png good"},
 			test:  []string{"bad/a.png bad ground_truth/bad/a_mask.png", "normal/001.png good", "normal/003.png good"},
 			masks: true,
@@ -146,14 +146,14 @@ func TestOpen(t *testing.T) {
 			name:   "folders, none held out",
 			files:  append(numbered("good", 2), "bad/a.png"),
 			opt:    &OpenOptions{Holdout: -1},
-			layout: "folders", why: "a folder of good images beside defective ones, 0 of the good images, evenly spread, held out for testing: 2 images to train on, 0 good and 1 defective ones to test on, without masks.",
+			layout: "folders", why: "a folder of good images beside defective ones, 0 of the good images, evenly spread, held out for testing; training images: 2; test images: 0 good, 1 defective, without masks",
 			train: []string{"good/000.png good", "good/001.png good"},
 			test:  []string{"bad/a.png bad"},
 		},
 		{
 			name:   "folders, the only good image is never held out",
 			files:  []string{"good/000.png", "bad/a.png"},
-			layout: "folders", why: "a folder of good images beside defective ones, 0 of the good images, evenly spread, held out for testing: 1 images to train on, 0 good and 1 defective ones to test on, without masks.",
+			layout: "folders", why: "a folder of good images beside defective ones, 0 of the good images, evenly spread, held out for testing; training images: 1; test images: 0 good, 1 defective, without masks",
 			train: []string{"good/000.png good"},
 			test:  []string{"bad/a.png bad"},
 		},
@@ -161,20 +161,20 @@ func TestOpen(t *testing.T) {
 			name:   "the good folder itself, with a sibling",
 			files:  append(numbered("good", 2), "bad/a.png"),
 			sub:    "good",
-			layout: "folders", why: "a folder of good images beside defective ones, 1 of the good images, evenly spread, held out for testing: 1 images to train on, 1 good and 1 defective ones to test on, without masks.",
+			layout: "folders", why: "a folder of good images beside defective ones, 1 of the good images, evenly spread, held out for testing; training images: 1; test images: 1 good, 1 defective, without masks",
 			train: []string{"good/000.png good"},
 			test:  []string{"bad/a.png bad", "good/001.png good"},
 		},
 		{
 			name:   "only good",
 			files:  numbered("good", 2),
-			layout: "folders", why: "a folder of good images: 2 images to train on, none to test on.",
+			layout: "folders", why: "a folder of good images; training images: 2; no test images",
 			train: []string{"good/000.png good", "good/001.png good"},
 		},
 		{
 			name:   "plain",
 			files:  []string{"b.png", "a.jpg", "readme.txt", ".c.png"},
-			layout: "plain", why: "a plain folder of images, all taken as good: 2 images to train on, none to test on.",
+			layout: "plain", why: "a plain folder of images, all taken as good; training images: 2; no test images",
 			train: []string{"a.jpg good", "b.png good"},
 		},
 	} {
@@ -361,5 +361,5 @@ func ExampleOpen() {
 		return
 	}
 	fmt.Println(set.Why)
-	// Output: a folder of good images beside defective ones, 1 of the good images, evenly spread, held out for testing: 1 images to train on, 1 good and 1 defective ones to test on, without masks.
+	// Output: a folder of good images beside defective ones, 1 of the good images, evenly spread, held out for testing; training images: 1; test images: 1 good, 1 defective, without masks
 }

@@ -20,7 +20,7 @@ var ImageNet = Norm{
 }
 
 // Apply writes (src - mean) / std to dst. Both are C,H,W planes of 3*S*S
-// values and may be the same slice.
+// values, for which they must have room, and may be the same slice.
 func (n Norm) Apply(dst, src []float32, S int) {
 	area := S * S
 	for c := range 3 {
@@ -41,7 +41,7 @@ var unit = func() (u [256]float32) {
 }()
 
 // Resize writes the image, as RGB in 0..1, bilinearly resized to S x S to dst:
-// C,H,W planes of 3*S*S values. Pixels have half-pixel centres, edges repeat
+// C,H,W planes of 3*S*S values, for which dst must have room. Pixels have half-pixel centres, edges repeat
 // and nothing is averaged when shrinking, as OpenCV's INTER_LINEAR does on
 // float32 (METHOD, section 5).
 func Resize(dst []float32, img *imagefile.Image, S int) {

@@ -2,6 +2,7 @@ package dataset
 
 import (
 	"encoding/json"
+	"errors"
 	"hash/fnv"
 	"image"
 	"image/png"
@@ -51,17 +52,17 @@ func readJSON(t testing.TB, path string, v any) {
 	}
 }
 
-func writePNG(t testing.TB, path string, img image.Image) {
-	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
+func savePNG(path string, img image.Image) error {
 	f, err := os.Create(path)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	defer f.Close()
-	if err := png.Encode(f, img); err != nil {
+	return errors.Join(png.Encode(f, img), f.Close())
+}
+
+func writePNG(t testing.TB, path string, img image.Image) {
+	t.Helper()
+	if err := savePNG(path, img); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -239,6 +240,33 @@ func TestFiles(t *testing.T) {
 			t.Errorf("%s: positive pixels: got %d, want %d", g.File, got, g.Positive)
 		}
 	}
+}
+
+// FuzzSizes resizes to and from any size: no value may leave the range of the
+// source's.
+func FuzzSizes(f *testing.F) {
+	f.Add(uint8(1), uint8(1), uint8(1))
+	f.Add(uint8(200), uint8(3), uint8(17))
+	f.Add(uint8(5), uint8(255), uint8(64))
+	f.Fuzz(func(t *testing.T, w, h, size uint8) {
+		W, H, S := int(w)+1, int(h)+1, int(size)+1
+		img := picture("fuzz", W, H)
+		for i, v := range img.Pix {
+			img.Pix[i] = 50 + v/2
+		}
+		planes := make([]float32, 3*S*S)
+		Resize(planes, img, S)
+		for i, v := range planes {
+			if !(v >= 49.99/255 && v <= 177.01/255) {
+				t.Fatalf("value %d: got %v of pixels 50 to 177", i, v*255)
+			}
+		}
+		for i, v := range resizeGray(img.Pix[:W*H], W, H, S) {
+			if v < 50 || v > 177 {
+				t.Fatalf("grey value %d: got %d of pixels 50 to 177", i, v)
+			}
+		}
+	})
 }
 
 func BenchmarkResize(b *testing.B) {
