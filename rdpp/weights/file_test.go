@@ -1,0 +1,238 @@
+package weights
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func writing(s string) func(io.Writer) error {
+	return func(w io.Writer) error {
+		_, err := io.WriteString(w, s)
+		return err
+	}
+}
+
+// wantFiles holds a folder's files, hidden ones too, equal to want.
+func wantFiles(t *testing.T, folder string, want ...string) {
+	t.Helper()
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range entries {
+		got = append(got, e.Name())
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got files %q, want %q", got, want)
+	}
+}
+
+func wantContent(t *testing.T, path, want string) {
+	t.Helper()
+	got, err := os.ReadFile(path)
+	if err != nil || string(got) != want {
+		t.Errorf("got %q and error %v, want %q", got, err, want)
+	}
+}
+
+func TestWriteFileAtomic(t *testing.T) {
+	folder := t.TempDir()
+	path := filepath.Join(folder, "metrics.json")
+	for _, content := range []string{"first", "", strings.Repeat("second", 1<<16)} {
+		if err := WriteFileAtomic(path, writing(content)); err != nil {
+			t.Fatal(err)
+		}
+		wantContent(t, path, content)
+	}
+
+	if err := os.Chmod(path, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteFileAtomic(path, writing("third")); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("got mode %v and error %v, want the old file's 0640", info.Mode(), err)
+	}
+
+	failing := errors.New("no more numbers")
+	err := WriteFileAtomic(path, func(w io.Writer) error {
+		io.WriteString(w, strings.Repeat("x", 1<<20))
+		wantContent(t, path, "third")
+		return failing
+	})
+	if !errors.Is(err, failing) || !strings.HasPrefix(err.Error(), "weights: ") || !strings.Contains(err.Error(), path) {
+		t.Errorf("got error %v, want one from weights that wraps %v and names %s", err, failing, path)
+	}
+	wantContent(t, path, "third")
+	wantFiles(t, folder, "metrics.json")
+
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("the panic of write was swallowed")
+			}
+		}()
+		WriteFileAtomic(path, func(io.Writer) error { panic("in write") })
+	}()
+	wantContent(t, path, "third")
+	wantFiles(t, folder, "metrics.json")
+
+	if err := WriteFileAtomic(folder, writing("x")); err == nil {
+		t.Error("writing over a folder: got no error")
+	}
+	if err := WriteFileAtomic(filepath.Join(folder, "missing", "x"), writing("x")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("writing into a missing folder: got %v, want %v", err, os.ErrNotExist)
+	}
+	wantFiles(t, folder, "metrics.json")
+	wantFiles(t, filepath.Dir(folder), filepath.Base(folder))
+}
+
+// TestWriteFileFails fails in the midst of a file that replaces another.
+func TestWriteFileFails(t *testing.T) {
+	folder := t.TempDir()
+	path := filepath.Join(folder, "w.safetensors")
+	if err := WriteFile(path, nil, []Source{source("w", F32, 2)}); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	short := Source{"w", F32, []int{1 << 20}, func() ([]byte, error) { return make([]byte, 4), nil }}
+	if err := WriteFile(path, nil, []Source{source("v", F32, 1<<16), short}); err == nil {
+		t.Error("a tensor of too few bytes: got no error")
+	}
+	wantContent(t, path, string(before))
+	wantFiles(t, folder, "w.safetensors")
+}
+
+func TestSHA256(t *testing.T) {
+	// FIPS 180-2, example B.1.
+	const want = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+	if got, err := SHA256(temporary(t, []byte("abc"))); got != want || err != nil {
+		t.Errorf("got %s and error %v, want %s", got, err, want)
+	}
+	if _, err := SHA256(t.TempDir()); err == nil || !strings.HasPrefix(err.Error(), "weights: ") {
+		t.Errorf("of a folder: got error %v, want one from weights", err)
+	}
+	if _, err := SHA256("testdata/missing"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("of a missing file: got error %v, want %v", err, os.ErrNotExist)
+	}
+}
+
+func TestOpenOddFiles(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, pipe, "not a regular file")
+	wantError(t, t.TempDir(), "not a regular file")
+	wantError(t, "/dev/zero", "not a regular file")
+	wantError(t, "testdata/missing.pth", "no such file")
+}
+
+func TestClose(t *testing.T) {
+	f, err := Open("testdata/zip.pth")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, ok := f.Lookup("double"); ok || len(f.Tensors) != 0 {
+		t.Error("got tensors from a closed file")
+	}
+}
+
+// TestShortened cuts a file off while it is mapped: reading under guard must be an error, not the end of the program.
+func TestShortened(t *testing.T) {
+	path := temporary(t, make([]byte, 1<<16))
+	data, err := mapFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Munmap(data)
+	if err := os.Truncate(path, 0); err != nil {
+		t.Fatal(err)
+	}
+	sum := 0
+	err = guard(func() error {
+		for _, b := range data {
+			sum += int(b)
+		}
+		return nil
+	})
+	if err == nil || !strings.Contains(err.Error(), "shortened") {
+		t.Errorf("got error %v and sum %d, want an error that says it was shortened", err, sum)
+	}
+}
+
+func TestHalf(t *testing.T) {
+	for _, c := range []struct {
+		bits uint16
+		want float64
+	}{
+		{0x0000, 0}, {0x8000, math.Copysign(0, -1)}, {0x0001, 0x1p-24}, {0x83ff, -1023 * 0x1p-24}, {0x0400, 0x1p-14},
+		{0x3c00, 1}, {0xc000, -2}, {0x7bff, 65504}, {0x7c00, math.Inf(1)}, {0xfc00, math.Inf(-1)}, {0x3555, 0x1.554p-2},
+	} {
+		tensor := Tensor{DType: F16, Shape: []int{1}, Data: []byte{byte(c.bits), byte(c.bits >> 8)}}
+		if got := tensor.Float64()[0]; math.Float64bits(got) != math.Float64bits(c.want) {
+			t.Errorf("%#04x: got %v, want %v", c.bits, got, c.want)
+		}
+	}
+	nan := Tensor{DType: F16, Shape: []int{1}, Data: []byte{1, 0x7c}}
+	if got := nan.Float32()[0]; !math.IsNaN(float64(got)) {
+		t.Errorf("0x7c01: got %v, want NaN", got)
+	}
+}
+
+func TestDType(t *testing.T) {
+	for d := F16; d <= Bool; d++ {
+		if got := dtypeNamed(d.String()); got != d || d.Size() == 0 {
+			t.Errorf("%s: got %d of %d bytes, want %d", d, got, d.Size(), d)
+		}
+	}
+	for _, d := range []DType{0, Bool + 1, 255} {
+		if got := fmt.Sprint(d.Size(), d); got != fmt.Sprintf("0 DType(%d)", uint8(d)) {
+			t.Errorf("got %q for no type", got)
+		}
+	}
+	if got := (Tensor{Data: []byte{1, 2}}).Float32(); got != nil {
+		t.Errorf("got %v of no type, want nil", got)
+	}
+}
+
+// BenchmarkOpen opens and converts a file of 64 MiB.
+func BenchmarkOpen(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "w.safetensors")
+	data := make([]byte, 64<<20)
+	source := Source{"w", F32, []int{16 << 20}, func() ([]byte, error) { return data, nil }}
+	if err := WriteFile(path, nil, []Source{source}); err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		f, err := Open(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if got := len(f.Tensors[0].Float32()); got != 16<<20 {
+			b.Fatal(got)
+		}
+		if err := f.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
