@@ -13,8 +13,8 @@
 //     (v + 128) / 257: the roundings of libpng and libtiff under OpenCV.
 //   - EXIF orientation 1 to 8 is applied to JPEG (APP1) and PNG (eXIf), the
 //     Orientation tag to TIFF. WebP's is ignored, as OpenCV 4.6 does.
-//   - Of a file with several pages the first is read; animated WebP, CMYK and
-//     2- and 4-bit grey TIFF, compressed and 16-bit BMP are refused.
+//   - Of a file with several pages the first is read; animated WebP, CMYK,
+//     JPEG-compressed and 2- and 4-bit grey TIFF, RLE and 16-bit BMP are refused.
 //
 // A truncated or damaged file is an error, never a partly grey picture, and a
 // panic in a decoder is returned as one. All functions are safe for
@@ -54,7 +54,8 @@ type Image struct {
 type Options struct {
 	// MaxPixels is the largest W*H accepted, in pixels; 0 means
 	// DefaultMaxPixels. It is checked from the header, before memory for the
-	// pixels is allocated. A decoder holds up to 11 bytes per pixel at once.
+	// pixels is allocated. Decoding takes up to 15 bytes per pixel at once (a
+	// progressive CMYK JPEG; 7 for an ordinary PNG, 3 for a JPEG).
 	MaxPixels int64
 }
 

@@ -1,6 +1,11 @@
 package imagefile
 
-// #cgo LDFLAGS: -l:libturbojpeg.a
+// Linked statically, so that a command needs no library installed. Debian's
+// archive is not position independent: -buildmode=c-shared needs the tag
+// turbojpeg_shared, and libturbojpeg.so.0 where it runs.
+
+// #cgo !turbojpeg_shared LDFLAGS: -l:libturbojpeg.a
+// #cgo turbojpeg_shared LDFLAGS: -lturbojpeg
 // #include <turbojpeg.h>
 import "C"
 
@@ -46,7 +51,10 @@ func jpegPixels(data []byte) (*Image, error) {
 		im.packCMYK(cmyk)
 		return im, nil
 	}
-	return im, jpegDecompress(d, data, im.Pix, w, h, C.TJPF_RGB)
+	if err := jpegDecompress(d, data, im.Pix, w, h, C.TJPF_RGB); err != nil {
+		return nil, err
+	}
+	return im, nil
 }
 
 func jpegHeader(d C.tjhandle, data []byte) (w, h int, colours C.int, err error) {

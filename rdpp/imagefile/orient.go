@@ -3,7 +3,8 @@ package imagefile
 import "encoding/binary"
 
 // jpegOrientation reads the orientation from a JPEG's first Exif segment
-// (Exif 2.3, section 4.5.4).
+// (Exif 2.3, section 4.5.4), 0 if there is none. OpenCV 4.6 misses one that
+// follows another APP1 segment, such as XMP.
 func jpegOrientation(data []byte) int {
 	const exifID = "Exif\x00\x00"
 	for data = data[2:]; len(data) >= 4 && data[0] == 0xff; {
@@ -25,7 +26,8 @@ func jpegOrientation(data []byte) int {
 	return 0
 }
 
-// pngOrientation reads the orientation from a PNG's eXIf chunk.
+// pngOrientation reads the orientation from a PNG's eXIf chunk, 0 if there is
+// none.
 func pngOrientation(data []byte) int {
 	for data = data[8:]; len(data) >= 12; {
 		n := int(binary.BigEndian.Uint32(data))
