@@ -1,0 +1,30 @@
+// Adam (Kingma and Ba, 2015) without weight decay, as multi-tensor operations over parameter groups.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <vector>
+
+namespace rdpp {
+
+class Adam {
+public:
+  Adam(double beta1, double beta2, double eps) : beta1_(beta1), beta2_(beta2), eps_(eps) {}
+
+  struct Group {
+    double learning_rate;
+    std::vector<torch::Tensor> params, exp_avg, exp_avg_sq;
+    std::vector<int64_t> steps; // updates that each parameter has seen
+  };
+
+  void add_group(const std::vector<torch::Tensor> &params, double learning_rate);
+  // Updates every parameter that has a gradient, then clears the gradients.
+  void step();
+
+  std::vector<Group> groups;
+
+private:
+  double beta1_, beta2_, eps_;
+};
+
+} // namespace rdpp

@@ -1,0 +1,456 @@
+// The C boundary: converts handles, turns every C++ error into a message, and nothing else.
+#include "rdpp.h"
+
+#include <torch/torch.h>
+
+#include <atomic>
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "adam.h"
+#include "losses.h"
+#include "networks.h"
+
+#ifdef RDPP_CUDA
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAGuard.h>
+#endif
+
+using rdpp::Features;
+using rdpp::kScales;
+using torch::Tensor;
+
+struct rdpp_module {
+  int32_t kind;
+  std::shared_ptr<torch::nn::Module> net;
+  struct Entry {
+    std::string name;
+    Tensor tensor;
+    bool trainable;
+  };
+  std::vector<Entry> state;
+};
+
+struct rdpp_adam {
+  rdpp::Adam adam;
+};
+
+namespace {
+
+std::atomic<int32_t> wanted_threads{0}; // 0: libtorch's own choice
+
+// One line without libtorch's stack trace; malloc failing leaves nothing better than a literal's copy.
+char *message(std::string text) {
+  text = text.substr(0, text.find("\nException raised from"));
+  for (char &c : text) {
+    if (c == '\n') c = ' ';
+  }
+  return strdup(text.c_str());
+}
+
+// Runs f with this thread set up as rdpp.h promises and turns what it throws into an owned message.
+template <class F> rdpp_error guarded(F &&f) noexcept {
+  try {
+    int32_t threads = wanted_threads.load(std::memory_order_relaxed);
+    thread_local int32_t applied = 0;
+    if (threads != applied) at::set_num_threads(applied = threads);
+    f();
+    return nullptr;
+  } catch (const c10::Error &e) {
+    return message(e.what_without_backtrace());
+  } catch (const std::exception &e) {
+    return message(e.what());
+  } catch (...) {
+    return message("an unknown C++ exception");
+  }
+}
+
+const Tensor &at_tensor(rdpp_tensor t) {
+  if (!t) throw std::invalid_argument("a tensor handle is NULL or closed");
+  return *static_cast<Tensor *>(t);
+}
+
+template <class T> T &opened(T *object) {
+  if (!object) throw std::invalid_argument("a network or an optimiser is NULL or closed");
+  return *object;
+}
+
+template <class Impl> Impl &network(const rdpp_module *m, int32_t wanted) {
+  static const char *const names[] = {"teacher", "projection", "bottleneck", "student"};
+  if (opened(m).kind != wanted) {
+    throw std::invalid_argument(std::string("a ") + names[wanted] + " is needed, this is a " + names[m->kind]);
+  }
+  return static_cast<Impl &>(*m->net);
+}
+
+rdpp_tensor handle(Tensor t) { return new Tensor(std::move(t)); }
+
+Features features(const rdpp_tensor x[kScales]) {
+  Features f;
+  for (int k = 0; k < kScales; k++) f[k] = at_tensor(x[k]);
+  return f;
+}
+
+// All K handles or, when memory runs out on the way, none.
+void give(const Features &f, rdpp_tensor out[kScales]) {
+  std::unique_ptr<Tensor> made[kScales];
+  for (int k = 0; k < kScales; k++) made[k] = std::make_unique<Tensor>(f[k]);
+  for (int k = 0; k < kScales; k++) out[k] = made[k].release();
+}
+
+torch::Device at_device(int32_t device) {
+  if (device == RDPP_CPU) return torch::kCPU;
+  int32_t count = static_cast<int32_t>(torch::cuda::device_count());
+  if (device < 0 || device >= count) {
+    throw std::invalid_argument("CUDA device " + std::to_string(device) + " does not exist, libtorch sees " +
+                                std::to_string(count) + "; use the CPU, or a CUDA libtorch on a machine with a GPU");
+  }
+  return torch::Device(torch::kCUDA, static_cast<torch::DeviceIndex>(device));
+}
+
+torch::Dtype at_dtype(int32_t dtype) {
+  switch (dtype) {
+  case RDPP_UINT8:
+  case RDPP_INT64:
+  case RDPP_FLOAT16:
+  case RDPP_FLOAT32:
+  case RDPP_FLOAT64:
+  case RDPP_BFLOAT16:
+    return static_cast<torch::Dtype>(dtype);
+  }
+  throw std::invalid_argument("unknown element type " + std::to_string(dtype));
+}
+
+rdpp::SinkhornOptions at_options(const rdpp_sinkhorn_options &o) {
+  return {o.p, o.blur, o.reach, o.diameter, o.scaling, o.debias != 0};
+}
+
+std::vector<Tensor> scalars(const rdpp_tensor *terms, int64_t n) {
+  if (n < 1) throw std::invalid_argument("no terms");
+  std::vector<Tensor> all;
+  for (int64_t i = 0; i < n; i++) {
+    all.push_back(at_tensor(terms[i]));
+    if (all.back().numel() != 1) throw std::invalid_argument("term " + std::to_string(i) + " is no scalar");
+  }
+  return all;
+}
+
+std::shared_ptr<torch::nn::Module> build(int32_t kind, const rdpp::Arch &arch) {
+  switch (kind) {
+  case RDPP_TEACHER:
+    return std::make_shared<rdpp::TeacherImpl>(arch);
+  case RDPP_PROJECTION:
+    return std::make_shared<rdpp::ProjectionImpl>(arch);
+  case RDPP_BOTTLENECK:
+    return std::make_shared<rdpp::BottleneckImpl>(arch);
+  case RDPP_STUDENT:
+    return std::make_shared<rdpp::StudentImpl>(arch);
+  }
+  throw std::invalid_argument("unknown kind of network " + std::to_string(kind));
+}
+
+// The parameters and buffers of m in PyTorch's state-dict order: a module's own first, then its children's.
+void collect(torch::nn::Module &m, const std::string &prefix, bool trainable, std::vector<rdpp_module::Entry> &state) {
+  for (auto &p : m.named_parameters(false)) state.push_back({prefix + p.key(), p.value(), trainable});
+  for (auto &b : m.named_buffers(false)) state.push_back({prefix + b.key(), b.value(), false});
+  for (auto &child : m.named_children()) collect(*child.value(), prefix + child.key() + ".", trainable, state);
+}
+
+Features teach(const rdpp_module *m, const Tensor &x) {
+  torch::NoGradGuard no_grad;
+  return network<rdpp::TeacherImpl>(m, RDPP_TEACHER).forward(x);
+}
+
+} // namespace
+
+void rdpp_string_free(char *s) { free(s); }
+
+// Library and device
+
+rdpp_error rdpp_libtorch_version(const char **version) {
+  return guarded([&] { *version = TORCH_VERSION; });
+}
+
+rdpp_error rdpp_cuda_device_count(int32_t *count) {
+  return guarded([&] { *count = torch::cuda::is_available() ? static_cast<int32_t>(torch::cuda::device_count()) : 0; });
+}
+
+rdpp_error rdpp_set_threads(int32_t n) {
+  return guarded([&] {
+    if (n < 1) throw std::invalid_argument("threads must be at least 1, got " + std::to_string(n));
+    wanted_threads = n;
+  });
+}
+
+rdpp_error rdpp_seed(uint64_t seed) {
+  return guarded([&] { torch::manual_seed(seed); });
+}
+
+rdpp_error rdpp_device_memory(int32_t device, int64_t *used, int64_t *peak) {
+  return guarded([&] {
+    int64_t now = 0, most = 0;
+    if (at_device(device).is_cuda()) {
+#ifdef RDPP_CUDA
+      auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(static_cast<c10::DeviceIndex>(device));
+      auto &bytes = stats.allocated_bytes[0]; // [0]: all pools together
+      now = bytes.current, most = bytes.peak;
+#else
+      throw std::runtime_error("this build cannot read device memory; build against a CUDA libtorch");
+#endif
+    }
+    *used = now, *peak = most;
+  });
+}
+
+// Tensors
+
+void rdpp_tensor_free(rdpp_tensor t) { delete static_cast<Tensor *>(t); }
+
+rdpp_error rdpp_tensor_to(rdpp_tensor t, int32_t device, int32_t dtype, rdpp_tensor *out) {
+  return guarded([&] { *out = handle(at_tensor(t).to(at_device(device), at_dtype(dtype))); });
+}
+
+rdpp_error rdpp_tensor_read(rdpp_tensor t, int32_t dtype, void *dst, int64_t n) {
+  return guarded([&] {
+    torch::NoGradGuard no_grad;
+    const Tensor &source = at_tensor(t);
+    if (source.numel() != n) {
+      throw std::invalid_argument("the tensor holds " + std::to_string(source.numel()) + " elements, not " +
+                                  std::to_string(n));
+    }
+    if (n > 0) torch::from_blob(dst, source.sizes(), at_dtype(dtype)).copy_(source);
+  });
+}
+
+rdpp_error rdpp_tensor_write(rdpp_tensor t, int32_t dtype, const void *src, int64_t n) {
+  return guarded([&] {
+    torch::NoGradGuard no_grad;
+    const Tensor &target = at_tensor(t);
+    if (target.numel() != n) {
+      throw std::invalid_argument("the tensor holds " + std::to_string(target.numel()) + " elements, not " +
+                                  std::to_string(n));
+    }
+    if (n > 0) target.copy_(torch::from_blob(const_cast<void *>(src), target.sizes(), at_dtype(dtype)));
+  });
+}
+
+rdpp_error rdpp_tensor_require_grad(rdpp_tensor t) {
+  return guarded([&] { at_tensor(t).requires_grad_(); });
+}
+
+rdpp_error rdpp_tensor_grad(rdpp_tensor t, rdpp_tensor *out) {
+  return guarded([&] {
+    const Tensor &grad = at_tensor(t).grad();
+    *out = grad.defined() ? handle(grad) : nullptr;
+  });
+}
+
+rdpp_error rdpp_tensor_set_grad(rdpp_tensor t, rdpp_tensor grad) {
+  return guarded([&] {
+    const Tensor &target = at_tensor(t);
+    Tensor copy;
+    if (grad) copy = at_tensor(grad).to(target.options().requires_grad(false), false, /*copy=*/true);
+    target.mutable_grad() = copy;
+  });
+}
+
+rdpp_error rdpp_split(const rdpp_tensor x[RDPP_SCALES], int64_t B, rdpp_tensor head[RDPP_SCALES],
+                      rdpp_tensor tail[RDPP_SCALES]) {
+  return guarded([&] {
+    Features all = features(x), first, rest;
+    for (int k = 0; k < kScales; k++) {
+      first[k] = all[k].narrow(0, 0, B);
+      rest[k] = all[k].narrow(0, B, all[k].size(0) - B);
+    }
+    give(first, head);
+    give(rest, tail);
+  });
+}
+
+// Networks
+
+rdpp_error rdpp_module_new(int32_t kind, const char *arch, int32_t dtype, int32_t device, uint64_t seed,
+                           rdpp_module **out) {
+  return guarded([&] {
+    auto m = std::make_unique<rdpp_module>();
+    m->kind = kind;
+    m->net = build(kind, rdpp::arch_named(arch));
+    rdpp::initialise(*m->net, seed);
+    m->net->to(at_device(device), at_dtype(dtype));
+    bool trainable = kind != RDPP_TEACHER;
+    m->net->train(trainable);
+    for (Tensor &p : m->net->parameters()) p.requires_grad_(trainable);
+    collect(*m->net, "", trainable, m->state);
+    *out = m.release();
+  });
+}
+
+void rdpp_module_free(rdpp_module *m) { delete m; }
+
+rdpp_error rdpp_module_train(rdpp_module *m, int32_t on) {
+  return guarded([&] { opened(m).net->train(on != 0 && m->kind != RDPP_TEACHER); });
+}
+
+rdpp_error rdpp_module_state_len(const rdpp_module *m, int64_t *n) {
+  return guarded([&] { *n = static_cast<int64_t>(opened(m).state.size()); });
+}
+
+rdpp_error rdpp_module_state(const rdpp_module *m, int64_t i, const char **name, rdpp_tensor *out, int32_t *trainable) {
+  return guarded([&] {
+    const rdpp_module::Entry &entry = opened(m).state.at(static_cast<size_t>(i));
+    *out = handle(entry.tensor);
+    *name = entry.name.c_str();
+    *trainable = entry.trainable;
+  });
+}
+
+rdpp_error rdpp_teacher(const rdpp_module *m, rdpp_tensor x, rdpp_tensor f[RDPP_SCALES]) {
+  return guarded([&] { give(teach(m, at_tensor(x)), f); });
+}
+
+rdpp_error rdpp_teacher_pair(const rdpp_module *m, rdpp_tensor clean, rdpp_tensor noisy, rdpp_tensor f[RDPP_SCALES]) {
+  return guarded([&] { give(teach(m, torch::cat({at_tensor(clean), at_tensor(noisy)})), f); });
+}
+
+rdpp_error rdpp_projection(const rdpp_module *m, const rdpp_tensor f[RDPP_SCALES], rdpp_tensor p[RDPP_SCALES]) {
+  return guarded([&] { give(network<rdpp::ProjectionImpl>(m, RDPP_PROJECTION).forward(features(f)), p); });
+}
+
+rdpp_error rdpp_bottleneck(const rdpp_module *m, const rdpp_tensor p[RDPP_SCALES], rdpp_tensor *z) {
+  return guarded([&] { *z = handle(network<rdpp::BottleneckImpl>(m, RDPP_BOTTLENECK).forward(features(p))); });
+}
+
+rdpp_error rdpp_student(const rdpp_module *m, rdpp_tensor z, rdpp_tensor g[RDPP_SCALES]) {
+  return guarded([&] { give(network<rdpp::StudentImpl>(m, RDPP_STUDENT).forward(at_tensor(z)), g); });
+}
+
+// Losses
+
+rdpp_error rdpp_loss_kd(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor g[RDPP_SCALES], int32_t per_position,
+                        rdpp_tensor *out) {
+  return guarded([&] { *out = handle(rdpp::loss_kd(features(f), features(g), per_position != 0)); });
+}
+
+rdpp_error rdpp_loss_recon(const rdpp_tensor p_noisy[RDPP_SCALES], const rdpp_tensor p[RDPP_SCALES], rdpp_tensor *out) {
+  return guarded([&] { *out = handle(rdpp::loss_recon(features(p_noisy), features(p))); });
+}
+
+rdpp_error rdpp_loss_contrast(const rdpp_tensor f_noisy[RDPP_SCALES], const rdpp_tensor p[RDPP_SCALES], double margin,
+                              rdpp_tensor *out) {
+  return guarded([&] { *out = handle(rdpp::loss_contrast(features(f_noisy), features(p), margin)); });
+}
+
+rdpp_error rdpp_loss_ssot(const rdpp_tensor p[RDPP_SCALES], const int64_t *permutation, int64_t B, int32_t mode,
+                          const rdpp_sinkhorn_options *options, rdpp_tensor *out) {
+  return guarded([&] {
+    if (mode < RDPP_SSOT_PAIRWISE || mode > RDPP_SSOT_OFF) throw std::invalid_argument("unknown mode of L_SSOT");
+    Features projected = features(p);
+    if (projected[0].size(0) != B) throw std::invalid_argument("the permutation has not one entry per image");
+    Tensor rows = torch::from_blob(const_cast<int64_t *>(permutation), {B}, torch::kInt64).clone();
+    *out = handle(rdpp::loss_ssot(projected, rows, static_cast<rdpp::Ssot>(mode), at_options(*options)));
+  });
+}
+
+rdpp_error rdpp_sinkhorn(rdpp_tensor x, rdpp_tensor y, rdpp_tensor a, rdpp_tensor b,
+                         const rdpp_sinkhorn_options *options, rdpp_tensor *out) {
+  return guarded([&] {
+    Tensor none;
+    *out = handle(rdpp::sinkhorn(at_tensor(x), at_tensor(y), a ? at_tensor(a) : none, b ? at_tensor(b) : none,
+                                 at_options(*options)));
+  });
+}
+
+rdpp_error rdpp_weighted_sum(const rdpp_tensor *terms, const double *weights, int64_t n, rdpp_tensor *out) {
+  return guarded([&] {
+    std::vector<Tensor> all = scalars(terms, n);
+    Tensor sum = all[0] * weights[0];
+    for (int64_t i = 1; i < n; i++) sum = sum + all[i] * weights[i];
+    *out = handle(sum);
+  });
+}
+
+rdpp_error rdpp_sum(rdpp_tensor t, rdpp_tensor *out) {
+  return guarded([&] { *out = handle(at_tensor(t).sum()); });
+}
+
+rdpp_error rdpp_backward(rdpp_tensor loss) {
+  return guarded([&] { at_tensor(loss).backward(); });
+}
+
+rdpp_error rdpp_scalars(const rdpp_tensor *terms, int64_t n, double *values) {
+  return guarded([&] {
+    torch::NoGradGuard no_grad;
+    std::vector<Tensor> all = scalars(terms, n);
+    for (Tensor &t : all) t = t.reshape({}).to(torch::kFloat64);
+    torch::from_blob(values, {n}, torch::kFloat64).copy_(torch::stack(all));
+  });
+}
+
+// Adam
+
+rdpp_error rdpp_adam_new(double beta1, double beta2, double eps, rdpp_adam **out) {
+  return guarded([&] { *out = new rdpp_adam{rdpp::Adam(beta1, beta2, eps)}; });
+}
+
+void rdpp_adam_free(rdpp_adam *a) { delete a; }
+
+rdpp_error rdpp_adam_add(rdpp_adam *a, const rdpp_module *m, double learning_rate) {
+  return guarded([&] {
+    std::vector<Tensor> params;
+    for (const rdpp_module::Entry &entry : opened(m).state) {
+      if (entry.trainable) params.push_back(entry.tensor);
+    }
+    opened(a).adam.add_group(params, learning_rate);
+  });
+}
+
+rdpp_error rdpp_adam_step(rdpp_adam *a) {
+  return guarded([&] { opened(a).adam.step(); });
+}
+
+rdpp_error rdpp_adam_state(rdpp_adam *a, int64_t group, int64_t i, rdpp_tensor *exp_avg, rdpp_tensor *exp_avg_sq,
+                           int64_t *step) {
+  return guarded([&] {
+    rdpp::Adam::Group &g = opened(a).adam.groups.at(static_cast<size_t>(group));
+    size_t at = static_cast<size_t>(i);
+    auto first = std::make_unique<Tensor>(g.exp_avg.at(at)), second = std::make_unique<Tensor>(g.exp_avg_sq.at(at));
+    *step = g.steps.at(at);
+    *exp_avg = first.release();
+    *exp_avg_sq = second.release();
+  });
+}
+
+rdpp_error rdpp_adam_set_step(rdpp_adam *a, int64_t group, int64_t i, int64_t step) {
+  return guarded([&] { opened(a).adam.groups.at(static_cast<size_t>(group)).steps.at(static_cast<size_t>(i)) = step; });
+}
+
+// Inference
+
+rdpp_error rdpp_anomaly_map(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor g[RDPP_SCALES], int64_t S, double sigma,
+                            rdpp_tensor *raw, rdpp_tensor *smoothed) {
+  return guarded([&] {
+    torch::NoGradGuard no_grad;
+    auto map = std::make_unique<Tensor>(rdpp::anomaly_map(features(f), features(g), S));
+    *smoothed = handle(rdpp::smooth(*map, sigma));
+    *raw = map.release();
+  });
+}
+
+rdpp_error rdpp_predict(const rdpp_module *teacher, const rdpp_module *projection, const rdpp_module *bottleneck,
+                        const rdpp_module *student, rdpp_tensor x, double sigma, rdpp_tensor *map, rdpp_tensor *score) {
+  return guarded([&] {
+    torch::NoGradGuard no_grad;
+    const Tensor &images = at_tensor(x); // B x 3 x S x S
+    Features f = teach(teacher, images); // K tensors
+    Features p = projection ? network<rdpp::ProjectionImpl>(projection, RDPP_PROJECTION).forward(f) : f;
+    Tensor z = network<rdpp::BottleneckImpl>(bottleneck, RDPP_BOTTLENECK).forward(p); // B x 512e x S/32 x S/32
+    Features g = network<rdpp::StudentImpl>(student, RDPP_STUDENT).forward(z);        // K tensors
+    Tensor smoothed = rdpp::smooth(rdpp::anomaly_map(f, g, images.size(2)), sigma);   // B x S x S
+    auto maxima = std::make_unique<Tensor>(smoothed.flatten(1).amax(1));              // B
+    *map = handle(smoothed);
+    *score = maxima.release();
+  });
+}

@@ -1,0 +1,93 @@
+#include "losses.h"
+
+#include <cmath>
+
+namespace rdpp {
+
+namespace {
+
+constexpr double kNormFloor = 1e-8; // torch.nn.CosineSimilarity's eps
+
+// Cosine of a and b over dimension 1: B x C x ... -> B x ...
+torch::Tensor cosine(const torch::Tensor &a, const torch::Tensor &b) {
+  torch::Tensor dot = (a * b).sum(1);
+  torch::Tensor norms = a.square().sum(1) * b.square().sum(1);
+  return dot / norms.clamp_min(kNormFloor * kNormFloor).sqrt();
+}
+
+} // namespace
+
+torch::Tensor loss_kd(const Features &f, const Features &g, bool per_position) {
+  torch::Tensor loss;
+  for (int k = 0; k < kScales; k++) {
+    torch::Tensor c = per_position ? cosine(f[k], g[k])                        // B x H x W
+                                   : cosine(f[k].flatten(1), g[k].flatten(1)); // B
+    torch::Tensor term = (1 - c).mean();
+    loss = loss.defined() ? loss + term : term;
+  }
+  return loss;
+}
+
+torch::Tensor loss_recon(const Features &p_noisy, const Features &p) {
+  return loss_kd(p_noisy, p, /*per_position=*/true);
+}
+
+torch::Tensor loss_contrast(const Features &f_noisy, const Features &p, double margin) {
+  torch::Tensor loss;
+  for (int k = 0; k < kScales; k++) {
+    torch::Tensor c = cosine(f_noisy[k].flatten(1), p[k].flatten(1)); // B
+    torch::Tensor term = (c - margin).clamp_min(0).mean();
+    loss = loss.defined() ? loss + term : term;
+  }
+  return loss;
+}
+
+torch::Tensor loss_ssot(const Features &p, const torch::Tensor &permutation, Ssot mode,
+                        const SinkhornOptions &options) {
+  if (mode == Ssot::kOff) return torch::zeros({}, p[0].options());
+  torch::Tensor rows = permutation.to(p[0].device());
+  std::vector<torch::Tensor> x, y; // per scale: the batch as B points in C*H*W dimensions, and its shuffle
+  for (int k = 0; k < kScales; k++) {
+    x.push_back(torch::softmax(p[k].flatten(1), 1));
+    y.push_back(x.back().index_select(0, rows));
+  }
+  if (mode == Ssot::kBatch) return sinkhorn_clouds(x, y, options).sum();
+  // One point against one point: the de-biased divergence is the cost itself, |x - y|^2 / 2, whatever the blur.
+  torch::Tensor loss;
+  for (int k = 0; k < kScales; k++) {
+    torch::Tensor term = (x[k] - y[k]).square().sum(1).mean() / 2;
+    loss = loss.defined() ? loss + term : term;
+  }
+  return loss;
+}
+
+torch::Tensor anomaly_map(const Features &f, const Features &g, int64_t S) {
+  namespace F = torch::nn::functional;
+  torch::Tensor map;
+  for (int k = 0; k < kScales; k++) {
+    torch::Tensor distance = (1 - cosine(f[k], g[k])).unsqueeze(1); // B x 1 x H x W
+    auto options =
+        F::InterpolateFuncOptions().size(std::vector<int64_t>{S, S}).mode(torch::kBilinear).align_corners(true);
+    torch::Tensor scale = F::interpolate(distance, options); // B x 1 x S x S
+    map = map.defined() ? map + scale : scale;
+  }
+  return map.squeeze(1); // B x S x S
+}
+
+torch::Tensor smooth(const torch::Tensor &map, double sigma) {
+  int64_t radius = static_cast<int64_t>(4 * sigma + 0.5), S = map.size(-1);
+  auto options = map.options();
+  torch::Tensor offsets = torch::arange(-radius, radius + 1, options.dtype(torch::kFloat64));
+  torch::Tensor kernel = torch::exp(-0.5 * (offsets / sigma).square());
+  kernel = (kernel / kernel.sum()).to(options);
+  // Index i outside 0..S-1 reads the mirrored pixel, with period 2S.
+  torch::Tensor mirrored =
+      torch::arange(-radius, S + radius, options.dtype(torch::kInt64)).remainder(2 * S); // S + 2*radius
+  mirrored = torch::minimum(mirrored, 2 * S - 1 - mirrored);
+  torch::Tensor y = map.unsqueeze(1);                                                     // B x 1 x S x S
+  y = torch::conv2d(y.index_select(2, mirrored), kernel.view({1, 1, 2 * radius + 1, 1})); // along H
+  y = torch::conv2d(y.index_select(3, mirrored), kernel.view({1, 1, 1, 2 * radius + 1})); // along W
+  return y.squeeze(1);
+}
+
+} // namespace rdpp

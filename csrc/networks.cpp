@@ -1,0 +1,212 @@
+#include "networks.h"
+
+#include <cmath>
+
+namespace rdpp {
+
+namespace nn = torch::nn;
+
+Arch arch_named(const std::string &name) {
+  static const std::vector<Arch> known = {
+      {"resnet18", false, {2, 2, 2}, 2, 64},
+      {"resnet34", false, {3, 4, 6}, 3, 64},
+      {"resnet50", true, {3, 4, 6}, 3, 64},
+      {"wide_resnet50_2", true, {3, 4, 6}, 3, 128},
+  };
+  for (const Arch &a : known) {
+    if (a.name == name) return a;
+  }
+  throw std::invalid_argument("unknown architecture \"" + name +
+                              "\"; use resnet18, resnet34, resnet50 or wide_resnet50_2");
+}
+
+// Convolution
+
+ConvImpl::ConvImpl(int64_t in, int64_t out, int64_t kernel, int64_t stride, Kind kind, bool with_bias)
+    : stride(stride), padding(kind == kTransposed ? 0 : kernel / 2), kind(kind) {
+  int64_t first = kind == kTransposed ? in : out;
+  int64_t second = kind == kTransposed ? out : in;
+  weight = register_parameter("weight", torch::zeros({first, second, kernel, kernel}));
+  if (with_bias) bias = register_parameter("bias", torch::zeros({out}));
+}
+
+torch::Tensor ConvImpl::forward(const torch::Tensor &x) {
+  if (kind == kTransposed) return torch::conv_transpose2d(x, weight, bias, stride, padding);
+  return torch::conv2d(x, weight, bias, stride, padding);
+}
+
+// Residual block
+
+BlockImpl::BlockImpl(const Arch &arch, int64_t in, int64_t planes, int64_t stride, bool with_shortcut,
+                     Direction direction) {
+  int64_t width = arch.width(planes), out = planes * arch.expansion();
+  // The strided convolution of an upsampling block is a 2x2 transposed one.
+  auto strided = [&](int64_t from, int64_t to) {
+    if (direction == kUp && stride == 2) return Conv(from, to, 2, 2, ConvImpl::kTransposed);
+    return Conv(from, to, 3, stride);
+  };
+  if (arch.bottleneck) {
+    conv1 = register_module("conv1", Conv(in, width, 1, 1));
+    bn1 = register_module("bn1", nn::BatchNorm2d(width));
+    conv2 = register_module("conv2", strided(width, width));
+    bn2 = register_module("bn2", nn::BatchNorm2d(width));
+    conv3 = register_module("conv3", Conv(width, out, 1, 1));
+    bn3 = register_module("bn3", nn::BatchNorm2d(out));
+  } else {
+    conv1 = register_module("conv1", strided(in, planes));
+    bn1 = register_module("bn1", nn::BatchNorm2d(planes));
+    conv2 = register_module("conv2", Conv(planes, planes, 3, 1));
+    bn2 = register_module("bn2", nn::BatchNorm2d(planes));
+  }
+  if (with_shortcut) {
+    shortcut_conv = direction == kUp ? Conv(in, out, 2, stride, ConvImpl::kTransposed) : Conv(in, out, 1, stride);
+    shortcut_bn = nn::BatchNorm2d(out);
+    register_module(direction == kUp ? "upsample" : "downsample", nn::Sequential(shortcut_conv, shortcut_bn));
+  }
+}
+
+torch::Tensor BlockImpl::forward(const torch::Tensor &x) {
+  torch::Tensor y = bn1(conv1(x)).relu_();
+  y = bn2(conv2(y));
+  if (conv3) y = bn3(conv3(y.relu_()));
+  y += shortcut_conv ? shortcut_bn(shortcut_conv(x)) : x;
+  return y.relu_();
+}
+
+namespace {
+
+// `blocks` residual blocks registered on m as name.0, name.1, ...; the first one changes shape.
+Stage make_stage(nn::Module &m, const std::string &name, const Arch &arch, int64_t blocks, int64_t in, int64_t planes,
+                 int64_t stride, BlockImpl::Direction direction) {
+  auto list = m.register_module(name, nn::ModuleList());
+  int64_t out = planes * arch.expansion();
+  Stage stage;
+  for (int64_t i = 0; i < blocks; i++) {
+    bool first = i == 0;
+    Block block(arch, first ? in : out, planes, first ? stride : 1, first && (stride != 1 || in != out), direction);
+    list->push_back(block);
+    stage.push_back(block);
+  }
+  return stage;
+}
+
+torch::Tensor run(Stage &stage, torch::Tensor x) {
+  for (Block &block : stage) x = block(x);
+  return x;
+}
+
+} // namespace
+
+// Teacher
+
+TeacherImpl::TeacherImpl(const Arch &arch) {
+  conv1 = register_module("conv1", Conv(3, 64, 7, 2));
+  bn1 = register_module("bn1", nn::BatchNorm2d(64));
+  int64_t in = 64;
+  for (int k = 0; k < kScales; k++) {
+    int64_t planes = 64 << k;
+    layers[k] = make_stage(*this, "layer" + std::to_string(k + 1), arch, arch.blocks[k], in, planes, k == 0 ? 1 : 2,
+                           BlockImpl::kDown);
+    in = planes * arch.expansion();
+  }
+}
+
+Features TeacherImpl::forward(const torch::Tensor &x) { // B x 3 x S x S
+  torch::Tensor y = bn1(conv1(x)).relu_();              // B x 64 x S/2 x S/2
+  y = torch::max_pool2d(y, 3, 2, 1);                    // B x 64 x S/4 x S/4
+  Features f;                                           // f[k]: B x 64e*2^k x S/(4*2^k) x S/(4*2^k)
+  for (int k = 0; k < kScales; k++) f[k] = y = run(layers[k], y);
+  return f;
+}
+
+// Projection
+
+ProjectionImpl::ProjectionImpl(const Arch &arch) {
+  for (int k = 0; k < kScales; k++) {
+    int64_t C = (64 << k) * arch.expansion();
+    auto proj = std::make_shared<nn::Module>(), scale = std::make_shared<nn::Module>();
+    const int64_t channels[] = {C, C / 2, C / 4, C / 2, C};
+    for (int i = 0; i < 4; i++) {
+      Conv conv(channels[i], channels[i + 1], 3, 1, ConvImpl::kPlain, true);
+      convs[k].push_back(conv);
+      // Convolution, norm and activation take three places each in the released Sequential.
+      proj->register_module(std::to_string(3 * i), conv.ptr());
+    }
+    scale->register_module("proj", proj);
+    register_module(std::string("proj_") + "abc"[k], scale);
+  }
+}
+
+Features ProjectionImpl::forward(const Features &f) {
+  Features p; // p[k]: the shape of f[k]
+  for (int k = 0; k < kScales; k++) {
+    p[k] = f[k];
+    for (Conv &conv : convs[k]) {
+      p[k] = torch::instance_norm(conv(p[k]), {}, {}, {}, {}, true, 0.1, 1e-5, true);
+      p[k] = torch::leaky_relu_(p[k], 0.01);
+    }
+  }
+  return p;
+}
+
+// Bottleneck
+
+BottleneckImpl::BottleneckImpl(const Arch &arch) {
+  int64_t e = arch.expansion();
+  bn_layer = make_stage(*this, "bn_layer", arch, arch.ocbe_blocks, 768 * e, 512, 2, BlockImpl::kDown);
+  conv1 = register_module("conv1", Conv(64 * e, 128 * e, 3, 2));
+  bn1 = register_module("bn1", nn::BatchNorm2d(128 * e));
+  conv2 = register_module("conv2", Conv(128 * e, 256 * e, 3, 2));
+  bn2 = register_module("bn2", nn::BatchNorm2d(256 * e));
+  conv3 = register_module("conv3", Conv(128 * e, 256 * e, 3, 2));
+  bn3 = register_module("bn3", nn::BatchNorm2d(256 * e));
+  conv4 = register_module("conv4", Conv(1024 * e, 512 * e, 1, 1));
+  bn4 = register_module("bn4", nn::BatchNorm2d(512 * e));
+}
+
+torch::Tensor BottleneckImpl::forward(const Features &p) {
+  torch::Tensor l1 = bn2(conv2(bn1(conv1(p[0])).relu_())).relu_(); // B x 256e x S/16 x S/16
+  torch::Tensor l2 = bn3(conv3(p[1])).relu_();                     // B x 256e x S/16 x S/16
+  return run(bn_layer, torch::cat({l1, l2, p[2]}, 1));             // B x 512e x S/32 x S/32
+}
+
+// Student
+
+StudentImpl::StudentImpl(const Arch &arch) {
+  int64_t in = 512 * arch.expansion();
+  for (int i = 0; i < kScales; i++) {
+    int64_t planes = 256 >> i;
+    layers[i] = make_stage(*this, "layer" + std::to_string(i + 1), arch, arch.blocks[i], in, planes, 2, BlockImpl::kUp);
+    in = planes * arch.expansion();
+  }
+}
+
+Features StudentImpl::forward(const torch::Tensor &z) { // B x 512e x S/32 x S/32
+  Features g;                                           // the shapes of the teacher's f
+  torch::Tensor y = z;
+  for (int i = 0; i < kScales; i++) g[kScales - 1 - i] = y = run(layers[i], y);
+  return g;
+}
+
+// Initialisation
+
+void initialise(nn::Module &m, uint64_t seed) {
+  torch::NoGradGuard no_grad;
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(seed);
+  m.apply([&](nn::Module &child) {
+    auto *conv = child.as<ConvImpl>();
+    if (!conv) return;
+    int64_t kernel = conv->weight.size(2) * conv->weight.size(3);
+    if (conv->kind == ConvImpl::kPlain && !conv->bias.defined()) {
+      double fan_out = static_cast<double>(conv->weight.size(0) * kernel);
+      conv->weight.normal_(0, std::sqrt(2 / fan_out), generator);
+      return;
+    }
+    // Kaiming uniform with a = sqrt 5 is the uniform distribution in +-1/sqrt(fan_in).
+    double bound = 1 / std::sqrt(static_cast<double>(conv->weight.size(1) * kernel));
+    conv->weight.uniform_(-bound, bound, generator);
+    if (conv->bias.defined()) conv->bias.uniform_(-bound, bound, generator);
+  });
+}
+
+} // namespace rdpp

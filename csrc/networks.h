@@ -1,0 +1,102 @@
+// The four networks of RD++: teacher, projection, bottleneck, student.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <array>
+#include <string>
+#include <vector>
+
+namespace rdpp {
+
+constexpr int kScales = 3;
+using Features = std::array<torch::Tensor, kScales>;
+
+// A ResNet family member.
+struct Arch {
+  std::string name;
+  bool bottleneck;               // 1x1-3x3-1x1 blocks, else two 3x3
+  std::array<int64_t, 3> blocks; // of layer1..layer3, in teacher and student alike
+  int64_t ocbe_blocks;           // of the bottleneck network's bn_layer
+  int64_t base_width;            // channels of the 3x3 in a bottleneck block, per 64 planes
+
+  int64_t expansion() const { return bottleneck ? 4 : 1; }
+  int64_t width(int64_t planes) const { return bottleneck ? planes * base_width / 64 : planes; }
+};
+
+// Throws for a name that is none of resnet18, resnet34, resnet50, wide_resnet50_2.
+Arch arch_named(const std::string &name);
+
+// A convolution or a transposed one; parameters `weight` and, where asked for, `bias`.
+struct ConvImpl : torch::nn::Module {
+  enum Kind { kPlain, kTransposed };
+  ConvImpl(int64_t in, int64_t out, int64_t kernel, int64_t stride, Kind kind = kPlain, bool with_bias = false);
+  torch::Tensor forward(const torch::Tensor &x);
+
+  torch::Tensor weight, bias;
+  int64_t stride, padding;
+  Kind kind;
+};
+TORCH_MODULE(Conv);
+
+// A residual block. Downsampling (teacher, bottleneck) or upsampling (student) by `stride`.
+struct BlockImpl : torch::nn::Module {
+  enum Direction { kDown, kUp };
+  BlockImpl(const Arch &arch, int64_t in, int64_t planes, int64_t stride, bool with_shortcut, Direction direction);
+  torch::Tensor forward(const torch::Tensor &x);
+
+  Conv conv1{nullptr}, conv2{nullptr}, conv3{nullptr};
+  torch::nn::BatchNorm2d bn1{nullptr}, bn2{nullptr}, bn3{nullptr};
+  Conv shortcut_conv{nullptr};
+  torch::nn::BatchNorm2d shortcut_bn{nullptr};
+};
+TORCH_MODULE(Block);
+
+using Stage = std::vector<Block>;
+
+// Teacher E: a torchvision ResNet up to layer3.
+struct TeacherImpl : torch::nn::Module {
+  explicit TeacherImpl(const Arch &arch);
+  Features forward(const torch::Tensor &x);
+
+  Conv conv1{nullptr};
+  torch::nn::BatchNorm2d bn1{nullptr};
+  std::array<Stage, kScales> layers;
+};
+TORCH_MODULE(Teacher);
+
+// Projection P: per scale four blocks of Conv3x3, InstanceNorm, LeakyReLU.
+struct ProjectionImpl : torch::nn::Module {
+  explicit ProjectionImpl(const Arch &arch);
+  Features forward(const Features &f);
+
+  std::array<std::vector<Conv>, kScales> convs;
+};
+TORCH_MODULE(Projection);
+
+// Bottleneck O, the one-class bottleneck embedding (OCBE).
+struct BottleneckImpl : torch::nn::Module {
+  explicit BottleneckImpl(const Arch &arch);
+  torch::Tensor forward(const Features &p);
+
+  Stage bn_layer;
+  // conv4 and bn4 are in the released checkpoints and take no part in forward.
+  Conv conv1{nullptr}, conv2{nullptr}, conv3{nullptr}, conv4{nullptr};
+  torch::nn::BatchNorm2d bn1{nullptr}, bn2{nullptr}, bn3{nullptr}, bn4{nullptr};
+};
+TORCH_MODULE(Bottleneck);
+
+// Student D: a reversed ResNet.
+struct StudentImpl : torch::nn::Module {
+  explicit StudentImpl(const Arch &arch);
+  Features forward(const torch::Tensor &z);
+
+  std::array<Stage, kScales> layers;
+};
+TORCH_MODULE(Student);
+
+// Draws fresh parameters from `seed` as METHOD section 1 says: Kaiming normal (fan_out, relu) for plain
+// convolutions without bias, PyTorch's defaults for transposed ones and for those with bias.
+void initialise(torch::nn::Module &m, uint64_t seed);
+
+} // namespace rdpp

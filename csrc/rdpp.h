@@ -1,0 +1,155 @@
+/* The C boundary of rdpp: everything Go asks of libtorch beyond plain tensor handles.
+ *
+ * Dimension letters, here and in csrc: B batch, C channels, H height, W width, S side of the square
+ * network input, K = RDPP_SCALES feature scales, e block expansion (1 for resnet18/34, else 4),
+ * P problems, N and M points, D dimensions (Sinkhorn).
+ *
+ * Every function that can fail returns NULL on success or an error message that the caller owns and
+ * frees with rdpp_string_free. Results go through out-parameters, which are set only on success.
+ * Only frees return void, and they accept NULL. Nothing is ever thrown across this boundary.
+ *
+ * Functions may be called from any thread, but a module, an optimiser or a tensor must not be used by
+ * two threads at once. Device, grad mode and thread count are set inside each call. */
+#ifndef RDPP_H
+#define RDPP_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define RDPP_SCALES 3
+#define RDPP_CPU (-1) /* a device: RDPP_CPU, or the CUDA device's number from 0 */
+
+typedef char *rdpp_error;
+typedef void *rdpp_tensor; /* an at::Tensor*, interchangeable with gotorch's handle */
+typedef struct rdpp_module rdpp_module;
+typedef struct rdpp_adam rdpp_adam;
+
+/* Element types, numbered as c10::ScalarType. */
+enum { RDPP_UINT8 = 0, RDPP_INT64 = 4, RDPP_FLOAT16 = 5, RDPP_FLOAT32 = 6, RDPP_FLOAT64 = 7, RDPP_BFLOAT16 = 15 };
+
+enum { RDPP_TEACHER, RDPP_PROJECTION, RDPP_BOTTLENECK, RDPP_STUDENT };
+
+/* Readings of L_SSOT: one point per image; the batch as one point cloud; not computed. */
+enum { RDPP_SSOT_PAIRWISE, RDPP_SSOT_BATCH, RDPP_SSOT_OFF };
+
+void rdpp_string_free(char *s);
+
+/* Library and device */
+
+/* version: libtorch's own, such as "2.6.0"; a static string. */
+rdpp_error rdpp_libtorch_version(const char **version);
+rdpp_error rdpp_cuda_device_count(int32_t *count);
+/* Threads that one operation on the CPU may use, for all calls from now on; n >= 1. */
+rdpp_error rdpp_set_threads(int32_t n);
+/* Seeds libtorch's default generators; gotorch's random constructors draw from them. */
+rdpp_error rdpp_seed(uint64_t seed);
+/* Bytes of device memory in use and at most in use so far; both 0 for RDPP_CPU. */
+rdpp_error rdpp_device_memory(int32_t device, int64_t *used, int64_t *peak);
+
+/* Tensors */
+
+void rdpp_tensor_free(rdpp_tensor t);
+rdpp_error rdpp_tensor_to(rdpp_tensor t, int32_t device, int32_t dtype, rdpp_tensor *out);
+/* Copies all of t, row-major, as dtype into dst, which holds n elements; n must be t's. */
+rdpp_error rdpp_tensor_read(rdpp_tensor t, int32_t dtype, void *dst, int64_t n);
+/* Copies n row-major elements of dtype from src into t, converting; outside autograd. */
+rdpp_error rdpp_tensor_write(rdpp_tensor t, int32_t dtype, const void *src, int64_t n);
+rdpp_error rdpp_tensor_require_grad(rdpp_tensor t);
+/* The gradient gathered so far; *out is NULL where there is none. */
+rdpp_error rdpp_tensor_grad(rdpp_tensor t, rdpp_tensor *out);
+/* Replaces t's gradient by a copy of grad; NULL clears it. */
+rdpp_error rdpp_tensor_set_grad(rdpp_tensor t, rdpp_tensor grad);
+/* Rows [0, B) and [B, ...) of each of the K tensors, as views. */
+rdpp_error rdpp_split(const rdpp_tensor x[RDPP_SCALES], int64_t B, rdpp_tensor head[RDPP_SCALES],
+                      rdpp_tensor tail[RDPP_SCALES]);
+
+/* Networks. arch: resnet18, resnet34, resnet50 or wide_resnet50_2. */
+
+/* A network with fresh parameters drawn from seed, in training mode (the teacher always in eval mode). */
+rdpp_error rdpp_module_new(int32_t kind, const char *arch, int32_t dtype, int32_t device, uint64_t seed,
+                           rdpp_module **out);
+void rdpp_module_free(rdpp_module *m);
+/* on != 0: batch statistics, else running ones. A teacher stays in eval mode. */
+rdpp_error rdpp_module_train(rdpp_module *m, int32_t on);
+/* The state dict: parameters and buffers under the released names, in a fixed order. */
+rdpp_error rdpp_module_state_len(const rdpp_module *m, int64_t *n);
+/* name lives as long as the module. *out shares the module's memory. *trainable: 0 for buffers and for the teacher. */
+rdpp_error rdpp_module_state(const rdpp_module *m, int64_t i, const char **name, rdpp_tensor *out, int32_t *trainable);
+
+/* x: B x 3 x S x S, normalised -> f[k]: B x 64e*2^k x S/(4*2^k) x S/(4*2^k); outside autograd. */
+rdpp_error rdpp_teacher(const rdpp_module *m, rdpp_tensor x, rdpp_tensor f[RDPP_SCALES]);
+/* The same for clean and noisy images (B x 3 x S x S each) in one pass: f of 2B rows, the clean ones first. */
+rdpp_error rdpp_teacher_pair(const rdpp_module *m, rdpp_tensor clean, rdpp_tensor noisy, rdpp_tensor f[RDPP_SCALES]);
+/* f -> p, same shapes. */
+rdpp_error rdpp_projection(const rdpp_module *m, const rdpp_tensor f[RDPP_SCALES], rdpp_tensor p[RDPP_SCALES]);
+/* p -> z: B x 512e x S/32 x S/32. */
+rdpp_error rdpp_bottleneck(const rdpp_module *m, const rdpp_tensor p[RDPP_SCALES], rdpp_tensor *z);
+/* z -> g, the shapes of f. */
+rdpp_error rdpp_student(const rdpp_module *m, rdpp_tensor z, rdpp_tensor g[RDPP_SCALES]);
+
+/* Losses: each a scalar tensor. */
+
+/* L_KD. per_position == 0: cosines of whole feature maps (released), else per position (Eq. 1). */
+rdpp_error rdpp_loss_kd(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor g[RDPP_SCALES], int32_t per_position,
+                        rdpp_tensor *out);
+/* L_Recon of projected noisy and projected clean features. */
+rdpp_error rdpp_loss_recon(const rdpp_tensor p_noisy[RDPP_SCALES], const rdpp_tensor p[RDPP_SCALES], rdpp_tensor *out);
+/* L_Con of the teacher's noisy and the projected clean features. */
+rdpp_error rdpp_loss_contrast(const rdpp_tensor f_noisy[RDPP_SCALES], const rdpp_tensor p[RDPP_SCALES], double margin,
+                              rdpp_tensor *out);
+
+typedef struct {
+  double p;        /* exponent of the cost |x - y|^p / p: 1 or 2 */
+  double blur;     /* finest scale, in units of x */
+  double reach;    /* largest transport distance; <= 0: unbounded (balanced) */
+  double diameter; /* of the point clouds; <= 0: measured from their bounding box */
+  double scaling;  /* ratio of successive scales, in (0, 1) */
+  int32_t debias;  /* != 0: subtract the self-transport terms */
+} rdpp_sinkhorn_options;
+
+/* L_SSOT of projected clean features against their own rows shuffled by permutation (B entries). */
+rdpp_error rdpp_loss_ssot(const rdpp_tensor p[RDPP_SCALES], const int64_t *permutation, int64_t B, int32_t mode,
+                          const rdpp_sinkhorn_options *options, rdpp_tensor *out);
+/* The divergence of P pairs of weighted point clouds x: P x N x D, a: P x N and y: P x M x D, b: P x M;
+ * a, b NULL: uniform. out: P values, differentiable in x and y through the last update. */
+rdpp_error rdpp_sinkhorn(rdpp_tensor x, rdpp_tensor y, rdpp_tensor a, rdpp_tensor b,
+                         const rdpp_sinkhorn_options *options, rdpp_tensor *out);
+/* sum of weights[i] * terms[i], n >= 1 scalars. */
+rdpp_error rdpp_weighted_sum(const rdpp_tensor *terms, const double *weights, int64_t n, rdpp_tensor *out);
+/* The sum of all elements, a scalar. */
+rdpp_error rdpp_sum(rdpp_tensor t, rdpp_tensor *out);
+rdpp_error rdpp_backward(rdpp_tensor loss);
+/* Reads n scalar tensors in one transfer. */
+rdpp_error rdpp_scalars(const rdpp_tensor *terms, int64_t n, double *values);
+
+/* Adam without weight decay, over parameter groups. */
+
+rdpp_error rdpp_adam_new(double beta1, double beta2, double eps, rdpp_adam **out);
+void rdpp_adam_free(rdpp_adam *a);
+/* Adds the trainable parameters of m as a group. m may be freed before a. */
+rdpp_error rdpp_adam_add(rdpp_adam *a, const rdpp_module *m, double learning_rate);
+/* One update of every parameter that has a gradient; then gradients are cleared. */
+rdpp_error rdpp_adam_step(rdpp_adam *a);
+/* The moments of parameter i of group `group` (in the order of rdpp_module_state, trainable ones only) and its
+ * step count; zero tensors and 0 before its first step. The tensors share the optimiser's memory. */
+rdpp_error rdpp_adam_state(rdpp_adam *a, int64_t group, int64_t i, rdpp_tensor *exp_avg, rdpp_tensor *exp_avg_sq,
+                           int64_t *step);
+rdpp_error rdpp_adam_set_step(rdpp_adam *a, int64_t group, int64_t i, int64_t step);
+
+/* Inference, outside autograd */
+
+/* f, g -> raw, smoothed: B x S x S (METHOD: sum over k of upsampled 1 - cos, then a Gaussian of sigma pixels). */
+rdpp_error rdpp_anomaly_map(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor g[RDPP_SCALES], int64_t S, double sigma,
+                            rdpp_tensor *raw, rdpp_tensor *smoothed);
+/* x: B x 3 x S x S, normalised -> map: B x S x S and score: B, the map's maxima. All modules in eval mode;
+ * projection NULL: the bottleneck reads the teacher's features (RD). */
+rdpp_error rdpp_predict(const rdpp_module *teacher, const rdpp_module *projection, const rdpp_module *bottleneck,
+                        const rdpp_module *student, rdpp_tensor x, double sigma, rdpp_tensor *map, rdpp_tensor *score);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,73 @@
+package torch
+
+// #include "rdpp.h"
+import "C"
+
+// Adam is the optimiser of Kingma and Ba (2015) without weight decay, over parameter groups that each have a
+// learning rate.
+type Adam struct {
+	a *C.rdpp_adam
+}
+
+// NewAdam returns an optimiser without parameters.
+func NewAdam(beta1, beta2, eps float64) (*Adam, error) {
+	a := new(Adam)
+	err := check("new Adam", C.rdpp_adam_new(C.double(beta1), C.double(beta2), C.double(eps), &a.a))
+	if err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// Close frees the optimiser. It is idempotent.
+func (a *Adam) Close() {
+	if a == nil || a.a == nil {
+		return
+	}
+	C.rdpp_adam_free(a.a)
+	a.a = nil
+}
+
+// Add makes the trainable parameters of n a group.
+func (a *Adam) Add(n Network, learningRate float64) error {
+	if err := check("Adam group", C.rdpp_adam_add(a.a, n.raw(), C.double(learningRate))); err != nil {
+		return err
+	}
+
+	return nil
+}
+
+// Step updates every parameter that has a gradient and clears the gradients. Gradients of several backward
+// passes before it are summed.
+func (a *Adam) Step() error {
+	return check("Adam step", C.rdpp_adam_step(a.a))
+}
+
+// Moments are Adam's running averages of one parameter, of its shape.
+type Moments struct {
+	ExpAvg, ExpAvgSq *Tensor // of the gradient and of its square; they share the optimiser's memory
+	Steps            int64   // updates so far
+}
+
+// Close closes both tensors.
+func (m Moments) Close() {
+	m.ExpAvg.Close()
+	m.ExpAvgSq.Close()
+}
+
+// Moments returns the averages of a parameter: the i-th trainable entry of the network that was added as
+// group-th, both from 0.
+func (a *Adam) Moments(group, i int) (Moments, error) {
+	var first, second C.rdpp_tensor
+	var steps C.int64_t
+	err := check("Adam state", C.rdpp_adam_state(a.a, C.int64_t(group), C.int64_t(i), &first, &second, &steps))
+	if err != nil {
+		return Moments{}, err
+	}
+	return Moments{ExpAvg: wrap(first), ExpAvgSq: wrap(second), Steps: int64(steps)}, nil
+}
+
+// SetSteps sets the number of updates that a parameter has seen; write into its Moments for the rest.
+func (a *Adam) SetSteps(group, i int, steps int64) error {
+	return check("Adam state", C.rdpp_adam_set_step(a.a, C.int64_t(group), C.int64_t(i), C.int64_t(steps)))
+}

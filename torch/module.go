@@ -1,0 +1,213 @@
+package torch
+
+// #include <stdlib.h>
+// #include "rdpp.h"
+import "C"
+
+import "unsafe"
+
+// Architectures lists the backbones by torchvision's names.
+func Architectures() []string {
+	return []string{"resnet18", "resnet34", "resnet50", "wide_resnet50_2"}
+}
+
+// ModuleOptions say how a network is made.
+type ModuleOptions struct {
+	Arch   string // one of Architectures
+	DType  DType  // Float32 or Float64; zero: Float32
+	Device Device // zero: the CPU
+	Seed   uint64 // of the fresh parameters
+}
+
+// Entry is a parameter or buffer of a network, under its released name.
+type Entry struct {
+	Name      string
+	Tensor    *Tensor // shares the network's memory, is closed with it
+	Trainable bool
+}
+
+// module is what the four networks share.
+type module struct {
+	m     *C.rdpp_module
+	state []Entry
+}
+
+func newModule(kind C.int32_t, opt ModuleOptions) (*module, error) {
+	if opt.DType == 0 {
+		opt.DType = Float32
+	}
+	arch := C.CString(opt.Arch)
+	defer C.free(unsafe.Pointer(arch))
+	m := new(module)
+	err := check("new network", C.rdpp_module_new(kind, arch, C.int32_t(opt.DType), opt.Device.c(),
+		C.uint64_t(opt.Seed), &m.m))
+	if err != nil {
+		return nil, err
+	}
+	var n C.int64_t
+	if err := check("state", C.rdpp_module_state_len(m.m, &n)); err != nil {
+		m.Close()
+		return nil, err
+	}
+	for i := C.int64_t(0); i < n; i++ {
+		var name *C.char
+		var t C.rdpp_tensor
+		var trainable C.int32_t
+		if err := check("state", C.rdpp_module_state(m.m, i, &name, &t, &trainable)); err != nil {
+			m.Close()
+			return nil, err
+		}
+		m.state = append(m.state, Entry{Name: C.GoString(name), Tensor: wrap(t), Trainable: trainable != 0})
+	}
+	return m, nil
+}
+
+// Close frees the network and its State. It is idempotent.
+func (m *module) Close() {
+	if m == nil || m.m == nil {
+		return
+	}
+	for _, e := range m.state {
+		e.Tensor.Close()
+	}
+	m.state = nil
+	C.rdpp_module_free(m.m)
+	m.m = nil
+}
+
+// State returns the state dict: parameters and buffers in PyTorch's order.
+func (m *module) State() []Entry { return m.state }
+
+// Train sets training mode, in which batch norms use the batch's statistics and follow them, or eval mode. A new
+// network is in training mode; a teacher is always in eval mode.
+func (m *module) Train(on bool) error {
+	var v C.int32_t
+	if on {
+		v = 1
+	}
+	return check("training mode", C.rdpp_module_train(m.raw(), v))
+}
+
+// Network is any of Teacher, Projection, Bottleneck and Student.
+type Network interface {
+	State() []Entry
+	Train(on bool) error
+	Close()
+	raw() *C.rdpp_module
+}
+
+func (m *module) raw() *C.rdpp_module {
+	if m == nil {
+		return nil
+	}
+	return m.m
+}
+
+// Teacher is E: a ResNet up to layer3, frozen.
+type Teacher struct{ *module }
+
+// Projection is P: per scale four blocks of convolution, instance norm and LeakyReLU (paper, section 4.2).
+type Projection struct{ *module }
+
+// Bottleneck is O, the one-class bottleneck embedding (OCBE).
+type Bottleneck struct{ *module }
+
+// Student is D, a reversed ResNet.
+type Student struct{ *module }
+
+// NewTeacher returns a teacher with random weights; write into its State to load others.
+func NewTeacher(opt ModuleOptions) (Teacher, error) {
+	m, err := newModule(C.RDPP_TEACHER, opt)
+	return Teacher{m}, err
+}
+
+// NewProjection returns a fresh projection.
+func NewProjection(opt ModuleOptions) (Projection, error) {
+	m, err := newModule(C.RDPP_PROJECTION, opt)
+	return Projection{m}, err
+}
+
+// NewBottleneck returns a fresh bottleneck.
+func NewBottleneck(opt ModuleOptions) (Bottleneck, error) {
+	m, err := newModule(C.RDPP_BOTTLENECK, opt)
+	return Bottleneck{m}, err
+}
+
+// NewStudent returns a fresh student.
+func NewStudent(opt ModuleOptions) (Student, error) {
+	m, err := newModule(C.RDPP_STUDENT, opt)
+	return Student{m}, err
+}
+
+// Forward maps normalised images x, B x 3 x S x S, to features f[k]: B x 64e*2^k x S/(4*2^k) x S/(4*2^k). No
+// gradient flows through it.
+func (m Teacher) Forward(x *Tensor) (Features, error) {
+	var f [Scales]C.rdpp_tensor
+	if err := check("teacher", C.rdpp_teacher(m.raw(), x.raw(), &f[0])); err != nil {
+		return Features{}, err
+	}
+	return wrapFeatures(f), nil
+}
+
+// ForwardPair maps clean and noisy images, B x 3 x S x S each, in one pass to features of 2B rows, the clean ones
+// first.
+func (m Teacher) ForwardPair(clean, noisy *Tensor) (Features, error) {
+	var f [Scales]C.rdpp_tensor
+	if err := check("teacher", C.rdpp_teacher_pair(m.raw(), clean.raw(), noisy.raw(), &f[0])); err != nil {
+		return Features{}, err
+	}
+	return wrapFeatures(f), nil
+}
+
+// Forward maps features to projected features of the same shapes.
+func (m Projection) Forward(f Features) (Features, error) {
+	in := f.raw()
+	var p [Scales]C.rdpp_tensor
+	if err := check("projection", C.rdpp_projection(m.raw(), &in[0], &p[0])); err != nil {
+		return Features{}, err
+	}
+	return wrapFeatures(p), nil
+}
+
+// Forward maps projected features to the embedding, B x 512e x S/32 x S/32.
+func (m Bottleneck) Forward(p Features) (*Tensor, error) {
+	in := p.raw()
+	var z C.rdpp_tensor
+	if err := check("bottleneck", C.rdpp_bottleneck(m.raw(), &in[0], &z)); err != nil {
+		return nil, err
+	}
+	return wrap(z), nil
+}
+
+// Forward maps the embedding to features of the teacher's shapes.
+func (m Student) Forward(z *Tensor) (Features, error) {
+	var g [Scales]C.rdpp_tensor
+	if err := check("student", C.rdpp_student(m.raw(), z.raw(), &g[0])); err != nil {
+		return Features{}, err
+	}
+	return wrapFeatures(g), nil
+}
+
+// AnomalyMap compares teacher and student features at input side S: raw is the sum over scales of upsampled
+// 1 - cos, smoothed its Gaussian of sigma pixels (METHOD: section 5), both B x S x S.
+func AnomalyMap(f, g Features, S int, sigma float64) (raw, smoothed *Tensor, err error) {
+	ft, gt := f.raw(), g.raw()
+	var r, s C.rdpp_tensor
+	err = check("anomaly map", C.rdpp_anomaly_map(&ft[0], &gt[0], C.int64_t(S), C.double(sigma), &r, &s))
+	if err != nil {
+		return nil, nil, err
+	}
+	return wrap(r), wrap(s), nil
+}
+
+// Predict maps normalised images x, B x 3 x S x S, to smoothed anomaly maps, B x S x S, and their maxima, B: the
+// image scores. All networks must be in eval mode. A zero Projection means the RD baseline: the bottleneck reads
+// the teacher's features.
+func Predict(e Teacher, p Projection, o Bottleneck, d Student, x *Tensor, sigma float64) (maps, scores *Tensor, err error) {
+	var mp, sc C.rdpp_tensor
+	err = check("predict", C.rdpp_predict(e.raw(), p.raw(), o.raw(), d.raw(), x.raw(), C.double(sigma), &mp, &sc))
+	if err != nil {
+		return nil, nil, err
+	}
+	return wrap(mp), wrap(sc), nil
+}
