@@ -135,7 +135,7 @@ func TestOpen(t *testing.T) {
 		},
 		{
 			name:   "folders, half held out, with masks",
-			files:  append(numbered("normal", 4), "bad/a.png", "ground_truth/bad/a_mask.png"),
+			files:  append(numbered("normal", 4), "bad/a.png", "ground_truth/bad/a_mask.png", "ground_truth/stray.png"),
 			opt:    &OpenOptions{Holdout: 0.5},
 			layout: "folders", why: "a folder of good images beside defective ones, 2 of the good images, evenly spread, held out for testing; training images: 2; test images: 2 good, 1 defective, with masks",
 			train: []string{"normal/000.png good", "normal/002.png good"},

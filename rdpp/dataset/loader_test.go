@@ -223,6 +223,44 @@ func TestNoise(t *testing.T) {
 	}
 }
 
+func TestShuffleDiffersByStep(t *testing.T) {
+	batches := epoch(t, newLoader(t, pictures(t, 16), LoaderOptions{Batch: 8}), 0, 0)
+	if slices.Equal(batches[0].Shuffle, batches[1].Shuffle) {
+		t.Errorf("steps 0 and 1: got the same shuffle %v", batches[0].Shuffle)
+	}
+}
+
+// TestEpochPrefetches counts, by the cache, the images read while the first
+// batch is in use: those of that batch and of Prefetch more.
+func TestEpochPrefetches(t *testing.T) {
+	dir := t.TempDir()
+	items := make([]Item, 20)
+	for i := range items {
+		items[i].Path = filepath.Join(dir, fmt.Sprintf("%d.png", i))
+		writeRGB(t, items[i].Path, "same", 10, 10)
+	}
+	l := newLoader(t, items, LoaderOptions{Batch: 2, Prefetch: 3})
+	read := func() int64 {
+		l.opt.Cache.mu.Lock()
+		defer l.opt.Cache.mu.Unlock()
+		return l.opt.Cache.used / (3 * 10 * 10)
+	}
+	const want = 2 * (1 + 3)
+	for _, err := range l.Epoch(context.Background(), 0, 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(5 * time.Second); read() < want && time.Now().Before(deadline); {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(20 * time.Millisecond) // time enough to read too many
+		if got := read(); got != want {
+			t.Errorf("images read ahead: got %d, want %d", got, want)
+		}
+		break
+	}
+}
+
 func TestEpochStopsAtUnreadableImage(t *testing.T) {
 	items := pictures(t, 11)
 	l := newLoader(t, items, LoaderOptions{Batch: 2, Workers: 3})
