@@ -31,10 +31,8 @@ func (p *Pixels) Add(anomaly []float32, mask []uint8, H, W int) error {
 	if len(anomaly) == 0 {
 		return fmt.Errorf("%w: the map is empty", ErrEmpty)
 	}
-	for i, v := range anomaly {
-		if v-v != 0 { // NaN and both infinities differ from themselves
-			return fmt.Errorf("%w: row %d, column %d is %g", ErrNaN, i/W, i%W, v)
-		}
+	if err := checkFinite(anomaly, W); err != nil {
+		return err
 	}
 	labels, regions := label(mask, H, W)
 	before := len(p.areas)

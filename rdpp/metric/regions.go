@@ -2,6 +2,7 @@ package metric
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"slices"
 )
@@ -18,11 +19,14 @@ type Region struct {
 
 // Regions returns the 8-connected components of the row-major H x W anomaly map m where it is above threshold, highest
 // peak first, then from top to bottom. Bounding boxes are scaled outward to the picture of origW x origH pixels, areas
-// scaled and rounded. NaN is never above a threshold; a map of other than H*W values has no regions.
-func Regions(m []float32, H, W int, threshold float32, origW, origH int) []Region {
-	regions := []Region{}
-	if H <= 0 || W <= 0 || len(m) != H*W {
-		return regions
+// scaled and rounded. The list is empty, not nil, where nothing is above. A map of other than H*W values is ErrLength, one
+// with a NaN or an infinity ErrNaN.
+func Regions(m []float32, H, W int, threshold float32, origW, origH int) ([]Region, error) {
+	if H < 0 || W < 0 || len(m) != H*W {
+		return nil, fmt.Errorf("%w: a map of %d pixels, to be %d x %d", ErrLength, len(m), H, W)
+	}
+	if err := checkFinite(m, W); err != nil {
+		return nil, err
 	}
 	mask := make([]uint8, len(m))
 	for i, v := range m {
@@ -32,7 +36,7 @@ func Regions(m []float32, H, W int, threshold float32, origW, origH int) []Regio
 	}
 	labels, count := label(mask, H, W)
 	// In the map's pixels first: X and Y inclusive, Width and Height the exclusive ends.
-	regions = slices.Grow(regions, count)[:count]
+	regions := make([]Region, count)
 	for i := range regions {
 		regions[i] = Region{X: W, Y: H, Peak: float32(math.Inf(-1))}
 	}
@@ -58,7 +62,17 @@ func Regions(m []float32, H, W int, threshold float32, origW, origH int) []Regio
 	slices.SortFunc(regions, func(a, b Region) int {
 		return cmp.Or(cmp.Compare(b.Peak, a.Peak), cmp.Compare(a.Y, b.Y), cmp.Compare(a.X, b.X))
 	})
-	return regions
+	return regions, nil
+}
+
+// checkFinite returns ErrNaN for the first value of a map W wide that is not finite.
+func checkFinite(m []float32, W int) error {
+	for i, v := range m {
+		if v-v != 0 { // NaN and both infinities, less themselves, are NaN
+			return fmt.Errorf("%w: row %d, column %d is %g", ErrNaN, i/W, i%W, v)
+		}
+	}
+	return nil
 }
 
 func ceilDiv(a, b int) int {

@@ -2,6 +2,7 @@ package metric
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -117,8 +118,9 @@ func TestRegions(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			if got := Regions(m, H, W, c.threshold, c.origW, c.origH); !reflect.DeepEqual(got, c.want) {
-				t.Errorf("got %+v, want %+v", got, c.want)
+			got, err := Regions(m, H, W, c.threshold, c.origW, c.origH)
+			if err != nil || !reflect.DeepEqual(got, c.want) {
+				t.Errorf("got %+v, %v, want %+v", got, err, c.want)
 			}
 		})
 	}
@@ -126,14 +128,16 @@ func TestRegions(t *testing.T) {
 		name string
 		m    []float32
 		H, W int
+		want error
 	}{
-		{"NaN", []float32{float32(math.NaN())}, 1, 1},
-		{"wrong length", []float32{9}, 2, 2},
-		{"negative", []float32{9}, -1, -1},
-		{"empty", nil, 0, 0},
+		{"NaN", []float32{float32(math.NaN())}, 1, 1, ErrNaN},
+		{"infinity", []float32{float32(math.Inf(1))}, 1, 1, ErrNaN},
+		{"wrong length", []float32{9}, 2, 2, ErrLength},
+		{"negative", []float32{9}, -1, -1, ErrLength},
+		{"empty", nil, 0, 0, nil},
 	} {
-		if got := Regions(c.m, c.H, c.W, 0, 8, 8); len(got) != 0 || got == nil {
-			t.Errorf("%s: got %#v, want an empty list, not null in JSON", c.name, got)
+		if _, err := Regions(c.m, c.H, c.W, 0, 8, 8); !errors.Is(err, c.want) {
+			t.Errorf("%s: got %v, want %v", c.name, err, c.want)
 		}
 	}
 }
@@ -144,7 +148,12 @@ func ExampleRegions() {
 		0, 3, 0, 0,
 		0, 2, 0, 1,
 	}
-	data, err := json.Marshal(Regions(anomaly, 3, 4, 1.5, 400, 300))
+	regions, err := Regions(anomaly, 3, 4, 1.5, 400, 300)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	data, err := json.Marshal(regions)
 	fmt.Println(string(data), err)
 	// Output: [{"x":100,"y":100,"width":100,"height":200,"area":20000,"peak":3}] <nil>
 }
