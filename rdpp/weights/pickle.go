@@ -42,6 +42,7 @@ const maxDims = 64
 const (
 	orderedDict      = global("collections.OrderedDict")
 	rebuildTensor    = global("torch._utils._rebuild_tensor_v2")
+	rebuildTensorOld = global("torch._utils._rebuild_tensor") // of PyTorch before 0.4
 	rebuildParameter = global("torch._utils._rebuild_parameter")
 	size             = global("torch.Size")
 )
@@ -283,7 +284,7 @@ func (u *unpickler) global() any {
 	module, name := line(), line()
 	g := global(fmt.Sprintf("%s.%s", module, name))
 	switch g {
-	case orderedDict, rebuildTensor, rebuildParameter, size:
+	case orderedDict, rebuildTensor, rebuildTensorOld, rebuildParameter, size:
 		return g
 	}
 	if storageTypes[g] == 0 && !leaves[g] {
@@ -311,7 +312,7 @@ func (u *unpickler) call(g global, args tuple) any {
 			d.items = append(d.items, pair{kv[0], kv[1]})
 		}
 		return d
-	case rebuildTensor: // storage, offset, shape, stride and things that do not matter
+	case rebuildTensor, rebuildTensorOld: // storage, offset, shape, stride and things that do not matter
 		u.want(g, args, 4)
 		return &tensor{as[*storage](u, args[0]), as[int](u, args[1]), u.ints(args[2]), u.ints(args[3])}
 	case rebuildParameter:

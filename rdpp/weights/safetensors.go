@@ -178,6 +178,9 @@ func marshalHeader(metadata map[string]string, tensors []Source) (header []byte,
 			return nil, nil, fmt.Errorf("the name %q of tensor %d is empty, reserved, used twice or not valid UTF-8", t.Name, i)
 		}
 		seen[t.Name] = true
+		if t.Bytes == nil {
+			return nil, nil, fmt.Errorf("tensor %q has no Bytes", t.Name)
+		}
 		n, ok := byteSize(t.DType, t.Shape)
 		if !ok || offset+n < offset {
 			return nil, nil, fmt.Errorf("tensor %q of %s%v has no valid type and size", t.Name, t.DType, t.Shape)

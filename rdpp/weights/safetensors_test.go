@@ -110,6 +110,7 @@ func TestWriteRefuses(t *testing.T) {
 		{"reserved name", nil, []Source{source("__metadata__", F32, 1)}, "reserved"},
 		{"name not UTF-8", nil, []Source{source("\xff", F32, 1)}, "UTF-8"},
 		{"metadata not UTF-8", map[string]string{"k": "\xff"}, nil, "UTF-8"},
+		{"no bytes", nil, []Source{{Name: "w", DType: F32}}, "Bytes"},
 		{"no type", nil, []Source{source("w", 0, 1)}, "no valid type"},
 		{"unknown type", nil, []Source{source("w", 99, 1)}, "DType(99)"},
 		{"negative shape", nil, []Source{source("w", F32, -1)}, "[-1]"},
@@ -195,6 +196,29 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// fullDisk takes so many bytes and no more.
+type fullDisk int
+
+var errFull = errors.New("no space left")
+
+func (d *fullDisk) Write(p []byte) (int, error) {
+	if len(p) > int(*d) {
+		return 0, errFull
+	}
+	*d -= fullDisk(len(p))
+	return len(p), nil
+}
+
+func TestWriteToFullDisk(t *testing.T) {
+	total := len(written(t, someMetadata, someSources))
+	for size := range total {
+		disk := fullDisk(size)
+		if err := Write(&disk, someMetadata, someSources); !errors.Is(err, errFull) {
+			t.Fatalf("on a disk of %d bytes: got error %v, want %v", size, err, errFull)
+		}
+	}
+}
+
 func TestTruncatedSafetensors(t *testing.T) {
 	content := written(t, someMetadata, someSources)
 	path := temporary(t, content)
@@ -210,12 +234,11 @@ func TestFlippedSafetensors(t *testing.T) {
 	content := written(t, someMetadata, someSources)
 	header := 8 + int(binary.LittleEndian.Uint64(content))
 	for i := range header {
-		original := content[i]
-		for value := range 256 {
-			content[i] = byte(value)
+		for _, flip := range []byte{1, 2, 4, 8, 16, 32, 64, 128, 255} {
+			content[i] ^= flip
 			parseAny(t, content)
+			content[i] ^= flip
 		}
-		content[i] = original
 	}
 }
 

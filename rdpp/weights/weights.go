@@ -19,8 +19,8 @@ import (
 // errDamaged ends the message of every error that a shortened or altered file can cause.
 var errDamaged = errors.New("the file is truncated or damaged, fetch it again")
 
-// File is an opened weight file. Its tensors are views of the file mapped into memory: nothing is read before it is touched, and
-// none of it may be touched after Close. A process that shortens the file in place while it is open makes a later touch a fault
+// File is an opened weight file. Its tensors are read-only views of the file mapped into memory: nothing is read before it is
+// touched, writing to it ends the program, and so does touching it after Close. A process that shortens the file in place while it is open makes a later touch a fault
 // that ends the program (SIGBUS), so copy the tensors, for example into a network, and Close at once. [WriteFile] replaces files
 // and never shortens one.
 //
