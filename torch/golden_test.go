@@ -45,6 +45,14 @@ func uniform(key string, n int) []float64 {
 	return u
 }
 
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := torch.SetThreads(2); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
 func TestUniform(t *testing.T) {
 	want := []float64{0.9668779969215393, 0.7840636372566223, 0.4277403950691223}
 	for i, got := range uniform("encoder.conv1.weight", 3) {
@@ -211,14 +219,15 @@ func camel(v any) any {
 
 func TestModelGolden(t *testing.T) {
 	for _, c := range []struct {
-		file string
-		slow bool
+		file  string
+		exact string // the same run in float64
+		slow  bool
 	}{
-		{"model_resnet18_float64_64.json", false},
-		{"model_resnet18_float32_96.json", false},
-		{"model_resnet50_float64_64.json", true},
-		{"model_wide_resnet50_2_float32_64.json", true},
-		{"model_wide_resnet50_2_float64_64.json", true},
+		{"model_resnet18_float64_64.json", "", false},
+		{"model_resnet18_float32_96.json", "", false},
+		{"model_resnet50_float64_64.json", "", true},
+		{"model_wide_resnet50_2_float32_64.json", "model_wide_resnet50_2_float64_64.json", true},
+		{"model_wide_resnet50_2_float64_64.json", "", true},
 	} {
 		t.Run(strings.TrimSuffix(c.file, ".json"), func(t *testing.T) {
 			if c.slow && !*slow {
@@ -227,7 +236,13 @@ func TestModelGolden(t *testing.T) {
 			var g modelGolden
 			readGolden(t, c.file, &g)
 			before := torch.LiveTensors()
-			checkModel(t, &g)
+			var exact map[string]map[string]float64
+			if c.exact != "" {
+				var g64 modelGolden
+				readGolden(t, c.exact, &g64)
+				exact = g64.Train.Steps[0].GradL2
+			}
+			checkModel(t, &g, exact)
 			if after := torch.LiveTensors(); after != before {
 				t.Errorf("live tensors: got %d, want %d", after, before)
 			}
@@ -235,7 +250,7 @@ func TestModelGolden(t *testing.T) {
 	}
 }
 
-func checkModel(t *testing.T, g *modelGolden) {
+func checkModel(t *testing.T, g *modelGolden, exact map[string]map[string]float64) {
 	dtype, tolerance, toleranceSteps := torch.Float64, tolFloat64, tolFloat64Steps
 	if g.DType == "float32" {
 		dtype, tolerance, toleranceSteps = torch.Float32, tolFloat32, tolFloat32
@@ -371,7 +386,7 @@ func checkModel(t *testing.T, g *modelGolden) {
 		near(t, "total", got[4], want.Total, tol)
 		if i == 0 {
 			for name, n := range networks {
-				checkGradients(t, name, n, want.GradL2[name], tol)
+				checkGradients(t, name, n, want.GradL2[name], exact[name], tol)
 			}
 		}
 		if (i+1)%g.Train.Accumulate == 0 {
@@ -405,8 +420,17 @@ func checkModel(t *testing.T, g *modelGolden) {
 	}
 }
 
-func checkGradients(t *testing.T, name string, n torch.Network, want map[string]float64, tolerance float64) {
+// checkGradients compares every gradient's norm. In float32 a network at random weights magnifies rounding: where
+// a golden float64 run of the same network exists (exact), a gradient may also be as far from that one as the
+// released float32 run is, which is up to 1 % for wide_resnet50_2.
+func checkGradients(t *testing.T, name string, n torch.Network, want, exact map[string]float64, tolerance float64) {
 	t.Helper()
+	var ownError float64
+	for key, norm := range exact {
+		if norm > tinyValue {
+			ownError = max(ownError, math.Abs(want[key]-norm)/norm)
+		}
+	}
 	seen := 0
 	var largest float64
 	for _, norm := range want {
@@ -432,7 +456,11 @@ func checkGradients(t *testing.T, name string, n torch.Network, want map[string]
 		}
 		seen++
 		// A convolution's bias before an instance norm has no effect: its gradient is the rounding of large sums.
-		if got := math.Sqrt(squares); math.Abs(got-norm) > tinyValue+tolerance*norm+1e-3*tolerance*largest {
+		got := math.Sqrt(squares)
+		if exact != nil && math.Abs(got-exact[e.Name]) <= ownError*exact[e.Name] {
+			continue
+		}
+		if math.Abs(got-norm) > tinyValue+tolerance*norm+1e-3*tolerance*largest {
 			t.Errorf("gradient of %s.%s: got l2 %.15g, want %.15g", name, e.Name, got, norm)
 		}
 	}
