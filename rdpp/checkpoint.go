@@ -1,0 +1,194 @@
+package rdpp
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+
+	"rdpp/rdpp/weights"
+	"rdpp/torch"
+)
+
+// A checkpoint is a safetensors file with the networks under their names in a model file, Adam's moments, gradients
+// that wait for an update, and a JSON document for the rest: with it training goes on as if it had never stopped.
+
+const (
+	checkpointKey = "rdpp_checkpoint"
+	prefixAdam    = "adam."
+	prefixGrad    = "grad."
+)
+
+// checkpoint is the JSON document.
+type checkpoint struct {
+	Info      Info               `json:"info"`
+	State     runState           `json:"state"`
+	AdamSteps map[string][]int64 `json:"adam_steps"` // by prefix, per parameter
+}
+
+// runState is where a run stands.
+type runState struct {
+	Epoch   int           `json:"epoch"`   // epochs that are done
+	Step    int           `json:"step"`    // steps of the current one that are done
+	Images  int           `json:"images"`  // images of the current one that were seen
+	Pending int           `json:"pending"` // steps whose gradients wait for an update
+	Sums    Losses        `json:"sums"`    // over those images
+	Seconds float64       `json:"seconds"` // spent on the current epoch
+	History []EpochReport `json:"history"`
+	Best    bestEpoch     `json:"best"`
+}
+
+// bestEpoch is the best one on the test set so far; Epoch 0: none yet.
+type bestEpoch struct {
+	Epoch int     `json:"epoch"`
+	Mean  float64 `json:"mean"`
+}
+
+func (r *run) saveCheckpoint() error {
+	sources := r.model.tensors()
+	c := checkpoint{Info: r.model.Info, State: r.state, AdamSteps: map[string][]int64{}}
+	var s torch.Scope
+	defer s.Close()
+	err := r.eachParameter(func(group, i int, part part, e torch.Entry) error {
+		moments, err := r.adam.Moments(group, i)
+		if err != nil {
+			return err
+		}
+		s.Tensor(moments.ExpAvg, nil)
+		s.Tensor(moments.ExpAvgSq, nil)
+		name := part.prefix + e.Name
+		sources = append(sources, source(prefixAdam+name+".exp_avg", moments.ExpAvg),
+			source(prefixAdam+name+".exp_avg_sq", moments.ExpAvgSq))
+		c.AdamSteps[part.prefix] = append(c.AdamSteps[part.prefix], moments.Steps)
+		if grad := s.Tensor(e.Tensor.Grad()); grad != nil {
+			sources = append(sources, source(prefixGrad+name, grad))
+		}
+		return s.Err()
+	})
+	if err != nil {
+		return err
+	}
+	return saveTensors(r.path(checkpointFile), checkpointKey, c, sources)
+}
+
+// eachParameter visits the trainable parameters, in the optimiser's order.
+func (r *run) eachParameter(visit func(group, i int, part part, e torch.Entry) error) error {
+	group := 0
+	for _, part := range r.model.parts() {
+		if part.prefix == prefixTeacher {
+			continue
+		}
+		i := 0
+		for _, e := range part.net.State() {
+			if !e.Trainable {
+				continue
+			}
+			if err := visit(group, i, part, e); err != nil {
+				return err
+			}
+			i++
+		}
+		group++
+	}
+	return nil
+}
+
+// readCheckpoint opens the run's checkpoint; nil where there is none. The caller closes the file.
+func readCheckpoint(path string) (*weights.File, *checkpoint, error) {
+	file, err := weights.OpenSafetensors(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("rdpp: checkpoint: %w; --overwrite starts anew", err)
+	}
+	var c checkpoint
+	if err := readDocument(file, checkpointKey, &c); err != nil {
+		file.Close()
+		return nil, nil, fmt.Errorf("rdpp: checkpoint %s: %w; --overwrite starts anew", path, err)
+	}
+	return file, &c, nil
+}
+
+// restore makes the run what it was when the checkpoint was written.
+func (r *run) restore(file *weights.File, c *checkpoint) error {
+	if err := sameConfig(c.Info.Config, r.config); err != nil {
+		return err
+	}
+	if c.Info.Data.Fingerprint != r.model.Info.Data.Fingerprint {
+		return fmt.Errorf("rdpp: the training images are not those that %s began with; put them back, or start anew with "+
+			"--overwrite", file.Path)
+	}
+	if err := r.model.load(file); err != nil {
+		return fmt.Errorf("rdpp: checkpoint %s: %w", file.Path, err)
+	}
+	err := r.eachParameter(func(group, i int, part part, e torch.Entry) error {
+		moments, err := r.adam.Moments(group, i)
+		if err != nil {
+			return err
+		}
+		defer moments.Close()
+		name := part.prefix + e.Name
+		if err := loadTensor(file, prefixAdam+name+".exp_avg", moments.ExpAvg); err != nil {
+			return err
+		}
+		if err := loadTensor(file, prefixAdam+name+".exp_avg_sq", moments.ExpAvgSq); err != nil {
+			return err
+		}
+		steps := c.AdamSteps[part.prefix]
+		if i >= len(steps) {
+			return fmt.Errorf("step counts of %s are missing", name)
+		}
+		if err := r.adam.SetSteps(group, i, steps[i]); err != nil {
+			return err
+		}
+		if _, found := file.Lookup(prefixGrad + name); !found {
+			return nil
+		}
+		if err := e.Tensor.SetGrad(moments.ExpAvg); err != nil { // any tensor of its shape; the file's follows
+			return err
+		}
+		grad, err := e.Tensor.Grad()
+		if err != nil {
+			return err
+		}
+		defer grad.Close()
+		return loadTensor(file, prefixGrad+name, grad)
+	})
+	if err != nil {
+		return fmt.Errorf("rdpp: checkpoint %s: %w", file.Path, err)
+	}
+	epochs := r.config.Epochs
+	r.model.Info, r.state = c.Info, c.State
+	r.model.Info.Config.Epochs = epochs
+	return nil
+}
+
+// sameConfig names the settings that differ; the number of epochs may.
+func sameConfig(before, now Config) error {
+	before.Epochs = now.Epochs
+	fields := func(c Config) (m map[string]any, err error) {
+		text, err := json.Marshal(c)
+		if err != nil {
+			return nil, err
+		}
+		return m, json.Unmarshal(text, &m)
+	}
+	a, err := fields(before)
+	if err != nil {
+		return err
+	}
+	b, err := fields(now)
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(a)) {
+		if fmt.Sprint(a[name]) != fmt.Sprint(b[name]) {
+			return fmt.Errorf("rdpp: %w: the run that --resume continues has %s = %v, now it is %v; give the same value, or "+
+				"start anew with --overwrite", ErrConfig, name, a[name], b[name])
+		}
+	}
+	return nil
+}

@@ -1,0 +1,156 @@
+// Package rdpp learns what good parts look like from photographs of good parts alone, and finds and outlines
+// defects: RD++ (Tien et al., "Revisiting Reverse Distillation for Anomaly Detection", CVPR 2023).
+//
+// A [Trainer] turns a folder of photographs into a model file, a [Detector] opens that file and scores images.
+// [Model] is the four networks and what is known about them; [Config] is every choice that changes a result.
+//
+// Dimension letters: B batch, C channels, H height, W width, S side of the square network input.
+package rdpp
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"rdpp/rdpp/dataset"
+	"rdpp/torch"
+)
+
+// Version is written into model files.
+const Version = "0.1.0"
+
+// ErrConfig is wrapped by every error about a value of Config.
+var ErrConfig = errors.New("wrong setting")
+
+// The methods.
+const (
+	MethodRDPP = "rd++" // with projection and all four losses
+	MethodRD   = "rd"   // the baseline: no projection, L_KD alone
+)
+
+// Which epoch becomes the model.
+const (
+	SelectLast       = "last"
+	SelectBestOnTest = "best-on-test" // the released protocol; it chooses on the answer
+)
+
+// Config holds every choice that changes a training's result. It travels as JSON in the model file. Start from
+// DefaultConfig: zero values are not replaced.
+type Config struct {
+	Arch      string `json:"arch"`       // backbone, one of torch.Architectures
+	Method    string `json:"method"`     // MethodRDPP or MethodRD
+	ImageSize int    `json:"image_size"` // side S of the network input in pixels, a multiple of 32
+
+	Mean [3]float32 `json:"mean"` // subtracted from RGB in 0..1
+	Std  [3]float32 `json:"std"`  // divided by
+
+	Epochs     int    `json:"epochs"`
+	Batch      int    `json:"batch"`      // images per step
+	Accumulate int    `json:"accumulate"` // steps whose gradients are summed for one update
+	Select     string `json:"select"`     // SelectLast or SelectBestOnTest
+	Precision  string `json:"precision"`  // "fp32"
+	Seed       uint64 `json:"seed"`       // of fresh weights, order, noise and shuffles
+
+	RateProjection float64 `json:"rate_projection"` // Adam's learning rate of P
+	RateDistill    float64 `json:"rate_distill"`    // and of O and D
+	Beta1          float64 `json:"beta1"`
+	Beta2          float64 `json:"beta2"`
+	AdamEps        float64 `json:"adam_eps"`
+
+	KDPerPosition  bool    `json:"kd_per_position"` // Eq. 1 by its letter, instead of flattened maps as released
+	SSOT           string  `json:"ssot"`            // reading of L_SSOT: "pairwise", "batch" or "off"
+	WeightSSOT     float64 `json:"weight_ssot"`     // of the total L_KD + sum of weight * term
+	WeightRecon    float64 `json:"weight_recon"`
+	WeightContrast float64 `json:"weight_contrast"`
+	Margin         float64 `json:"margin"` // of L_Con
+
+	SinkhornP        int     `json:"sinkhorn_p"` // options of the solver, for SSOT "batch"
+	SinkhornBlur     float64 `json:"sinkhorn_blur"`
+	SinkhornReach    float64 `json:"sinkhorn_reach"` // 0: balanced
+	SinkhornDiameter float64 `json:"sinkhorn_diameter"`
+	SinkhornScaling  float64 `json:"sinkhorn_scaling"`
+
+	NoiseLambda   float64 `json:"noise_lambda"`   // factor of the simplex noise on RGB in 0..1
+	NoiseReleased bool    `json:"noise_released"` // one noise field per run, as released, instead of one per image
+
+	MapSigma float64 `json:"map_sigma"` // Gaussian that smooths the anomaly map, pixels of the network input
+}
+
+// DefaultConfig returns the paper's values. Weights of the loss are those of the released code, 0.2/1.11 times
+// (1, 0.01, 0.1); the paper's text has 0.2, 0.002 and 0.02.
+func DefaultConfig() Config {
+	return Config{
+		Arch: "wide_resnet50_2", Method: MethodRDPP, ImageSize: 256,
+		Mean: dataset.ImageNet.Mean, Std: dataset.ImageNet.Std,
+		Epochs: 100, Batch: 16, Accumulate: 2, Select: SelectLast, Precision: "fp32", Seed: 1,
+		RateProjection: 0.001, RateDistill: 0.005, Beta1: 0.5, Beta2: 0.999, AdamEps: 1e-8,
+		SSOT: "pairwise", WeightSSOT: 0.2 / 1.11, WeightRecon: 0.2 * 0.01 / 1.11, WeightContrast: 0.2 * 0.1 / 1.11,
+		Margin:    0.5,
+		SinkhornP: 2, SinkhornBlur: 0.05, SinkhornDiameter: 1e7, SinkhornScaling: 0.95,
+		NoiseLambda: 0.2, MapSigma: 4,
+	}
+}
+
+// The largest values that Validate lets pass: far above use, low enough that no size overflows.
+const (
+	maxImageSize = 4096
+	maxBatch     = 4096
+)
+
+// Validate says which value cannot be, in terms of train's flags. Its errors wrap ErrConfig.
+func (c *Config) Validate() error {
+	wrong := func(format string, args ...any) error {
+		return fmt.Errorf("rdpp: %w: %s", ErrConfig, fmt.Sprintf(format, args...))
+	}
+	switch {
+	case !slices.Contains(torch.Architectures(), c.Arch):
+		return wrong("--arch %q; use one of %v", c.Arch, torch.Architectures())
+	case c.Method != MethodRDPP && c.Method != MethodRD:
+		return wrong("--method %q; use %s or %s", c.Method, MethodRDPP, MethodRD)
+	case c.ImageSize < 32 || c.ImageSize > maxImageSize || c.ImageSize%32 != 0:
+		return wrong("--image-size %d; use a multiple of 32 from 32 to %d", c.ImageSize, maxImageSize)
+	case !(c.Std[0] > 0 && c.Std[1] > 0 && c.Std[2] > 0):
+		return wrong("standard deviations %v; all must be positive", c.Std)
+	case c.Epochs < 1:
+		return wrong("--epochs %d; use at least 1", c.Epochs)
+	case c.Batch < 1 || c.Batch > maxBatch:
+		return wrong("--batch %d; use 1 to %d", c.Batch, maxBatch)
+	case c.Accumulate < 1:
+		return wrong("--accumulate %d; use at least 1", c.Accumulate)
+	case c.Select != SelectLast && c.Select != SelectBestOnTest:
+		return wrong("--select %q; use %s or %s", c.Select, SelectLast, SelectBestOnTest)
+	case c.Precision != "fp32":
+		return wrong("--precision %q; this version computes in fp32 only", c.Precision)
+	case !(c.RateProjection > 0 && c.RateDistill > 0):
+		return wrong("learning rates %v and %v; both must be positive", c.RateProjection, c.RateDistill)
+	case !(c.Beta1 >= 0 && c.Beta1 < 1 && c.Beta2 >= 0 && c.Beta2 < 1 && c.AdamEps > 0):
+		return wrong("Adam's betas %v, %v, eps %v; betas lie in [0, 1), eps is positive", c.Beta1, c.Beta2, c.AdamEps)
+	case !(c.NoiseLambda >= 0):
+		return wrong("--noise %v; use 0 or more", c.NoiseLambda)
+	case !(c.MapSigma > 0 && c.MapSigma*4 < float64(c.ImageSize)):
+		return wrong("a map sigma of %v pixels; use more than 0 and less than a quarter of --image-size", c.MapSigma)
+	}
+	if _, err := c.ssot(); err != nil {
+		return wrong("%v", err)
+	}
+	return nil
+}
+
+func (c *Config) ssot() (torch.SSOT, error) {
+	switch c.SSOT {
+	case "pairwise":
+		return torch.SSOTPairwise, nil
+	case "batch":
+		return torch.SSOTBatch, nil
+	case "off":
+		return torch.SSOTOff, nil
+	}
+	return 0, fmt.Errorf("--ssot %q; use pairwise, batch or off", c.SSOT)
+}
+
+func (c *Config) sinkhorn() torch.SinkhornOptions {
+	return torch.SinkhornOptions{P: c.SinkhornP, Blur: c.SinkhornBlur, Reach: c.SinkhornReach,
+		Diameter: c.SinkhornDiameter, Scaling: c.SinkhornScaling}
+}
+
+func (c *Config) norm() dataset.Norm { return dataset.Norm{Mean: c.Mean, Std: c.Std} }

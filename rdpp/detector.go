@@ -1,0 +1,165 @@
+package rdpp
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/metric"
+	"rdpp/torch"
+)
+
+// DetectorOptions say where and how a detector works. Nil or zero means the defaults.
+type DetectorOptions struct {
+	Device    torch.Device // default the CPU
+	Threshold *float64     // instead of the model's own
+	MaxPixels int64        // largest image accepted, default imagefile.DefaultMaxPixels
+}
+
+// Detector finds defects with a trained model. It is safe for concurrent use: one goroutine owns the device and
+// works through the images in turn.
+type Detector struct {
+	model     *Model
+	worker    *torch.Worker
+	threshold float64
+	images    imagefile.Options
+}
+
+// Result is what a detector says about one image.
+type Result struct {
+	Score      float64         // the anomaly map's maximum
+	Normalised float64         // 0 to 1, rises with the score, 0.5 at the threshold
+	Threshold  float64         // of score and map alike
+	Anomalous  bool            // Score > Threshold
+	Width      int             // of the image, pixels
+	Height     int             //
+	Regions    []metric.Region // where the map is above the threshold, in the image's pixels
+	Map        []float32       // the anomaly map, S x S
+	Size       int             // S
+}
+
+// OpenDetector reads a model file.
+func OpenDetector(path string, opt *DetectorOptions) (*Detector, error) {
+	if opt == nil {
+		opt = &DetectorOptions{}
+	}
+	d := &Detector{worker: torch.NewWorker(), images: imagefile.Options{MaxPixels: opt.MaxPixels}}
+	err := d.worker.Do(func() (err error) {
+		if d.model, err = LoadModel(path, opt.Device); err != nil {
+			return err
+		}
+		return d.model.train(false)
+	})
+	if err != nil {
+		d.Close()
+		return nil, err
+	}
+	d.threshold = d.model.Info.Calibration.Threshold
+	if opt.Threshold != nil {
+		d.threshold = *opt.Threshold
+	}
+	return d, nil
+}
+
+// Close frees the model. It is idempotent; calls that wait get an error.
+func (d *Detector) Close() {
+	// The error says that the worker is closed, and then the model is too.
+	_ = d.worker.Do(func() error {
+		if d.model != nil {
+			d.model.Close()
+		}
+		return nil
+	})
+	d.worker.Close()
+}
+
+// Info describes the model.
+func (d *Detector) Info() Info { return d.model.Info }
+
+// Threshold is the score above which an image is anomalous.
+func (d *Detector) Threshold() float64 { return d.threshold }
+
+// DetectFile reads and scores an image file.
+func (d *Detector) DetectFile(path string) (*Result, *imagefile.Image, error) {
+	img, err := imagefile.DecodeFile(path, &d.images)
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := d.Detect(img)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w (%s)", err, path)
+	}
+	return r, img, nil
+}
+
+// DetectBytes scores an encoded image.
+func (d *Detector) DetectBytes(data []byte) (*Result, *imagefile.Image, error) {
+	img, err := imagefile.Decode(data, &d.images)
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := d.Detect(img)
+	return r, img, err
+}
+
+// Detect scores an image.
+func (d *Detector) Detect(img *imagefile.Image) (*Result, error) {
+	if img.W < 1 || img.H < 1 || len(img.Pix) != img.W*img.H*3 {
+		return nil, fmt.Errorf("rdpp: an image of %d x %d pixels must have %d bytes, got %d", img.W, img.H,
+			3*img.W*img.H, len(img.Pix))
+	}
+	config := &d.model.Info.Config
+	S := config.ImageSize
+	x := make([]float32, 3*S*S)
+	dataset.Resize(x, img, S)
+	config.norm().Apply(x, x, S)
+	r := &Result{Threshold: d.threshold, Width: img.W, Height: img.H, Size: S}
+	err := d.worker.Do(func() (err error) {
+		r.Map, r.Score, err = d.model.predict(x)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("rdpp: detect: %w", err)
+	}
+	r.Anomalous = r.Score > r.Threshold
+	r.Normalised = normalise(r.Score, r.Threshold)
+	// The largest float32 that is not above the threshold, so that pixels and image are judged alike.
+	if r.Regions, err = metric.Regions(r.Map, S, S, floorFloat32(r.Threshold), img.W, img.H); err != nil {
+		return nil, fmt.Errorf("rdpp: detect: %w", err)
+	}
+	return r, nil
+}
+
+// Evaluate scores the test images of a data set and measures the result.
+func (d *Detector) Evaluate(ctx context.Context, set *dataset.Set) (*Metrics, []ItemScore, error) {
+	cache := dataset.NewCache(dataset.CacheOptions{Size: d.model.Info.Config.ImageSize, MaxBytes: -1,
+		MaxPixels: d.images.MaxPixels})
+	var metrics *Metrics
+	var scores []ItemScore
+	err := d.worker.Do(func() (err error) {
+		metrics, scores, err = d.model.evaluate(ctx, set.Test, set.HasMasks, cache)
+		return err
+	})
+	return metrics, scores, err
+}
+
+// normalise maps a score to 0..1, 0.5 at the threshold. Scores are sums of 1 - cos and so not negative.
+func normalise(score, threshold float64) float64 {
+	if !(threshold > 0) {
+		if score > threshold {
+			return 1
+		}
+		return 0.5
+	}
+	return max(score, 0) / (max(score, 0) + threshold)
+}
+
+func floorFloat32(x float64) float32 {
+	f := float32(x)
+	if float64(f) > x {
+		f = math.Nextafter32(f, float32(math.Inf(-1)))
+	}
+	return f
+}

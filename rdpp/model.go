@@ -1,0 +1,267 @@
+package rdpp
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"os"
+	"strings"
+
+	"rdpp/rdpp/weights"
+	"rdpp/torch"
+)
+
+// Model is the four networks of RD++ and what is known about them. It belongs to one goroutine at a time.
+type Model struct {
+	Info       Info
+	Device     torch.Device
+	Teacher    torch.Teacher    // E
+	Projection torch.Projection // P; absent with MethodRD
+	Bottleneck torch.Bottleneck // O
+	Student    torch.Student    // D
+}
+
+// Info is the JSON document in a model file's header.
+type Info struct {
+	FormatVersion int         `json:"format_version"`
+	Software      string      `json:"software"`
+	Category      string      `json:"category"`
+	Config        Config      `json:"config"`
+	Teacher       TeacherInfo `json:"teacher"`
+	Data          DataInfo    `json:"data"`
+	Epoch         int         `json:"epoch"` // that these weights are from, counted from 1
+	Calibration   Calibration `json:"calibration"`
+}
+
+// TeacherInfo says where the teacher's weights come from.
+type TeacherInfo struct {
+	Origin string `json:"origin"`           // "random" or the weight file's name
+	SHA256 string `json:"sha256,omitempty"` // of that file
+}
+
+// DataInfo describes the training images.
+type DataInfo struct {
+	Images      int    `json:"images"`
+	Fingerprint string `json:"fingerprint"` // SHA-256 over names and contents
+	Layout      string `json:"layout"`
+}
+
+// Calibration turns scores into verdicts.
+type Calibration struct {
+	Rule        string    `json:"rule"`
+	Provisional bool      `json:"provisional"` // the rule is a stand-in, no error rate is promised
+	Threshold   float64   `json:"threshold"`   // a score above it is anomalous; so is a pixel of the map
+	Scores      []float64 `json:"scores"`      // of normal images, ascending
+}
+
+const (
+	modelFormat = 1
+	modelKey    = "rdpp" // of the JSON document in the header's metadata
+)
+
+// The names under which networks are stored, as in the released checkpoints.
+const (
+	prefixTeacher    = "encoder."
+	prefixProjection = "proj."
+	prefixBottleneck = "bn."
+	prefixStudent    = "decoder."
+)
+
+// NewModel returns a model with fresh weights, the teacher's included.
+func NewModel(config Config, device torch.Device) (*Model, error) {
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	m := &Model{Device: device, Info: Info{FormatVersion: modelFormat, Software: "rdpp " + Version, Config: config,
+		Teacher: TeacherInfo{Origin: "random"}}}
+	options := func(part string) torch.ModuleOptions {
+		h := fnv.New64a()
+		fmt.Fprintf(h, "%s%d", part, config.Seed)
+		return torch.ModuleOptions{Arch: config.Arch, Device: device, Seed: h.Sum64()}
+	}
+	var err error
+	if m.Teacher, err = torch.NewTeacher(options(prefixTeacher)); err == nil && config.Method == MethodRDPP {
+		m.Projection, err = torch.NewProjection(options(prefixProjection))
+	}
+	if err == nil {
+		m.Bottleneck, err = torch.NewBottleneck(options(prefixBottleneck))
+	}
+	if err == nil {
+		m.Student, err = torch.NewStudent(options(prefixStudent))
+	}
+	if err != nil {
+		m.Close()
+		return nil, fmt.Errorf("rdpp: model: %w", err)
+	}
+	return m, nil
+}
+
+// Close frees the networks. It is idempotent.
+func (m *Model) Close() {
+	for _, part := range m.parts() {
+		part.net.Close()
+	}
+}
+
+type part struct {
+	prefix string
+	net    torch.Network
+}
+
+// parts lists the networks in the order of the file.
+func (m *Model) parts() []part {
+	all := []part{{prefixTeacher, m.Teacher}}
+	if m.Info.Config.Method == MethodRDPP {
+		all = append(all, part{prefixProjection, m.Projection})
+	}
+	return append(all, part{prefixBottleneck, m.Bottleneck}, part{prefixStudent, m.Student})
+}
+
+// train sets training or eval mode.
+func (m *Model) train(on bool) error {
+	for _, part := range m.parts() {
+		if err := part.net.Train(on); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Save writes the model file. What is at path stays there until the new file is complete.
+func (m *Model) Save(path string) error {
+	return saveTensors(path, modelKey, m.Info, m.tensors())
+}
+
+// saveTensors writes a safetensors file whose metadata holds document as JSON.
+func saveTensors(path, key string, document any, tensors []weights.Source) error {
+	text, err := json.Marshal(document)
+	if err != nil {
+		return fmt.Errorf("rdpp: %s: %w", path, err)
+	}
+	if err := weights.WriteFile(path, map[string]string{"format": "pt", key: string(text)}, tensors); err != nil {
+		return fmt.Errorf("rdpp: %w", err)
+	}
+	return nil
+}
+
+func (m *Model) tensors() (sources []weights.Source) {
+	for _, part := range m.parts() {
+		for _, e := range part.net.State() {
+			sources = append(sources, source(part.prefix+e.Name, e.Tensor))
+		}
+	}
+	return sources
+}
+
+// source describes a tensor for the file; its elements are fetched when their turn comes.
+func source(name string, t *torch.Tensor) weights.Source {
+	s := weights.Source{Name: name, DType: weights.F32, Bytes: t.ReadBytes}
+	shape, err := t.Shape()
+	if err != nil {
+		s.Bytes = func() ([]byte, error) { return nil, err }
+	}
+	for _, d := range shape {
+		s.Shape = append(s.Shape, int(d))
+	}
+	if dtype, err := t.DType(); err == nil && dtype == torch.Int64 {
+		s.DType = weights.I64
+	}
+	return s
+}
+
+// LoadModel reads a model file onto a device. Nothing in the file is executed, and no length is believed before it
+// is checked against the file's size.
+func LoadModel(path string, device torch.Device) (*Model, error) {
+	file, err := weights.OpenSafetensors(path)
+	if err != nil {
+		return nil, modelError(path, err)
+	}
+	defer file.Close()
+	var info Info
+	if err := readDocument(file, modelKey, &info); err != nil {
+		return nil, fmt.Errorf("rdpp: %s: %w", path, err)
+	}
+	if info.FormatVersion != modelFormat {
+		return nil, fmt.Errorf("rdpp: %s: model format %d, this program reads %d; use the rdpp that wrote it, %s", path,
+			info.FormatVersion, modelFormat, info.Software)
+	}
+	m, err := NewModel(info.Config, device)
+	if err != nil {
+		return nil, fmt.Errorf("rdpp: %s: %w", path, err)
+	}
+	m.Info = info
+	if err := m.load(file); err != nil {
+		m.Close()
+		return nil, fmt.Errorf("rdpp: %s: %w", path, err)
+	}
+	return m, nil
+}
+
+func modelError(path string, err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("rdpp: no model at %s; `train` writes one to OUT/CATEGORY/model.safetensors", path)
+	}
+	return fmt.Errorf("rdpp: %w", err)
+}
+
+var errNotOurs = errors.New("this is no file that rdpp wrote")
+
+func readDocument(file *weights.File, key string, into any) error {
+	text, found := file.Metadata[key]
+	if !found {
+		return fmt.Errorf("%w, its header has no %q entry; `train` makes one", errNotOurs, key)
+	}
+	if err := json.Unmarshal([]byte(text), into); err != nil {
+		return fmt.Errorf("the %q entry of the header is damaged: %w; restore the file or train again", key, err)
+	}
+	return nil
+}
+
+// load fills every entry of every network; a missing, mis-shaped or left-over tensor is an error.
+func (m *Model) load(file *weights.File) error {
+	used := 0
+	for _, part := range m.parts() {
+		for _, e := range part.net.State() {
+			if err := loadTensor(file, part.prefix+e.Name, e.Tensor); err != nil {
+				return err
+			}
+			used++
+		}
+	}
+	for _, t := range file.Tensors {
+		if !strings.HasPrefix(t.Name, prefixAdam) && !strings.HasPrefix(t.Name, prefixGrad) {
+			used--
+		}
+	}
+	if used != 0 {
+		return fmt.Errorf("it holds %d tensors that a %s model does not have; restore the file or train again", -used,
+			m.Info.Config.Arch)
+	}
+	return nil
+}
+
+// loadTensor copies the named tensor of a file into t.
+func loadTensor(file *weights.File, name string, t *torch.Tensor) error {
+	stored, found := file.Lookup(name)
+	if !found {
+		return fmt.Errorf("tensor %s is missing; restore the file or train again", name)
+	}
+	shape, err := t.Shape()
+	if err != nil {
+		return err
+	}
+	same := len(shape) == len(stored.Shape)
+	for i := range shape {
+		same = same && shape[i] == int64(stored.Shape[i])
+	}
+	if !same {
+		return fmt.Errorf("tensor %s has shape %v, needed is %v; is it of another architecture?", name, stored.Shape, shape)
+	}
+	dtype, known := map[weights.DType]torch.DType{weights.F16: torch.Float16, weights.BF16: torch.BFloat16,
+		weights.F32: torch.Float32, weights.F64: torch.Float64, weights.I64: torch.Int64}[stored.DType]
+	if !known {
+		return fmt.Errorf("tensor %s has elements of type %s; floating-point ones are needed", name, stored.DType)
+	}
+	return t.WriteBytes(dtype, stored.Data)
+}

@@ -1,0 +1,522 @@
+package rdpp
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/weights"
+	"rdpp/torch"
+)
+
+// ErrInterrupted says that training stopped because its context ended, after a checkpoint.
+var ErrInterrupted = errors.New("interrupted")
+
+// TrainOptions are the choices that do not change a training's result. Zero fields mean the defaults.
+type TrainOptions struct {
+	Out             string        // folder for the results, made where missing; required
+	Teacher         string        // weight file, TeacherRandom or TeacherAuto (default)
+	Device          torch.Device  // default the CPU
+	Workers         int           // goroutines that make batches, default one per core
+	CheckpointEvery time.Duration // default 5 minutes
+	CacheBytes      int64         // bound of the image cache, default 2 GiB; negative: keep nothing
+	MaxPixels       int64         // largest image accepted, default imagefile.DefaultMaxPixels
+	SkipBad         bool          // leave out images that cannot be read, instead of failing
+	Resume          bool          // go on from the checkpoint in Out, where there is one
+	Overwrite       bool          // start anew even where Out holds an unfinished run
+
+	OnStep  func(StepReport)  // called after every step, on the training goroutine
+	OnEpoch func(EpochReport) // and after every epoch
+	Log     *slog.Logger      // default slog.Default()
+}
+
+// Losses are the terms of the training loss and their weighted total (paper, Eq. 2).
+type Losses struct {
+	Total    float64 `json:"total"`
+	KD       float64 `json:"kd"`
+	SSOT     float64 `json:"ssot"`
+	Recon    float64 `json:"recon"`
+	Contrast float64 `json:"contrast"`
+}
+
+func (l Losses) plus(m Losses, factor float64) Losses {
+	return Losses{l.Total + factor*m.Total, l.KD + factor*m.KD, l.SSOT + factor*m.SSOT, l.Recon + factor*m.Recon,
+		l.Contrast + factor*m.Contrast}
+}
+
+// StepReport describes a step.
+type StepReport struct {
+	Epoch, Epochs int // counted from 1
+	Step, Steps   int // of the epoch, counted from 1
+	Images        int // of the epoch so far
+	Losses        Losses
+}
+
+// EpochReport describes an epoch; losses are means over its images.
+type EpochReport struct {
+	Epoch   int      `json:"epoch"` // counted from 1
+	Images  int      `json:"images"`
+	Losses  Losses   `json:"losses"`
+	Seconds float64  `json:"seconds"`
+	Metrics *Metrics `json:"metrics,omitempty"` // on the test set, with SelectBestOnTest
+}
+
+// Summary is the outcome of a training, and metrics.json.
+type Summary struct {
+	Category        string         `json:"category"`
+	Config          Config         `json:"config"`
+	Teacher         TeacherInfo    `json:"teacher"`
+	Epoch           int            `json:"epoch"`     // that became the model
+	Selection       string         `json:"selection"` // how it was chosen, in words
+	TrainImages     int            `json:"train_images"`
+	Metrics                        // on the test set
+	Threshold       float64        `json:"threshold"`
+	ThresholdRule   string         `json:"threshold_rule"`
+	Provisional     bool           `json:"threshold_provisional"`
+	Losses          Losses         `json:"losses"`  // of the last epoch
+	TrainingSeconds float64        `json:"seconds"` // over all epochs
+	Skipped         []dataset.Skip `json:"skipped,omitempty"`
+	ModelFile       string         `json:"model_file"`
+}
+
+// The files of Out.
+const (
+	ModelFile      = "model.safetensors"
+	MetricsFile    = "metrics.json"
+	HistoryFile    = "history.csv"
+	checkpointFile = "checkpoint"
+	bestFile       = "best.safetensors" // the best epoch so far, while SelectBestOnTest is at work
+)
+
+// Train trains a model on the good images of a data set, evaluates it on the test images, and writes model, metrics,
+// history and checkpoints to opt.Out. The same configuration, data, device and number of threads give the same model
+// file, byte for byte on the CPU, whether or not the training was interrupted and resumed. When ctx ends it writes a
+// checkpoint and returns ErrInterrupted.
+func Train(ctx context.Context, config Config, set *dataset.Set, opt TrainOptions) (*Summary, error) {
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	if opt.Log == nil {
+		opt.Log = slog.Default()
+	}
+	if opt.Teacher == "" {
+		opt.Teacher = TeacherAuto
+	}
+	if opt.CheckpointEvery == 0 {
+		opt.CheckpointEvery = 5 * time.Minute
+	}
+	worker := torch.NewWorker()
+	defer worker.Close()
+	var summary *Summary
+	err := worker.Do(func() (err error) {
+		r := &run{config: config, opt: opt, set: set}
+		defer r.close()
+		if err = r.prepare(ctx); err == nil {
+			summary, err = r.train(ctx)
+		}
+		return err
+	})
+	if err != nil && ctx.Err() != nil && !errors.Is(err, ErrInterrupted) {
+		return nil, fmt.Errorf("rdpp: %w: %w", ErrInterrupted, err)
+	}
+	return summary, err
+}
+
+// run is one training.
+type run struct {
+	config Config
+	opt    TrainOptions
+	set    *dataset.Set
+
+	items, tests []dataset.Item // that can be read
+	skipped      []dataset.Skip
+	cache        *dataset.Cache
+	loader       *dataset.Loader
+	model        *Model
+	adam         *torch.Adam
+	ssot         torch.SSOT
+	state        runState
+	saved        time.Time // when the last checkpoint was written
+}
+
+func (r *run) path(name string) string { return filepath.Join(r.opt.Out, name) }
+
+func (r *run) close() {
+	r.adam.Close()
+	if r.model != nil {
+		r.model.Close()
+	}
+}
+
+// prepare reads everything that can be wrong before any time is spent on training.
+func (r *run) prepare(ctx context.Context) (err error) {
+	if err := writable(r.opt.Out); err != nil {
+		return err
+	}
+	file, saved, err := r.openCheckpoint()
+	if err != nil {
+		return err
+	}
+	if file != nil {
+		defer file.Close()
+	}
+	if r.ssot, err = r.config.ssot(); err != nil {
+		return err
+	}
+	if r.model, err = NewModel(r.config, r.opt.Device); err != nil {
+		return err
+	}
+	if file == nil {
+		if err := r.model.LoadTeacher(r.opt.Teacher); err != nil {
+			return err
+		}
+	}
+	if err := r.readData(ctx); err != nil {
+		return err
+	}
+	if r.adam, err = torch.NewAdam(r.config.Beta1, r.config.Beta2, r.config.AdamEps); err != nil {
+		return err
+	}
+	for _, part := range r.model.parts() {
+		rate := r.config.RateDistill
+		switch part.prefix {
+		case prefixTeacher:
+			continue
+		case prefixProjection:
+			rate = r.config.RateProjection
+		}
+		if err := r.adam.Add(part.net, rate); err != nil {
+			return err
+		}
+	}
+	if file != nil {
+		return r.restore(file, saved)
+	}
+	return nil
+}
+
+// openCheckpoint returns the checkpoint to resume, if any, and protects one that is not to be resumed.
+func (r *run) openCheckpoint() (*weights.File, *checkpoint, error) {
+	if r.opt.Overwrite {
+		return nil, nil, nil
+	}
+	file, saved, err := readCheckpoint(r.path(checkpointFile))
+	if err != nil || file == nil {
+		return nil, nil, err
+	}
+	if r.opt.Resume {
+		return file, saved, nil
+	}
+	defer file.Close()
+	if done := saved.State.Epoch; done < saved.Info.Config.Epochs {
+		return nil, nil, fmt.Errorf("rdpp: %w: %s holds an unfinished run (%d of %d epochs done); continue it with --resume, "+
+			"or start anew with --overwrite", ErrConfig, r.opt.Out, done, saved.Info.Config.Epochs)
+	}
+	return nil, nil, nil
+}
+
+// writable makes the folder and shows that files can be written to it.
+func writable(dir string) error {
+	err := os.MkdirAll(dir, 0o777)
+	if err == nil {
+		var f *os.File
+		if f, err = os.CreateTemp(dir, ".rdpp-*"); err == nil {
+			f.Close()
+			err = os.Remove(f.Name())
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("rdpp: cannot write to the output folder: %w; choose another with --out", err)
+	}
+	return nil
+}
+
+func (r *run) readData(ctx context.Context) error {
+	S := r.config.ImageSize
+	r.cache = dataset.NewCache(dataset.CacheOptions{Size: S, MaxBytes: r.opt.CacheBytes, MaxPixels: r.opt.MaxPixels})
+	r.skipped = slices.Clone(r.set.Skipped)
+	for _, part := range []struct {
+		from []dataset.Item
+		to   *[]dataset.Item
+	}{{r.set.Train, &r.items}, {r.set.Test, &r.tests}} {
+		good, skipped, err := dataset.Check(ctx, part.from, r.cache, r.opt.Workers, r.opt.SkipBad)
+		if err != nil {
+			return fmt.Errorf("rdpp: %w", err)
+		}
+		*part.to = good
+		r.skipped = append(r.skipped, skipped...)
+	}
+	for _, s := range r.skipped {
+		r.opt.Log.Warn("left out", "file", s.Path, "reason", s.Reason)
+	}
+	if len(r.items) == 0 {
+		return fmt.Errorf("rdpp: no good image of %s can be read; mend the files listed above", r.set.Category)
+	}
+	fingerprint, err := dataset.Fingerprint(r.items)
+	if err != nil {
+		return fmt.Errorf("rdpp: %w", err)
+	}
+	r.model.Info.Category = r.set.Category
+	r.model.Info.Data = DataInfo{Images: len(r.items), Fingerprint: fingerprint, Layout: r.set.Layout}
+	r.loader, err = dataset.NewLoader(r.items, dataset.LoaderOptions{Batch: r.config.Batch, Size: S,
+		Norm: r.config.norm(), Seed: r.config.Seed, Workers: r.opt.Workers, Cache: r.cache,
+		Noise: dataset.NoiseOptions{Lambda: r.config.NoiseLambda, Released: r.config.NoiseReleased,
+			Off: r.config.Method == MethodRD}})
+	if err != nil {
+		return fmt.Errorf("rdpp: %w", err)
+	}
+	return nil
+}
+
+// train is the training loop.
+func (r *run) train(ctx context.Context) (*Summary, error) {
+	r.saved = time.Now()
+	for r.state.Epoch < r.config.Epochs {
+		if err := r.epoch(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.saveCheckpoint(); err != nil {
+		r.opt.Log.Warn("no checkpoint", "error", err)
+	}
+	return r.finish(ctx)
+}
+
+// epoch trains from where the run stands to the end of the epoch.
+func (r *run) epoch(ctx context.Context) error {
+	if err := r.model.train(true); err != nil {
+		return err
+	}
+	started := time.Now()
+	spent := r.state.Seconds // before an interruption
+	for batch, err := range r.loader.Epoch(ctx, r.state.Epoch, r.state.Step) {
+		if ctx.Err() != nil {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("rdpp: %w", err)
+		}
+		losses, err := r.step(batch)
+		if err != nil {
+			return fmt.Errorf("rdpp: epoch %d, step %d: %w", r.state.Epoch+1, r.state.Step+1, err)
+		}
+		r.state.Step++
+		r.state.Images += batch.B
+		r.state.Sums = r.state.Sums.plus(losses, float64(batch.B))
+		r.state.Seconds = spent + time.Since(started).Seconds()
+		if r.opt.OnStep != nil {
+			r.opt.OnStep(StepReport{Epoch: r.state.Epoch + 1, Epochs: r.config.Epochs, Step: r.state.Step,
+				Steps: r.loader.Steps(), Images: r.state.Images, Losses: losses})
+		}
+		if time.Since(r.saved) >= r.opt.CheckpointEvery {
+			// A full disk may have room again before the end, so training goes on.
+			if err := r.saveCheckpoint(); err != nil {
+				r.opt.Log.Warn("no checkpoint", "error", err)
+			}
+			r.saved = time.Now()
+		}
+	}
+	if ctx.Err() != nil {
+		if err := r.saveCheckpoint(); err != nil {
+			return fmt.Errorf("%w, and what was learned since the last checkpoint is lost", err)
+		}
+		return fmt.Errorf("rdpp: %w in epoch %d of %d, after a checkpoint; --resume continues", ErrInterrupted,
+			r.state.Epoch+1, r.config.Epochs)
+	}
+	report := EpochReport{Epoch: r.state.Epoch + 1, Images: r.state.Images, Seconds: r.state.Seconds,
+		Losses: Losses{}.plus(r.state.Sums, 1/float64(r.state.Images))}
+	if r.config.Select == SelectBestOnTest {
+		if err := r.keepBest(ctx, &report); err != nil {
+			return err
+		}
+	}
+	r.state = runState{Epoch: r.state.Epoch + 1, Pending: r.state.Pending, Best: r.state.Best,
+		History: append(r.state.History, report)}
+	if r.opt.OnEpoch != nil {
+		r.opt.OnEpoch(report)
+	}
+	return r.writeHistory()
+}
+
+// step is Algorithm 2's body: teacher, projection, bottleneck, student, the losses, and every Accumulate-th time an
+// update. Clean and noisy images go through the networks together.
+func (r *run) step(batch *dataset.Batch) (Losses, error) {
+	c, m := &r.config, r.model
+	B, S := int64(batch.B), int64(c.ImageSize)
+	var s torch.Scope
+	defer s.Close()
+	images := func(data []float32) *torch.Tensor { // B x 3 x S x S
+		host := s.Tensor(torch.FromSlice(data, B, 3, S, S))
+		return s.Tensor(host.To(m.Device, torch.Float32))
+	}
+	x := images(batch.Clean)
+
+	var f, g torch.Features // teacher's and student's, K tensors of B x C x H x W
+	var terms []torch.Term
+	if c.Method == MethodRD {
+		f = s.Features(m.Teacher.Forward(x))
+		z := s.Tensor(m.Bottleneck.Forward(f)) // B x 512e x S/32 x S/32
+		g = s.Features(m.Student.Forward(z))
+	} else {
+		both := s.Features(m.Teacher.ForwardPair(x, images(batch.Noisy))) // 2B rows: clean, noisy
+		clean, noisy := s.Two(both.Split(batch.B))
+		projected := s.Features(m.Projection.Forward(both))
+		p, pNoisy := s.Two(projected.Split(batch.B))
+		z := s.Tensor(m.Bottleneck.Forward(p)) // B x 512e x S/32 x S/32
+		f, g = clean, s.Features(m.Student.Forward(z))
+		terms = []torch.Term{
+			{Value: s.Tensor(torch.LossSSOT(p, batch.Shuffle, r.ssot, c.sinkhorn())), Weight: c.WeightSSOT},
+			{Value: s.Tensor(torch.LossRecon(pNoisy, p)), Weight: c.WeightRecon},
+			{Value: s.Tensor(torch.LossContrast(noisy, p, c.Margin)), Weight: c.WeightContrast},
+		}
+	}
+	kd := s.Tensor(torch.LossKD(f, g, c.KDPerPosition))
+	total := s.Tensor(torch.WeightedSum(append(terms, torch.Term{Value: kd, Weight: 1})...))
+	s.Check(torch.Backward(total))
+	if r.state.Pending++; r.state.Pending >= c.Accumulate {
+		s.Check(r.adam.Step())
+		r.state.Pending = 0
+	}
+	read := []*torch.Tensor{total, kd}
+	for _, term := range terms {
+		read = append(read, term.Value)
+	}
+	if err := s.Err(); err != nil {
+		return Losses{}, err
+	}
+	values, err := torch.Scalars(read...)
+	if err != nil {
+		return Losses{}, err
+	}
+	values = append(values, 0, 0, 0) // RD has no further terms
+	losses := Losses{Total: values[0], KD: values[1], SSOT: values[2], Recon: values[3], Contrast: values[4]}
+	if losses.Total-losses.Total != 0 { // NaN or infinite
+		return losses, fmt.Errorf("the loss is %v; use a lower learning rate, or look for damaged images", losses.Total)
+	}
+	return losses, nil
+}
+
+// keepBest evaluates the epoch on the test set and keeps its weights where it is the best so far.
+func (r *run) keepBest(ctx context.Context, report *EpochReport) error {
+	metrics, _, err := r.model.evaluate(ctx, r.tests, r.set.HasMasks, r.cache)
+	if err != nil {
+		return err
+	}
+	report.Metrics = metrics
+	mean, any := metrics.mean()
+	if !any {
+		return fmt.Errorf("rdpp: %w: --select %s needs a test set with good and defective images; use --select %s",
+			ErrConfig, SelectBestOnTest, SelectLast)
+	}
+	if r.state.Best.Epoch > 0 && mean <= r.state.Best.Mean {
+		return nil
+	}
+	r.state.Best = bestEpoch{Epoch: report.Epoch, Mean: mean}
+	r.model.Info.Epoch = report.Epoch
+	return r.model.Save(r.path(bestFile))
+}
+
+// finish sets the threshold, evaluates and writes the results; the model file comes last of those that matter, the
+// one before it stays until then.
+func (r *run) finish(ctx context.Context) (*Summary, error) {
+	r.model.Info.Epoch = r.config.Epochs
+	selection := "last epoch"
+	if r.config.Select == SelectBestOnTest {
+		best, err := LoadModel(r.path(bestFile), r.opt.Device)
+		if err != nil {
+			return nil, err
+		}
+		r.model.Close()
+		r.model = best
+		selection = "best of all epochs on the test set: the metrics below are optimistic"
+	}
+	scores := make([]float64, 0, len(r.items))
+	err := r.model.scan(ctx, r.items, r.cache, func(_ int, _ []float32, score float64) error {
+		scores = append(scores, score)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(scores)
+	r.model.Info.Calibration = Calibration{Rule: "highest score among the training images", Provisional: true,
+		Threshold: scores[len(scores)-1], Scores: scores}
+
+	last := r.state.History[len(r.state.History)-1]
+	summary := &Summary{Category: r.set.Category, Config: r.config, Teacher: r.model.Info.Teacher,
+		Epoch: r.model.Info.Epoch, Selection: selection, TrainImages: len(r.items), Losses: last.Losses,
+		Threshold: r.model.Info.Calibration.Threshold, ThresholdRule: r.model.Info.Calibration.Rule, Provisional: true,
+		Skipped: r.skipped, ModelFile: r.path(ModelFile)}
+	for _, epoch := range r.state.History {
+		summary.TrainingSeconds += epoch.Seconds
+	}
+	if len(r.tests) > 0 {
+		metrics, _, err := r.model.evaluate(ctx, r.tests, r.set.HasMasks, r.cache)
+		if err != nil {
+			return nil, err
+		}
+		summary.Metrics = *metrics
+	}
+	if err := r.model.Save(r.path(ModelFile)); err != nil {
+		return nil, fmt.Errorf("%w; make room and continue with --resume", err)
+	}
+	if r.config.Select == SelectBestOnTest {
+		if err := os.Remove(r.path(bestFile)); err != nil {
+			return nil, fmt.Errorf("rdpp: %w", err)
+		}
+	}
+	text, err := json.MarshalIndent(summary, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("rdpp: %s: %w", MetricsFile, err)
+	}
+	return summary, writeFile(r.path(MetricsFile), append(text, '\n'))
+}
+
+func writeFile(path string, content []byte) error {
+	err := weights.WriteFileAtomic(path, func(w io.Writer) error {
+		_, err := w.Write(content)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("rdpp: %w", err)
+	}
+	return nil
+}
+
+// writeHistory writes a line per epoch; metrics are empty where the test set was not looked at.
+func (r *run) writeHistory() error {
+	var text bytes.Buffer
+	table := csv.NewWriter(&text)
+	number := func(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
+	optional := func(m *Metrics, pick func(*Metrics) *float64) string {
+		if m == nil || pick(m) == nil {
+			return ""
+		}
+		return number(*pick(m))
+	}
+	rows := [][]string{{"epoch", "images", "loss", "loss_kd", "loss_ssot", "loss_recon", "loss_contrast", "seconds",
+		"images_per_second", "image_auroc", "pixel_auroc", "aupro_030"}}
+	for _, e := range r.state.History {
+		rows = append(rows, []string{strconv.Itoa(e.Epoch), strconv.Itoa(e.Images), number(e.Losses.Total),
+			number(e.Losses.KD), number(e.Losses.SSOT), number(e.Losses.Recon), number(e.Losses.Contrast),
+			strconv.FormatFloat(e.Seconds, 'f', 3, 64), strconv.FormatFloat(float64(e.Images)/e.Seconds, 'f', 2, 64),
+			optional(e.Metrics, func(m *Metrics) *float64 { return m.ImageAUROC }),
+			optional(e.Metrics, func(m *Metrics) *float64 { return m.PixelAUROC }),
+			optional(e.Metrics, func(m *Metrics) *float64 { return m.AUPRO })})
+	}
+	if err := table.WriteAll(rows); err != nil {
+		return fmt.Errorf("rdpp: %s: %w", HistoryFile, err)
+	}
+	return writeFile(r.path(HistoryFile), text.Bytes())
+}
