@@ -1,0 +1,211 @@
+// Command train learns what good parts look like from photographs of good parts alone, and writes a model file.
+//
+//	train --data DIR --out RUN [flags]
+//	train sample --out DIR [flags]
+//
+// Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (after a checkpoint).
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"rdpp/rdpp"
+	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/imagefile"
+	"rdpp/torch"
+)
+
+// Exit codes.
+const (
+	exitDone        = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInterrupted = 130
+)
+
+// errUsage marks wrong command lines.
+var errUsage = errors.New("wrong usage")
+
+func main() {
+	// The first signal asks for a checkpoint, the second one ends the process.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run carries out a command line and returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	var err error
+	if len(args) > 0 && args[0] == "sample" {
+		err = runSample(args[1:], stdout)
+	} else {
+		err = runTrain(ctx, args, stdout, stderr)
+	}
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.Is(err, pflag.ErrHelp):
+		return exitDone
+	}
+	fmt.Fprintf(stderr, "train: %s\n", strings.ReplaceAll(err.Error(), "\n", " "))
+	switch {
+	case errors.Is(err, rdpp.ErrInterrupted):
+		return exitInterrupted
+	case errors.Is(err, errUsage), errors.Is(err, rdpp.ErrConfig):
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// newFlags returns a flag set whose errors are usage errors and whose help goes to w.
+func newFlags(usage string, w io.Writer) *pflag.FlagSet {
+	flags := pflag.NewFlagSet("train", pflag.ContinueOnError)
+	flags.SetOutput(w)
+	flags.SortFlags = false
+	flags.Usage = func() { fmt.Fprint(w, usage, flags.FlagUsagesWrapped(110)) }
+	return flags
+}
+
+func parse(flags *pflag.FlagSet, args []string) error {
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, pflag.ErrHelp) {
+			return err
+		}
+		return fmt.Errorf("%w: %w; see --help", errUsage, err)
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("%w: %q is no flag; see --help", errUsage, flags.Arg(0))
+	}
+	return nil
+}
+
+const trainUsage = `train --data DIR --out RUN [flags]     learn from photographs of good parts
+train sample --out DIR [flags]         make a sample data set (train sample --help)
+
+Writes RUN/CATEGORY/ model.safetensors, metrics.json, history.csv, checkpoint.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted after a checkpoint.
+
+`
+
+func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	c := rdpp.DefaultConfig()
+	opt := rdpp.TrainOptions{}
+	flags := newFlags(trainUsage, stdout)
+	data := flags.String("data", "", "`DIR` with train/good, test/..., or good/, or images; or of such DIRs")
+	flags.StringVar(&opt.Out, "out", "", "`DIR` for the results")
+	categories := flags.StringSlice("category", nil, "which `DIRs` below --data, separated by commas; or all")
+	flags.StringVar(&c.Arch, "arch", c.Arch, "resnet18, resnet34, resnet50 or wide_resnet50_2")
+	flags.StringVar(&opt.Teacher, "teacher", rdpp.TeacherAuto, "weight `FILE`, random, or auto: torchvision's in $RDPP_CACHE")
+	flags.StringVar(&c.Method, "method", c.Method, "rd++, or the baseline rd")
+	flags.IntVar(&c.Epochs, "epochs", c.Epochs, "passes over the images")
+	flags.IntVar(&c.Batch, "batch", c.Batch, "images per step")
+	flags.IntVar(&c.Accumulate, "accumulate", c.Accumulate, "steps per update of the weights")
+	flags.IntVar(&c.ImageSize, "image-size", c.ImageSize, "side of the network input, pixels, a multiple of 32")
+	flags.StringVar(&c.SSOT, "ssot", c.SSOT, "reading of L_SSOT: pairwise, batch (released) or off")
+	flags.BoolVar(&c.KDPerPosition, "kd-per-position", false, "L_KD by the letter of Eq. 1")
+	flags.Float64Var(&c.NoiseLambda, "noise", c.NoiseLambda, "strength of the pseudo-anomalies, of RGB in 0..1")
+	flags.BoolVar(&c.NoiseReleased, "noise-released", false, "one noise field per run instead of one per image")
+	flags.StringVar(&c.Select, "select", c.Select, "epoch to keep: last or best-on-test (the paper's)")
+	flags.Uint64Var(&c.Seed, "seed", c.Seed, "of weights, order and noise")
+	device := flags.String("device", "auto", "auto, cpu, cuda or cuda:`N`")
+	flags.StringVar(&c.Precision, "precision", c.Precision, "fp32")
+	threads := flags.Int("threads", runtime.NumCPU(), "CPU threads of an operation; results depend on it")
+	flags.IntVar(&opt.Workers, "workers", runtime.NumCPU(), "goroutines that make batches")
+	flags.DurationVar(&opt.CheckpointEvery, "checkpoint-every", 5*time.Minute, "time between checkpoints")
+	flags.BoolVar(&opt.Resume, "resume", false, "continue from the checkpoint in RUN/CATEGORY")
+	flags.BoolVar(&opt.Overwrite, "overwrite", false, "start anew where RUN holds an unfinished run")
+	cacheMiB := flags.Int64("cache", 2048, "memory for decoded images, `MiB`")
+	flags.Int64Var(&opt.MaxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted, pixels")
+	flags.BoolVar(&opt.SkipBad, "skip-bad", false, "leave out and list what cannot be read")
+	asJSON := flags.Bool("json", false, "progress as one JSON object per line")
+	if err := parse(flags, args); err != nil {
+		return err
+	}
+
+	switch {
+	case *data == "" || opt.Out == "":
+		return fmt.Errorf("%w: --data and --out are needed; see --help", errUsage)
+	case *threads < 1 || opt.Workers < 1:
+		return fmt.Errorf("%w: --threads and --workers must be at least 1", errUsage)
+	case opt.CheckpointEvery <= 0:
+		return fmt.Errorf("%w: --checkpoint-every must be positive, such as 5m", errUsage)
+	case *cacheMiB < 0 || opt.MaxPixels < 1:
+		return fmt.Errorf("%w: --cache must not be negative, --max-pixels must be at least 1", errUsage)
+	case opt.Resume && opt.Overwrite:
+		return fmt.Errorf("%w: --resume and --overwrite exclude each other", errUsage)
+	}
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	var err error
+	if opt.Device, err = torch.ParseDevice(*device); err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	if err := torch.SetThreads(*threads); err != nil {
+		return err
+	}
+	if opt.CacheBytes = *cacheMiB << 20; opt.CacheBytes == 0 {
+		opt.CacheBytes = -1
+	}
+	folders, err := dataFolders(*data, *categories)
+	if err != nil {
+		return err
+	}
+	out := opt.Out
+	for _, folder := range folders {
+		set, err := dataset.Open(folder, &dataset.OpenOptions{SkipBad: opt.SkipBad})
+		if err != nil {
+			return err
+		}
+		opt.Out = filepath.Join(out, set.Category)
+		show := newProgress(set, stdout, stderr, *asJSON)
+		opt.OnStep, opt.OnEpoch = show.step, show.epoch
+		opt.Log = slog.New(slog.NewTextHandler(show.log(), nil))
+		show.start(&c, opt.Device, *threads)
+		summary, err := rdpp.Train(ctx, c, set, opt)
+		show.stop()
+		if err != nil {
+			return err
+		}
+		show.done(summary)
+	}
+	return nil
+}
+
+// dataFolders resolves --data and --category to the folders of the data sets.
+func dataFolders(data string, categories []string) ([]string, error) {
+	if len(categories) == 0 {
+		return []string{data}, nil
+	}
+	if len(categories) == 1 && categories[0] == "all" {
+		found, err := dataset.Categories(data)
+		if err != nil {
+			return nil, err
+		}
+		if len(found) == 0 {
+			return []string{data}, nil
+		}
+		categories = found
+	}
+	var folders []string
+	for _, category := range categories {
+		if category == "" || category != filepath.Base(category) || category == ".." {
+			return nil, fmt.Errorf("%w: --category %q; give names of folders in --data", errUsage, category)
+		}
+		folders = append(folders, filepath.Join(data, category))
+	}
+	return folders, nil
+}

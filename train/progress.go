@@ -1,0 +1,180 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+	"golang.org/x/term"
+
+	"rdpp/rdpp"
+	"rdpp/rdpp/dataset"
+	"rdpp/torch"
+)
+
+// progress shows a training: a bar on a terminal, plain lines elsewhere, or JSON objects.
+type progress struct {
+	category       string
+	stdout, stderr io.Writer
+	json           *json.Encoder // nil: for people
+
+	bars   *mpb.Progress // nil: no terminal
+	bar    *mpb.Bar
+	status atomic.Pointer[string]
+
+	began  time.Time // of the first step seen
+	steps  int       // seen since then
+	images int       // in them
+	before int       // images of the epoch before the last step
+	shown  time.Time // when the last line or object was written
+}
+
+// Without a terminal, a line every so often between epochs.
+const lineEvery = 30 * time.Second
+
+func newProgress(set *dataset.Set, stdout, stderr io.Writer, asJSON bool) *progress {
+	p := &progress{category: set.Category, stdout: stdout, stderr: stderr, shown: time.Now()}
+	if asJSON {
+		p.json = json.NewEncoder(stdout)
+		return p
+	}
+	fmt.Fprintf(stdout, "%s: %s: %d images to learn from, %d to test\n", set.Category, set.Why, len(set.Train), len(set.Test))
+	if f, isFile := stderr.(*os.File); isFile && term.IsTerminal(int(f.Fd())) {
+		p.bars = mpb.New(mpb.WithOutput(stderr), mpb.WithWidth(24))
+	}
+	return p
+}
+
+// log is where log lines go: above the bar, if there is one.
+func (p *progress) log() io.Writer {
+	if p.bars != nil {
+		return p.bars
+	}
+	return p.stderr
+}
+
+func (p *progress) start(c *rdpp.Config, device torch.Device, threads int) {
+	if p.json != nil {
+		return
+	}
+	fmt.Fprintf(p.stdout, "%s: %s, %s, %d x %d pixels, %d epochs on %s with %d threads\n", p.category, c.Method, c.Arch,
+		c.ImageSize, c.ImageSize, c.Epochs, device, threads)
+}
+
+// left estimates the time to the end of the last epoch, evaluation not included.
+func (p *progress) left(r rdpp.StepReport) time.Duration {
+	remaining := (r.Epochs-r.Epoch)*r.Steps + r.Steps - r.Step
+	return time.Duration(float64(time.Since(p.began)) / float64(p.steps) * float64(remaining)).Round(time.Second)
+}
+
+func (p *progress) step(r rdpp.StepReport) {
+	if p.steps == 0 {
+		// The clock starts at the end of the first step, which also warms up.
+		p.began, p.before = time.Now(), r.Images
+		if p.bars != nil {
+			p.bar = p.bars.AddBar(int64(r.Epochs*r.Steps),
+				mpb.PrependDecorators(decor.Name(p.category+" "), decor.Percentage()),
+				mpb.AppendDecorators(decor.Any(func(decor.Statistics) string {
+					if s := p.status.Load(); s != nil {
+						return *s
+					}
+					return ""
+				})))
+		}
+	} else {
+		if r.Step == 1 {
+			p.before = 0
+		}
+		p.images += r.Images - p.before
+		p.before = r.Images
+	}
+	p.steps++
+	var rate float64
+	if seconds := time.Since(p.began).Seconds(); seconds > 0 {
+		rate = float64(p.images) / seconds
+	}
+	text := fmt.Sprintf(" epoch %d/%d  %s  %.1f images/s  %v left", r.Epoch, r.Epochs, lossText(r.Losses), rate, p.left(r))
+	switch {
+	case p.bar != nil:
+		p.status.Store(&text)
+		p.bar.SetCurrent(int64((r.Epoch-1)*r.Steps + r.Step))
+	case p.json != nil && time.Since(p.shown) >= time.Second:
+		p.shown = time.Now()
+		p.event("step", map[string]any{"epoch": r.Epoch, "epochs": r.Epochs, "step": r.Step, "steps": r.Steps,
+			"losses": r.Losses, "images_per_second": rate, "seconds_left": p.left(r).Seconds()})
+	case p.json == nil && p.bars == nil && time.Since(p.shown) >= lineEvery:
+		p.shown = time.Now()
+		fmt.Fprintf(p.stdout, "%s:%s\n", p.category, text)
+	}
+}
+
+func (p *progress) epoch(r rdpp.EpochReport) {
+	p.shown = time.Now()
+	if p.json != nil {
+		p.event("epoch", map[string]any{"report": r})
+		return
+	}
+	line := fmt.Sprintf("%s: epoch %d  %s  %.1f images/s  %.1f s", p.category, r.Epoch, lossText(r.Losses),
+		float64(r.Images)/r.Seconds, r.Seconds)
+	if r.Metrics != nil {
+		line += "  on the test set:" + metricsText(r.Metrics)
+	}
+	if p.bars != nil {
+		fmt.Fprintln(p.bars, line)
+		return
+	}
+	fmt.Fprintln(p.stdout, line)
+}
+
+// stop takes the bar away.
+func (p *progress) stop() {
+	if p.bar != nil {
+		p.bar.Abort(true)
+	}
+	if p.bars != nil {
+		p.bars.Wait()
+	}
+}
+
+func (p *progress) done(s *rdpp.Summary) {
+	if p.json != nil {
+		p.event("done", map[string]any{"summary": s})
+		return
+	}
+	if s.Good+s.Defective == 0 {
+		fmt.Fprintf(p.stdout, "%s: no test images, so no metrics\n", p.category)
+	} else {
+		fmt.Fprintf(p.stdout, "%s: %d good and %d defective test images:%s (%s)\n", p.category, s.Good, s.Defective,
+			metricsText(&s.Metrics), s.Selection)
+	}
+	fmt.Fprintf(p.stdout, "%s: threshold %.4f, provisional: %s\n", p.category, s.Threshold, s.ThresholdRule)
+	fmt.Fprintf(p.stdout, "%s: teacher %s, model %s\n", p.category, s.Teacher.Origin, s.ModelFile)
+}
+
+func (p *progress) event(name string, fields map[string]any) {
+	fields["event"], fields["category"] = name, p.category
+	// A reader that has gone away is no reason to stop training.
+	_ = p.json.Encode(fields)
+}
+
+func lossText(l rdpp.Losses) string {
+	return fmt.Sprintf("loss %.4f (kd %.4f ssot %.2g recon %.4f con %.4f)", l.Total, l.KD, l.SSOT, l.Recon, l.Contrast)
+}
+
+func metricsText(m *rdpp.Metrics) string {
+	text := ""
+	for _, v := range []struct {
+		name  string
+		value *float64
+	}{{"image AUROC", m.ImageAUROC}, {"pixel AUROC", m.PixelAUROC}, {"AUPRO", m.AUPRO}} {
+		if v.value != nil {
+			text += fmt.Sprintf(" %s %.4f", v.name, *v.value)
+		}
+	}
+	return text
+}
