@@ -1,0 +1,298 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"image"
+	"image/png"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"unicode"
+
+	"github.com/spf13/pflag"
+
+	"rdpp/rdpp"
+	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/metric"
+	"rdpp/rdpp/report"
+	"rdpp/rdpp/weights"
+)
+
+const imageHelp = `Usage: infer image --model FILE [flags] IMAGE|DIR|- ...
+
+Prints a line per image: verdict, score, threshold, number of regions, name.
+Scores are 0 (like the good parts) to 6. A DIR stands for the images directly
+in it, by name; - reads one image from standard input.
+Exit codes: 0 none anomalous, 3 some anomalous, 1 some failed, 2 wrong usage.
+`
+
+// inFlight is how many images are read, scored and drawn at once: enough to keep the device busy, few enough for
+// large images to fit in memory.
+const inFlight = 4
+
+// record is what --json prints of an image, in its own pixels.
+type record struct {
+	Image       string          `json:"image"` // as named on the command line
+	Score       float64         `json:"score"`
+	Normalised  float64         `json:"normalised"` // 0 to 1, 0.5 at the threshold
+	Anomalous   bool            `json:"anomalous"`
+	Threshold   float64         `json:"threshold"`
+	Provisional bool            `json:"provisional"` // the threshold is a stand-in, no error rate is promised
+	PValue      *float64        `json:"p_value"`     // null: not calibrated
+	Width       int             `json:"width"`
+	Height      int             `json:"height"`
+	Regions     []metric.Region `json:"regions"`
+}
+
+// source is an image to score.
+type source struct {
+	path    string // "-" for standard input
+	heatmap string // file to draw, "" for none
+	err     error  // why it cannot be
+}
+
+// verdict is the outcome for one source: a record, an error, or both where only the heatmap failed.
+type verdict struct {
+	record *record
+	err    error
+}
+
+func runImage(ctx context.Context, args []string, t *terminal) (int, error) {
+	flags := pflag.NewFlagSet("image", pflag.ContinueOnError)
+	var m modelFlags
+	m.register(flags)
+	asJSON := flags.Bool("json", false, "print one JSON object per image and line instead")
+	heatmaps := flags.String("heatmap", "", "write NAME_heatmap.png per image to `DIR`: colours\nfrom 0 to 1.5 x threshold, a line at the threshold")
+	if err := t.parse(flags, args, imageHelp); err != nil {
+		return 0, err
+	}
+	sources, err := listSources(flags.Args())
+	if err != nil {
+		return 0, err
+	}
+	d, err := m.open()
+	if err != nil {
+		return 0, err
+	}
+	defer d.Close()
+	if *heatmaps != "" {
+		if err := os.MkdirAll(*heatmaps, 0o777); err != nil {
+			return 0, fmt.Errorf("cannot make the folder for heatmaps: %w; choose another with --heatmap", err)
+		}
+		nameHeatmaps(sources, *heatmaps)
+	}
+	provisional := m.provisional(d)
+	if provisional && !*asJSON {
+		fmt.Fprintf(t.stderr, "infer: the threshold is provisional (%s); --threshold X sets your own\n", d.Info().Calibration.Rule)
+	}
+	objects := json.NewEncoder(t.stdout)
+	objects.SetEscapeHTML(false)
+
+	code := exitDone
+	err = judgeAll(ctx, d, sources, t.stdin, m.maxPixels, func(v verdict) error {
+		if v.err != nil {
+			t.complain(v.err)
+			code = exitFailed
+		}
+		if v.record == nil {
+			return nil
+		}
+		if v.record.Anomalous && code == exitDone {
+			code = exitAnomalous
+		}
+		if *asJSON {
+			v.record.Provisional = provisional
+			return objects.Encode(v.record)
+		}
+		return v.record.print(t.stdout)
+	})
+	return code, err
+}
+
+// listSources resolves the arguments. What cannot be read becomes a source with an error, so that the others are
+// still scored.
+func listSources(args []string) (sources []source, err error) {
+	stdin := 0
+	for _, arg := range args {
+		if arg == "-" {
+			stdin++
+			sources = append(sources, source{path: arg})
+			continue
+		}
+		info, err := os.Stat(arg)
+		switch {
+		case err != nil:
+			sources = append(sources, source{err: fmt.Errorf("%w; check the path", err)})
+		case info.IsDir():
+			sources = append(sources, listFolder(arg)...)
+		default:
+			sources = append(sources, source{path: arg})
+		}
+	}
+	switch {
+	case len(args) == 0:
+		return nil, usagef("no image named; give image files, folders, or - for standard input")
+	case stdin > 1:
+		return nil, usagef("- is given %d times; standard input holds one image", stdin)
+	}
+	return sources, nil
+}
+
+func listFolder(dir string) (sources []source) {
+	entries, err := os.ReadDir(dir) // sorted
+	if err != nil {
+		return []source{{err: fmt.Errorf("%w; check the folder", err)}}
+	}
+	for _, e := range entries {
+		if !e.IsDir() && imagefile.IsImage(e.Name()) && !strings.HasPrefix(e.Name(), ".") {
+			sources = append(sources, source{path: filepath.Join(dir, e.Name())})
+		}
+	}
+	if len(sources) == 0 {
+		return []source{{err: fmt.Errorf("%s: no images directly in this folder; name one that holds some", dir)}}
+	}
+	return sources
+}
+
+// nameHeatmaps gives each source its own file in dir: NAME_heatmap.png, and where several images have that name,
+// NAME_heatmap_2.png and so on.
+func nameHeatmaps(sources []source, dir string) {
+	taken := map[string]int{}
+	for i := range sources {
+		name := filepath.Base(sources[i].path)
+		if name == "-" {
+			name = "stdin"
+		}
+		name = strings.TrimSuffix(name, filepath.Ext(name)) + "_heatmap"
+		if taken[name]++; taken[name] > 1 {
+			name += "_" + strconv.Itoa(taken[name])
+		}
+		sources[i].heatmap = filepath.Join(dir, name+".png")
+	}
+}
+
+// judgeAll judges several sources at once and hands their verdicts to each in the order of sources, until each fails
+// or ctx ends.
+func judgeAll(ctx context.Context, d *rdpp.Detector, sources []source, stdin io.Reader, maxPixels int64, each func(verdict) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var working sync.WaitGroup
+	defer working.Wait()
+	defer cancel()
+	// The one whose answer is awaited is no longer in the queue.
+	queue := make(chan chan verdict, inFlight-1)
+	working.Go(func() {
+		defer close(queue)
+		for _, s := range sources {
+			answer := make(chan verdict, 1)
+			select {
+			case queue <- answer:
+				working.Go(func() { answer <- s.judge(ctx, d, stdin, maxPixels) })
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	for answer := range queue {
+		v := <-answer
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := each(v); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+func (s source) judge(ctx context.Context, d *rdpp.Detector, stdin io.Reader, maxPixels int64) (v verdict) {
+	var result *rdpp.Result
+	var img *imagefile.Image
+	switch {
+	case s.err != nil:
+		return verdict{err: s.err}
+	case s.path == "-":
+		data, err := readAll(ctx, stdin, maxPixels)
+		if err == nil {
+			result, img, err = d.DetectBytes(data)
+		}
+		if err != nil {
+			return verdict{err: fmt.Errorf("standard input: %w", err)}
+		}
+	default:
+		var err error
+		if result, img, err = d.DetectFile(s.path); err != nil {
+			return verdict{err: err}
+		}
+	}
+	v.record = &record{Image: s.path, Score: result.Score, Normalised: result.Normalised, Anomalous: result.Anomalous,
+		Threshold: result.Threshold, Width: result.Width, Height: result.Height, Regions: result.Regions}
+	if s.heatmap != "" && ctx.Err() == nil {
+		v.err = writeHeatmap(s.heatmap, img, result)
+	}
+	return v
+}
+
+// readAll reads one encoded image of at most maxPixels, or until ctx ends.
+func readAll(ctx context.Context, from io.Reader, maxPixels int64) (data []byte, err error) {
+	limit := 8*min(maxPixels, 1<<56) + 64<<20 // a 16-bit RGBA pixel has 8 bytes; metadata comes on top
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		data, err = io.ReadAll(io.LimitReader(from, limit+1))
+	}()
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-done:
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("more than %d bytes; give a smaller image or raise --max-pixels", limit)
+	}
+	return data, err
+}
+
+// mapLimit is the most an anomaly map can be: three scales of 1 - cos.
+const mapLimit = 6
+
+// writeHeatmap draws the anomaly map over the image. The colours depend on the threshold alone, so that the pictures
+// of a call compare with each other, and good parts stay dark.
+func writeHeatmap(path string, img *imagefile.Image, r *rdpp.Result) error {
+	high := float32(min(1.5*r.Threshold, mapLimit))
+	if high == 0 {
+		high = mapLimit
+	}
+	overlay, err := report.Heatmap(img, r.Map, r.Size, r.Size, &report.HeatmapOptions{High: high, Threshold: float32(r.Threshold)})
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	picture := overlay.SubImage(image.Rect(0, 0, img.W, img.H)) // without the legend: its pixels are the image's
+	err = weights.WriteFileAtomic(path, func(w io.Writer) error {
+		encoder := png.Encoder{CompressionLevel: png.BestSpeed}
+		return encoder.Encode(w, picture)
+	})
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w; choose another folder with --heatmap", err)
+	}
+	return err
+}
+
+// print writes the line for people.
+func (r *record) print(w io.Writer) error {
+	word := "good"
+	if r.Anomalous {
+		word = "ANOMALOUS"
+	}
+	name := r.Image
+	if strings.ContainsFunc(name, func(c rune) bool { return !unicode.IsPrint(c) }) {
+		name = strconv.Quote(name) // a line break in a name must not look like another image
+	}
+	_, err := fmt.Fprintf(w, "%-9s  %9.6f  %9.6f  %3d  %s\n", word, r.Score, r.Threshold, len(r.Regions), name)
+	return err
+}

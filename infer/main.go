@@ -1,0 +1,145 @@
+// Command infer finds defects in photographs of parts with a model that train made. `infer --help` lists its commands.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/pflag"
+
+	"rdpp/rdpp"
+	"rdpp/torch"
+)
+
+// The exit codes, a contract with the programs that call infer.
+const (
+	exitDone        = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitAnomalous   = 3 // image alone: done, and some image is anomalous
+	exitInterrupted = 130
+)
+
+// command is a subcommand. Its run returns the exit code, or an error that decides it.
+type command struct {
+	name, summary string
+	run           func(ctx context.Context, args []string, t *terminal) (int, error)
+}
+
+var commands = []command{
+	{"image", "score images and outline their defects", runImage},
+	{"eval", "measure a model on a data set with good and defective images", runEval},
+}
+
+// terminal is where a command reads and writes.
+type terminal struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+}
+
+// usageError is the caller's mistake.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error {
+	return usageError{fmt.Errorf(format, args...)}
+}
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run is the program; it returns the exit code.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+
+	t := &terminal{stdin, stdout, stderr}
+	code, err := dispatch(ctx, args, t)
+	switch {
+	case err == nil:
+		return code
+	case errors.Is(err, pflag.ErrHelp):
+		return exitDone
+	case ctx.Err() != nil:
+		t.complain(errors.New("interrupted; run the same command again"))
+		return exitInterrupted
+	}
+	t.complain(err)
+	if errors.As(err, new(usageError)) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+func dispatch(ctx context.Context, args []string, t *terminal) (int, error) {
+	if len(args) == 0 {
+		fmt.Fprint(t.stderr, usage(), "\n")
+		return 0, usagef("no command; name one of those above")
+	}
+	switch args[0] {
+	case "-h", "--help":
+		_, err := fmt.Fprint(t.stdout, usage())
+		return exitDone, err
+	case "--version":
+		libtorch, err := torch.Version()
+		if err == nil {
+			_, err = fmt.Fprintf(t.stdout, "rdpp %s, libtorch %s\n", rdpp.Version, libtorch)
+		}
+		return exitDone, err
+	}
+	for _, c := range commands {
+		if c.name == args[0] {
+			code, err := c.run(ctx, args[1:], t)
+			if errors.As(err, new(usageError)) {
+				err = fmt.Errorf("%s: %w; see `infer %s --help`", c.name, err, c.name)
+			}
+			return code, err
+		}
+	}
+	fmt.Fprint(t.stderr, usage(), "\n")
+	return 0, usagef("unknown command %q; use one of those above", args[0])
+}
+
+func usage() string {
+	var s strings.Builder
+	s.WriteString("infer finds defects in photographs of parts with a model that `train` made.\n\nUsage: infer COMMAND ...\n\n")
+	for _, c := range commands {
+		fmt.Fprintf(&s, "  %-8s%s\n", c.name, c.summary)
+	}
+	s.WriteString(`
+"infer COMMAND --help" explains a command, "infer --version" names versions.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 some image is anomalous (image),
+130 interrupted.
+`)
+	return s.String()
+}
+
+// complain prints an error as one line, whatever is in it.
+func (t *terminal) complain(err error) {
+	fmt.Fprintf(t.stderr, "infer: %s\n", strings.ReplaceAll(err.Error(), "\n", " "))
+}
+
+// parse reads a command's flags. Asked for help it prints the text and the flags, and returns pflag.ErrHelp.
+func (t *terminal) parse(flags *pflag.FlagSet, args []string, help string) error {
+	flags.SortFlags = false
+	flags.Usage = func() {}
+	err := flags.Parse(args)
+	switch {
+	case err == nil:
+		return nil
+	case !errors.Is(err, pflag.ErrHelp):
+		return usageError{err}
+	}
+	if _, err := fmt.Fprint(t.stdout, help, "\n", flags.FlagUsages()); err != nil {
+		return err
+	}
+	return pflag.ErrHelp
+}
