@@ -34,10 +34,9 @@ func (m *modelFlags) register(flags *pflag.FlagSet) {
 			m.threshold = &x
 			return nil
 		})
-	flags.StringVar(&m.device, "device", "auto", "auto (CUDA if present), cpu, cuda or cuda:N")
-	flags.IntVar(&m.threads, "threads", runtime.NumCPU(), "CPU threads; unless given, all cores")
-	flags.Int64Var(&m.maxPixels, "max-pixels", imagefile.DefaultMaxPixels,
-		"largest image accepted, width x height")
+	flags.StringVar(&m.device, "device", "auto", "`D`: auto (CUDA if any), cpu or cuda[:N]")
+	flags.IntVar(&m.threads, "threads", runtime.NumCPU(), "use `N` CPU threads; all cores unless given")
+	flags.Int64Var(&m.maxPixels, "max-pixels", imagefile.DefaultMaxPixels, "accept images of at most `N` pixels")
 }
 
 var deviceName = regexp.MustCompile(`^(auto|cpu|cuda(:[0-9]+)?)$`)

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"encoding/csv"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"rdpp/rdpp/sample"
+)
+
+// copyData copies dataDir without a part of it, for a test to damage.
+func copyData(t *testing.T, without string) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "part")
+	if err := os.CopyFS(dir, os.DirFS(dataDir)); err != nil {
+		t.Fatal(err)
+	}
+	if without != "" {
+		if err := os.RemoveAll(filepath.Join(dir, without)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// defective says whether a test image is, by its folder.
+func defective(path string) bool { return filepath.Base(filepath.Dir(path)) != "good" }
+
+func TestEvalJSON(t *testing.T) {
+	code, stdout, stderr := infer(nil, commandLine("eval", "--json", "--data", dataDir)...)
+	all := objects(t, stdout)
+	if code != exitDone || stderr != "" || len(all) != 1 {
+		t.Fatalf("got code %d, stdout %q, stderr %q, want code 0 and one object", code, stdout, stderr)
+	}
+	// The share of pairs in the right order, which is AUROC.
+	var flagged, found, ordered float64
+	for path, score := range scores {
+		if score > threshold && defective(path) {
+			found++
+		} else if score > threshold {
+			flagged++
+		}
+		for other, otherScore := range scores {
+			if defective(path) && !defective(other) && score > otherScore {
+				ordered++
+			}
+		}
+	}
+	want := map[string]any{"category": "part", "good": 2.0, "defective": 4.0, "image_auroc": ordered / 8, "threshold": threshold,
+		"provisional": true, "good_flagged": flagged, "defective_found": found, "skipped": 0.0}
+	for name, value := range want {
+		if all[0][name] != value {
+			t.Errorf("%s: got %v, want %v", name, all[0][name], value)
+		}
+	}
+	for _, name := range []string{"pixel_auroc", "aupro_030"} {
+		if x, ok := all[0][name].(float64); !ok || !(x >= 0 && x <= 1) {
+			t.Errorf("%s: got %v, want a share", name, all[0][name])
+		}
+	}
+	if len(all[0]) != len(want)+2 {
+		t.Errorf("got fields %v, want %d", all[0], len(want)+2)
+	}
+}
+
+func TestEvalTable(t *testing.T) {
+	code, stdout, stderr := infer(nil, commandLine("eval", "--data", dataDir, "--threshold=6")...)
+	for _, want := range []string{"images           2 good, 4 defective\n", "image AUROC      0.", "pixel AUROC      0.",
+		"AUPRO, FPR<=0.3  0.", "threshold        6.000000\n", "good flagged     0 of 2\n", "defective found  0 of 4\n"} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("got\n%s, want %q", stdout, want)
+		}
+	}
+	if code != exitDone || stderr != "" {
+		t.Errorf("got code %d, stderr %q, want code 0", code, stderr)
+	}
+}
+
+// What the data cannot give is absent, not zero.
+func TestEvalAbsentMetrics(t *testing.T) {
+	for _, c := range []struct {
+		without string
+		want    []string // fields
+	}{
+		{"ground_truth", []string{"image_auroc"}},
+		{"test/good", []string{"pixel_auroc", "aupro_030"}},
+	} {
+		dir := copyData(t, c.without)
+		code, stdout, stderr := infer(nil, commandLine("eval", "--json", "--data", dir)...)
+		all := objects(t, stdout)
+		if code != exitDone || len(all) != 1 {
+			t.Fatalf("without %s: got code %d, stdout %q, stderr %q, want code 0 and one object", c.without, code, stdout, stderr)
+		}
+		for _, name := range []string{"image_auroc", "pixel_auroc", "aupro_030"} {
+			if _, got := all[0][name]; got != slices.Contains(c.want, name) {
+				t.Errorf("without %s: got %v, want only %v of the metrics", c.without, all[0], c.want)
+			}
+		}
+		_, stdout, _ = infer(nil, commandLine("eval", "--data", dir)...)
+		if got, want := strings.Contains(stdout, "pixel AUROC"), slices.Contains(c.want, "pixel_auroc"); got != want {
+			t.Errorf("without %s: got pixel AUROC in the table %v, want %v", c.without, got, want)
+		}
+	}
+}
+
+// One score everywhere: image, eval and the Detector say the same, to the last bit.
+func TestScoresAreEqual(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "scores.csv")
+	if code, _, stderr := infer(nil, commandLine("eval", "--data", dataDir, "--scores", file)...); code != exitDone {
+		t.Fatalf("got code %d, stderr %q, want 0", code, stderr)
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	rows, err := csv.NewReader(f).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(rows) != 1+len(scores) || strings.Join(rows[0], ",") != "path,type,defective,score" {
+		t.Fatalf("got %v, want a header and %d rows", rows, len(scores))
+	}
+	images := []string{"--json"}
+	for _, row := range rows[1:] {
+		images = append(images, row[0])
+	}
+	_, stdout, _ := infer(nil, commandLine("image", images...)...)
+	for i, o := range objects(t, stdout) {
+		row := rows[1+i]
+		score, err := strconv.ParseFloat(row[3], 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := scores[row[0]]
+		if math.Float64bits(score) != math.Float64bits(want) || o["score"] != want || o["image"] != row[0] {
+			t.Errorf("%s: got %v by eval, %v by image, want %v", row[0], score, o["score"], want)
+		}
+		if row[2] != strconv.FormatBool(defective(row[0])) || row[1] != filepath.Base(filepath.Dir(row[0])) {
+			t.Errorf("got row %v, want type and defective by its folder", row)
+		}
+	}
+}
+
+func TestEvalFails(t *testing.T) {
+	several := t.TempDir()
+	if err := sample.Write(several, &sample.Options{Size: 32, Train: 1, TestGood: 1, TestDefect: 1}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"missing folder", []string{"--data", filepath.Join(several, "missing")}, "missing"},
+		{"empty folder", []string{"--data", t.TempDir()}, "no images"},
+		{"several categories", []string{"--data", several}, "choose one of part, texture"},
+		{"no tests", []string{"--data", copyData(t, "test"), "--skip-bad"}, "no test images"},
+		{"scores below a file", []string{"--data", dataDir, "--scores", filepath.Join(modelFile, "x.csv")}, "choose another file with --scores"},
+	} {
+		code, stdout, stderr := infer(nil, commandLine("eval", c.args...)...)
+		if code != exitFailed || stdout != "" || !oneLine(stderr, c.want) {
+			t.Errorf("%s: got code %d, stdout %q, stderr %q, want code 1 and one line with %q", c.name, code, stdout, stderr, c.want)
+		}
+	}
+}
+
+func TestEvalSkipBad(t *testing.T) {
+	dir := copyData(t, "")
+	bad := filepath.Join(dir, "test", "good", "000.png")
+	if err := os.WriteFile(bad, []byte("no picture"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := infer(nil, commandLine("eval", "--json", "--data", dir)...)
+	if code != exitFailed || stdout != "" || !oneLine(stderr, bad) {
+		t.Errorf("got code %d, stdout %q, stderr %q, want code 1 and the file's name", code, stdout, stderr)
+	}
+	code, stdout, stderr = infer(nil, commandLine("eval", "--json", "--skip-bad", "--data", dir)...)
+	all := objects(t, stdout)
+	if code != exitDone || len(all) != 1 || !oneLine(stderr, bad) {
+		t.Fatalf("got code %d, stdout %q, stderr %q, want code 0, one object and one line", code, stdout, stderr)
+	}
+	if o := all[0]; o["good"] != 1.0 || o["defective"] != 4.0 || o["skipped"] != 1.0 {
+		t.Errorf("got %v, want 1 good, 4 defective, 1 skipped", o)
+	}
+	// Without any defective image left there is nothing to measure pixels with.
+	for _, kind := range []string{"dent", "missing_hole", "scratch", "stain"} {
+		if err := os.WriteFile(filepath.Join(dir, "test", kind, "000.png"), nil, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	code, stdout, stderr = infer(nil, commandLine("eval", "--json", "--skip-bad", "--data", dir)...)
+	if all := objects(t, stdout); code != exitDone || len(all) != 1 || all[0]["skipped"] != 5.0 || all[0]["pixel_auroc"] != nil {
+		t.Errorf("got code %d, stdout %q, stderr %q, want code 0, 5 skipped and no pixel metrics", code, stdout, stderr)
+	}
+}

@@ -1,0 +1,359 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"hash/crc32"
+	"image"
+	"image/color"
+	"image/png"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// objects decodes the lines of --json.
+func objects(t *testing.T, stdout string) (all []map[string]any) {
+	t.Helper()
+	for line := range strings.Lines(stdout) {
+		var o map[string]any
+		if err := json.Unmarshal([]byte(line), &o); err != nil {
+			t.Fatalf("%v in %q", err, line)
+		}
+		all = append(all, o)
+	}
+	return all
+}
+
+func TestImageJSON(t *testing.T) {
+	_, anomalous := testImages()
+	path := anomalous[0]
+	code, stdout, stderr := infer(nil, commandLine("image", "--json", path)...)
+	all := objects(t, stdout)
+	if code != exitAnomalous || len(all) != 1 || stderr != "" {
+		t.Fatalf("got code %d, stdout %q, stderr %q, want code 3 and one object", code, stdout, stderr)
+	}
+	o := all[0]
+	fields := []string{"anomalous", "height", "image", "normalised", "p_value", "provisional", "regions", "score", "threshold", "width"}
+	if got := slices.Sorted(maps.Keys(o)); !slices.Equal(got, fields) {
+		t.Errorf("got fields %v, want %v", got, fields)
+	}
+	score := scores[path]
+	want := map[string]any{"image": path, "score": score, "normalised": score / (score + threshold), "anomalous": true,
+		"threshold": threshold, "provisional": true, "p_value": nil, "width": float64(pictureSize), "height": float64(pictureSize)}
+	for name, value := range want {
+		if o[name] != value {
+			t.Errorf("%s: got %v, want %v", name, o[name], value)
+		}
+	}
+	regions, _ := o["regions"].([]any)
+	if len(regions) == 0 {
+		t.Fatalf("got regions %v, want some", o["regions"])
+	}
+	for _, region := range regions {
+		r := region.(map[string]any)
+		if got, want := slices.Sorted(maps.Keys(r)), []string{"area", "height", "peak", "width", "x", "y"}; !slices.Equal(got, want) {
+			t.Errorf("got fields %v, want %v", got, want)
+		}
+		x, y, w, h := r["x"].(float64), r["y"].(float64), r["width"].(float64), r["height"].(float64)
+		if x < 0 || y < 0 || w < 1 || h < 1 || x+w > pictureSize || y+h > pictureSize {
+			t.Errorf("got region %v, want one inside %d x %d", r, pictureSize, pictureSize)
+		}
+	}
+	if peak := regions[0].(map[string]any)["peak"].(float64); float32(peak) != float32(score) {
+		t.Errorf("got peak %v of the first region, want the score %v", peak, score)
+	}
+}
+
+func TestImageExitCodeAndThreshold(t *testing.T) {
+	good, anomalous := testImages()
+	missing := filepath.Join(t.TempDir(), "missing.png")
+	for _, c := range []struct {
+		name string
+		args []string
+		want int
+	}{
+		{"good", good, exitDone},
+		{"anomalous", anomalous, exitAnomalous},
+		{"both", []string{anomalous[0], good[0]}, exitAnomalous},
+		{"a failure outweighs", []string{anomalous[0], missing, good[0]}, exitFailed},
+		{"a failure first", []string{missing, anomalous[0]}, exitFailed},
+		{"high threshold", append([]string{"--threshold=6"}, anomalous...), exitDone},
+		{"zero threshold", append([]string{"--threshold=0"}, good...), exitAnomalous},
+	} {
+		code, stdout, stderr := infer(nil, commandLine("image", append([]string{"--json"}, c.args...)...)...)
+		if code != c.want {
+			t.Errorf("%s: got code %d, want %d; stderr %q", c.name, code, c.want, stderr)
+		}
+		provisional := !strings.HasPrefix(c.args[0], "--threshold")
+		for _, o := range objects(t, stdout) {
+			if o["provisional"] != provisional || o["anomalous"] != (o["score"].(float64) > o["threshold"].(float64)) ||
+				o["anomalous"] != (len(o["regions"].([]any)) > 0) {
+				t.Errorf("%s: got %v, want provisional %v, and verdict and regions that agree with the score", c.name, o, provisional)
+			}
+		}
+	}
+}
+
+func TestImageLines(t *testing.T) {
+	good, anomalous := testImages()
+	odd := filepath.Join(t.TempDir(), "a\nb.png")
+	content, err := os.ReadFile(good[0])
+	if err == nil {
+		err = os.WriteFile(odd, content, 0o666)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := infer(nil, commandLine("image", good[0], anomalous[0], odd)...)
+	if code != exitAnomalous || !oneLine(stderr, "the threshold is provisional (middle of the test images)") {
+		t.Errorf("got code %d, stderr %q, want code 3 and one line about the threshold", code, stderr)
+	}
+	lines := strings.Split(strings.TrimSuffix(stdout, "\n"), "\n")
+	if len(lines) != 3 {
+		t.Fatalf("got %q, want 3 lines", stdout)
+	}
+	for i, want := range []string{
+		fmt.Sprintf("good       %9.6f  %9.6f    0  %s", scores[good[0]], threshold, good[0]),
+		fmt.Sprintf("ANOMALOUS  %9.6f  %9.6f  ", scores[anomalous[0]], threshold),
+		fmt.Sprintf("good       %9.6f  %9.6f    0  %q", scores[good[0]], threshold, odd),
+	} {
+		if !strings.HasPrefix(lines[i], want) {
+			t.Errorf("line %d: got %q, want %q", i, lines[i], want)
+		}
+	}
+	if _, _, stderr := infer(nil, commandLine("image", "--threshold=1", good[0])...); stderr != "" {
+		t.Errorf("with a threshold of one's own: got %q, want nothing", stderr)
+	}
+}
+
+func TestImageStandardInput(t *testing.T) {
+	good, _ := testImages()
+	content, err := os.ReadFile(good[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, _ := infer(content, commandLine("image", "--json", "-")...)
+	all := objects(t, stdout)
+	if code != exitDone || len(all) != 1 || all[0]["image"] != "-" || all[0]["score"] != scores[good[0]] {
+		t.Errorf("got code %d, %s, want code 0 and score %v of image -", code, stdout, scores[good[0]])
+	}
+	for name, content := range map[string][]byte{"empty": nil, "truncated": content[:len(content)/2], "text": []byte("hello")} {
+		if code, stdout, stderr := infer(content, commandLine("image", "--json", "-")...); code != exitFailed || stdout != "" || !oneLine(stderr, "standard input") {
+			t.Errorf("%s: got code %d, stdout %q, stderr %q, want code 1 and one line", name, code, stdout, stderr)
+		}
+	}
+	// 8 bytes for the one pixel, 64 MiB for metadata.
+	big := make([]byte, 64<<20+8+1)
+	if code, _, stderr := infer(big, commandLine("image", "--json", "--max-pixels=1", "-")...); code != exitFailed || !oneLine(stderr, "more than 67108872 bytes") {
+		t.Errorf("too much: got code %d, stderr %q, want code 1 and the limit", code, stderr)
+	}
+}
+
+func TestImageFolder(t *testing.T) {
+	good, anomalous := testImages()
+	dir := t.TempDir()
+	copyFile := func(from, name string) {
+		content, err := os.ReadFile(from)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), content, 0o666)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	// More than are in flight at once, so that the order is put to the test.
+	want := []string{}
+	for i := range 3 * inFlight {
+		name := fmt.Sprintf("%02d.PNG", i)
+		copyFile(slices.Concat(good, anomalous)[i%6], name)
+		want = append(want, filepath.Join(dir, name))
+	}
+	copyFile(good[0], "notes.txt")
+	copyFile(good[0], ".hidden.png")
+	if err := os.MkdirAll(filepath.Join(dir, "below.png"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := infer(nil, commandLine("image", "--json", dir, good[1])...)
+	var got []string
+	for i, o := range objects(t, stdout) {
+		got = append(got, o["image"].(string))
+		if i < len(want) && o["score"] != scores[slices.Concat(good, anomalous)[i%6]] {
+			t.Errorf("image %d: got score %v, want %v", i, o["score"], scores[slices.Concat(good, anomalous)[i%6]])
+		}
+	}
+	if want := append(want, good[1]); code != exitAnomalous || stderr != "" || !slices.Equal(got, want) {
+		t.Errorf("got code %d, stderr %q, images %v, want code 3, images %v", code, stderr, got, want)
+	}
+}
+
+// hugePNG is a PNG that says it has 60000 x 60000 pixels.
+func hugePNG() []byte {
+	header := []byte("IHDR\x00\x00\xea\x60\x00\x00\xea\x60\x08\x02\x00\x00\x00")
+	file := append([]byte("\x89PNG\r\n\x1a\n\x00\x00\x00\x0d"), header...)
+	return binary.BigEndian.AppendUint32(file, crc32.ChecksumIEEE(header))
+}
+
+// Every bad input is named in one line, and the images around it are done.
+func TestImageBadInput(t *testing.T) {
+	good, _ := testImages()
+	content, err := os.ReadFile(good[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	file := func(name string, content []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, content, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	empty := filepath.Join(dir, "empty")
+	if err := os.Mkdir(empty, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	cases := []struct{ path, want string }{
+		{file("truncated.png", content[:len(content)/2]), "copy it again"},
+		{file("text.png", []byte("not a picture")), "not an image"},
+		{file("zero.png", nil), "empty file"},
+		{file("huge.png", hugePNG()), "60000 x 60000"},
+		{filepath.Join(dir, "missing.png"), "check the path"},
+		{filepath.Join(good[0], "below"), "check the path"},
+		{empty, "no images directly in this folder"},
+	}
+	args := []string{"--json", good[0]}
+	for _, c := range cases {
+		args = append(args, c.path)
+	}
+	code, stdout, stderr := infer(nil, commandLine("image", append(args, good[1])...)...)
+	all := objects(t, stdout)
+	if code != exitFailed || len(all) != 2 || all[0]["image"] != good[0] || all[1]["image"] != good[1] {
+		t.Errorf("got code %d, %v, want code 1 and the images before and after the bad ones", code, all)
+	}
+	lines := slices.Collect(strings.Lines(stderr))
+	if len(lines) != len(cases) {
+		t.Fatalf("got %d lines %q, want one for each of %d", len(lines), stderr, len(cases))
+	}
+	for i, c := range cases {
+		if !oneLine(lines[i], c.path) || !strings.Contains(lines[i], c.want) {
+			t.Errorf("%s: got %q, want a line with the path and %q", c.path, lines[i], c.want)
+		}
+	}
+	code, _, stderr = infer(nil, commandLine("image", "--max-pixels=9215", good[0])...)
+	if code != exitFailed || !strings.Contains(stderr, "raise --max-pixels") {
+		t.Errorf("96 x 96 pixels, 9215 allowed: got code %d, stderr %q, want code 1 and the remedy", code, stderr)
+	}
+}
+
+func TestHeatmaps(t *testing.T) {
+	good, anomalous := testImages()
+	content, err := os.ReadFile(good[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, out := t.TempDir(), filepath.Join(t.TempDir(), "new", "folder")
+	// The same base name thrice, and a picture that is not square.
+	var images []string
+	wide := image.NewRGBA(image.Rect(0, 0, 70, 40))
+	for x := range 70 {
+		wide.Set(x, x/2, color.RGBA{uint8(3 * x), 200, 90, 255})
+	}
+	var encoded bytes.Buffer
+	if err := png.Encode(&encoded, wide); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string][]byte{"a.png": content, "a.jpg": content, "sub/a.png": content, "wide.png": encoded.Bytes()} {
+		path := filepath.Join(in, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, content, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		images = append(images, path)
+	}
+	slices.Sort(images)
+	code, _, stderr := infer(content, commandLine("image", append([]string{"--json", "--heatmap", out, "-", anomalous[0]}, images...)...)...)
+	if code == exitFailed || stderr != "" {
+		t.Fatalf("got code %d, stderr %q, want none failed", code, stderr)
+	}
+	want := map[string]image.Point{"stdin_heatmap.png": {96, 96}, "a_heatmap.png": {96, 96}, "a_heatmap_2.png": {96, 96},
+		"a_heatmap_3.png": {96, 96}, "wide_heatmap.png": {70, 40},
+		strings.TrimSuffix(filepath.Base(anomalous[0]), ".png") + "_heatmap.png": {96, 96}}
+	entries, err := os.ReadDir(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(entries) != len(want) {
+		t.Errorf("got files %v, want %v", entries, want)
+	}
+	brightest := func(name string) (most uint32) {
+		f, err := os.Open(filepath.Join(out, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		m, err := png.Decode(f)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if got := m.Bounds(); got != (image.Rectangle{Max: want[name]}) {
+			t.Errorf("%s: got %v, want %v", name, got, want[name])
+		}
+		for y := range want[name].Y {
+			for x := range want[name].X {
+				r, g, b, _ := m.At(x, y).RGBA()
+				most = max(most, r+g+b)
+			}
+		}
+		return most
+	}
+	for name := range want {
+		if brightest(name) == 0 {
+			t.Errorf("%s: got a black picture", name)
+		}
+	}
+	// The scale is the threshold's, not each picture's own: with a high one everything is dark.
+	dark := brightest("a_heatmap.png")
+	if code, _, stderr := infer(nil, commandLine("image", "--json", "--threshold=4", "--heatmap", out, images[0])...); code != exitDone {
+		t.Fatalf("got code %d, stderr %q, want 0", code, stderr)
+	}
+	if got := brightest("a_heatmap.png"); got >= dark {
+		t.Errorf("got brightness %d under a threshold of 4, want less than the %d before", got, dark)
+	}
+}
+
+// A threshold of 0 has no scale of its own.
+func TestHeatmapAtThresholdZero(t *testing.T) {
+	good, _ := testImages()
+	out := t.TempDir()
+	code, _, stderr := infer(nil, commandLine("image", "--json", "--threshold=0", "--heatmap", out, good[0])...)
+	name := strings.TrimSuffix(filepath.Base(good[0]), ".png") + "_heatmap.png"
+	if _, err := os.Stat(filepath.Join(out, name)); code != exitAnomalous || err != nil {
+		t.Errorf("got code %d, stderr %q, %v, want code 3 and a file", code, stderr, err)
+	}
+}
+
+func TestHeatmapFolderFails(t *testing.T) {
+	good, _ := testImages()
+	code, stdout, stderr := infer(nil, commandLine("image", "--json", "--heatmap", filepath.Join(modelFile, "maps"), good[0])...)
+	if code != exitFailed || stdout != "" || !oneLine(stderr, "choose another with --heatmap") {
+		t.Errorf("below a file: got code %d, stdout %q, stderr %q, want code 1 and the remedy", code, stdout, stderr)
+	}
+	// The picture's own file cannot be written: its result still counts, and the next one is done.
+	out := t.TempDir()
+	blocked := filepath.Join(out, strings.TrimSuffix(filepath.Base(good[0]), ".png")+"_heatmap.png")
+	if err := os.MkdirAll(filepath.Join(blocked, "in the way"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr = infer(nil, commandLine("image", "--json", "--heatmap", out, good[0], good[1])...)
+	if code != exitFailed || len(objects(t, stdout)) != 2 || !oneLine(stderr, blocked) {
+		t.Errorf("one blocked: got code %d, stdout %q, stderr %q, want code 1, both results and the file's name", code, stdout, stderr)
+	}
+}

@@ -1,0 +1,299 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"rdpp/rdpp"
+	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/sample"
+	"rdpp/torch"
+)
+
+// What TestMain makes for all tests: pictures, a model with random weights, and what the model says about the
+// pictures when it is asked directly. With random weights scores mean nothing, but they differ.
+var (
+	dataDir   string             // a data set with masks: 2 good and 4 defective test images of 96 x 96 pixels
+	modelFile string             // input side 64
+	scores    map[string]float64 // of the test images, by path
+	threshold float64            // the model's: half of the test images are above it
+)
+
+const pictureSize = 96
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "infer")
+	if err == nil {
+		err = prepare(dir)
+	}
+	code := 1
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	} else {
+		code = m.Run()
+	}
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+func prepare(dir string) error {
+	err := sample.Write(dir, &sample.Options{Category: "part", Size: pictureSize, Train: 1, TestGood: 2, TestDefect: 1})
+	if err != nil {
+		return err
+	}
+	dataDir, modelFile = filepath.Join(dir, "part"), filepath.Join(dir, "model.safetensors")
+	// Results are the same bit for bit only for the same number of threads.
+	if err := torch.SetThreads(2); err != nil {
+		return err
+	}
+	config := rdpp.DefaultConfig()
+	config.Arch, config.ImageSize = "resnet18", 64
+	model, err := rdpp.NewModel(config, torch.CPU)
+	if err != nil {
+		return err
+	}
+	defer model.Close()
+	if err := model.Save(modelFile); err != nil {
+		return err
+	}
+	if err := scoreAll(); err != nil {
+		return err
+	}
+	var sorted []float64
+	for _, score := range scores {
+		sorted = append(sorted, score)
+	}
+	slices.Sort(sorted)
+	threshold = (sorted[2] + sorted[3]) / 2
+	model.Info.Calibration = rdpp.Calibration{Rule: "middle of the test images", Provisional: true, Threshold: threshold}
+	return model.Save(modelFile)
+}
+
+func scoreAll() error {
+	set, err := dataset.Open(dataDir, nil)
+	if err != nil {
+		return err
+	}
+	d, err := rdpp.OpenDetector(modelFile, nil)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	scores = map[string]float64{}
+	for _, item := range set.Test {
+		r, _, err := d.DetectFile(item.Path)
+		if err != nil {
+			return err
+		}
+		scores[item.Path] = r.Score
+	}
+	return nil
+}
+
+// testImages are the paths of the test images below the threshold, and of those above.
+func testImages() (good, anomalous []string) {
+	for path, score := range scores {
+		if score > threshold {
+			anomalous = append(anomalous, path)
+		} else {
+			good = append(good, path)
+		}
+	}
+	slices.Sort(good)
+	slices.Sort(anomalous)
+	return good, anomalous
+}
+
+// infer runs the program with standard input.
+func infer(stdin []byte, args ...string) (code int, stdout, stderr string) {
+	var out, errs bytes.Buffer
+	code = run(args, bytes.NewReader(stdin), &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+// commandLine returns a command line that computes what prepare has.
+func commandLine(name string, args ...string) []string {
+	return append([]string{name, "--model", modelFile, "--device", "cpu", "--threads", "2"}, args...)
+}
+
+func TestHelpFitsOneScreen(t *testing.T) {
+	for _, args := range [][]string{{"--help"}, {"-h"}, {"image", "--help"}, {"eval", "--help"}, {"eval", "-h", "--data", "x"}} {
+		code, stdout, stderr := infer(nil, args...)
+		if code != exitDone || stderr != "" || !strings.Contains(stdout, "Usage: infer") {
+			t.Errorf("%v: got code %d, stdout %q, stderr %q, want usage and code 0", args, code, stdout, stderr)
+		}
+		lines := strings.Split(strings.TrimSuffix(stdout, "\n"), "\n")
+		if len(lines) > 23 { // the prompt takes one of 24
+			t.Errorf("%v: got %d lines, want at most 23", args, len(lines))
+		}
+		for _, line := range lines {
+			if len(line) > 80 {
+				t.Errorf("%v: got a line of %d characters, want at most 80: %q", args, len(line), line)
+			}
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	libtorch, err := torch.Version()
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, _ := infer(nil, "--version")
+	if want := "rdpp " + rdpp.Version + ", libtorch " + libtorch + "\n"; code != exitDone || stdout != want {
+		t.Errorf("got code %d, %q, want 0, %q", code, stdout, want)
+	}
+}
+
+func TestWrongUsage(t *testing.T) {
+	good, _ := testImages()
+	model := "--model=" + modelFile
+	for _, c := range []struct {
+		args []string
+		want string // in the error
+	}{
+		{nil, "no command"},
+		{[]string{"serve"}, `unknown command "serve"`},
+		{[]string{"image", good[0]}, "--model is missing"},
+		{[]string{"image", model}, "no image named"},
+		{[]string{"image", model, "-", "-"}, "- is given 2 times"},
+		{[]string{"image", model, "--nonsense", good[0]}, "unknown flag: --nonsense"},
+		{[]string{"image", model, "--threshold", "high", good[0]}, "--threshold"},
+		{[]string{"image", model, "--threshold", "-0.5", good[0]}, "--threshold"},
+		{[]string{"image", model, "--threshold", "NaN", good[0]}, "--threshold"},
+		{[]string{"image", model, "--threshold", "Inf", good[0]}, "--threshold"},
+		{[]string{"image", model, "--device", "gpu", good[0]}, `--device "gpu"`},
+		{[]string{"image", model, "--device", "cuda:x", good[0]}, `--device "cuda:x"`},
+		{[]string{"image", model, "--threads", "0", good[0]}, "--threads 0"},
+		{[]string{"image", model, "--threads", "two", good[0]}, "--threads"},
+		{[]string{"image", model, "--max-pixels", "0", good[0]}, "--max-pixels 0"},
+		{[]string{"eval", model}, "--data is missing"},
+		{[]string{"eval", "--data", dataDir}, "--model is missing"},
+		{[]string{"eval", model, "--data", dataDir, "more"}, `"more"`},
+		{[]string{"eval", model, "--data", dataDir, "--heatmap", "x"}, "unknown flag: --heatmap"},
+	} {
+		code, stdout, stderr := infer(nil, c.args...)
+		lines := strings.Split(strings.TrimSuffix(stderr, "\n"), "\n")
+		last := lines[len(lines)-1]
+		if code != exitUsage || stdout != "" || !strings.HasPrefix(last, "infer: ") || !strings.Contains(last, c.want) {
+			t.Errorf("%v: got code %d, stdout %q, stderr %q, want code 2 and %q", c.args, code, stdout, stderr, c.want)
+		}
+		if len(c.args) > 1 && (len(lines) != 1 || !strings.Contains(last, "infer "+c.args[0]+" --help")) {
+			t.Errorf("%v: got %q, want one line that names the help", c.args, stderr)
+		}
+	}
+}
+
+// The model's own faults are those of every command.
+func TestBadModel(t *testing.T) {
+	dir := t.TempDir()
+	content, err := os.ReadFile(modelFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := func(name string, content []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, content, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	lying := slices.Clone(content[:1000])
+	copy(lying, "\xff\xff\xff\xff\xff\xff\xff\x7f") // the header's length
+	good, _ := testImages()
+	for _, model := range []string{
+		filepath.Join(dir, "missing.safetensors"),
+		file("truncated.safetensors", content[:len(content)/2]),
+		file("lying.safetensors", lying),
+		file("empty.safetensors", nil),
+		file("foreign.safetensors", []byte("\x02\x00\x00\x00\x00\x00\x00\x00{}")),
+		dir,
+	} {
+		for _, args := range [][]string{{"image", "--model", model, good[0]}, {"eval", "--model", model, "--data", dataDir}} {
+			code, stdout, stderr := infer(nil, args...)
+			if code != exitFailed || stdout != "" || !oneLine(stderr, model) {
+				t.Errorf("%v: got code %d, stdout %q, stderr %q, want code 1 and one line with the file's name", args, code, stdout, stderr)
+			}
+		}
+	}
+}
+
+// oneLine says whether stderr is one error that contains want.
+func oneLine(stderr, want string) bool {
+	return strings.HasPrefix(stderr, "infer: ") && strings.Count(stderr, "\n") == 1 && strings.HasSuffix(stderr, "\n") &&
+		strings.Contains(stderr, want)
+}
+
+func TestNoSuchDevice(t *testing.T) {
+	good, _ := testImages()
+	code, stdout, stderr := infer(nil, "image", "--model", modelFile, "--device", "cuda:4000", good[0])
+	if code != exitFailed || stdout != "" || !oneLine(stderr, `"cuda:4000" is not there`) {
+		t.Errorf("got code %d, stdout %q, stderr %q, want code 1 and one line about the device", code, stdout, stderr)
+	}
+}
+
+// signalling interrupts the process as soon as it is read, and then stays silent like a terminal.
+type signalling struct{ *io.PipeReader }
+
+func (s signalling) Read(p []byte) (int, error) {
+	if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
+		return 0, err
+	}
+	return s.PipeReader.Read(p)
+}
+
+func TestInterrupted(t *testing.T) {
+	reader, writer := io.Pipe()
+	defer writer.Close()
+	var stdout, stderr bytes.Buffer
+	code := run([]string{"image", "--json", "--model", modelFile, "-"}, signalling{reader}, &stdout, &stderr)
+	if code != exitInterrupted || stdout.Len() > 0 || !oneLine(stderr.String(), "interrupted") {
+		t.Errorf("got code %d, stdout %q, stderr %q, want code 130 and one line", code, &stdout, &stderr)
+	}
+}
+
+// closedPipe fails like standard output whose reader has gone, from the given write on.
+type closedPipe struct{ writesLeft int }
+
+func (p *closedPipe) Write(b []byte) (int, error) {
+	if p.writesLeft--; p.writesLeft < 0 {
+		return 0, syscall.EPIPE
+	}
+	return len(b), nil
+}
+
+func TestClosedPipe(t *testing.T) {
+	images := filepath.Join(dataDir, "test", "good")
+	for _, args := range [][]string{
+		{"image", "--json", "--model", modelFile, images},
+		{"eval", "--json", "--model", modelFile, "--data", dataDir},
+		{"--help"}, {"image", "--help"}, {"--version"},
+	} {
+		var stderr bytes.Buffer
+		code := run(args, nil, &closedPipe{}, &stderr)
+		if code != exitFailed || !oneLine(stderr.String(), syscall.EPIPE.Error()) {
+			t.Errorf("%v: got code %d, stderr %q, want code 1 and one line", args, code, &stderr)
+		}
+	}
+	var stderr bytes.Buffer
+	code := run([]string{"image", "--model", modelFile, "--threshold=1", images}, nil, &closedPipe{writesLeft: 1}, &stderr)
+	if code != exitFailed || !oneLine(stderr.String(), syscall.EPIPE.Error()) {
+		t.Errorf("after a line: got code %d, stderr %q, want code 1 and one line", code, &stderr)
+	}
+}
+
+func TestErrorsAreOneLine(t *testing.T) {
+	var stderr bytes.Buffer
+	(&terminal{stderr: &stderr}).complain(errors.New("a\nb"))
+	if got, want := stderr.String(), "infer: a b\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
