@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "adam.h"
+#include "allocator.h"
 #include "losses.h"
 #include "networks.h"
 
@@ -273,13 +274,15 @@ rdpp_error rdpp_split(const rdpp_tensor x[RDPP_SCALES], int64_t B, rdpp_tensor h
 // Networks
 
 rdpp_error rdpp_module_new(int32_t kind, const char *arch, int32_t dtype, int32_t device, uint64_t seed,
-                           rdpp_module **out) {
+                           int32_t channels_last, rdpp_module **out) {
   return guarded([&] {
+    rdpp::install_caching_allocator();
     auto m = std::make_unique<rdpp_module>();
     m->kind = kind;
     m->net = build(kind, rdpp::arch_named(arch));
     rdpp::initialise(*m->net, seed);
     m->net->to(at_device(device), at_dtype(dtype));
+    if (channels_last) rdpp::use_channels_last(*m->net);
     bool trainable = kind != RDPP_TEACHER;
     m->net->train(trainable);
     for (Tensor &p : m->net->parameters()) p.requires_grad_(trainable);

@@ -8,20 +8,22 @@ namespace {
 
 constexpr double kNormFloor = 1e-8; // torch.nn.CosineSimilarity's eps
 
-// Cosine of a and b over dimension 1: B x C x ... -> B x ...
-torch::Tensor cosine(const torch::Tensor &a, const torch::Tensor &b) {
-  torch::Tensor dot = (a * b).sum(1);
-  torch::Tensor norms = a.square().sum(1) * b.square().sum(1);
+// Cosine of a and b, B x C x H x W, over the given dimensions, which the result lacks.
+torch::Tensor cosine(const torch::Tensor &a, const torch::Tensor &b, torch::IntArrayRef over) {
+  torch::Tensor dot = (a * b).sum(over);
+  torch::Tensor norms = a.square().sum(over) * b.square().sum(over);
   return dot / norms.clamp_min(kNormFloor * kNormFloor).sqrt();
 }
+
+const int64_t kPosition[] = {1};    // a cosine per position: B x H x W
+const int64_t kImage[] = {1, 2, 3}; // a cosine per image: B
 
 } // namespace
 
 torch::Tensor loss_kd(const Features &f, const Features &g, bool per_position) {
   torch::Tensor loss;
   for (int k = 0; k < kScales; k++) {
-    torch::Tensor c = per_position ? cosine(f[k], g[k])                        // B x H x W
-                                   : cosine(f[k].flatten(1), g[k].flatten(1)); // B
+    torch::Tensor c = per_position ? cosine(f[k], g[k], kPosition) : cosine(f[k], g[k], kImage);
     torch::Tensor term = (1 - c).mean();
     loss = loss.defined() ? loss + term : term;
   }
@@ -35,7 +37,7 @@ torch::Tensor loss_recon(const Features &p_noisy, const Features &p) {
 torch::Tensor loss_contrast(const Features &f_noisy, const Features &p, double margin) {
   torch::Tensor loss;
   for (int k = 0; k < kScales; k++) {
-    torch::Tensor c = cosine(f_noisy[k].flatten(1), p[k].flatten(1)); // B
+    torch::Tensor c = cosine(f_noisy[k], p[k], kImage); // B
     torch::Tensor term = (c - margin).clamp_min(0).mean();
     loss = loss.defined() ? loss + term : term;
   }
@@ -48,7 +50,7 @@ torch::Tensor loss_ssot(const Features &p, const torch::Tensor &permutation, Sso
   torch::Tensor rows = permutation.to(p[0].device());
   std::vector<torch::Tensor> x, y; // per scale: the batch as B points in C*H*W dimensions, and its shuffle
   for (int k = 0; k < kScales; k++) {
-    x.push_back(torch::softmax(p[k].flatten(1), 1));
+    x.push_back(torch::softmax(p[k].permute({0, 2, 3, 1}).flatten(1), 1)); // in channels-last order: a view
     y.push_back(x.back().index_select(0, rows));
   }
   if (mode == Ssot::kBatch) return sinkhorn_clouds(x, y, options).sum();
@@ -65,7 +67,7 @@ torch::Tensor anomaly_map(const Features &f, const Features &g, int64_t S) {
   namespace F = torch::nn::functional;
   torch::Tensor map;
   for (int k = 0; k < kScales; k++) {
-    torch::Tensor distance = (1 - cosine(f[k], g[k])).unsqueeze(1); // B x 1 x H x W
+    torch::Tensor distance = (1 - cosine(f[k], g[k], kPosition)).unsqueeze(1); // B x 1 x H x W
     auto options =
         F::InterpolateFuncOptions().size(std::vector<int64_t>{S, S}).mode(torch::kBilinear).align_corners(true);
     torch::Tensor scale = F::interpolate(distance, options); // B x 1 x S x S

@@ -27,7 +27,7 @@ struct Arch {
 // Throws for a name that is none of resnet18, resnet34, resnet50, wide_resnet50_2.
 Arch arch_named(const std::string &name);
 
-// A convolution or a transposed one; parameters `weight` and, where asked for, `bias`.
+// A convolution, or a transposed one whose stride is its kernel (2); parameters `weight` and, where asked for, `bias`.
 struct ConvImpl : torch::nn::Module {
   enum Kind { kPlain, kTransposed };
   ConvImpl(int64_t in, int64_t out, int64_t kernel, int64_t stride, Kind kind = kPlain, bool with_bias = false);
@@ -36,6 +36,7 @@ struct ConvImpl : torch::nn::Module {
   torch::Tensor weight, bias;
   int64_t stride, padding;
   Kind kind;
+  bool channels_last = false; // see use_channels_last
 };
 TORCH_MODULE(Conv);
 
@@ -98,5 +99,9 @@ TORCH_MODULE(Student);
 // Draws fresh parameters from `seed` as METHOD section 1 says: Kaiming normal (fan_out, relu) for plain
 // convolutions without bias, PyTorch's defaults for transposed ones and for those with bias.
 void initialise(torch::nn::Module &m, uint64_t seed);
+
+// Lays weights and activations out channels last, the order that convolutions are fastest in on CPUs and on tensor
+// cores. Names, shapes and results stay, up to rounding; without it networks compute as PyTorch's own do, bit for bit.
+void use_channels_last(torch::nn::Module &m);
 
 } // namespace rdpp

@@ -68,9 +68,10 @@ rdpp_error rdpp_split(const rdpp_tensor x[RDPP_SCALES], int64_t B, rdpp_tensor h
 
 /* Networks. arch: resnet18, resnet34, resnet50 or wide_resnet50_2. */
 
-/* A network with fresh parameters drawn from seed, in training mode (the teacher always in eval mode). */
+/* A network with fresh parameters drawn from seed, in training mode (the teacher always in eval mode).
+ * channels_last != 0: the fast memory layout; 0: the one in which the released code computes. */
 rdpp_error rdpp_module_new(int32_t kind, const char *arch, int32_t dtype, int32_t device, uint64_t seed,
-                           rdpp_module **out);
+                           int32_t channels_last, rdpp_module **out);
 void rdpp_module_free(rdpp_module *m);
 /* on != 0: batch statistics, else running ones. A teacher stays in eval mode. */
 rdpp_error rdpp_module_train(rdpp_module *m, int32_t on);

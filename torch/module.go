@@ -17,6 +17,9 @@ type ModuleOptions struct {
 	DType  DType  // Float32 or Float64; zero: Float32
 	Device Device // zero: the CPU
 	Seed   uint64 // of the fresh parameters
+	// Reference computes in the released code's memory layout instead of channels last. Results are the same up to
+	// rounding, and come slower.
+	Reference bool
 }
 
 // Entry is a parameter or buffer of a network, under its released name.
@@ -39,8 +42,12 @@ func newModule(kind C.int32_t, opt ModuleOptions) (*module, error) {
 	arch := C.CString(opt.Arch)
 	defer C.free(unsafe.Pointer(arch))
 	m := new(module)
+	channelsLast := C.int32_t(1)
+	if opt.Reference {
+		channelsLast = 0
+	}
 	err := check("new network", C.rdpp_module_new(kind, arch, C.int32_t(opt.DType), opt.Device.c(),
-		C.uint64_t(opt.Seed), &m.m))
+		C.uint64_t(opt.Seed), channelsLast, &m.m))
 	if err != nil {
 		return nil, err
 	}
