@@ -25,6 +25,7 @@ type Detector struct {
 	worker    *torch.Worker
 	threshold float64
 	images    imagefile.Options
+	closed    bool // known to the worker's goroutine alone
 }
 
 // Result is what a detector says about one image.
@@ -63,16 +64,27 @@ func OpenDetector(path string, opt *DetectorOptions) (*Detector, error) {
 	return d, nil
 }
 
-// Close frees the model. It is idempotent; calls that wait get an error.
+// Close frees the model. It is idempotent; calls that wait or come later get torch.ErrClosed.
 func (d *Detector) Close() {
 	// The error says that the worker is closed, and then the model is too.
 	_ = d.worker.Do(func() error {
 		if d.model != nil {
 			d.model.Close()
 		}
+		d.closed = true
 		return nil
 	})
 	d.worker.Close()
+}
+
+// do runs f on the worker, and returns torch.ErrClosed where Close came first.
+func (d *Detector) do(f func() error) error {
+	return d.worker.Do(func() error {
+		if d.closed {
+			return torch.ErrClosed
+		}
+		return f()
+	})
 }
 
 // Info describes the model.
@@ -116,7 +128,7 @@ func (d *Detector) Detect(img *imagefile.Image) (*Result, error) {
 	dataset.Resize(x, img, S)
 	config.norm().Apply(x, x, S)
 	r := &Result{Threshold: d.threshold, Width: img.W, Height: img.H, Size: S}
-	err := d.worker.Do(func() (err error) {
+	err := d.do(func() (err error) {
 		r.Map, r.Score, err = d.model.predict(x)
 		return err
 	})
@@ -138,7 +150,7 @@ func (d *Detector) Evaluate(ctx context.Context, set *dataset.Set) (*Metrics, []
 		MaxPixels: d.images.MaxPixels})
 	var metrics *Metrics
 	var scores []ItemScore
-	err := d.worker.Do(func() (err error) {
+	err := d.do(func() (err error) {
 		metrics, scores, err = d.model.evaluate(ctx, set.Test, set.HasMasks, cache)
 		return err
 	})
