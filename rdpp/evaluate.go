@@ -2,6 +2,7 @@ package rdpp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"rdpp/rdpp/dataset"
@@ -87,7 +88,11 @@ func (m *Model) evaluate(ctx context.Context, items []dataset.Item, hasMasks boo
 	return result, scores, nil
 }
 
+// present is the value, or nil where the data cannot give one: masks may be empty, or become so at the size S.
 func present(value float64, err error) (*float64, error) {
+	if errors.Is(err, metric.ErrOneClass) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("rdpp: evaluation: %w", err)
 	}
