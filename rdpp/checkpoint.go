@@ -117,6 +117,10 @@ func (r *run) restore(file *weights.File, c *checkpoint) error {
 	if err := sameConfig(c.Info.Config, r.config); err != nil {
 		return err
 	}
+	if begun := c.State.Epoch + min(c.State.Step, 1); begun > r.config.Epochs {
+		return fmt.Errorf("rdpp: %w: the run that --resume continues has begun epoch %d; give --epochs %d or more", ErrConfig,
+			begun, begun)
+	}
 	if c.Info.Data.Fingerprint != r.model.Info.Data.Fingerprint {
 		return fmt.Errorf("rdpp: the training images are not those that %s began with; put them back, or start anew with "+
 			"--overwrite", file.Path)

@@ -226,18 +226,37 @@ func (r *run) openCheckpoint() (*weights.File, *checkpoint, error) {
 	return nil, nil, nil
 }
 
-// writable makes the folder and shows that files can be written to it.
+// writable makes the folder, shows that files can be written to it, and removes what a killed process left half-written.
 func writable(dir string) error {
 	err := os.MkdirAll(dir, 0o777)
 	if err == nil {
 		var f *os.File
-		if f, err = os.CreateTemp(dir, ".rdpp-*"); err == nil {
+		if f, err = os.CreateTemp(dir, temporaryFiles); err == nil {
 			f.Close()
-			err = os.Remove(f.Name())
+			err = removeTemporary(dir)
 		}
 	}
 	if err != nil {
 		return fmt.Errorf("rdpp: cannot write to the output folder: %w; choose another with --out", err)
+	}
+	return nil
+}
+
+// temporaryFiles matches the names that weights.WriteFileAtomic gives to files it has not completed.
+const temporaryFiles = ".rdpp-*.tmp"
+
+func removeTemporary(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if temporary, err := filepath.Match(temporaryFiles, e.Name()); err != nil || !temporary {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -260,8 +279,16 @@ func (r *run) readData(ctx context.Context) error {
 	for _, s := range r.skipped {
 		r.opt.Log.Warn("left out", "file", s.Path, "reason", s.Reason)
 	}
+	defective := func(item dataset.Item) bool { return item.Defective }
+	if r.config.Select == SelectBestOnTest && !slices.ContainsFunc(r.tests, defective) {
+		return errNoTests
+	}
 	if len(r.items) == 0 {
 		return fmt.Errorf("rdpp: no good image of %s can be read; mend the files listed above", r.set.Category)
+	}
+	if last := (len(r.items)-1)%r.config.Batch + 1; S < 64 && last == 1 {
+		return fmt.Errorf("rdpp: %w: --image-size %d with --batch %d leaves one of the %d images alone in a batch, which is too little for "+
+			"batch norm; use another --batch, or --image-size 64", ErrConfig, S, r.config.Batch, len(r.items))
 	}
 	fingerprint, err := dataset.Fingerprint(r.items)
 	if err != nil {
@@ -328,16 +355,16 @@ func (r *run) epoch(ctx context.Context) error {
 		}
 	}
 	if ctx.Err() != nil {
-		if err := r.saveCheckpoint(); err != nil {
-			return fmt.Errorf("%w, and what was learned since the last checkpoint is lost", err)
-		}
-		return fmt.Errorf("rdpp: %w in epoch %d of %d, after a checkpoint; --resume continues", ErrInterrupted,
-			r.state.Epoch+1, r.config.Epochs)
+		return r.interrupt()
 	}
 	report := EpochReport{Epoch: r.state.Epoch + 1, Images: r.state.Images, Seconds: r.state.Seconds,
 		Losses: Losses{}.plus(r.state.Sums, 1/float64(r.state.Images))}
 	if r.config.Select == SelectBestOnTest {
-		if err := r.keepBest(ctx, &report); err != nil {
+		err := r.keepBest(ctx, &report)
+		if ctx.Err() != nil { // resuming evaluates again
+			return r.interrupt()
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -347,6 +374,15 @@ func (r *run) epoch(ctx context.Context) error {
 		r.opt.OnEpoch(report)
 	}
 	return r.writeHistory()
+}
+
+// interrupt writes a checkpoint and returns ErrInterrupted.
+func (r *run) interrupt() error {
+	if err := r.saveCheckpoint(); err != nil {
+		return fmt.Errorf("%w, and what was learned since the last checkpoint is lost", err)
+	}
+	return fmt.Errorf("rdpp: %w in epoch %d of %d, after a checkpoint; --resume continues", ErrInterrupted,
+		r.state.Epoch+1, r.config.Epochs)
 }
 
 // step is Algorithm 2's body: teacher, projection, bottleneck, student, the losses, and every Accumulate-th time an
@@ -407,6 +443,9 @@ func (r *run) step(batch *dataset.Batch) (Losses, error) {
 	return losses, nil
 }
 
+var errNoTests = fmt.Errorf("rdpp: %w: --select %s needs a test set with good and defective images; use --select %s", ErrConfig,
+	SelectBestOnTest, SelectLast)
+
 // keepBest evaluates the epoch on the test set and keeps its weights where it is the best so far.
 func (r *run) keepBest(ctx context.Context, report *EpochReport) error {
 	metrics, _, err := r.model.evaluate(ctx, r.tests, r.set.HasMasks, r.cache)
@@ -416,8 +455,7 @@ func (r *run) keepBest(ctx context.Context, report *EpochReport) error {
 	report.Metrics = metrics
 	mean, any := metrics.mean()
 	if !any {
-		return fmt.Errorf("rdpp: %w: --select %s needs a test set with good and defective images; use --select %s",
-			ErrConfig, SelectBestOnTest, SelectLast)
+		return errNoTests
 	}
 	if r.state.Best.Epoch > 0 && mean <= r.state.Best.Mean {
 		return nil
@@ -433,12 +471,17 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 	r.model.Info.Epoch = r.config.Epochs
 	selection := "last epoch"
 	if r.config.Select == SelectBestOnTest {
-		best, err := LoadModel(r.path(bestFile), r.opt.Device)
+		path := r.path(bestFile)
+		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+			path = r.path(ModelFile) // where a run that is finished, and resumed for more epochs, has put its best one
+		}
+		best, err := LoadModel(path, r.opt.Device)
 		if err != nil {
 			return nil, err
 		}
 		r.model.Close()
 		r.model = best
+		r.model.Info.Config = r.config // Epochs may have been raised since
 		selection = "best of all epochs on the test set: the metrics below are optimistic"
 	}
 	scores := make([]float64, 0, len(r.items))
