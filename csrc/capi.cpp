@@ -17,7 +17,6 @@
 
 #ifdef RDPP_CUDA
 #include <c10/cuda/CUDACachingAllocator.h>
-#include <c10/cuda/CUDAGuard.h>
 #endif
 
 using rdpp::Features;
@@ -208,6 +207,13 @@ rdpp_error rdpp_device_memory(int32_t device, int64_t *used, int64_t *peak) {
 
 // Tensors
 
+rdpp_error rdpp_tensor_new(int32_t dtype, const void *data, const int64_t *shape, int64_t dims, rdpp_tensor *out) {
+  return guarded([&] {
+    torch::IntArrayRef sizes(shape, static_cast<size_t>(dims));
+    *out = handle(torch::from_blob(const_cast<void *>(data), sizes, at_dtype(dtype)).clone());
+  });
+}
+
 void rdpp_tensor_free(rdpp_tensor t) { delete static_cast<Tensor *>(t); }
 
 rdpp_error rdpp_tensor_to(rdpp_tensor t, int32_t device, int32_t dtype, rdpp_tensor *out) {
@@ -273,16 +279,16 @@ rdpp_error rdpp_split(const rdpp_tensor x[RDPP_SCALES], int64_t B, rdpp_tensor h
 
 // Networks
 
-rdpp_error rdpp_module_new(int32_t kind, const char *arch, int32_t dtype, int32_t device, uint64_t seed,
-                           int32_t channels_last, rdpp_module **out) {
+rdpp_error rdpp_module_new(int32_t kind, const char *arch, int32_t dtype, int32_t device, uint64_t seed, int32_t flags,
+                           rdpp_module **out) {
   return guarded([&] {
     rdpp::install_caching_allocator();
     auto m = std::make_unique<rdpp_module>();
     m->kind = kind;
     m->net = build(kind, rdpp::arch_named(arch));
-    rdpp::initialise(*m->net, seed);
+    if (!(flags & RDPP_BLANK)) rdpp::initialise(*m->net, seed);
     m->net->to(at_device(device), at_dtype(dtype));
-    if (channels_last) rdpp::use_channels_last(*m->net);
+    if (flags & RDPP_CHANNELS_LAST) rdpp::use_channels_last(*m->net);
     bool trainable = kind != RDPP_TEACHER;
     m->net->train(trainable);
     for (Tensor &p : m->net->parameters()) p.requires_grad_(trainable);

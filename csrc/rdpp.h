@@ -51,6 +51,8 @@ rdpp_error rdpp_device_memory(int32_t device, int64_t *used, int64_t *peak);
 
 /* Tensors */
 
+/* A tensor on the CPU with a copy of row-major data of the given shape. */
+rdpp_error rdpp_tensor_new(int32_t dtype, const void *data, const int64_t *shape, int64_t dims, rdpp_tensor *out);
 void rdpp_tensor_free(rdpp_tensor t);
 rdpp_error rdpp_tensor_to(rdpp_tensor t, int32_t device, int32_t dtype, rdpp_tensor *out);
 /* Copies all of t, row-major, as dtype into dst, which holds n elements; n must be t's. */
@@ -68,10 +70,15 @@ rdpp_error rdpp_split(const rdpp_tensor x[RDPP_SCALES], int64_t B, rdpp_tensor h
 
 /* Networks. arch: resnet18, resnet34, resnet50 or wide_resnet50_2. */
 
-/* A network with fresh parameters drawn from seed, in training mode (the teacher always in eval mode).
- * channels_last != 0: the fast memory layout; 0: the one in which the released code computes. */
-rdpp_error rdpp_module_new(int32_t kind, const char *arch, int32_t dtype, int32_t device, uint64_t seed,
-                           int32_t channels_last, rdpp_module **out);
+enum {
+  RDPP_CHANNELS_LAST = 1, /* the fast memory layout, instead of the one in which the released code computes */
+  RDPP_BLANK = 2,         /* parameters of zero, to be written over */
+};
+
+/* A network with fresh parameters drawn from seed, in training mode (the teacher always in eval mode). flags: a sum
+ * of the above. */
+rdpp_error rdpp_module_new(int32_t kind, const char *arch, int32_t dtype, int32_t device, uint64_t seed, int32_t flags,
+                           rdpp_module **out);
 void rdpp_module_free(rdpp_module *m);
 /* on != 0: batch statistics, else running ones. A teacher stays in eval mode. */
 rdpp_error rdpp_module_train(rdpp_module *m, int32_t on);

@@ -70,6 +70,11 @@ const (
 
 // NewModel returns a model with fresh weights, the teacher's included.
 func NewModel(config Config, device torch.Device) (*Model, error) {
+	return newModel(config, device, false)
+}
+
+// newModel leaves the weights blank where asked to, for loading.
+func newModel(config Config, device torch.Device, blank bool) (*Model, error) {
 	if err := config.Validate(); err != nil {
 		return nil, err
 	}
@@ -78,7 +83,7 @@ func NewModel(config Config, device torch.Device) (*Model, error) {
 	options := func(part string) torch.ModuleOptions {
 		h := fnv.New64a()
 		fmt.Fprintf(h, "%s%d", part, config.Seed)
-		return torch.ModuleOptions{Arch: config.Arch, Device: device, Seed: h.Sum64()}
+		return torch.ModuleOptions{Arch: config.Arch, Device: device, Seed: h.Sum64(), Blank: blank}
 	}
 	var err error
 	if m.Teacher, err = torch.NewTeacher(options(prefixTeacher)); err == nil && config.Method == MethodRDPP {
@@ -186,7 +191,7 @@ func LoadModel(path string, device torch.Device) (*Model, error) {
 		return nil, fmt.Errorf("rdpp: %s: model format %d, this program reads %d; use the rdpp that wrote it, %s", path,
 			info.FormatVersion, modelFormat, info.Software)
 	}
-	m, err := NewModel(info.Config, device)
+	m, err := newModel(info.Config, device, true)
 	if err != nil {
 		return nil, fmt.Errorf("rdpp: %s: %w", path, err)
 	}

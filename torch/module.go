@@ -20,6 +20,8 @@ type ModuleOptions struct {
 	// Reference computes in the released code's memory layout instead of channels last. Results are the same up to
 	// rounding, and come slower.
 	Reference bool
+	// Blank leaves all parameters zero, for a State that is written over.
+	Blank bool
 }
 
 // Entry is a parameter or buffer of a network, under its released name.
@@ -42,12 +44,15 @@ func newModule(kind C.int32_t, opt ModuleOptions) (*module, error) {
 	arch := C.CString(opt.Arch)
 	defer C.free(unsafe.Pointer(arch))
 	m := new(module)
-	channelsLast := C.int32_t(1)
-	if opt.Reference {
-		channelsLast = 0
+	var flags C.int32_t
+	if !opt.Reference {
+		flags |= C.RDPP_CHANNELS_LAST
+	}
+	if opt.Blank {
+		flags |= C.RDPP_BLANK
 	}
 	err := check("new network", C.rdpp_module_new(kind, arch, C.int32_t(opt.DType), opt.Device.c(),
-		C.uint64_t(opt.Seed), channelsLast, &m.m))
+		C.uint64_t(opt.Seed), flags, &m.m))
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,107 @@
+/* The boundary as a C program sees it: a training step and a prediction of the smallest network, and errors that
+ * must come back as messages. Run plainly and under sanitizers by scripts/test.sh. */
+#include "rdpp.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { B = 2, S = 64, N = B * 3 * S * S };
+
+static void check(rdpp_error e, const char *what) {
+  if (e == NULL) return;
+  fprintf(stderr, "smoke: %s: %s\n", what, e);
+  rdpp_string_free(e);
+  exit(1);
+}
+
+static void refused(rdpp_error e, const char *what, const char *part) {
+  if (e == NULL || strstr(e, part) == NULL) {
+    fprintf(stderr, "smoke: %s: got \"%s\", want an error with \"%s\"\n", what, e ? e : "no error", part);
+    exit(1);
+  }
+  rdpp_string_free(e);
+}
+
+static void free_all(rdpp_tensor x[RDPP_SCALES]) {
+  for (int k = 0; k < RDPP_SCALES; k++) rdpp_tensor_free(x[k]);
+}
+
+int main(void) {
+  const char *version;
+  check(rdpp_libtorch_version(&version), "version");
+  check(rdpp_set_threads(2), "threads");
+
+  rdpp_module *net[4];
+  for (int kind = RDPP_TEACHER; kind <= RDPP_STUDENT; kind++) {
+    check(rdpp_module_new(kind, "resnet18", RDPP_FLOAT32, RDPP_CPU, 7, RDPP_CHANNELS_LAST, &net[kind]), "new network");
+  }
+  rdpp_adam *adam;
+  check(rdpp_adam_new(0.5, 0.999, 1e-8, &adam), "new Adam");
+  for (int kind = RDPP_PROJECTION; kind <= RDPP_STUDENT; kind++) check(rdpp_adam_add(adam, net[kind], 0.005), "group");
+
+  static float pixels[N];
+  for (int i = 0; i < N; i++) pixels[i] = (float)((i * 7919) % 256) / 128 - 1;
+  int64_t shape[] = {B, 3, S, S};
+  rdpp_tensor x;
+  check(rdpp_tensor_new(RDPP_FLOAT32, pixels, shape, 4, &x), "new tensor");
+
+  rdpp_tensor f[RDPP_SCALES], clean[RDPP_SCALES], noisy[RDPP_SCALES], p[RDPP_SCALES], pc[RDPP_SCALES], pn[RDPP_SCALES],
+      g[RDPP_SCALES], z, terms[4], total;
+  check(rdpp_teacher_pair(net[RDPP_TEACHER], x, x, f), "teacher");
+  check(rdpp_split(f, B, clean, noisy), "split");
+  check(rdpp_projection(net[RDPP_PROJECTION], f, p), "projection");
+  check(rdpp_split(p, B, pc, pn), "split");
+  check(rdpp_bottleneck(net[RDPP_BOTTLENECK], pc, &z), "bottleneck");
+  check(rdpp_student(net[RDPP_STUDENT], z, g), "student");
+  rdpp_sinkhorn_options options = {2, 0.05, 0, 1e7, 0.95, 1};
+  int64_t shuffle[B] = {1, 0};
+  double weights[4] = {1, 0.18, 0.0018, 0.018}, values[4];
+  check(rdpp_loss_kd(clean, g, 0, &terms[0]), "L_KD");
+  check(rdpp_loss_ssot(pc, shuffle, B, RDPP_SSOT_BATCH, &options, &terms[1]), "L_SSOT");
+  check(rdpp_loss_recon(pn, pc, &terms[2]), "L_Recon");
+  check(rdpp_loss_contrast(noisy, pc, 0.5, &terms[3]), "L_Con");
+  check(rdpp_weighted_sum(terms, weights, 4, &total), "sum");
+  check(rdpp_backward(total), "backward");
+  check(rdpp_adam_step(adam), "step");
+  check(rdpp_scalars(terms, 4, values), "scalars");
+  if (!(values[0] > 0 && values[0] < 6)) {
+    fprintf(stderr, "smoke: L_KD: got %g, want a sum of three 1 - cos\n", values[0]);
+    return 1;
+  }
+
+  for (int kind = 0; kind < 4; kind++) check(rdpp_module_train(net[kind], 0), "eval mode");
+  rdpp_tensor map, score;
+  check(rdpp_predict(net[0], net[1], net[2], net[3], x, 4, &map, &score), "predict");
+  static float maps[B * S * S];
+  float scores[B], highest = 0;
+  check(rdpp_tensor_read(map, RDPP_FLOAT32, maps, B * S * S), "read");
+  check(rdpp_tensor_read(score, RDPP_FLOAT32, scores, B), "read");
+  for (int i = 0; i < S * S; i++) highest = maps[i] > highest ? maps[i] : highest;
+  if (highest != scores[0]) {
+    fprintf(stderr, "smoke: score: got %g, want the map's maximum %g\n", scores[0], highest);
+    return 1;
+  }
+
+  rdpp_module *none = NULL;
+  refused(rdpp_module_new(RDPP_TEACHER, "resnet19", RDPP_FLOAT32, RDPP_CPU, 0, 0, &none), "arch", "resnet19");
+  refused(rdpp_module_new(RDPP_TEACHER, "resnet18", RDPP_FLOAT32, 99, 0, 0, &none), "device", "CUDA device 99");
+  refused(rdpp_module_new(9, "resnet18", RDPP_FLOAT32, RDPP_CPU, 0, 0, &none), "kind", "unknown kind");
+  refused(rdpp_teacher(net[RDPP_STUDENT], x, f), "wrong network", "a teacher is needed");
+  refused(rdpp_teacher(NULL, x, f), "no network", "closed");
+  refused(rdpp_tensor_read(NULL, RDPP_FLOAT32, maps, 1), "no tensor", "closed");
+  refused(rdpp_tensor_read(score, RDPP_FLOAT32, scores, 1), "short read", "2 elements");
+  refused(rdpp_student(net[RDPP_STUDENT], x, g), "wrong shape", "shape");
+  refused(rdpp_adam_state(adam, 9, 0, &z, &z, &shape[0]), "no group", "");
+  if (none != NULL) return 1;
+
+  rdpp_tensor *features[] = {f, clean, noisy, p, pc, pn, g};
+  for (size_t i = 0; i < sizeof features / sizeof *features; i++) free_all(features[i]);
+  rdpp_tensor single[] = {x, z, total, map, score, terms[0], terms[1], terms[2], terms[3]};
+  for (size_t i = 0; i < sizeof single / sizeof *single; i++) rdpp_tensor_free(single[i]);
+  for (int kind = 0; kind < 4; kind++) rdpp_module_free(net[kind]);
+  rdpp_adam_free(adam);
+  rdpp_tensor_free(NULL);
+  printf("smoke: the C boundary works with libtorch %s\n", version);
+  return 0;
+}

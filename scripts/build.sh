@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Builds build/lib/librdpptorch.so, build/lib/libcgotorch.so, bin/train and bin/infer.
+#
+#   scripts/build.sh                 against the system's libtorch
+#   LIBTORCH=DIR scripts/build.sh    against another one
+#
+# Afterwards plain `go build`, `go vet` and `go test` work: the linker finds libcgotorch.so in /usr/local/lib, or,
+# where this script may not write there or LIBTORCH is set, after `source build/env.sh`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PATH:/usr/local/go/bin"
+
+cmake -S . -B build -G Ninja -DLIBTORCH="${LIBTORCH:-}" >build.log 2>&1 || { cat build.log >&2; exit 1; }
+grep -E '^-- libtorch' build.log || true
+rm -f build.log
+cmake --build build
+
+# What the linker must know, for shells that source it.
+cat >build/env.sh <<ENV
+export LIBRARY_PATH="$PWD/build/lib${LIBTORCH:+:$LIBTORCH/lib}\${LIBRARY_PATH:+:\$LIBRARY_PATH}"
+ENV
+source build/env.sh
+
+if [ -z "${LIBTORCH:-}" ] && [ -w /usr/local/lib ]; then
+  if ! cmp -s build/lib/libcgotorch.so /usr/local/lib/libcgotorch.so; then
+    install -m 644 build/lib/libcgotorch.so /usr/local/lib/.libcgotorch.so.new
+    mv /usr/local/lib/.libcgotorch.so.new /usr/local/lib/libcgotorch.so
+    ldconfig
+  fi
+else
+  echo "build: before go build, go vet or go test by hand: source build/env.sh"
+fi
+
+go build -o bin/train ./train
+go build -o bin/infer ./infer
+echo "build: bin/train, bin/infer, build/lib"

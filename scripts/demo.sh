@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# The whole way in one command: sets up, builds, makes a sample data set, trains, evaluates, scores single images.
+# Everything it makes goes to demo/ (or DIR: scripts/demo.sh DIR).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=${1:-demo}
+
+scripts/setup.sh
+scripts/build.sh
+
+# Torchvision's weights, where somebody has put them (see README), make a far better teacher.
+cache=${RDPP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/rdpp}
+teacher=random
+[ ! -e "$cache/resnet18-f37072fd.pth" ] || teacher=$cache/resnet18-f37072fd.pth
+
+rm -rf "$out/data" "$out/run" "$out/heatmaps"
+mkdir -p "$out"
+bin/train sample --out "$out/data" --category part
+
+echo
+echo "demo: teacher: $teacher"
+bin/train --data "$out/data/part" --out "$out/run" --arch resnet18 --teacher "$teacher" \
+  --image-size 256 --epochs 10 --batch 8 --accumulate 1
+model=$out/run/part/model.safetensors
+
+echo
+bin/infer eval --model "$model" --data "$out/data/part"
+
+echo
+for image in "$out"/data/part/test/*/000.png; do
+  # Exit code 3 says that something is anomalous, which is what we came for.
+  bin/infer image --model "$model" --heatmap "$out/heatmaps" "$image" || [ $? -eq 3 ]
+done
+
+echo
+echo "demo: model:    $model"
+echo "demo: pictures: $out/heatmaps"
+echo "demo: results:  $out/run/part/metrics.json, history.csv"

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Installs what building and testing rdpp needs on Debian 12 or 13. Quick where all is there.
+#
+#   scripts/setup.sh                        libtorch from Debian (CPU)
+#   LIBTORCH=/path/to/libtorch scripts/setup.sh   another one: a libtorch or PyTorch installation, CPU or CUDA
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+packages=(g++ cmake ninja-build ccache libturbojpeg0-dev clang-format-19 ca-certificates)
+if [ -z "${LIBTORCH:-}" ]; then
+  # Without OpenBLAS, libtorch's matrix products run on a reference BLAS.
+  packages+=(libtorch-dev libopenblas0-pthread)
+elif [ ! -e "$LIBTORCH/share/cmake/Torch/TorchConfig.cmake" ]; then
+  echo "setup: LIBTORCH=$LIBTORCH holds no share/cmake/Torch/TorchConfig.cmake; name the folder of a libtorch," \
+    "or what python prints for: import torch; print(torch.__path__[0])" >&2
+  exit 1
+fi
+
+# Go itself fetches the version that go.mod names, from 1.21 on.
+export PATH="$PATH:/usr/local/go/bin"
+go_usable() { command -v go >/dev/null && go version | grep -qE 'go1\.(2[1-9]|[3-9][0-9])|go[2-9]'; }
+
+missing=()
+if ! command -v dpkg-query >/dev/null; then
+  echo "setup: this is no Debian; install by your own means: ${packages[*]}, and Go 1.26" >&2
+else
+  for package in "${packages[@]}"; do
+    dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
+  done
+  if ! command -v go >/dev/null; then missing+=(golang-go); fi
+fi
+
+if [ ${#missing[@]} -gt 0 ]; then
+  if [ "$(id -u)" != 0 ]; then
+    echo "setup: missing packages, and you are not root. Run:" >&2
+    echo "  sudo apt-get update && sudo apt-get install --no-install-recommends ${missing[*]}" >&2
+    exit 1
+  fi
+  echo "setup: installing ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -qq
+  apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+if ! go_usable; then
+  echo "setup: Go 1.21 or newer is needed (it fetches 1.26 by itself), found: $(go version 2>/dev/null || echo none)." \
+    "Install it from https://go.dev/dl to /usr/local/go" >&2
+  exit 1
+fi
+go mod download
+echo "setup: all there ($(go env GOVERSION), libtorch ${LIBTORCH:-of the system})"

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Sets up, builds, and runs every check and test.
+#
+#   scripts/test.sh           the quick tests
+#   scripts/test.sh --slow    also those that take minutes and gigabytes
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PATH:/usr/local/go/bin"
+slow=
+case "${1:-}" in
+"") ;;
+--slow) slow=-slow ;;
+*)
+  echo "test: unknown argument $1; usage: scripts/test.sh [--slow]" >&2
+  exit 2
+  ;;
+esac
+
+step() { printf '\n== %s\n' "$*"; }
+
+step set-up and build
+scripts/setup.sh
+scripts/build.sh
+source build/env.sh
+
+step formatting
+unformatted=$(git ls-files '*.go' | xargs gofmt -l)
+[ -z "$unformatted" ] || { echo "gofmt would change: $unformatted"; exit 1; }
+git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.c' | xargs clang-format-19 --dry-run -Werror
+
+step go vet and staticcheck
+go vet ./...
+GOBIN="$PWD/build/tools" go install honnef.co/go/tools/cmd/staticcheck@v0.8.2
+build/tools/staticcheck ./...
+
+step the C boundary from C, under sanitizers
+if [ -n "$slow" ]; then
+  cmake -S . -B build/sanitize -G Ninja -DLIBTORCH="${LIBTORCH:-}" -DRDPP_SANITIZE=ON >/dev/null
+  cmake --build build/sanitize --target smoke
+  ASAN_OPTIONS=detect_leaks=0 build/sanitize/smoke
+else
+  cmake --build build --target smoke
+  build/smoke
+fi
+
+step go test
+# The packages that know -slow are those that run networks; the others are quick, and free of C but for imagefile.
+networks=(./torch ./rdpp ./train ./infer)
+others=$(go list ./... | grep -vxE 'rdpp/(torch|rdpp|train|infer)')
+go test -race $others
+go test -timeout 40m "${networks[@]}" ${slow:+-args $slow}
