@@ -109,6 +109,11 @@ func readCheckpoint(path string) (*weights.File, *checkpoint, error) {
 		file.Close()
 		return nil, nil, fmt.Errorf("rdpp: checkpoint %s: %w; --overwrite starts anew", path, err)
 	}
+	if s := &c.State; s.Epoch < 0 || s.Step < 0 || s.Pending < 0 || len(s.History) != s.Epoch {
+		file.Close()
+		return nil, nil, fmt.Errorf("rdpp: checkpoint %s: %d epochs, %d steps and %d lines of history contradict each other; --overwrite "+
+			"starts anew", path, s.Epoch, s.Step, len(s.History))
+	}
 	return file, &c, nil
 }
 
