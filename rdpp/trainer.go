@@ -515,7 +515,7 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 		return nil, fmt.Errorf("%w; make room and continue with --resume", err)
 	}
 	if r.config.Select == SelectBestOnTest {
-		if err := os.Remove(r.path(bestFile)); err != nil {
+		if err := os.Remove(r.path(bestFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, fmt.Errorf("rdpp: %w", err)
 		}
 	}
