@@ -1,0 +1,56 @@
+package rdpp_test
+
+import (
+	"math"
+	"testing"
+
+	"rdpp/rdpp"
+)
+
+func TestValidate(t *testing.T) {
+	nan, inf := math.NaN(), math.Inf(1)
+	for _, c := range []struct {
+		name string
+		set  func(*rdpp.Config)
+		want string // in the error; empty: none
+	}{
+		{"defaults", func(c *rdpp.Config) {}, ""},
+		{"smallest", func(c *rdpp.Config) { c.ImageSize, c.Batch, c.Epochs, c.Accumulate = 32, 1, 1, 1 }, ""},
+		{"baseline", func(c *rdpp.Config) { c.Method, c.SSOT, c.Select = rdpp.MethodRD, "off", rdpp.SelectBestOnTest }, ""},
+		{"zero", func(c *rdpp.Config) { *c = rdpp.Config{} }, "--arch"},
+		{"arch", func(c *rdpp.Config) { c.Arch = "resnet101" }, `"resnet101"`},
+		{"method", func(c *rdpp.Config) { c.Method = "RD++" }, `"RD++"`},
+		{"size 0", func(c *rdpp.Config) { c.ImageSize = 0 }, "--image-size 0"},
+		{"size 48", func(c *rdpp.Config) { c.ImageSize = 48 }, "--image-size 48"},
+		{"size -32", func(c *rdpp.Config) { c.ImageSize = -32 }, "--image-size -32"},
+		{"size 8192", func(c *rdpp.Config) { c.ImageSize = 8192 }, "--image-size 8192"},
+		{"std 0", func(c *rdpp.Config) { c.Std[1] = 0 }, "deviations"},
+		{"std NaN", func(c *rdpp.Config) { c.Std[2] = float32(nan) }, "deviations"},
+		{"epochs", func(c *rdpp.Config) { c.Epochs = 0 }, "--epochs 0"},
+		{"batch 0", func(c *rdpp.Config) { c.Batch = 0 }, "--batch 0"},
+		{"batch 5000", func(c *rdpp.Config) { c.Batch = 5000 }, "--batch 5000"},
+		{"accumulate", func(c *rdpp.Config) { c.Accumulate = -1 }, "--accumulate -1"},
+		{"select", func(c *rdpp.Config) { c.Select = "best" }, `--select "best"`},
+		{"precision", func(c *rdpp.Config) { c.Precision = "fp16" }, `--precision "fp16"`},
+		{"rate 0", func(c *rdpp.Config) { c.RateDistill = 0 }, "learning rates"},
+		{"rate NaN", func(c *rdpp.Config) { c.RateProjection = nan }, "learning rates"},
+		{"beta 1", func(c *rdpp.Config) { c.Beta1 = 1 }, "betas"},
+		{"beta NaN", func(c *rdpp.Config) { c.Beta2 = nan }, "betas"},
+		{"eps", func(c *rdpp.Config) { c.AdamEps = 0 }, "betas"},
+		{"noise", func(c *rdpp.Config) { c.NoiseLambda = -0.1 }, "--noise"},
+		{"noise NaN", func(c *rdpp.Config) { c.NoiseLambda = nan }, "--noise"},
+		{"sigma 0", func(c *rdpp.Config) { c.MapSigma = 0 }, "sigma"},
+		{"sigma 64", func(c *rdpp.Config) { c.MapSigma = 64 }, "sigma"},
+		{"sigma infinite", func(c *rdpp.Config) { c.MapSigma = inf }, "sigma"},
+		{"ssot", func(c *rdpp.Config) { c.SSOT = "" }, "--ssot"},
+	} {
+		config := rdpp.DefaultConfig()
+		c.set(&config)
+		err := config.Validate()
+		if c.want != "" {
+			checkError(t, c.name, err, rdpp.ErrConfig, c.want)
+		} else if err != nil {
+			t.Errorf("%s: got %v, want no error", c.name, err)
+		}
+	}
+}

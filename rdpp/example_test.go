@@ -1,0 +1,61 @@
+package rdpp_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+
+	"rdpp/rdpp"
+	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/sample"
+)
+
+// Learn from photographs of good parts, then look at another one. The settings are the smallest there are; leave them
+// at their defaults, and give a teacher's weight file, for parts that matter.
+func Example() {
+	dir, err := os.MkdirTemp("", "example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	if err := sample.Write(dir, &sample.Options{Category: "part", Size: 64, Train: 2, TestGood: 1, TestDefect: 1}); err != nil {
+		log.Fatal(err)
+	}
+
+	set, err := dataset.Open(filepath.Join(dir, "part"), nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	config := rdpp.DefaultConfig()
+	config.Arch, config.ImageSize, config.Batch, config.Epochs = "resnet18", 64, 2, 1
+	summary, err := rdpp.Train(context.Background(), config, set,
+		rdpp.TrainOptions{Out: filepath.Join(dir, "run"), Teacher: rdpp.TeacherRandom})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(summary.Category, summary.TrainImages, "training images,", summary.Good+summary.Defective, "test images")
+
+	detector, err := rdpp.OpenDetector(summary.ModelFile, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer detector.Close()
+	result, _, err := detector.DetectFile(set.Train[0].Path)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(result.Width, "x", result.Height, "pixels, anomalous:", result.Anomalous)
+	// Output:
+	// part 2 training images, 5 test images
+	// 64 x 64 pixels, anomalous: false
+}
+
+func ExampleConfig_Validate() {
+	config := rdpp.DefaultConfig()
+	config.ImageSize = 250
+	fmt.Println(config.Validate())
+	// Output:
+	// rdpp: wrong setting: --image-size 250; use a multiple of 32 from 32 to 4096
+}

@@ -1,0 +1,131 @@
+package rdpp_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"rdpp/rdpp"
+	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/weights"
+)
+
+// childTrain trains on args[0] into args[1], with a checkpoint and a line after every step.
+func childTrain(args []string) error {
+	set, err := dataset.Open(args[0], nil)
+	if err != nil {
+		return err
+	}
+	_, err = rdpp.Train(context.Background(), tinyBest(), set, rdpp.TrainOptions{Out: args[1], Teacher: rdpp.TeacherRandom, Resume: true,
+		CheckpointEvery: time.Nanosecond, OnStep: func(r rdpp.StepReport) { fmt.Println(r.Epoch, r.Step) }})
+	return err
+}
+
+// Killed at any moment, training loses nothing: the files in the folder are whole, and resuming leads to the same model.
+func TestKilled(t *testing.T) {
+	t.Parallel()
+	rounds := 2
+	if *slow {
+		rounds = 30
+	}
+	out := t.TempDir()
+	rng := rand.New(rand.NewPCG(1, 1))
+	for round := range rounds {
+		cmd := child("train", dataDir, out)
+		stdout, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		// A step and the checkpoint after it take some tenths of a second.
+		lines := bufio.NewScanner(stdout)
+		lines.Scan()
+		time.Sleep(time.Duration(rng.Int64N(int64(800 * time.Millisecond))))
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		err = cmd.Wait()
+		var exit *exec.ExitError
+		if err != nil && !(errors.As(err, &exit) && !exit.Exited()) {
+			t.Fatalf("round %d: got %v, want a killed or finished process", round, err)
+		}
+		for _, name := range []string{checkpointFile, "best.safetensors", rdpp.ModelFile} {
+			file, err := weights.OpenSafetensors(filepath.Join(out, name))
+			if err == nil {
+				err = file.Close()
+			}
+			if err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("round %d: got %v, want a whole file or none", round, err)
+			}
+		}
+		if got := temporary(t, out); len(got) > 1 {
+			t.Errorf("round %d: got half-written files %q, want one at most", round, got)
+		}
+	}
+	train(t, tinyBest(), rdpp.TrainOptions{Out: out, Resume: true})
+	checkOutcome(t, out, trained(t, tinyBest()))
+	if got := temporary(t, out); len(got) != 0 {
+		t.Errorf("at the end: got half-written files %q, want none", got)
+	}
+}
+
+// fullDisk is what one file may hold in childFullDisk: room for the history, not for a model.
+const fullDisk = 1 << 20
+
+// childFullDisk trains on args[0] into args[1] where no file may grow beyond fullDisk, which is to the writer what a
+// full disk is: an error in the middle of the file.
+func childFullDisk(args []string) error {
+	signal.Ignore(syscall.SIGXFSZ)
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: fullDisk, Max: fullDisk}); err != nil {
+		return err
+	}
+	set, err := dataset.Open(args[0], nil)
+	if err != nil {
+		return err
+	}
+	c := tiny()
+	c.Method, c.Epochs = rdpp.MethodRD, 1
+	_, err = rdpp.Train(context.Background(), c, set, rdpp.TrainOptions{Out: args[1], Teacher: rdpp.TeacherRandom,
+		CheckpointEvery: time.Nanosecond})
+	return err
+}
+
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	out := t.TempDir()
+	path := filepath.Join(out, rdpp.ModelFile)
+	if err := os.Link(trainedModel(t), path); err != nil {
+		t.Fatal(err)
+	}
+	before := digest(t, path)
+	cmd := child("full disk", dataDir, out)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Run(); err == nil || cmd.ProcessState.ExitCode() != 1 {
+		t.Fatalf("got %v, stderr %q, want exit code 1", err, stderr.String())
+	}
+	lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
+	checkError(t, "full disk", errors.New(lines[len(lines)-1]), nil, path, syscall.EFBIG.Error(), "make room", "--resume")
+	if !strings.Contains(stderr.String(), "no checkpoint") {
+		t.Errorf("got log %q, want a warning about checkpoints", stderr.String())
+	}
+	if got := digest(t, path); got != before {
+		t.Errorf("the model from before: got SHA-256 %s, want %s", got, before)
+	}
+	if got := temporary(t, out); len(got) != 0 {
+		t.Errorf("got half-written files %q, want none", got)
+	}
+}

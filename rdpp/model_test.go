@@ -1,0 +1,354 @@
+package rdpp_test
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"rdpp/rdpp"
+	"rdpp/rdpp/weights"
+	"rdpp/torch"
+)
+
+// contents returns a file's metadata and tensors, for a test to change and write again.
+func contents(t testing.TB, path string) (map[string]string, []weights.Source) {
+	t.Helper()
+	file, err := weights.OpenSafetensors(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { file.Close() })
+	sources := make([]weights.Source, len(file.Tensors))
+	for i, tensor := range file.Tensors {
+		sources[i] = weights.Source{Name: tensor.Name, DType: tensor.DType, Shape: tensor.Shape,
+			Bytes: func() ([]byte, error) { return tensor.Data, nil }}
+	}
+	return file.Metadata, sources
+}
+
+// zeros is a tensor of zeros for a file.
+func zeros(name string, dtype weights.DType, shape ...int) weights.Source {
+	n := dtype.Size()
+	for _, d := range shape {
+		n *= d
+	}
+	return weights.Source{Name: name, DType: dtype, Shape: shape, Bytes: func() ([]byte, error) { return make([]byte, n), nil }}
+}
+
+func writeFile(t testing.TB, metadata map[string]string, sources []weights.Source) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "changed.safetensors")
+	if err := weights.WriteFile(path, metadata, sources); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// checkNoModel wants LoadModel to refuse a file by name, leaving nothing behind.
+func checkNoModel(t *testing.T, what, path string, texts ...string) {
+	t.Helper()
+	before := torch.LiveTensors()
+	m, err := rdpp.LoadModel(path, torch.CPU)
+	if err == nil {
+		m.Close()
+	}
+	checkError(t, what, err, nil, append(texts, path)...)
+	if after := torch.LiveTensors(); after != before {
+		t.Errorf("%s: got %d open tensors, want %d", what, after, before)
+	}
+}
+
+func TestModelRoundTrip(t *testing.T) {
+	for _, method := range []string{rdpp.MethodRDPP, rdpp.MethodRD} {
+		c := tiny()
+		c.Method = method
+		m, err := rdpp.NewModel(c, torch.CPU)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		m.Info.Category, m.Info.Calibration = `a "part" <ü>`, rdpp.Calibration{Rule: "by hand", Threshold: 0.1, Scores: []float64{0.1}}
+		first, second := filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
+		if err := m.Save(first); err != nil {
+			t.Fatal(err)
+		}
+		loaded, err := rdpp.LoadModel(first, torch.CPU)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer loaded.Close()
+		if got, want := fmt.Sprintf("%+v", loaded.Info), fmt.Sprintf("%+v", m.Info); got != want {
+			t.Errorf("%s: got %s, want %s", method, got, want)
+		}
+		if err := loaded.Save(second); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := digest(t, second), digest(t, first); got != want {
+			t.Errorf("%s: saved again: got SHA-256 %s, want %s", method, got, want)
+		}
+	}
+}
+
+func TestTruncatedModel(t *testing.T) {
+	source := trainedModel(t)
+	path := filepath.Join(t.TempDir(), "model.safetensors")
+	in, err := os.Open(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	out, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	size, err := io.Copy(out, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var length [8]byte
+	if _, err := in.ReadAt(length[:], 0); err != nil {
+		t.Fatal(err)
+	}
+	header := 8 + int64(binary.LittleEndian.Uint64(length[:]))
+
+	// Shorter and shorter: some lengths within the tensors, then every one of the header.
+	var lengths []int64
+	for i := int64(1); i < 200; i++ {
+		lengths = append(lengths, size-i*i*(size-header)/(200*200)-1)
+	}
+	for n := header; n >= 0; n-- {
+		lengths = append(lengths, n)
+	}
+	for _, n := range lengths {
+		if err := out.Truncate(n); err != nil {
+			t.Fatal(err)
+		}
+		checkNoModel(t, fmt.Sprintf("cut to %d of %d bytes", n, size), path, "truncated or damaged")
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+// document returns a model's JSON document with one entry changed; nil deletes it. The key "config.arch" is arch of
+// config.
+func document(t testing.TB, text, section, key string, value any) string {
+	t.Helper()
+	var tree map[string]any
+	if err := json.Unmarshal([]byte(text), &tree); err != nil {
+		t.Fatal(err)
+	}
+	branch := tree
+	if section != "" {
+		branch = tree[section].(map[string]any)
+	}
+	branch[key] = value
+	if value == nil {
+		delete(branch, key)
+	}
+	changed, err := json.Marshal(tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(changed)
+}
+
+func TestModelThatLies(t *testing.T) {
+	metadata, sources := contents(t, trainedModel(t))
+	good := metadata["rdpp"]
+	for _, c := range []struct {
+		name, text, want string
+	}{
+		{"empty", "", "damaged"},
+		{"half", good[:len(good)/2], "damaged"},
+		{"not an object", "[1]", "damaged"},
+		{"empty object", "{}", "model format 0"},
+		{"a later format", document(t, good, "", "format_version", 2), "model format 2, this program reads 1"},
+		{"format of the wrong type", document(t, good, "", "format_version", "1"), "damaged"},
+		{"no config", document(t, good, "", "config", nil), "--arch"},
+		{"unknown architecture", document(t, good, "config", "arch", "vgg"), `"vgg"`},
+		{"huge image", document(t, good, "config", "image_size", 1<<20), "--image-size"},
+		{"odd image", document(t, good, "config", "image_size", 33), "--image-size"},
+		{"negative image", document(t, good, "config", "image_size", -32), "--image-size"},
+		{"image beyond int", document(t, good, "config", "image_size", 1e30), "damaged"},
+		{"zero deviation", document(t, good, "config", "std", []float64{0, 1, 1}), "deviations"},
+		{"no sigma", document(t, good, "config", "map_sigma", 0), "sigma"},
+		{"endless sigma", document(t, good, "config", "map_sigma", 1e300), "sigma"},
+		{"unknown method", document(t, good, "config", "method", "x"), "--method"},
+		{"no tensors", good, "encoder.conv1.weight is missing"},
+	} {
+		checkNoModel(t, c.name, writeFile(t, map[string]string{"rdpp": c.text}, nil), c.want)
+	}
+
+	at := slices.IndexFunc(sources, func(s weights.Source) bool { return s.Name == "encoder.conv1.weight" })
+	for _, c := range []struct {
+		name    string
+		sources []weights.Source
+		want    string
+	}{
+		{"wrong shape", []weights.Source{zeros("encoder.conv1.weight", weights.F32, 64, 3, 7, 8)}, "[64 3 7 8]"},
+		{"wrong rank", []weights.Source{zeros("encoder.conv1.weight", weights.F32, 64*3*7*7)}, "[9408]"},
+		{"wrong type", []weights.Source{zeros("encoder.conv1.weight", weights.Bool, 64, 3, 7, 7)}, "BOOL"},
+		{"last tensor missing", sources[:len(sources)-1], sources[len(sources)-1].Name + " is missing"},
+		{"first tensor missing", slices.Delete(slices.Clone(sources), at, at+1), "encoder.conv1.weight is missing"},
+		{"one tensor more", append(slices.Clone(sources), zeros("encoder.fc.weight", weights.F32, 1)), "1 tensors that"},
+	} {
+		checkNoModel(t, c.name, writeFile(t, map[string]string{"rdpp": good}, c.sources), c.want)
+	}
+	for arch, want := range map[string]string{"resnet34": "layer1.2.conv1.weight is missing", "resnet50": "another architecture"} {
+		changed := map[string]string{"rdpp": document(t, good, "config", "arch", arch)}
+		checkNoModel(t, arch, writeFile(t, changed, sources), want)
+	}
+	changed := map[string]string{"rdpp": document(t, good, "config", "method", rdpp.MethodRD)}
+	checkNoModel(t, "rd with a projection", writeFile(t, changed, sources), "tensors that")
+	checkNoModel(t, "no entry", writeFile(t, nil, sources[:1]), `no "rdpp" entry`)
+
+	header := `{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}`
+	duplicate := filepath.Join(t.TempDir(), "duplicate.safetensors")
+	raw := append(binary.LittleEndian.AppendUint64(nil, uint64(len(header))), header+"\x00\x00"...)
+	if err := os.WriteFile(duplicate, raw, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	checkNoModel(t, "duplicate", duplicate, "two tensors")
+	checkNoModel(t, "no file", filepath.Join(t.TempDir(), "missing"), "no model at")
+	checkNoModel(t, "a folder", t.TempDir(), "not a regular file")
+}
+
+// A model of other numbers than float32 is converted.
+func TestModelInHalfPrecision(t *testing.T) {
+	metadata, sources := contents(t, trainedModel(t))
+	at := slices.IndexFunc(sources, func(s weights.Source) bool { return s.Name == "encoder.conv1.weight" })
+	sources[at] = zeros(sources[at].Name, weights.F16, sources[at].Shape...)
+	m, err := rdpp.LoadModel(writeFile(t, metadata, sources), torch.CPU)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	for _, e := range m.Teacher.State() {
+		if e.Name != "conv1.weight" {
+			continue
+		}
+		values, err := torch.Read[float32](e.Tensor)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range values {
+			if v != 0 {
+				t.Fatalf("got %v, want 0", v)
+			}
+		}
+	}
+}
+
+// Whatever stands in the header's document, LoadModel answers with an error or a model.
+func FuzzModelDocument(f *testing.F) {
+	f.Add(`{"format_version":1,"config":{"arch":"resnet18","method":"rd++","image_size":32}}`)
+	f.Add(`{"format_version":1}`)
+	f.Add(`{"config":null,"calibration":{"scores":[1e999]}}`)
+	f.Add("\x00")
+	f.Fuzz(func(t *testing.T, text string) {
+		path := filepath.Join(t.TempDir(), "model.safetensors")
+		if err := weights.WriteFile(path, map[string]string{"rdpp": text}, nil); err != nil {
+			return // the text is no UTF-8
+		}
+		if m, err := rdpp.LoadModel(path, torch.CPU); err == nil {
+			m.Close()
+			t.Errorf("%q: got a model, want an error: there are no tensors", text)
+		}
+	})
+}
+
+// encoder returns the teacher of a model as a weight file has it, with another prefix for the names.
+func encoder(t *testing.T, prefix string) []weights.Source {
+	t.Helper()
+	_, sources := contents(t, trainedModel(t))
+	var out []weights.Source
+	for _, s := range sources {
+		if name := s.Name; len(name) > 8 && name[:8] == "encoder." {
+			s.Name = prefix + name[8:]
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+func TestLoadTeacher(t *testing.T) {
+	c := tiny()
+	c.Seed = 7 // other weights than the teacher's
+	m, err := rdpp.NewModel(c, torch.CPU)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	original, err := rdpp.LoadModel(trainedModel(t), torch.CPU)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer original.Close()
+	values := func(m *rdpp.Model) []float32 {
+		v, err := torch.Read[float32](m.Teacher.State()[0].Tensor)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	if slices.Equal(values(m), values(original)) {
+		t.Fatal("another seed: got the same teacher, want another")
+	}
+	for _, c := range []struct {
+		name    string
+		sources []weights.Source
+	}{
+		{"torchvision's names, with layers of no use", append(encoder(t, ""), zeros("fc.weight", weights.F32, 1000, 512))},
+		{"a model's names", encoder(t, "encoder.")},
+		{"DataParallel's names", encoder(t, "module.")},
+	} {
+		path := writeFile(t, nil, c.sources)
+		if err := m.LoadTeacher(path); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		if !slices.Equal(values(m), values(original)) {
+			t.Errorf("%s: got other weights, want the file's", c.name)
+		}
+		if got, want := m.Info.Teacher, (rdpp.TeacherInfo{Origin: "changed.safetensors", SHA256: digest(t, path)}); got != want {
+			t.Errorf("%s: got %v, want %v", c.name, got, want)
+		}
+	}
+}
+
+func TestLoadTeacherRefuses(t *testing.T) {
+	cache := t.TempDir()
+	t.Setenv("RDPP_CACHE", cache)
+	good := encoder(t, "")
+	garbage := filepath.Join(t.TempDir(), "garbage.pth")
+	if err := os.WriteFile(garbage, []byte("no weights"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, arch, teacher string
+		want                []string
+	}{
+		{"empty cache", "resnet18", rdpp.TeacherAuto, []string{"resnet18-f37072fd.pth", cache, "--teacher"}},
+		{"no file", "resnet18", filepath.Join(cache, "x.pth"), []string{filepath.Join(cache, "x.pth"), "--teacher random"}},
+		{"no weights", "resnet18", garbage, []string{garbage}},
+		{"missing tensor", "resnet18", writeFile(t, nil, good[:len(good)-2]), []string{good[len(good)-2].Name + " is missing", "resnet18"}},
+		{"smaller architecture", "resnet34", writeFile(t, nil, good), []string{"layer1.2.conv1.weight is missing", "resnet34"}},
+		{"other architecture", "resnet50", writeFile(t, nil, good), []string{"resnet50", "layer1.0.conv1.weight", "another architecture"}},
+	} {
+		config := tiny()
+		config.Arch = c.arch
+		m, err := rdpp.NewModel(config, torch.CPU)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkError(t, c.name, m.LoadTeacher(c.teacher), nil, c.want...)
+		m.Close()
+	}
+}

@@ -1,0 +1,431 @@
+package rdpp_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"image"
+	"image/png"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+	"time"
+
+	"rdpp/rdpp"
+	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/weights"
+	"rdpp/torch"
+)
+
+const checkpointFile = "checkpoint"
+
+func TestSameSeedSameModel(t *testing.T) {
+	t.Parallel()
+	want := outcomeOf(t, trained(t, tiny()))
+	otherSeed := tiny()
+	otherSeed.Seed = 2
+	for _, c := range []struct {
+		name    string
+		config  rdpp.Config
+		workers int // two cores give the first training two
+		same    bool
+	}{
+		{"five workers, no cache", tiny(), 5, true},
+		{"another seed", otherSeed, 2, false},
+	} {
+		out := t.TempDir()
+		train(t, c.config, rdpp.TrainOptions{Out: out, Workers: c.workers, CacheBytes: -1})
+		if got := outcomeOf(t, out); (got.model == want.model) != c.same || (got.history == want.history) != c.same {
+			t.Errorf("%s: got %v, want the same as %v: %v", c.name, got, want, c.same)
+		}
+	}
+}
+
+func TestSameSeedSameModelOnTwoThreads(t *testing.T) {
+	if !*slow {
+		t.Skip("-slow runs it")
+	}
+	defer torch.SetThreads(1)
+	if err := torch.SetThreads(2); err != nil {
+		t.Fatal(err)
+	}
+	c := tiny()
+	c.ImageSize = 64
+	first, second := t.TempDir(), t.TempDir()
+	train(t, c, rdpp.TrainOptions{Out: first})
+	train(t, c, rdpp.TrainOptions{Out: second})
+	checkOutcome(t, second, first)
+}
+
+// stop is a moment in a training: after a step, both counted from 1, or after an epoch where step is 0.
+type stop struct{ epoch, step int }
+
+// evaluating is the step of a stop some milliseconds after an epoch's last step.
+const evaluating = -1
+
+// interrupt resumes a training in out until the moment of s.
+func interrupt(t *testing.T, c rdpp.Config, out string, s stop) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	_, err := rdpp.Train(ctx, c, openSet(t, dataDir), rdpp.TrainOptions{Out: out, Teacher: rdpp.TeacherRandom, Resume: true,
+		OnStep: func(r rdpp.StepReport) {
+			switch {
+			case r.Epoch == s.epoch && r.Step == s.step:
+				cancel()
+			case r.Epoch == s.epoch && s.step == evaluating && r.Step == r.Steps:
+				time.AfterFunc(30*time.Millisecond, cancel)
+			}
+		},
+		OnEpoch: func(r rdpp.EpochReport) {
+			if r.Epoch == s.epoch && s.step == 0 {
+				cancel()
+			}
+		}})
+	if !errors.Is(err, rdpp.ErrInterrupted) {
+		t.Fatalf("stopped at %v: got error %v, want ErrInterrupted", s, err)
+	}
+}
+
+func TestResumeIsExact(t *testing.T) {
+	t.Parallel()
+	rd, perPosition := tiny(), tiny()
+	rd.Method, rd.Epochs = rdpp.MethodRD, 1
+	perPosition.KDPerPosition, perPosition.NoiseReleased = true, true
+	for _, c := range []struct {
+		name   string
+		config rdpp.Config
+		stops  []stop
+		slow   bool
+	}{
+		{"best-on-test", tinyBest(), []stop{{1, 1}, {1, 2}, {1, evaluating}, {1, 0}, {2, 1}, {2, 0}}, false},
+		{"rd++", tiny(), []stop{{1, 3}, {2, 3}}, false},
+		{"rd", rd, []stop{{1, 1}}, false},
+		{"other readings", perPosition, []stop{{1, 0}, {2, 1}}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.slow && !*slow {
+				t.Skip("-slow runs it")
+			}
+			out := t.TempDir()
+			for _, s := range c.stops {
+				interrupt(t, c.config, out, s)
+			}
+			train(t, c.config, rdpp.TrainOptions{Out: out, Resume: true})
+			checkOutcome(t, out, trained(t, c.config))
+		})
+	}
+}
+
+// A finished run can be resumed, which changes nothing, and goes on where Epochs is raised.
+func TestMoreEpochs(t *testing.T) {
+	t.Parallel()
+	for _, c := range []rdpp.Config{tiny(), tinyBest()} {
+		t.Run(c.Select, func(t *testing.T) {
+			if c.Select == rdpp.SelectLast && !*slow {
+				t.Skip("-slow runs it")
+			}
+			out := t.TempDir()
+			once := c
+			once.Epochs = 1
+			train(t, once, rdpp.TrainOptions{Out: out})
+			before := outcomeOf(t, out)
+			train(t, once, rdpp.TrainOptions{Out: out, Resume: true})
+			if got := outcomeOf(t, out); got != before {
+				t.Errorf("finished run, resumed: got %v, want %v", got, before)
+			}
+			train(t, c, rdpp.TrainOptions{Out: out, Resume: true})
+			checkOutcome(t, out, trained(t, c))
+		})
+	}
+}
+
+func TestResumeRefuses(t *testing.T) {
+	t.Parallel()
+	out := t.TempDir()
+	interrupt(t, tiny(), out, stop{2, 1})
+	checkpoint := filepath.Join(out, checkpointFile)
+	before := digest(t, checkpoint)
+
+	replaced := copyData(t)
+	if err := os.Rename(filepath.Join(replaced, "train/good/000.png"), filepath.Join(replaced, "train/good/006.png")); err != nil {
+		t.Fatal(err)
+	}
+	resume := rdpp.TrainOptions{Resume: true}
+	for _, c := range []struct {
+		name   string
+		change func(*rdpp.Config)
+		data   string
+		opt    rdpp.TrainOptions
+		want   error
+		texts  []string
+	}{
+		{"neither resume nor overwrite", func(*rdpp.Config) {}, dataDir, rdpp.TrainOptions{}, rdpp.ErrConfig,
+			[]string{out, "1 of 2 epochs", "--resume", "--overwrite"}},
+		{"method", func(c *rdpp.Config) { c.Method = rdpp.MethodRD }, dataDir, resume, rdpp.ErrConfig, []string{"method = rd++", "--overwrite"}},
+		{"arch", func(c *rdpp.Config) { c.Arch = "resnet34" }, dataDir, resume, rdpp.ErrConfig, []string{"arch = resnet18"}},
+		{"image size", func(c *rdpp.Config) { c.ImageSize = 64 }, dataDir, resume, rdpp.ErrConfig, []string{"image_size = 32", "64"}},
+		{"seed", func(c *rdpp.Config) { c.Seed = 9 }, dataDir, resume, rdpp.ErrConfig, []string{"seed = 1", "9"}},
+		{"batch", func(c *rdpp.Config) { c.Batch = 3 }, dataDir, resume, rdpp.ErrConfig, []string{"batch = 2", "3"}},
+		{"rate", func(c *rdpp.Config) { c.RateDistill = 0.1 }, dataDir, resume, rdpp.ErrConfig, []string{"rate_distill = 0.005", "0.1"}},
+		{"selection", func(c *rdpp.Config) { c.Select = rdpp.SelectBestOnTest }, dataDir, resume, rdpp.ErrConfig, []string{"select = last"}},
+		{"fewer epochs", func(c *rdpp.Config) { c.Epochs = 1 }, dataDir, resume, rdpp.ErrConfig, []string{"begun epoch 2", "--epochs 2"}},
+		{"other images", func(*rdpp.Config) {}, replaced, resume, nil, []string{"training images", "--overwrite"}},
+	} {
+		config := tiny()
+		c.change(&config)
+		c.opt.Out, c.opt.Teacher = out, rdpp.TeacherRandom
+		_, err := rdpp.Train(context.Background(), config, openSet(t, c.data), c.opt)
+		checkError(t, c.name, err, c.want, c.texts...)
+	}
+	if got := digest(t, checkpoint); got != before {
+		t.Errorf("checkpoint after all that: got SHA-256 %s, want %s", got, before)
+	}
+	train(t, tiny(), rdpp.TrainOptions{Out: out, Overwrite: true})
+	checkOutcome(t, out, trained(t, tiny()))
+}
+
+func TestDamagedCheckpoint(t *testing.T) {
+	out := t.TempDir()
+	c := tiny()
+	c.Method = rdpp.MethodRD
+	interrupt(t, c, out, stop{1, 1})
+	path := filepath.Join(out, checkpointFile)
+	file, err := weights.OpenSafetensors(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	document := file.Metadata["rdpp_checkpoint"]
+	file.Close()
+	check := func(what string, texts ...string) {
+		t.Helper()
+		_, err := rdpp.Train(context.Background(), c, openSet(t, dataDir), rdpp.TrainOptions{Out: out, Teacher: rdpp.TeacherRandom,
+			Resume: true})
+		checkError(t, what, err, nil, append(texts, path)...)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int64{info.Size() - 1, info.Size() / 2, 100_000, 5000, 100, 9, 8, 7, 1, 0} {
+		if err := os.Truncate(path, size); err != nil {
+			t.Fatal(err)
+		}
+		check("truncated", "--overwrite")
+	}
+
+	// edited writes a checkpoint with one value of its state changed and no tensors.
+	edited := func(key string, value any) {
+		t.Helper()
+		var tree map[string]any
+		if err := json.Unmarshal([]byte(document), &tree); err != nil {
+			t.Fatal(err)
+		}
+		tree["state"].(map[string]any)[key] = value
+		text, err := json.Marshal(tree)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := weights.WriteFile(path, map[string]string{"rdpp_checkpoint": string(text)}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, lie := range []struct {
+		key   string
+		value any
+		text  string
+	}{
+		{"epoch", 2, "contradict"},
+		{"epoch", -1, "contradict"},
+		{"step", -1, "contradict"},
+		{"pending", -1, "contradict"},
+		{"history", []rdpp.EpochReport{{}}, "contradict"},
+		{"step", "one", "damaged"},
+		{"step", 1, "conv1.weight is missing"},
+	} {
+		edited(lie.key, lie.value)
+		check(lie.key, lie.text)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(trainedModel(t), path); err != nil {
+		t.Fatal(err)
+	}
+	check("a model file", "no file that rdpp wrote", "--overwrite")
+}
+
+func readSummary(t *testing.T, out string) (s rdpp.Summary) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(out, rdpp.MetricsFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestSummary(t *testing.T) {
+	out := trained(t, tinyBest())
+	s := readSummary(t, out)
+	if s.Category != "part" || s.TrainImages != 6 || s.Good != 2 || s.Defective != 4 || s.Config != tinyBest() || s.Teacher.Origin != "random" {
+		t.Errorf("got %+v, want what was trained", s)
+	}
+	if s.ImageAUROC == nil || s.PixelAUROC == nil || s.AUPRO == nil {
+		t.Errorf("got metrics %+v, want all three", s.Metrics)
+	}
+	m, err := rdpp.LoadModel(filepath.Join(out, rdpp.ModelFile), torch.CPU)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if m.Info.Epoch != s.Epoch || m.Info.Calibration.Threshold != s.Threshold || len(m.Info.Calibration.Scores) != 6 {
+		t.Errorf("model file: got epoch %d and %+v, want epoch %d and threshold %v", m.Info.Epoch, m.Info.Calibration, s.Epoch, s.Threshold)
+	}
+	want := []string{checkpointFile, rdpp.HistoryFile, rdpp.MetricsFile, rdpp.ModelFile}
+	entries, err := os.ReadDir(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range entries {
+		got = append(got, e.Name())
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("files: got %q, want %q", got, want)
+	}
+}
+
+// What the data cannot give is absent, and does not end a training or an evaluation.
+func TestAbsentMetrics(t *testing.T) {
+	noMasks, noTests, emptyMasks, oddMasks := copyData(t), copyData(t), copyData(t), copyData(t)
+	for _, dir := range []string{filepath.Join(noMasks, "ground_truth"), filepath.Join(noTests, "test"), filepath.Join(noTests, "ground_truth")} {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, item := range openSet(t, emptyMasks).Test {
+		if item.Defective {
+			writePNG(t, item.Mask, image.NewGray(image.Rect(0, 0, 64, 64)))
+		}
+	}
+	// Masks of another size than their images are resized.
+	for _, item := range openSet(t, oddMasks).Test {
+		if item.Defective {
+			mask := image.NewGray(image.Rect(0, 0, 200, 100))
+			for i := range mask.Pix[:len(mask.Pix)/2] {
+				mask.Pix[i] = 255
+			}
+			writePNG(t, item.Mask, mask)
+		}
+	}
+	d := openDetector(t, nil)
+	for _, set := range []struct {
+		name, dir     string
+		image, pixels bool
+	}{
+		{"all there", dataDir, true, true},
+		{"no masks", noMasks, true, false},
+		{"no tests", noTests, false, false},
+		{"empty masks", emptyMasks, true, false},
+		{"masks of another size", oddMasks, true, true},
+	} {
+		m, _, err := d.Evaluate(context.Background(), openSet(t, set.dir))
+		if err != nil {
+			t.Errorf("%s: %v", set.name, err)
+			continue
+		}
+		if got := m.ImageAUROC != nil; got != set.image {
+			t.Errorf("%s: image AUROC: got %v, want %v", set.name, got, set.image)
+		}
+		if got := m.PixelAUROC != nil && m.AUPRO != nil; got != set.pixels {
+			t.Errorf("%s: pixel metrics: got %v, want %v", set.name, got, set.pixels)
+		}
+	}
+
+	c := tiny()
+	c.Epochs = 1
+	s, err := rdpp.Train(context.Background(), c, openSet(t, noTests), rdpp.TrainOptions{Out: t.TempDir(), Teacher: rdpp.TeacherRandom})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Metrics != (rdpp.Metrics{}) {
+		t.Errorf("training without tests: got metrics %+v, want none", s.Metrics)
+	}
+	_, err = rdpp.Train(context.Background(), tinyBest(), openSet(t, noTests), rdpp.TrainOptions{Out: t.TempDir(), Teacher: rdpp.TeacherRandom,
+		OnStep: func(rdpp.StepReport) { t.Error("best-on-test without tests: got a step, want an error before it") }})
+	checkError(t, "best-on-test without tests", err, rdpp.ErrConfig, "--select last")
+}
+
+func writePNG(t *testing.T, path string, picture image.Image) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := png.Encode(f, picture); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestTrainFailsEarly(t *testing.T) {
+	damaged := copyData(t)
+	bad := filepath.Join(damaged, "train/good/003.png")
+	if err := os.Truncate(bad, 200); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	alone, untrainable := tiny(), tiny()
+	alone.Batch, untrainable.Epochs = 5, 0
+	for _, c := range []struct {
+		name   string
+		config rdpp.Config
+		data   string
+		out    string
+		want   error
+		texts  []string
+	}{
+		{"damaged image", tiny(), damaged, t.TempDir(), nil, []string{bad}},
+		{"folder below a file", tiny(), dataDir, filepath.Join(file, "out"), nil, []string{file, "--out"}},
+		{"one image left alone", alone, dataDir, t.TempDir(), rdpp.ErrConfig, []string{"--batch", "--image-size 64"}},
+		{"no epochs", untrainable, dataDir, t.TempDir(), rdpp.ErrConfig, []string{"--epochs 0"}},
+	} {
+		_, err := rdpp.Train(context.Background(), c.config, openSet(t, c.data), rdpp.TrainOptions{Out: c.out, Teacher: rdpp.TeacherRandom,
+			OnStep: func(rdpp.StepReport) { t.Errorf("%s: got a step, want an error before it", c.name) }})
+		checkError(t, c.name, err, c.want, c.texts...)
+	}
+	c := tiny()
+	c.Epochs, c.Method, c.Batch = 1, rdpp.MethodRD, 3
+	s, err := rdpp.Train(context.Background(), c, openSet(t, damaged), rdpp.TrainOptions{Out: t.TempDir(), Teacher: rdpp.TeacherRandom, SkipBad: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Skipped) != 1 || s.Skipped[0].Path != bad || s.TrainImages != 5 {
+		t.Errorf("damaged image, SkipBad: got %d images without %v, want 5 without %s", s.TrainImages, s.Skipped, bad)
+	}
+}
+
+// What a killed process leaves half-written is cleared away; other hidden files are not.
+func TestTemporaryFilesAreRemoved(t *testing.T) {
+	out := t.TempDir()
+	for _, name := range []string{".rdpp-0123.tmp", ".rdpp-4567.tmp", ".other"} {
+		if err := os.WriteFile(filepath.Join(out, name), []byte("half"), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := rdpp.Train(context.Background(), tiny(), &dataset.Set{}, rdpp.TrainOptions{Out: out, Teacher: rdpp.TeacherRandom})
+	checkError(t, "no images", err, nil, "no good image")
+	if got := temporary(t, out); len(got) != 0 {
+		t.Errorf("left over: got %q, want none", got)
+	}
+	if _, err := os.Stat(filepath.Join(out, ".other")); err != nil {
+		t.Errorf("another's file: got %v, want it left", err)
+	}
+}
