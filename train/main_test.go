@@ -1,0 +1,448 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"hash/crc32"
+	"image"
+	"image/png"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"rdpp/rdpp"
+	"rdpp/rdpp/sample"
+)
+
+var slow = flag.Bool("slow", false, "run the tests that take minutes and gigabytes")
+
+var dataDir string // 4 training images, 1 good and 4 defective test images with masks, of 64 x 64 pixels
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	dir, err := os.MkdirTemp("", "train")
+	if err == nil {
+		dataDir = filepath.Join(dir, "part")
+		err = sample.Write(dir, &sample.Options{Category: "part", Size: 64, Train: 4, TestGood: 1, TestDefect: 1})
+	}
+	code := 1
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	} else {
+		code = m.Run()
+	}
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// command runs a command line and returns what a shell would see.
+func command(args ...string) (code int, stdout, stderr string) {
+	var out, errors bytes.Buffer
+	code = run(context.Background(), args, &out, &errors)
+	return code, out.String(), errors.String()
+}
+
+// tiny is the command line of a training of one epoch of two steps, with further flags, of which the last of a kind counts.
+func tiny(data, out string, further ...string) []string {
+	return append([]string{"--data=" + data, "--out=" + out, "--arch=resnet18", "--image-size=32", "--batch=2", "--epochs=1",
+		"--method=rd", "--teacher=random", "--device=cpu", "--threads=1"}, further...)
+}
+
+// copyData copies dataDir, for a test to change.
+func copyData(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "part")
+	if err := os.CopyFS(dir, os.DirFS(dataDir)); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func write(t *testing.T, path string, content []byte) string {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, content, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// files lists the files below dir, which may be missing.
+func files(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			names = append(names, d.Name())
+		}
+		return err
+	})
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// objects parses stdout as one JSON object per line.
+func objects(t *testing.T, stdout string) (all []map[string]any) {
+	t.Helper()
+	for line := range strings.Lines(stdout) {
+		var o map[string]any
+		if err := json.Unmarshal([]byte(line), &o); err != nil {
+			t.Fatalf("line %q: %v", line, err)
+		}
+		all = append(all, o)
+	}
+	return all
+}
+
+// hugePNG is the beginning of a PNG file that promises 60000 x 60000 pixels.
+func hugePNG() []byte {
+	header := []byte("IHDR")
+	header = binary.BigEndian.AppendUint32(header, 60000)
+	header = binary.BigEndian.AppendUint32(header, 60000)
+	header = append(header, 8, 2, 0, 0, 0) // 8-bit RGB
+	data := binary.BigEndian.AppendUint32([]byte("\x89PNG\r\n\x1a\n"), uint32(len(header)-4))
+	data = append(data, header...)
+	return binary.BigEndian.AppendUint32(data, crc32.ChecksumIEEE(header))
+}
+
+func TestHelpFitsOnAScreen(t *testing.T) {
+	const lines, columns = 40, 110
+	for _, c := range []struct {
+		args []string
+		want []string
+	}{
+		{[]string{"--help"}, []string{"--data DIR", "--resume", "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted", `"wide_resnet50_2")`}},
+		{[]string{"sample", "--help"}, []string{"--out DIR", "--size int", "(default 256)"}},
+	} {
+		code, stdout, stderr := command(c.args...)
+		if code != exitDone || stderr != "" {
+			t.Errorf("%v: got code %d, stderr %q, want code 0", c.args, code, stderr)
+		}
+		if got := strings.Count(stdout, "\n"); got > lines {
+			t.Errorf("%v: got %d lines, want at most %d", c.args, got, lines)
+		}
+		for line := range strings.Lines(stdout) {
+			if got := len(strings.TrimRight(line, "\n")); got > columns {
+				t.Errorf("%v: got %d columns, want at most %d: %s", c.args, got, columns, line)
+			}
+		}
+		for _, want := range c.want {
+			if !strings.Contains(stdout, want) {
+				t.Errorf("%v: got\n%s, want %q", c.args, stdout, want)
+			}
+		}
+	}
+}
+
+func TestWrongUsage(t *testing.T) {
+	for _, c := range []struct {
+		args []string // after the tiny command line; the last of a flag counts
+		want string
+	}{
+		{[]string{"--data="}, "--data and --out"},
+		{[]string{"--out="}, "--data and --out"},
+		{[]string{"--nonsense"}, "--nonsense"},
+		{[]string{"more"}, `"more"`},
+		{[]string{"--epochs=x"}, "--epochs"},
+		{[]string{"--epochs=0"}, "--epochs 0"},
+		{[]string{"--batch=-1"}, "--batch -1"},
+		{[]string{"--accumulate=0"}, "--accumulate 0"},
+		{[]string{"--image-size=100"}, "--image-size 100"},
+		{[]string{"--arch=vgg"}, "resnet18"},
+		{[]string{"--method=best"}, "rd++"},
+		{[]string{"--ssot=on"}, "pairwise"},
+		{[]string{"--select=first"}, "best-on-test"},
+		{[]string{"--precision=int8"}, "fp32"},
+		{[]string{"--noise=-1"}, "--noise -1"},
+		{[]string{"--seed=-1"}, "--seed"},
+		{[]string{"--threads=0"}, "--threads"},
+		{[]string{"--workers=0"}, "--workers"},
+		{[]string{"--checkpoint-every=0"}, "--checkpoint-every"},
+		{[]string{"--checkpoint-every=5"}, "--checkpoint-every"},
+		{[]string{"--cache=-1"}, "--cache"},
+		{[]string{"--max-pixels=0"}, "--max-pixels"},
+		{[]string{"--resume", "--overwrite"}, "exclude each other"},
+		{[]string{"--device=gpu"}, "cuda:N"},
+		{[]string{"--device=cuda:x"}, "number"},
+		{[]string{"--device=cuda:999"}, "CUDA libtorch"},
+		{[]string{"--category=../x"}, "--category"},
+		{[]string{"--category=a,"}, "--category"},
+		{[]string{"--batch=3"}, "alone in a batch"},
+	} {
+		out := filepath.Join(t.TempDir(), "out")
+		checkFails(t, strings.Join(c.args, " "), exitUsage, tiny(dataDir, out, c.args...), out, c.want)
+	}
+	for _, args := range [][]string{{}, {"--data=" + dataDir}, {"sample"}, {"sample", "--out"}, {"sample", "--size=x", "--out=x"}, {"nonsense"}} {
+		checkFails(t, strings.Join(args, " "), exitUsage, args, "", "--help")
+	}
+}
+
+// checkFails wants a command line to end with code, one line on stderr that has all the texts, and no file below out.
+func checkFails(t *testing.T, what string, code int, args []string, out string, texts ...string) {
+	t.Helper()
+	got, _, stderr := command(args...)
+	if got != code || !strings.HasPrefix(stderr, "train: ") || strings.Count(stderr, "\n") != 1 {
+		t.Errorf("%s: got code %d, stderr %q, want code %d and one line", what, got, stderr, code)
+	}
+	for _, text := range texts {
+		if !strings.Contains(stderr, text) {
+			t.Errorf("%s: got stderr %q, want %q in it", what, stderr, text)
+		}
+	}
+	if out == "" {
+		return
+	}
+	if left := files(t, out); len(left) != 0 {
+		t.Errorf("%s: got files %q, want none", what, left)
+	}
+}
+
+func TestBadData(t *testing.T) {
+	picture, err := os.ReadFile(filepath.Join(dataDir, "train/good/000.png"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// broken is a copy of the data with one file's content replaced.
+	broken := func(name string, content []byte) (dir, path string) {
+		dir = copyData(t)
+		return dir, write(t, filepath.Join(dir, name), content)
+	}
+	truncated, truncatedPath := broken("train/good/002.png", picture[:len(picture)/2])
+	text, textPath := broken("train/good/002.png", []byte("good part, see the other file\n"))
+	empty, emptyPath := broken("train/good/002.png", nil)
+	huge, hugePath := broken("train/good/002.png", hugePNG())
+	badTest, badTestPath := broken("test/dent/000.png", picture[:50])
+	badMask, badMaskPath := broken("ground_truth/dent/000_mask.png", []byte("mask"))
+	lonelyMask, lonelyMaskPath := broken("ground_truth/dent/077_mask.png", picture)
+	noMask := copyData(t)
+	if err := os.Remove(filepath.Join(noMask, "ground_truth/dent/000_mask.png")); err != nil {
+		t.Fatal(err)
+	}
+	noGood := copyData(t)
+	if err := os.RemoveAll(filepath.Join(noGood, "train/good")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(noGood, "train/good"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	file := write(t, filepath.Join(t.TempDir(), "file"), nil)
+	nowhere := filepath.Join(t.TempDir(), "nowhere")
+	t.Setenv("RDPP_CACHE", nowhere)
+	for _, c := range []struct {
+		name  string
+		data  string
+		flags []string
+		want  []string
+	}{
+		{"missing folder", nowhere, nil, []string{nowhere, "no such folder"}},
+		{"empty folder", t.TempDir(), nil, []string{"no images found"}},
+		{"a file", file, nil, []string{file, "it is a file"}},
+		{"no good images", noGood, nil, []string{noGood, "no good images"}},
+		{"several data sets", filepath.Dir(dataDir), nil, []string{"choose one of part"}},
+		{"category that is not there", filepath.Dir(dataDir), []string{"--category=part2"}, []string{"part2"}},
+		{"truncated PNG", truncated, nil, []string{truncatedPath}},
+		{"text named .png", text, nil, []string{textPath}},
+		{"zero-byte file", empty, nil, []string{emptyPath}},
+		{"60000 x 60000 pixels", huge, nil, []string{hugePath, "60000"}},
+		{"truncated test image", badTest, nil, []string{badTestPath}},
+		{"text as mask", badMask, nil, []string{badMaskPath}},
+		{"mask without image", lonelyMask, nil, []string{lonelyMaskPath}},
+		{"image without mask", noMask, nil, []string{filepath.Join(noMask, "test/dent/000.png")}},
+		{"all too large", dataDir, []string{"--max-pixels=1000"}, []string{"000.png", "1000"}},
+		{"all too large, skipped", dataDir, []string{"--max-pixels=1000", "--skip-bad"}, nil},
+		{"no teacher", dataDir, []string{"--teacher=auto"}, []string{"resnet18-f37072fd.pth", nowhere, "--teacher random"}},
+		{"teacher of no use", dataDir, []string{"--teacher=" + filepath.Join(dataDir, "train/good/000.png")}, []string{"000.png"}},
+	} {
+		out := filepath.Join(t.TempDir(), "out")
+		args := tiny(c.data, out, c.flags...)
+		if c.want != nil {
+			checkFails(t, c.name, exitFailed, args, out, c.want...)
+			continue
+		}
+		// Skipped files are logged too, a line each.
+		if code, _, stderr := command(args...); code != exitFailed || strings.Count(stderr, "left out") != 9 || len(files(t, out)) != 0 {
+			t.Errorf("%s: got code %d, stderr %q and files %q, want code 1, nine files named and none written", c.name, code, stderr, files(t, out))
+		}
+	}
+	checkFails(t, "unwritable output", exitFailed, tiny(dataDir, filepath.Join(file, "out")), "", file, "--out")
+}
+
+func TestSkipBad(t *testing.T) {
+	dir := copyData(t)
+	bad := []string{
+		write(t, filepath.Join(dir, "train/good/000.png"), nil),
+		write(t, filepath.Join(dir, "train/good/003.png"), hugePNG()),
+		write(t, filepath.Join(dir, "test/dent/000.png"), []byte("text")),
+		write(t, filepath.Join(dir, "ground_truth/dent/099_mask.png"), nil),
+	}
+	out := t.TempDir()
+	code, _, stderr := command(tiny(dir, out, "--skip-bad")...)
+	if code != exitDone {
+		t.Fatalf("got code %d, stderr %q, want 0", code, stderr)
+	}
+	text, err := os.ReadFile(filepath.Join(out, "part", rdpp.MetricsFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s rdpp.Summary
+	if err := json.Unmarshal(text, &s); err != nil {
+		t.Fatal(err)
+	}
+	if s.TrainImages != 2 || s.Good != 1 || s.Defective != 3 || len(s.Skipped) != len(bad) {
+		t.Errorf("got %+v, want 2 training images, 1 good and 3 defective ones, %d skipped", s, len(bad))
+	}
+	for _, path := range bad {
+		if !strings.Contains(stderr, path) {
+			t.Errorf("stderr: got %q, want %s listed", stderr, path)
+		}
+		if !strings.Contains(string(text), path) {
+			t.Errorf("%s: got %s, want %s listed", rdpp.MetricsFile, text, path)
+		}
+	}
+}
+
+func TestPlainLines(t *testing.T) {
+	dir, out := copyData(t), t.TempDir()
+	// A mask of another size than its image is resized.
+	mask := image.NewGray(image.Rect(0, 0, 128, 50))
+	for i := range mask.Pix {
+		mask.Pix[i] = uint8(i / 3200 * 255)
+	}
+	var data bytes.Buffer
+	if err := png.Encode(&data, mask); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "ground_truth/dent/000_mask.png"), data.Bytes())
+
+	code, stdout, stderr := command(tiny(dir, out, "--select=best-on-test")...)
+	if code != exitDone || stderr != "" {
+		t.Fatalf("got code %d, stderr %q, want code 0", code, stderr)
+	}
+	for _, want := range []string{"part: MVTec layout", "4 images to learn from, 5 to test", "rd, resnet18, 32 x 32 pixels, 1 epochs on cpu with 1 threads",
+		"epoch 1  loss ", "images/s", "on the test set: image AUROC", "1 good and 4 defective test images", "pixel AUROC", "AUPRO", "optimistic",
+		"threshold ", "teacher random, model " + filepath.Join(out, "part", rdpp.ModelFile)} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("got\n%swant %q in it", stdout, want)
+		}
+	}
+	if strings.ContainsAny(stdout, "\r\x1b") {
+		t.Errorf("got %q, want no control characters away from a terminal", stdout)
+	}
+	want := "checkpoint history.csv metrics.json model.safetensors"
+	if got := strings.Join(files(t, out), " "); got != want {
+		t.Errorf("files: got %q, want %q", got, want)
+	}
+}
+
+// All categories of a folder are trained in turn; with --json every line is an object.
+func TestJSONAndCategories(t *testing.T) {
+	data, out := t.TempDir(), t.TempDir()
+	code, stdout, stderr := command("sample", "--out="+data, "--size=32", "--train=2", "--test-good=1", "--test-defect=1")
+	if code != exitDone || stderr != "" || !strings.Contains(stdout, data) {
+		t.Fatalf("sample: got code %d, stdout %q, stderr %q, want code 0 and the folder", code, stdout, stderr)
+	}
+	checkFails(t, "sample, again", exitFailed, []string{"sample", "--out=" + data}, "", "exists")
+
+	code, stdout, stderr = command(tiny(data, out, "--category=all", "--json")...)
+	if code != exitDone || stderr != "" {
+		t.Fatalf("got code %d, stderr %q, want code 0", code, stderr)
+	}
+	var got []string
+	for _, o := range objects(t, stdout) {
+		event, category := o["event"], o["category"]
+		if event == "step" {
+			continue // one a second at most
+		}
+		got = append(got, fmt.Sprint(category, " ", event))
+		if event != "done" {
+			continue
+		}
+		summary, ok := o["summary"].(map[string]any)
+		if !ok || summary["image_auroc"] == nil || summary["threshold"] == nil ||
+			summary["model_file"] != filepath.Join(out, fmt.Sprint(category), rdpp.ModelFile) {
+			t.Errorf("%v: got %v, want metrics, threshold and model file", category, o)
+		}
+	}
+	if want := "part epoch, part done, texture epoch, texture done"; strings.Join(got, ", ") != want {
+		t.Errorf("events: got %q, want %q", got, want)
+	}
+}
+
+// canceller cancels when text is written to it.
+type canceller struct {
+	io.Writer
+	text   string
+	cancel func()
+}
+
+func (c *canceller) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte(c.text)) {
+		c.cancel()
+	}
+	return c.Writer.Write(p)
+}
+
+func TestInterruptAndResume(t *testing.T) {
+	out := t.TempDir()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var stdout, stderr bytes.Buffer
+	args := tiny(dataDir, out, "--epochs=2")
+	code := run(ctx, args, &canceller{&stdout, "epoch 1 ", cancel}, &stderr)
+	if code != exitInterrupted || !strings.Contains(stderr.String(), "--resume") || strings.Count(stderr.String(), "\n") != 1 {
+		t.Errorf("got code %d, stderr %q, want code 130 and one line that names --resume", code, stderr.String())
+	}
+	if got := strings.Join(files(t, out), " "); got != "checkpoint history.csv" {
+		t.Errorf("files: got %q, want checkpoint and history.csv", got)
+	}
+	if code, _, stderr := command(args...); code != exitUsage || !strings.Contains(stderr, "--overwrite") {
+		t.Errorf("without --resume: got code %d, stderr %q, want code 2 and a hint at --overwrite", code, stderr)
+	}
+	again, out2, stderr2 := command(append(args, "--resume")...)
+	if again != exitDone || strings.Contains(out2, "epoch 1 ") || !strings.Contains(out2, "epoch 2 ") {
+		t.Errorf("with --resume: got code %d, stdout %q, stderr %q, want code 0 and epoch 2 alone", again, out2, stderr2)
+	}
+	if code, _, stderr := command(append(args, "--resume", "--seed=5")...); code != exitUsage || !strings.Contains(stderr, "seed") {
+		t.Errorf("another seed: got code %d, stderr %q, want code 2 and the setting named", code, stderr)
+	}
+
+	cancelled, stop := context.WithCancel(context.Background())
+	stop()
+	fresh := t.TempDir()
+	if code := run(cancelled, tiny(dataDir, fresh), io.Discard, io.Discard); code != exitInterrupted || len(files(t, fresh)) != 0 {
+		t.Errorf("cancelled before: got code %d and files %q, want 130 and none", code, files(t, fresh))
+	}
+}
+
+// The paper's settings but for the size: every image scores as in a detector of the written model.
+func TestSampleLearns(t *testing.T) {
+	if !*slow {
+		t.Skip("minutes; -slow runs it")
+	}
+	data, out := t.TempDir(), t.TempDir()
+	if code, _, stderr := command("sample", "--out="+data, "--category=part", "--size=128", "--train=24", "--test-good=8", "--test-defect=4"); code != exitDone {
+		t.Fatalf("sample: got code %d, stderr %q", code, stderr)
+	}
+	args := tiny(filepath.Join(data, "part"), out, "--image-size=128", "--method=rd++", "--batch=8", "--epochs=10", "--threads=2", "--json")
+	code, stdout, stderr := command(args...)
+	if code != exitDone {
+		t.Fatalf("got code %d, stderr %q, want 0", code, stderr)
+	}
+	all := objects(t, stdout)
+	summary := all[len(all)-1]["summary"].(map[string]any)
+	t.Logf("metrics %v %v %v", summary["image_auroc"], summary["pixel_auroc"], summary["aupro_030"])
+	// Bold painted defects are found in the pixels even with a random teacher; guessing gives 0.5.
+	if got := summary["pixel_auroc"].(float64); !(got > 0.7) {
+		t.Errorf("pixel AUROC: got %v, want more than 0.7", got)
+	}
+}
