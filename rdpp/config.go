@@ -10,6 +10,7 @@ package rdpp
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"rdpp/rdpp/dataset"
@@ -109,8 +110,10 @@ func (c *Config) Validate() error {
 		return wrong("--method %q; use %s or %s", c.Method, MethodRDPP, MethodRD)
 	case c.ImageSize < 32 || c.ImageSize > maxImageSize || c.ImageSize%32 != 0:
 		return wrong("--image-size %d; use a multiple of 32 from 32 to %d", c.ImageSize, maxImageSize)
-	case !(c.Std[0] > 0 && c.Std[1] > 0 && c.Std[2] > 0):
+	case !positive(float64(c.Std[0]), float64(c.Std[1]), float64(c.Std[2])):
 		return wrong("standard deviations %v; all must be positive", c.Std)
+	case !(max(c.Mean[0], c.Mean[1], c.Mean[2], -c.Mean[0], -c.Mean[1], -c.Mean[2]) <= math.MaxFloat32):
+		return wrong("means %v; all must be finite", c.Mean)
 	case c.Epochs < 1:
 		return wrong("--epochs %d; use at least 1", c.Epochs)
 	case c.Batch < 1 || c.Batch > maxBatch:
@@ -121,11 +124,20 @@ func (c *Config) Validate() error {
 		return wrong("--select %q; use %s or %s", c.Select, SelectLast, SelectBestOnTest)
 	case c.Precision != "fp32":
 		return wrong("--precision %q; this version computes in fp32 only", c.Precision)
-	case !(c.RateProjection > 0 && c.RateDistill > 0):
+	case !positive(c.RateProjection, c.RateDistill):
 		return wrong("learning rates %v and %v; both must be positive", c.RateProjection, c.RateDistill)
-	case !(c.Beta1 >= 0 && c.Beta1 < 1 && c.Beta2 >= 0 && c.Beta2 < 1 && c.AdamEps > 0):
+	case !(c.Beta1 >= 0 && c.Beta1 < 1 && c.Beta2 >= 0 && c.Beta2 < 1 && positive(c.AdamEps)):
 		return wrong("Adam's betas %v, %v, eps %v; betas lie in [0, 1), eps is positive", c.Beta1, c.Beta2, c.AdamEps)
-	case !(c.NoiseLambda >= 0):
+	case !(min(c.WeightSSOT, c.WeightRecon, c.WeightContrast) >= 0 && max(c.WeightSSOT, c.WeightRecon, c.WeightContrast) <= math.MaxFloat64):
+		return wrong("loss weights %v, %v and %v; use 0 or more", c.WeightSSOT, c.WeightRecon, c.WeightContrast)
+	case !(c.Margin >= -1 && c.Margin <= 1):
+		return wrong("a margin of %v; cosines lie in [-1, 1]", c.Margin)
+	case c.SinkhornP != 1 && c.SinkhornP != 2:
+		return wrong("Sinkhorn's exponent %d; use 1 or 2", c.SinkhornP)
+	case !(positive(c.SinkhornBlur, c.SinkhornDiameter) && c.SinkhornReach >= 0 && c.SinkhornScaling > 0 && c.SinkhornScaling < 1):
+		return wrong("Sinkhorn's blur %v, diameter %v, reach %v, scaling %v; blur and diameter are positive, reach is not negative, "+
+			"scaling lies in (0, 1)", c.SinkhornBlur, c.SinkhornDiameter, c.SinkhornReach, c.SinkhornScaling)
+	case !(c.NoiseLambda >= 0 && c.NoiseLambda <= math.MaxFloat64):
 		return wrong("--noise %v; use 0 or more", c.NoiseLambda)
 	case !(c.MapSigma > 0 && c.MapSigma*4 < float64(c.ImageSize)):
 		return wrong("a map sigma of %v pixels; use more than 0 and less than a quarter of --image-size", c.MapSigma)
@@ -134,6 +146,11 @@ func (c *Config) Validate() error {
 		return wrong("%v", err)
 	}
 	return nil
+}
+
+// positive says whether all values are, and finite. A NaN makes minimum and maximum NaN, and so the answer false.
+func positive(values ...float64) bool {
+	return slices.Min(values) > 0 && slices.Max(values) <= math.MaxFloat64
 }
 
 func (c *Config) ssot() (torch.SSOT, error) {
