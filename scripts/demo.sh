@@ -19,18 +19,17 @@ bin/train sample --out "$out/data" --category part
 
 echo
 echo "demo: teacher: $teacher"
+# At 128 pixels these settings take two minutes on two cores; random features need no more.
 bin/train --data "$out/data/part" --out "$out/run" --arch resnet18 --teacher "$teacher" \
-  --image-size 256 --epochs 10 --batch 8 --accumulate 1
+  --image-size 128 --epochs 30 --batch 8 --accumulate 1
 model=$out/run/part/model.safetensors
 
 echo
 bin/infer eval --model "$model" --data "$out/data/part"
 
 echo
-for image in "$out"/data/part/test/*/000.png; do
-  # Exit code 3 says that something is anomalous, which is what we came for.
-  bin/infer image --model "$model" --heatmap "$out/heatmaps" "$image" || [ $? -eq 3 ]
-done
+# Exit code 3 says that something is anomalous, which is what we came for.
+bin/infer image --model "$model" --heatmap "$out/heatmaps" "$out"/data/part/test/*/000.png || [ $? -eq 3 ]
 
 echo
 echo "demo: model:    $model"
