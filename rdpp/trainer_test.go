@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -75,7 +76,7 @@ func interrupt(t *testing.T, c rdpp.Config, out string, s stop) {
 			case r.Epoch == s.epoch && r.Step == s.step:
 				cancel()
 			case r.Epoch == s.epoch && s.step == evaluating && r.Step == r.Steps:
-				time.AfterFunc(30*time.Millisecond, cancel)
+				time.AfterFunc(10*time.Millisecond, cancel)
 			}
 		},
 		OnEpoch: func(r rdpp.EpochReport) {
@@ -85,6 +86,31 @@ func interrupt(t *testing.T, c rdpp.Config, out string, s stop) {
 		}})
 	if !errors.Is(err, rdpp.ErrInterrupted) {
 		t.Fatalf("stopped at %v: got error %v, want ErrInterrupted", s, err)
+	}
+	if trained := s.epoch == c.Epochs && s.step == 0; !trained && !strings.Contains(err.Error(), "after a checkpoint; --resume") {
+		t.Errorf("stopped at %v: got error %q, want a checkpoint and the way to go on", s, err)
+	}
+}
+
+// Gradients of an epoch's odd last step wait for the next epoch's first: six steps make three updates.
+func TestUpdatesAcrossEpochs(t *testing.T) {
+	metadata, _ := contents(t, filepath.Join(trained(t, tiny()), checkpointFile))
+	var c struct {
+		Steps map[string][]int64 `json:"adam_steps"`
+	}
+	if err := json.Unmarshal([]byte(metadata["rdpp_checkpoint"]), &c); err != nil {
+		t.Fatal(err)
+	}
+	for _, prefix := range []string{"proj.", "bn.", "decoder."} {
+		if len(c.Steps[prefix]) == 0 {
+			t.Errorf("%s: got no parameters", prefix)
+		}
+		for i, got := range c.Steps[prefix] {
+			// The bottleneck has layers, conv4 and bn4, that nothing uses.
+			if got != 3 && !(got == 0 && prefix == "bn.") {
+				t.Errorf("%s parameter %d: got %d updates, want 3", prefix, i, got)
+			}
+		}
 	}
 }
 
