@@ -121,8 +121,8 @@ func TestHelpFitsOnAScreen(t *testing.T) {
 		args []string
 		want []string
 	}{
-		{[]string{"--help"}, []string{"--data DIR", "--resume", "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted", `"wide_resnet50_2")`}},
-		{[]string{"sample", "--help"}, []string{"--out DIR", "--size int", "(default 256)"}},
+		{[]string{"--help"}, []string{"--data DIR", "--out DIR", "--teacher FILE", `"wide_resnet50_2")`}},
+		{[]string{"sample", "--help"}, []string{"--out DIR", "--size ", "(default 256)"}},
 	} {
 		code, stdout, stderr := command(c.args...)
 		if code != exitDone || stderr != "" {
