@@ -75,7 +75,7 @@ func newFlags(usage string, w io.Writer) *pflag.FlagSet {
 	flags := pflag.NewFlagSet("train", pflag.ContinueOnError)
 	flags.SetOutput(w)
 	flags.SortFlags = false
-	flags.Usage = func() { fmt.Fprint(w, usage, flags.FlagUsagesWrapped(110)) }
+	flags.Usage = func() { fmt.Fprint(w, usage, flags.FlagUsagesWrapped(0)) }
 	return flags
 }
 
@@ -92,47 +92,55 @@ func parse(flags *pflag.FlagSet, args []string) error {
 	return nil
 }
 
-const trainUsage = `train --data DIR --out RUN [flags]     learn from photographs of good parts
-train sample --out DIR [flags]         make a sample data set (train sample --help)
-
-Writes RUN/CATEGORY/ model.safetensors, metrics.json, history.csv, checkpoint.
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted after a checkpoint.
-
+const trainUsage = `train --data DIR --out RUN    learn from photographs of good parts
+train sample --out DIR        make sample data (train sample --help)
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (checkpoint kept)
 `
 
 func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	c := rdpp.DefaultConfig()
 	opt := rdpp.TrainOptions{}
 	flags := newFlags(trainUsage, stdout)
-	data := flags.String("data", "", "`DIR` with train/good, test/..., or good/, or images; or of such DIRs")
-	flags.StringVar(&opt.Out, "out", "", "`DIR` for the results")
-	categories := flags.StringSlice("category", nil, "which `DIRs` below --data, separated by commas; or all")
-	flags.StringVar(&c.Arch, "arch", c.Arch, "resnet18, resnet34, resnet50 or wide_resnet50_2")
-	flags.StringVar(&opt.Teacher, "teacher", rdpp.TeacherAuto, "weight `FILE`, random, or auto: torchvision's in $RDPP_CACHE")
-	flags.StringVar(&c.Method, "method", c.Method, "rd++, or the baseline rd")
-	flags.IntVar(&c.Epochs, "epochs", c.Epochs, "passes over the images")
-	flags.IntVar(&c.Batch, "batch", c.Batch, "images per step")
-	flags.IntVar(&c.Accumulate, "accumulate", c.Accumulate, "steps per update of the weights")
-	flags.IntVar(&c.ImageSize, "image-size", c.ImageSize, "side of the network input, pixels, a multiple of 32")
-	flags.StringVar(&c.SSOT, "ssot", c.SSOT, "reading of L_SSOT: pairwise, batch (released) or off")
-	flags.BoolVar(&c.KDPerPosition, "kd-per-position", false, "L_KD by the letter of Eq. 1")
-	flags.Float64Var(&c.NoiseLambda, "noise", c.NoiseLambda, "strength of the pseudo-anomalies, of RGB in 0..1")
-	flags.BoolVar(&c.NoiseReleased, "noise-released", false, "one noise field per run instead of one per image")
-	flags.StringVar(&c.Select, "select", c.Select, "epoch to keep: last or best-on-test (the paper's)")
-	flags.Uint64Var(&c.Seed, "seed", c.Seed, "of weights, order and noise")
-	device := flags.String("device", "auto", "auto, cpu, cuda or cuda:`N`")
-	flags.StringVar(&c.Precision, "precision", c.Precision, "fp32")
-	threads := flags.Int("threads", runtime.NumCPU(), "CPU threads of an operation; results depend on it")
-	flags.IntVar(&opt.Workers, "workers", runtime.NumCPU(), "goroutines that make batches")
-	flags.DurationVar(&opt.CheckpointEvery, "checkpoint-every", 5*time.Minute, "time between checkpoints")
-	flags.BoolVar(&opt.Resume, "resume", false, "continue from the checkpoint in RUN/CATEGORY")
-	flags.BoolVar(&opt.Overwrite, "overwrite", false, "start anew where RUN holds an unfinished run")
-	cacheMiB := flags.Int64("cache", 2048, "memory for decoded images, `MiB`")
-	flags.Int64Var(&opt.MaxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted, pixels")
+	data := flags.String("data", "", "`DIR` with train/good, good or images; or of such")
+	flags.StringVar(&opt.Out, "out", "", "`DIR` for results")
+	categories := flags.StringSlice("category", nil, "`DIRs` in --data, with commas between; or all")
+	flags.StringVar(&c.Arch, "arch", c.Arch, "backbone, `NAME` in torchvision")
+	flags.StringVar(&opt.Teacher, "teacher", rdpp.TeacherAuto, "`FILE`, random or auto: $RDPP_CACHE")
+	flags.StringVar(&c.Method, "method", c.Method, "`NAME`: rd++ or the baseline rd")
+	flags.IntVar(&c.Epochs, "epochs", c.Epochs, "`N` passes over the images")
+	flags.IntVar(&c.Batch, "batch", c.Batch, "`N` images per step")
+	flags.IntVar(&c.ImageSize, "image-size", c.ImageSize, "`N` x N pixels for the network")
+	device := flags.String("device", "auto", "`D`: auto, cpu, cuda or cuda:N")
+	flags.StringVar(&c.Precision, "precision", c.Precision, "`P`: fp32")
+	flags.Uint64Var(&c.Seed, "seed", c.Seed, "`N`, of weights, order and noise")
+	threads := flags.Int("threads", runtime.NumCPU(), "`N` CPU threads; results depend on it")
+	flags.IntVar(&opt.Workers, "workers", runtime.NumCPU(), "`N` goroutines that make batches")
+	flags.BoolVar(&opt.Resume, "resume", false, "continue from RUN/CATEGORY/checkpoint")
+	flags.BoolVar(&opt.Overwrite, "overwrite", false, "drop an unfinished run in RUN/CATEGORY")
+	flags.StringVar(&c.Select, "select", c.Select, "`EPOCH` to keep: last, best-on-test")
+	flags.StringVar(&c.SSOT, "ssot", c.SSOT, "L_SSOT `KIND`: pairwise, batch, off")
 	flags.BoolVar(&opt.SkipBad, "skip-bad", false, "leave out and list what cannot be read")
-	asJSON := flags.Bool("json", false, "progress as one JSON object per line")
+	asJSON := flags.Bool("json", false, "one JSON object per line")
+	flags.IntVar(&c.Accumulate, "accumulate", c.Accumulate, "`N` steps per update of the weights")
+	flags.Float64Var(&c.NoiseLambda, "noise", c.NoiseLambda, "pseudo-anomalies of `X`, RGB being 0..1")
+	flags.BoolVar(&c.NoiseReleased, "noise-released", false, "one noise field per run, not per image")
+	flags.BoolVar(&c.KDPerPosition, "kd-per-position", false, "L_KD by the letter of Eq. 1")
+	flags.DurationVar(&opt.CheckpointEvery, "checkpoint-every", 5*time.Minute, "`TIME` between checkpoints")
+	cacheMiB := flags.Int64("cache", 2048, "`MIB` of memory for decoded images")
+	flags.Int64Var(&opt.MaxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted: `N` pixels")
+	helpAll := flags.Bool("help-all", false, "all flags, files and exit codes")
+	for _, rare := range []string{"workers", "accumulate", "noise", "noise-released", "kd-per-position", "checkpoint-every", "cache",
+		"max-pixels"} {
+		flags.Lookup(rare).Hidden = true // --help fits on a screen without them
+	}
 	if err := parse(flags, args); err != nil {
 		return err
+	}
+	if *helpAll {
+		flags.VisitAll(func(f *pflag.Flag) { f.Hidden = false })
+		flags.Usage()
+		fmt.Fprintf(stdout, "Files in RUN/CATEGORY: %s, %s, %s, checkpoint\n", rdpp.ModelFile, rdpp.MetricsFile, rdpp.HistoryFile)
+		return nil
 	}
 
 	switch {

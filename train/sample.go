@@ -9,8 +9,9 @@ import (
 
 const sampleUsage = `train sample --out DIR [flags]     make a sample data set in MVTec's layout
 
-Painted photographs: DIR/part (a machined part) and DIR/texture (a woven fabric), with good images for
-training, good and defective ones for testing, and masks of the defects.
+Painted photographs: DIR/part (a machined part) and DIR/texture (a woven
+fabric), with good images for training, good and defective ones for testing,
+and masks of the defects.
 
 `
 

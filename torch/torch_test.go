@@ -1,0 +1,309 @@
+package torch_test
+
+import (
+	"errors"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"rdpp/torch"
+)
+
+func wantError(t *testing.T, what string, err error, parts ...string) {
+	t.Helper()
+	if err == nil {
+		t.Errorf("%s: got no error, want one", what)
+		return
+	}
+	for _, part := range append(parts, "torch: ") {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%s: got %q, want %q in it", what, err, part)
+		}
+	}
+	if strings.Contains(err.Error(), "\n") {
+		t.Errorf("%s: got %q, want one line", what, err)
+	}
+}
+
+func TestTensorRoundTrip(t *testing.T) {
+	before := torch.LiveTensors()
+	x := must(torch.FromSlice([]float64{1, -2.5, 3e-3, 4, 5, 6}, 2, 3))
+	if got, want := must(x.Shape()), []int64{2, 3}; !slices.Equal(got, want) {
+		t.Errorf("shape: got %v, want %v", got, want)
+	}
+	if got, want := must(torch.Read[float32](x)), []float32{1, -2.5, 3e-3, 4, 5, 6}; !slices.Equal(got, want) {
+		t.Errorf("as float32: got %v, want %v", got, want)
+	}
+	half := must(x.To(torch.CPU, torch.Float16))
+	if got := must(half.DType()); got != torch.Float16 {
+		t.Errorf("type: got %v, want %v", got, torch.Float16)
+	}
+	raw := must(half.ReadBytes())
+	if len(raw) != 12 {
+		t.Errorf("bytes: got %d, want 12", len(raw))
+	}
+	y := must(torch.FromSlice(make([]float32, 6), 3, 2))
+	if err := y.WriteBytes(torch.Float16, raw); err != nil {
+		t.Fatal(err)
+	}
+	if got := must(torch.Read[float64](y)); got[1] != -2.5 || math.Abs(got[2]-3e-3) > 2e-6 {
+		t.Errorf("through float16: got %v", got)
+	}
+	scalar := must(torch.FromSlice([]int64{7}))
+	if got := must(torch.Scalars(scalar, scalar)); !slices.Equal(got, []float64{7, 7}) {
+		t.Errorf("scalars: got %v, want 7, 7", got)
+	}
+	empty := must(torch.FromSlice([]uint8{}, 0, 4))
+	if got := must(torch.Read[uint8](empty)); len(got) != 0 {
+		t.Errorf("empty: got %v", got)
+	}
+	for _, opened := range []*torch.Tensor{x, half, y, scalar, empty} {
+		opened.Close()
+		opened.Close()
+	}
+	if after := torch.LiveTensors(); after != before {
+		t.Errorf("live tensors: got %d, want %d", after, before)
+	}
+}
+
+func TestBadInputIsAnError(t *testing.T) {
+	opt := torch.ModuleOptions{Arch: "resnet18"}
+	teacher, student := must(torch.NewTeacher(opt)), must(torch.NewStudent(opt))
+	defer student.Close()
+	closed := must(torch.FromSlice([]float32{1, 2, 3}, 3))
+	closed.Close()
+	three := must(torch.FromSlice([]float32{1, 2, 3}, 3))
+	defer three.Close()
+
+	_, err := torch.FromSlice([]float32{1, 2}, 3)
+	wantError(t, "too few elements", err, "[3]", "3", "2")
+	_, err = torch.FromSlice([]float32{1, 2}, -2)
+	wantError(t, "negative size", err, "[-2]")
+	_, err = torch.FromSlice([]float32{1, 2}, math.MaxInt64, 4)
+	wantError(t, "huge size", err)
+	_, err = closed.Shape()
+	wantError(t, "closed tensor's shape", err, "closed")
+	_, err = torch.Read[float32](closed)
+	wantError(t, "reading a closed tensor", err, "closed")
+	_, err = teacher.Forward(closed)
+	wantError(t, "closed input", err, "closed")
+	_, err = teacher.Forward(three)
+	wantError(t, "input of another shape", err)
+	_, err = student.Forward(nil)
+	wantError(t, "nil input", err, "closed")
+	wantError(t, "short write", torch.Write(three, []float32{1}), "3", "1")
+	wantError(t, "odd bytes", three.WriteBytes(torch.Float32, make([]byte, 5)), "5")
+	wantError(t, "backward of what has no graph", torch.Backward(three))
+	_, err = torch.Scalars(three)
+	wantError(t, "no scalar", err, "scalar")
+	_, err = torch.WeightedSum()
+	wantError(t, "no terms", err)
+	_, err = torch.NewTeacher(torch.ModuleOptions{Arch: "vgg16"})
+	wantError(t, "architecture", err, "vgg16", "wide_resnet50_2")
+	_, err = torch.NewTeacher(torch.ModuleOptions{Arch: "resnet18", Device: torch.CUDA(63)})
+	wantError(t, "device", err, "63")
+	_, err = torch.LossSSOT(torch.Features{}, []int64{0, 5}, torch.SSOTPairwise, torch.SinkhornOptions{})
+	wantError(t, "no permutation", err, "row 5")
+	_, err = torch.Sinkhorn(three, three, nil, nil, torch.SinkhornOptions{})
+	wantError(t, "points without dimensions", err, "P x N x D")
+	wantError(t, "threads", torch.SetThreads(0), "at least 1")
+	teacher.Close()
+	teacher.Close()
+	_, err = teacher.Forward(three)
+	wantError(t, "closed network", err, "closed")
+	wantError(t, "closed network's mode", teacher.Train(true), "closed")
+	var adam *torch.Adam = must(torch.NewAdam(0.5, 0.999, 1e-8))
+	adam.Close()
+	adam.Close()
+	wantError(t, "closed optimiser", adam.Step(), "closed")
+}
+
+func TestParseDevice(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		want string // part of the device's name or of the error
+		ok   bool
+	}{
+		{"cpu", "cpu", true},
+		{"", "unknown device", false},
+		{"gpu", "unknown device", false},
+		{"cuda:", "number from 0", false},
+		{"cuda:-1", "number from 0", false},
+		{"cuda:x", "number from 0", false},
+		{"cuda:65000", "not there", false},
+	} {
+		d, err := torch.ParseDevice(c.name)
+		if c.ok {
+			if err != nil || d.String() != c.want {
+				t.Errorf("%q: got %v, %v, want %s", c.name, d, err, c.want)
+			}
+			continue
+		}
+		wantError(t, c.name, err, c.want)
+	}
+	if d, err := torch.ParseDevice("auto"); err != nil {
+		t.Errorf("auto: got %v, %v", d, err)
+	}
+}
+
+// The fast layout is another order of the same sums.
+func TestLayoutsAgree(t *testing.T) {
+	const B, S = 2, 64
+	x := must(torch.FromSlice(uniform("layouts", B*3*S*S), B, 3, S, S))
+	defer x.Close()
+	input := must(x.To(torch.CPU, torch.Float32))
+	defer input.Close()
+	for _, arch := range torch.Architectures() {
+		var scores [2][]float64
+		var maps [2][]float64
+		for i := range scores {
+			opt := torch.ModuleOptions{Arch: arch, Seed: 5, Reference: i == 1}
+			e, p := must(torch.NewTeacher(opt)), must(torch.NewProjection(opt))
+			o, d := must(torch.NewBottleneck(opt)), must(torch.NewStudent(opt))
+			for _, n := range []torch.Network{e, p, o, d} {
+				defer n.Close()
+				if err := n.Train(false); err != nil {
+					t.Fatal(err)
+				}
+			}
+			m, s, err := torch.Predict(e, p, o, d, input, 4)
+			if err != nil {
+				t.Fatal(err)
+			}
+			maps[i], scores[i] = must(torch.Read[float64](m)), must(torch.Read[float64](s))
+			m.Close()
+			s.Close()
+		}
+		for i := range scores[0] {
+			if math.Abs(scores[0][i]-scores[1][i]) > 1e-4 {
+				t.Errorf("%s: score: got %v, want %v", arch, scores[0][i], scores[1][i])
+			}
+		}
+		for i := range maps[0] {
+			if math.Abs(maps[0][i]-maps[1][i]) > 1e-3 {
+				t.Fatalf("%s: map[%d]: got %v, want %v", arch, i, maps[0][i], maps[1][i])
+			}
+		}
+	}
+}
+
+// The state dicts have the names and sizes of the released checkpoints.
+func TestStateNames(t *testing.T) {
+	for _, c := range []struct {
+		arch   string
+		counts [4]int   // entries of teacher, projection, bottleneck, student
+		params [4]int64 // their parameters
+		some   []string // a name of each
+	}{
+		{"resnet18", [4]int{90, 24, 54, 90}, [4]int64{2782784, 968688, 12205312, 3703168},
+			[]string{"layer3.1.bn2.running_var", "proj_c.proj.9.bias", "bn_layer.0.downsample.1.weight", "layer3.0.upsample.0.weight"}},
+		{"wide_resnet50_2", [4]int{258, 24, 84, 252}, [4]int64{24862528, 15486912, 67277824, 24917504},
+			[]string{"layer1.0.downsample.0.weight", "proj_a.proj.0.weight", "bn_layer.2.conv3.weight", "layer3.5.bn3.num_batches_tracked"}},
+	} {
+		opt := torch.ModuleOptions{Arch: c.arch, Blank: true}
+		for i, n := range []torch.Network{must(torch.NewTeacher(opt)), must(torch.NewProjection(opt)),
+			must(torch.NewBottleneck(opt)), must(torch.NewStudent(opt))} {
+			var params int64
+			names := map[string]bool{}
+			for _, e := range n.State() {
+				names[e.Name] = true
+				if !strings.Contains(e.Name, "running_") && !strings.Contains(e.Name, "num_batches") {
+					params += must(e.Tensor.Len())
+				}
+			}
+			if len(names) != c.counts[i] || params != c.params[i] || !names[c.some[i]] {
+				t.Errorf("%s, network %d: got %d entries, %d parameters, %s %v; want %d, %d, true", c.arch, i, len(names), params,
+					c.some[i], names[c.some[i]], c.counts[i], c.params[i])
+			}
+			n.Close()
+		}
+	}
+}
+
+// Initialisation: reproducible by seed, with the spread that METHOD names.
+func TestInitialisation(t *testing.T) {
+	read := func(seed uint64) map[string][]float64 {
+		n := must(torch.NewStudent(torch.ModuleOptions{Arch: "resnet18", Seed: seed}))
+		defer n.Close()
+		state := map[string][]float64{}
+		for _, e := range n.State() {
+			state[e.Name] = must(torch.Read[float64](e.Tensor))
+		}
+		return state
+	}
+	a, b, other := read(3), read(3), read(4)
+	for name, values := range a {
+		if !slices.Equal(values, b[name]) {
+			t.Errorf("%s: two networks of one seed differ", name)
+		}
+	}
+	const plain, transposed = "layer2.1.conv1.weight", "layer2.0.conv1.weight"
+	if slices.Equal(a[plain], other[plain]) {
+		t.Error("networks of two seeds are the same")
+	}
+	var squares, largest float64
+	for _, v := range a[plain] {
+		squares += v * v
+	}
+	if got, want := math.Sqrt(squares/float64(len(a[plain]))), math.Sqrt(2.0/(128*9)); math.Abs(got/want-1) > 0.02 {
+		t.Errorf("Kaiming normal, fan_out: got deviation %v, want %v", got, want)
+	}
+	for _, v := range a[transposed] {
+		largest = max(largest, math.Abs(v))
+	}
+	if bound := 1 / math.Sqrt(128*4); largest > bound || largest < 0.99*bound {
+		t.Errorf("transposed convolution: got largest weight %v, want just below %v", largest, bound)
+	}
+	for i, v := range a["layer1.0.bn1.weight"] {
+		if v != 1 || a["layer1.0.bn1.bias"][i] != 0 {
+			t.Fatalf("batch norm: got weight %v, bias %v, want 1, 0", v, a["layer1.0.bn1.bias"][i])
+		}
+	}
+}
+
+func TestWorker(t *testing.T) {
+	w := torch.NewWorker()
+	var running, most, sum atomic.Int64
+	var wg sync.WaitGroup
+	for i := range 50 {
+		wg.Go(func() {
+			err := w.Do(func() error {
+				most.Store(max(most.Load(), running.Add(1)))
+				sum.Add(int64(i))
+				running.Add(-1)
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if most.Load() != 1 || sum.Load() != 49*50/2 {
+		t.Errorf("got %d jobs at once, sum %d; want 1, %d", most.Load(), sum.Load(), 49*50/2)
+	}
+	failed := errors.New("failed")
+	if err := w.Do(func() error { return failed }); err != failed {
+		t.Errorf("got %v, want the job's error", err)
+	}
+	w.Close()
+	w.Close()
+	if err := w.Do(func() error { return nil }); !errors.Is(err, torch.ErrClosed) {
+		t.Errorf("after Close: got %v, want ErrClosed", err)
+	}
+}
+
+// What a tensor handle costs, to be held against a training step of seconds.
+func BenchmarkTensorHandle(b *testing.B) {
+	data := []float32{1, 2, 3, 4}
+	for b.Loop() {
+		t, err := torch.FromSlice(data, 4)
+		if err != nil {
+			b.Fatal(err)
+		}
+		t.Close()
+	}
+}
