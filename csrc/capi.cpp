@@ -40,6 +40,8 @@ struct rdpp_adam {
 
 namespace {
 
+constexpr int32_t kMostThreads = 1024; // OpenMP would start any number, and die of it
+
 std::atomic<int32_t> wanted_threads{0}; // 0: libtorch's own choice
 
 // One line without libtorch's stack trace; malloc failing leaves nothing better than a literal's copy.
@@ -180,7 +182,10 @@ rdpp_error rdpp_cuda_device_count(int32_t *count) {
 
 rdpp_error rdpp_set_threads(int32_t n) {
   return guarded([&] {
-    if (n < 1) throw std::invalid_argument("threads must be at least 1, got " + std::to_string(n));
+    if (n < 1 || n > kMostThreads) {
+      throw std::invalid_argument("threads must be 1 to " + std::to_string(kMostThreads) + ", got " +
+                                  std::to_string(n));
+    }
     wanted_threads = n;
   });
 }
@@ -300,7 +305,11 @@ rdpp_error rdpp_module_new(int32_t kind, const char *arch, int32_t dtype, int32_
 void rdpp_module_free(rdpp_module *m) { delete m; }
 
 rdpp_error rdpp_module_train(rdpp_module *m, int32_t on) {
-  return guarded([&] { opened(m).net->train(on != 0 && m->kind != RDPP_TEACHER); });
+  return guarded([&] {
+    bool training = on != 0 && opened(m).kind != RDPP_TEACHER;
+    m->net->train(training);
+    rdpp::freeze(*m->net, !training);
+  });
 }
 
 rdpp_error rdpp_module_state_len(const rdpp_module *m, int64_t *n) {

@@ -1,6 +1,11 @@
 #include "networks.h"
 
+#include "instance_norm.h"
+
+#include <ATen/core/dispatch/Dispatcher.h>
+
 #include <cmath>
+#include <optional>
 
 namespace rdpp {
 
@@ -30,15 +35,80 @@ ConvImpl::ConvImpl(int64_t in, int64_t out, int64_t kernel, int64_t stride, Kind
   if (with_bias) bias = register_parameter("bias", torch::zeros({out}));
 }
 
+namespace {
+
+// With stride = kernel the outputs of a 2x2 transposed convolution do not overlap: it is a 1x1 convolution to four
+// times the channels, one set per place in the 2x2 square, and that is much faster on a CPU. C_in x C_out x 2 x 2 ->
+// 4C_out x C_in x 1 x 1
+torch::Tensor square_weight(const torch::Tensor &weight) {
+  return weight.permute({2, 3, 1, 0}).reshape({4 * weight.size(1), weight.size(0), 1, 1});
+}
+
+// B x 4C x H x W -> B x C x 2H x 2W, channels last in memory
+torch::Tensor spread_squares(const torch::Tensor &y) {
+  int64_t B = y.size(0), C = y.size(1) / 4, H = y.size(2), W = y.size(3);
+  torch::Tensor squares = y.permute({0, 2, 3, 1}).reshape({B, H, W, 2, 2, C}).permute({0, 1, 3, 2, 4, 5});
+  return squares.reshape({B, 2 * H, 2 * W, C}).permute({0, 3, 1, 2});
+}
+
+} // namespace
+
 torch::Tensor ConvImpl::forward(const torch::Tensor &x) {
   if (kind == kPlain) return torch::conv2d(x, weight, bias, stride, padding);
   if (!channels_last || !x.is_cpu()) return torch::conv_transpose2d(x, weight, bias, stride);
-  // With stride = kernel the outputs of a 2x2 transposed convolution do not overlap: it is a 1x1 convolution to four
-  // times the channels, one set per place in the 2x2 square, and that is much faster on a CPU.
-  int64_t B = x.size(0), H = x.size(2), W = x.size(3), C = weight.size(1);
-  torch::Tensor y = torch::conv2d(x, weight.permute({2, 3, 1, 0}).reshape({4 * C, x.size(1), 1, 1})); // B x 4C x H x W
-  y = y.permute({0, 2, 3, 1}).reshape({B, H, W, 2, 2, C}).permute({0, 1, 3, 2, 4, 5}); // B x H x 2 x W x 2 x C
-  return y.reshape({B, 2 * H, 2 * W, C}).permute({0, 3, 1, 2}); // B x C x 2H x 2W, channels last in memory
+  return spread_squares(torch::conv2d(x, square_weight(weight)));
+}
+
+// Frozen convolutions: libtorch's oneDNN operations for TorchScript, called by name.
+
+namespace {
+
+std::optional<c10::OperatorHandle> onednn(const char *name) {
+  auto found = c10::Dispatcher::singleton().findSchema({name, ""});
+  if (!found) return std::nullopt;
+  return *found;
+}
+
+torch::Tensor run_frozen(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::Tensor &x, bool relu) {
+  static const auto prepack = onednn("mkldnn_prepacked::conv2d_prepack"), run = onednn("mkldnn_prepacked::conv2d_run");
+  bool transposed = conv.kind == ConvImpl::kTransposed;
+  if (conv.packed.input != x.sizes()) {
+    torch::Tensor weight = transposed ? square_weight(conv.weight) : conv.weight, bias = conv.bias;
+    if (bn) { // (Wx - mean) * scale + bias
+      torch::Tensor scale = bn->weight / (bn->running_var + bn->options.eps()).sqrt();
+      bias = bn->bias - bn->running_mean * scale;
+      if (transposed) scale = scale.repeat(4), bias = bias.repeat(4);
+      weight = weight * scale.view({-1, 1, 1, 1});
+    }
+    std::vector<int64_t> stride(2, transposed ? 1 : conv.stride), padding(2, transposed ? 0 : conv.padding), one(2, 1);
+    torch::jit::Stack stack = {weight, bias, stride, padding, one, 1, x.sizes().vec(), relu ? "relu" : "none"};
+    prepack->callBoxed(&stack);
+    conv.packed = {x.sizes().vec(), stack.front()};
+  }
+  torch::jit::Stack stack = {x, conv.packed.context};
+  run->callBoxed(&stack);
+  torch::Tensor y = stack.front().toTensor();
+  return transposed ? spread_squares(y) : y;
+}
+
+} // namespace
+
+torch::Tensor conv_bn(Conv &conv, nn::BatchNorm2d &bn, const torch::Tensor &x, bool relu) {
+  if (conv->frozen && !torch::GradMode::is_enabled()) return run_frozen(*conv, bn ? bn.get() : nullptr, x, relu);
+  torch::Tensor y = conv(x);
+  if (bn) y = bn(y);
+  return relu ? y.relu_() : y;
+}
+
+void freeze(nn::Module &m, bool on) {
+  static const bool possible = onednn("mkldnn_prepacked::conv2d_prepack") && onednn("mkldnn_prepacked::conv2d_run");
+  m.apply([on](nn::Module &child) {
+    auto *conv = child.as<ConvImpl>();
+    if (!conv) return;
+    const torch::Tensor &w = conv->weight;
+    conv->frozen = on && possible && conv->channels_last && w.is_cpu() && w.scalar_type() == torch::kFloat32;
+    conv->packed = {};
+  });
 }
 
 // Residual block
@@ -72,10 +142,10 @@ BlockImpl::BlockImpl(const Arch &arch, int64_t in, int64_t planes, int64_t strid
 }
 
 torch::Tensor BlockImpl::forward(const torch::Tensor &x) {
-  torch::Tensor y = bn1(conv1(x)).relu_();
-  y = bn2(conv2(y));
-  if (conv3) y = bn3(conv3(y.relu_()));
-  y += shortcut_conv ? shortcut_bn(shortcut_conv(x)) : x;
+  torch::Tensor y = conv_bn(conv1, bn1, x, true);
+  y = conv_bn(conv2, bn2, y, bool(conv3));
+  if (conv3) y = conv_bn(conv3, bn3, y, false);
+  y += shortcut_conv ? conv_bn(shortcut_conv, shortcut_bn, x, false) : x;
   return y.relu_();
 }
 
@@ -144,12 +214,12 @@ ProjectionImpl::ProjectionImpl(const Arch &arch) {
 }
 
 Features ProjectionImpl::forward(const Features &f) {
+  nn::BatchNorm2d no_norm{nullptr};
   Features p; // p[k]: the shape of f[k]
   for (int k = 0; k < kScales; k++) {
     p[k] = f[k];
     for (Conv &conv : convs[k]) {
-      p[k] = torch::instance_norm(conv(p[k]), {}, {}, {}, {}, true, 0.1, 1e-5, true);
-      p[k] = torch::leaky_relu_(p[k], 0.01);
+      p[k] = instance_norm_leaky_relu(conv_bn(conv, no_norm, p[k], false), 1e-5, 0.01);
     }
   }
   return p;
@@ -171,9 +241,9 @@ BottleneckImpl::BottleneckImpl(const Arch &arch) {
 }
 
 torch::Tensor BottleneckImpl::forward(const Features &p) {
-  torch::Tensor l1 = bn2(conv2(bn1(conv1(p[0])).relu_())).relu_(); // B x 256e x S/16 x S/16
-  torch::Tensor l2 = bn3(conv3(p[1])).relu_();                     // B x 256e x S/16 x S/16
-  return run(bn_layer, torch::cat({l1, l2, p[2]}, 1));             // B x 512e x S/32 x S/32
+  torch::Tensor l1 = conv_bn(conv2, bn2, conv_bn(conv1, bn1, p[0], true), true); // B x 256e x S/16 x S/16
+  torch::Tensor l2 = conv_bn(conv3, bn3, p[1], true);                            // B x 256e x S/16 x S/16
+  return run(bn_layer, torch::cat({l1, l2, p[2]}, 1));                           // B x 512e x S/32 x S/32
 }
 
 // Student

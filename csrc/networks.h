@@ -1,6 +1,7 @@
 // The four networks of RD++: teacher, projection, bottleneck, student.
 #pragma once
 
+#include <ATen/core/ivalue.h>
 #include <torch/torch.h>
 
 #include <array>
@@ -37,8 +38,16 @@ struct ConvImpl : torch::nn::Module {
   int64_t stride, padding;
   Kind kind;
   bool channels_last = false; // see use_channels_last
+  bool frozen = false;        // see freeze
+  struct {
+    std::vector<int64_t> input; // B, C, H, W that it is made for
+    c10::IValue context;        // oneDNN's weights
+  } packed;
 };
 TORCH_MODULE(Conv);
+
+// Convolution, batch norm (or none: nullptr) and ReLU (or not).
+torch::Tensor conv_bn(Conv &conv, torch::nn::BatchNorm2d &bn, const torch::Tensor &x, bool relu);
 
 // A residual block. Downsampling (teacher, bottleneck) or upsampling (student) by `stride`.
 struct BlockImpl : torch::nn::Module {
@@ -103,5 +112,10 @@ void initialise(torch::nn::Module &m, uint64_t seed);
 // Lays weights and activations out channels last, the order that convolutions are fastest in on CPUs and on tensor
 // cores. Names, shapes and results stay, up to rounding; without it networks compute as PyTorch's own do, bit for bit.
 void use_channels_last(torch::nn::Module &m);
+
+// on: from now on the weights stay as they are, and outside autograd every convolution runs with its batch norm and
+// ReLU as one oneDNN operation whose weights are rearranged once instead of at every call. Only for channels-last
+// float32 networks on the CPU in eval mode; for others, and where libtorch lacks that operation, it does nothing.
+void freeze(torch::nn::Module &m, bool on);
 
 } // namespace rdpp

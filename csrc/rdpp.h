@@ -42,7 +42,7 @@ void rdpp_string_free(char *s);
 /* version: libtorch's own, such as "2.6.0"; a static string. */
 rdpp_error rdpp_libtorch_version(const char **version);
 rdpp_error rdpp_cuda_device_count(int32_t *count);
-/* Threads that one operation on the CPU may use, for all calls from now on; n >= 1. */
+/* Threads that one operation on the CPU may use, for all calls from now on; 1 to 1024. */
 rdpp_error rdpp_set_threads(int32_t n);
 /* Seeds libtorch's default generators; gotorch's random constructors draw from them. */
 rdpp_error rdpp_seed(uint64_t seed);
@@ -80,7 +80,8 @@ enum {
 rdpp_error rdpp_module_new(int32_t kind, const char *arch, int32_t dtype, int32_t device, uint64_t seed, int32_t flags,
                            rdpp_module **out);
 void rdpp_module_free(rdpp_module *m);
-/* on != 0: batch statistics, else running ones. A teacher stays in eval mode. */
+/* on != 0: batch statistics, else running ones; a teacher stays in eval mode. Eval mode also prepares the network for
+ * speed: to change its state, call with on != 0 first or call again afterwards. */
 rdpp_error rdpp_module_train(rdpp_module *m, int32_t on);
 /* The state dict: parameters and buffers under the released names, in a fixed order. */
 rdpp_error rdpp_module_state_len(const rdpp_module *m, int64_t *n);

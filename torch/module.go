@@ -91,7 +91,8 @@ func (m *module) Close() {
 func (m *module) State() []Entry { return m.state }
 
 // Train sets training mode, in which batch norms use the batch's statistics and follow them, or eval mode. A new
-// network is in training mode; a teacher is always in eval mode.
+// network is in training mode; a teacher is always in eval mode. Train(false) also prepares the network for fast
+// prediction, so it must be called again after its State has been written.
 func (m *module) Train(on bool) error {
 	var v C.int32_t
 	if on {

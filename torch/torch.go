@@ -40,7 +40,7 @@ func Version() (string, error) {
 	return C.GoString(version), nil
 }
 
-// SetThreads sets how many threads one operation on the CPU may use, from now on and in the whole process.
+// SetThreads sets how many threads one operation on the CPU may use, from now on and in the whole process: 1 to 1024.
 // libtorch's own default under gotorch is half of the cores. Results are the same bit for bit only for the same
 // number.
 func SetThreads(n int) error {

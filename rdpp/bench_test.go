@@ -1,0 +1,108 @@
+package rdpp
+
+import (
+	"math/rand/v2"
+	"runtime"
+	"testing"
+
+	"rdpp/rdpp/dataset"
+	"rdpp/torch"
+)
+
+func noise(n int) []float32 {
+	rng := rand.New(rand.NewPCG(1, 2))
+	x := make([]float32, n)
+	for i := range x {
+		x[i] = rng.Float32()*4 - 2
+	}
+	return x
+}
+
+func onWorker(b *testing.B, f func() error) {
+	b.Helper()
+	if err := torch.SetThreads(runtime.NumCPU()); err != nil {
+		b.Fatal(err)
+	}
+	w := torch.NewWorker()
+	defer w.Close()
+	if err := w.Do(f); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// The compute of `infer image`: a normalised image in memory to its map and score in memory.
+func BenchmarkPredict(b *testing.B) {
+	for _, arch := range []string{"resnet18", "wide_resnet50_2"} {
+		b.Run(arch, func(b *testing.B) {
+			onWorker(b, func() error {
+				c := DefaultConfig()
+				c.Arch = arch
+				m, err := NewModel(c, torch.CPU)
+				if err != nil {
+					return err
+				}
+				defer m.Close()
+				if err := m.train(false); err != nil {
+					return err
+				}
+				x := noise(3 * c.ImageSize * c.ImageSize)
+				if _, _, err := m.predict(x); err != nil { // the first one sets libtorch's primitives up
+					return err
+				}
+				for b.Loop() {
+					if _, _, err := m.predict(x); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// A training step of 16 images, every second one with an update.
+func BenchmarkTrainingStep(b *testing.B) {
+	for _, ssot := range []string{"pairwise", "batch"} {
+		b.Run("resnet18/ssot="+ssot, func(b *testing.B) {
+			onWorker(b, func() error {
+				c := DefaultConfig()
+				c.Arch, c.SSOT = "resnet18", ssot
+				r := &run{config: c}
+				defer r.close()
+				var err error
+				if r.model, err = NewModel(c, torch.CPU); err != nil {
+					return err
+				}
+				if r.ssot, err = c.ssot(); err != nil {
+					return err
+				}
+				if r.adam, err = torch.NewAdam(c.Beta1, c.Beta2, c.AdamEps); err != nil {
+					return err
+				}
+				for _, part := range r.model.parts()[1:] {
+					if err := r.adam.Add(part.net, c.RateDistill); err != nil {
+						return err
+					}
+				}
+				if err := r.model.train(true); err != nil {
+					return err
+				}
+				values := c.Batch * 3 * c.ImageSize * c.ImageSize
+				batch := &dataset.Batch{B: c.Batch, Clean: noise(values), Noisy: noise(values)}
+				for i := range c.Batch {
+					batch.Shuffle = append(batch.Shuffle, int64((i+1)%c.Batch))
+				}
+				if _, err := r.step(batch); err != nil {
+					return err
+				}
+				for b.Loop() {
+					if _, err := r.step(batch); err != nil {
+						return err
+					}
+				}
+				b.ReportMetric(float64(c.Batch*b.N)/b.Elapsed().Seconds(), "images/s")
+				return nil
+			})
+		})
+	}
+}
