@@ -48,8 +48,8 @@ func (m *modelFlags) open() (*rdpp.Detector, error) {
 		return nil, usagef("--model is missing; name the model.safetensors that train wrote")
 	case !deviceName.MatchString(m.device):
 		return nil, usagef("--device %q; use auto, cpu, cuda or cuda:N", m.device)
-	case m.threads < 1 || m.threads > math.MaxInt32:
-		return nil, usagef("--threads %d; use 1 or more", m.threads)
+	case m.threads < 1 || m.threads > 1024:
+		return nil, usagef("--threads %d; use 1 to 1024", m.threads)
 	case m.maxPixels < 1:
 		return nil, usagef("--max-pixels %d; use 1 or more", m.maxPixels)
 	}

@@ -18,6 +18,7 @@ import "C"
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -44,6 +45,7 @@ func Version() (string, error) {
 // libtorch's own default under gotorch is half of the cores. Results are the same bit for bit only for the same
 // number.
 func SetThreads(n int) error {
+	n = max(min(n, math.MaxInt32), 0) // what does not fit is refused all the same
 	return check("threads", C.rdpp_set_threads(C.int32_t(n)))
 }
 

@@ -146,8 +146,8 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	switch {
 	case *data == "" || opt.Out == "":
 		return fmt.Errorf("%w: --data and --out are needed; see --help", errUsage)
-	case *threads < 1 || opt.Workers < 1:
-		return fmt.Errorf("%w: --threads and --workers must be at least 1", errUsage)
+	case opt.Workers < 1 || opt.Workers > 1024:
+		return fmt.Errorf("%w: --workers %d; use 1 to 1024", errUsage, opt.Workers)
 	case opt.CheckpointEvery <= 0:
 		return fmt.Errorf("%w: --checkpoint-every must be positive, such as 5m", errUsage)
 	case *cacheMiB < 0 || opt.MaxPixels < 1:
@@ -163,7 +163,7 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
 	if err := torch.SetThreads(*threads); err != nil {
-		return err
+		return fmt.Errorf("%w: --threads: %w", errUsage, err)
 	}
 	if opt.CacheBytes = *cacheMiB << 20; opt.CacheBytes == 0 {
 		opt.CacheBytes = -1
