@@ -17,6 +17,7 @@ package torch
 import "C"
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -94,8 +95,11 @@ func (d Device) String() string {
 	return "cuda:" + strconv.Itoa(int(d.c()))
 }
 
+// ErrNoDevice is wrapped by the error about a device that is well named and not there.
+var ErrNoDevice = errors.New("no such device")
+
 // ParseDevice reads "auto" (the first CUDA device, else the CPU), "cpu", "cuda" or "cuda:N". A CUDA device that
-// is not there is an error.
+// is not there is ErrNoDevice.
 func ParseDevice(name string) (Device, error) {
 	if name == "cpu" {
 		return CPU, nil
@@ -121,8 +125,8 @@ func ParseDevice(name string) (Device, error) {
 	case name == "auto":
 		return CPU, nil
 	}
-	return CPU, fmt.Errorf("torch: device %q is not there, libtorch sees %d CUDA devices; use cpu, or a CUDA libtorch "+
-		"on a machine with a GPU", name, int(count))
+	return CPU, fmt.Errorf("torch: %w: %q is not there, libtorch sees %d CUDA devices; use cpu, or a CUDA libtorch on a "+
+		"machine with a GPU", ErrNoDevice, name, int(count))
 }
 
 // DeviceMemory returns the bytes of device memory in use now and at most so far; zero for the CPU.

@@ -159,8 +159,12 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		return err
 	}
 	var err error
-	if opt.Device, err = torch.ParseDevice(*device); err != nil {
-		return fmt.Errorf("%w: %w", errUsage, err)
+	opt.Device, err = torch.ParseDevice(*device)
+	switch {
+	case errors.Is(err, torch.ErrNoDevice):
+		return err
+	case err != nil:
+		return fmt.Errorf("%w: --device: %w", errUsage, err)
 	}
 	if err := torch.SetThreads(*threads); err != nil {
 		return fmt.Errorf("%w: --threads: %w", errUsage, err)
