@@ -42,7 +42,12 @@ public:
       if (!block) throw std::bad_alloc();
       madvise(block, size, MADV_HUGEPAGE); // only advice: an error changes nothing
     }
-    live_[block] = size;
+    try {
+      live_[block] = size;
+    } catch (...) {
+      std::free(block);
+      throw;
+    }
     used_ += size;
     peak_ = std::max(peak_, used_);
     return block;
@@ -56,8 +61,13 @@ public:
     size_t size = found->second;
     live_.erase(found);
     used_ -= size;
+    try {
+      free_[size].push_back(block);
+    } catch (...) { // no memory to remember it by
+      std::free(block);
+      return true;
+    }
     cached_ += size;
-    free_[size].push_back(block);
     if (used_ + cached_ > 2 * peak_ + kSlack) drop();
     return true;
   }
@@ -82,7 +92,8 @@ Cache &cache() {
   return *instance;
 }
 
-// Sizes are rounded up to whole huge pages: one class holds all tensors of a shape and nearly nothing is wasted.
+// Sizes are rounded up to whole huge pages: one class holds all tensors of a shape, and on average a megabyte of each
+// block is unused.
 size_t rounded(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 
 void release(void *data) {

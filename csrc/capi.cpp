@@ -3,7 +3,9 @@
 
 #include <torch/torch.h>
 
+#include <array>
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <memory>
@@ -44,13 +46,17 @@ constexpr int32_t kMostThreads = 1024; // OpenMP would start any number, and die
 
 std::atomic<int32_t> wanted_threads{0}; // 0: libtorch's own choice
 
-// One line without libtorch's stack trace; malloc failing leaves nothing better than a literal's copy.
-char *message(std::string text) {
-  text = text.substr(0, text.find("\nException raised from"));
-  for (char &c : text) {
-    if (c == '\n') c = ' ';
-  }
-  return strdup(text.c_str());
+char out_of_memory[] = "out of memory"; // the message where there is none for a message; never freed
+
+// One line without libtorch's stack trace.
+char *message(const char *what) noexcept {
+  const char *trace = strstr(what, "\nException raised from");
+  size_t n = trace ? static_cast<size_t>(trace - what) : strlen(what);
+  char *text = static_cast<char *>(malloc(n + 1));
+  if (!text) return out_of_memory;
+  for (size_t i = 0; i < n; i++) text[i] = what[i] == '\n' ? ' ' : what[i];
+  text[n] = 0;
+  return text;
 }
 
 // Runs f with this thread set up as rdpp.h promises and turns what it throws into an owned message.
@@ -59,6 +65,7 @@ template <class F> rdpp_error guarded(F &&f) noexcept {
     int32_t threads = wanted_threads.load(std::memory_order_relaxed);
     thread_local int32_t applied = 0;
     if (threads != applied) at::set_num_threads(applied = threads);
+    torch::AutoGradMode grad(true);
     f();
     return nullptr;
   } catch (const c10::Error &e) {
@@ -96,12 +103,20 @@ Features features(const rdpp_tensor x[kScales]) {
   return f;
 }
 
-// All K handles or, when memory runs out on the way, none.
-void give(const Features &f, rdpp_tensor out[kScales]) {
-  std::unique_ptr<Tensor> made[kScales];
+using Made = std::array<std::unique_ptr<Tensor>, kScales>;
+
+Made make(const Features &f) {
+  Made made;
   for (int k = 0; k < kScales; k++) made[k] = std::make_unique<Tensor>(f[k]);
+  return made;
+}
+
+void give(Made made, rdpp_tensor out[kScales]) {
   for (int k = 0; k < kScales; k++) out[k] = made[k].release();
 }
+
+// All K handles or, when memory runs out on the way, none.
+void give(const Features &f, rdpp_tensor out[kScales]) { give(make(f), out); }
 
 torch::Device at_device(int32_t device) {
   if (device == RDPP_CPU) return torch::kCPU;
@@ -161,6 +176,16 @@ void collect(torch::nn::Module &m, const std::string &prefix, bool trainable, st
   for (auto &child : m.named_children()) collect(*child.value(), prefix + child.key() + ".", trainable, state);
 }
 
+// Module::to would turn the counts of batches into floating-point numbers too.
+void set_float_type(torch::nn::Module &m, torch::Dtype dtype) {
+  torch::NoGradGuard no_grad;
+  for (auto list : {m.parameters(), m.buffers()}) {
+    for (Tensor &t : list) {
+      if (t.is_floating_point()) t.set_data(t.to(dtype));
+    }
+  }
+}
+
 Features teach(const rdpp_module *m, const Tensor &x) {
   torch::NoGradGuard no_grad;
   return network<rdpp::TeacherImpl>(m, RDPP_TEACHER).forward(x);
@@ -168,7 +193,9 @@ Features teach(const rdpp_module *m, const Tensor &x) {
 
 } // namespace
 
-void rdpp_string_free(char *s) { free(s); }
+void rdpp_string_free(char *s) {
+  if (s != out_of_memory) free(s);
+}
 
 // Library and device
 
@@ -188,10 +215,6 @@ rdpp_error rdpp_set_threads(int32_t n) {
     }
     wanted_threads = n;
   });
-}
-
-rdpp_error rdpp_seed(uint64_t seed) {
-  return guarded([&] { torch::manual_seed(seed); });
 }
 
 rdpp_error rdpp_device_memory(int32_t device, int64_t *used, int64_t *peak) {
@@ -277,8 +300,9 @@ rdpp_error rdpp_split(const rdpp_tensor x[RDPP_SCALES], int64_t B, rdpp_tensor h
       first[k] = all[k].narrow(0, 0, B);
       rest[k] = all[k].narrow(0, B, all[k].size(0) - B);
     }
-    give(first, head);
-    give(rest, tail);
+    Made heads = make(first), tails = make(rest);
+    give(std::move(heads), head);
+    give(std::move(tails), tail);
   });
 }
 
@@ -292,7 +316,8 @@ rdpp_error rdpp_module_new(int32_t kind, const char *arch, int32_t dtype, int32_
     m->kind = kind;
     m->net = build(kind, rdpp::arch_named(arch));
     if (!(flags & RDPP_BLANK)) rdpp::initialise(*m->net, seed);
-    m->net->to(at_device(device), at_dtype(dtype));
+    m->net->to(at_device(device));
+    set_float_type(*m->net, at_dtype(dtype));
     if (flags & RDPP_CHANNELS_LAST) rdpp::use_channels_last(*m->net);
     bool trainable = kind != RDPP_TEACHER;
     m->net->train(trainable);
@@ -461,7 +486,9 @@ rdpp_error rdpp_predict(const rdpp_module *teacher, const rdpp_module *projectio
                         const rdpp_module *student, rdpp_tensor x, double sigma, rdpp_tensor *map, rdpp_tensor *score) {
   return guarded([&] {
     torch::NoGradGuard no_grad;
-    const Tensor &images = at_tensor(x); // B x 3 x S x S
+    const Tensor &images = at_tensor(x);
+    TORCH_CHECK(images.dim() == 4 && images.size(2) == images.size(3), "images must be B x 3 x S x S, got ",
+                images.sizes());
     Features f = teach(teacher, images); // K tensors
     Features p = projection ? network<rdpp::ProjectionImpl>(projection, RDPP_PROJECTION).forward(f) : f;
     Tensor z = network<rdpp::BottleneckImpl>(bottleneck, RDPP_BOTTLENECK).forward(p); // B x 512e x S/32 x S/32

@@ -10,6 +10,7 @@ constexpr double kNormFloor = 1e-8; // torch.nn.CosineSimilarity's eps
 
 // Cosine of a and b, B x C x H x W, over the given dimensions, which the result lacks.
 torch::Tensor cosine(const torch::Tensor &a, const torch::Tensor &b, torch::IntArrayRef over) {
+  TORCH_CHECK(a.sizes() == b.sizes(), "features of different shapes, ", a.sizes(), " and ", b.sizes());
   torch::Tensor dot = (a * b).sum(over);
   torch::Tensor norms = a.square().sum(over) * b.square().sum(over);
   return dot / norms.clamp_min(kNormFloor * kNormFloor).sqrt();
@@ -50,6 +51,7 @@ torch::Tensor loss_ssot(const Features &p, const torch::Tensor &permutation, Sso
   torch::Tensor rows = permutation.to(p[0].device());
   std::vector<torch::Tensor> x, y; // per scale: the batch as B points in C*H*W dimensions, and its shuffle
   for (int k = 0; k < kScales; k++) {
+    TORCH_CHECK(p[k].size(0) == rows.size(0), "features of ", p[k].size(0), " images, a shuffle of ", rows.size(0));
     x.push_back(torch::softmax(p[k].permute({0, 2, 3, 1}).flatten(1), 1)); // in channels-last order: a view
     y.push_back(x.back().index_select(0, rows));
   }

@@ -9,7 +9,7 @@
  * Only frees return void, and they accept NULL. Nothing is ever thrown across this boundary.
  *
  * Functions may be called from any thread, but a module, an optimiser or a tensor must not be used by
- * two threads at once. Device, grad mode and thread count are set inside each call. */
+ * two threads at once. Grad mode and thread count are set inside each call; work happens where its tensors are. */
 #ifndef RDPP_H
 #define RDPP_H
 
@@ -44,8 +44,6 @@ rdpp_error rdpp_libtorch_version(const char **version);
 rdpp_error rdpp_cuda_device_count(int32_t *count);
 /* Threads that one operation on the CPU may use, for all calls from now on; 1 to 1024. */
 rdpp_error rdpp_set_threads(int32_t n);
-/* Seeds libtorch's default generators; gotorch's random constructors draw from them. */
-rdpp_error rdpp_seed(uint64_t seed);
 /* Bytes of device memory in use and at most in use so far; both 0 for RDPP_CPU. */
 rdpp_error rdpp_device_memory(int32_t device, int64_t *used, int64_t *peak);
 

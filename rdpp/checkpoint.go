@@ -109,7 +109,12 @@ func readCheckpoint(path string) (*weights.File, *checkpoint, error) {
 		file.Close()
 		return nil, nil, fmt.Errorf("rdpp: checkpoint %s: %w; --overwrite starts anew", path, err)
 	}
-	if s := &c.State; s.Epoch < 0 || s.Step < 0 || s.Pending < 0 || len(s.History) != s.Epoch {
+	s := &c.State
+	sound := s.Epoch >= 0 && s.Step >= 0 && s.Pending >= 0 && len(s.History) == s.Epoch && (s.Step == 0) == (s.Images == 0)
+	for _, steps := range c.AdamSteps {
+		sound = sound && (len(steps) == 0 || slices.Min(steps) >= 0)
+	}
+	if !sound {
 		file.Close()
 		return nil, nil, fmt.Errorf("rdpp: checkpoint %s: %d epochs, %d steps and %d lines of history contradict each other; --overwrite "+
 			"starts anew", path, s.Epoch, s.Step, len(s.History))
@@ -125,6 +130,9 @@ func (r *run) restore(file *weights.File, c *checkpoint) error {
 	if begun := c.State.Epoch + min(c.State.Step, 1); begun > r.config.Epochs {
 		return fmt.Errorf("rdpp: %w: the run that --resume continues has begun epoch %d; give --epochs %d or more", ErrConfig,
 			begun, begun)
+	}
+	if err := r.sameTeacher(c.Info.Teacher); err != nil {
+		return err
 	}
 	if c.Info.Data.Fingerprint != r.model.Info.Data.Fingerprint {
 		return fmt.Errorf("rdpp: the training images are not those that %s began with; put them back, or start anew with "+
@@ -172,6 +180,23 @@ func (r *run) restore(file *weights.File, c *checkpoint) error {
 	epochs := r.config.Epochs
 	r.model.Info, r.state = c.Info, c.State
 	r.model.Info.Config.Epochs = epochs
+	return nil
+}
+
+// sameTeacher compares the teacher asked for with the run's own; TeacherAuto accepts any.
+func (r *run) sameTeacher(own TeacherInfo) error {
+	same := r.opt.Teacher == TeacherAuto || r.opt.Teacher == own.Origin
+	if !same && r.opt.Teacher != TeacherRandom {
+		digest, err := weights.SHA256(r.opt.Teacher)
+		if err != nil {
+			return fmt.Errorf("rdpp: teacher: %w", err)
+		}
+		same = digest == own.SHA256
+	}
+	if !same {
+		return fmt.Errorf("rdpp: %w: the run that --resume continues has the teacher %s, not %s; leave --teacher out, or start "+
+			"anew with --overwrite", ErrConfig, own.Origin, r.opt.Teacher)
+	}
 	return nil
 }
 

@@ -1,7 +1,7 @@
 // Package rdpp learns what good parts look like from photographs of good parts alone, and finds and outlines
 // defects: RD++ (Tien et al., "Revisiting Reverse Distillation for Anomaly Detection", CVPR 2023).
 //
-// A [Trainer] turns a folder of photographs into a model file, a [Detector] opens that file and scores images.
+// [Train] turns a folder of photographs into a model file, a [Detector] opens that file and scores images.
 // [Model] is the four networks and what is known about them; [Config] is every choice that changes a result.
 //
 // Dimension letters: B batch, C channels, H height, W width, S side of the square network input.

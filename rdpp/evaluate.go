@@ -59,7 +59,7 @@ func (m *Model) evaluate(ctx context.Context, items []dataset.Item, hasMasks boo
 		mask := make([]uint8, S*S)
 		if items[i].Mask != "" {
 			var err error
-			if mask, err = dataset.ReadMask(items[i].Mask, S, nil); err != nil {
+			if mask, err = cache.Mask(items[i].Mask); err != nil {
 				return err
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"syscall"
 	"time"
 
 	"rdpp/rdpp/dataset"
@@ -23,7 +24,11 @@ import (
 // ErrInterrupted says that training stopped because its context ended, after a checkpoint.
 var ErrInterrupted = errors.New("interrupted")
 
-// TrainOptions are the choices that do not change a training's result. Zero fields mean the defaults.
+// errNotSaved says that it stopped without one.
+var errNotSaved = errors.New("no checkpoint could be written, and what was learned since the last one is lost")
+
+// TrainOptions say where and how to train. Of them only Teacher changes the result, and Device its rounding. Zero
+// fields mean the defaults.
 type TrainOptions struct {
 	Out             string        // folder for the results, made where missing; required
 	Teacher         string        // weight file, TeacherRandom or TeacherAuto (default)
@@ -84,8 +89,9 @@ type Summary struct {
 	Threshold       float64        `json:"threshold"`
 	ThresholdRule   string         `json:"threshold_rule"`
 	Provisional     bool           `json:"threshold_provisional"`
-	Losses          Losses         `json:"losses"`  // of the last epoch
-	TrainingSeconds float64        `json:"seconds"` // over all epochs
+	Losses          Losses         `json:"losses"`                      // of the last epoch
+	TrainingSeconds float64        `json:"seconds"`                     // over all epochs
+	DeviceBytes     int64          `json:"device_peak_bytes,omitempty"` // of a CUDA device's memory, at most in use
 	Skipped         []dataset.Skip `json:"skipped,omitempty"`
 	ModelFile       string         `json:"model_file"`
 }
@@ -127,14 +133,15 @@ func Train(ctx context.Context, config Config, set *dataset.Set, opt TrainOption
 		}
 		return err
 	})
-	if err != nil && ctx.Err() != nil && !errors.Is(err, ErrInterrupted) {
-		return nil, fmt.Errorf("rdpp: %w: %w", ErrInterrupted, err)
+	if err != nil && ctx.Err() != nil && !errors.Is(err, ErrInterrupted) && !errors.Is(err, errNotSaved) {
+		return nil, fmt.Errorf("rdpp: %w; --resume continues: %w", ErrInterrupted, err)
 	}
 	return summary, err
 }
 
 // run is one training.
 type run struct {
+	lock   *os.File // on the folder, while the run lasts
 	config Config
 	opt    TrainOptions
 	set    *dataset.Set
@@ -153,6 +160,9 @@ type run struct {
 func (r *run) path(name string) string { return filepath.Join(r.opt.Out, name) }
 
 func (r *run) close() {
+	if r.lock != nil {
+		r.lock.Close()
+	}
 	r.adam.Close()
 	if r.model != nil {
 		r.model.Close()
@@ -161,6 +171,9 @@ func (r *run) close() {
 
 // prepare reads everything that can be wrong before any time is spent on training.
 func (r *run) prepare(ctx context.Context) (err error) {
+	if r.lock, err = lockFolder(r.opt.Out); err != nil {
+		return err
+	}
 	if err := writable(r.opt.Out); err != nil {
 		return err
 	}
@@ -203,6 +216,10 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	if file != nil {
 		return r.restore(file, saved)
 	}
+	// An older run's checkpoint must not be taken for this one's.
+	if err := os.Remove(r.path(checkpointFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("rdpp: %w", err)
+	}
 	return nil
 }
 
@@ -226,15 +243,29 @@ func (r *run) openCheckpoint() (*weights.File, *checkpoint, error) {
 	return nil, nil, nil
 }
 
-// writable makes the folder, shows that files can be written to it, and removes what a killed process left half-written.
-func writable(dir string) error {
+// lockFolder makes the folder and locks it against other trainings until the file is closed.
+func lockFolder(dir string) (*os.File, error) {
 	err := os.MkdirAll(dir, 0o777)
+	var f *os.File
 	if err == nil {
-		var f *os.File
-		if f, err = os.CreateTemp(dir, temporaryFiles); err == nil {
-			f.Close()
-			err = removeTemporary(dir)
-		}
+		f, err = os.Open(dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("rdpp: cannot write to the output folder: %w; choose another with --out", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("rdpp: another training is writing to %s; wait for it, or choose another --out", dir)
+	}
+	return f, nil
+}
+
+// writable shows that files can be written to the folder, and removes what a killed process left half-written.
+func writable(dir string) error {
+	f, err := os.CreateTemp(dir, temporaryFiles)
+	if err == nil {
+		f.Close()
+		err = removeTemporary(dir)
 	}
 	if err != nil {
 		return fmt.Errorf("rdpp: cannot write to the output folder: %w; choose another with --out", err)
@@ -314,10 +345,15 @@ func (r *run) train(ctx context.Context) (*Summary, error) {
 			return nil, err
 		}
 	}
-	if err := r.saveCheckpoint(); err != nil {
-		r.opt.Log.Warn("no checkpoint", "error", err)
+	saveError := r.saveCheckpoint()
+	if saveError != nil {
+		r.opt.Log.Warn("no checkpoint", "error", saveError)
 	}
-	return r.finish(ctx)
+	summary, err := r.finish(ctx)
+	if err != nil && saveError != nil {
+		return nil, fmt.Errorf("rdpp: %w: %w", errNotSaved, err)
+	}
+	return summary, err
 }
 
 // epoch trains from where the run stands to the end of the epoch.
@@ -331,7 +367,10 @@ func (r *run) epoch(ctx context.Context) error {
 		if ctx.Err() != nil {
 			break
 		}
-		if err != nil {
+		if err != nil { // an image that could be read at the start
+			if saveError := r.saveCheckpoint(); saveError != nil {
+				r.opt.Log.Warn("no checkpoint", "error", saveError)
+			}
 			return fmt.Errorf("rdpp: %w", err)
 		}
 		losses, err := r.step(batch)
@@ -373,13 +412,16 @@ func (r *run) epoch(ctx context.Context) error {
 	if r.opt.OnEpoch != nil {
 		r.opt.OnEpoch(report)
 	}
-	return r.writeHistory()
+	if err := r.writeHistory(); err != nil { // it is written again after the next epoch
+		r.opt.Log.Warn("no history", "error", err)
+	}
+	return nil
 }
 
 // interrupt writes a checkpoint and returns ErrInterrupted.
 func (r *run) interrupt() error {
 	if err := r.saveCheckpoint(); err != nil {
-		return fmt.Errorf("%w, and what was learned since the last checkpoint is lost", err)
+		return fmt.Errorf("rdpp: %w: %w", errNotSaved, err)
 	}
 	return fmt.Errorf("rdpp: %w in epoch %d of %d, after a checkpoint; --resume continues", ErrInterrupted,
 		r.state.Epoch+1, r.config.Epochs)
@@ -465,8 +507,7 @@ func (r *run) keepBest(ctx context.Context, report *EpochReport) error {
 	return r.model.Save(r.path(bestFile))
 }
 
-// finish sets the threshold, evaluates and writes the results; the model file comes last of those that matter, the
-// one before it stays until then.
+// finish sets the threshold, writes the model, which replaces an older one only now, evaluates it and writes the rest.
 func (r *run) finish(ctx context.Context) (*Summary, error) {
 	r.model.Info.Epoch = r.config.Epochs
 	selection := "last epoch"
@@ -478,6 +519,11 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 		best, err := LoadModel(path, r.opt.Device)
 		if err != nil {
 			return nil, err
+		}
+		if best.Info.Epoch != r.state.Best.Epoch {
+			best.Close()
+			return nil, fmt.Errorf("rdpp: %s is of epoch %d, the best one was %d; start anew with --overwrite", path,
+				best.Info.Epoch, r.state.Best.Epoch)
 		}
 		r.model.Close()
 		r.model = best
@@ -496,6 +542,15 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 	r.model.Info.Calibration = Calibration{Rule: "highest score among the training images", Provisional: true,
 		Threshold: scores[len(scores)-1], Scores: scores}
 
+	if err := r.model.Save(r.path(ModelFile)); err != nil {
+		return nil, fmt.Errorf("%w; make room and continue with --resume", err)
+	}
+	if r.config.Select == SelectBestOnTest {
+		if err := os.Remove(r.path(bestFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("rdpp: %w", err)
+		}
+	}
+
 	last := r.state.History[len(r.state.History)-1]
 	summary := &Summary{Category: r.set.Category, Config: r.config, Teacher: r.model.Info.Teacher,
 		Epoch: r.model.Info.Epoch, Selection: selection, TrainImages: len(r.items), Losses: last.Losses,
@@ -511,13 +566,11 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 		}
 		summary.Metrics = *metrics
 	}
-	if err := r.model.Save(r.path(ModelFile)); err != nil {
-		return nil, fmt.Errorf("%w; make room and continue with --resume", err)
+	if _, summary.DeviceBytes, err = torch.DeviceMemory(r.opt.Device); err != nil {
+		return nil, err
 	}
-	if r.config.Select == SelectBestOnTest {
-		if err := os.Remove(r.path(bestFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("rdpp: %w", err)
-		}
+	if err := r.writeHistory(); err != nil {
+		return nil, err
 	}
 	text, err := json.MarshalIndent(summary, "", "  ")
 	if err != nil {
@@ -553,7 +606,7 @@ func (r *run) writeHistory() error {
 	for _, e := range r.state.History {
 		rows = append(rows, []string{strconv.Itoa(e.Epoch), strconv.Itoa(e.Images), number(e.Losses.Total),
 			number(e.Losses.KD), number(e.Losses.SSOT), number(e.Losses.Recon), number(e.Losses.Contrast),
-			strconv.FormatFloat(e.Seconds, 'f', 3, 64), strconv.FormatFloat(float64(e.Images)/e.Seconds, 'f', 2, 64),
+			strconv.FormatFloat(e.Seconds, 'f', 3, 64), strconv.FormatFloat(float64(e.Images)/max(e.Seconds, 1e-9), 'f', 2, 64),
 			optional(e.Metrics, func(m *Metrics) *float64 { return m.ImageAUROC }),
 			optional(e.Metrics, func(m *Metrics) *float64 { return m.PixelAUROC }),
 			optional(e.Metrics, func(m *Metrics) *float64 { return m.AUPRO })})

@@ -455,3 +455,85 @@ func TestTemporaryFilesAreRemoved(t *testing.T) {
 		t.Errorf("another's file: got %v, want it left", err)
 	}
 }
+
+func TestResumeWithAnotherTeacher(t *testing.T) {
+	t.Parallel()
+	out := t.TempDir()
+	interrupt(t, tiny(), out, stop{1, 1})
+	other := filepath.Join(t.TempDir(), "teacher.pth")
+	if err := os.WriteFile(other, []byte("another"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		teacher string
+		want    error
+		texts   []string
+	}{
+		{other, rdpp.ErrConfig, []string{"random", "teacher.pth", "--overwrite"}},
+		{other + ".none", os.ErrNotExist, []string{"teacher.pth.none"}},
+	} {
+		_, err := rdpp.Train(t.Context(), tiny(), openSet(t, dataDir), rdpp.TrainOptions{Out: out, Resume: true, Teacher: c.teacher})
+		checkError(t, c.teacher, err, c.want, c.texts...)
+	}
+	if _, err := rdpp.Train(t.Context(), tiny(), openSet(t, dataDir), rdpp.TrainOptions{Out: out, Resume: true}); err != nil {
+		t.Errorf("without --teacher: got error %v", err)
+	}
+}
+
+// Were an older run's checkpoint left in place, a killed new run would be resumed as the older one.
+func TestNewRunDropsOldCheckpoint(t *testing.T) {
+	t.Parallel()
+	out := t.TempDir()
+	train(t, tiny(), rdpp.TrainOptions{Out: out})
+	checkpoint := filepath.Join(out, checkpointFile)
+	if _, err := os.Stat(checkpoint); err != nil {
+		t.Fatal(err)
+	}
+	model := digest(t, filepath.Join(out, rdpp.ModelFile))
+	c := tiny()
+	c.Seed = 77
+	train(t, c, rdpp.TrainOptions{Out: out, OnStep: func(r rdpp.StepReport) {
+		if r.Epoch > 1 || r.Step > 1 {
+			return
+		}
+		if _, err := os.Stat(checkpoint); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("checkpoint of the older run in the new one: got %v, want none", err)
+		}
+		if got := digest(t, filepath.Join(out, rdpp.ModelFile)); got != model {
+			t.Error("the older run's model is gone before the new one is complete")
+		}
+	}})
+	if digest(t, filepath.Join(out, rdpp.ModelFile)) == model {
+		t.Error("the new run left the older one's model")
+	}
+}
+
+func TestOneTrainingPerFolder(t *testing.T) {
+	t.Parallel()
+	out := t.TempDir()
+	train(t, tiny(), rdpp.TrainOptions{Out: out, OnStep: func(r rdpp.StepReport) {
+		if r.Epoch > 1 || r.Step > 1 {
+			return
+		}
+		_, err := rdpp.Train(t.Context(), tiny(), openSet(t, dataDir), rdpp.TrainOptions{Out: out, Teacher: rdpp.TeacherRandom})
+		checkError(t, "a second training", err, nil, "another training", out, "--out")
+	}})
+}
+
+func TestInterruptedWithoutCheckpoint(t *testing.T) {
+	t.Parallel()
+	out := filepath.Join(t.TempDir(), "out")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	_, err := rdpp.Train(ctx, tiny(), openSet(t, dataDir), rdpp.TrainOptions{Out: out, Teacher: rdpp.TeacherRandom,
+		OnStep: func(rdpp.StepReport) {
+			if err := os.RemoveAll(out); err != nil {
+				t.Error(err)
+			}
+			cancel()
+		}})
+	checkError(t, "no folder to write to", err, nil, "no checkpoint", "lost")
+	if errors.Is(err, rdpp.ErrInterrupted) {
+		t.Errorf("got %q, which claims a checkpoint", err)
+	}
+}

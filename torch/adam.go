@@ -19,6 +19,13 @@ func NewAdam(beta1, beta2, eps float64) (*Adam, error) {
 	return a, nil
 }
 
+func (a *Adam) raw() *C.rdpp_adam {
+	if a == nil {
+		return nil
+	}
+	return a.a
+}
+
 // Close frees the optimiser. It is idempotent.
 func (a *Adam) Close() {
 	if a == nil || a.a == nil {
@@ -30,7 +37,7 @@ func (a *Adam) Close() {
 
 // Add makes the trainable parameters of n a group.
 func (a *Adam) Add(n Network, learningRate float64) error {
-	if err := check("Adam group", C.rdpp_adam_add(a.a, n.raw(), C.double(learningRate))); err != nil {
+	if err := check("Adam group", C.rdpp_adam_add(a.raw(), n.raw(), C.double(learningRate))); err != nil {
 		return err
 	}
 
@@ -40,7 +47,7 @@ func (a *Adam) Add(n Network, learningRate float64) error {
 // Step updates every parameter that has a gradient and clears the gradients. Gradients of several backward
 // passes before it are summed.
 func (a *Adam) Step() error {
-	return check("Adam step", C.rdpp_adam_step(a.a))
+	return check("Adam step", C.rdpp_adam_step(a.raw()))
 }
 
 // Moments are Adam's running averages of one parameter, of its shape.
@@ -60,7 +67,7 @@ func (m Moments) Close() {
 func (a *Adam) Moments(group, i int) (Moments, error) {
 	var first, second C.rdpp_tensor
 	var steps C.int64_t
-	err := check("Adam state", C.rdpp_adam_state(a.a, C.int64_t(group), C.int64_t(i), &first, &second, &steps))
+	err := check("Adam state", C.rdpp_adam_state(a.raw(), C.int64_t(group), C.int64_t(i), &first, &second, &steps))
 	if err != nil {
 		return Moments{}, err
 	}
@@ -69,5 +76,5 @@ func (a *Adam) Moments(group, i int) (Moments, error) {
 
 // SetSteps sets the number of updates that a parameter has seen; write into its Moments for the rest.
 func (a *Adam) SetSteps(group, i int, steps int64) error {
-	return check("Adam state", C.rdpp_adam_set_step(a.a, C.int64_t(group), C.int64_t(i), C.int64_t(steps)))
+	return check("Adam state", C.rdpp_adam_set_step(a.raw(), C.int64_t(group), C.int64_t(i), C.int64_t(steps)))
 }

@@ -71,7 +71,7 @@ func (t *Tensor) raw() C.rdpp_tensor {
 // Close frees the tensor at once. It is idempotent, and harmless on nil.
 func (t *Tensor) Close() {
 	if h := t.raw(); h != nil {
-		t.handle.T = nil
+		*t.handle.T, t.handle.T = nil, nil
 		C.rdpp_tensor_free(h)
 		live.Add(-1)
 	}
@@ -95,8 +95,8 @@ func elements(shape []int64) (int64, error) {
 	return n, nil
 }
 
-// FromSlice returns a new tensor on the CPU with a copy of data, row-major in the given shape (no shape: a
-// scalar).
+// FromSlice returns a new tensor on the CPU with a copy of data, row-major in the given shape (no shape: one
+// element).
 func FromSlice[T Elem](data []T, shape ...int64) (t *Tensor, err error) {
 	n, err := elements(shape)
 	if err != nil {

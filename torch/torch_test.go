@@ -211,6 +211,13 @@ func TestStateNames(t *testing.T) {
 			names := map[string]bool{}
 			for _, e := range n.State() {
 				names[e.Name] = true
+				want := torch.Float32
+				if strings.HasSuffix(e.Name, "num_batches_tracked") {
+					want = torch.Int64
+				}
+				if got := must(e.Tensor.DType()); got != want {
+					t.Errorf("%s: got element type %v, want %v", e.Name, got, want)
+				}
 				if !strings.Contains(e.Name, "running_") && !strings.Contains(e.Name, "num_batches") {
 					params += must(e.Tensor.Len())
 				}

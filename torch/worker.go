@@ -48,7 +48,7 @@ func (w *Worker) Do(f func() error) error {
 	}
 }
 
-// Close lets the running job finish and ends the worker. It is idempotent.
+// Close lets the running job finish and ends the worker. It is idempotent, and like Do not for use from within a job.
 func (w *Worker) Close() {
 	w.once.Do(func() { close(w.quit) })
 	<-w.done

@@ -150,8 +150,8 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		return fmt.Errorf("%w: --workers %d; use 1 to 1024", errUsage, opt.Workers)
 	case opt.CheckpointEvery <= 0:
 		return fmt.Errorf("%w: --checkpoint-every must be positive, such as 5m", errUsage)
-	case *cacheMiB < 0 || opt.MaxPixels < 1:
-		return fmt.Errorf("%w: --cache must not be negative, --max-pixels must be at least 1", errUsage)
+	case *cacheMiB < 0 || *cacheMiB > 1<<30 || opt.MaxPixels < 1:
+		return fmt.Errorf("%w: --cache must be 0 to %d MiB, --max-pixels at least 1", errUsage, 1<<30)
 	case opt.Resume && opt.Overwrite:
 		return fmt.Errorf("%w: --resume and --overwrite exclude each other", errUsage)
 	}

@@ -174,7 +174,7 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"--resume", "--overwrite"}, "exclude each other"},
 		{[]string{"--device=gpu"}, "cuda:N"},
 		{[]string{"--device=cuda:x"}, "number"},
-		{[]string{"--device=cuda:999"}, "CUDA libtorch"},
+		{[]string{"--threads=50000"}, "1 to"},
 		{[]string{"--category=../x"}, "--category"},
 		{[]string{"--category=a,"}, "--category"},
 		{[]string{"--batch=3"}, "alone in a batch"},
@@ -184,6 +184,32 @@ func TestWrongUsage(t *testing.T) {
 	}
 	for _, args := range [][]string{{}, {"--data=" + dataDir}, {"sample"}, {"sample", "--out"}, {"sample", "--size=x", "--out=x"}, {"nonsense"}} {
 		checkFails(t, strings.Join(args, " "), exitUsage, args, "", "--help")
+	}
+	for _, c := range []struct{ flag, want string }{
+		{"--size=0", "--size"}, {"--size=31", "size 31"}, {"--size=4097", "size 4097"}, {"--category=screw", `"screw"`},
+		{"--train=0", "--train"}, {"--train=-1", "-1 pictures to train on"}, {"--test-good=-1", "--test-good"},
+		{"--test-defect=-1", "--test-defect"},
+	} {
+		out := filepath.Join(t.TempDir(), "out")
+		args := []string{"sample", "--out=" + out, "--size=32", "--train=1", "--test-good=1", "--test-defect=1", c.flag}
+		checkFails(t, "sample "+c.flag, exitUsage, args, out, c.want, "train sample --help")
+	}
+}
+
+// On the command line 0 is none, not the default.
+func TestSampleWithoutTestImages(t *testing.T) {
+	for _, c := range []struct {
+		flags []string
+		want  string // the folders' file names
+	}{
+		{[]string{"--test-good=0", "--test-defect=0"}, "000.png 001.png"},
+		{[]string{"--test-good=1", "--test-defect=0"}, "000.png 000.png 001.png"},
+	} {
+		out := t.TempDir()
+		code, _, stderr := command(append([]string{"sample", "--out=" + out, "--category=part", "--size=32", "--train=2"}, c.flags...)...)
+		if got := strings.Join(files(t, out), " "); code != exitDone || stderr != "" || got != c.want {
+			t.Errorf("%v: got code %d, stderr %q, files %q, want code 0, files %q", c.flags, code, stderr, got, c.want)
+		}
 	}
 }
 

@@ -152,6 +152,9 @@ func (p *progress) done(s *rdpp.Summary) {
 		fmt.Fprintf(p.stdout, "%s: %d good and %d defective test images:%s (%s)\n", p.category, s.Good, s.Defective,
 			metricsText(&s.Metrics), s.Selection)
 	}
+	if s.DeviceBytes > 0 {
+		fmt.Fprintf(p.stdout, "%s: %d MiB of device memory in use at most\n", p.category, s.DeviceBytes>>20)
+	}
 	fmt.Fprintf(p.stdout, "%s: threshold %.4f, provisional: %s\n", p.category, s.Threshold, s.ThresholdRule)
 	fmt.Fprintf(p.stdout, "%s: teacher %s, model %s\n", p.category, s.Teacher.Origin, s.ModelFile)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -20,18 +21,34 @@ func runSample(args []string, stdout io.Writer) error {
 	flags := newFlags(sampleUsage, stdout)
 	out := flags.String("out", "", "`DIR` for the data set")
 	flags.StringVar(&opt.Category, "category", "both", "part, texture or both")
-	flags.IntVar(&opt.Size, "size", 256, "side of the images, pixels")
-	flags.IntVar(&opt.Train, "train", 60, "good images for training")
-	flags.IntVar(&opt.TestGood, "test-good", 20, "good images for testing")
-	flags.IntVar(&opt.TestDefect, "test-defect", 8, "defective images for testing, of each type")
+	flags.IntVar(&opt.Size, "size", 256, "side of the images, pixels, 32 to 4096")
+	flags.IntVar(&opt.Train, "train", 60, "good images for training, at least 1")
+	flags.IntVar(&opt.TestGood, "test-good", 20, "good images for testing, 0 for none")
+	flags.IntVar(&opt.TestDefect, "test-defect", 8, "defective images for testing, of each type, 0 for none")
 	flags.Uint64Var(&opt.Seed, "seed", 1, "of everything drawn")
 	if err := parse(flags, args); err != nil {
 		return err
 	}
-	if *out == "" {
+	switch {
+	case *out == "":
 		return fmt.Errorf("%w: --out is needed; see train sample --help", errUsage)
+	case opt.Size == 0 || opt.Train == 0:
+		return fmt.Errorf("%w: --size and --train must not be 0; see train sample --help", errUsage)
+	case opt.TestGood < 0 || opt.TestDefect < 0:
+		return fmt.Errorf("%w: --test-good and --test-defect must not be negative; see train sample --help", errUsage)
 	}
-	if err := sample.Write(*out, &opt); err != nil {
+	// What is 0 here is negative in the package, where 0 stands for its default.
+	if opt.TestGood == 0 {
+		opt.TestGood = -1
+	}
+	if opt.TestDefect == 0 {
+		opt.TestDefect = -1
+	}
+	err := sample.Write(*out, &opt)
+	if errors.Is(err, sample.ErrOptions) {
+		return fmt.Errorf("%w: %w; see train sample --help", errUsage, err)
+	}
+	if err != nil {
 		return err
 	}
 	fmt.Fprintf(stdout, "sample data: %s\n", *out)

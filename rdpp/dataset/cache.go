@@ -69,6 +69,11 @@ func (c *Cache) Planes(dst []float32, path string) error {
 	return nil
 }
 
+// Mask reads a mask as ReadMask does, at the cache's Size and within its MaxPixels. Masks are not kept.
+func (c *Cache) Mask(path string) ([]uint8, error) {
+	return ReadMask(path, c.opt.Size, c.decoding())
+}
+
 // load returns the image in path either as pixels or as resized planes. The
 // entry stays locked while it is decoded, so that nobody decodes it twice.
 func (c *Cache) load(path string) (*imagefile.Image, []float32, error) {

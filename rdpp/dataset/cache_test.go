@@ -106,7 +106,13 @@ func TestCacheErrors(t *testing.T) {
 	if err := cache.Planes(planes, path); !containsAll(err, path) {
 		t.Errorf("110 of 100 pixels: got error %v, want one naming %s", err, path)
 	}
+	if _, err := cache.Mask(path); !containsAll(err, path) {
+		t.Errorf("mask of 110 of 100 pixels: got error %v, want one naming %s", err, path)
+	}
 	writeRGB(t, path, "a", 10, 10)
+	if mask, err := cache.Mask(path); err != nil || len(mask) != 8*8 {
+		t.Errorf("mask of 100 of 100 pixels: got %d values, error %v, want 64", len(mask), err)
+	}
 	if err := cache.Planes(planes, path); err != nil {
 		t.Errorf("an error must not be kept: got %v", err)
 	}

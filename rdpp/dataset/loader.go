@@ -26,7 +26,7 @@ type LoaderOptions struct {
 
 // NoiseOptions says how the noisy images are made (METHOD, section 2).
 type NoiseOptions struct {
-	Lambda   float64 // factor of the noise on RGB in 0..1, default 0.2
+	Lambda   float64 // factor of the noise on RGB in 0..1; the paper's is 0.2, 0 adds none
 	Released bool    // one noise field per run, as the released code has it, instead of one per image
 	Off      bool    // make no noisy images: Batch.Noisy is nil
 }
@@ -61,7 +61,6 @@ func NewLoader(items []Item, opt LoaderOptions) (*Loader, error) {
 	setDefault(&opt.Norm, ImageNet)
 	setDefault(&opt.Workers, runtime.GOMAXPROCS(0))
 	setDefault(&opt.Prefetch, 4)
-	setDefault(&opt.Noise.Lambda, 0.2)
 	for _, o := range []struct {
 		name  string
 		value int

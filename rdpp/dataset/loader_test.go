@@ -72,7 +72,7 @@ func digests(batches []Batch) []string {
 
 func TestLoaderIsDeterministic(t *testing.T) {
 	items := pictures(t, 11)
-	base := LoaderOptions{Batch: 4, Seed: 7, Workers: 1, Prefetch: 1}
+	base := LoaderOptions{Batch: 4, Seed: 7, Workers: 1, Prefetch: 1, Noise: NoiseOptions{Lambda: 0.2}}
 	want := digests(epoch(t, newLoader(t, items, base), 3, 0))
 	if len(want) != 3 {
 		t.Fatalf("got %d batches, want 3", len(want))
@@ -104,6 +104,18 @@ func TestLoaderIsDeterministic(t *testing.T) {
 	}
 	if got := digests(epoch(t, newLoader(t, items, base), 4, 0)); slices.Equal(got, want) {
 		t.Errorf("another epoch: got the same %v", got)
+	}
+}
+
+func TestNoNoise(t *testing.T) {
+	l := newLoader(t, pictures(t, 4), LoaderOptions{Batch: 4, Seed: 7})
+	for batch, err := range l.Epoch(t.Context(), 0, 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(batch.Noisy, batch.Clean) {
+			t.Fatal("with Lambda 0: got noisy images that differ from the clean ones")
+		}
 	}
 }
 

@@ -66,6 +66,12 @@ func (o *Options) maxPixels() int64 {
 	return min(o.MaxPixels, math.MaxInt64/16) // 8 bytes per pixel must not overflow
 }
 
+// MaxBytes returns the size in bytes that a file is read up to: 8 for each of
+// MaxPixels, as a 16-bit RGBA pixel has, and 64 MiB for metadata.
+func (o *Options) MaxBytes() int64 {
+	return 8*o.maxPixels() + maxMetadata
+}
+
 // Decode decodes an image file's bytes. The errors say what is wrong with the
 // file and what to do about it, in one line.
 func Decode(data []byte, opt *Options) (*Image, error) {
@@ -120,8 +126,8 @@ func IsImage(name string) bool {
 	return false
 }
 
-// readFile reads a file of at most the size that opt's pixels can need. Pipes
-// and devices, whose size is not known, are cut off there.
+// readFile reads a file of at most opt.MaxBytes. Pipes and devices, whose size
+// is not known, are cut off there.
 func readFile(path string, opt *Options) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -135,7 +141,7 @@ func readFile(path string, opt *Options) ([]byte, error) {
 	if info.IsDir() {
 		return nil, fmt.Errorf("%s: is a directory, name the image files in it", path)
 	}
-	limit := 8*opt.maxPixels() + maxMetadata // a 16-bit RGBA pixel has 8 bytes
+	limit := opt.MaxBytes()
 	if info.Size() > limit {
 		return nil, fmt.Errorf("%s: file of %d bytes, %d pixels need at most %d: raise --max-pixels to accept it",
 			path, info.Size(), opt.maxPixels(), limit)

@@ -457,6 +457,22 @@ func TestMaxPixels(t *testing.T) {
 	}
 }
 
+func TestMaxBytes(t *testing.T) {
+	const metadata = 64 << 20
+	for _, c := range []struct {
+		opt  *Options
+		want int64
+	}{
+		{nil, 8*DefaultMaxPixels + metadata},
+		{&Options{MaxPixels: 273}, 8*273 + metadata},
+		{&Options{MaxPixels: math.MaxInt64}, 8*(math.MaxInt64/16) + metadata},
+	} {
+		if got := c.opt.MaxBytes(); got != c.want {
+			t.Errorf("%+v: got %d, want %d", c.opt, got, c.want)
+		}
+	}
+}
+
 func TestDecoderPanicIsAnError(t *testing.T) {
 	c := codec{
 		name: "Odd", orientation: upright,

@@ -25,10 +25,12 @@ type HeatmapOptions struct {
 	// Low and High are the values of the map at the colour map's ends; values beyond take the colour of that end.
 	// Default, where both are 0: the map's own extremes, which makes heatmaps incomparable with each other.
 	Low, High float32
-	// Threshold is the value of the map above which a contour is drawn. Default: no contour.
-	Threshold float32
+	// Threshold is the value of the map above which a contour is drawn. Default, nil: no contour.
+	Threshold *float32
 	// Opacity of the colours over the picture, above 0 (the picture alone) to 1 (colours alone), default 0.5.
 	Opacity float64
+	// Legend adds a strip below the picture: the colours, the values at their ends, and the threshold. Default: none.
+	Legend bool
 }
 
 var (
@@ -61,8 +63,8 @@ func interpolate(stops []uint32) (table [256]color.RGBA) {
 	return table
 }
 
-// Heatmap lays the row-major H x W anomaly map m over img and draws, in img's own size, the map in colours, a contour
-// around what is above the threshold, and a legend below the picture. The map is enlarged bilinearly with half-pixel
+// Heatmap lays the row-major H x W anomaly map m over img and draws, in img's own size, the map in colours and a contour
+// around what is above the threshold; a legend makes the picture higher. The map is enlarged bilinearly with half-pixel
 // centres. A map of other than H*W finite values, an empty picture or Low above High is ErrInput.
 func Heatmap(img *imagefile.Image, m []float32, H, W int, opt *HeatmapOptions) (*image.RGBA, error) {
 	o := HeatmapOptions{}
@@ -90,12 +92,15 @@ func Heatmap(img *imagefile.Image, m []float32, H, W int, opt *HeatmapOptions) (
 	}
 	// Lines and letters grow with the picture.
 	zoom := max(1, (img.W+256)/512)
-	legend := drawLegend((img.W+zoom-1)/zoom, o)
+	legend := &image.RGBA{}
+	if o.Legend {
+		legend = drawLegend((img.W+zoom-1)/zoom, o)
+	}
 	out := image.NewRGBA(image.Rect(0, 0, img.W, img.H+zoom*legend.Rect.Dy()))
 	values := enlarge(m, H, W, img.H, img.W)
 	drawColours(out, img, values, o)
-	if o.Threshold != 0 {
-		drawContour(out, values, img.H, img.W, o.Threshold, zoom)
+	if o.Threshold != nil {
+		drawContour(out, values, img.H, img.W, *o.Threshold, zoom)
 	}
 	for y := img.H; y < out.Rect.Dy(); y++ {
 		for x := range img.W {
@@ -178,7 +183,7 @@ func drawContour(out *image.RGBA, values []float32, H, W int, threshold float32,
 func drawLegend(width int, o HeatmapOptions) *image.RGBA {
 	const margin, barTop, barHeight, lineHeight = 4, 5, 10, 16
 	height := barTop + lineHeight
-	if o.Threshold != 0 {
+	if o.Threshold != nil {
 		height += lineHeight
 	}
 	legend := image.NewRGBA(image.Rect(0, 0, width, height))
@@ -196,17 +201,18 @@ func drawLegend(width int, o HeatmapOptions) *image.RGBA {
 		c := inferno[255*(x-left)/max(1, right-left-1)]
 		draw.Draw(legend, image.Rect(x, barTop, x+1, barTop+barHeight), image.NewUniform(c), image.Point{}, draw.Src)
 	}
-	if o.Threshold == 0 {
+	if o.Threshold == nil {
 		return legend
 	}
-	number := fmt.Sprintf("%.3g", o.Threshold)
+	threshold := *o.Threshold
+	number := fmt.Sprintf("%.3g", threshold)
 	text := "threshold " + number
 	if textWidth(text)+2*margin > width {
 		text = number
 	}
 	at := (left + right) / 2
-	if o.Threshold >= o.Low && o.Threshold <= o.High && o.High > o.Low {
-		part := (float64(o.Threshold) - float64(o.Low)) / (float64(o.High) - float64(o.Low))
+	if threshold >= o.Low && threshold <= o.High && o.High > o.Low {
+		part := (float64(threshold) - float64(o.Low)) / (float64(o.High) - float64(o.Low))
 		at = left + int(part*float64(right-left-1)+0.5)
 		draw.Draw(legend, image.Rect(at-1, barTop-3, at+1, barTop+barHeight+3), image.NewUniform(contourColour), image.Point{}, draw.Src)
 	}

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"image"
@@ -89,8 +90,10 @@ func TestHeatmapColours(t *testing.T) {
 		{"own extremes by default, low", nil, 0, half(inferno[0])},
 		{"own extremes by default, high", nil, 5, half(inferno[255])},
 		{"a scale of no width", &HeatmapOptions{Low: 5, High: 5, Opacity: 1}, 5, inferno[0]},
-		{"contour", &HeatmapOptions{Threshold: 2.5}, 4, contourColour},
-		{"threshold is exclusive", &HeatmapOptions{Threshold: 3, Low: 0, High: 3, Opacity: 1}, 4, inferno[255]},
+		{"contour", &HeatmapOptions{Threshold: new(float32(2.5))}, 4, contourColour},
+		{"threshold is exclusive", &HeatmapOptions{Threshold: new(float32(3)), Low: 0, High: 3, Opacity: 1}, 4, inferno[255]},
+		{"contour above 0", &HeatmapOptions{Threshold: new(float32), Low: 0, High: 3, Opacity: 1}, 2, contourColour},
+		{"none at 0", &HeatmapOptions{Threshold: new(float32), Low: 0, High: 3, Opacity: 1}, 1, inferno[0]},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -113,7 +116,7 @@ func TestContourIsClosedAndHollow(t *testing.T) {
 	for y := 7; y < 10; y++ {
 		m[y*side+8], m[y*side+9] = 1, 1
 	}
-	got := heatmap(t, gray(side, side, 50), m, side, side, &HeatmapOptions{Threshold: 0.5})
+	got := heatmap(t, gray(side, side, 50), m, side, side, &HeatmapOptions{Threshold: new(float32(0.5))})
 	for y := range side {
 		for x := range side {
 			inner := y >= 3 && y < 5 && x >= 3 && x < 5
@@ -138,22 +141,24 @@ func TestLegend(t *testing.T) {
 		return n
 	}
 	white := color.RGBA{255, 255, 255, 255}
+	quarter := float32(0.25)
 	for _, c := range []struct {
 		W, H      int
-		threshold float32
+		threshold *float32
 		height    int  // of the picture with its legend
 		numbers   bool // whether the ends' numbers fit
 		mark      bool // whether the threshold is on the scale, and fits
 	}{
-		{256, 20, 0, 20 + 21, true, false},
-		{256, 20, 0.25, 20 + 37, true, true},
-		{512, 20, 0.25, 20 + 37, true, true},
-		{1024, 20, 0.25, 20 + 2*37, true, true},
-		{40, 20, 0.25, 20 + 37, false, true},
-		{1, 1, 0.25, 1 + 37, false, false},
-		{3, 1, 7, 1 + 37, false, false},
+		{256, 20, nil, 20 + 21, true, false},
+		{256, 20, new(float32), 20 + 37, true, true},
+		{256, 20, &quarter, 20 + 37, true, true},
+		{512, 20, &quarter, 20 + 37, true, true},
+		{1024, 20, &quarter, 20 + 2*37, true, true},
+		{40, 20, &quarter, 20 + 37, false, true},
+		{1, 1, &quarter, 1 + 37, false, false},
+		{3, 1, new(float32(7)), 1 + 37, false, false},
 	} {
-		got := heatmap(t, gray(c.W, c.H, 9), m, 1, 2, &HeatmapOptions{Threshold: c.threshold})
+		got := heatmap(t, gray(c.W, c.H, 9), m, 1, 2, &HeatmapOptions{Threshold: c.threshold, Legend: true})
 		if got.Rect != image.Rect(0, 0, c.W, c.height) {
 			t.Errorf("%d x %d: got %v, want height %d", c.W, c.H, got.Rect, c.height)
 		}
@@ -162,11 +167,15 @@ func TestLegend(t *testing.T) {
 			t.Errorf("%d x %d: got %d white pixels, want numbers %v", c.W, c.H, n, c.numbers)
 		}
 		if n := count(got, legend, contourColour); n > 0 != c.mark {
-			t.Errorf("%d x %d: got %d pixels of the threshold %g, want any: %v", c.W, c.H, n, c.threshold, c.mark)
+			t.Errorf("%d x %d: got %d pixels of the threshold, want any: %v", c.W, c.H, n, c.mark)
+		}
+		plain := heatmap(t, gray(c.W, c.H, 9), m, 1, 2, &HeatmapOptions{Threshold: c.threshold})
+		if plain.Rect != image.Rect(0, 0, c.W, c.H) || !bytes.Equal(plain.Pix, got.Pix[:len(plain.Pix)]) {
+			t.Errorf("%d x %d without a legend: got %v, want the same picture in its own size", c.W, c.H, plain.Rect)
 		}
 	}
 	// The bar runs from the colour map's low end to its high end, with the threshold's mark a quarter of the way.
-	got := heatmap(t, gray(256, 1, 9), m, 1, 2, &HeatmapOptions{Threshold: 0.25})
+	got := heatmap(t, gray(256, 1, 9), m, 1, 2, &HeatmapOptions{Threshold: &quarter, Legend: true})
 	var row []color.RGBA
 	for x := range 256 {
 		if c := got.RGBAAt(x, 1+6); c != legendColour && c != white {
@@ -212,13 +221,13 @@ func ExampleHeatmap() {
 	picture := &imagefile.Image{W: 320, H: 240, Pix: make([]uint8, 320*240*3)}
 	anomaly := make([]float32, 64*64)
 	anomaly[20*64+30] = 0.8
-	overlay, err := Heatmap(picture, anomaly, 64, 64, &HeatmapOptions{Low: 0, High: 1, Threshold: 0.5})
+	overlay, err := Heatmap(picture, anomaly, 64, 64, &HeatmapOptions{Low: 0, High: 1, Threshold: new(float32(0.5))})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	fmt.Println(overlay.Bounds())
-	// Output: (0,0)-(320,277)
+	// Output: (0,0)-(320,240)
 }
 
 func BenchmarkHeatmap(b *testing.B) {
@@ -228,7 +237,7 @@ func BenchmarkHeatmap(b *testing.B) {
 		m[i] = float32(i % 256)
 	}
 	for range b.N {
-		if _, err := Heatmap(img, m, 256, 256, &HeatmapOptions{Threshold: 100}); err != nil {
+		if _, err := Heatmap(img, m, 256, 256, &HeatmapOptions{Threshold: new(float32(100))}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -6,6 +6,7 @@
 package sample
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"image"
@@ -28,9 +29,9 @@ var ErrOptions = errors.New("sample: unusable options")
 type Options struct {
 	Category   string // "part" (a turned flange), "texture" (a woven fabric) or "both", the default
 	Size       int    // side of the square pictures in pixels, 32 to 4096, default 256
-	Train      int    // good pictures to train on, default 60
-	TestGood   int    // good pictures to test on, default 20
-	TestDefect int    // pictures of each defect type, default 8
+	Train      int    // good pictures to train on, default 60; a data set has at least 1
+	TestGood   int    // good pictures to test on, default 20; negative: none
+	TestDefect int    // pictures of each defect type, default 8; negative: none
 	Seed       uint64 // the same seed and options give the same files, default 0
 }
 
@@ -65,8 +66,9 @@ type job struct {
 //	CATEGORY/test/DEFECT/000.png                dent, missing_hole, scratch, stain of a part;
 //	CATEGORY/ground_truth/DEFECT/000_mask.png   hole, missing_yarn, stain, thread of a texture
 //
-// Pictures are 8-bit RGB, masks 8-bit grey, 255 on the defect. A category's folder that exists already is an error
-// (fs.ErrExist), so that two data sets never mix. Files do not depend on the number of CPUs.
+// Pictures are 8-bit RGB, masks 8-bit grey, 255 on the defect. Folders of no pictures are left out. A category's folder
+// that exists already is an error (fs.ErrExist), so that two data sets never mix; like unusable options (ErrOptions) it
+// is found before anything is written. Files do not depend on the number of CPUs.
 func Write(dir string, opt *Options) error {
 	o := Options{}
 	if opt != nil {
@@ -77,56 +79,53 @@ func Write(dir string, opt *Options) error {
 			*field = value
 		}
 	}
-	if o.Size < 32 || o.Size > 4096 || o.Train < 0 || o.TestGood < 0 || o.TestDefect < 0 {
-		return fmt.Errorf("%w: size %d must be within 32 to 4096, and %d, %d, %d pictures not negative", ErrOptions, o.Size, o.Train, o.TestGood, o.TestDefect)
+	if o.Size < 32 || o.Size > 4096 || o.Train < 0 {
+		return fmt.Errorf("%w: size %d must be within 32 to 4096, and %d pictures to train on at least 1", ErrOptions, o.Size, o.Train)
 	}
 	if o.Category == "" {
 		o.Category = "both"
 	}
 	var jobs []job
+	var folders []string // of the jobs' files
 	for i, kind := range kinds {
 		if o.Category != kind.category && o.Category != "both" {
 			continue
 		}
 		root := filepath.Join(dir, kind.category)
-		if _, err := os.Stat(root); err == nil {
+		if _, err := os.Lstat(root); err == nil {
 			return fmt.Errorf("sample: %s: %w, remove it or name another folder", root, fs.ErrExist)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("sample: %w; name another folder", err)
 		}
 		// Each folder of pictures has a stream of seeds of its own, so that no count moves another folder's pictures.
 		stream := 100 * i
-		add := func(split, defect string, count int) error {
-			folder, masks := filepath.Join(root, split, "good"), ""
-			if defect != "" {
-				folder, masks = filepath.Join(root, split, defect), filepath.Join(root, "ground_truth", defect)
-			}
-			for _, made := range []string{folder, masks} {
-				if made == "" {
-					continue
+		add := func(split, defect string, count int) {
+			for n := range max(count, 0) {
+				j := job{defect: defect, seed: simplex.ImageSeed(o.Seed, stream, n), scene: kind.scene}
+				j.path = filepath.Join(root, split, cmp.Or(defect, "good"), fmt.Sprintf("%03d.png", n))
+				if defect != "" {
+					j.mask = filepath.Join(root, "ground_truth", defect, fmt.Sprintf("%03d_mask.png", n))
 				}
-				if err := os.MkdirAll(made, 0o777); err != nil {
-					return fmt.Errorf("sample: %w", err)
-				}
-			}
-			for n := range count {
-				j := job{filepath.Join(folder, fmt.Sprintf("%03d.png", n)), "", defect, simplex.ImageSeed(o.Seed, stream, n), kind.scene}
-				if masks != "" {
-					j.mask = filepath.Join(masks, fmt.Sprintf("%03d_mask.png", n))
+				if n == 0 {
+					folders = append(folders, filepath.Dir(j.path), filepath.Dir(cmp.Or(j.mask, j.path)))
 				}
 				jobs = append(jobs, j)
 			}
 			stream++
-			return nil
 		}
-		err := errors.Join(add("train", "", o.Train), add("test", "", o.TestGood))
+		add("train", "", o.Train)
+		add("test", "", o.TestGood)
 		for _, defect := range kind.defects {
-			err = errors.Join(err, add("test", defect, o.TestDefect))
-		}
-		if err != nil {
-			return err
+			add("test", defect, o.TestDefect)
 		}
 	}
 	if len(jobs) == 0 {
 		return fmt.Errorf(`%w: category %q is none of "part", "texture" and "both"`, ErrOptions, o.Category)
+	}
+	for _, folder := range folders {
+		if err := os.MkdirAll(folder, 0o777); err != nil {
+			return fmt.Errorf("sample: %w", err)
+		}
 	}
 	return paintAll(jobs, o.Size)
 }

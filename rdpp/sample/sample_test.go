@@ -158,26 +158,63 @@ func TestWriteErrors(t *testing.T) {
 		"small":    {Size: 31},
 		"large":    {Size: 4097},
 		"train":    {Train: -1},
-		"good":     {TestGood: -1},
-		"defect":   {TestDefect: -1},
 	} {
-		if err := Write(t.TempDir(), opt); !errors.Is(err, ErrOptions) {
+		dir := t.TempDir()
+		if err := Write(dir, opt); !errors.Is(err, ErrOptions) {
 			t.Errorf("%s: got %v, want %v", name, err, ErrOptions)
 		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+			t.Errorf("%s: got %v, %v left behind, want nothing", name, left, err)
+		}
 	}
-	dir := t.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, "part"), 0o777); err != nil {
-		t.Fatal(err)
+	// Whichever category is there already, nothing joins it.
+	for _, category := range []string{"part", "texture"} {
+		dir := t.TempDir()
+		if err := os.Mkdir(filepath.Join(dir, category), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		for _, opt := range []*Options{nil, {Category: category}} {
+			if err := Write(dir, opt); !errors.Is(err, fs.ErrExist) {
+				t.Errorf("%s exists, options %v: got %v, want %v", category, opt, err, fs.ErrExist)
+			}
+		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+			t.Errorf("%s exists: got %v, %v, want it alone", category, left, err)
+		}
 	}
-	if err := Write(dir, &Options{Category: "part"}); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("existing category: got %v, want %v", err, fs.ErrExist)
-	}
-	file := filepath.Join(dir, "file")
+	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o666); err != nil {
 		t.Fatal(err)
 	}
 	if err := Write(file, nil); err == nil {
 		t.Error("a file as folder: got no error, want one")
+	}
+}
+
+func TestNegativeCountsAreNone(t *testing.T) {
+	for _, c := range []struct {
+		opt  Options
+		want []string
+	}{
+		{Options{TestGood: -1, TestDefect: -1}, []string{"part", "part/train", "part/train/good", "part/train/good/000.png"}},
+		{Options{TestGood: 1, TestDefect: -1}, []string{"part", "part/test", "part/test/good", "part/test/good/000.png",
+			"part/train", "part/train/good", "part/train/good/000.png"}},
+	} {
+		c.opt.Category, c.opt.Size, c.opt.Train = "part", 32, 1
+		dir := t.TempDir()
+		if err := Write(dir, &c.opt); err != nil {
+			t.Fatal(err)
+		}
+		var got []string // with the folders
+		err := fs.WalkDir(os.DirFS(dir), ".", func(path string, _ fs.DirEntry, err error) error {
+			if path != "." {
+				got = append(got, path)
+			}
+			return err
+		})
+		if err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%+v: got %q, %v, want %q", c.opt, got, err, c.want)
+		}
 	}
 }
 
