@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 
@@ -15,6 +17,7 @@ import (
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/weights"
 )
 
 const evalHelp = `Usage: infer eval --model FILE --data DIR [flags]
@@ -65,12 +68,10 @@ func runEval(ctx context.Context, args []string, t *terminal) (int, error) {
 	for _, s := range set.Skipped {
 		t.complain(fmt.Errorf("left out: %s", s.Reason))
 	}
-	var table *os.File // opened now: hours of scoring must not end at a wrong path
 	if *scoresFile != "" {
-		if table, err = os.Create(*scoresFile); err != nil {
+		if err := checkScoresFile(*scoresFile); err != nil {
 			return 0, fmt.Errorf("%w; choose another file with --scores", err)
 		}
-		defer table.Close()
 	}
 	metrics, scores, err := d.Evaluate(ctx, set)
 	if err != nil {
@@ -92,8 +93,8 @@ func runEval(ctx context.Context, args []string, t *terminal) (int, error) {
 	} else {
 		err = e.print(t.stdout)
 	}
-	if table != nil {
-		err = errors.Join(err, writeScores(table, scores))
+	if *scoresFile != "" {
+		err = errors.Join(err, writeScores(*scoresFile, scores))
 	}
 	return exitDone, err
 }
@@ -119,13 +120,46 @@ func openTests(ctx context.Context, dir string, skipBad bool, S int, maxPixels i
 	return set, nil
 }
 
-func writeScores(f *os.File, scores []rdpp.ItemScore) error {
+// replaceable says whether a new file can take the place of what is at path. A device, a pipe or a link, such as
+// /dev/stdout, has to stay: it is written into.
+func replaceable(path string) bool {
+	info, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist) || err == nil && info.Mode().IsRegular()
+}
+
+// checkScoresFile fails where writeScores would, and changes nothing: hours of scoring must not end at a wrong path.
+func checkScoresFile(path string) error {
+	if !replaceable(path) {
+		info, err := os.Stat(path)
+		if err == nil && info.IsDir() {
+			err = fmt.Errorf("%s: is a folder", path)
+		}
+		return err
+	}
+	probe, err := os.CreateTemp(filepath.Dir(path), ".rdpp-*.tmp")
+	if err != nil {
+		return err
+	}
+	return errors.Join(probe.Close(), os.Remove(probe.Name()))
+}
+
+// writeScores puts the table at path. A regular file there is kept until the whole table can replace it.
+func writeScores(path string, scores []rdpp.ItemScore) error {
 	rows := [][]string{{"path", "type", "defective", "score"}}
 	for _, s := range scores {
 		rows = append(rows, []string{s.Path, s.Type, strconv.FormatBool(s.Defective),
 			strconv.FormatFloat(s.Score, 'g', -1, 64)})
 	}
-	err := errors.Join(csv.NewWriter(f).WriteAll(rows), f.Close())
+	write := func(w io.Writer) error { return csv.NewWriter(w).WriteAll(rows) }
+	var err error
+	if replaceable(path) {
+		err = weights.WriteFileAtomic(path, write)
+	} else {
+		var f *os.File
+		if f, err = os.Create(path); err == nil {
+			err = errors.Join(write(f), f.Close())
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("%w; choose another file with --scores", err)
 	}

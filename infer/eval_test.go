@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/csv"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -161,12 +162,64 @@ func TestEvalFails(t *testing.T) {
 		{"empty folder", []string{"--data", t.TempDir()}, "no images"},
 		{"several categories", []string{"--data", several}, "choose one of part, texture"},
 		{"no tests", []string{"--data", copyData(t, "test"), "--skip-bad"}, "no test images"},
+		{"scores in a missing folder", []string{"--data", dataDir, "--scores", filepath.Join(several, "missing", "x.csv")}, "choose another file with --scores"},
+		{"a folder for scores", []string{"--data", dataDir, "--scores", several}, "is a folder; choose another file with --scores"},
 		{"scores below a file", []string{"--data", dataDir, "--scores", filepath.Join(modelFile, "x.csv")}, "choose another file with --scores"},
 	} {
 		code, stdout, stderr := infer(nil, commandLine("eval", c.args...)...)
 		if code != exitFailed || stdout != "" || !oneLine(stderr, c.want) {
 			t.Errorf("%s: got code %d, stdout %q, stderr %q, want code 1 and one line with %q", c.name, code, stdout, stderr, c.want)
 		}
+	}
+}
+
+// A failing evaluation leaves the scores of the one before.
+func TestScoresFileSurvivesFailure(t *testing.T) {
+	broken := copyData(t, "")
+	if err := os.WriteFile(filepath.Join(broken, "test", "good", "000.png"), []byte("no picture"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	file, link := filepath.Join(dir, "scores.csv"), filepath.Join(dir, "link.csv")
+	if err := os.Symlink(file, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{file, link} {
+		const old = "old scores, and more of them than the new ones: "
+		if err := os.WriteFile(file, []byte(strings.Repeat(old, 100)), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		code, _, stderr := infer(nil, commandLine("eval", "--data", broken, "--scores", path)...)
+		got, err := os.ReadFile(file)
+		if code != exitFailed || err != nil || string(got) != strings.Repeat(old, 100) {
+			t.Errorf("%s, failing: got code %d, stderr %q, %v and %.60q, want code 1 and the old content", path, code, stderr, err, got)
+		}
+		code, _, stderr = infer(nil, commandLine("eval", "--data", dataDir, "--scores", path)...)
+		got, err = os.ReadFile(file)
+		if code != exitDone || err != nil || !strings.HasPrefix(string(got), "path,type,") || strings.Contains(string(got), old) {
+			t.Errorf("%s: got code %d, stderr %q, %v and %.60q, want code 0 and the new scores", path, code, stderr, err, got)
+		}
+	}
+	if target, err := os.Readlink(link); target != file {
+		t.Errorf("got link to %q, %v, want it kept", target, err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 2 {
+		t.Errorf("got %v, %v, want the file and the link alone", entries, err)
+	}
+}
+
+// What is no regular file, such as /dev/stdout, is written into.
+func TestScoresToPipe(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	code, _, stderr := infer(nil, commandLine("eval", "--data", dataDir, "--scores", fmt.Sprintf("/dev/fd/%d", w.Fd()))...)
+	w.Close()
+	got, err := csv.NewReader(r).ReadAll()
+	if code != exitDone || err != nil || len(got) != 1+len(scores) {
+		t.Errorf("got code %d, stderr %q, %v and %d rows, want code 0 and %d", code, stderr, err, len(got), 1+len(scores))
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"image"
 	"image/png"
 	"io"
 	"io/fs"
@@ -240,22 +239,26 @@ func (s source) judge(ctx context.Context, d *rdpp.Detector, stdin io.Reader, ma
 }
 
 // readAll reads one encoded image of at most maxPixels, or until ctx ends.
-func readAll(ctx context.Context, from io.Reader, maxPixels int64) (data []byte, err error) {
-	limit := 8*min(maxPixels, 1<<56) + 64<<20 // a 16-bit RGBA pixel has 8 bytes; metadata comes on top
-	done := make(chan struct{})
+func readAll(ctx context.Context, from io.Reader, maxPixels int64) ([]byte, error) {
+	limit := (&imagefile.Options{MaxPixels: maxPixels}).MaxBytes()
+	type content struct {
+		data []byte
+		err  error
+	}
+	done := make(chan content, 1) // a reader that nobody awaits any more must not block
 	go func() {
-		defer close(done)
-		data, err = io.ReadAll(io.LimitReader(from, limit+1))
+		data, err := io.ReadAll(io.LimitReader(from, limit+1))
+		done <- content{data, err}
 	}()
 	select {
 	case <-ctx.Done():
 		return nil, ctx.Err()
-	case <-done:
+	case c := <-done:
+		if int64(len(c.data)) > limit {
+			return nil, fmt.Errorf("more than %d bytes; give a smaller image or raise --max-pixels", limit)
+		}
+		return c.data, c.err
 	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("more than %d bytes; give a smaller image or raise --max-pixels", limit)
-	}
-	return data, err
 }
 
 // mapLimit is the most an anomaly map can be: three scales of 1 - cos.
@@ -268,14 +271,13 @@ func writeHeatmap(path string, img *imagefile.Image, r *rdpp.Result) error {
 	if high == 0 {
 		high = mapLimit
 	}
-	overlay, err := report.Heatmap(img, r.Map, r.Size, r.Size, &report.HeatmapOptions{High: high, Threshold: float32(r.Threshold)})
+	overlay, err := report.Heatmap(img, r.Map, r.Size, r.Size, &report.HeatmapOptions{High: high, Threshold: new(float32(r.Threshold))})
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	picture := overlay.SubImage(image.Rect(0, 0, img.W, img.H)) // without the legend: its pixels are the image's
 	err = weights.WriteFileAtomic(path, func(w io.Writer) error {
 		encoder := png.Encoder{CompressionLevel: png.BestSpeed}
-		return encoder.Encode(w, picture)
+		return encoder.Encode(w, overlay)
 	})
 	if errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("%w; choose another folder with --heatmap", err)

@@ -329,14 +329,25 @@ func TestHeatmaps(t *testing.T) {
 	}
 }
 
-// A threshold of 0 has no scale of its own.
+// A threshold of 0 has no scale of its own, but a line: random weights leave nothing at 0.
 func TestHeatmapAtThresholdZero(t *testing.T) {
 	good, _ := testImages()
 	out := t.TempDir()
 	code, _, stderr := infer(nil, commandLine("image", "--json", "--threshold=0", "--heatmap", out, good[0])...)
-	name := strings.TrimSuffix(filepath.Base(good[0]), ".png") + "_heatmap.png"
-	if _, err := os.Stat(filepath.Join(out, name)); code != exitAnomalous || err != nil {
-		t.Errorf("got code %d, stderr %q, %v, want code 3 and a file", code, stderr, err)
+	if code != exitAnomalous {
+		t.Errorf("got code %d, stderr %q, want 3", code, stderr)
+	}
+	f, err := os.Open(filepath.Join(out, strings.TrimSuffix(filepath.Base(good[0]), ".png")+"_heatmap.png"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	m, err := png.Decode(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := color.RGBAModel.Convert(m.At(0, 0)), (color.RGBA{0, 255, 220, 255}); got != want {
+		t.Errorf("corner: got %v, want the line's %v", got, want)
 	}
 }
 

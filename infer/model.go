@@ -1,9 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math"
-	"regexp"
 	"runtime"
 	"strconv"
 
@@ -39,25 +39,24 @@ func (m *modelFlags) register(flags *pflag.FlagSet) {
 	flags.Int64Var(&m.maxPixels, "max-pixels", imagefile.DefaultMaxPixels, "accept images of at most `N` pixels")
 }
 
-var deviceName = regexp.MustCompile(`^(auto|cpu|cuda(:[0-9]+)?)$`)
-
 // open checks the flags and opens the model.
 func (m *modelFlags) open() (*rdpp.Detector, error) {
 	switch {
 	case m.file == "":
 		return nil, usagef("--model is missing; name the model.safetensors that train wrote")
-	case !deviceName.MatchString(m.device):
-		return nil, usagef("--device %q; use auto, cpu, cuda or cuda:N", m.device)
 	case m.threads < 1 || m.threads > 1024:
 		return nil, usagef("--threads %d; use 1 to 1024", m.threads)
 	case m.maxPixels < 1:
 		return nil, usagef("--max-pixels %d; use 1 or more", m.maxPixels)
 	}
-	if err := torch.SetThreads(m.threads); err != nil {
-		return nil, err
-	}
 	device, err := torch.ParseDevice(m.device)
-	if err != nil {
+	switch {
+	case errors.Is(err, torch.ErrNoDevice):
+		return nil, err
+	case err != nil:
+		return nil, usagef("--device: %w", err)
+	}
+	if err := torch.SetThreads(m.threads); err != nil {
 		return nil, err
 	}
 	return rdpp.OpenDetector(m.file, &rdpp.DetectorOptions{Device: device, Threshold: m.threshold, MaxPixels: m.maxPixels})

@@ -8,11 +8,16 @@
 # where this script may not write there or LIBTORCH is set, after `source build/env.sh`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export PATH="$PATH:/usr/local/go/bin"
+export PATH="/usr/local/go/bin:$PATH"
 
-cmake -S . -B build -G Ninja -DLIBTORCH="${LIBTORCH:-}" >build.log 2>&1 || { cat build.log >&2; exit 1; }
-grep -E '^-- libtorch' build.log || true
-rm -f build.log
+# CMake remembers everything it has found of a libtorch, so another one needs a fresh configuration.
+mkdir -p build
+fresh=
+[ "$(cat build/libtorch 2>/dev/null)" = "${LIBTORCH:-}" ] || fresh=--fresh
+cmake $fresh -S . -B build -G Ninja -DLIBTORCH="${LIBTORCH:-}" >build/configure.log 2>&1 ||
+  { cat build/configure.log >&2; exit 1; }
+printf '%s' "${LIBTORCH:-}" >build/libtorch
+grep -E '^-- libtorch' build/configure.log
 cmake --build build
 
 # What the linker must know, for shells that source it.

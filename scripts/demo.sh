@@ -13,8 +13,14 @@ cache=${RDPP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/rdpp}
 teacher=random
 [ ! -e "$cache/resnet18-f37072fd.pth" ] || teacher=$cache/resnet18-f37072fd.pth
 
-rm -rf "$out/data" "$out/run" "$out/heatmaps"
+# Only what an earlier demo made is replaced.
+if [ -e "$out" ] && [ ! -e "$out/.rdpp-demo" ]; then
+  echo "demo: $out is there and no earlier demo made it; name another folder: scripts/demo.sh DIR" >&2
+  exit 1
+fi
+rm -rf "$out"
 mkdir -p "$out"
+touch "$out/.rdpp-demo"
 bin/train sample --out "$out/data" --category part
 
 echo

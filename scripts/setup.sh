@@ -16,8 +16,9 @@ elif [ ! -e "$LIBTORCH/share/cmake/Torch/TorchConfig.cmake" ]; then
   exit 1
 fi
 
-# Go itself fetches the version that go.mod names, from 1.21 on.
-export PATH="$PATH:/usr/local/go/bin"
+# From 1.21 on, Go itself fetches the version that go.mod names.
+toolchain=go1.26.0
+export PATH="/usr/local/go/bin:$PATH"
 go_usable() { command -v go >/dev/null && go version | grep -qE 'go1\.(2[1-9]|[3-9][0-9])|go[2-9]'; }
 
 missing=()
@@ -43,9 +44,19 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 if ! go_usable; then
-  echo "setup: Go 1.21 or newer is needed (it fetches 1.26 by itself), found: $(go version 2>/dev/null || echo none)." \
-    "Install it from https://go.dev/dl to /usr/local/go" >&2
-  exit 1
+  if [ "$(id -u)" != 0 ] || [ -e /usr/local/go ] || ! command -v go >/dev/null; then
+    echo "setup: Go 1.21 or newer is needed, found: $(go version 2>/dev/null || echo none)." \
+      "Install one from https://go.dev/dl to /usr/local/go" >&2
+    exit 1
+  fi
+  # Debian 12's Go is too old to fetch another by itself, but can download it as the module that it is.
+  echo "setup: installing $toolchain to /usr/local/go"
+  module=golang.org/toolchain@v0.0.1-$toolchain.linux-$(dpkg --print-architecture)
+  dir=$(cd / && GO111MODULE=on go mod download -json "$module" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+  cp -r "$dir" /usr/local/go
+  chmod -R u+w /usr/local/go
+  chmod +x /usr/local/go/bin/* /usr/local/go/pkg/tool/*/*  # a module carries no file modes
+  hash -r
 fi
 go mod download
 echo "setup: all there ($(go env GOVERSION), libtorch ${LIBTORCH:-of the system})"

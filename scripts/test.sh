@@ -5,7 +5,7 @@
 #   scripts/test.sh --slow    also those that take minutes and gigabytes
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export PATH="$PATH:/usr/local/go/bin"
+export PATH="/usr/local/go/bin:$PATH"
 slow=
 case "${1:-}" in
 "") ;;
@@ -28,8 +28,9 @@ unformatted=$(git ls-files '*.go' | xargs gofmt -l)
 [ -z "$unformatted" ] || { echo "gofmt would change: $unformatted"; exit 1; }
 git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.c' | xargs clang-format-19 --dry-run -Werror
 
-step go vet and staticcheck
+step go vet, staticcheck, tidy modules
 go vet ./...
+go mod tidy -diff
 GOBIN="$PWD/build/tools" go install honnef.co/go/tools/cmd/staticcheck@v0.8.2
 build/tools/staticcheck ./...
 
@@ -43,9 +44,17 @@ else
   build/smoke
 fi
 
+step other libtorch headers
+if [ -n "${RDPP_HEADERS:-}" ]; then
+  scripts/compile_check.sh "$RDPP_HEADERS"
+else
+  echo "skipped: RDPP_HEADERS names no include folder of another libtorch"
+fi
+
 step go test
 # The packages that know -slow are those that run networks; the others are quick, and free of C but for imagefile.
 networks=(./torch ./rdpp ./train ./infer)
+go test -race -run 'Worker|Detector|Close|Image|Stdin' ./torch ./rdpp ./infer
 others=$(go list ./... | grep -vxE 'rdpp/(torch|rdpp|train|infer)')
 go test -race $others
 go test -timeout 40m "${networks[@]}" ${slow:+-args $slow}
