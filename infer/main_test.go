@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -258,6 +259,25 @@ func TestInterrupted(t *testing.T) {
 	code := run([]string{"image", "--json", "--model", modelFile, "-"}, signalling{reader}, &stdout, &stderr)
 	if code != exitInterrupted || stdout.Len() > 0 || !oneLine(stderr.String(), "interrupted") {
 		t.Errorf("got code %d, stdout %q, stderr %q, want code 130 and one line", code, &stdout, &stderr)
+	}
+}
+
+// cancelling ends a context from within its only read.
+type cancelling struct{ cancel func() }
+
+func (c cancelling) Read(p []byte) (int, error) {
+	c.cancel()
+	return copy(p, "data"), io.EOF
+}
+
+// An interrupt at the very moment the image has been read gives the image or an error, never a mixture.
+func TestReadAllInterrupted(t *testing.T) {
+	for range 100 {
+		ctx, cancel := context.WithCancel(context.Background())
+		data, err := readAll(ctx, cancelling{cancel}, 1)
+		if read, interrupted := string(data) == "data" && err == nil, data == nil && err == context.Canceled; !read && !interrupted {
+			t.Fatalf("got %q, %v, want the data or %v", data, err, context.Canceled)
+		}
 	}
 }
 
