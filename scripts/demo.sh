@@ -25,7 +25,7 @@ bin/train sample --out "$out/data" --category part
 
 echo
 echo "demo: teacher: $teacher"
-# At 128 pixels these settings take two minutes on two cores; random features need no more.
+# At 128 pixels these settings take a minute and a half on two cores; random features need no more.
 bin/train --data "$out/data/part" --out "$out/run" --arch resnet18 --teacher "$teacher" \
   --image-size 128 --epochs 30 --batch 8 --accumulate 1
 model=$out/run/part/model.safetensors
