@@ -182,6 +182,8 @@ func TestWrongUsage(t *testing.T) {
 		out := filepath.Join(t.TempDir(), "out")
 		checkFails(t, strings.Join(c.args, " "), exitUsage, tiny(dataDir, out, c.args...), out, c.want)
 	}
+	out := filepath.Join(t.TempDir(), "out")
+	checkFails(t, "a device that is not there", exitFailed, tiny(dataDir, out, "--device=cuda:999"), out, "CUDA libtorch")
 	for _, args := range [][]string{{}, {"--data=" + dataDir}, {"sample"}, {"sample", "--out"}, {"sample", "--size=x", "--out=x"}, {"nonsense"}} {
 		checkFails(t, strings.Join(args, " "), exitUsage, args, "", "--help")
 	}

@@ -27,7 +27,7 @@ type progress struct {
 	bar    *mpb.Bar
 	status atomic.Pointer[string]
 
-	began  time.Time // of the first step seen
+	began  time.Time // the end of the first step seen
 	steps  int       // seen since then
 	images int       // in them
 	before int       // images of the epoch before the last step
@@ -73,7 +73,7 @@ func (p *progress) left(r rdpp.StepReport) time.Duration {
 }
 
 func (p *progress) step(r rdpp.StepReport) {
-	if p.steps == 0 {
+	if p.began.IsZero() {
 		// The clock starts at the end of the first step, which also warms up.
 		p.began, p.before = time.Now(), r.Images
 		if p.bars != nil {
@@ -92,13 +92,15 @@ func (p *progress) step(r rdpp.StepReport) {
 		}
 		p.images += r.Images - p.before
 		p.before = r.Images
+		p.steps++
 	}
-	p.steps++
+	text := fmt.Sprintf(" epoch %d/%d  %s", r.Epoch, r.Epochs, lossText(r.Losses))
 	var rate float64
-	if seconds := time.Since(p.began).Seconds(); seconds > 0 {
-		rate = float64(p.images) / seconds
+	var left time.Duration
+	if p.steps > 0 {
+		rate, left = float64(p.images)/time.Since(p.began).Seconds(), p.left(r)
+		text += fmt.Sprintf("  %.1f images/s  %v left", rate, left)
 	}
-	text := fmt.Sprintf(" epoch %d/%d  %s  %.1f images/s  %v left", r.Epoch, r.Epochs, lossText(r.Losses), rate, p.left(r))
 	switch {
 	case p.bar != nil:
 		p.status.Store(&text)
@@ -106,7 +108,7 @@ func (p *progress) step(r rdpp.StepReport) {
 	case p.json != nil && time.Since(p.shown) >= time.Second:
 		p.shown = time.Now()
 		p.event("step", map[string]any{"epoch": r.Epoch, "epochs": r.Epochs, "step": r.Step, "steps": r.Steps,
-			"losses": r.Losses, "images_per_second": rate, "seconds_left": p.left(r).Seconds()})
+			"losses": r.Losses, "images_per_second": rate, "seconds_left": left.Seconds()})
 	case p.json == nil && p.bars == nil && time.Since(p.shown) >= lineEvery:
 		p.shown = time.Now()
 		fmt.Fprintf(p.stdout, "%s:%s\n", p.category, text)
