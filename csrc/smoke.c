@@ -91,7 +91,7 @@ int main(void) {
   refused(rdpp_teacher(NULL, x, f), "no network", "closed");
   refused(rdpp_tensor_read(NULL, RDPP_FLOAT32, maps, 1), "no tensor", "closed");
   refused(rdpp_tensor_read(score, RDPP_FLOAT32, scores, 1), "short read", "2 elements");
-  refused(rdpp_student(net[RDPP_STUDENT], x, g), "wrong shape", "shape");
+  refused(rdpp_student(net[RDPP_STUDENT], x, g), "wrong shape", "channels");
   refused(rdpp_adam_state(adam, 9, 0, &z, &z, &shape[0]), "no group", "");
   if (none != NULL) return 1;
 
