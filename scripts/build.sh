@@ -20,8 +20,9 @@ printf '%s' "${LIBTORCH:-}" >build/libtorch
 grep -E '^-- libtorch' build/configure.log
 cmake --build build
 
-# What the linker must know, for shells that source it.
+# For shells that source it: where Go may be, and what the linker must know.
 cat >build/env.sh <<ENV
+export PATH="/usr/local/go/bin:\$PATH"
 export LIBRARY_PATH="$PWD/build/lib${LIBTORCH:+:$LIBTORCH/lib}\${LIBRARY_PATH:+:\$LIBRARY_PATH}"
 ENV
 source build/env.sh

@@ -34,10 +34,12 @@ echo
 bin/infer eval --model "$model" --data "$out/data/part"
 
 echo
+mkdir "$out/images"
+for type in "$out"/data/part/test/*; do cp "$type/000.png" "$out/images/$(basename "$type").png"; done
 # Exit code 3 says that something is anomalous, which is what we came for.
-bin/infer image --model "$model" --heatmap "$out/heatmaps" "$out"/data/part/test/*/000.png || [ $? -eq 3 ]
+bin/infer image --model "$model" --heatmap "$out/heatmaps" "$out/images" || [ $? -eq 3 ]
 
 echo
 echo "demo: model:    $model"
-echo "demo: pictures: $out/heatmaps"
+echo "demo: pictures: $out/heatmaps, of the images in $out/images"
 echo "demo: results:  $out/run/part/metrics.json, history.csv"

@@ -53,9 +53,11 @@ if ! go_usable; then
   echo "setup: installing $toolchain to /usr/local/go"
   module=golang.org/toolchain@v0.0.1-$toolchain.linux-$(dpkg --print-architecture)
   dir=$(cd / && GO111MODULE=on go mod download -json "$module" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+  mkdir -p /usr/local/bin
   cp -r "$dir" /usr/local/go
   chmod -R u+w /usr/local/go
   chmod +x /usr/local/go/bin/* /usr/local/go/pkg/tool/*/*  # a module carries no file modes
+  ln -sf /usr/local/go/bin/go /usr/local/go/bin/gofmt /usr/local/bin/  # before /usr/bin in PATH
   hash -r
 fi
 go mod download

@@ -34,7 +34,7 @@ go mod tidy -diff
 GOBIN="$PWD/build/tools" go install honnef.co/go/tools/cmd/staticcheck@v0.8.2
 build/tools/staticcheck ./...
 
-step the C boundary from C, under sanitizers
+step 'the C boundary from C (with --slow under sanitizers)'
 if [ -n "$slow" ]; then
   cmake -S . -B build/sanitize -G Ninja -DLIBTORCH="${LIBTORCH:-}" -DRDPP_SANITIZE=ON >/dev/null
   cmake --build build/sanitize --target smoke
@@ -52,9 +52,10 @@ else
 fi
 
 step go test
-# The packages that know -slow are those that run networks; the others are quick, and free of C but for imagefile.
-networks=(./torch ./rdpp ./train ./infer)
+# torch, rdpp and train know -slow. The others are quick, and free of C but for imagefile and infer.
+networks=(./torch ./rdpp ./train)
 go test -race -run 'Worker|Detector|Close|Image|Stdin' ./torch ./rdpp ./infer
 others=$(go list ./... | grep -vxE 'rdpp/(torch|rdpp|train|infer)')
 go test -race $others
+go test ./infer
 go test -timeout 40m "${networks[@]}" ${slow:+-args $slow}

@@ -49,9 +49,12 @@ func main() {
 // run carries out a command line and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var err error
-	if len(args) > 0 && args[0] == "sample" {
+	switch {
+	case len(args) > 0 && args[0] == "sample":
 		err = runSample(args[1:], stdout)
-	} else {
+	case len(args) == 1 && args[0] == "--version":
+		fmt.Fprintln(stdout, "rdpp", rdpp.Version)
+	default:
 		err = runTrain(ctx, args, stdout, stderr)
 	}
 	switch {
