@@ -1,4 +1,4 @@
-// The loss terms of RD++ (METHOD section 3) and the anomaly map (section 5).
+// The loss terms of RD++ (paper, section 4.3) and the anomaly map (Figure 4).
 #pragma once
 
 #include "networks.h"

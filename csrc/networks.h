@@ -105,7 +105,7 @@ struct StudentImpl : torch::nn::Module {
 };
 TORCH_MODULE(Student);
 
-// Draws fresh parameters from `seed` as METHOD section 1 says: Kaiming normal (fan_out, relu) for plain
+// Draws fresh parameters from `seed` as the released code does: Kaiming normal (fan_out, relu) for plain
 // convolutions without bias, PyTorch's defaults for transposed ones and for those with bias.
 void initialise(torch::nn::Module &m, uint64_t seed);
 

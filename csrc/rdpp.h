@@ -148,7 +148,7 @@ rdpp_error rdpp_adam_set_step(rdpp_adam *a, int64_t group, int64_t i, int64_t st
 
 /* Inference, outside autograd */
 
-/* f, g -> raw, smoothed: B x S x S (METHOD: sum over k of upsampled 1 - cos, then a Gaussian of sigma pixels). */
+/* f, g -> raw, smoothed: B x S x S (the sum over k of upsampled 1 - cos, and its Gaussian of sigma pixels). */
 rdpp_error rdpp_anomaly_map(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor g[RDPP_SCALES], int64_t S, double sigma,
                             rdpp_tensor *raw, rdpp_tensor *smoothed);
 /* x: B x 3 x S x S, normalised -> map: B x S x S and score: B, the map's maxima. All modules in eval mode;

@@ -1,5 +1,5 @@
 // De-biased Sinkhorn divergences between weighted point clouds: symmetric, log-domain, epsilon scaling
-// (METHOD section 3; J. Feydy's thesis, section 3.3).
+// (J. Feydy's thesis, section 3.3).
 #pragma once
 
 #include <torch/torch.h>

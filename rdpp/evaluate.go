@@ -10,7 +10,7 @@ import (
 	"rdpp/torch"
 )
 
-// aupro's limit of the false positive rate (METHOD: section 6).
+// auproLimit is the false positive rate up to which AUPRO integrates (Bergmann et al., 2021).
 const auproLimit = 0.3
 
 // Metrics of a test set. Absent ones are nil: a set without defective images has no AUROC, one without masks no

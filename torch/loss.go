@@ -99,7 +99,7 @@ func LossSSOT(projected Features, shuffle []int64, mode SSOT, opt SinkhornOption
 
 // Sinkhorn returns the divergence of pairs of point clouds, x: P x N x D with weights a: P x N, and y: P x M x D
 // with weights b: P x M; nil weights are uniform. The result has P values and is differentiable in x and y,
-// through the last update of the solver alone. (Feydy, thesis, section 3.3; METHOD: section 3.)
+// through the last update of the solver alone. (J. Feydy's thesis, section 3.3.)
 func Sinkhorn(x, y, a, b *Tensor, opt SinkhornOptions) (*Tensor, error) {
 	options := opt.c()
 	return scalar("sinkhorn", func(out *C.rdpp_tensor) C.rdpp_error {

@@ -202,7 +202,7 @@ func (m Student) Forward(z *Tensor) (Features, error) {
 }
 
 // AnomalyMap compares teacher and student features at input side S: raw is the sum over scales of upsampled
-// 1 - cos, smoothed its Gaussian of sigma pixels (METHOD: section 5), both B x S x S.
+// 1 - cos, smoothed its Gaussian of sigma pixels (paper, Figure 4), both B x S x S.
 func AnomalyMap(f, g Features, S int, sigma float64) (raw, smoothed *Tensor, err error) {
 	ft, gt := f.raw(), g.raw()
 	var r, s C.rdpp_tensor

@@ -231,7 +231,7 @@ func TestStateNames(t *testing.T) {
 	}
 }
 
-// Initialisation: reproducible by seed, with the spread that METHOD names.
+// Initialisation: reproducible by seed, with the spread of the released code.
 func TestInitialisation(t *testing.T) {
 	read := func(seed uint64) map[string][]float64 {
 		n := must(torch.NewStudent(torch.ModuleOptions{Arch: "resnet18", Seed: seed}))

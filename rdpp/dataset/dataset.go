@@ -2,7 +2,7 @@
 // turns them into training batches: folder layouts, preprocessing, ground-truth
 // masks, a bounded image cache and a prefetching loader.
 //
-// Images are handled as the method asks (METHOD, section 5): 8-bit RGB / 255,
+// Images are handled as the released code reads them: 8-bit RGB / 255,
 // resized bilinearly without antialiasing to S x S, then normalised. Dimension
 // letters: B batch, C channels (always 3, RGB), S height and width.
 //

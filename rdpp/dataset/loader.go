@@ -24,7 +24,7 @@ type LoaderOptions struct {
 	Cache    *Cache       // shared image cache of the same Size; default one of this loader's own
 }
 
-// NoiseOptions says how the noisy images are made (METHOD, section 2).
+// NoiseOptions says how the noisy images are made (paper, Algorithm 1).
 type NoiseOptions struct {
 	Lambda   float64 // factor of the noise on RGB in 0..1; the paper's is 0.2, 0 adds none
 	Released bool    // one noise field per run, as the released code has it, instead of one per image

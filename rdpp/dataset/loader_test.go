@@ -18,7 +18,7 @@ import (
 	"rdpp/rdpp/simplex"
 )
 
-const testSize = 96 // the smallest size whose boxes are those of METHOD, section 2, and differ
+const testSize = 96 // the smallest size whose boxes follow the released rule and differ
 
 func newLoader(t testing.TB, items []Item, opt LoaderOptions) *Loader {
 	t.Helper()

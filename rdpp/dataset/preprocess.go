@@ -43,7 +43,7 @@ var unit = func() (u [256]float32) {
 // Resize writes the image, as RGB in 0..1, bilinearly resized to S x S to dst:
 // C,H,W planes of 3*S*S values, for which dst must have room. Pixels have half-pixel centres, edges repeat
 // and nothing is averaged when shrinking, as OpenCV's INTER_LINEAR does on
-// float32 (METHOD, section 5).
+// float32.
 func Resize(dst []float32, img *imagefile.Image, S int) {
 	xs, ys := linearTaps(img.W, S), linearTaps(img.H, S)
 	for x := range xs {
