@@ -37,6 +37,11 @@ void Adam::step() {
       grad.reset();
     }
     for (auto &[t, batch] : by_step) {
+      std::vector<torch::Tensor> decayed;
+      for (const torch::Tensor &p : batch.params) {
+        if (group.weight_decay != 0 && p.dim() > 1) decayed.push_back(p);
+      }
+      if (!decayed.empty()) torch::_foreach_mul_(decayed, 1 - group.learning_rate * group.weight_decay);
       double correction1 = 1 - std::pow(beta1_, static_cast<double>(t));
       double correction2 = 1 - std::pow(beta2_, static_cast<double>(t));
       torch::_foreach_mul_(batch.exp_avg, beta1_);

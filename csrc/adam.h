@@ -1,4 +1,5 @@
-// Adam (Kingma and Ba, 2015) without weight decay, as multi-tensor operations over parameter groups.
+// Adam (Kingma and Ba, 2015), where asked for with decoupled weight decay (AdamW: Loshchilov and Hutter, 2019), as
+// multi-tensor operations over parameter groups.
 #pragma once
 
 #include <torch/torch.h>
@@ -13,6 +14,7 @@ public:
 
   struct Group {
     double learning_rate;
+    double weight_decay = 0; // per unit of learning rate, of weights alone: parameters of more than one dimension
     std::vector<torch::Tensor> params, exp_avg, exp_avg_sq;
     std::vector<int64_t> steps; // updates that each parameter has seen
   };

@@ -27,6 +27,7 @@ using torch::Tensor;
 
 struct rdpp_module {
   int32_t kind;
+  bool trainable;
   std::shared_ptr<torch::nn::Module> net;
   struct Entry {
     std::string name;
@@ -88,7 +89,7 @@ template <class T> T &opened(T *object) {
 }
 
 template <class Impl> Impl &network(const rdpp_module *m, int32_t wanted) {
-  static const char *const names[] = {"teacher", "projection", "bottleneck", "student"};
+  static const char *const names[] = {"teacher", "projection", "bottleneck", "student", "head"};
   if (opened(m).kind != wanted) {
     throw std::invalid_argument(std::string("a ") + names[wanted] + " is needed, this is a " + names[m->kind]);
   }
@@ -117,6 +118,12 @@ void give(Made made, rdpp_tensor out[kScales]) {
 
 // All K handles or, when memory runs out on the way, none.
 void give(const Features &f, rdpp_tensor out[kScales]) { give(make(f), out); }
+
+void give(const rdpp::Judged &judged, rdpp_tensor *loss, rdpp_tensor *accuracy) {
+  auto first = std::make_unique<Tensor>(judged.loss);
+  *accuracy = handle(judged.accuracy);
+  *loss = first.release();
+}
 
 torch::Device at_device(int32_t device) {
   if (device == RDPP_CPU) return torch::kCPU;
@@ -186,9 +193,26 @@ void set_float_type(torch::nn::Module &m, torch::Dtype dtype) {
   }
 }
 
+std::unique_ptr<rdpp_module> finish(int32_t kind, std::shared_ptr<torch::nn::Module> net, int32_t dtype, int32_t device,
+                                    uint64_t seed, int32_t flags) {
+  auto m = std::make_unique<rdpp_module>();
+  m->kind = kind;
+  m->net = std::move(net);
+  m->trainable = kind != RDPP_TEACHER || (flags & RDPP_TRAINABLE);
+  if (!(flags & RDPP_BLANK)) rdpp::initialise(*m->net, seed);
+  m->net->to(at_device(device));
+  set_float_type(*m->net, at_dtype(dtype));
+  if (flags & RDPP_CHANNELS_LAST) rdpp::use_channels_last(*m->net);
+  m->net->train(m->trainable);
+  for (Tensor &p : m->net->parameters()) p.requires_grad_(m->trainable);
+  collect(*m->net, "", m->trainable, m->state);
+  return m;
+}
+
 Features teach(const rdpp_module *m, const Tensor &x) {
-  torch::NoGradGuard no_grad;
-  return network<rdpp::TeacherImpl>(m, RDPP_TEACHER).forward(x);
+  rdpp::TeacherImpl &teacher = network<rdpp::TeacherImpl>(m, RDPP_TEACHER);
+  torch::AutoGradMode grad(torch::GradMode::is_enabled() && m->trainable);
+  return teacher.forward(x);
 }
 
 } // namespace
@@ -306,24 +330,38 @@ rdpp_error rdpp_split(const rdpp_tensor x[RDPP_SCALES], int64_t B, rdpp_tensor h
   });
 }
 
+rdpp_error rdpp_images(const uint8_t *pixels, int64_t B, int64_t S, const float mean[3], const float std[3],
+                       int32_t device, int32_t dtype, rdpp_tensor *x) {
+  return guarded([&] {
+    torch::NoGradGuard no_grad;
+    rdpp::install_caching_allocator();
+    torch::Device to = at_device(device);
+    Tensor bytes = torch::from_blob(const_cast<uint8_t *>(pixels), {B, S, S, 3}, torch::kUInt8).to(to);
+    auto type = at_dtype(dtype) == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32;
+    auto channels = [&](const float v[3]) { return torch::tensor({v[0], v[1], v[2]}).to(to, type); };
+    Tensor y = bytes.to(type).div_(255).sub_(channels(mean)).div_(channels(std)); // B x S x S x 3
+    *x = handle(y.to(at_dtype(dtype)).permute({0, 3, 1, 2}));
+  });
+}
+
 // Networks
 
 rdpp_error rdpp_module_new(int32_t kind, const char *arch, int32_t dtype, int32_t device, uint64_t seed, int32_t flags,
                            rdpp_module **out) {
   return guarded([&] {
     rdpp::install_caching_allocator();
-    auto m = std::make_unique<rdpp_module>();
-    m->kind = kind;
-    m->net = build(kind, rdpp::arch_named(arch));
-    if (!(flags & RDPP_BLANK)) rdpp::initialise(*m->net, seed);
-    m->net->to(at_device(device));
-    set_float_type(*m->net, at_dtype(dtype));
-    if (flags & RDPP_CHANNELS_LAST) rdpp::use_channels_last(*m->net);
-    bool trainable = kind != RDPP_TEACHER;
-    m->net->train(trainable);
-    for (Tensor &p : m->net->parameters()) p.requires_grad_(trainable);
-    collect(*m->net, "", trainable, m->state);
-    *out = m.release();
+    *out = finish(kind, build(kind, rdpp::arch_named(arch)), dtype, device, seed, flags).release();
+  });
+}
+
+rdpp_error rdpp_head_new(int32_t objective, const char *arch, int64_t outputs, int32_t dtype, int32_t device,
+                         uint64_t seed, rdpp_module **out) {
+  return guarded([&] {
+    if (objective < RDPP_CLASS || objective > RDPP_PAIR) throw std::invalid_argument("unknown objective of a head");
+    rdpp::install_caching_allocator();
+    auto net =
+        std::make_shared<rdpp::HeadImpl>(rdpp::arch_named(arch), static_cast<rdpp::Objective>(objective), outputs);
+    *out = finish(RDPP_HEAD, net, dtype, device, seed, RDPP_CHANNELS_LAST).release();
   });
 }
 
@@ -331,7 +369,7 @@ void rdpp_module_free(rdpp_module *m) { delete m; }
 
 rdpp_error rdpp_module_train(rdpp_module *m, int32_t on) {
   return guarded([&] {
-    bool training = on != 0 && opened(m).kind != RDPP_TEACHER;
+    bool training = on != 0 && opened(m).trainable;
     m->net->train(training);
     rdpp::freeze(*m->net, !training);
   });
@@ -370,6 +408,10 @@ rdpp_error rdpp_student(const rdpp_module *m, rdpp_tensor z, rdpp_tensor g[RDPP_
   return guarded([&] { give(network<rdpp::StudentImpl>(m, RDPP_STUDENT).forward(at_tensor(z)), g); });
 }
 
+rdpp_error rdpp_head(const rdpp_module *m, int64_t k, rdpp_tensor f_k, rdpp_tensor *y) {
+  return guarded([&] { *y = handle(network<rdpp::HeadImpl>(m, RDPP_HEAD).forward(k, at_tensor(f_k))); });
+}
+
 // Losses
 
 rdpp_error rdpp_loss_kd(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor g[RDPP_SCALES], int32_t per_position,
@@ -404,6 +446,18 @@ rdpp_error rdpp_sinkhorn(rdpp_tensor x, rdpp_tensor y, rdpp_tensor a, rdpp_tenso
     *out = handle(rdpp::sinkhorn(at_tensor(x), at_tensor(y), a ? at_tensor(a) : none, b ? at_tensor(b) : none,
                                  at_options(*options)));
   });
+}
+
+rdpp_error rdpp_loss_class(rdpp_tensor logits, const int64_t *labels, int64_t n, double smoothing, rdpp_tensor *loss,
+                           rdpp_tensor *accuracy) {
+  return guarded([&] {
+    Tensor wanted = torch::from_blob(const_cast<int64_t *>(labels), {n}, torch::kInt64).clone();
+    give(rdpp::loss_class(at_tensor(logits), wanted, smoothing), loss, accuracy);
+  });
+}
+
+rdpp_error rdpp_loss_pair(rdpp_tensor z, double temperature, rdpp_tensor *loss, rdpp_tensor *accuracy) {
+  return guarded([&] { give(rdpp::loss_pair(at_tensor(z), temperature), loss, accuracy); });
 }
 
 rdpp_error rdpp_weighted_sum(const rdpp_tensor *terms, const double *weights, int64_t n, rdpp_tensor *out) {
@@ -448,6 +502,14 @@ rdpp_error rdpp_adam_add(rdpp_adam *a, const rdpp_module *m, double learning_rat
     }
     opened(a).adam.add_group(params, learning_rate);
   });
+}
+
+rdpp_error rdpp_adam_set_rate(rdpp_adam *a, int64_t group, double learning_rate) {
+  return guarded([&] { opened(a).adam.groups.at(static_cast<size_t>(group)).learning_rate = learning_rate; });
+}
+
+rdpp_error rdpp_adam_set_decay(rdpp_adam *a, int64_t group, double weight_decay) {
+  return guarded([&] { opened(a).adam.groups.at(static_cast<size_t>(group)).weight_decay = weight_decay; });
 }
 
 rdpp_error rdpp_adam_step(rdpp_adam *a) {

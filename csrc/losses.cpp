@@ -65,6 +65,32 @@ torch::Tensor loss_ssot(const Features &p, const torch::Tensor &permutation, Sso
   return loss;
 }
 
+Judged loss_class(const torch::Tensor &logits, const torch::Tensor &labels, double smoothing) {
+  int64_t N = logits.size(1);
+  torch::Tensor rows = logits.dim() == 4 ? logits.permute({0, 2, 3, 1}).flatten(0, 2) : logits; // rows x N
+  TORCH_CHECK(rows.dim() == 2 && labels.numel() == rows.size(0), "logits of ", logits.sizes(), " and ", labels.numel(),
+              " labels; every row needs one");
+  int64_t low = labels.min().item<int64_t>(), high = labels.max().item<int64_t>();
+  TORCH_CHECK(low >= -1 && high < N, "labels from ", low, " to ", high, " for ", N, " classes");
+  TORCH_CHECK(high >= 0, "no row has a label");
+  torch::Tensor wanted = labels.flatten().to(rows.device());
+  auto options = torch::nn::functional::CrossEntropyFuncOptions().ignore_index(-1).label_smoothing(smoothing);
+  torch::Tensor right = (rows.detach().argmax(1) == wanted).sum(); // no row is told to be -1
+  return {torch::nn::functional::cross_entropy(rows, wanted, options), right / (wanted >= 0).sum()};
+}
+
+Judged loss_pair(const torch::Tensor &z, double temperature) {
+  TORCH_CHECK(z.dim() == 2 && z.size(0) >= 2 && z.size(0) % 2 == 0, "an even number of rows is needed, got ",
+              z.sizes());
+  TORCH_CHECK(temperature > 0, "a temperature of ", temperature, " is not positive");
+  int64_t B = z.size(0);
+  torch::Tensor self = torch::eye(B, z.options().dtype(torch::kBool));
+  torch::Tensor similarity = (z.matmul(z.t()) / temperature).masked_fill(self, -INFINITY); // B x B
+  torch::Tensor partner = torch::arange(B, z.options().dtype(torch::kInt64)).bitwise_xor(1);
+  torch::Tensor right = similarity.detach().argmax(1) == partner;
+  return {torch::nn::functional::cross_entropy(similarity, partner), right.to(z.scalar_type()).mean()};
+}
+
 torch::Tensor anomaly_map(const Features &f, const Features &g, int64_t S) {
   namespace F = torch::nn::functional;
   torch::Tensor map;

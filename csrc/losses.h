@@ -1,4 +1,4 @@
-// The loss terms of RD++ (paper, section 4.3) and the anomaly map (Figure 4).
+// The loss terms of RD++ (paper, section 4.3), the anomaly map (Figure 4), and the losses of a teacher's training.
 #pragma once
 
 #include "networks.h"
@@ -13,6 +13,20 @@ torch::Tensor loss_kd(const Features &f, const Features &g, bool per_position);
 torch::Tensor loss_recon(const Features &p_noisy, const Features &p);
 torch::Tensor loss_contrast(const Features &f_noisy, const Features &p, double margin);
 torch::Tensor loss_ssot(const Features &p, const torch::Tensor &permutation, Ssot mode, const SinkhornOptions &options);
+
+// A loss and the share of rows that were told right, both scalars.
+struct Judged {
+  torch::Tensor loss, accuracy;
+};
+
+// Cross-entropy, averaged over rows. logits: B x N or B x N x H x W; labels: as many int64 in 0..N-1 as there are rows
+// (B or B x H x W, row-major), -1 for rows to ignore, on the CPU. smoothing: the share of the target that all N classes
+// have in common.
+Judged loss_class(const torch::Tensor &logits, const torch::Tensor &labels, double smoothing);
+
+// NT-Xent (Chen et al., 2020, "A Simple Framework for Contrastive Learning"): the cross-entropy of finding row 2i + 1
+// for row 2i, and the other way round, among all other rows. z: B x D, rows of length 1, B even.
+Judged loss_pair(const torch::Tensor &z, double temperature);
 
 // Sum over scales of 1 - cos over channels, each upsampled to S x S: B x S x S.
 torch::Tensor anomaly_map(const Features &f, const Features &g, int64_t S);

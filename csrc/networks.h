@@ -1,4 +1,4 @@
-// The four networks of RD++: teacher, projection, bottleneck, student.
+// The four networks of RD++: teacher, projection, bottleneck, student; and the heads that a teacher learns with.
 #pragma once
 
 #include <ATen/core/ivalue.h>
@@ -32,6 +32,7 @@ Arch arch_named(const std::string &name);
 struct ConvImpl : torch::nn::Module {
   enum Kind { kPlain, kTransposed };
   ConvImpl(int64_t in, int64_t out, int64_t kernel, int64_t stride, Kind kind = kPlain, bool with_bias = false);
+  // In mixed precision x is bfloat16, and so are the product and the copy of the weights it is made with.
   torch::Tensor forward(const torch::Tensor &x);
 
   torch::Tensor weight, bias;
@@ -104,6 +105,23 @@ struct StudentImpl : torch::nn::Module {
   std::array<Stage, kScales> layers;
 };
 TORCH_MODULE(Student);
+
+// What a teacher learns: the class of a picture, the class of every position, which pictures belong together.
+enum class Objective { kClass, kDense, kPair };
+
+// Per scale a head on the teacher's features, thrown away after its training. Its layers are 1x1 convolutions, on the
+// features or on their mean over positions.
+struct HeadImpl : torch::nn::Module {
+  // outputs: the number of classes, or of the embedding's dimensions.
+  HeadImpl(const Arch &arch, Objective objective, int64_t outputs);
+  // f_k: B x C x H x W -> float32 (float64 for float64) logits B x outputs (kClass) or B x outputs x H x W (kDense),
+  // or embeddings B x outputs of length 1 (kPair).
+  torch::Tensor forward(int64_t k, const torch::Tensor &f_k);
+
+  Objective objective;
+  std::array<std::vector<Conv>, kScales> convs;
+};
+TORCH_MODULE(Head);
 
 // Draws fresh parameters from `seed` as the released code does: Kaiming normal (fan_out, relu) for plain
 // convolutions without bias, PyTorch's defaults for transposed ones and for those with bias.

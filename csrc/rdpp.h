@@ -30,7 +30,10 @@ typedef struct rdpp_adam rdpp_adam;
 /* Element types, numbered as c10::ScalarType. */
 enum { RDPP_UINT8 = 0, RDPP_INT64 = 4, RDPP_FLOAT16 = 5, RDPP_FLOAT32 = 6, RDPP_FLOAT64 = 7, RDPP_BFLOAT16 = 15 };
 
-enum { RDPP_TEACHER, RDPP_PROJECTION, RDPP_BOTTLENECK, RDPP_STUDENT };
+enum { RDPP_TEACHER, RDPP_PROJECTION, RDPP_BOTTLENECK, RDPP_STUDENT, RDPP_HEAD };
+
+/* What a teacher learns: the class of a picture, the class of every position, which pictures belong together. */
+enum { RDPP_CLASS, RDPP_DENSE, RDPP_PAIR };
 
 /* Readings of L_SSOT: one point per image; the batch as one point cloud; not computed. */
 enum { RDPP_SSOT_PAIRWISE, RDPP_SSOT_BATCH, RDPP_SSOT_OFF };
@@ -66,27 +69,37 @@ rdpp_error rdpp_tensor_set_grad(rdpp_tensor t, rdpp_tensor grad);
 rdpp_error rdpp_split(const rdpp_tensor x[RDPP_SCALES], int64_t B, rdpp_tensor head[RDPP_SCALES],
                       rdpp_tensor tail[RDPP_SCALES]);
 
+/* pixels: B x S x S x 3 bytes, RGB -> x: B x 3 x S x S of dtype on device, (pixel / 255 - mean) / std. */
+rdpp_error rdpp_images(const uint8_t *pixels, int64_t B, int64_t S, const float mean[3], const float std[3],
+                       int32_t device, int32_t dtype, rdpp_tensor *x);
+
 /* Networks. arch: resnet18, resnet34, resnet50 or wide_resnet50_2. */
 
 enum {
   RDPP_CHANNELS_LAST = 1, /* the fast memory layout, instead of the one in which the released code computes */
   RDPP_BLANK = 2,         /* parameters of zero, to be written over */
+  RDPP_TRAINABLE = 4,     /* a teacher that learns, like the other networks, instead of a frozen one */
 };
 
-/* A network with fresh parameters drawn from seed, in training mode (the teacher always in eval mode). flags: a sum
- * of the above. */
+/* A network with fresh parameters drawn from seed, in training mode (a frozen teacher always in eval mode). flags: a
+ * sum of the above. */
 rdpp_error rdpp_module_new(int32_t kind, const char *arch, int32_t dtype, int32_t device, uint64_t seed, int32_t flags,
                            rdpp_module **out);
+/* The heads for an objective, one per scale. outputs: classes, or dimensions of the embedding (RDPP_PAIR). */
+rdpp_error rdpp_head_new(int32_t objective, const char *arch, int64_t outputs, int32_t dtype, int32_t device,
+                         uint64_t seed, rdpp_module **out);
 void rdpp_module_free(rdpp_module *m);
-/* on != 0: batch statistics, else running ones; a teacher stays in eval mode. Eval mode also prepares the network for
- * speed: to change its state, call with on != 0 first or call again afterwards. */
+/* on != 0: batch statistics, else running ones; a frozen teacher stays in eval mode. Eval mode also prepares the
+ * network for speed: to change its state, call with on != 0 first or call again afterwards. */
 rdpp_error rdpp_module_train(rdpp_module *m, int32_t on);
 /* The state dict: parameters and buffers under the released names, in a fixed order. */
 rdpp_error rdpp_module_state_len(const rdpp_module *m, int64_t *n);
-/* name lives as long as the module. *out shares the module's memory. *trainable: 0 for buffers and for the teacher. */
+/* name lives as long as the module. *out shares the module's memory. *trainable: 0 for buffers and for a frozen
+ * teacher. */
 rdpp_error rdpp_module_state(const rdpp_module *m, int64_t i, const char **name, rdpp_tensor *out, int32_t *trainable);
 
-/* x: B x 3 x S x S, normalised -> f[k]: B x 64e*2^k x S/(4*2^k) x S/(4*2^k); outside autograd. */
+/* x: B x 3 x S x S, normalised -> f[k]: B x 64e*2^k x S/(4*2^k) x S/(4*2^k); outside autograd where the teacher is
+ * frozen. x of bfloat16 in a float32 teacher: mixed precision, f is bfloat16 too. */
 rdpp_error rdpp_teacher(const rdpp_module *m, rdpp_tensor x, rdpp_tensor f[RDPP_SCALES]);
 /* The same for clean and noisy images (B x 3 x S x S each) in one pass: f of 2B rows, the clean ones first. */
 rdpp_error rdpp_teacher_pair(const rdpp_module *m, rdpp_tensor clean, rdpp_tensor noisy, rdpp_tensor f[RDPP_SCALES]);
@@ -96,6 +109,10 @@ rdpp_error rdpp_projection(const rdpp_module *m, const rdpp_tensor f[RDPP_SCALES
 rdpp_error rdpp_bottleneck(const rdpp_module *m, const rdpp_tensor p[RDPP_SCALES], rdpp_tensor *z);
 /* z -> g, the shapes of f. */
 rdpp_error rdpp_student(const rdpp_module *m, rdpp_tensor z, rdpp_tensor g[RDPP_SCALES]);
+
+/* f_k: features of scale k in 0..K-1, B x C x H x W -> y: logits B x N (RDPP_CLASS) or B x N x H x W (RDPP_DENSE), or
+ * embeddings of length 1, B x D (RDPP_PAIR); float32 also where f_k is bfloat16. */
+rdpp_error rdpp_head(const rdpp_module *m, int64_t k, rdpp_tensor f_k, rdpp_tensor *y);
 
 /* Losses: each a scalar tensor. */
 
@@ -124,6 +141,12 @@ rdpp_error rdpp_loss_ssot(const rdpp_tensor p[RDPP_SCALES], const int64_t *permu
  * a, b NULL: uniform. out: P values, differentiable in x and y through the last update. */
 rdpp_error rdpp_sinkhorn(rdpp_tensor x, rdpp_tensor y, rdpp_tensor a, rdpp_tensor b,
                          const rdpp_sinkhorn_options *options, rdpp_tensor *out);
+/* Cross-entropy of logits, B x N or B x N x H x W, and n labels, B or B x H x W, each in 0..N-1, or -1 to be ignored.
+ * smoothing: the share of the target that is spread over all classes. accuracy: share of labels that were told. */
+rdpp_error rdpp_loss_class(rdpp_tensor logits, const int64_t *labels, int64_t n, double smoothing, rdpp_tensor *loss,
+                           rdpp_tensor *accuracy);
+/* NT-Xent of z, B x D, whose rows 2i and 2i + 1 belong together. accuracy: share of rows nearest to their partner. */
+rdpp_error rdpp_loss_pair(rdpp_tensor z, double temperature, rdpp_tensor *loss, rdpp_tensor *accuracy);
 /* sum of weights[i] * terms[i], n >= 1 scalars. */
 rdpp_error rdpp_weighted_sum(const rdpp_tensor *terms, const double *weights, int64_t n, rdpp_tensor *out);
 /* The sum of all elements, a scalar. */
@@ -132,12 +155,17 @@ rdpp_error rdpp_backward(rdpp_tensor loss);
 /* Reads n scalar tensors in one transfer. */
 rdpp_error rdpp_scalars(const rdpp_tensor *terms, int64_t n, double *values);
 
-/* Adam without weight decay, over parameter groups. */
+/* Adam over parameter groups, without weight decay until it is set. */
 
 rdpp_error rdpp_adam_new(double beta1, double beta2, double eps, rdpp_adam **out);
 void rdpp_adam_free(rdpp_adam *a);
 /* Adds the trainable parameters of m as a group. m may be freed before a. */
 rdpp_error rdpp_adam_add(rdpp_adam *a, const rdpp_module *m, double learning_rate);
+/* Of group `group`, counted from 0 in the order of rdpp_adam_add, from the next step on. */
+rdpp_error rdpp_adam_set_rate(rdpp_adam *a, int64_t group, double learning_rate);
+/* Decoupled (AdamW): every step also multiplies the group's parameters of more than one dimension, which are neither
+ * biases nor batch norms, by 1 - learning_rate * weight_decay. */
+rdpp_error rdpp_adam_set_decay(rdpp_adam *a, int64_t group, double weight_decay);
 /* One update of every parameter that has a gradient; then gradients are cleared. */
 rdpp_error rdpp_adam_step(rdpp_adam *a);
 /* The moments of parameter i of group `group` (in the order of rdpp_module_state, trainable ones only) and its

@@ -3,8 +3,8 @@ package torch
 // #include "rdpp.h"
 import "C"
 
-// Adam is the optimiser of Kingma and Ba (2015) without weight decay, over parameter groups that each have a
-// learning rate.
+// Adam is the optimiser of Kingma and Ba (2015), over parameter groups that each have a learning rate and, where
+// SetDecay says so, decoupled weight decay (AdamW: Loshchilov and Hutter, 2019).
 type Adam struct {
 	a *C.rdpp_adam
 }
@@ -42,6 +42,17 @@ func (a *Adam) Add(n Network, learningRate float64) error {
 	}
 
 	return nil
+}
+
+// SetRate sets a group's learning rate from the next step on; groups are counted from 0 in the order of Add.
+func (a *Adam) SetRate(group int, learningRate float64) error {
+	return check("Adam group", C.rdpp_adam_set_rate(a.raw(), C.int64_t(group), C.double(learningRate)))
+}
+
+// SetDecay makes every step also multiply a group's weights, which are the parameters of more than one dimension, so
+// neither biases nor batch norms, by 1 - learning rate * weightDecay.
+func (a *Adam) SetDecay(group int, weightDecay float64) error {
+	return check("Adam group", C.rdpp_adam_set_decay(a.raw(), C.int64_t(group), C.double(weightDecay)))
 }
 
 // Step updates every parameter that has a gradient and clears the gradients. Gradients of several backward

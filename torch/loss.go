@@ -16,7 +16,7 @@ func LossKD(f, g Features, perPosition bool) (*Tensor, error) {
 	if perPosition {
 		form = 1
 	}
-	return scalar("L_KD", func(out *C.rdpp_tensor) C.rdpp_error {
+	return one("L_KD", func(out *C.rdpp_tensor) C.rdpp_error {
 		return C.rdpp_loss_kd(&ft[0], &gt[0], form, out)
 	})
 }
@@ -24,7 +24,7 @@ func LossKD(f, g Features, perPosition bool) (*Tensor, error) {
 // LossRecon is L_Recon (Eq. 8) of the projected noisy and the projected clean features.
 func LossRecon(projectedNoisy, projected Features) (*Tensor, error) {
 	n, p := projectedNoisy.raw(), projected.raw()
-	return scalar("L_Recon", func(out *C.rdpp_tensor) C.rdpp_error {
+	return one("L_Recon", func(out *C.rdpp_tensor) C.rdpp_error {
 		return C.rdpp_loss_recon(&n[0], &p[0], out)
 	})
 }
@@ -32,7 +32,7 @@ func LossRecon(projectedNoisy, projected Features) (*Tensor, error) {
 // LossContrast is L_Con (Eq. 9) of the teacher's noisy and the projected clean features.
 func LossContrast(noisy, projected Features, margin float64) (*Tensor, error) {
 	n, p := noisy.raw(), projected.raw()
-	return scalar("L_Con", func(out *C.rdpp_tensor) C.rdpp_error {
+	return one("L_Con", func(out *C.rdpp_tensor) C.rdpp_error {
 		return C.rdpp_loss_contrast(&n[0], &p[0], C.double(margin), out)
 	})
 }
@@ -90,7 +90,7 @@ func LossSSOT(projected Features, shuffle []int64, mode SSOT, opt SinkhornOption
 		return nil, fmt.Errorf("torch: L_SSOT: the shuffle is empty")
 	}
 	p, options := projected.raw(), opt.c()
-	t, err := scalar("L_SSOT", func(out *C.rdpp_tensor) C.rdpp_error {
+	t, err := one("L_SSOT", func(out *C.rdpp_tensor) C.rdpp_error {
 		return C.rdpp_loss_ssot(&p[0], (*C.int64_t)(&shuffle[0]), C.int64_t(len(shuffle)), C.int32_t(mode), &options, out)
 	})
 	runtime.KeepAlive(shuffle)
@@ -102,9 +102,36 @@ func LossSSOT(projected Features, shuffle []int64, mode SSOT, opt SinkhornOption
 // through the last update of the solver alone. (J. Feydy's thesis, section 3.3.)
 func Sinkhorn(x, y, a, b *Tensor, opt SinkhornOptions) (*Tensor, error) {
 	options := opt.c()
-	return scalar("sinkhorn", func(out *C.rdpp_tensor) C.rdpp_error {
+	return one("sinkhorn", func(out *C.rdpp_tensor) C.rdpp_error {
 		return C.rdpp_sinkhorn(x.raw(), y.raw(), a.raw(), b.raw(), &options, out)
 	})
+}
+
+// LossClass is the cross-entropy of logits, B x N or B x N x H x W, and as many labels as they have rows, in 0..N-1 or
+// -1 to be ignored; a share of smoothing of every target is spread over all classes. accuracy is the share of labels
+// that were told.
+func LossClass(logits *Tensor, labels []int64, smoothing float64) (loss, accuracy *Tensor, err error) {
+	if len(labels) == 0 {
+		return nil, nil, fmt.Errorf("torch: cross-entropy: no labels")
+	}
+	var l, a C.rdpp_tensor
+	err = check("cross-entropy", C.rdpp_loss_class(logits.raw(), (*C.int64_t)(&labels[0]), C.int64_t(len(labels)),
+		C.double(smoothing), &l, &a))
+	runtime.KeepAlive(labels)
+	if err != nil {
+		return nil, nil, err
+	}
+	return wrap(l), wrap(a), nil
+}
+
+// LossPair is NT-Xent (Chen et al., 2020) of embeddings of length 1, B x D, whose rows 2i and 2i + 1 belong together;
+// all other rows are negatives. accuracy is the share of rows that are nearest to their partner.
+func LossPair(z *Tensor, temperature float64) (loss, accuracy *Tensor, err error) {
+	var l, a C.rdpp_tensor
+	if err := check("NT-Xent", C.rdpp_loss_pair(z.raw(), C.double(temperature), &l, &a)); err != nil {
+		return nil, nil, err
+	}
+	return wrap(l), wrap(a), nil
 }
 
 // Term is a summand of the training loss.
@@ -122,14 +149,14 @@ func WeightedSum(terms ...Term) (*Tensor, error) {
 	for i, t := range terms {
 		values[i], weights[i] = t.Value.raw(), C.double(t.Weight)
 	}
-	return scalar("weighted sum", func(out *C.rdpp_tensor) C.rdpp_error {
+	return one("weighted sum", func(out *C.rdpp_tensor) C.rdpp_error {
 		return C.rdpp_weighted_sum(&values[0], &weights[0], C.int64_t(len(terms)), out)
 	})
 }
 
 // Sum returns the sum of a tensor's elements, a scalar.
 func Sum(t *Tensor) (*Tensor, error) {
-	return scalar("sum", func(out *C.rdpp_tensor) C.rdpp_error { return C.rdpp_sum(t.raw(), out) })
+	return one("sum", func(out *C.rdpp_tensor) C.rdpp_error { return C.rdpp_sum(t.raw(), out) })
 }
 
 // Backward adds the gradients of a scalar loss to every parameter it depends on.
@@ -150,7 +177,8 @@ func Scalars(terms ...*Tensor) ([]float64, error) {
 	return values, err
 }
 
-func scalar(operation string, call func(out *C.rdpp_tensor) C.rdpp_error) (*Tensor, error) {
+// one runs an operation whose result is one tensor.
+func one(operation string, call func(out *C.rdpp_tensor) C.rdpp_error) (*Tensor, error) {
 	var out C.rdpp_tensor
 	if err := check(operation, call(&out)); err != nil {
 		return nil, err

@@ -22,6 +22,8 @@ type ModuleOptions struct {
 	Reference bool
 	// Blank leaves all parameters zero, for a State that is written over.
 	Blank bool
+	// Trainable makes a teacher that learns, with gradients and a training mode as the other networks have them.
+	Trainable bool
 }
 
 // Entry is a parameter or buffer of a network, under its released name.
@@ -31,7 +33,7 @@ type Entry struct {
 	Trainable bool
 }
 
-// module is what the four networks share.
+// module is what the networks share.
 type module struct {
 	m     *C.rdpp_module
 	state []Entry
@@ -45,6 +47,9 @@ func newModule(kind C.int32_t, opt ModuleOptions) (*module, error) {
 	defer C.free(unsafe.Pointer(arch))
 	m := new(module)
 	var flags C.int32_t
+	if opt.Trainable {
+		flags |= C.RDPP_TRAINABLE
+	}
 	if !opt.Reference {
 		flags |= C.RDPP_CHANNELS_LAST
 	}
@@ -56,10 +61,15 @@ func newModule(kind C.int32_t, opt ModuleOptions) (*module, error) {
 	if err != nil {
 		return nil, err
 	}
+	return m, m.readState()
+}
+
+// readState fills m.state, or closes m.
+func (m *module) readState() error {
 	var n C.int64_t
 	if err := check("state", C.rdpp_module_state_len(m.m, &n)); err != nil {
 		m.Close()
-		return nil, err
+		return err
 	}
 	for i := C.int64_t(0); i < n; i++ {
 		var name *C.char
@@ -67,11 +77,11 @@ func newModule(kind C.int32_t, opt ModuleOptions) (*module, error) {
 		var trainable C.int32_t
 		if err := check("state", C.rdpp_module_state(m.m, i, &name, &t, &trainable)); err != nil {
 			m.Close()
-			return nil, err
+			return err
 		}
 		m.state = append(m.state, Entry{Name: C.GoString(name), Tensor: wrap(t), Trainable: trainable != 0})
 	}
-	return m, nil
+	return nil
 }
 
 // Close frees the network and its State. It is idempotent.
@@ -91,7 +101,7 @@ func (m *module) Close() {
 func (m *module) State() []Entry { return m.state }
 
 // Train sets training mode, in which batch norms use the batch's statistics and follow them, or eval mode. A new
-// network is in training mode; a teacher is always in eval mode. Train(false) also prepares the network for fast
+// network is in training mode; a frozen teacher is always in eval mode. Train(false) also prepares the network for fast
 // prediction, so it must be called again after its State has been written.
 func (m *module) Train(on bool) error {
 	var v C.int32_t
@@ -101,7 +111,7 @@ func (m *module) Train(on bool) error {
 	return check("training mode", C.rdpp_module_train(m.raw(), v))
 }
 
-// Network is any of Teacher, Projection, Bottleneck and Student.
+// Network is any of Teacher, Projection, Bottleneck, Student and Head.
 type Network interface {
 	State() []Entry
 	Train(on bool) error
@@ -116,7 +126,7 @@ func (m *module) raw() *C.rdpp_module {
 	return m.m
 }
 
-// Teacher is E: a ResNet up to layer3, frozen.
+// Teacher is E: a ResNet up to layer3, frozen unless it was made Trainable.
 type Teacher struct{ *module }
 
 // Projection is P: per scale four blocks of convolution, instance norm and LeakyReLU (paper, section 4.2).
@@ -153,7 +163,8 @@ func NewStudent(opt ModuleOptions) (Student, error) {
 }
 
 // Forward maps normalised images x, B x 3 x S x S, to features f[k]: B x 64e*2^k x S/(4*2^k) x S/(4*2^k). No
-// gradient flows through it.
+// gradient flows through a frozen teacher. Images of BFloat16 in a Float32 network mean mixed precision: features of
+// BFloat16, parameters and batch statistics of Float32.
 func (m Teacher) Forward(x *Tensor) (Features, error) {
 	var f [Scales]C.rdpp_tensor
 	if err := check("teacher", C.rdpp_teacher(m.raw(), x.raw(), &f[0])); err != nil {
@@ -199,6 +210,42 @@ func (m Student) Forward(z *Tensor) (Features, error) {
 		return Features{}, err
 	}
 	return wrapFeatures(g), nil
+}
+
+// Objective is what a teacher learns.
+type Objective int32
+
+// The objectives.
+const (
+	ObjectiveClass Objective = C.RDPP_CLASS // the class of a picture
+	ObjectiveDense Objective = C.RDPP_DENSE // the class of every position
+	ObjectivePair  Objective = C.RDPP_PAIR  // which pictures belong together
+)
+
+// Head turns a teacher's features into answers, per scale, while the teacher learns.
+type Head struct{ *module }
+
+// NewHead returns fresh heads for the features of opt.Arch; outputs is the number of classes or, for ObjectivePair, of
+// the embedding's dimensions. Reference, Blank and Trainable do not matter.
+func NewHead(objective Objective, outputs int, opt ModuleOptions) (Head, error) {
+	if opt.DType == 0 {
+		opt.DType = Float32
+	}
+	arch := C.CString(opt.Arch)
+	defer C.free(unsafe.Pointer(arch))
+	m := new(module)
+	err := check("new network", C.rdpp_head_new(C.int32_t(objective), arch, C.int64_t(outputs), C.int32_t(opt.DType),
+		opt.Device.c(), C.uint64_t(opt.Seed), &m.m))
+	if err != nil {
+		return Head{}, err
+	}
+	return Head{m}, m.readState()
+}
+
+// Forward maps the features of scale k, B x C x H x W, to logits, B x N or with ObjectiveDense B x N x H x W, or to
+// embeddings of length 1, B x D. BFloat16 becomes Float32.
+func (m Head) Forward(k int, f *Tensor) (*Tensor, error) {
+	return one("head", func(out *C.rdpp_tensor) C.rdpp_error { return C.rdpp_head(m.raw(), C.int64_t(k), f.raw(), out) })
 }
 
 // AnomalyMap compares teacher and student features at input side S: raw is the sum over scales of upsampled

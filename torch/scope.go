@@ -34,6 +34,13 @@ func (s *Scope) Two(f, g Features, err error) (Features, Features) {
 	return f, g
 }
 
+// Pair takes charge of two tensors, such as LossClass's.
+func (s *Scope) Pair(a, b *Tensor, err error) (*Tensor, *Tensor) {
+	s.keep(a, err)
+	s.keep(b, nil)
+	return a, b
+}
+
 // Check notes an error.
 func (s *Scope) Check(err error) { s.keep(nil, err) }
 

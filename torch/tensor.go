@@ -122,6 +122,21 @@ func FromSlice[T Elem](data []T, shape ...int64) (t *Tensor, err error) {
 	return &Tensor{handle: made}, nil
 }
 
+// Images returns pictures of S x S pixels, RGB bytes, row-major, one after the other, as a network's normalised input of
+// dtype on device: B x 3 x S x S, (pixel / 255 - mean) / std. They go to the device as bytes.
+func Images(pixels []uint8, S int, mean, std [3]float32, device Device, dtype DType) (*Tensor, error) {
+	if S < 1 || len(pixels) == 0 || len(pixels)%(3*S*S) != 0 {
+		return nil, fmt.Errorf("torch: images: %d bytes are no pictures of %d x %d pixels", len(pixels), S, S)
+	}
+	B := len(pixels) / (3 * S * S)
+	x, err := one("images", func(out *C.rdpp_tensor) C.rdpp_error {
+		return C.rdpp_images((*C.uint8_t)(&pixels[0]), C.int64_t(B), C.int64_t(S), (*C.float)(&mean[0]), (*C.float)(&std[0]),
+			device.c(), C.int32_t(dtype), out)
+	})
+	runtime.KeepAlive(pixels)
+	return x, err
+}
+
 // Shape returns the tensor's dimensions.
 func (t *Tensor) Shape() (shape []int64, err error) {
 	if t.raw() == nil {

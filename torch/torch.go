@@ -1,6 +1,6 @@
-// Package torch is what rdpp needs of libtorch: tensors, the four networks of RD++, their losses, Adam and
-// inference. It is the only package that calls libtorch, through the C boundary of csrc/rdpp.h, and the only
-// one that imports gotorch, whose tensor is the handle inside [Tensor].
+// Package torch is what rdpp needs of libtorch: tensors, the four networks of RD++, the heads that a teacher learns
+// with, their losses, Adam and inference. It is the only package that calls libtorch, through the C boundary of
+// csrc/rdpp.h, and the only one that imports gotorch, whose tensor is the handle inside [Tensor].
 //
 // Every function that can fail returns an error; nothing here panics on bad input. Memory is freed when Close is
 // called and at no other time: whatever a function returns is the caller's to close, and closing twice is
