@@ -47,12 +47,22 @@ type bestEpoch struct {
 }
 
 func (r *run) saveCheckpoint() error {
-	sources := r.model.tensors()
-	c := checkpoint{Info: r.model.Info, State: r.state, AdamSteps: map[string][]int64{}}
 	var s torch.Scope
 	defer s.Close()
-	err := r.eachParameter(func(group, i int, part part, e torch.Entry) error {
-		moments, err := r.adam.Moments(group, i)
+	moments, steps, err := adamState(&s, r.adam, r.model.trained())
+	if err != nil {
+		return err
+	}
+	c := checkpoint{Info: r.model.Info, State: r.state, AdamSteps: steps}
+	return saveTensors(r.path(checkpointFile), checkpointKey, c, append(r.model.tensors(), moments...))
+}
+
+// adamState describes what an optimiser with a group per part knows, for a checkpoint: its moments, gradients that wait
+// for an update, and the parameters' step counts by prefix. The tensors live as long as the scope.
+func adamState(s *torch.Scope, adam *torch.Adam, parts []part) (sources []weights.Source, steps map[string][]int64, err error) {
+	steps = map[string][]int64{}
+	err = eachParameter(parts, func(group, i int, part part, e torch.Entry) error {
+		moments, err := adam.Moments(group, i)
 		if err != nil {
 			return err
 		}
@@ -61,25 +71,18 @@ func (r *run) saveCheckpoint() error {
 		name := part.prefix + e.Name
 		sources = append(sources, source(prefixAdam+name+".exp_avg", moments.ExpAvg),
 			source(prefixAdam+name+".exp_avg_sq", moments.ExpAvgSq))
-		c.AdamSteps[part.prefix] = append(c.AdamSteps[part.prefix], moments.Steps)
+		steps[part.prefix] = append(steps[part.prefix], moments.Steps)
 		if grad := s.Tensor(e.Tensor.Grad()); grad != nil {
 			sources = append(sources, source(prefixGrad+name, grad))
 		}
 		return s.Err()
 	})
-	if err != nil {
-		return err
-	}
-	return saveTensors(r.path(checkpointFile), checkpointKey, c, sources)
+	return sources, steps, err
 }
 
-// eachParameter visits the trainable parameters, in the optimiser's order.
-func (r *run) eachParameter(visit func(group, i int, part part, e torch.Entry) error) error {
-	group := 0
-	for _, part := range r.model.parts() {
-		if part.prefix == prefixTeacher {
-			continue
-		}
+// eachParameter visits the trainable parameters, in the order of an optimiser with a group per part.
+func eachParameter(parts []part, visit func(group, i int, part part, e torch.Entry) error) error {
+	for group, part := range parts {
 		i := 0
 		for _, e := range part.net.State() {
 			if !e.Trainable {
@@ -90,31 +93,46 @@ func (r *run) eachParameter(visit func(group, i int, part part, e torch.Entry) e
 			}
 			i++
 		}
-		group++
 	}
 	return nil
 }
 
-// readCheckpoint opens the run's checkpoint; nil where there is none. The caller closes the file.
-func readCheckpoint(path string) (*weights.File, *checkpoint, error) {
+// openCheckpoint opens a checkpoint and reads its document; nil where there is none. The caller closes the file.
+func openCheckpoint(path, key string, into any) (*weights.File, error) {
 	file, err := weights.OpenSafetensors(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil, nil
+		return nil, nil
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("rdpp: checkpoint: %w; --overwrite starts anew", err)
+		return nil, fmt.Errorf("rdpp: checkpoint: %w; --overwrite starts anew", err)
 	}
-	var c checkpoint
-	if err := readDocument(file, checkpointKey, &c); err != nil {
+	if err := readDocument(file, key, into); err != nil {
 		file.Close()
-		return nil, nil, fmt.Errorf("rdpp: checkpoint %s: %w; --overwrite starts anew", path, err)
+		return nil, fmt.Errorf("rdpp: checkpoint %s: %w; --overwrite starts anew", path, err)
+	}
+	return file, nil
+}
+
+// countsSound says whether step counts from a checkpoint can be.
+func countsSound(counts map[string][]int64) bool {
+	for _, steps := range counts {
+		if len(steps) > 0 && slices.Min(steps) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// readCheckpoint opens the run's checkpoint; nil where there is none. The caller closes the file.
+func readCheckpoint(path string) (*weights.File, *checkpoint, error) {
+	var c checkpoint
+	file, err := openCheckpoint(path, checkpointKey, &c)
+	if err != nil || file == nil {
+		return nil, nil, err
 	}
 	s := &c.State
 	sound := s.Epoch >= 0 && s.Step >= 0 && s.Pending >= 0 && len(s.History) == s.Epoch && (s.Step == 0) == (s.Images == 0)
-	for _, steps := range c.AdamSteps {
-		sound = sound && (len(steps) == 0 || slices.Min(steps) >= 0)
-	}
-	if !sound {
+	if !sound || !countsSound(c.AdamSteps) {
 		file.Close()
 		return nil, nil, fmt.Errorf("rdpp: checkpoint %s: %d epochs, %d steps and %d lines of history contradict each other; --overwrite "+
 			"starts anew", path, s.Epoch, s.Step, len(s.History))
@@ -124,7 +142,9 @@ func readCheckpoint(path string) (*weights.File, *checkpoint, error) {
 
 // restore makes the run what it was when the checkpoint was written.
 func (r *run) restore(file *weights.File, c *checkpoint) error {
-	if err := sameConfig(c.Info.Config, r.config); err != nil {
+	before := c.Info.Config
+	before.Epochs = r.config.Epochs // which may be raised
+	if err := sameConfig(before, r.config); err != nil {
 		return err
 	}
 	if begun := c.State.Epoch + min(c.State.Step, 1); begun > r.config.Epochs {
@@ -141,8 +161,19 @@ func (r *run) restore(file *weights.File, c *checkpoint) error {
 	if err := r.model.load(file); err != nil {
 		return fmt.Errorf("rdpp: checkpoint %s: %w", file.Path, err)
 	}
-	err := r.eachParameter(func(group, i int, part part, e torch.Entry) error {
-		moments, err := r.adam.Moments(group, i)
+	if err := restoreAdam(file, r.adam, r.model.trained(), c.AdamSteps); err != nil {
+		return fmt.Errorf("rdpp: checkpoint %s: %w", file.Path, err)
+	}
+	epochs := r.config.Epochs
+	r.model.Info, r.state = c.Info, c.State
+	r.model.Info.Config.Epochs = epochs
+	return nil
+}
+
+// restoreAdam is the way back from adamState.
+func restoreAdam(file *weights.File, adam *torch.Adam, parts []part, counts map[string][]int64) error {
+	return eachParameter(parts, func(group, i int, part part, e torch.Entry) error {
+		moments, err := adam.Moments(group, i)
 		if err != nil {
 			return err
 		}
@@ -154,11 +185,11 @@ func (r *run) restore(file *weights.File, c *checkpoint) error {
 		if err := loadTensor(file, prefixAdam+name+".exp_avg_sq", moments.ExpAvgSq); err != nil {
 			return err
 		}
-		steps := c.AdamSteps[part.prefix]
+		steps := counts[part.prefix]
 		if i >= len(steps) {
 			return fmt.Errorf("step counts of %s are missing", name)
 		}
-		if err := r.adam.SetSteps(group, i, steps[i]); err != nil {
+		if err := adam.SetSteps(group, i, steps[i]); err != nil {
 			return err
 		}
 		if _, found := file.Lookup(prefixGrad + name); !found {
@@ -174,13 +205,6 @@ func (r *run) restore(file *weights.File, c *checkpoint) error {
 		defer grad.Close()
 		return loadTensor(file, prefixGrad+name, grad)
 	})
-	if err != nil {
-		return fmt.Errorf("rdpp: checkpoint %s: %w", file.Path, err)
-	}
-	epochs := r.config.Epochs
-	r.model.Info, r.state = c.Info, c.State
-	r.model.Info.Config.Epochs = epochs
-	return nil
 }
 
 // sameTeacher compares the teacher asked for with the run's own; TeacherAuto accepts any.
@@ -200,10 +224,9 @@ func (r *run) sameTeacher(own TeacherInfo) error {
 	return nil
 }
 
-// sameConfig names the settings that differ; the number of epochs may.
-func sameConfig(before, now Config) error {
-	before.Epochs = now.Epochs
-	fields := func(c Config) (m map[string]any, err error) {
+// sameConfig names a setting that differs between two configurations of one type.
+func sameConfig[C any](before, now C) error {
+	fields := func(c C) (m map[string]any, err error) {
 		text, err := json.Marshal(c)
 		if err != nil {
 			return nil, err

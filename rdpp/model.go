@@ -81,9 +81,7 @@ func newModel(config Config, device torch.Device, blank bool) (*Model, error) {
 	m := &Model{Device: device, Info: Info{FormatVersion: modelFormat, Software: "rdpp " + Version, Config: config,
 		Teacher: TeacherInfo{Origin: "random"}}}
 	options := func(part string) torch.ModuleOptions {
-		h := fnv.New64a()
-		fmt.Fprintf(h, "%s%d", part, config.Seed)
-		return torch.ModuleOptions{Arch: config.Arch, Device: device, Seed: h.Sum64(), Blank: blank}
+		return torch.ModuleOptions{Arch: config.Arch, Device: device, Seed: seedOf(part, config.Seed), Blank: blank}
 	}
 	var err error
 	if m.Teacher, err = torch.NewTeacher(options(prefixTeacher)); err == nil && config.Method == MethodRDPP {
@@ -100,6 +98,13 @@ func newModel(config Config, device torch.Device, blank bool) (*Model, error) {
 		return nil, fmt.Errorf("rdpp: model: %w", err)
 	}
 	return m, nil
+}
+
+// seedOf gives every network of a seed a seed of its own.
+func seedOf(part string, seed uint64) uint64 {
+	h := fnv.New64a()
+	fmt.Fprintf(h, "%s%d", part, seed)
+	return h.Sum64()
 }
 
 // Close frees the networks. It is idempotent.
@@ -122,6 +127,9 @@ func (m *Model) parts() []part {
 	}
 	return append(all, part{prefixBottleneck, m.Bottleneck}, part{prefixStudent, m.Student})
 }
+
+// trained lists the networks that learn: all but the teacher, which comes first.
+func (m *Model) trained() []part { return m.parts()[1:] }
 
 // train sets training or eval mode.
 func (m *Model) train(on bool) error {
@@ -150,8 +158,11 @@ func saveTensors(path, key string, document any, tensors []weights.Source) error
 	return nil
 }
 
-func (m *Model) tensors() (sources []weights.Source) {
-	for _, part := range m.parts() {
+func (m *Model) tensors() []weights.Source { return stateOf(m.parts()) }
+
+// stateOf describes the state dicts of networks.
+func stateOf(parts []part) (sources []weights.Source) {
+	for _, part := range parts {
 		for _, e := range part.net.State() {
 			sources = append(sources, source(part.prefix+e.Name, e.Tensor))
 		}
@@ -162,6 +173,7 @@ func (m *Model) tensors() (sources []weights.Source) {
 // source describes a tensor for the file; its elements are fetched when their turn comes.
 func source(name string, t *torch.Tensor) weights.Source {
 	s := weights.Source{Name: name, DType: weights.F32, Bytes: t.ReadBytes}
+	types := map[torch.DType]weights.DType{torch.Int64: weights.I64, torch.Float16: weights.F16}
 	shape, err := t.Shape()
 	if err != nil {
 		s.Bytes = func() ([]byte, error) { return nil, err }
@@ -169,8 +181,8 @@ func source(name string, t *torch.Tensor) weights.Source {
 	for _, d := range shape {
 		s.Shape = append(s.Shape, int(d))
 	}
-	if dtype, err := t.DType(); err == nil && dtype == torch.Int64 {
-		s.DType = weights.I64
+	if dtype, err := t.DType(); err == nil && types[dtype] != 0 {
+		s.DType = types[dtype]
 	}
 	return s
 }

@@ -201,12 +201,9 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	if r.adam, err = torch.NewAdam(r.config.Beta1, r.config.Beta2, r.config.AdamEps); err != nil {
 		return err
 	}
-	for _, part := range r.model.parts() {
+	for _, part := range r.model.trained() {
 		rate := r.config.RateDistill
-		switch part.prefix {
-		case prefixTeacher:
-			continue
-		case prefixProjection:
+		if part.prefix == prefixProjection {
 			rate = r.config.RateProjection
 		}
 		if err := r.adam.Add(part.net, rate); err != nil {

@@ -2,6 +2,7 @@
 //
 //	train --data DIR --out RUN [flags]
 //	train sample --out DIR [flags]
+//	train teacher --out FILE [flags]
 //
 // Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (after a checkpoint).
 package main
@@ -52,6 +53,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	switch {
 	case len(args) > 0 && args[0] == "sample":
 		err = runSample(args[1:], stdout)
+	case len(args) > 0 && args[0] == "teacher":
+		err = runTeacher(ctx, args[1:], stdout, stderr)
 	case len(args) == 1 && args[0] == "--version":
 		fmt.Fprintln(stdout, "rdpp", rdpp.Version)
 	default:
@@ -97,6 +100,7 @@ func parse(flags *pflag.FlagSet, args []string) error {
 
 const trainUsage = `train --data DIR --out RUN    learn from photographs of good parts
 train sample --out DIR        make sample data (train sample --help)
+train teacher --out FILE      make a teacher (train teacher --help)
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (checkpoint kept)
 `
 
@@ -162,15 +166,8 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		return err
 	}
 	var err error
-	opt.Device, err = torch.ParseDevice(*device)
-	switch {
-	case errors.Is(err, torch.ErrNoDevice):
+	if opt.Device, err = setDevice(*device, *threads); err != nil {
 		return err
-	case err != nil:
-		return fmt.Errorf("%w: --device: %w", errUsage, err)
-	}
-	if err := torch.SetThreads(*threads); err != nil {
-		return fmt.Errorf("%w: --threads: %w", errUsage, err)
 	}
 	if opt.CacheBytes = *cacheMiB << 20; opt.CacheBytes == 0 {
 		opt.CacheBytes = -1
@@ -198,6 +195,21 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		show.done(summary)
 	}
 	return nil
+}
+
+// setDevice resolves --device and sets --threads.
+func setDevice(name string, threads int) (torch.Device, error) {
+	device, err := torch.ParseDevice(name)
+	switch {
+	case errors.Is(err, torch.ErrNoDevice):
+		return device, err
+	case err != nil:
+		return device, fmt.Errorf("%w: --device: %w", errUsage, err)
+	}
+	if err := torch.SetThreads(threads); err != nil {
+		return device, fmt.Errorf("%w: --threads: %w", errUsage, err)
+	}
+	return device, nil
 }
 
 // dataFolders resolves --data and --category to the folders of the data sets.

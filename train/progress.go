@@ -38,16 +38,31 @@ type progress struct {
 const lineEvery = 30 * time.Second
 
 func newProgress(set *dataset.Set, stdout, stderr io.Writer, asJSON bool) *progress {
-	p := &progress{category: set.Category, stdout: stdout, stderr: stderr, shown: time.Now()}
+	if !asJSON {
+		fmt.Fprintf(stdout, "%s: %s: %d images to learn from, %d to test\n", set.Category, set.Why, len(set.Train), len(set.Test))
+	}
+	return openProgress(set.Category, stdout, stderr, asJSON)
+}
+
+func openProgress(category string, stdout, stderr io.Writer, asJSON bool) *progress {
+	p := &progress{category: category, stdout: stdout, stderr: stderr, shown: time.Now()}
 	if asJSON {
 		p.json = json.NewEncoder(stdout)
-		return p
-	}
-	fmt.Fprintf(stdout, "%s: %s: %d images to learn from, %d to test\n", set.Category, set.Why, len(set.Train), len(set.Test))
-	if f, isFile := stderr.(*os.File); isFile && term.IsTerminal(int(f.Fd())) {
+	} else if f, isFile := stderr.(*os.File); isFile && term.IsTerminal(int(f.Fd())) {
 		p.bars = mpb.New(mpb.WithOutput(stderr), mpb.WithWidth(24))
 	}
 	return p
+}
+
+// addBar shows the bar, with the status behind it.
+func (p *progress) addBar(total int) {
+	p.bar = p.bars.AddBar(int64(total), mpb.PrependDecorators(decor.Name(p.category+" "), decor.Percentage()),
+		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string {
+			if s := p.status.Load(); s != nil {
+				return *s
+			}
+			return ""
+		})))
 }
 
 // log is where log lines go: above the bar, if there is one.
@@ -77,14 +92,7 @@ func (p *progress) step(r rdpp.StepReport) {
 		// The clock starts at the end of the first step, which also warms up.
 		p.began, p.before = time.Now(), r.Images
 		if p.bars != nil {
-			p.bar = p.bars.AddBar(int64(r.Epochs*r.Steps),
-				mpb.PrependDecorators(decor.Name(p.category+" "), decor.Percentage()),
-				mpb.AppendDecorators(decor.Any(func(decor.Statistics) string {
-					if s := p.status.Load(); s != nil {
-						return *s
-					}
-					return ""
-				})))
+			p.addBar(r.Epochs * r.Steps)
 		}
 	} else {
 		if r.Step == 1 {

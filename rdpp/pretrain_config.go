@@ -1,0 +1,131 @@
+package rdpp
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"rdpp/rdpp/pattern"
+	"rdpp/torch"
+)
+
+// What a teacher learns from drawn pictures.
+const (
+	ObjectiveClass = "class" // which of Classes classes a picture shows
+	ObjectiveDense = "dense" // which class every position of a scene shows
+	ObjectivePair  = "pair"  // which two pictures of a batch show the same
+)
+
+var objectives = map[string]torch.Objective{ObjectiveClass: torch.ObjectiveClass, ObjectiveDense: torch.ObjectiveDense,
+	ObjectivePair: torch.ObjectivePair}
+
+// PretrainConfig holds every choice that changes a pre-trained teacher. It travels as JSON in the teacher's file. Start
+// from DefaultPretrainConfig: zero values are not replaced.
+type PretrainConfig struct {
+	Arch      string   `json:"arch"`       // one of torch.Architectures
+	Objective string   `json:"objective"`  // ObjectiveClass, ObjectiveDense or ObjectivePair
+	Classes   int      `json:"classes"`    // with ObjectiveClass and ObjectiveDense, at most 32768
+	ImageSize int      `json:"image_size"` // side S of the pictures in pixels, a multiple of 32
+	Kinds     []string `json:"kinds"`      // families of pictures, of pattern.Kinds; none: all
+
+	Mean [3]float32 `json:"mean"` // subtracted from RGB in 0..1
+	Std  [3]float32 `json:"std"`  // divided by
+
+	Steps     int    `json:"steps"`
+	Batch     int    `json:"batch"`     // pictures per step, even with ObjectivePair
+	Precision string `json:"precision"` // "fp32", or "bf16": products in bfloat16, all else in float32
+	Seed      uint64 `json:"seed"`      // of fresh weights and pictures
+
+	Rate        float64    `json:"rate"`         // peak of the one-cycle learning rate
+	WeightDecay float64    `json:"weight_decay"` // decoupled, of weights alone: not of biases and batch norms
+	Beta1       float64    `json:"beta1"`
+	Beta2       float64    `json:"beta2"`
+	AdamEps     float64    `json:"adam_eps"`
+	Scales      [3]float64 `json:"scales"`      // weights of the losses on layer1, layer2 and layer3; 0 leaves one out
+	Smoothing   float64    `json:"smoothing"`   // share of the target that all classes have in common, with ObjectiveClass
+	Temperature float64    `json:"temperature"` // of NT-Xent, with ObjectivePair
+	Embedding   int        `json:"embedding"`   // dimensions that pictures are compared in, with ObjectivePair
+}
+
+// DefaultPretrainConfig returns settings for resnet18 on a CPU.
+func DefaultPretrainConfig() PretrainConfig {
+	c := DefaultConfig()
+	return PretrainConfig{
+		Arch: "resnet18", Objective: ObjectiveClass, Classes: 4000, ImageSize: 64, Mean: c.Mean, Std: c.Std,
+		Steps: 10000, Batch: 128, Precision: "fp32", Seed: 1,
+		Rate: 2e-3, WeightDecay: 0.05, Beta1: 0.9, Beta2: 0.999, AdamEps: 1e-8,
+		Scales: [3]float64{0.3, 0.5, 1}, Smoothing: 0.1, Temperature: 0.1, Embedding: 128,
+	}
+}
+
+// Validate says which value cannot be, in terms of train teacher's flags. Its errors wrap ErrConfig.
+func (c *PretrainConfig) Validate() error {
+	wrong := func(format string, args ...any) error {
+		return fmt.Errorf("rdpp: %w: %s", ErrConfig, fmt.Sprintf(format, args...))
+	}
+	_, known := objectives[c.Objective]
+	switch {
+	case !slices.Contains(torch.Architectures(), c.Arch):
+		return wrong("--arch %q; use one of %v", c.Arch, torch.Architectures())
+	case !known:
+		return wrong("--objective %q; use %s, %s or %s", c.Objective, ObjectiveClass, ObjectiveDense, ObjectivePair)
+	case c.Classes < 2 || c.Classes > 1<<15:
+		return wrong("--classes %d; use 2 to %d", c.Classes, 1<<15)
+	case c.ImageSize < 32 || c.ImageSize > pattern.MaxSize || c.ImageSize%32 != 0:
+		return wrong("--size %d; use a multiple of 32 from 32 to %d", c.ImageSize, pattern.MaxSize)
+	case !positive(float64(c.Std[0]), float64(c.Std[1]), float64(c.Std[2])):
+		return wrong("standard deviations %v; all must be positive", c.Std)
+	case !(max(c.Mean[0], c.Mean[1], c.Mean[2], -c.Mean[0], -c.Mean[1], -c.Mean[2]) <= math.MaxFloat32):
+		return wrong("means %v; all must be finite", c.Mean)
+	case c.Steps < 1 || c.Steps > 1<<40:
+		return wrong("--steps %d; use 1 to %d", c.Steps, 1<<40)
+	case c.Batch < 2 || c.Batch > maxBatch:
+		return wrong("--batch %d; use 2 to %d", c.Batch, maxBatch)
+	case c.Objective == ObjectivePair && (c.Batch < 4 || c.Batch%2 != 0):
+		return wrong("--batch %d; pairs need an even number from 4", c.Batch)
+	case c.Precision != "fp32" && c.Precision != "bf16":
+		return wrong("--precision %q; use fp32 or bf16", c.Precision)
+	case !positive(c.Rate):
+		return wrong("--rate %v; it must be positive", c.Rate)
+	case !(c.WeightDecay >= 0 && c.WeightDecay*c.Rate < 1):
+		return wrong("a weight decay of %v; use 0 or more, and less than 1 / --rate", c.WeightDecay)
+	case !(c.Beta1 >= 0 && c.Beta1 < 1 && c.Beta2 >= 0 && c.Beta2 < 1 && positive(c.AdamEps)):
+		return wrong("Adam's betas %v, %v, eps %v; betas lie in [0, 1), eps is positive", c.Beta1, c.Beta2, c.AdamEps)
+	case !(min(c.Scales[0], c.Scales[1], c.Scales[2]) >= 0 && positive(c.Scales[0]+c.Scales[1]+c.Scales[2])):
+		return wrong("--scales %v; use 0 or more for each, and more than 0 for one", c.Scales)
+	case !(c.Smoothing >= 0 && c.Smoothing < 1 && positive(c.Temperature)):
+		return wrong("a smoothing of %v, a temperature of %v; smoothing lies in [0, 1), the temperature is positive", c.Smoothing,
+			c.Temperature)
+	case c.Embedding < 2 || c.Embedding > maxEmbedding:
+		return wrong("an embedding of %d dimensions; use 2 to %d", c.Embedding, maxEmbedding)
+	}
+	if _, err := pattern.New(c.pictures()); err != nil {
+		return wrong("--kinds: %v", err)
+	}
+	return nil
+}
+
+const maxEmbedding = 1 << 15
+
+func (c *PretrainConfig) pictures() *pattern.Options {
+	return &pattern.Options{Size: c.ImageSize, Seed: c.Seed, Kinds: c.Kinds}
+}
+
+// outputs is the width of the heads.
+func (c *PretrainConfig) outputs() int {
+	if c.Objective == ObjectivePair {
+		return c.Embedding
+	}
+	return c.Classes
+}
+
+// rate is the learning rate of a step, counted from 0 (Smith and Topin, 2018, "Super-Convergence", with cosines): from
+// a 25th of the peak up to it over the first tenth of the steps, then down to a 10000th.
+func (c *PretrainConfig) rate(step int) float64 {
+	cosine := func(from, to, way float64) float64 { return to + (from-to)*(1+math.Cos(math.Pi*way))/2 }
+	peak, at, last := 0.1*float64(c.Steps)-1, float64(step), float64(c.Steps-1)
+	if at < peak {
+		return cosine(c.Rate/25, c.Rate, at/peak)
+	}
+	return cosine(c.Rate, c.Rate/1e4, (at-peak)/(last-peak))
+}

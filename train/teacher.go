@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"rdpp/rdpp"
+	"rdpp/rdpp/pattern"
+	"rdpp/torch"
+)
+
+const teacherUsage = `train teacher --out FILE [flags]     make a teacher from drawn pictures
+It learns to tell programs that draw apart, which needs no photographs and no
+other weights. FILE is for train --teacher FILE; FILE.checkpoint lies beside it
+until the end. Exit codes are those of train.
+`
+
+func runTeacher(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	c := rdpp.DefaultPretrainConfig()
+	opt := rdpp.PretrainOptions{}
+	flags := newFlags(teacherUsage, stdout)
+	flags.StringVar(&opt.Out, "out", "", "`FILE` for the teacher, .safetensors")
+	flags.StringVar(&c.Arch, "arch", c.Arch, "backbone, torchvision `NAME`")
+	flags.StringVar(&c.Objective, "objective", c.Objective, "`NAME`: class, pair (contrastive) or dense (per position)")
+	flags.IntVar(&c.Classes, "classes", c.Classes, "`N` classes of pictures, for class and dense; dense: default 200")
+	flags.StringSliceVar(&c.Kinds, "kinds", nil, "`NAMES` of "+strings.Join(pattern.Kinds(), ",")+"; default all")
+	flags.IntVar(&c.Steps, "steps", c.Steps, "`N` updates of the weights")
+	flags.IntVar(&c.Batch, "batch", c.Batch, "`N` pictures per step")
+	flags.IntVar(&c.ImageSize, "size", c.ImageSize, "`N` x N pixels, a multiple of 32")
+	flags.Float64Var(&c.Rate, "rate", c.Rate, "`X`, peak of the one-cycle learning rate")
+	scales := flags.String("scales", "0.3,0.5,1", "`X,X,X`: weights of the losses on layer1, layer2, layer3; 0: none")
+	flags.StringVar(&c.Precision, "precision", c.Precision, "`P`: fp32, bf16 (mixed)")
+	flags.StringVar(&opt.Store, "store", rdpp.StoreFP16, "`P` of the numbers in FILE: fp16, fp32")
+	flags.Uint64Var(&c.Seed, "seed", c.Seed, "`N`, of weights and pictures")
+	device := flags.String("device", "auto", "`D`: auto, cpu, cuda or cuda:N")
+	threads := flags.Int("threads", runtime.NumCPU(), "`N` CPU threads; results depend on it")
+	flags.IntVar(&opt.Workers, "workers", runtime.NumCPU(), "`N` goroutines that draw")
+	flags.BoolVar(&opt.Resume, "resume", false, "continue from FILE.checkpoint")
+	flags.BoolVar(&opt.Overwrite, "overwrite", false, "replace FILE, drop an unfinished run")
+	flags.DurationVar(&opt.CheckpointEvery, "checkpoint-every", 5*time.Minute, "`TIME` between checkpoints")
+	asJSON := flags.Bool("json", false, "one JSON object per line")
+	if err := parse(flags, args); err != nil {
+		return err
+	}
+	switch {
+	case opt.Out == "":
+		return fmt.Errorf("%w: --out is needed; see train teacher --help", errUsage)
+	case opt.Workers < 1 || opt.Workers > 1024:
+		return fmt.Errorf("%w: --workers %d; use 1 to 1024", errUsage, opt.Workers)
+	case opt.CheckpointEvery <= 0:
+		return fmt.Errorf("%w: --checkpoint-every must be positive, such as 5m", errUsage)
+	case opt.Resume && opt.Overwrite:
+		return fmt.Errorf("%w: --resume and --overwrite exclude each other", errUsage)
+	}
+	// Every position has a row of logits, and many positions have few pixels.
+	if c.Objective == rdpp.ObjectiveDense && !flags.Changed("classes") {
+		c.Classes = 200
+	}
+	var err error
+	if c.Scales, err = parseScales(*scales); err != nil {
+		return err
+	}
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	if opt.Device, err = setDevice(*device, *threads); err != nil {
+		return err
+	}
+	show := &teacherProgress{progress: openProgress("teacher", stdout, stderr, *asJSON)}
+	opt.OnStep = show.step
+	opt.Log = slog.New(slog.NewTextHandler(show.log(), nil))
+	show.start(&c, opt.Device, *threads)
+	summary, err := rdpp.Pretrain(ctx, c, opt)
+	show.stop()
+	if err != nil {
+		return err
+	}
+	show.done(summary)
+	return nil
+}
+
+// parseScales reads three numbers with commas between.
+func parseScales(text string) (scales [3]float64, err error) {
+	parts := strings.Split(text, ",")
+	if len(parts) != len(scales) {
+		return scales, fmt.Errorf("%w: --scales %q; give three numbers with commas between", errUsage, text)
+	}
+	for k, part := range parts {
+		if scales[k], err = strconv.ParseFloat(strings.TrimSpace(part), 64); err != nil {
+			return scales, fmt.Errorf("%w: --scales %q: %q is no number", errUsage, text, part)
+		}
+	}
+	return scales, nil
+}
+
+// teacherProgress shows a pre-training.
+type teacherProgress struct {
+	*progress
+	first rdpp.PretrainReport // of the first step seen
+}
+
+func (p *teacherProgress) start(c *rdpp.PretrainConfig, device torch.Device, threads int) {
+	if p.json != nil {
+		return
+	}
+	fmt.Fprintf(p.stdout, "teacher: %s, %s, %d x %d pixels, %d steps of %d pictures, %s on %s with %d threads\n", c.Arch, c.Objective,
+		c.ImageSize, c.ImageSize, c.Steps, c.Batch, c.Precision, device, threads)
+}
+
+func (p *teacherProgress) step(r rdpp.PretrainReport) {
+	if p.first.Step == 0 {
+		// The clock starts at the end of the first step, which also warms up.
+		p.first = r
+		if p.bars != nil {
+			p.addBar(r.Steps)
+		}
+	}
+	text := fmt.Sprintf(" step %d/%d  loss %.4f%s", r.Step, r.Steps, r.Loss, scalesText(r.Scales))
+	var rate, waited float64
+	var left time.Duration
+	if seconds := (r.Elapsed - p.first.Elapsed).Seconds(); r.Step > p.first.Step {
+		rate = float64(r.Pictures-p.first.Pictures) / seconds
+		waited = (r.Waited - p.first.Waited).Seconds() / seconds
+		perStep := (r.Elapsed - p.first.Elapsed) / time.Duration(r.Step-p.first.Step)
+		left = (perStep * time.Duration(r.Steps-r.Step)).Round(time.Second)
+		text += fmt.Sprintf("  %.0f pictures/s, waited %.0f %%  %v left", rate, 100*waited, left)
+	}
+	last := r.Step == r.Steps
+	switch {
+	case p.bar != nil:
+		p.status.Store(&text)
+		p.bar.SetCurrent(int64(r.Step))
+	case p.json != nil && (time.Since(p.shown) >= time.Second || last):
+		p.shown = time.Now()
+		p.event("step", map[string]any{"step": r.Step, "steps": r.Steps, "pictures": r.Pictures, "loss": r.Loss, "scales": r.Scales,
+			"pictures_per_second": rate, "waited_share": waited, "seconds_left": left.Seconds()})
+	case p.json == nil && p.bars == nil && (time.Since(p.shown) >= lineEvery || last):
+		p.shown = time.Now()
+		fmt.Fprintf(p.stdout, "teacher:%s\n", text)
+	}
+}
+
+func (p *teacherProgress) done(s *rdpp.PretrainSummary) {
+	if p.json != nil {
+		p.event("done", map[string]any{"summary": s})
+		return
+	}
+	fmt.Fprintf(p.stdout, "teacher: %d pictures seen, loss %.4f%s\n", s.Pictures, s.Loss, scalesText(s.Scales))
+	fmt.Fprintf(p.stdout, "teacher: %.1f s, of which the device waited %.0f %% for pictures\n", s.Seconds, 100*s.WaitedShare)
+	if s.DeviceBytes > 0 {
+		fmt.Fprintf(p.stdout, "teacher: %d MiB of device memory in use at most\n", s.DeviceBytes>>20)
+	}
+	fmt.Fprintf(p.stdout, "teacher: %s (%s); train --teacher %s uses it\n", s.File, s.Store, s.File)
+}
+
+func scalesText(scales []rdpp.ScaleReport) string {
+	text := ""
+	for _, s := range scales {
+		text += fmt.Sprintf("  %s %.3f (%.1f %%)", s.Layer, s.Loss, 100*s.Accuracy)
+	}
+	return text
+}
