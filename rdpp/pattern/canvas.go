@@ -8,6 +8,7 @@ type canvas struct {
 	size        int
 	rgb         [3][]float32 // S x S each, 0..1
 	alpha, tone []float32    // S x S
+	crowded     bool         // several forms share the picture: none may take all of it
 }
 
 func newCanvas(size int) *canvas {
@@ -92,6 +93,43 @@ type ink struct{ dark, bright colour }
 
 func newInk(r *random) ink { return ink{newColour(r), newColour(r)} }
 
+// newInkOn draws inks until one stands out from what lies behind, though not always by much.
+func newInkOn(ground float32, r *random) ink {
+	wanted := float32(r.between(0.05, 0.45))
+	var k ink
+	for range 8 {
+		k = newInk(r)
+		dark, bright := k.dark.light(), k.bright.light()
+		middle := (dark+bright)/2 - ground
+		if max(middle, -middle)+max(dark-bright, bright-dark)/3 > wanted {
+			break
+		}
+	}
+	return k
+}
+
+// near moves an ink a little.
+func (k ink) near(r *random) ink {
+	for i := range k.dark {
+		k.dark[i] += float32(r.between(-0.06, 0.06))
+		k.bright[i] += float32(r.between(-0.06, 0.06))
+	}
+	return k
+}
+
+func (c colour) light() float32 { return 0.3*c[0] + 0.59*c[1] + 0.11*c[2] }
+
+// light is the mean over the picture.
+func (c *canvas) light() float32 {
+	var sum [3]float32
+	for channel, plane := range c.rgb {
+		for _, v := range plane {
+			sum[channel] += v
+		}
+	}
+	return colour(sum).light() / float32(len(c.rgb[0]))
+}
+
 // compose paints the form.
 func (c *canvas) compose(k ink) {
 	for channel, plane := range c.rgb {
@@ -104,25 +142,51 @@ func (c *canvas) compose(k ink) {
 	}
 }
 
-// background fills the picture: plain, shaded, clouded, waved or crowded.
-func (c *canvas) background(r *random) {
+// ground is what a form lies on: plain, shaded, clouded, waved or crowded.
+type ground struct {
+	ink
+	kind      float64
+	direction float64
+	roughness float64
+	waves     *waves
+	heap      *heap
+}
+
+func newGround(r *random) *ground {
+	g := &ground{ink: newInk(r), kind: r.float(), direction: r.angle(), roughness: r.between(0.4, 0.8)}
+	if r.chance(0.6) { // most surfaces are of one colour, more or less
+		share := float32(r.between(0, 0.4))
+		for i := range g.bright {
+			g.bright[i] = g.dark[i] + share*(g.bright[i]-g.dark[i])
+		}
+	}
+	switch {
+	case g.kind < 0.75:
+	case g.kind < 0.9:
+		g.waves = newWaves(r)
+	default:
+		g.heap = newHeap(r)
+	}
+	return g
+}
+
+func (g *ground) paint(c *canvas, r *random) {
 	for i := range c.alpha {
 		c.alpha[i], c.tone[i] = 1, 0
 	}
-	k := newInk(r)
-	switch choice := r.float(); {
-	case choice < 0.3:
-	case choice < 0.5:
-		sin, cos := math.Sincos(r.angle())
-		c.each(wide(c.size), func(u, v float64) (float64, float64) { return 1, 0.5 + 0.35*(u*cos+v*sin) })
-	case choice < 0.75:
-		c.clouds(r, r.between(0.4, 0.8))
-	case choice < 0.9:
-		newWaves(r).paint(c, wide(c.size), r)
+	switch {
+	case g.kind < 0.3:
+	case g.kind < 0.5:
+		sin, cos := math.Sincos(g.direction + r.between(-0.5, 0.5))
+		everywhere(c, wide(c.size), func(u, v float64) float64 { return 0.5 + 0.35*(u*cos+v*sin) })
+	case g.kind < 0.75:
+		c.clouds(r, g.roughness)
+	case g.waves != nil:
+		g.waves.paint(c, wide(c.size), r)
 	default:
-		newHeap(r).fill(c, r)
+		g.heap.fill(c, r)
 	}
-	c.compose(k)
+	c.compose(g.ink.near(r))
 }
 
 // wide is a pose in which |u|, |v| <= 1 is the picture.
@@ -196,7 +260,7 @@ func (c *canvas) photograph(r *random) {
 			}
 		}
 	}
-	contrast, shift := float32(r.between(0.6, 1.1)), float32(r.between(-0.1, 0.1))
+	contrast, shift := float32(r.between(0.7, 1.1)), float32(r.between(-0.1, 0.1))
 	for _, plane := range c.rgb {
 		for i, v := range plane {
 			plane[i] = 0.5 + contrast*(v-0.5) + shift

@@ -29,7 +29,7 @@ func newHeap(r *random) *heap {
 
 func newLeaves(r *random) program {
 	outline, h := newOutline(r), newHeap(r)
-	return &surface{outline, h}
+	return surface{outline, h}
 }
 
 func (h *heap) paint(c *canvas, at pose, r *random) { h.drop(c, at, r) }

@@ -98,15 +98,24 @@ func New(opt *Options) (*Generator, error) {
 // Size returns S.
 func (g *Generator) Size() int { return g.size }
 
-// program makes the program of a class.
-func (g *Generator) program(class uint64) program {
+// look is a class: its form, and the colours and ground that its instances usually have.
+type look struct {
+	form   program
+	ink    ink
+	ground *ground
+}
+
+// look makes the class's program and its usual dress.
+func (g *Generator) look(class uint64) look {
 	r := newRandom(g.seed, 1, class)
 	x := r.float() * g.upto[len(g.upto)-1]
 	i := 0
 	for x >= g.upto[i] {
 		i++
 	}
-	return kinds[g.kinds[i]].make(r)
+	l := look{form: kinds[g.kinds[i]].make(r), ground: newGround(r)}
+	l.ink = newInkOn(l.ground.dark.light(), r)
+	return l
 }
 
 // Draw draws one picture of a class into rgb: S x S pixels of red, green and blue, row by row.
@@ -116,11 +125,17 @@ func (g *Generator) Draw(class, instance uint64, rgb []byte) error {
 	}
 	r := newRandom(g.seed, 2, class, instance)
 	c := newCanvas(g.size)
-	c.background(r)
-	p := g.program(class)
+	l := g.look(class)
+	if r.chance(0.5) {
+		l.ground = newGround(r)
+	}
+	l.ground.paint(c, r)
+	if r.chance(0.5) {
+		l.ink = newInkOn(c.light(), r)
+	}
 	c.clear()
-	p.paint(c, newPose(g.size, r, 0.3, 0.55, 0.12), r)
-	c.compose(newInk(r))
+	l.form.paint(c, newPose(g.size, r, 0.33, 0.6, 0.1), r)
+	c.compose(l.ink.near(r))
 	c.photograph(r)
 	c.read(rgb)
 	return nil
@@ -139,16 +154,20 @@ func (g *Generator) DrawRegions(classes int, index uint64, rgb []byte, labels []
 	}
 	r := newRandom(g.seed, 3, index)
 	c := newCanvas(g.size)
-	c.background(r)
+	newGround(r).paint(c, r)
+	c.crowded = true
 	for i := range labels {
 		labels[i] = -1
 	}
 	for range 3 + r.intn(5) {
 		class := r.intn(classes)
-		p := g.program(uint64(class))
+		l := g.look(uint64(class))
+		if r.chance(0.5) {
+			l.ink = newInkOn(c.light(), r)
+		}
 		c.clear()
-		p.paint(c, newPose(g.size, r, 0.15, 0.4, 0.5), r)
-		c.compose(newInk(r))
+		l.form.paint(c, newPose(g.size, r, 0.2, 0.45, 0.45), r)
+		c.compose(l.ink.near(r))
 		for i, alpha := range c.alpha {
 			if alpha > 0.4 {
 				labels[i] = int16(class)

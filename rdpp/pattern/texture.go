@@ -7,11 +7,11 @@ func newTexture(r *random) program {
 	outline := newOutline(r)
 	switch choice := r.float(); {
 	case choice < 0.5:
-		return &surface{outline, newWaves(r)}
+		return surface{outline, newWaves(r)}
 	case choice < 0.75:
-		return &surface{outline, &cells{density: r.ratio(2, 9), order: r.float(), edge: r.between(0.2, 1.2), aspect: r.ratio(0.4, 2.5)}}
+		return surface{outline, &cells{density: r.ratio(2, 9), order: r.float(), edge: r.between(0.2, 1.2), aspect: r.ratio(0.4, 2.5)}}
 	}
-	return &surface{outline, &weave{threads: r.ratio(2, 10), gap: r.between(0, 0.35), over: 1 + r.intn(3), aspect: r.ratio(0.5, 2),
+	return surface{outline, &weave{threads: r.ratio(2, 10), gap: r.between(0, 0.35), over: 1 + r.intn(3), aspect: r.ratio(0.5, 2),
 		ply: r.between(0, 6), turn: r.between(-0.8, 0.8)}}
 }
 
@@ -33,10 +33,13 @@ func newOutline(r *random) outline {
 	return outline{r.ratio(1, 6), r.between(0.5, 1), r.between(0.5, 1)}
 }
 
-func (s *surface) paint(c *canvas, at pose, r *random) {
+func (s surface) paint(c *canvas, at pose, r *random) {
 	s.fill.paint(c, at, r)
 	if s.power == 0 {
-		return
+		if !c.crowded {
+			return
+		}
+		s.outline = outline{2, 0.9, 0.9}
 	}
 	u0, v0 := r.jitter(s.u, 0.15), r.jitter(s.v, 0.15)
 	for y := range c.size {
