@@ -1,5 +1,5 @@
-/* The boundary as a C program sees it: a training step and a prediction of the smallest network, and errors that
- * must come back as messages. Run plainly and under sanitizers by scripts/test.sh. */
+/* The boundary as a C program sees it: a training step and a prediction of the smallest network, a teacher that learns,
+ * and errors that must come back as messages. Run plainly and under sanitizers by scripts/test.sh. */
 #include "rdpp.h"
 
 #include <stdio.h>
@@ -25,6 +25,48 @@ static void refused(rdpp_error e, const char *what, const char *part) {
 
 static void free_all(rdpp_tensor x[RDPP_SCALES]) {
   for (int k = 0; k < RDPP_SCALES; k++) rdpp_tensor_free(x[k]);
+}
+
+/* A step of a teacher that learns: pictures as bytes, in mixed precision, with a head on the last scale. */
+static void pretrain(void) {
+  static uint8_t bytes[N];
+  for (int i = 0; i < N; i++) bytes[i] = (uint8_t)(i * 7919);
+  const float mean[3] = {0.5f, 0.5f, 0.5f}, std[3] = {0.25f, 0.25f, 0.25f};
+  const int64_t labels[B] = {2, -1};
+  rdpp_module *teacher, *head, *none = NULL;
+  rdpp_adam *adam;
+  rdpp_tensor x, f[RDPP_SCALES], y, loss, accuracy;
+  int32_t flags = RDPP_CHANNELS_LAST | RDPP_TRAINABLE;
+  check(rdpp_module_new(RDPP_TEACHER, "resnet18", RDPP_FLOAT32, RDPP_CPU, 7, flags, &teacher), "new teacher");
+  check(rdpp_head_new(RDPP_CLASS, "resnet18", 3, RDPP_FLOAT32, RDPP_CPU, 7, &head), "new head");
+  check(rdpp_adam_new(0.9, 0.999, 1e-8, &adam), "new Adam");
+  check(rdpp_adam_add(adam, teacher, 1), "group");
+  check(rdpp_adam_set_rate(adam, 0, 0.001), "rate");
+  check(rdpp_adam_set_decay(adam, 0, 0.05), "decay");
+  double values[3];
+  for (int step = 0; step < 3; step++) {
+    check(rdpp_images(bytes, B, S, mean, std, RDPP_CPU, RDPP_BFLOAT16, &x), "images");
+    check(rdpp_teacher(teacher, x, f), "teacher");
+    check(rdpp_head(head, 2, f[2], &y), "head");
+    check(rdpp_loss_class(y, labels, B, 0.1, &loss, &accuracy), "cross-entropy");
+    check(rdpp_backward(loss), "backward");
+    check(rdpp_adam_step(adam), "step");
+    check(rdpp_scalars(&loss, 1, &values[step]), "scalars");
+    rdpp_tensor made[] = {x, y, loss, accuracy};
+    for (size_t i = 0; i < sizeof made / sizeof *made; i++) rdpp_tensor_free(made[i]);
+    free_all(f);
+  }
+  if (!(values[2] < values[0])) {
+    fprintf(stderr, "smoke: a teacher that learns: got losses %g and then %g, want a fall\n", values[0], values[2]);
+    exit(1);
+  }
+  refused(rdpp_head_new(9, "resnet18", 3, RDPP_FLOAT32, RDPP_CPU, 7, &none), "objective", "unknown objective");
+  refused(rdpp_head(teacher, 0, NULL, &y), "no head", "a head is needed");
+  refused(rdpp_adam_set_rate(adam, 1, 0.1), "no group", "");
+  if (none != NULL) exit(1);
+  rdpp_module_free(teacher);
+  rdpp_module_free(head);
+  rdpp_adam_free(adam);
 }
 
 int main(void) {
@@ -92,6 +134,7 @@ int main(void) {
   refused(rdpp_tensor_read(NULL, RDPP_FLOAT32, maps, 1), "no tensor", "closed");
   refused(rdpp_tensor_read(score, RDPP_FLOAT32, scores, 1), "short read", "2 elements");
   refused(rdpp_student(net[RDPP_STUDENT], x, g), "wrong shape", "channels");
+  pretrain();
   refused(rdpp_adam_state(adam, 9, 0, &z, &z, &shape[0]), "no group", "");
   if (none != NULL) return 1;
 

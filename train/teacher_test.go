@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// tinyTeacher is the command line of a pre-training of two steps, with further flags, of which the last of a kind counts.
+func tinyTeacher(out string, further ...string) []string {
+	return append([]string{"teacher", "--out=" + out, "--size=32", "--batch=4", "--steps=2", "--classes=3", "--device=cpu",
+		"--threads=1"}, further...)
+}
+
+func TestTeacher(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "teacher.safetensors")
+	code, stdout, stderr := command(tinyTeacher(out, "--scales=0,0.5,1")...)
+	if code != exitDone || stderr != "" {
+		t.Fatalf("got code %d, stderr %q, want code 0", code, stderr)
+	}
+	for _, want := range []string{"resnet18, class, 32 x 32 pixels", "step 2/2", "layer2", "layer3", "pictures/s", "8 pictures seen",
+		"the device waited", "--teacher " + out} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("got stdout %q, want %q in it", stdout, want)
+		}
+	}
+	if strings.Contains(stdout, "layer1") {
+		t.Errorf("got stdout %q, want nothing of layer1", stdout)
+	}
+	run := filepath.Join(t.TempDir(), "run")
+	if code, _, stderr := command(tiny(dataDir, run, "--teacher="+out)...); code != exitDone || stderr != "" {
+		t.Errorf("train with it: got code %d, stderr %q, want code 0", code, stderr)
+	}
+	checkFails(t, "again", exitUsage, tinyTeacher(out), "", out, "--overwrite")
+}
+
+func TestTeacherJSON(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "teacher.safetensors")
+	code, stdout, stderr := command(tinyTeacher(out, "--json", "--objective=pair", "--precision=bf16", "--kinds=fractal,part")...)
+	if code != exitDone || stderr != "" {
+		t.Fatalf("got code %d, stderr %q, want code 0", code, stderr)
+	}
+	all := objects(t, stdout)
+	if len(all) != 2 || all[0]["event"] != "step" || all[1]["event"] != "done" {
+		t.Fatalf("got %v, want a step and the end", all)
+	}
+	for _, key := range []string{"step", "steps", "pictures", "loss", "scales", "pictures_per_second", "waited_share", "seconds_left"} {
+		if _, found := all[0][key]; !found {
+			t.Errorf("step: got %v, want %q in it", all[0], key)
+		}
+	}
+	summary := all[1]["summary"].(map[string]any)
+	if summary["file"] != out || fmt.Sprint(summary["config"].(map[string]any)["kinds"]) != "[fractal part]" {
+		t.Errorf("summary: got %v, want file %s and kinds fractal, part", summary, out)
+	}
+}
+
+func TestTeacherInterrupted(t *testing.T) {
+	cancelled, stop := context.WithCancel(context.Background())
+	stop()
+	out := filepath.Join(t.TempDir(), "teacher.safetensors")
+	if code := run(cancelled, tinyTeacher(out), io.Discard, io.Discard); code != exitInterrupted || len(files(t, filepath.Dir(out))) != 0 {
+		t.Errorf("got code %d and files %q, want 130 and none", code, files(t, filepath.Dir(out)))
+	}
+}
+
+func TestTeacherBadFlags(t *testing.T) {
+	for _, c := range []struct {
+		flag string
+		want []string
+	}{
+		{"--out=", []string{"--out is needed"}},
+		{"--nonsense", []string{"--help"}},
+		{"more", []string{`"more"`, "--help"}},
+		{"--objective=guess", []string{"--objective", "class, dense or pair"}},
+		{"--arch=vgg", []string{"--arch", "resnet18"}},
+		{"--scales=1,2", []string{"--scales", "three"}},
+		{"--scales=1,2,x", []string{"--scales", `"x"`}},
+		{"--scales=0,0,0", []string{"--scales"}},
+		{"--size=40", []string{"--size 40"}},
+		{"--batch=1", []string{"--batch 1"}},
+		{"--steps=-1", []string{"--steps -1"}},
+		{"--rate=0", []string{"--rate 0"}},
+		{"--precision=tf32", []string{"--precision", "bf16"}},
+		{"--store=bf16", []string{"--store", "fp16"}},
+		{"--kinds=cat", []string{"--kinds", `"cat"`}},
+		{"--workers=0", []string{"--workers 0"}},
+		{"--threads=0", []string{"--threads"}},
+		{"--checkpoint-every=0s", []string{"--checkpoint-every"}},
+		{"--device=abacus", []string{"--device"}},
+	} {
+		out := filepath.Join(t.TempDir(), "out")
+		checkFails(t, c.flag, exitUsage, tinyTeacher(filepath.Join(out, "teacher"), c.flag), out, c.want...)
+	}
+	checkFails(t, "both", exitUsage, tinyTeacher("x", "--resume", "--overwrite"), "", "--resume", "--overwrite")
+	checkFails(t, "unwritable", exitFailed, tinyTeacher("/proc/teacher"), "", "/proc", "--out")
+	checkFails(t, "a folder", exitUsage, tinyTeacher(os.TempDir()), "", "name a file")
+}
+
+func TestTeacherHelp(t *testing.T) {
+	const lines, columns = 40, 110
+	code, stdout, stderr := command("teacher", "--help")
+	if code != exitDone || stderr != "" || strings.Count(stdout, "\n") > lines {
+		t.Errorf("got code %d, stderr %q, %d lines, want code 0 and at most %d lines", code, stderr, strings.Count(stdout, "\n"), lines)
+	}
+	for line := range strings.Lines(stdout) {
+		if got := len(strings.TrimRight(line, "\n")); got > columns {
+			t.Errorf("got a line of %d columns, want at most %d: %s", got, columns, line)
+		}
+	}
+	for _, want := range []string{"--out FILE", "--objective NAME", "fractal", "--checkpoint-every TIME", `"0.3,0.5,1")`} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("got help %q, want %q in it", stdout, want)
+		}
+	}
+}
