@@ -15,11 +15,13 @@ type heap struct {
 	tones      float64 // how much the shapes differ
 }
 
+const maxCorners = 6
+
 func newHeap(r *random) *heap {
 	h := &heap{least: r.ratio(0.06, 0.25), power: r.between(1, 3), aspect: r.ratio(0.15, 1), direction: r.angle(),
 		spread: r.between(0, math.Pi), dome: r.between(0, 0.8), tones: r.between(0.4, 1)}
 	if r.chance(0.6) {
-		h.corners = 3 + r.intn(4)
+		h.corners = 3 + r.intn(maxCorners-2)
 	}
 	if r.chance(0.4) {
 		h.line = r.between(0.1, 0.4)
@@ -57,22 +59,24 @@ func (h *heap) drop(c *canvas, at pose, r *random) {
 
 func (h *heap) leaf(c *canvas, at pose, tone float32) {
 	x0, y0, x1, y1 := at.bounds(c.size, 1)
-	inner := math.Cos(math.Pi / float64(max(h.corners, 1)))
-	wedge := 2 * math.Pi / float64(max(h.corners, 1))
+	var normals [maxCorners][2]float64 // of the sides, by their distance from the centre
+	for i := range h.corners {
+		sin, cos := math.Sincos(2 * math.Pi * float64(i) / float64(h.corners))
+		inner := math.Cos(math.Pi / float64(h.corners))
+		normals[i] = [2]float64{cos / inner, sin / inner}
+	}
 	for y := y0; y < y1; y++ {
 		for x := x0; x < x1; x++ {
 			u, v := at.form(x, y)
 			d := math.Sqrt(u*u + v*v)
+			if h.corners > 0 { // how far out towards the middle of the nearest side
+				d = 0
+				for _, n := range normals[:h.corners] {
+					d = max(d, u*n[0]+v*n[1])
+				}
+			}
 			if d > 1 {
 				continue
-			}
-			if h.corners > 0 {
-				a := math.Atan2(v, u)
-				a -= wedge * math.Floor(a/wedge+0.5)
-				d *= math.Cos(a) / inner
-				if d > 1 {
-					continue
-				}
 			}
 			t := tone + float32(h.dome*(0.5-d)*0.6)
 			if d > 1-h.line {

@@ -134,7 +134,7 @@ func (g *Generator) Draw(class, instance uint64, rgb []byte) error {
 		l.ink = newInkOn(c.light(), r)
 	}
 	c.clear()
-	l.form.paint(c, newPose(g.size, r, 0.33, 0.6, 0.1), r)
+	l.form.paint(c, newPose(g.size, r, 0.3, 0.9, 0.13), r)
 	c.compose(l.ink.near(r))
 	c.photograph(r)
 	c.read(rgb)

@@ -42,13 +42,19 @@ func (s surface) paint(c *canvas, at pose, r *random) {
 		s.outline = outline{2, 0.9, 0.9}
 	}
 	u0, v0 := r.jitter(s.u, 0.15), r.jitter(s.v, 0.15)
+	edge := 1 / at.radius
+	round := math.Pow(2, -1/s.power) // no farther out than 1/round of its larger coordinate is any point
 	for y := range c.size {
 		for x := range c.size {
 			i := y*c.size + x
-			if c.alpha[i] > 0 {
-				u, v := at.form(x, y)
-				d := math.Pow(math.Pow(math.Abs(u/u0), s.power)+math.Pow(math.Abs(v/v0), s.power), 1/s.power) - 1
-				c.alpha[i] *= float32(cover(d, 1/at.radius))
+			u, v := at.form(x, y)
+			u, v = math.Abs(u/u0), math.Abs(v/v0)
+			switch d := max(u, v); {
+			case d > 1+edge:
+				c.alpha[i] = 0
+			case d > (1-edge)*round:
+				d = math.Pow(math.Pow(u, s.power)+math.Pow(v, s.power), 1/s.power) - 1
+				c.alpha[i] *= float32(cover(d, edge))
 			}
 		}
 	}

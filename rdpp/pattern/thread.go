@@ -28,6 +28,7 @@ func (t *thread) paint(c *canvas, at pose, r *random) {
 	turns, phase, depth := r.jitter(t.turns, 0.1), r.float(), r.jitter(t.depth, 0.2)*t.radius
 	radius, lamp := r.jitter(t.radius, 0.1), r.between(-0.5, 0.5)
 	edge := 0.7 / at.radius
+	profile := newProfile(t.sharpness)
 	c.each(at, func(u, v float64) (alpha, tone float64) {
 		if u < -1 || u > 1 {
 			return 0, 0
@@ -38,9 +39,9 @@ func (t *thread) paint(c *canvas, at pose, r *random) {
 			R = t.headRadius
 		case u > t.from && u < t.to:
 			side := v / radius
-			ridge = profile(u*turns+side*t.slope+phase, t.sharpness)
+			ridge = profile.at(u*turns + side*t.slope + phase)
 			if t.twin {
-				ridge = 0.5 * (ridge + profile(u*turns-side*t.slope-phase, t.sharpness))
+				ridge = 0.5 * (ridge + profile.at(u*turns-side*t.slope-phase))
 			}
 			R += depth * (2*ridge - 1)
 		}
@@ -55,7 +56,15 @@ func (t *thread) paint(c *canvas, at pose, r *random) {
 }
 
 // profile is a wave of period 1 between 0 and 1, flat-topped or peaked by its sharpness.
-func profile(x, sharpness float64) float64 {
-	x -= math.Floor(x)
-	return math.Pow(1-math.Abs(2*x-1), sharpness)
+type profile [256]float64
+
+func newProfile(sharpness float64) *profile {
+	p := new(profile)
+	for i := range p {
+		x := (float64(i) + 0.5) / float64(len(p))
+		p[i] = math.Pow(1-math.Abs(2*x-1), sharpness)
+	}
+	return p
 }
+
+func (p *profile) at(x float64) float64 { return p[int((x-math.Floor(x))*float64(len(p)))&(len(p)-1)] }
