@@ -388,6 +388,10 @@ rdpp_error rdpp_module_state(const rdpp_module *m, int64_t i, const char **name,
   });
 }
 
+rdpp_error rdpp_teacher_ignore_level(rdpp_module *m, const double std[3]) {
+  return guarded([&] { network<rdpp::TeacherImpl>(m, RDPP_TEACHER).ignore_level({std[0], std[1], std[2]}); });
+}
+
 rdpp_error rdpp_teacher(const rdpp_module *m, rdpp_tensor x, rdpp_tensor f[RDPP_SCALES]) {
   return guarded([&] { give(teach(m, at_tensor(x)), f); });
 }

@@ -199,6 +199,15 @@ Features TeacherImpl::forward(const torch::Tensor &x) { // B x 3 x S x S
   return f;
 }
 
+void TeacherImpl::ignore_level(const std::array<double, 3> &std) {
+  torch::NoGradGuard no_grad;
+  torch::Tensor &w = conv1->weight; // 64 x 3 x 7 x 7
+  TORCH_CHECK(w.requires_grad(), "the teacher is frozen; a trainable one is needed");
+  torch::Tensor change = torch::tensor({1 / std[0], 1 / std[1], 1 / std[2]}, w.options()).view({1, 3, 1, 1});
+  change = change.expand({1, 3, w.size(2), w.size(3)});
+  w -= (w * change).sum({1, 2, 3}, /*keepdim=*/true) / change.square().sum() * change;
+}
+
 // Projection
 
 ProjectionImpl::ProjectionImpl(const Arch &arch) {

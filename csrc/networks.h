@@ -69,6 +69,9 @@ using Stage = std::vector<Block>;
 struct TeacherImpl : torch::nn::Module {
   explicit TeacherImpl(const Arch &arch);
   Features forward(const torch::Tensor &x);
+  // Takes from every filter of conv1 its answer to a change of all pixels by one grey level, for inputs that were
+  // divided by std.
+  void ignore_level(const std::array<double, 3> &std);
 
   Conv conv1{nullptr};
   torch::nn::BatchNorm2d bn1{nullptr};

@@ -354,6 +354,9 @@ func (r *pretraining) step(batch *drawn) error {
 		s.Check(r.adam.SetRate(group, c.rate(r.state.Step)))
 	}
 	s.Check(r.adam.Step())
+	if c.IgnoreLevel {
+		s.Check(r.teacher.IgnoreLevel(c.Std))
+	}
 	if err := s.Err(); err != nil {
 		return err
 	}

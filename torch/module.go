@@ -173,6 +173,14 @@ func (m Teacher) Forward(x *Tensor) (Features, error) {
 	return wrapFeatures(f), nil
 }
 
+// IgnoreLevel makes the teacher blind to the level of light: a constant that is added to all pixels before they are
+// divided by std no longer changes a feature, away from the picture's edge. It changes conv1, and has to be repeated
+// after every update.
+func (m Teacher) IgnoreLevel(std [3]float32) error {
+	s := [3]C.double{C.double(std[0]), C.double(std[1]), C.double(std[2])}
+	return check("teacher", C.rdpp_teacher_ignore_level(m.raw(), &s[0]))
+}
+
 // ForwardPair maps clean and noisy images, B x 3 x S x S each, in one pass to features of 2B rows, the clean ones
 // first.
 func (m Teacher) ForwardPair(clean, noisy *Tensor) (Features, error) {

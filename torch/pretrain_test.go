@@ -209,6 +209,55 @@ func TestMixedPrecision(t *testing.T) {
 	}
 }
 
+// More light on all pixels changes the features of a teacher until it has been made blind to that, and only at the edge,
+// where the padding stays as it is, from then on.
+func TestIgnoreLevel(t *testing.T) {
+	const S, edge = 128, 6 // positions of layer1 that the padding reaches
+	std := [3]float32{0.25, 0.5, 0.125}
+	teacher := must(torch.NewTeacher(torch.ModuleOptions{Arch: "resnet18", DType: torch.Float64, Seed: 5, Trainable: true}))
+	defer teacher.Close()
+	if err := teacher.Train(false); err != nil {
+		t.Fatal(err)
+	}
+	dark := uniform("level", 3*S*S)
+	bright := slices.Clone(dark)
+	for i := range bright {
+		bright[i] += 0.3 / float64(std[i/(S*S)])
+	}
+	layer1 := func(x []float64) []float64 {
+		var s torch.Scope
+		defer s.Close()
+		f := s.Features(teacher.Forward(s.Tensor(torch.FromSlice(x, 1, 3, S, S))))
+		if err := s.Err(); err != nil {
+			t.Fatal(err)
+		}
+		return must(torch.Read[float64](f[0])) // 1 x 64 x S/4 x S/4
+	}
+	change := func() (most float64) {
+		a, b := layer1(dark), layer1(bright)
+		const side = S / 4
+		for i := range a {
+			y, x := i/side%side, i%side
+			if min(x, y, side-1-x, side-1-y) >= edge {
+				most = max(most, math.Abs(a[i]-b[i]))
+			}
+		}
+		return most
+	}
+	if got := change(); got < 0.1 {
+		t.Errorf("before: features change by %v, want at least 0.1", got)
+	}
+	if err := teacher.IgnoreLevel(std); err != nil {
+		t.Fatal(err)
+	}
+	if got := change(); got > 1e-9 {
+		t.Errorf("afterwards: features change by %v, want at most 1e-9", got)
+	}
+	frozen := must(torch.NewTeacher(torch.ModuleOptions{Arch: "resnet18"}))
+	defer frozen.Close()
+	wantError(t, "a frozen teacher", frozen.IgnoreLevel(std), "trainable")
+}
+
 func TestImages(t *testing.T) {
 	pixels := []uint8{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 255}
 	mean, std := [3]float32{0.1, 0.2, 0.3}, [3]float32{0.5, 0.25, 2}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"image/png"
 	"io"
 	"log/slog"
 	"runtime"
@@ -12,6 +13,7 @@ import (
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/pattern"
+	"rdpp/rdpp/weights"
 	"rdpp/torch"
 )
 
@@ -35,6 +37,7 @@ func runTeacher(ctx context.Context, args []string, stdout, stderr io.Writer) er
 	flags.IntVar(&c.ImageSize, "size", c.ImageSize, "`N` x N pixels, a multiple of 32")
 	flags.Float64Var(&c.Rate, "rate", c.Rate, "`X`, peak of the one-cycle learning rate")
 	scales := flags.String("scales", "0.3,0.5,1", "`X,X,X`: weights of the losses per layer; 0 leaves one out")
+	flags.BoolVar(&c.IgnoreLevel, "ignore-level", c.IgnoreLevel, "keep conv1 blind to a change of all pixels alike")
 	flags.StringVar(&c.Precision, "precision", c.Precision, "`P`: fp32, bf16 (mixed)")
 	flags.StringVar(&opt.Store, "store", rdpp.StoreFP16, "`P` of the numbers in FILE: fp16, fp32")
 	flags.Uint64Var(&c.Seed, "seed", c.Seed, "`N`, of weights and pictures")
@@ -45,10 +48,13 @@ func runTeacher(ctx context.Context, args []string, stdout, stderr io.Writer) er
 	flags.BoolVar(&opt.Overwrite, "overwrite", false, "replace FILE, drop an unfinished run")
 	flags.DurationVar(&opt.CheckpointEvery, "checkpoint-every", 5*time.Minute, "`TIME` between checkpoints")
 	asJSON := flags.Bool("json", false, "one JSON object per line")
+	sheet := flags.String("sheet", "", "write a contact sheet of the pictures to `FILE`.png, and learn nothing")
 	if err := parse(flags, args); err != nil {
 		return err
 	}
 	switch {
+	case *sheet != "":
+		return writeSheet(*sheet, &pattern.Options{Size: c.ImageSize, Seed: c.Seed, Kinds: c.Kinds})
 	case opt.Out == "":
 		return fmt.Errorf("%w: --out is needed; see train teacher --help", errUsage)
 	case opt.Workers < 1 || opt.Workers > 1024:
@@ -83,6 +89,15 @@ func runTeacher(ctx context.Context, args []string, stdout, stderr io.Writer) er
 	}
 	show.done(summary)
 	return nil
+}
+
+// writeSheet writes a contact sheet.
+func writeSheet(path string, opt *pattern.Options) error {
+	sheet, err := pattern.Sheet(opt)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	return weights.WriteFileAtomic(path, func(w io.Writer) error { return png.Encode(w, sheet) })
 }
 
 // parseScales reads three numbers with commas between.
