@@ -434,14 +434,35 @@ func (r *pretraining) writeTeacher(document TeacherDocument) error {
 	if r.opt.Store == StoreFP32 {
 		dtype = torch.Float32
 	}
+	state := map[string][]float32{}
+	for _, e := range r.teacher.State() {
+		if !strings.HasSuffix(e.Name, "num_batches_tracked") {
+			var err error
+			if state[e.Name], err = torch.Read[float32](e.Tensor); err != nil {
+				return err
+			}
+		}
+	}
+	if r.config.Equalise {
+		deviations, err := r.deviations()
+		if err != nil {
+			return err
+		}
+		equalise(state, deviations)
+	}
 	var s torch.Scope
 	defer s.Close()
 	var sources []weights.Source
 	for _, e := range r.teacher.State() {
-		if strings.HasSuffix(e.Name, "num_batches_tracked") {
+		values, found := state[e.Name]
+		if !found {
 			continue
 		}
-		stored := s.Tensor(e.Tensor.To(torch.CPU, dtype))
+		shape, err := e.Tensor.Shape()
+		if err != nil {
+			return err
+		}
+		stored := s.Tensor(s.Tensor(torch.FromSlice(values, shape...)).To(torch.CPU, dtype))
 		sum := s.Tensor(torch.Sum(s.Tensor(stored.To(torch.CPU, torch.Float64))))
 		if err := s.Err(); err != nil {
 			return err

@@ -37,6 +37,7 @@ type PretrainConfig struct {
 	Seed      uint64 `json:"seed"`      // of fresh weights and pictures
 
 	IgnoreLevel bool       `json:"ignore_level"` // keep conv1 blind to a constant added to all pixels
+	Equalise    bool       `json:"equalise"`     // at the end, give all channels of a layer the same deviation
 	Rate        float64    `json:"rate"`         // peak of the one-cycle learning rate
 	WeightDecay float64    `json:"weight_decay"` // decoupled, of weights alone: not of biases and batch norms
 	Beta1       float64    `json:"beta1"`
@@ -53,7 +54,7 @@ func DefaultPretrainConfig() PretrainConfig {
 	c := DefaultConfig()
 	return PretrainConfig{
 		Arch: "resnet18", Objective: ObjectiveClass, Classes: 4000, ImageSize: 64, Mean: c.Mean, Std: c.Std,
-		Steps: 10000, Batch: 128, Precision: "fp32", Seed: 1, IgnoreLevel: true,
+		Steps: 10000, Batch: 128, Precision: "fp32", Seed: 1, IgnoreLevel: true, Equalise: true,
 		Rate: 2e-3, WeightDecay: 0.05, Beta1: 0.9, Beta2: 0.999, AdamEps: 1e-8,
 		Scales: [3]float64{0.3, 0.5, 1}, Smoothing: 0.1, Temperature: 0.1, Embedding: 128,
 	}

@@ -1,0 +1,133 @@
+package rdpp
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"rdpp/rdpp/pattern"
+	"rdpp/torch"
+)
+
+// A teacher's features are compared by cosines, in which channels of large numbers outvote the others. Equalising gives
+// every channel of layer1, layer2 and layer3 the same deviation over drawn pictures. Positive factors pass through ReLU
+// and max pooling, so batch norms can multiply by them and the convolutions that follow divide by them: the network
+// computes what it did, but for these factors.
+
+// equalisedSteps of pictures, which training has not seen, are measured.
+const equalisedSteps = 4
+
+// deviations measures the channels of the three layers.
+func (r *pretraining) deviations() (deviations [torch.Scales][]float64, err error) {
+	pictures, err := pattern.New(r.config.pictures())
+	if err != nil {
+		return deviations, fmt.Errorf("rdpp: %w", err)
+	}
+	if err := r.teacher.Train(false); err != nil {
+		return deviations, err
+	}
+	var sums, squares [torch.Scales][]float64
+	var count [torch.Scales]float64
+	for step := range equalisedSteps {
+		batch, err := r.config.draw(pictures, r.config.Steps+step)
+		if err != nil {
+			return deviations, fmt.Errorf("rdpp: %w", err)
+		}
+		var s torch.Scope
+		defer s.Close()
+		f := s.Features(r.teacher.Forward(s.Tensor(torch.Images(batch.pixels, r.config.ImageSize, r.config.Mean, r.config.Std,
+			r.opt.Device, torch.Float32))))
+		if err := s.Err(); err != nil {
+			return deviations, err
+		}
+		for k := range f {
+			shape, err := f[k].Shape() // B x C x H x W
+			if err != nil {
+				return deviations, err
+			}
+			values, err := torch.Read[float32](f[k])
+			if err != nil {
+				return deviations, err
+			}
+			C, area := int(shape[1]), int(shape[2]*shape[3])
+			if sums[k] == nil {
+				sums[k], squares[k] = make([]float64, C), make([]float64, C)
+			}
+			count[k] += float64(len(values) / C)
+			for i, v := range values {
+				c := i / area % C
+				sums[k][c] += float64(v)
+				squares[k][c] += float64(v) * float64(v)
+			}
+		}
+	}
+	for k := range deviations {
+		for c, sum := range sums[k] {
+			mean := sum / count[k]
+			deviations[k] = append(deviations[k], math.Sqrt(max(squares[k][c]/count[k]-mean*mean, 0)))
+		}
+	}
+	return deviations, r.teacher.Train(true)
+}
+
+// equalise changes a teacher's state, by name, so that channel c of layer k+1, whose deviation is deviations[k][c], comes
+// out times the factor that it returns: the mean deviation over its own. Channels that hardly ever move stay small.
+func equalise(state map[string][]float32, deviations [torch.Scales][]float64) (factors [torch.Scales][]float64) {
+	for k, d := range deviations {
+		floor := 0.05 * slices.Sorted(slices.Values(d))[len(d)/2]
+		mean := 0.0
+		for _, v := range d {
+			mean += v / float64(len(d))
+		}
+		for _, v := range d {
+			factor := 1.0
+			if mean > 0 {
+				factor = mean / max(v, floor, 1e-3*mean)
+			}
+			factors[k] = append(factors[k], factor)
+		}
+	}
+	times := func(norm string, factors []float64) {
+		for _, name := range []string{norm + ".weight", norm + ".bias"} {
+			for c := range state[name] {
+				state[name][c] *= float32(factors[c])
+			}
+		}
+	}
+	// The weight of conv, which norm follows: out x in x kernel.
+	over := func(conv, norm string, factors []float64) {
+		w, in := state[conv+".weight"], len(factors)
+		kernel := len(w) / (in * len(state[norm+".weight"]))
+		for i := range w {
+			w[i] /= float32(factors[i/kernel%in])
+		}
+	}
+	has := func(name string) bool { return state[name+".weight"] != nil }
+	for k, own := range factors {
+		layer := fmt.Sprintf("layer%d.", k+1)
+		for i := 0; has(fmt.Sprint(layer, i, ".conv1")); i++ {
+			block := fmt.Sprint(layer, i, ".")
+			before := own // what reaches this block comes from this layer, or
+			down := has(block + "downsample.0")
+			switch {
+			case i == 0 && k == 0 && !down: // from the stem, straight into layer1's sums
+				times("bn1", own)
+			case i == 0 && k == 0: // from the stem, which stays as it is
+				before = slices.Repeat([]float64{1}, len(state["bn1.weight"]))
+			case i == 0: // from the layer below
+				before = factors[k-1]
+			}
+			over(block+"conv1", block+"bn1", before)
+			if down {
+				over(block+"downsample.0", block+"downsample.1", before)
+				times(block+"downsample.1", own)
+			}
+			last := "bn2"
+			if has(block + "bn3") {
+				last = "bn3"
+			}
+			times(block+last, own)
+		}
+	}
+	return factors
+}
