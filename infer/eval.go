@@ -31,7 +31,8 @@ no pixel AUROC) are left out. Exit codes: 0 done, 1 failed, 2 wrong usage.
 
 // evaluation is what --json prints.
 type evaluation struct {
-	Category string `json:"category"` // the data folder's name
+	Category string           `json:"category"` // the data folder's name
+	Teacher  rdpp.TeacherInfo `json:"teacher"`  // of the model
 	rdpp.Metrics
 	Threshold      float64 `json:"threshold"`
 	Provisional    bool    `json:"provisional"`     // the threshold is a stand-in, no error rate is promised
@@ -77,7 +78,7 @@ func runEval(ctx context.Context, args []string, t *terminal) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	e := evaluation{Category: set.Category, Metrics: *metrics, Threshold: d.Threshold(), Provisional: m.provisional(d),
+	e := evaluation{Category: set.Category, Teacher: d.Info().Teacher, Metrics: *metrics, Threshold: d.Threshold(), Provisional: m.provisional(d),
 		Skipped: len(set.Skipped)}
 	for _, s := range scores {
 		switch {
@@ -168,7 +169,8 @@ func writeScores(path string, scores []rdpp.ItemScore) error {
 
 // print writes the table for people.
 func (e *evaluation) print(w io.Writer) error {
-	text := fmt.Appendf(nil, "category         %s\nimages           %d good, %d defective", e.Category, e.Good, e.Defective)
+	text := fmt.Appendf(nil, "category         %s\nteacher          %s\nimages           %d good, %d defective", e.Category,
+		e.Teacher.Origin, e.Good, e.Defective)
 	if e.Skipped > 0 {
 		text = fmt.Appendf(text, ", %d left out", e.Skipped)
 	}

@@ -64,14 +64,17 @@ func TestEvalJSON(t *testing.T) {
 			t.Errorf("%s: got %v, want a share", name, all[0][name])
 		}
 	}
-	if len(all[0]) != len(want)+2 {
-		t.Errorf("got fields %v, want %d", all[0], len(want)+2)
+	if got := all[0]["teacher"].(map[string]any)["origin"]; got != "random" {
+		t.Errorf("teacher: got %v, want random", got)
+	}
+	if len(all[0]) != len(want)+3 {
+		t.Errorf("got fields %v, want %d", all[0], len(want)+3)
 	}
 }
 
 func TestEvalTable(t *testing.T) {
 	code, stdout, stderr := infer(nil, commandLine("eval", "--data", dataDir, "--threshold=6")...)
-	for _, want := range []string{"images           2 good, 4 defective\n", "image AUROC      0.", "pixel AUROC      0.",
+	for _, want := range []string{"teacher          random\n", "images           2 good, 4 defective\n", "image AUROC      0.", "pixel AUROC      0.",
 		"AUPRO, FPR<=0.3  0.", "threshold        6.000000\n", "good flagged     0 of 2\n", "defective found  0 of 4\n"} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("got\n%s, want %q", stdout, want)

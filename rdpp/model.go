@@ -36,8 +36,8 @@ type Info struct {
 
 // TeacherInfo says where the teacher's weights come from.
 type TeacherInfo struct {
-	Origin string `json:"origin"`           // "random" or the weight file's name
-	SHA256 string `json:"sha256,omitempty"` // of that file
+	Origin string `json:"origin"`           // TeacherRandom, TeacherBuiltin or the weight file's name
+	SHA256 string `json:"sha256,omitempty"` // of the weight file
 }
 
 // DataInfo describes the training images.

@@ -278,6 +278,16 @@ func encoder(t *testing.T, prefix string) []weights.Source {
 	return out
 }
 
+// teacherValues returns the beginning of a teacher's state.
+func teacherValues(t *testing.T, m *rdpp.Model) []float32 {
+	t.Helper()
+	values, err := torch.Read[float32](m.Teacher.State()[0].Tensor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return values
+}
+
 func TestLoadTeacher(t *testing.T) {
 	c := tiny()
 	c.Seed = 7 // other weights than the teacher's
@@ -291,14 +301,7 @@ func TestLoadTeacher(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer original.Close()
-	values := func(m *rdpp.Model) []float32 {
-		v, err := torch.Read[float32](m.Teacher.State()[0].Tensor)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return v
-	}
-	if slices.Equal(values(m), values(original)) {
+	if slices.Equal(teacherValues(t, m), teacherValues(t, original)) {
 		t.Fatal("another seed: got the same teacher, want another")
 	}
 	for _, c := range []struct {
@@ -314,7 +317,7 @@ func TestLoadTeacher(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 			continue
 		}
-		if !slices.Equal(values(m), values(original)) {
+		if !slices.Equal(teacherValues(t, m), teacherValues(t, original)) {
 			t.Errorf("%s: got other weights, want the file's", c.name)
 		}
 		if got, want := m.Info.Teacher, (rdpp.TeacherInfo{Origin: "changed.safetensors", SHA256: digest(t, path)}); got != want {
@@ -335,7 +338,8 @@ func TestLoadTeacherRefuses(t *testing.T) {
 		name, arch, teacher string
 		want                []string
 	}{
-		{"empty cache", "resnet18", rdpp.TeacherAuto, []string{"resnet18-f37072fd.pth", cache, "--teacher"}},
+		{"empty cache", "resnet34", rdpp.TeacherAuto, []string{"resnet34-b627a593.pth", cache, "--teacher", "--arch resnet18"}},
+		{"not built in", "resnet50", rdpp.TeacherBuiltin, []string{"resnet50", "resnet18", "--teacher FILE"}},
 		{"no file", "resnet18", filepath.Join(cache, "x.pth"), []string{filepath.Join(cache, "x.pth"), "--teacher random"}},
 		{"no weights", "resnet18", garbage, []string{garbage}},
 		{"missing tensor", "resnet18", writeFile(t, nil, good[:len(good)-2]), []string{good[len(good)-2].Name + " is missing", "resnet18"}},
@@ -350,5 +354,38 @@ func TestLoadTeacherRefuses(t *testing.T) {
 		}
 		checkError(t, c.name, m.LoadTeacher(c.teacher), nil, c.want...)
 		m.Close()
+	}
+}
+
+// Without weights in the cache folder, resnet18 has the teacher that is built in, and says so.
+func TestBuiltinTeacher(t *testing.T) {
+	cache := t.TempDir()
+	t.Setenv("RDPP_CACHE", cache)
+	file := filepath.Join("builtin", "resnet18.safetensors")
+	want := rdpp.TeacherInfo{Origin: "builtin", SHA256: digest(t, file)}
+	m, err := rdpp.NewModel(tiny(), torch.CPU)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	load := func(name string) []float32 {
+		t.Helper()
+		if err := m.LoadTeacher(name); err != nil {
+			t.Fatal(err)
+		}
+		return teacherValues(t, m)
+	}
+	fromFile := load(file)
+	for _, name := range []string{rdpp.TeacherBuiltin, rdpp.TeacherAuto} {
+		if got := load(name); m.Info.Teacher != want || !slices.Equal(got, fromFile) {
+			t.Errorf("%s: got %v, want %v with the weights of %s", name, m.Info.Teacher, want, file)
+		}
+	}
+	// Torchvision's weights come first, where they are.
+	if err := os.Rename(writeFile(t, nil, encoder(t, "")), filepath.Join(cache, "resnet18-f37072fd.pth")); err != nil {
+		t.Fatal(err)
+	}
+	if load(rdpp.TeacherAuto); m.Info.Teacher.Origin != "resnet18-f37072fd.pth" {
+		t.Errorf("with weights in the cache: got %v, want those", m.Info.Teacher)
 	}
 }

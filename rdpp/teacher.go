@@ -7,13 +7,15 @@ import (
 	"path/filepath"
 	"strings"
 
+	"rdpp/rdpp/builtin"
 	"rdpp/rdpp/weights"
 )
 
 // Words for a teacher other than a weight file's path.
 const (
-	TeacherRandom = "random" // random weights: needs no file, suits only parts that differ boldly
-	TeacherAuto   = "auto"   // torchvision's file for the architecture, from the cache folder
+	TeacherRandom  = "random"  // random weights, for comparison
+	TeacherBuiltin = "builtin" // the teacher inside the program (package builtin), for resnet18
+	TeacherAuto    = "auto"    // torchvision's file for the architecture from the cache folder, else TeacherBuiltin
 )
 
 // torchvision's IMAGENET1K_V1 weight files; the digits begin the SHA-256.
@@ -36,41 +38,69 @@ func TeacherCache() (string, error) {
 	return filepath.Join(dir, "rdpp"), nil
 }
 
-// findTeacher resolves TeacherAuto to a path; other names stay.
+// findTeacher resolves TeacherAuto to a path or TeacherBuiltin; other names stay.
 func findTeacher(name, arch string) (string, error) {
 	if name != TeacherAuto {
 		return name, nil
 	}
 	dir, err := TeacherCache()
+	if err == nil {
+		path := filepath.Join(dir, teacherFiles[arch])
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		}
+	}
+	if builtin.Has(arch) {
+		return TeacherBuiltin, nil
+	}
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, teacherFiles[arch])
-	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("rdpp: no weights for the teacher: put torchvision's %s into %s, or name a file with "+
-			"--teacher FILE, or use --teacher random", teacherFiles[arch], dir)
+	return "", fmt.Errorf("rdpp: no weights for the teacher: put torchvision's %s into %s, or name a file with --teacher FILE, "+
+		"or use --arch resnet18, whose teacher is built in", teacherFiles[arch], dir)
+}
+
+// openTeacher opens a weight file or the teacher that is built in.
+func openTeacher(name, arch string) (*weights.File, TeacherInfo, error) {
+	if name == TeacherBuiltin {
+		file, digest, err := builtin.Open(arch)
+		if err != nil {
+			return nil, TeacherInfo{}, fmt.Errorf("rdpp: %w: %w; name a file with --teacher FILE", ErrConfig, err)
+		}
+		return file, TeacherInfo{Origin: TeacherBuiltin, SHA256: digest}, nil
 	}
-	return path, nil
+	file, err := weights.Open(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, TeacherInfo{}, fmt.Errorf("rdpp: no teacher weights at %s; name a .pth or .safetensors file, or use --teacher "+
+			"%s or %s", name, TeacherBuiltin, TeacherRandom)
+	}
+	if err != nil {
+		return nil, TeacherInfo{}, fmt.Errorf("rdpp: teacher: %w", err)
+	}
+	digest, err := weights.SHA256(name)
+	if err != nil {
+		file.Close()
+		return nil, TeacherInfo{}, fmt.Errorf("rdpp: teacher: %w", err)
+	}
+	return file, TeacherInfo{Origin: filepath.Base(name), SHA256: digest}, nil
 }
 
 // LoadTeacher fills the teacher from a weight file: PyTorch's .pth in either format or safetensors, with
 // torchvision's names, as they are or behind "encoder." (rdpp's own models) or "module.". Layers above layer3 are
-// ignored. name may be TeacherRandom, which leaves the fresh weights, or TeacherAuto.
+// ignored. name may be TeacherRandom, which leaves the fresh weights, TeacherBuiltin or TeacherAuto.
 func (m *Model) LoadTeacher(name string) error {
 	if name == TeacherRandom {
 		m.Info.Teacher = TeacherInfo{Origin: TeacherRandom}
 		return nil
 	}
-	path, err := findTeacher(name, m.Info.Config.Arch)
+	arch := m.Info.Config.Arch
+	name, err := findTeacher(name, arch)
 	if err != nil {
 		return err
 	}
-	file, err := weights.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("rdpp: no teacher weights at %s; name a .pth or .safetensors file, or use --teacher random", path)
-	}
+	file, info, err := openTeacher(name, arch)
 	if err != nil {
-		return fmt.Errorf("rdpp: teacher: %w", err)
+		return err
 	}
 	defer file.Close()
 	prefix := ""
@@ -85,13 +115,9 @@ func (m *Model) LoadTeacher(name string) error {
 			continue
 		}
 		if err := loadTensor(file, prefix+e.Name, e.Tensor); err != nil {
-			return fmt.Errorf("rdpp: %s as the teacher of %s: %w", path, m.Info.Config.Arch, err)
+			return fmt.Errorf("rdpp: %s as the teacher of %s: %w", name, arch, err)
 		}
 	}
-	digest, err := weights.SHA256(path)
-	if err != nil {
-		return fmt.Errorf("rdpp: teacher: %w", err)
-	}
-	m.Info.Teacher = TeacherInfo{Origin: filepath.Base(path), SHA256: digest}
+	m.Info.Teacher = info
 	return nil
 }

@@ -112,7 +112,7 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	flags.StringVar(&opt.Out, "out", "", "`DIR` for results")
 	categories := flags.StringSlice("category", nil, "`DIRs` in --data, with commas between; or all")
 	flags.StringVar(&c.Arch, "arch", c.Arch, "backbone, torchvision `NAME`")
-	flags.StringVar(&opt.Teacher, "teacher", rdpp.TeacherAuto, "`FILE`, random or auto: $RDPP_CACHE")
+	flags.StringVar(&opt.Teacher, "teacher", rdpp.TeacherAuto, "`FILE`, builtin, random; auto: cache, builtin")
 	flags.StringVar(&c.Method, "method", c.Method, "`NAME`: rd++ or the baseline rd")
 	flags.IntVar(&c.Epochs, "epochs", c.Epochs, "`N` passes over the images")
 	flags.IntVar(&c.Batch, "batch", c.Batch, "`N` images per step")

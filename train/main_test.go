@@ -288,7 +288,7 @@ func TestBadData(t *testing.T) {
 		{"image without mask", noMask, nil, []string{filepath.Join(noMask, "test/dent/000.png")}},
 		{"all too large", dataDir, []string{"--max-pixels=1000"}, []string{"000.png", "1000"}},
 		{"all too large, skipped", dataDir, []string{"--max-pixels=1000", "--skip-bad"}, nil},
-		{"no teacher", dataDir, []string{"--teacher=auto"}, []string{"resnet18-f37072fd.pth", nowhere, "--teacher random"}},
+		{"no teacher", dataDir, []string{"--teacher=auto", "--arch=resnet34"}, []string{"resnet34-b627a593.pth", nowhere, "--arch resnet18"}},
 		{"teacher of no use", dataDir, []string{"--teacher=" + filepath.Join(dataDir, "train/good/000.png")}, []string{"000.png"}},
 	} {
 		out := filepath.Join(t.TempDir(), "out")

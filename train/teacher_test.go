@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"image/png"
 	"io"
 	"os"
 	"path/filepath"
@@ -36,6 +37,34 @@ func TestTeacher(t *testing.T) {
 		t.Errorf("train with it: got code %d, stderr %q, want code 0", code, stderr)
 	}
 	checkFails(t, "again", exitUsage, tinyTeacher(out), "", out, "--overwrite")
+}
+
+func TestTeacherSheet(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sheet.png")
+	if code, _, stderr := command("teacher", "--sheet="+path, "--size=32", "--kinds=thread,print"); code != exitDone || stderr != "" {
+		t.Fatalf("got code %d, stderr %q, want code 0", code, stderr)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	// Three rows, of threads, print and scenes, of twelve pictures with 2 pixels between them.
+	if c, err := png.DecodeConfig(file); err != nil || c.Width != 12*34-2 || c.Height != 3*34-2 {
+		t.Errorf("got %d x %d pixels (%v), want 406 x 100", c.Width, c.Height, err)
+	}
+	checkFails(t, "a sheet of nothing", exitUsage, []string{"teacher", "--sheet=" + path, "--kinds=cloud"}, "", "cloud")
+}
+
+// Without weights of its own, resnet18 trains with the teacher that is built in, and says so.
+func TestBuiltinTeacher(t *testing.T) {
+	t.Setenv("RDPP_CACHE", t.TempDir())
+	code, stdout, stderr := command(tiny(dataDir, t.TempDir(), "--teacher=auto")...)
+	if code != exitDone || stderr != "" || !strings.Contains(stdout, "teacher builtin, model ") {
+		t.Errorf("got code %d, stdout %q, stderr %q, want code 0 and the teacher's name", code, stdout, stderr)
+	}
+	out := filepath.Join(t.TempDir(), "out")
+	checkFails(t, "nothing built in", exitUsage, tiny(dataDir, out, "--teacher=builtin", "--arch=resnet34"), out, "resnet34", "--teacher FILE")
 }
 
 func TestTeacherJSON(t *testing.T) {

@@ -46,6 +46,23 @@ func written(t testing.TB, metadata map[string]string, sources []Source) []byte 
 	return out.Bytes()
 }
 
+func TestParseSafetensors(t *testing.T) {
+	data := written(t, someMetadata, someSources)
+	f, err := ParseSafetensors("inside", data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, found := f.Lookup("bytes"); !found || f.Path != "inside" || !bytes.Equal(got.Data, []byte{0, 1, 2}) || !maps.Equal(f.Metadata, someMetadata) {
+		t.Errorf("got %v of %s, want what was written", got, f.Path)
+	}
+	if err := errors.Join(f.Close(), f.Close()); err != nil {
+		t.Error(err)
+	}
+	if _, err := ParseSafetensors("inside", data[:len(data)-1]); err == nil || !strings.Contains(err.Error(), "inside") {
+		t.Errorf("shortened: got %v, want an error that names it", err)
+	}
+}
+
 func TestRoundTrip(t *testing.T) {
 	for _, c := range []struct {
 		name     string

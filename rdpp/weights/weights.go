@@ -31,8 +31,9 @@ type File struct {
 	Metadata map[string]string // the __metadata__ of a safetensors file, nil elsewhere
 	Tensors  []Tensor          // in file order
 
-	data  []byte         // the mapped file
-	index map[string]int // places in Tensors by name
+	data   []byte         // the whole file
+	mapped bool           // data is a mapping, which Close ends
+	index  map[string]int // places in Tensors by name
 }
 
 // Open opens a weight file of any of the three formats, which it recognises by content. The tensors of a nested PyTorch
@@ -48,6 +49,16 @@ func OpenSafetensors(path string) (*File, error) {
 	return open(path, (*File).parseSafetensors)
 }
 
+// ParseSafetensors is OpenSafetensors for a file that is in memory already; name stands for its path. The tensors are views of
+// data, which must not change any more.
+func ParseSafetensors(name string, data []byte) (*File, error) {
+	f := &File{Path: name, data: data}
+	if err := f.parseSafetensors(); err != nil {
+		return nil, fmt.Errorf("weights: %s: %w", name, err)
+	}
+	return f, nil
+}
+
 // Lookup returns the tensor of that name.
 func (f *File) Lookup(name string) (Tensor, bool) {
 	i, ok := f.index[name]
@@ -59,9 +70,9 @@ func (f *File) Lookup(name string) (Tensor, bool) {
 
 // Close unmaps the file; the tensors' Data must not be used afterwards. Closing again does nothing.
 func (f *File) Close() error {
-	data := f.data
-	f.data, f.Tensors, f.index = nil, nil, nil
-	if data == nil {
+	data, mapped := f.data, f.mapped
+	*f = File{Path: f.Path, Format: f.Format, Metadata: f.Metadata}
+	if !mapped {
 		return nil
 	}
 	if err := syscall.Munmap(data); err != nil {
@@ -75,7 +86,7 @@ func open(path string, parse func(*File) error) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("weights: %w", err)
 	}
-	f := &File{Path: path, data: data}
+	f := &File{Path: path, data: data, mapped: true}
 	if err := guard(func() error { return parse(f) }); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("weights: %s: %w", path, err)
