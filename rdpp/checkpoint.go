@@ -211,12 +211,11 @@ func restoreAdam(file *weights.File, adam *torch.Adam, parts []part, counts map[
 func (r *run) sameTeacher(own TeacherInfo) error {
 	same := r.opt.Teacher == TeacherAuto || r.opt.Teacher == own.Origin
 	if !same && r.opt.Teacher != TeacherRandom {
-		file, asked, err := openTeacher(r.opt.Teacher, r.config.Arch)
+		digest, err := teacherDigest(r.opt.Teacher, r.config.Arch)
 		if err != nil {
 			return err
 		}
-		file.Close()
-		same = asked.SHA256 == own.SHA256
+		same = digest == own.SHA256
 	}
 	if !same {
 		return fmt.Errorf("rdpp: %w: the run that --resume continues has the teacher %s, not %s; leave --teacher out, or start "+

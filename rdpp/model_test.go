@@ -340,7 +340,7 @@ func TestLoadTeacherRefuses(t *testing.T) {
 	}{
 		{"empty cache", "resnet34", rdpp.TeacherAuto, []string{"resnet34-b627a593.pth", cache, "--teacher", "--arch resnet18"}},
 		{"not built in", "resnet50", rdpp.TeacherBuiltin, []string{"resnet50", "resnet18", "--teacher FILE"}},
-		{"no file", "resnet18", filepath.Join(cache, "x.pth"), []string{filepath.Join(cache, "x.pth"), "--teacher random"}},
+		{"no file", "resnet18", filepath.Join(cache, "x.pth"), []string{filepath.Join(cache, "x.pth"), "--teacher builtin or random"}},
 		{"no weights", "resnet18", garbage, []string{garbage}},
 		{"missing tensor", "resnet18", writeFile(t, nil, good[:len(good)-2]), []string{good[len(good)-2].Name + " is missing", "resnet18"}},
 		{"smaller architecture", "resnet34", writeFile(t, nil, good), []string{"layer1.2.conv1.weight is missing", "resnet34"}},

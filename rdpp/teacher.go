@@ -61,28 +61,36 @@ func findTeacher(name, arch string) (string, error) {
 }
 
 // openTeacher opens a weight file or the teacher that is built in.
-func openTeacher(name, arch string) (*weights.File, TeacherInfo, error) {
+func openTeacher(name, arch string) (*weights.File, error) {
 	if name == TeacherBuiltin {
-		file, digest, err := builtin.Open(arch)
+		file, _, err := builtin.Open(arch)
 		if err != nil {
-			return nil, TeacherInfo{}, fmt.Errorf("rdpp: %w: %w; name a file with --teacher FILE", ErrConfig, err)
+			return nil, fmt.Errorf("rdpp: %w: %w; name a file with --teacher FILE", ErrConfig, err)
 		}
-		return file, TeacherInfo{Origin: TeacherBuiltin, SHA256: digest}, nil
+		return file, nil
 	}
 	file, err := weights.Open(name)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, TeacherInfo{}, fmt.Errorf("rdpp: no teacher weights at %s; name a .pth or .safetensors file, or use --teacher "+
-			"%s or %s", name, TeacherBuiltin, TeacherRandom)
+		return nil, fmt.Errorf("rdpp: no teacher weights at %s; name a .pth or .safetensors file, or use --teacher %s or %s", name,
+			TeacherBuiltin, TeacherRandom)
 	}
 	if err != nil {
-		return nil, TeacherInfo{}, fmt.Errorf("rdpp: teacher: %w", err)
+		return nil, fmt.Errorf("rdpp: teacher: %w", err)
+	}
+	return file, nil
+}
+
+// teacherDigest returns the SHA-256 of a weight file or of the teacher that is built in.
+func teacherDigest(name, arch string) (string, error) {
+	if name == TeacherBuiltin {
+		_, digest, err := builtin.Open(arch)
+		return digest, err
 	}
 	digest, err := weights.SHA256(name)
 	if err != nil {
-		file.Close()
-		return nil, TeacherInfo{}, fmt.Errorf("rdpp: teacher: %w", err)
+		return "", fmt.Errorf("rdpp: teacher: %w", err)
 	}
-	return file, TeacherInfo{Origin: filepath.Base(name), SHA256: digest}, nil
+	return digest, nil
 }
 
 // LoadTeacher fills the teacher from a weight file: PyTorch's .pth in either format or safetensors, with
@@ -98,7 +106,7 @@ func (m *Model) LoadTeacher(name string) error {
 	if err != nil {
 		return err
 	}
-	file, info, err := openTeacher(name, arch)
+	file, err := openTeacher(name, arch)
 	if err != nil {
 		return err
 	}
@@ -118,6 +126,14 @@ func (m *Model) LoadTeacher(name string) error {
 			return fmt.Errorf("rdpp: %s as the teacher of %s: %w", name, arch, err)
 		}
 	}
-	m.Info.Teacher = info
+	digest, err := teacherDigest(name, arch)
+	if err != nil {
+		return err
+	}
+	origin := name
+	if name != TeacherBuiltin {
+		origin = filepath.Base(name)
+	}
+	m.Info.Teacher = TeacherInfo{Origin: origin, SHA256: digest}
 	return nil
 }

@@ -74,7 +74,8 @@ func TestTeacherJSON(t *testing.T) {
 		t.Fatalf("got code %d, stderr %q, want code 0", code, stderr)
 	}
 	all := objects(t, stdout)
-	if len(all) != 2 || all[0]["event"] != "step" || all[1]["event"] != "done" {
+	last := len(all) - 1 // a slow machine reports both steps
+	if last < 1 || all[0]["event"] != "step" || all[last]["event"] != "done" {
 		t.Fatalf("got %v, want a step and the end", all)
 	}
 	for _, key := range []string{"step", "steps", "pictures", "loss", "scales", "pictures_per_second", "waited_share", "seconds_left"} {
@@ -82,7 +83,7 @@ func TestTeacherJSON(t *testing.T) {
 			t.Errorf("step: got %v, want %q in it", all[0], key)
 		}
 	}
-	summary := all[1]["summary"].(map[string]any)
+	summary := all[last]["summary"].(map[string]any)
 	if summary["file"] != out || fmt.Sprint(summary["config"].(map[string]any)["kinds"]) != "[fractal part]" {
 		t.Errorf("summary: got %v, want file %s and kinds fractal, part", summary, out)
 	}
