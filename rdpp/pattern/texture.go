@@ -35,15 +35,16 @@ func newOutline(r *random) outline {
 
 func (s surface) paint(c *canvas, at pose, r *random) {
 	s.fill.paint(c, at, r)
-	if s.power == 0 {
+	o := s.outline
+	if o.power == 0 {
 		if !c.crowded {
 			return
 		}
-		s.outline = outline{2, 0.9, 0.9}
+		o = outline{2, 0.9, 0.9}
 	}
-	u0, v0 := r.jitter(s.u, 0.15), r.jitter(s.v, 0.15)
+	u0, v0 := r.jitter(o.u, 0.15), r.jitter(o.v, 0.15)
 	edge := 1 / at.radius
-	round := math.Pow(2, -1/s.power) // no farther out than 1/round of its larger coordinate is any point
+	round := math.Pow(2, -1/o.power) // no farther out than 1/round of its larger coordinate is any point
 	for y := range c.size {
 		for x := range c.size {
 			i := y*c.size + x
@@ -53,7 +54,7 @@ func (s surface) paint(c *canvas, at pose, r *random) {
 			case d > 1+edge:
 				c.alpha[i] = 0
 			case d > (1-edge)*round:
-				d = math.Pow(math.Pow(u, s.power)+math.Pow(v, s.power), 1/s.power) - 1
+				d = math.Pow(math.Pow(u, o.power)+math.Pow(v, o.power), 1/o.power) - 1
 				c.alpha[i] *= float32(cover(d, edge))
 			}
 		}
