@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes resnet18.safetensors, the teacher that is built in, from nothing but a seed: 896,000 drawn pictures, 45 minutes
-# on two cores. Made by rdpp 0.1.0 with libtorch 1.13.0 and 2 threads on an AMD EPYC with AVX512_BF16. Other versions,
-# processors and numbers of threads round otherwise, which gives other weights of the same use.
+# on two cores. Made by rdpp 0.1.0 with libtorch 1.13.0 and 2 threads on an AMD EPYC with AVX512_BF16; other versions,
+# processors and numbers of threads round otherwise and give other weights.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 bin/train teacher --out rdpp/builtin/resnet18.safetensors --overwrite --arch resnet18 --objective class --classes 1000 \
