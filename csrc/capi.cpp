@@ -211,7 +211,7 @@ std::unique_ptr<rdpp_module> finish(int32_t kind, std::shared_ptr<torch::nn::Mod
 
 Features teach(const rdpp_module *m, const Tensor &x) {
   rdpp::TeacherImpl &teacher = network<rdpp::TeacherImpl>(m, RDPP_TEACHER);
-  torch::AutoGradMode grad(torch::GradMode::is_enabled() && m->trainable);
+  torch::AutoGradMode grad(torch::GradMode::is_enabled() && m->trainable && m->net->is_training());
   return teacher.forward(x);
 }
 

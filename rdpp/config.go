@@ -35,6 +35,12 @@ const (
 	SelectBestOnTest = "best-on-test" // the released protocol; it chooses on the answer
 )
 
+// How the learning rates change over the updates of the weights.
+const (
+	ScheduleCosine   = "cosine"   // up over the first twentieth, then down to a thousandth
+	ScheduleConstant = "constant" // as released; the metrics then jump from epoch to epoch
+)
+
 // Config holds every choice that changes a training's result. It travels as JSON in the model file. Start from
 // DefaultConfig: zero values are not replaced.
 type Config struct {
@@ -52,8 +58,9 @@ type Config struct {
 	Precision  string `json:"precision"`  // "fp32"
 	Seed       uint64 `json:"seed"`       // of fresh weights, order, noise and shuffles
 
-	RateProjection float64 `json:"rate_projection"` // Adam's learning rate of P
+	RateProjection float64 `json:"rate_projection"` // Adam's highest learning rate of P
 	RateDistill    float64 `json:"rate_distill"`    // and of O and D
+	Schedule       string  `json:"schedule"`        // ScheduleCosine or ScheduleConstant
 	Beta1          float64 `json:"beta1"`
 	Beta2          float64 `json:"beta2"`
 	AdamEps        float64 `json:"adam_eps"`
@@ -84,7 +91,7 @@ func DefaultConfig() Config {
 		Arch: "wide_resnet50_2", Method: MethodRDPP, ImageSize: 256,
 		Mean: dataset.ImageNet.Mean, Std: dataset.ImageNet.Std,
 		Epochs: 100, Batch: 16, Accumulate: 2, Select: SelectLast, Precision: "fp32", Seed: 1,
-		RateProjection: 0.001, RateDistill: 0.005, Beta1: 0.5, Beta2: 0.999, AdamEps: 1e-8,
+		RateProjection: 0.001, RateDistill: 0.005, Schedule: ScheduleCosine, Beta1: 0.5, Beta2: 0.999, AdamEps: 1e-8,
 		SSOT: "pairwise", WeightSSOT: 0.2 / 1.11, WeightRecon: 0.2 * 0.01 / 1.11, WeightContrast: 0.2 * 0.1 / 1.11,
 		Margin:    0.5,
 		SinkhornP: 2, SinkhornBlur: 0.05, SinkhornDiameter: 1e7, SinkhornScaling: 0.95,
@@ -126,6 +133,8 @@ func (c *Config) Validate() error {
 		return wrong("--precision %q; this version computes in fp32 only", c.Precision)
 	case !positive(c.RateProjection, c.RateDistill):
 		return wrong("learning rates %v and %v; both must be positive", c.RateProjection, c.RateDistill)
+	case c.Schedule != ScheduleCosine && c.Schedule != ScheduleConstant:
+		return wrong("--schedule %q; use %s or %s", c.Schedule, ScheduleCosine, ScheduleConstant)
 	case !(c.Beta1 >= 0 && c.Beta1 < 1 && c.Beta2 >= 0 && c.Beta2 < 1 && positive(c.AdamEps)):
 		return wrong("Adam's betas %v, %v, eps %v; betas lie in [0, 1), eps is positive", c.Beta1, c.Beta2, c.AdamEps)
 	case !(min(c.WeightSSOT, c.WeightRecon, c.WeightContrast) >= 0 && max(c.WeightSSOT, c.WeightRecon, c.WeightContrast) <= math.MaxFloat64):
@@ -164,6 +173,22 @@ func (c *Config) ssot() (torch.SSOT, error) {
 	}
 	return 0, fmt.Errorf("--ssot %q; use pairwise, batch or off", c.SSOT)
 }
+
+// rateFactor is what both learning rates are multiplied by in an update, counted from 0, of so many. A run that is
+// resumed for more epochs goes on at the rates of the longer run.
+func (c *Config) rateFactor(update, updates int) float64 {
+	if c.Schedule == ScheduleConstant {
+		return 1
+	}
+	at, peak, last := float64(update+1), math.Ceil(float64(updates)/20), float64(updates)
+	if at <= peak {
+		return at / peak
+	}
+	return cosine(1, 1e-3, (at-peak)/(last-peak))
+}
+
+// cosine is half a wave from one value to another; way is 0 at the first and 1 at the second.
+func cosine(from, to, way float64) float64 { return to + (from-to)*(1+math.Cos(math.Pi*way))/2 }
 
 func (c *Config) sinkhorn() torch.SinkhornOptions {
 	return torch.SinkhornOptions{P: c.SinkhornP, Blur: c.SinkhornBlur, Reach: c.SinkhornReach,

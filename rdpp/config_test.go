@@ -34,6 +34,7 @@ func TestValidate(t *testing.T) {
 		{"precision", func(c *rdpp.Config) { c.Precision = "fp16" }, `--precision "fp16"`},
 		{"rate 0", func(c *rdpp.Config) { c.RateDistill = 0 }, "learning rates"},
 		{"rate NaN", func(c *rdpp.Config) { c.RateProjection = nan }, "learning rates"},
+		{"schedule", func(c *rdpp.Config) { c.Schedule = "linear" }, `--schedule "linear"`},
 		{"beta 1", func(c *rdpp.Config) { c.Beta1 = 1 }, "betas"},
 		{"beta NaN", func(c *rdpp.Config) { c.Beta2 = nan }, "betas"},
 		{"eps", func(c *rdpp.Config) { c.AdamEps = 0 }, "betas"},

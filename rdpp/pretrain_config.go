@@ -124,7 +124,6 @@ func (c *PretrainConfig) outputs() int {
 // rate is the learning rate of a step, counted from 0 (Smith and Topin, 2018, "Super-Convergence", with cosines): from
 // a 25th of the peak up to it over the first tenth of the steps, then down to a 10000th.
 func (c *PretrainConfig) rate(step int) float64 {
-	cosine := func(from, to, way float64) float64 { return to + (from-to)*(1+math.Cos(math.Pi*way))/2 }
 	peak, at, last := 0.1*float64(c.Steps)-1, float64(step), float64(c.Steps-1)
 	if at < peak {
 		return cosine(c.Rate/25, c.Rate, at/peak)

@@ -26,48 +26,62 @@ func (r *pretraining) deviations() (deviations [torch.Scales][]float64, err erro
 	if err := r.teacher.Train(false); err != nil {
 		return deviations, err
 	}
-	var sums, squares [torch.Scales][]float64
-	var count [torch.Scales]float64
+	var moments [torch.Scales]channelMoments
 	for step := range equalisedSteps {
 		batch, err := r.config.draw(pictures, r.config.Steps+step)
 		if err != nil {
 			return deviations, fmt.Errorf("rdpp: %w", err)
 		}
-		var s torch.Scope
-		defer s.Close()
-		f := s.Features(r.teacher.Forward(s.Tensor(torch.Images(batch.pixels, r.config.ImageSize, r.config.Mean, r.config.Std,
-			r.opt.Device, torch.Float32))))
-		if err := s.Err(); err != nil {
+		if err := r.measure(batch, &moments); err != nil {
 			return deviations, err
 		}
-		for k := range f {
-			shape, err := f[k].Shape() // B x C x H x W
-			if err != nil {
-				return deviations, err
-			}
-			values, err := torch.Read[float32](f[k])
-			if err != nil {
-				return deviations, err
-			}
-			C, area := int(shape[1]), int(shape[2]*shape[3])
-			if sums[k] == nil {
-				sums[k], squares[k] = make([]float64, C), make([]float64, C)
-			}
-			count[k] += float64(len(values) / C)
-			for i, v := range values {
-				c := i / area % C
-				sums[k][c] += float64(v)
-				squares[k][c] += float64(v) * float64(v)
-			}
-		}
 	}
-	for k := range deviations {
-		for c, sum := range sums[k] {
-			mean := sum / count[k]
-			deviations[k] = append(deviations[k], math.Sqrt(max(squares[k][c]/count[k]-mean*mean, 0)))
+	for k, m := range moments {
+		for c, sum := range m.sums {
+			mean := sum / m.count
+			deviations[k] = append(deviations[k], math.Sqrt(max(m.squares[c]/m.count-mean*mean, 0)))
 		}
 	}
 	return deviations, r.teacher.Train(true)
+}
+
+// channelMoments are sums per channel over pictures and positions.
+type channelMoments struct {
+	sums, squares []float64
+	count         float64
+}
+
+// measure adds the features of a step's pictures to the moments.
+func (r *pretraining) measure(batch *drawn, moments *[torch.Scales]channelMoments) error {
+	c := &r.config
+	var s torch.Scope
+	defer s.Close()
+	x := s.Tensor(torch.Images(batch.pixels, c.ImageSize, c.Mean, c.Std, r.opt.Device, torch.Float32)) // B x 3 x S x S
+	f := s.Features(r.teacher.Forward(x))
+	if err := s.Err(); err != nil {
+		return err
+	}
+	for k := range f {
+		shape, err := f[k].Shape() // B x C x H x W
+		if err != nil {
+			return err
+		}
+		values, err := torch.Read[float32](f[k])
+		if err != nil {
+			return err
+		}
+		C, area, m := int(shape[1]), int(shape[2]*shape[3]), &moments[k]
+		if m.sums == nil {
+			m.sums, m.squares = make([]float64, C), make([]float64, C)
+		}
+		m.count += float64(len(values) / C)
+		for i, v := range values {
+			c := i / area % C
+			m.sums[c] += float64(v)
+			m.squares[c] += float64(v) * float64(v)
+		}
+	}
+	return nil
 }
 
 // equalise changes a teacher's state, by name, so that channel c of layer k+1, whose deviation is deviations[k][c], comes

@@ -152,6 +152,7 @@ type run struct {
 	loader       *dataset.Loader
 	model        *Model
 	adam         *torch.Adam
+	rates        []float64 // highest, per group of adam
 	ssot         torch.SSOT
 	state        runState
 	saved        time.Time // when the last checkpoint was written
@@ -206,6 +207,7 @@ func (r *run) prepare(ctx context.Context) (err error) {
 		if part.prefix == prefixProjection {
 			rate = r.config.RateProjection
 		}
+		r.rates = append(r.rates, rate)
 		if err := r.adam.Add(part.net, rate); err != nil {
 			return err
 		}
@@ -460,6 +462,11 @@ func (r *run) step(batch *dataset.Batch) (Losses, error) {
 	total := s.Tensor(torch.WeightedSum(append(terms, torch.Term{Value: kd, Weight: 1})...))
 	s.Check(torch.Backward(total))
 	if r.state.Pending++; r.state.Pending >= c.Accumulate {
+		steps := r.loader.Steps()
+		factor := c.rateFactor((r.state.Epoch*steps+r.state.Step)/c.Accumulate, c.Epochs*steps/c.Accumulate)
+		for group, rate := range r.rates {
+			s.Check(r.adam.SetRate(group, rate*factor))
+		}
 		s.Check(r.adam.Step())
 		r.state.Pending = 0
 	}

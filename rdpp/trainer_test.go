@@ -144,10 +144,12 @@ func TestResumeIsExact(t *testing.T) {
 	}
 }
 
-// A finished run can be resumed, which changes nothing, and goes on where Epochs is raised.
+// A finished run can be resumed, which changes nothing, and goes on where Epochs is raised; at constant rates as if it
+// had never stopped.
 func TestMoreEpochs(t *testing.T) {
 	t.Parallel()
 	for _, c := range []rdpp.Config{tiny(), tinyBest()} {
+		c.Schedule = rdpp.ScheduleConstant
 		t.Run(c.Select, func(t *testing.T) {
 			if c.Select == rdpp.SelectLast && !*slow {
 				t.Skip("-slow runs it")

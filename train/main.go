@@ -125,10 +125,13 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	flags.BoolVar(&opt.Resume, "resume", false, "continue from RUN/CATEGORY/checkpoint")
 	flags.BoolVar(&opt.Overwrite, "overwrite", false, "drop an unfinished run in RUN/CATEGORY")
 	flags.StringVar(&c.Select, "select", c.Select, "`EPOCH` to keep: last, best-on-test")
+	flags.StringVar(&c.Schedule, "schedule", c.Schedule, "learning `RATES`: cosine, constant")
 	flags.StringVar(&c.SSOT, "ssot", c.SSOT, "L_SSOT `KIND`: pairwise, batch, off")
 	flags.BoolVar(&opt.SkipBad, "skip-bad", false, "leave out and list what cannot be read")
 	asJSON := flags.Bool("json", false, "one JSON object per line")
 	flags.IntVar(&c.Accumulate, "accumulate", c.Accumulate, "`N` steps per update of the weights")
+	flags.Float64Var(&c.RateProjection, "rate-projection", c.RateProjection, "Adam's `RATE` for the projection")
+	flags.Float64Var(&c.RateDistill, "rate-distill", c.RateDistill, "and for bottleneck and student")
 	flags.Float64Var(&c.NoiseLambda, "noise", c.NoiseLambda, "pseudo-anomalies of `X`, RGB being 0..1")
 	flags.BoolVar(&c.NoiseReleased, "noise-released", false, "one noise field per run, not per image")
 	flags.BoolVar(&c.KDPerPosition, "kd-per-position", false, "L_KD by the letter of Eq. 1")
@@ -136,7 +139,7 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	cacheMiB := flags.Int64("cache", 2048, "`MIB` of memory for decoded images")
 	flags.Int64Var(&opt.MaxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted: `N` pixels")
 	helpAll := flags.Bool("help-all", false, "all flags, files and exit codes")
-	for _, rare := range []string{"workers", "accumulate", "noise", "noise-released", "kd-per-position", "checkpoint-every", "cache",
+	for _, rare := range []string{"workers", "accumulate", "rate-projection", "rate-distill", "noise", "noise-released", "kd-per-position", "checkpoint-every", "cache",
 		"max-pixels"} {
 		flags.Lookup(rare).Hidden = true // --help fits on a screen without them
 	}

@@ -4,5 +4,7 @@
 # processors and numbers of threads round otherwise and give other weights.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-bin/train teacher --out rdpp/builtin/resnet18.safetensors --overwrite --arch resnet18 --objective class --classes 1000 \
-  --size 64 --batch 128 --steps 7000 --precision bf16 --scales 0.3,0.5,1 --ignore-level --seed 1 --threads 2
+bin/train teacher --out build/resnet18.safetensors --overwrite --arch resnet18 --objective class --classes 1000 \
+  --size 64 --batch 128 --steps 7000 --rate 0.002 --scales 0.3,0.5,1 --ignore-level --equalise --precision bf16 \
+  --store fp16 --seed 1 --threads 2 "$@"
+mv build/resnet18.safetensors rdpp/builtin/

@@ -188,7 +188,7 @@ func (p *weave) paint(c *canvas, at pose, r *random) {
 		u, v = threads*(u*cos+v*sin)+du, threads*p.aspect*(v*cos-u*sin)+dv
 		iu, iv := math.Floor(u), math.Floor(v)
 		x, y := u-iu-0.5, v-iv-0.5 // across the one, across the other
-		warpOnTop := (int(iu)+int(iv))/p.over%2 == 0
+		warpOnTop := math.Mod(math.Floor((iu+iv)/float64(p.over)), 2) == 0
 		inWarp, inWeft := math.Abs(x) < half, math.Abs(y) < half
 		switch {
 		case inWarp && (warpOnTop || !inWeft):
