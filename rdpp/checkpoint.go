@@ -1,6 +1,7 @@
 package rdpp
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -130,6 +131,7 @@ func readCheckpoint(path string) (*weights.File, *checkpoint, error) {
 	if err != nil || file == nil {
 		return nil, nil, err
 	}
+	c.Info.Config.complete()
 	s := &c.State
 	sound := s.Epoch >= 0 && s.Step >= 0 && s.Pending >= 0 && len(s.History) == s.Epoch && (s.Step == 0) == (s.Images == 0)
 	if !sound || !countsSound(c.AdamSteps) {
@@ -209,7 +211,7 @@ func restoreAdam(file *weights.File, adam *torch.Adam, parts []part, counts map[
 
 // sameTeacher compares the teacher asked for with the run's own; TeacherAuto accepts any.
 func (r *run) sameTeacher(own TeacherInfo) error {
-	same := r.opt.Teacher == TeacherAuto || r.opt.Teacher == own.Origin
+	same := r.opt.Teacher == TeacherAuto || r.opt.Teacher == TeacherRandom && own.Origin == TeacherRandom
 	if !same && r.opt.Teacher != TeacherRandom {
 		digest, err := teacherDigest(r.opt.Teacher, r.config.Arch)
 		if err != nil {
@@ -226,7 +228,7 @@ func (r *run) sameTeacher(own TeacherInfo) error {
 
 // sameConfig names a setting that differs between two configurations of one type.
 func sameConfig[C any](before, now C) error {
-	fields := func(c C) (m map[string]any, err error) {
+	fields := func(c C) (m map[string]json.RawMessage, err error) { // raw: a float64 would round large seeds
 		text, err := json.Marshal(c)
 		if err != nil {
 			return nil, err
@@ -242,8 +244,8 @@ func sameConfig[C any](before, now C) error {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(a)) {
-		if fmt.Sprint(a[name]) != fmt.Sprint(b[name]) {
-			return fmt.Errorf("rdpp: %w: the run that --resume continues has %s = %v, now it is %v; give the same value, or "+
+		if !bytes.Equal(a[name], b[name]) {
+			return fmt.Errorf("rdpp: %w: the run that --resume continues has %s = %s, now it is %s; give the same value, or "+
 				"start anew with --overwrite", ErrConfig, name, a[name], b[name])
 		}
 	}

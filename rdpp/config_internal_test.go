@@ -1,7 +1,9 @@
 package rdpp
 
 import (
+	"errors"
 	"math"
+	"strings"
 	"testing"
 )
 
@@ -23,5 +25,18 @@ func TestRateFactor(t *testing.T) {
 		if got := config.rateFactor(c.update, c.updates); math.Abs(got-c.want) > 1e-12 { // rounding
 			t.Errorf("%s, update %d of %d: got %v, want %v", c.schedule, c.update, c.updates, got, c.want)
 		}
+	}
+}
+
+func TestSameConfig(t *testing.T) {
+	before := DefaultConfig()
+	if err := sameConfig(before, before); err != nil {
+		t.Errorf("the same: got %v", err)
+	}
+	before.Seed = 1 << 53 // a float64 holds it, and not the next one
+	now := before
+	now.Seed++
+	if err := sameConfig(before, now); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "seed = 9007199254740992, now it is 9007199254740993") {
+		t.Errorf("another seed: got %v", err)
 	}
 }

@@ -7,10 +7,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +20,7 @@ import (
 	"rdpp/rdpp"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/sample"
+	"rdpp/rdpp/weights"
 	"rdpp/torch"
 )
 
@@ -213,6 +216,28 @@ func temporary(t *testing.T, dir string) []string {
 		}
 	}
 	return names
+}
+
+// halfWritten leaves what a process leaves that is killed while it writes the file, and returns its path.
+func halfWritten(t *testing.T, path string) string {
+	t.Helper()
+	dir := filepath.Dir(path)
+	before, left := temporary(t, dir), ""
+	err := weights.WriteFileAtomic(path, func(io.Writer) error {
+		for _, name := range temporary(t, dir) {
+			if !slices.Contains(before, name) {
+				left = filepath.Join(dir, name)
+			}
+		}
+		return errors.New("killed")
+	})
+	if err == nil || left == "" {
+		t.Fatalf("%s: got error %v and the temporary file %q, want both", path, err, left)
+	}
+	if err := os.WriteFile(left, []byte("half"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	return left
 }
 
 // checkError wants an error of one line that wraps want, where it is given, and has all the texts.

@@ -199,6 +199,7 @@ func LoadModel(path string, device torch.Device) (*Model, error) {
 	if err := readDocument(file, modelKey, &info); err != nil {
 		return nil, fmt.Errorf("rdpp: %s: %w", path, err)
 	}
+	info.Config.complete()
 	if info.FormatVersion != modelFormat {
 		return nil, fmt.Errorf("rdpp: %s: model format %d, this program reads %d; use the rdpp that wrote it, %s", path,
 			info.FormatVersion, modelFormat, info.Software)

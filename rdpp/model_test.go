@@ -159,6 +159,20 @@ func document(t testing.TB, text, section, key string, value any) string {
 	return string(changed)
 }
 
+// Model files of before there was a schedule were trained at constant rates.
+func TestModelWithoutSchedule(t *testing.T) {
+	metadata, sources := contents(t, trainedModel(t))
+	text := document(t, metadata["rdpp"], "config", "schedule", nil)
+	m, err := rdpp.LoadModel(writeFile(t, map[string]string{"rdpp": text}, sources), torch.CPU)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if got, want := m.Info.Config.Schedule, rdpp.ScheduleConstant; got != want {
+		t.Errorf("got schedule %q, want %q", got, want)
+	}
+}
+
 func TestModelThatLies(t *testing.T) {
 	metadata, sources := contents(t, trainedModel(t))
 	good := metadata["rdpp"]
@@ -381,6 +395,18 @@ func TestBuiltinTeacher(t *testing.T) {
 			t.Errorf("%s: got %v, want %v with the weights of %s", name, m.Info.Teacher, want, file)
 		}
 	}
+	// A file of a teacher's name is told from that.
+	namesake := filepath.Join(t.TempDir(), "builtin")
+	if err := os.Rename(writeFile(t, nil, encoder(t, "")), namesake); err != nil {
+		t.Fatal(err)
+	}
+	if load(namesake); m.Info.Teacher.Origin != "./builtin" {
+		t.Errorf("%s: got %v", namesake, m.Info.Teacher)
+	}
+	// A cache that cannot be looked into is no empty one.
+	t.Setenv("RDPP_CACHE", namesake)
+	checkError(t, "cache", m.LoadTeacher(rdpp.TeacherAuto), nil, namesake, "--teacher FILE, builtin or random")
+	t.Setenv("RDPP_CACHE", cache)
 	// Torchvision's weights come first, where they are.
 	if err := os.Rename(writeFile(t, nil, encoder(t, "")), filepath.Join(cache, "resnet18-f37072fd.pth")); err != nil {
 		t.Fatal(err)

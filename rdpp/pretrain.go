@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -38,7 +37,8 @@ type PretrainOptions struct {
 	Log    *slog.Logger         // default slog.Default()
 }
 
-// ScaleReport is how well a scale's head does, averaged over the last 100 steps.
+// ScaleReport is how well a scale's head does: an average over all steps so far, from the 100th on an exponential one
+// in which a step has a weight of 1 / 100.
 type ScaleReport struct {
 	Layer    string  `json:"layer"`
 	Loss     float64 `json:"loss"`
@@ -104,11 +104,18 @@ func Pretrain(ctx context.Context, config PretrainConfig, opt PretrainOptions) (
 	if err := config.Validate(); err != nil {
 		return nil, err
 	}
+	if len(config.Kinds) == 0 {
+		config.Kinds = nil // as a checkpoint tells it
+	}
 	if opt.Store == "" {
 		opt.Store = StoreFP16
 	}
 	if opt.Store != StoreFP16 && opt.Store != StoreFP32 {
 		return nil, fmt.Errorf("rdpp: %w: --store %q; use %s or %s", ErrConfig, opt.Store, StoreFP16, StoreFP32)
+	}
+	if opt.Out == "" || opt.Workers < 0 {
+		return nil, fmt.Errorf("rdpp: %w: a teacher for %q drawn by %d goroutines; name a file with --out, use --workers 1 or more",
+			ErrConfig, opt.Out, opt.Workers)
 	}
 	if opt.Workers == 0 {
 		opt.Workers = runtime.NumCPU()
@@ -167,11 +174,7 @@ func (r *pretraining) parts() []part {
 
 // prepare finds everything that can be wrong before any time is spent on training.
 func (r *pretraining) prepare() (err error) {
-	folder := filepath.Dir(r.opt.Out)
-	if r.lock, err = lockFolder(folder); err != nil {
-		return err
-	}
-	if err := writable(folder); err != nil {
+	if r.lock, err = claim(r.opt.Log, r.opt.Out, r.checkpoint()); err != nil {
 		return err
 	}
 	file, saved, err := r.openCheckpoint()
@@ -214,6 +217,7 @@ func (r *pretraining) prepare() (err error) {
 	// where two fit, the disk has room for all.
 	for range 2 {
 		if err := r.saveCheckpoint(); err != nil {
+			os.Remove(r.checkpoint()) // of no step, and in the way of the next try
 			return fmt.Errorf("%w; make room, or choose another --out", err)
 		}
 	}
@@ -286,10 +290,10 @@ func (r *pretraining) train(ctx context.Context) (*PretrainSummary, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rdpp: %w", err)
 	}
-	draw := func(step int) (*drawn, error) { return r.config.draw(pictures, step) }
+	draw := func(ctx context.Context, step int) (*drawn, error) { return r.config.draw(ctx, pictures, step) }
 	started := time.Now()
 	saved, ready := started, started
-	for batch, err := range prefetch(r.opt.Workers, r.state.Step, r.config.Steps, draw) {
+	for batch, err := range prefetch(ctx, r.opt.Workers, r.state.Step, r.config.Steps, draw) {
 		if ctx.Err() != nil {
 			break
 		}
@@ -370,7 +374,7 @@ func (r *pretraining) step(batch *drawn) error {
 	for i, was := range r.state.Scales {
 		loss, accuracy := values[2*i], values[2*i+1]
 		if math.IsNaN(loss) || math.IsInf(loss, 0) {
-			return fmt.Errorf("the loss of %s is %v; use a lower --rate", was.Layer, loss)
+			return fmt.Errorf("the loss of %s is %v; start anew with a lower --rate and --overwrite", was.Layer, loss)
 		}
 		scales[i] = ScaleReport{was.Layer, was.Loss + share*(loss-was.Loss), was.Accuracy + share*(accuracy-was.Accuracy)}
 	}
@@ -413,9 +417,9 @@ func (r *pretraining) finish() (*PretrainSummary, error) {
 	}
 	if err != nil {
 		if saveError := r.saveCheckpoint(); saveError != nil {
-			return nil, fmt.Errorf("rdpp: %w: %w", errNotSaved, err)
+			return nil, fmt.Errorf("rdpp: %w: %w: %w", errNotSaved, err, saveError)
 		}
-		return nil, fmt.Errorf("%w; mend that and continue with --resume", err)
+		return nil, fmt.Errorf("%w; the checkpoint is kept, --resume tries again", err)
 	}
 	if err := os.Remove(r.checkpoint()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("rdpp: the teacher is written, but its checkpoint stays: %w", err)
@@ -472,7 +476,7 @@ func (r *pretraining) writeTeacher(document TeacherDocument) error {
 			return err
 		}
 		if math.IsNaN(total[0]) || math.IsInf(total[0], 0) {
-			return fmt.Errorf("rdpp: %s has numbers that %s cannot hold; use --store %s, or a lower --rate", e.Name, r.opt.Store, StoreFP32)
+			return fmt.Errorf("rdpp: %s has numbers that %s cannot hold; use --store %s, or start anew with a lower --rate", e.Name, r.opt.Store, StoreFP32)
 		}
 		sources = append(sources, source(e.Name, stored))
 	}

@@ -1,10 +1,10 @@
 package rdpp
 
 import (
+	"context"
 	"iter"
 	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 
 	"rdpp/rdpp/pattern"
 	"rdpp/torch"
@@ -18,12 +18,15 @@ type drawn struct {
 
 // draw draws the pictures of a step, counted from 0, which depend on the configuration and the step alone. No picture
 // comes twice.
-func (c *PretrainConfig) draw(g *pattern.Generator, step int) (*drawn, error) {
+func (c *PretrainConfig) draw(ctx context.Context, g *pattern.Generator, step int) (*drawn, error) {
 	S, picture := c.ImageSize, 3*c.ImageSize*c.ImageSize
 	d := &drawn{pixels: make([]byte, c.Batch*picture)}
 	rng := rand.New(rand.NewPCG(c.Seed, uint64(step)))
 	shown := make([]int16, S*S) // the class of every pixel
 	for i := range c.Batch {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		rgb := d.pixels[i*picture:][:picture]
 		index := uint64(step)*uint64(c.Batch) + uint64(i)
 		var err error
@@ -60,8 +63,9 @@ func appendCentres(to []int64, labels []int16, S, stride int) []int64 {
 	return to
 }
 
-// prefetch yields produce(from), ..., produce(to-1) in order, made ahead of time by a number of goroutines; an error ends it.
-func prefetch[T any](workers, from, to int, produce func(i int) (T, error)) iter.Seq2[T, error] {
+// prefetch yields produce(from), ..., produce(to-1) in order, made ahead of time by a number of goroutines; an error or the
+// end of ctx ends it.
+func prefetch[T any](ctx context.Context, workers, from, to int, produce func(ctx context.Context, i int) (T, error)) iter.Seq2[T, error] {
 	type made struct {
 		value T
 		err   error
@@ -72,20 +76,20 @@ func prefetch[T any](workers, from, to int, produce func(i int) (T, error)) iter
 		for i := range slots {
 			slots[i] = make(chan made, 1)
 		}
-		var stopped atomic.Bool
+		ctx, stop := context.WithCancel(ctx)
 		var group sync.WaitGroup
 		defer func() {
-			stopped.Store(true)
+			stop()
 			close(wanted)
 			group.Wait()
 		}()
 		for range workers {
 			group.Go(func() {
 				for i := range wanted {
-					if stopped.Load() {
+					if ctx.Err() != nil {
 						return
 					}
-					value, err := produce(i)
+					value, err := produce(ctx, i)
 					slots[i%ahead] <- made{value, err}
 				}
 			})
@@ -94,7 +98,12 @@ func prefetch[T any](workers, from, to int, produce func(i int) (T, error)) iter
 			wanted <- i
 		}
 		for i := from; i < to; i++ {
-			m := <-slots[i%ahead]
+			var m made
+			select {
+			case m = <-slots[i%ahead]:
+			case <-ctx.Done():
+				return
+			}
 			if i+ahead < to {
 				wanted <- i + ahead
 			}

@@ -1,6 +1,7 @@
 package rdpp
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"slices"
@@ -28,7 +29,7 @@ func (r *pretraining) deviations() (deviations [torch.Scales][]float64, err erro
 	}
 	var moments [torch.Scales]channelMoments
 	for step := range equalisedSteps {
-		batch, err := r.config.draw(pictures, r.config.Steps+step)
+		batch, err := r.config.draw(context.Background(), pictures, r.config.Steps+step)
 		if err != nil {
 			return deviations, fmt.Errorf("rdpp: %w", err)
 		}

@@ -1,6 +1,7 @@
 package rdpp
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -50,7 +51,7 @@ func TestDraw(t *testing.T) {
 			t.Fatal(err)
 		}
 		draw := func(step int) *drawn {
-			d, err := c.draw(g, step)
+			d, err := c.draw(t.Context(), g, step)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -98,7 +99,7 @@ func TestPrefetch(t *testing.T) {
 			{0, 50, 2, -1, []int{0, 1, 2}}, {0, 50, -1, 2, []int{0, 1}},
 		} {
 			var running atomic.Int64
-			produce := func(i int) (int, error) {
+			produce := func(_ context.Context, i int) (int, error) {
 				running.Add(1)
 				defer running.Add(-1)
 				if i == c.fail {
@@ -108,7 +109,7 @@ func TestPrefetch(t *testing.T) {
 			}
 			var got []int
 			var failed error
-			for i, err := range prefetch(workers, c.from, c.to, produce) {
+			for i, err := range prefetch(t.Context(), workers, c.from, c.to, produce) {
 				if failed = err; err == nil {
 					got = append(got, i)
 				}

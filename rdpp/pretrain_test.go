@@ -243,6 +243,35 @@ func TestPretrainProtects(t *testing.T) {
 	checkError(t, "below a file", err, nil, "--out")
 	_, err = rdpp.Pretrain(context.Background(), config, rdpp.PretrainOptions{Out: out, Store: "int8"})
 	checkError(t, "store", err, rdpp.ErrConfig, "--store", "int8")
+	_, err = rdpp.Pretrain(context.Background(), config, rdpp.PretrainOptions{})
+	checkError(t, "nowhere", err, rdpp.ErrConfig, "--out")
+	_, err = rdpp.Pretrain(context.Background(), config, rdpp.PretrainOptions{Out: filepath.Join(t.TempDir(), "a"), Workers: -1})
+	checkError(t, "workers", err, rdpp.ErrConfig, "--workers")
+}
+
+// Others may write to the folder too: only what is left of the run's own files is cleared away.
+func TestPretrainLeavesTemporaryFilesOfOthers(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "a")
+	own, other := halfWritten(t, out), halfWritten(t, out+"b")
+	pretrain(t, tinyPretrain(rdpp.ObjectiveClass), rdpp.PretrainOptions{Out: out})
+	if got := temporary(t, filepath.Dir(out)); len(got) != 1 || got[0] != filepath.Base(other) {
+		t.Errorf("left over of %s and %s: got %q, want the second", own, other, got)
+	}
+}
+
+// Half a training must not pass for a teacher.
+func TestCheckpointIsNoTeacher(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "a")
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := rdpp.Pretrain(ctx, tinyPretrain(rdpp.ObjectiveClass), rdpp.PretrainOptions{Out: out,
+		OnStep: func(rdpp.PretrainReport) { cancel() }})
+	checkError(t, "interrupted", err, rdpp.ErrInterrupted)
+	m, err := rdpp.NewModel(tiny(), torch.CPU)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	checkError(t, "checkpoint", m.LoadTeacher(out+".checkpoint"), rdpp.ErrConfig, "unfinished teacher", "--resume")
 }
 
 func TestPretrainConfigIsChecked(t *testing.T) {

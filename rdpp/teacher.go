@@ -46,8 +46,12 @@ func findTeacher(name, arch string) (string, error) {
 	dir, err := TeacherCache()
 	if err == nil {
 		path := filepath.Join(dir, teacherFiles[arch])
-		if _, err := os.Stat(path); err == nil {
+		switch _, err := os.Stat(path); {
+		case err == nil:
 			return path, nil
+		case !errors.Is(err, os.ErrNotExist):
+			return "", fmt.Errorf("rdpp: looking for the teacher: %w; name one with --teacher FILE, %s or %s", err, TeacherBuiltin,
+				TeacherRandom)
 		}
 	}
 	if builtin.Has(arch) {
@@ -57,7 +61,7 @@ func findTeacher(name, arch string) (string, error) {
 		return "", err
 	}
 	return "", fmt.Errorf("rdpp: no weights for the teacher: put torchvision's %s into %s, or name a file with --teacher FILE, "+
-		"or use --arch resnet18, whose teacher is built in", teacherFiles[arch], dir)
+		"or use --arch %s, whose teacher is built in", teacherFiles[arch], dir, strings.Join(builtin.Architectures(), " or "))
 }
 
 // openTeacher opens a weight file or the teacher that is built in.
@@ -111,6 +115,9 @@ func (m *Model) LoadTeacher(name string) error {
 		return err
 	}
 	defer file.Close()
+	if _, found := file.Metadata[pretrainCheckpointKey]; found {
+		return fmt.Errorf("rdpp: %w: %s is the checkpoint of an unfinished teacher; finish that with train teacher --resume", ErrConfig, name)
+	}
 	prefix := ""
 	for _, candidate := range []string{prefixTeacher, "module."} {
 		if _, found := file.Lookup(candidate + "conv1.weight"); found {
@@ -133,6 +140,9 @@ func (m *Model) LoadTeacher(name string) error {
 	origin := name
 	if name != TeacherBuiltin {
 		origin = filepath.Base(name)
+		if origin == TeacherBuiltin || origin == TeacherRandom {
+			origin = "./" + origin
+		}
 	}
 	m.Info.Teacher = TeacherInfo{Origin: origin, SHA256: digest}
 	return nil

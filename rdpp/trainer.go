@@ -172,10 +172,11 @@ func (r *run) close() {
 
 // prepare reads everything that can be wrong before any time is spent on training.
 func (r *run) prepare(ctx context.Context) (err error) {
-	if r.lock, err = lockFolder(r.opt.Out); err != nil {
-		return err
+	if r.opt.Out == "" {
+		return fmt.Errorf("rdpp: %w: no folder for the results; name one with --out", ErrConfig)
 	}
-	if err := writable(r.opt.Out); err != nil {
+	r.lock, err = claim(r.opt.Log, r.path(checkpointFile), r.path(ModelFile), r.path(MetricsFile), r.path(HistoryFile), r.path(bestFile))
+	if err != nil {
 		return err
 	}
 	file, saved, err := r.openCheckpoint()
@@ -242,8 +243,30 @@ func (r *run) openCheckpoint() (*weights.File, *checkpoint, error) {
 	return nil, nil, nil
 }
 
-// lockFolder makes the folder and locks it against other trainings until the file is closed.
-func lockFolder(dir string) (*os.File, error) {
+// claim makes the folder of a run's files, which no other training may write to until the lock is closed, shows that
+// it can be written to, and removes what a killed run left of the files half-written.
+func claim(log *slog.Logger, files ...string) (lock *os.File, err error) {
+	dir := filepath.Dir(files[0])
+	if lock, err = lockFolder(dir, log); err != nil {
+		return nil, err
+	}
+	probe, err := os.CreateTemp(dir, ".rdpp-*.tmp")
+	if err == nil {
+		err = errors.Join(probe.Close(), os.Remove(probe.Name()))
+	}
+	for _, file := range files {
+		if err == nil {
+			err = weights.RemoveTemporary(file)
+		}
+	}
+	if err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("rdpp: cannot write to the output folder: %w; choose another with --out", err)
+	}
+	return lock, nil
+}
+
+func lockFolder(dir string, log *slog.Logger) (*os.File, error) {
 	err := os.MkdirAll(dir, 0o777)
 	var f *os.File
 	if err == nil {
@@ -252,43 +275,14 @@ func lockFolder(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rdpp: cannot write to the output folder: %w; choose another with --out", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	switch err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); {
+	case errors.Is(err, syscall.EWOULDBLOCK):
 		f.Close()
-		return nil, fmt.Errorf("rdpp: another training is writing to %s; wait for it, or choose another --out", dir)
+		return nil, fmt.Errorf("rdpp: another training is writing to %s; wait for it, or choose another folder with --out", dir)
+	case err != nil: // some network file systems
+		log.Warn("the output folder cannot be locked: take care that no other training writes there", "folder", dir, "error", err)
 	}
 	return f, nil
-}
-
-// writable shows that files can be written to the folder, and removes what a killed process left half-written.
-func writable(dir string) error {
-	f, err := os.CreateTemp(dir, temporaryFiles)
-	if err == nil {
-		f.Close()
-		err = removeTemporary(dir)
-	}
-	if err != nil {
-		return fmt.Errorf("rdpp: cannot write to the output folder: %w; choose another with --out", err)
-	}
-	return nil
-}
-
-// temporaryFiles matches the names that weights.WriteFileAtomic gives to files it has not completed.
-const temporaryFiles = ".rdpp-*.tmp"
-
-func removeTemporary(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if temporary, err := filepath.Match(temporaryFiles, e.Name()); err != nil || !temporary {
-			continue
-		}
-		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (r *run) readData(ctx context.Context) error {
@@ -338,6 +332,8 @@ func (r *run) readData(ctx context.Context) error {
 
 // train is the training loop.
 func (r *run) train(ctx context.Context) (*Summary, error) {
+	teacher := &r.model.Info.Teacher
+	r.opt.Log.Info("learning", "category", r.set.Category, "teacher", teacher.Origin, "sha256", teacher.SHA256)
 	r.saved = time.Now()
 	for r.state.Epoch < r.config.Epochs {
 		if err := r.epoch(ctx); err != nil {

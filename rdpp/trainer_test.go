@@ -443,10 +443,11 @@ func TestTrainFailsEarly(t *testing.T) {
 // What a killed process leaves half-written is cleared away; other hidden files are not.
 func TestTemporaryFilesAreRemoved(t *testing.T) {
 	out := t.TempDir()
-	for _, name := range []string{".rdpp-0123.tmp", ".rdpp-4567.tmp", ".other"} {
-		if err := os.WriteFile(filepath.Join(out, name), []byte("half"), 0o666); err != nil {
-			t.Fatal(err)
-		}
+	for _, name := range []string{rdpp.ModelFile, rdpp.MetricsFile, rdpp.HistoryFile, checkpointFile} {
+		halfWritten(t, filepath.Join(out, name))
+	}
+	if err := os.WriteFile(filepath.Join(out, ".other"), []byte("half"), 0o666); err != nil {
+		t.Fatal(err)
 	}
 	_, err := rdpp.Train(context.Background(), tiny(), &dataset.Set{}, rdpp.TrainOptions{Out: out, Teacher: rdpp.TeacherRandom})
 	checkError(t, "no images", err, nil, "no good image")
@@ -463,8 +464,11 @@ func TestResumeWithAnotherTeacher(t *testing.T) {
 	out := t.TempDir()
 	interrupt(t, tiny(), out, stop{1, 1})
 	other := filepath.Join(t.TempDir(), "teacher.pth")
-	if err := os.WriteFile(other, []byte("another"), 0o666); err != nil {
-		t.Fatal(err)
+	namesake := filepath.Join(filepath.Dir(other), "random")
+	for _, path := range []string{other, namesake} {
+		if err := os.WriteFile(path, []byte("another"), 0o666); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, c := range []struct {
 		teacher string
@@ -473,6 +477,7 @@ func TestResumeWithAnotherTeacher(t *testing.T) {
 	}{
 		{other, rdpp.ErrConfig, []string{"random", "teacher.pth", "--overwrite"}},
 		{other + ".none", os.ErrNotExist, []string{"teacher.pth.none"}},
+		{namesake, rdpp.ErrConfig, []string{"random", "--overwrite"}}, // a file of that name
 	} {
 		_, err := rdpp.Train(t.Context(), tiny(), openSet(t, dataDir), rdpp.TrainOptions{Out: out, Resume: true, Teacher: c.teacher})
 		checkError(t, c.teacher, err, c.want, c.texts...)

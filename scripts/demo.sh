@@ -13,14 +13,14 @@ if [ -e "$out" ] && [ ! -e "$out/.rdpp-demo" ]; then
   echo "demo: $out is there and no earlier demo made it; name another folder: scripts/demo.sh DIR" >&2
   exit 1
 fi
-rm -rf "$out"
+rm -rf "$out"/{data,run,heatmaps,images}
 mkdir -p "$out"
 touch "$out/.rdpp-demo"
 bin/train sample --out "$out/data" --category part
 
 echo
 # The teacher is the one that is built in, or torchvision's weights where somebody has put them (see README).
-# At 128 pixels these settings take a minute and a half on two cores.
+# At 128 pixels these settings take a minute on two cores.
 bin/train --data "$out/data/part" --out "$out/run" --arch resnet18 \
   --image-size 128 --epochs 30 --batch 8 --accumulate 1
 model=$out/run/part/model.safetensors

@@ -294,9 +294,23 @@ func TestBadPretrainInput(t *testing.T) {
 	wantError(t, "no such scale", err)
 	_, err = head.Forward(0, rows)
 	wantError(t, "features of another shape", err)
-	for what, labels := range map[string][]int64{"no labels": nil, "too few": {0}, "too high": {0, 3}, "too low": {0, -2}, "all ignored": {-1, -1}} {
+	for what, labels := range map[string][]int64{"no labels": nil, "too few": {0}, "too high": {0, 3}, "too low": {0, -2}} {
 		_, _, err := torch.LossClass(rows, labels, 0)
 		wantError(t, what, err, "label")
+	}
+	// Where no row has a label, nothing is learned, and nothing is wrong.
+	loss, accuracy, err := torch.LossClass(rows, []int64{-1, -1}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer loss.Close()
+	defer accuracy.Close()
+	if got := must(torch.Scalars(loss, accuracy)); got[0] != 0 || got[1] != 0 {
+		t.Errorf("no labels at all: got loss and accuracy %v, want zeros", got)
+	}
+	for _, S := range []int{0, -1, 3, 1 << 16, 1 << 31, 1 << 32, math.MaxInt} {
+		_, err := torch.Images(make([]byte, 12), S, [3]float32{}, [3]float32{1, 1, 1}, torch.CPU, torch.Float32)
+		wantError(t, "images", err, "no pictures")
 	}
 	_, _, err = torch.LossPair(rows, 0)
 	wantError(t, "temperature", err, "temperature")

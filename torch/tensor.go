@@ -125,7 +125,7 @@ func FromSlice[T Elem](data []T, shape ...int64) (t *Tensor, err error) {
 // Images returns pictures of S x S pixels, RGB bytes, row-major, one after the other, as a network's normalised input of
 // dtype on device: B x 3 x S x S, (pixel / 255 - mean) / std. They go to the device as bytes.
 func Images(pixels []uint8, S int, mean, std [3]float32, device Device, dtype DType) (*Tensor, error) {
-	if S < 1 || len(pixels) == 0 || len(pixels)%(3*S*S) != 0 {
+	if S < 1 || S > 1<<15 || len(pixels) == 0 || len(pixels)%(3*S*S) != 0 {
 		return nil, fmt.Errorf("torch: images: %d bytes are no pictures of %d x %d pixels", len(pixels), S, S)
 	}
 	B := len(pixels) / (3 * S * S)

@@ -6,10 +6,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -21,8 +23,8 @@ func WriteFile(path string, metadata map[string]string, tensors []Source) error 
 // WriteFileAtomic puts what write writes at path, so that at any moment, even after a power cut, either the old or the whole new
 // content is there: it writes a temporary file in the same folder, syncs it, renames it over path and syncs the folder. On an
 // error the temporary file is removed and what was at path stays, except that a failing sync of the folder, the last step, leaves
-// the new content. A process killed on the way may leave a file named .rdpp-*.tmp behind. An existing file's permissions are
-// kept; a symbolic link at path is replaced, not followed. Several goroutines may write, even to the same path: the last wins.
+// the new content. What a killed process leaves behind, RemoveTemporary removes. An existing file's permissions are kept; a
+// symbolic link at path is replaced, not followed. Several goroutines may write, even to the same path: the last wins.
 func WriteFileAtomic(path string, write func(io.Writer) error) error {
 	if err := writeFileAtomic(path, write); err != nil {
 		return fmt.Errorf("weights: writing %s: %w", path, err)
@@ -30,10 +32,34 @@ func WriteFileAtomic(path string, write func(io.Writer) error) error {
 	return nil
 }
 
+// temporaryPrefix begins the names of path's temporary files, and of no other path's in its folder.
+func temporaryPrefix(path string) string {
+	hash := fnv.New64a()
+	io.WriteString(hash, filepath.Base(path))
+	return fmt.Sprintf(".rdpp-%016x-", hash.Sum64())
+}
+
+// RemoveTemporary removes what killed processes left of files on their way to path. Nobody may be writing there.
+func RemoveTemporary(path string) error {
+	folder, prefix := filepath.Dir(path), temporaryPrefix(path)
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return fmt.Errorf("weights: %w", err)
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), prefix) && strings.HasSuffix(e.Name(), ".tmp") {
+			if err := os.Remove(filepath.Join(folder, e.Name())); err != nil {
+				return fmt.Errorf("weights: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
 func writeFileAtomic(path string, write func(io.Writer) error) (err error) {
 	folder := filepath.Dir(path)
 	// Not os.CreateTemp: it forbids reading by others whatever the umask says.
-	name := filepath.Join(folder, fmt.Sprintf(".rdpp-%016x.tmp", rand.Uint64()))
+	name := filepath.Join(folder, fmt.Sprintf("%s%016x.tmp", temporaryPrefix(path), rand.Uint64()))
 	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return err
