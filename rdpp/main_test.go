@@ -40,7 +40,7 @@ const childKey = "RDPP_TEST_CHILD"
 var children = map[string]func(args []string) error{
 	"train":     childTrain,
 	"full disk": childFullDisk,
-	"wide":      childWide,
+	"fits":      childFits,
 }
 
 func TestMain(m *testing.M) {

@@ -110,15 +110,15 @@ func TestLongTraining(t *testing.T) {
 	}
 }
 
-// childWide trains the paper's network for one step into args[1], predicts, and prints its peak of resident memory in
-// bytes.
-func childWide(args []string) error {
+// childFits trains the architecture args[2] for one step into args[1], predicts, and prints its peak of resident memory
+// in bytes.
+func childFits(args []string) error {
 	set, err := dataset.Open(args[0], nil)
 	if err != nil {
 		return err
 	}
 	c := rdpp.DefaultConfig()
-	c.Epochs, c.Batch = 1, 4
+	c.Arch, c.Epochs, c.Batch = args[2], 1, 4
 	summary, err := rdpp.Train(context.Background(), c, set, rdpp.TrainOptions{Out: args[1], Teacher: rdpp.TeacherRandom})
 	if err != nil {
 		return err
@@ -136,26 +136,27 @@ func childWide(args []string) error {
 	return err
 }
 
-func TestWideResNetFits(t *testing.T) {
-	if !*slow {
-		t.Skip("large; -slow runs it")
+func TestFits(t *testing.T) {
+	limits := map[string]int64{"resnet18": 3 << 30}
+	if *slow {
+		limits["wide_resnet50_2"] = 8 << 30
 	}
-	const limit = 8 << 30
 	data := t.TempDir()
 	if err := sample.Write(data, &sample.Options{Category: "part", Size: 256, Train: 4, TestGood: 1, TestDefect: 1}); err != nil {
 		t.Fatal(err)
 	}
-	cmd := child("wide", data+"/part", t.TempDir())
-	output, err := cmd.Output()
-	if exit, failed := err.(*exec.ExitError); failed {
-		t.Fatalf("%v: %s", err, exit.Stderr)
-	}
-	peak, err := strconv.ParseInt(strings.TrimSpace(string(output)), 10, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("peak of resident memory: %.2f GiB", float64(peak)/(1<<30))
-	if peak > limit {
-		t.Errorf("peak of resident memory: got %d bytes, want at most %d", peak, limit)
+	for arch, limit := range limits {
+		output, err := child("fits", data+"/part", t.TempDir(), arch).Output()
+		if exit, failed := err.(*exec.ExitError); failed {
+			t.Fatalf("%s: %v: %s", arch, err, exit.Stderr)
+		}
+		peak, err := strconv.ParseInt(strings.TrimSpace(string(output)), 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: peak of resident memory: %.2f GiB", arch, float64(peak)/(1<<30))
+		if peak > limit {
+			t.Errorf("%s: peak of resident memory: got %d bytes, want at most %d", arch, peak, limit)
+		}
 	}
 }

@@ -170,10 +170,10 @@ func TestPretrainLearns(t *testing.T) {
 		{rdpp.ObjectiveDense, 150, 3, 0.45, true}, // 0.33
 		{rdpp.ObjectivePair, 250, 2, 0.18, true},  // 0.14, among seven that are never seen again
 	} {
+		if c.slow && !*slow {
+			continue
+		}
 		t.Run(c.objective, func(t *testing.T) {
-			if c.slow && !*slow {
-				t.Skip("long; -slow runs it")
-			}
 			config := tinyPretrain(c.objective)
 			config.Steps, config.Batch, config.Classes = c.steps, 8, c.classes
 			var first rdpp.ScaleReport

@@ -41,8 +41,9 @@ type TrainOptions struct {
 	Resume          bool          // go on from the checkpoint in Out, where there is one
 	Overwrite       bool          // start anew even where Out holds an unfinished run
 
-	OnStep  func(StepReport)  // called after every step, on the training goroutine
-	OnEpoch func(EpochReport) // and after every epoch
+	OnStart func(Info)        // called when all is read, before the first step, on the training goroutine
+	OnStep  func(StepReport)  // after every step
+	OnEpoch func(EpochReport) // after every epoch
 	Log     *slog.Logger      // default slog.Default()
 }
 
@@ -332,8 +333,9 @@ func (r *run) readData(ctx context.Context) error {
 
 // train is the training loop.
 func (r *run) train(ctx context.Context) (*Summary, error) {
-	teacher := &r.model.Info.Teacher
-	r.opt.Log.Info("learning", "category", r.set.Category, "teacher", teacher.Origin, "sha256", teacher.SHA256)
+	if r.opt.OnStart != nil {
+		r.opt.OnStart(r.model.Info)
+	}
 	r.saved = time.Now()
 	for r.state.Epoch < r.config.Epochs {
 		if err := r.epoch(ctx); err != nil {

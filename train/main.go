@@ -187,7 +187,7 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		}
 		opt.Out = filepath.Join(out, set.Category)
 		show := newProgress(set, stdout, stderr, *asJSON)
-		opt.OnStep, opt.OnEpoch = show.step, show.epoch
+		opt.OnStart, opt.OnStep, opt.OnEpoch = show.teacher, show.step, show.epoch
 		opt.Log = slog.New(slog.NewTextHandler(show.log(), nil))
 		show.start(&c, opt.Device, *threads)
 		summary, err := rdpp.Train(ctx, c, set, opt)

@@ -358,7 +358,7 @@ func TestPlainLines(t *testing.T) {
 	}
 	for _, want := range []string{"part: MVTec layout", "4 images to learn from, 5 to test", "rd, resnet18, 32 x 32 pixels, 1 epochs on cpu with 1 threads",
 		"epoch 1  loss ", "images/s", "on the test set: image AUROC", "1 good and 4 defective test images", "pixel AUROC", "AUPRO", "optimistic",
-		"threshold ", "teacher random, model " + filepath.Join(out, "part", rdpp.ModelFile)} {
+		"part: teacher random\n", "threshold ", "part: model " + filepath.Join(out, "part", rdpp.ModelFile)} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("got\n%swant %q in it", stdout, want)
 		}
@@ -392,6 +392,9 @@ func TestJSONAndCategories(t *testing.T) {
 			continue // one a second at most
 		}
 		got = append(got, fmt.Sprint(category, " ", event))
+		if teacher, ok := o["teacher"].(map[string]any); event == "start" && (!ok || teacher["origin"] != "random") {
+			t.Errorf("%v: got %v, want the teacher's name", category, o)
+		}
 		if event != "done" {
 			continue
 		}
@@ -401,7 +404,7 @@ func TestJSONAndCategories(t *testing.T) {
 			t.Errorf("%v: got %v, want metrics, threshold and model file", category, o)
 		}
 	}
-	if want := "part epoch, part done, texture epoch, texture done"; strings.Join(got, ", ") != want {
+	if want := "part start, part epoch, part done, texture start, texture epoch, texture done"; strings.Join(got, ", ") != want {
 		t.Errorf("events: got %q, want %q", got, want)
 	}
 }
@@ -453,11 +456,11 @@ func TestInterruptAndResume(t *testing.T) {
 }
 
 func TestEveryArchitecture(t *testing.T) {
-	if !*slow {
-		t.Skip("large; -slow runs it")
+	all := [][]string{{"--arch=resnet18", "--ssot=batch"}, {"--arch=resnet34", "--ssot=off"}}
+	if *slow {
+		all = append(all, []string{"--arch=resnet50", "--kd-per-position"}, []string{"--arch=wide_resnet50_2", "--noise-released"})
 	}
-	for _, flags := range [][]string{{"--arch=resnet18", "--ssot=batch"}, {"--arch=resnet34", "--ssot=off"}, {"--arch=resnet50", "--kd-per-position"},
-		{"--arch=wide_resnet50_2", "--noise-released"}} {
+	for _, flags := range all {
 		out := t.TempDir()
 		code, stdout, stderr := command(tiny(dataDir, out, append(flags, "--method=rd++")...)...)
 		if code != exitDone || stderr != "" || !strings.Contains(stdout, "AUPRO") {

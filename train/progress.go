@@ -81,6 +81,19 @@ func (p *progress) start(c *rdpp.Config, device torch.Device, threads int) {
 		c.ImageSize, c.ImageSize, c.Epochs, device, threads)
 }
 
+// teacher names the teacher before hours are spent with it.
+func (p *progress) teacher(info rdpp.Info) {
+	if p.json != nil {
+		p.event("start", map[string]any{"config": info.Config, "teacher": info.Teacher, "data": info.Data})
+		return
+	}
+	text := info.Teacher.Origin
+	if sum := info.Teacher.SHA256; sum != "" {
+		text += ", SHA-256 " + sum[:min(8, len(sum))]
+	}
+	fmt.Fprintf(p.stdout, "%s: teacher %s\n", p.category, text)
+}
+
 // left estimates the time to the end of the last epoch, evaluation not included.
 func (p *progress) left(r rdpp.StepReport) time.Duration {
 	remaining := (r.Epochs-r.Epoch)*r.Steps + r.Steps - r.Step
@@ -166,7 +179,7 @@ func (p *progress) done(s *rdpp.Summary) {
 		fmt.Fprintf(p.stdout, "%s: %d MiB of device memory in use at most\n", p.category, s.DeviceBytes>>20)
 	}
 	fmt.Fprintf(p.stdout, "%s: threshold %.4f, provisional: %s\n", p.category, s.Threshold, s.ThresholdRule)
-	fmt.Fprintf(p.stdout, "%s: teacher %s, model %s\n", p.category, s.Teacher.Origin, s.ModelFile)
+	fmt.Fprintf(p.stdout, "%s: model %s\n", p.category, s.ModelFile)
 }
 
 func (p *progress) event(name string, fields map[string]any) {

@@ -60,7 +60,7 @@ func TestTeacherSheet(t *testing.T) {
 func TestBuiltinTeacher(t *testing.T) {
 	t.Setenv("RDPP_CACHE", t.TempDir())
 	code, stdout, stderr := command(tiny(dataDir, t.TempDir(), "--teacher=auto")...)
-	if code != exitDone || stderr != "" || !strings.Contains(stdout, "teacher builtin, model ") {
+	if code != exitDone || stderr != "" || !strings.Contains(stdout, "part: teacher builtin, SHA-256 ") {
 		t.Errorf("got code %d, stdout %q, stderr %q, want code 0 and the teacher's name", code, stdout, stderr)
 	}
 	out := filepath.Join(t.TempDir(), "out")
