@@ -160,6 +160,9 @@ struct Fused : torch::autograd::Function<Fused> {
 } // namespace
 
 Tensor instance_norm_leaky_relu(const Tensor &x, double eps, double slope) {
+  if (x.scalar_type() == torch::kBFloat16) { // statistics in float32
+    return instance_norm_leaky_relu(x.to(torch::kFloat32), eps, slope).to(torch::kBFloat16);
+  }
   // A tensor of one channel or one position is contiguous in both orders; libtorch's way serves it too.
   if (x.is_cpu() && x.scalar_type() == torch::kFloat32 && x.is_contiguous(torch::MemoryFormat::ChannelsLast) &&
       !x.is_contiguous()) {

@@ -8,8 +8,14 @@ namespace {
 
 constexpr double kNormFloor = 1e-8; // torch.nn.CosineSimilarity's eps
 
+// Sums over mixed precision's bfloat16 are made in float32.
+torch::Tensor wide(const torch::Tensor &x) {
+  return x.scalar_type() == torch::kBFloat16 ? x.to(torch::kFloat32) : x;
+}
+
 // Cosine of a and b, B x C x H x W, over the given dimensions, which the result lacks.
-torch::Tensor cosine(const torch::Tensor &a, const torch::Tensor &b, torch::IntArrayRef over) {
+torch::Tensor cosine(const torch::Tensor &narrow_a, const torch::Tensor &narrow_b, torch::IntArrayRef over) {
+  torch::Tensor a = wide(narrow_a), b = wide(narrow_b);
   TORCH_CHECK(a.sizes() == b.sizes(), "features of different shapes, ", a.sizes(), " and ", b.sizes());
   torch::Tensor dot = (a * b).sum(over);
   torch::Tensor norms = a.square().sum(over) * b.square().sum(over);
@@ -47,12 +53,12 @@ torch::Tensor loss_contrast(const Features &f_noisy, const Features &p, double m
 
 torch::Tensor loss_ssot(const Features &p, const torch::Tensor &permutation, Ssot mode,
                         const SinkhornOptions &options) {
-  if (mode == Ssot::kOff) return torch::zeros({}, p[0].options());
+  if (mode == Ssot::kOff) return torch::zeros({}, wide(p[0]).options());
   torch::Tensor rows = permutation.to(p[0].device());
   std::vector<torch::Tensor> x, y; // per scale: the batch as B points in C*H*W dimensions, and its shuffle
   for (int k = 0; k < kScales; k++) {
     TORCH_CHECK(p[k].size(0) == rows.size(0), "features of ", p[k].size(0), " images, a shuffle of ", rows.size(0));
-    x.push_back(torch::softmax(p[k].permute({0, 2, 3, 1}).flatten(1), 1)); // in channels-last order: a view
+    x.push_back(torch::softmax(wide(p[k]).permute({0, 2, 3, 1}).flatten(1), 1)); // in channels-last order: a view
     y.push_back(x.back().index_select(0, rows));
   }
   if (mode == Ssot::kBatch) return sinkhorn_clouds(x, y, options).sum();

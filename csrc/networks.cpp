@@ -54,13 +54,14 @@ torch::Tensor spread_squares(const torch::Tensor &y) {
 } // namespace
 
 torch::Tensor ConvImpl::forward(const torch::Tensor &x) {
-  if (kind == kPlain && x.scalar_type() == torch::kBFloat16) {
-    torch::Tensor b = bias.defined() ? bias.to(torch::kBFloat16) : bias;
-    return torch::conv2d(x, weight.to(torch::kBFloat16), b, stride, padding);
+  torch::Tensor w = weight, b = bias;
+  if (x.scalar_type() == torch::kBFloat16) {
+    w = w.to(torch::kBFloat16);
+    if (b.defined()) b = b.to(torch::kBFloat16);
   }
-  if (kind == kPlain) return torch::conv2d(x, weight, bias, stride, padding);
-  if (!channels_last || !x.is_cpu()) return torch::conv_transpose2d(x, weight, bias, stride);
-  return spread_squares(torch::conv2d(x, square_weight(weight)));
+  if (kind == kPlain) return torch::conv2d(x, w, b, stride, padding);
+  if (!channels_last || !x.is_cpu()) return torch::conv_transpose2d(x, w, b, stride);
+  return spread_squares(torch::conv2d(x, square_weight(w)));
 }
 
 // Frozen convolutions: libtorch's oneDNN operations for TorchScript, called by name.
@@ -98,7 +99,8 @@ torch::Tensor run_frozen(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::T
 } // namespace
 
 torch::Tensor conv_bn(Conv &conv, nn::BatchNorm2d &bn, const torch::Tensor &x, bool relu) {
-  if (conv->frozen && !torch::GradMode::is_enabled()) return run_frozen(*conv, bn ? bn.get() : nullptr, x, relu);
+  bool packed = conv->frozen && !torch::GradMode::is_enabled() && x.scalar_type() == torch::kFloat32;
+  if (packed) return run_frozen(*conv, bn ? bn.get() : nullptr, x, relu);
   torch::Tensor y = conv(x);
   if (bn) y = bn(y);
   return relu ? y.relu_() : y;

@@ -431,9 +431,13 @@ func (r *run) step(batch *dataset.Batch) (Losses, error) {
 	B, S := int64(batch.B), int64(c.ImageSize)
 	var s torch.Scope
 	defer s.Close()
+	dtype := torch.Float32
+	if c.Precision == "bf16" { // the weights stay in float32, and so do sums and losses
+		dtype = torch.BFloat16
+	}
 	images := func(data []float32) *torch.Tensor { // B x 3 x S x S
 		host := s.Tensor(torch.FromSlice(data, B, 3, S, S))
-		return s.Tensor(host.To(m.Device, torch.Float32))
+		return s.Tensor(host.To(m.Device, dtype))
 	}
 	x := images(batch.Clean)
 

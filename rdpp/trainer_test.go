@@ -6,6 +6,7 @@ import (
 	"errors"
 	"image"
 	"image/png"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -54,6 +55,34 @@ func TestSameSeedSameModelOnTwoThreads(t *testing.T) {
 	train(t, c, rdpp.TrainOptions{Out: first})
 	train(t, c, rdpp.TrainOptions{Out: second})
 	checkOutcome(t, second, first)
+}
+
+// Mixed precision learns what float32 learns: products of bfloat16, which has 8 bits, move the losses of the first epoch
+// by little. L_Recon, whose cosines are close to 1 here, has lost the most of its bits.
+func TestMixedPrecision(t *testing.T) {
+	t.Parallel()
+	c := tiny()
+	c.ImageSize = 64
+	epochs := map[string]rdpp.Losses{}
+	for _, c.Precision = range []string{"fp32", "bf16"} {
+		train(t, c, rdpp.TrainOptions{Out: t.TempDir(), OnEpoch: func(r rdpp.EpochReport) {
+			if r.Epoch == 1 {
+				epochs[c.Precision] = r.Losses
+			}
+		}})
+	}
+	got, want := epochs["bf16"], epochs["fp32"]
+	if got == want {
+		t.Errorf("got the very losses of float32, %+v", got)
+	}
+	for _, l := range []struct {
+		name                 string
+		got, want, tolerance float64 // relative
+	}{{"total", got.Total, want.Total, 0.01}, {"kd", got.KD, want.KD, 0.01}, {"recon", got.Recon, want.Recon, 0.1}} {
+		if math.Abs(l.got-l.want) > l.tolerance*l.want {
+			t.Errorf("%s: got %v, want %v", l.name, l.got, l.want)
+		}
+	}
 }
 
 // stop is a moment in a training: after a step, both counted from 1, or after an epoch where step is 0.
@@ -113,7 +142,8 @@ func TestUpdatesAcrossEpochs(t *testing.T) {
 
 func TestResumeIsExact(t *testing.T) {
 	t.Parallel()
-	rd, perPosition := tiny(), tiny()
+	rd, perPosition, bf16 := tiny(), tiny(), tiny()
+	bf16.Precision = "bf16"
 	rd.Method, rd.Epochs = rdpp.MethodRD, 1
 	perPosition.KDPerPosition, perPosition.NoiseReleased = true, true
 	for _, c := range []struct {
@@ -125,6 +155,7 @@ func TestResumeIsExact(t *testing.T) {
 		{"best-on-test", tinyBest(), []stop{{1, 1}, {1, 2}, {1, evaluating}, {1, 0}, {2, 1}, {2, 0}}, false},
 		{"rd++", tiny(), []stop{{1, 3}, {2, 3}}, false},
 		{"rd", rd, []stop{{1, 1}}, false},
+		{"bf16", bf16, []stop{{1, 3}}, false},
 		{"other readings", perPosition, []stop{{1, 0}, {2, 1}}, true},
 	} {
 		if c.slow && !*slow {

@@ -118,7 +118,7 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	flags.IntVar(&c.Batch, "batch", c.Batch, "`N` images per step")
 	flags.IntVar(&c.ImageSize, "image-size", c.ImageSize, "`N` x N pixels for the network")
 	device := flags.String("device", "auto", "`D`: auto, cpu, cuda or cuda:N")
-	flags.StringVar(&c.Precision, "precision", c.Precision, "`P`: fp32")
+	flags.StringVar(&c.Precision, "precision", c.Precision, "`P`: fp32, bf16 (mixed)")
 	flags.Uint64Var(&c.Seed, "seed", c.Seed, "`N`, of weights, order and noise")
 	threads := flags.Int("threads", runtime.NumCPU(), "`N` CPU threads; results depend on it")
 	flags.IntVar(&opt.Workers, "workers", runtime.NumCPU(), "`N` goroutines that make batches")
