@@ -23,6 +23,8 @@ var (
 	ErrCategories       = errors.New("a collection of several data sets")
 	ErrMaskWithoutImage = errors.New("a mask without its image")
 	ErrImageWithoutMask = errors.New("a defective image without its mask")
+	ErrLayout           = errors.New("not of the layout asked for")
+	ErrSplit            = errors.New("not a usable split file")
 )
 
 // GoodType is the Type of every item that shows a good part, whatever its
@@ -33,7 +35,7 @@ const GoodType = "good"
 type Item struct {
 	Path      string // the image file
 	Mask      string // the ground-truth mask file, "" where there is none
-	Type      string // GoodType or the defect's folder name, such as "scratch"
+	Type      string // GoodType or the defect's folder name, such as "scratch"; VisA's split file names it "anomaly"
 	Defective bool   // false exactly where Type is GoodType
 }
 
@@ -46,8 +48,8 @@ type Skip struct {
 // images only. Train and Test are sorted by path.
 type Set struct {
 	Category    string // the folder's name
-	Layout      string // "mvtec", "folders" or "plain"
-	Why         string // what was recognised, in one sentence
+	Layout      string // one of Layouts, but "auto"
+	Why         string // what was recognised and by what, in one sentence
 	Train, Test []Item
 	HasMasks    bool   // every defective test image has a mask, so pixel metrics exist
 	Skipped     []Skip // what OpenOptions.SkipBad left out
@@ -55,68 +57,115 @@ type Set struct {
 
 // OpenOptions says how Open reads a folder. nil or zero fields mean the defaults.
 type OpenOptions struct {
-	// Holdout is the share, 0 to 1, of the good images that a "folders" data
-	// set with defective images keeps out of training, as good test images:
-	// evenly spread over the sorted names, at least one, never all. Default
-	// 0.2; negative for none.
+	// Layout names the layout to read the folder by, one of Layouts. Default
+	// "auto": the first that fits.
+	Layout string
+	// Holdout is the share, 0 to 1, of the good images that a data set with
+	// defective images but no split of its own ("folders", and "visa" without
+	// its split file) keeps out of training, as good test images: evenly
+	// spread over the sorted names, at least one, never all. Default 0.2;
+	// negative for none.
 	Holdout float64
 	// SkipBad leaves out masks without images and defective images without
 	// masks, listing them in Set.Skipped, where Open would end in an error.
 	SkipBad bool
 }
 
-// layouts are tried in order; the first that knows the folder reads it. A
-// layout returns nil and no error for a folder that is not its own, and fills
-// Train, Test, Skipped and the first half of Why for one that is.
+// Layouts of any data set, and of one whose images lie directly in its folder.
+const (
+	layoutAuto  = "auto"
+	layoutPlain = "plain"
+)
+
+// layouts are tried in order, the stricter ones first. A layout's read returns
+// no set, but what is missing, for a folder that it does not fit; for one that
+// it does, it fills Category, Train, Test, Skipped and the first half of Why.
 var layouts = []struct {
 	name string
-	read func(dir string, opt OpenOptions) (*Set, error)
+	read func(dir string, opt OpenOptions) (set *Set, missing string, err error)
 }{
+	{"btad", readBTAD},
+	{"oct", readOCT},
 	{"mvtec", readMVTec},
+	{"visa", readVisA},
 	{"folders", readFolders},
+	{layoutPlain, readPlain},
 }
 
-// Open reads the names, not the contents, of the files of the data set in dir.
-// Hidden files and files that are not images by their name are ignored.
-// It recognises, in this order:
+// Layouts returns the values of OpenOptions.Layout: "auto", then the layouts
+// in the order in which that tries them.
+func Layouts() []string {
+	names := []string{layoutAuto}
+	for _, l := range layouts {
+		names = append(names, l.name)
+	}
+	return names
+}
+
+// Open reads the names, not the contents, of the image files of the data set
+// in dir. Hidden files and files that are not images by their name are
+// ignored. Where opt.Layout does not name one, the first of these that fits is
+// taken:
 //
+//   - "btad", a category of BTAD: train/ok, test/ok, test/ko and masks in
+//     ground_truth/ko, named like their images;
+//   - "oct", the retinal OCT images of Kermany et al.: train/NORMAL, test/NORMAL,
+//     test/CNV, test/DME and test/DRUSEN, without masks; what else there is in
+//     train, and val, is not used;
 //   - "mvtec": train/good, test/TYPE and, where there are masks,
 //     ground_truth/TYPE/NNN_mask.png or NNN.png for test/TYPE/NNN.*;
+//   - "visa", an object of VisA: Data/Images/Normal, Data/Images/Anomaly and
+//     masks in Data/Masks/Anomaly, named like their images. Training and test
+//     images are those of ../split_csv/1cls.csv, where it lists the object;
 //   - "folders": a sub-folder of good images named good, ok or normal (in any
 //     case), beside it any number of sub-folders of defective ones, and masks
 //     in ground_truth/TYPE as above; dir may also be the good folder itself;
 //   - "plain": images directly in dir, all good, nothing to test on.
 //
-// A missing folder, one without images, one without good images, one of
-// several data sets (see Categories), and masks that do not match the defective
-// images end in an error that wraps one of this package's Err values.
+// A data set without any mask is one of image labels: HasMasks is false. A
+// missing folder, one without images, one without good images, one of several
+// data sets (see Categories), one that does not fit the layout asked for, a
+// split file that is damaged or names files outside its data set, and masks
+// that do not match the defective images end in an error that wraps one of this
+// package's Err values.
 func Open(dir string, opt *OpenOptions) (*Set, error) {
 	o := OpenOptions{}
 	if opt != nil {
 		o = *opt
 	}
-	if o.Holdout == 0 {
-		o.Holdout = 0.2
-	}
+	setDefault(&o.Layout, layoutAuto)
+	setDefault(&o.Holdout, 0.2)
 	if !(o.Holdout < 1) {
 		return nil, fmt.Errorf("dataset: Holdout is %v; give a share below 1", o.Holdout)
+	}
+	choices := strings.Join(Layouts(), ", ")
+	if !slices.Contains(Layouts(), o.Layout) {
+		return nil, fmt.Errorf("dataset: no layout is named %q; choose one of %s", o.Layout, choices)
 	}
 	if err := checkFolder(dir); err != nil {
 		return nil, err
 	}
-	set, err := read(dir, o)
+	set, missing, err := read(dir, o)
 	if err != nil {
 		return nil, err
 	}
-	if set == nil {
-		if set, err = readPlain(dir); err != nil {
+	if set == nil || set.Layout == layoutPlain && o.Layout == layoutAuto {
+		categories, err := Categories(dir)
+		if err != nil {
 			return nil, err
 		}
+		if len(categories) > 0 {
+			return nil, fmt.Errorf("dataset: %s: %w; choose one of %s", dir, ErrCategories, strings.Join(categories, ", "))
+		}
 	}
-	if len(set.Train)+len(set.Test) == 0 {
-		return nil, fmt.Errorf("dataset: %s: %w; expected train/good and test/TYPE, a sub-folder named good, ok or normal, or images directly in the folder", dir, ErrEmpty)
-	}
-	if len(set.Train) == 0 {
+	switch {
+	case set == nil && o.Layout == layoutAuto:
+		return nil, fmt.Errorf("dataset: %s: %w where a layout has them: %s; add what one of them lacks", dir, ErrEmpty, missing)
+	case set == nil:
+		return nil, fmt.Errorf("dataset: %s: %w: %s; add that or choose another layout of %s", dir, ErrLayout, missing, choices)
+	case len(set.Train)+len(set.Test) == 0:
+		return nil, fmt.Errorf("dataset: %s: %w in the folders of its layout, %s; put images of good parts into its good folder", dir, ErrEmpty, set.Layout)
+	case len(set.Train) == 0:
 		return nil, fmt.Errorf("dataset: %s: %w; put images of good parts into its good folder", dir, ErrNoGood)
 	}
 	set.finish()
@@ -124,8 +173,8 @@ func Open(dir string, opt *OpenOptions) (*Set, error) {
 }
 
 // Categories returns the names of the sub-folders of dir that are data sets of
-// the layouts "mvtec" or "folders", sorted. It is empty where dir itself is a
-// data set.
+// any layout but "plain", sorted: the objects of VisA, for one. It is empty
+// where dir itself is such a data set.
 func Categories(dir string) ([]string, error) {
 	if err := checkFolder(dir); err != nil {
 		return nil, err
@@ -153,100 +202,108 @@ func checkFolder(dir string) error {
 	return nil
 }
 
-// isSet says whether one of the layouts knows dir. What cannot be read is none.
+// isSet says whether a layout other than "plain" knows dir. What cannot be read
+// is none, but for a data set whose split file is damaged: Open tells of that.
 func isSet(dir string) bool {
-	set, _ := read(dir, OpenOptions{SkipBad: true})
-	return set != nil
+	set, _, err := read(dir, OpenOptions{Layout: layoutAuto, SkipBad: true})
+	return set != nil && set.Layout != layoutPlain || errors.Is(err, ErrSplit)
 }
 
-// read tries the layouts on dir; nil and no error means that none knows it.
-func read(dir string, opt OpenOptions) (*Set, error) {
+// read reads dir by the layout that opt names. Where none fits, there is no
+// set, but what each layout tried lacks.
+func read(dir string, opt OpenOptions) (set *Set, missing string, err error) {
+	var lacks []string
 	for _, l := range layouts {
-		set, err := l.read(dir, opt)
+		if opt.Layout != layoutAuto && opt.Layout != l.name {
+			continue
+		}
+		set, missing, err := l.read(dir, opt)
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		if set != nil {
 			set.Layout = l.name
-			return set, nil
+			return set, "", nil
 		}
+		lacks = append(lacks, l.name+" lacks "+missing)
 	}
-	return nil, nil
+	return nil, strings.Join(lacks, "; "), nil
 }
 
-func readMVTec(dir string, opt OpenOptions) (*Set, error) {
-	train := filepath.Join(dir, "train")
-	names, _, err := list(train)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+func readBTAD(dir string, opt OpenOptions) (*Set, string, error) {
+	if missing := lacking(dir, "train/ok", "test/ok", "test/ko"); missing != "" {
+		return nil, missing, nil
 	}
+	set := &Set{Category: folderName(dir), Why: "BTAD layout with train/ok, test/ok and test/ko"}
+	return set, "", set.readSplit(dir, "ok", filepath.Join(dir, truthFolder), opt)
+}
+
+func readOCT(dir string, opt OpenOptions) (*Set, string, error) {
+	if missing := lacking(dir, "train/NORMAL", "test/NORMAL", "test/CNV", "test/DME", "test/DRUSEN"); missing != "" {
+		return nil, missing, nil
+	}
+	set := &Set{Category: folderName(dir), Why: "retinal OCT layout with train/NORMAL and test/NORMAL, CNV, DME and DRUSEN"}
+	var unused []string
+	for _, name := range []string{"train/CNV", "train/DME", "train/DRUSEN", "val"} {
+		if lacking(dir, name) == "" {
+			unused = append(unused, name)
+		}
+	}
+	if len(unused) > 0 {
+		set.Why += ", not using " + strings.Join(unused, ", ")
+	}
+	return set, "", set.readSplit(dir, "NORMAL", "", opt)
+}
+
+func readMVTec(dir string, opt OpenOptions) (*Set, string, error) {
+	names, err := listFolders(filepath.Join(dir, "train"))
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	i := slices.IndexFunc(names, isGood)
 	if i < 0 {
-		return nil, nil
+		return nil, "train/good", nil
 	}
 	set := &Set{Category: folderName(dir), Why: "MVTec layout with train/" + names[i]}
-	if set.Train, err = readType(train, names[i]); err != nil {
-		return nil, err
-	}
-	if err := set.readTests(filepath.Join(dir, "test"), filepath.Join(dir, truthFolder), opt); err != nil {
-		return nil, err
-	}
-	return set, nil
+	return set, "", set.readSplit(dir, names[i], filepath.Join(dir, truthFolder), opt)
 }
 
-func readFolders(dir string, opt OpenOptions) (*Set, error) {
+func readFolders(dir string, opt OpenOptions) (*Set, string, error) {
 	names, images, err := list(dir)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if !slices.ContainsFunc(names, isGood) {
 		if isGood(folderName(dir)) && len(images) > 0 {
 			return readFolders(filepath.Dir(absolute(dir)), opt)
 		}
-		return nil, nil
+		return nil, "a sub-folder named good, ok or normal", nil
 	}
 	set := &Set{Category: folderName(dir), Why: "a folder of good images"}
-	if err := set.readTests(dir, filepath.Join(dir, truthFolder), opt); err != nil {
-		return nil, err
-	}
-	var good, defective []Item
-	for _, item := range set.Test {
-		if item.Defective {
-			defective = append(defective, item)
-		} else {
-			good = append(good, item)
-		}
-	}
-	set.Train, set.Test = good, nil
-	if len(defective) > 0 {
-		var held []Item
-		set.Train, held = holdOut(good, opt.Holdout)
-		set.Test = append(held, defective...)
-		set.Why += fmt.Sprintf(" beside defective ones, %d of the good images, evenly spread, held out for testing", len(held))
-	}
-	return set, nil
+	return set, "", set.readHoldout(dir, filepath.Join(dir, truthFolder), opt)
 }
 
-func readPlain(dir string) (*Set, error) {
+func readPlain(dir string, _ OpenOptions) (*Set, string, error) {
 	_, images, err := list(dir)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	categories, err := Categories(dir)
-	if err != nil {
-		return nil, err
+	if len(images) == 0 {
+		return nil, "images directly in the folder", nil
 	}
-	if len(categories) > 0 {
-		return nil, fmt.Errorf("dataset: %s: %w; choose one of %s", dir, ErrCategories, strings.Join(categories, ", "))
-	}
-	set := &Set{Category: folderName(dir), Layout: "plain", Why: "a plain folder of images, all taken as good"}
+	set := &Set{Category: folderName(dir), Why: "a plain folder of images, all taken as good"}
 	for _, name := range images {
 		set.Train = append(set.Train, Item{Path: filepath.Join(dir, name), Type: GoodType})
 	}
-	return set, nil
+	return set, "", nil
+}
+
+// lacking returns those of the sub-folders that dir does not have, as text.
+func lacking(dir string, folders ...string) string {
+	return strings.Join(slices.DeleteFunc(folders, func(name string) bool {
+		info, err := os.Stat(filepath.Join(dir, filepath.FromSlash(name)))
+		return err == nil && info.IsDir()
+	}), ", ")
 }
 
 // finish sorts the set and completes Why and HasMasks.
@@ -276,8 +333,41 @@ func (s *Set) finish() {
 // truthFolder holds the masks, in one sub-folder per defect type.
 const truthFolder = "ground_truth"
 
+// readSplit fills Train from dir/train/GOOD and Test as readTests does from
+// dir/test.
+func (s *Set) readSplit(dir, good, truth string, opt OpenOptions) (err error) {
+	if s.Train, err = readType(filepath.Join(dir, "train"), good); err != nil {
+		return err
+	}
+	return s.readTests(filepath.Join(dir, "test"), truth, opt)
+}
+
+// readHoldout fills Train and Test from dir/TYPE/* and the masks of
+// truth/TYPE/*, holding good images out where there are defective ones.
+func (s *Set) readHoldout(dir, truth string, opt OpenOptions) error {
+	if err := s.readTests(dir, truth, opt); err != nil {
+		return err
+	}
+	var good, defective []Item
+	for _, item := range s.Test {
+		if item.Defective {
+			defective = append(defective, item)
+		} else {
+			good = append(good, item)
+		}
+	}
+	s.Train, s.Test = good, nil
+	if len(defective) > 0 {
+		var held []Item
+		s.Train, held = holdOut(good, opt.Holdout)
+		s.Test = append(held, defective...)
+		s.Why += fmt.Sprintf(" beside defective ones, %d of the good images, evenly spread, held out for testing", len(held))
+	}
+	return nil
+}
+
 // readTests fills Test from dir/TYPE/* and the masks of truth/TYPE/*. Either
-// folder may be missing. Masks of good images say nothing and are ignored.
+// folder may be missing, and truth is "" for no masks at all. Masks of good images say nothing and are ignored.
 func (s *Set) readTests(dir, truth string, opt OpenOptions) error {
 	types, err := listFolders(dir)
 	if err != nil {

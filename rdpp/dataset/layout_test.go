@@ -127,6 +127,85 @@ func TestOpen(t *testing.T) {
 				"ground_truth/hole/000_mask.png " + ErrMaskWithoutImage.Error()},
 		},
 		{
+			name: "btad",
+			files: []string{"train/ok/0000.bmp", "test/ok/0000.bmp", "test/ko/0001.bmp", "test/ko/0002.png", "ground_truth/ko/0001.png",
+				"ground_truth/ko/0002.bmp", "ground_truth/ok/0000.png", "test/ko/Thumbs.db"},
+			layout: "btad", why: "BTAD layout with train/ok, test/ok and test/ko; training images: 1; test images: 1 good, 2 defective, with masks",
+			train: []string{"train/ok/0000.bmp good"},
+			test: []string{"test/ko/0001.bmp ko ground_truth/ko/0001.png", "test/ko/0002.png ko ground_truth/ko/0002.bmp",
+				"test/ok/0000.bmp good"},
+			masks: true,
+		},
+		{
+			name:   "btad without masks",
+			files:  []string{"train/ok/0.bmp", "test/ok/0.bmp", "test/ko/1.bmp"},
+			opt:    &OpenOptions{Layout: "btad"},
+			layout: "btad", why: "BTAD layout with train/ok, test/ok and test/ko; training images: 1; test images: 1 good, 1 defective, without masks",
+			train: []string{"train/ok/0.bmp good"},
+			test:  []string{"test/ko/1.bmp ko", "test/ok/0.bmp good"},
+		},
+		{
+			name:   "btad by the name of mvtec",
+			files:  []string{"train/ok/0.bmp", "test/ok/0.bmp", "test/ko/1.bmp"},
+			opt:    &OpenOptions{Layout: "mvtec"},
+			layout: "mvtec", why: "MVTec layout with train/ok; training images: 1; test images: 1 good, 1 defective, without masks",
+			train: []string{"train/ok/0.bmp good"},
+			test:  []string{"test/ko/1.bmp ko", "test/ok/0.bmp good"},
+		},
+		{
+			name: "oct",
+			files: []string{"train/NORMAL/NORMAL-1-1.jpeg", "train/CNV/CNV-1-1.jpeg", "train/DME/DME-1-1.jpeg", "train/DRUSEN/DRUSEN-1-1.jpeg",
+				"test/NORMAL/NORMAL-2-1.jpeg", "test/CNV/CNV-2-1.jpeg", "test/DME/DME-2-1.jpeg", "test/DRUSEN/DRUSEN-2-1.jpeg",
+				"val/NORMAL/NORMAL-3-1.jpeg", "val/CNV/CNV-3-1.jpeg", "test/.DS_Store", "train/NORMAL/._NORMAL-1-1.jpeg"},
+			layout: "oct", why: "retinal OCT layout with train/NORMAL and test/NORMAL, CNV, DME and DRUSEN, not using train/CNV, train/DME, train/DRUSEN, val;" +
+				" training images: 1; test images: 1 good, 3 defective, without masks",
+			train: []string{"train/NORMAL/NORMAL-1-1.jpeg good"},
+			test: []string{"test/CNV/CNV-2-1.jpeg CNV", "test/DME/DME-2-1.jpeg DME", "test/DRUSEN/DRUSEN-2-1.jpeg DRUSEN",
+				"test/NORMAL/NORMAL-2-1.jpeg good"},
+		},
+		{
+			name: "oct with nothing but what is used",
+			files: []string{"train/NORMAL/1.jpeg", "test/NORMAL/2.jpeg", "test/CNV/3.jpeg", "test/DME/4.jpeg", "test/DRUSEN/",
+				"ground_truth/CNV/5.png"},
+			opt:    &OpenOptions{Layout: "oct"},
+			layout: "oct", why: "retinal OCT layout with train/NORMAL and test/NORMAL, CNV, DME and DRUSEN; training images: 1; test images: 1 good, 2 defective, without masks",
+			train: []string{"train/NORMAL/1.jpeg good"},
+			test:  []string{"test/CNV/3.jpeg CNV", "test/DME/4.jpeg DME", "test/NORMAL/2.jpeg good"},
+		},
+		{
+			name:   "part of oct",
+			files:  []string{"train/NORMAL/1.jpeg", "train/CNV/2.jpeg", "test/NORMAL/3.jpeg", "test/CNV/4.jpeg"},
+			layout: "mvtec", why: "MVTec layout with train/NORMAL; training images: 1; test images: 1 good, 1 defective, without masks",
+			train: []string{"train/NORMAL/1.jpeg good"},
+			test:  []string{"test/CNV/4.jpeg CNV", "test/NORMAL/3.jpeg good"},
+		},
+		{
+			name: "visa without its split file",
+			files: append(numbered("Data/Images/Normal", 3), "Data/Images/Anomaly/000.JPG", "Data/Images/Anomaly/001.JPG",
+				"Data/Masks/Anomaly/000.png", "Data/Masks/Anomaly/001.png", "image_anno.csv"),
+			opt:    &OpenOptions{Holdout: 0.3},
+			layout: "visa", why: "VisA layout with Data/Images/Normal, not listed in ../split_csv/1cls.csv: a folder of good images beside defective ones, " +
+				"1 of the good images, evenly spread, held out for testing; training images: 2; test images: 1 good, 2 defective, with masks",
+			train: []string{"Data/Images/Normal/000.png good", "Data/Images/Normal/001.png good"},
+			test: []string{"Data/Images/Anomaly/000.JPG Anomaly Data/Masks/Anomaly/000.png",
+				"Data/Images/Anomaly/001.JPG Anomaly Data/Masks/Anomaly/001.png", "Data/Images/Normal/002.png good"},
+			masks: true,
+		},
+		{
+			name:   "folders by name, beside mvtec's",
+			files:  []string{"train/good/000.png", "ok/001.png"},
+			opt:    &OpenOptions{Layout: "folders"},
+			layout: "folders", why: "a folder of good images; training images: 1; no test images",
+			train: []string{"ok/001.png good"},
+		},
+		{
+			name:   "plain by name, beside data sets",
+			files:  []string{"a.png", "bolt/good/a.png"},
+			opt:    &OpenOptions{Layout: "plain"},
+			layout: "plain", why: "a plain folder of images, all taken as good; training images: 1; no test images",
+			train: []string{"a.png good"},
+		},
+		{
 			name:   "folders, held out by default",
 			files:  append(numbered("OK", 7), "scratch/a.png", "empty/", "dent/b.png"),
 			layout: "folders", why: "a folder of good images beside defective ones, 1 of the good images, evenly spread, held out for testing; training images: 6; test images: 1 good, 2 defective, without masks",
@@ -222,6 +301,23 @@ func TestOpenErrors(t *testing.T) {
 		{name: "no good images", files: []string{"train/good/", "test/bad/a.png"}, want: ErrNoGood, names: "part"},
 		{name: "only defective folders", files: []string{"good/", "bad/a.png"}, want: ErrNoGood, names: "part"},
 		{name: "a collection", files: []string{"bolt/train/good/a.png", "nut/ok/a.png"}, want: ErrCategories, names: "bolt, nut"},
+		{name: "a collection beside images", files: []string{"bolt/train/good/a.png", "overview.png"}, want: ErrCategories, names: "bolt"},
+		{name: "a collection by a layout's name", files: []string{"01/train/ok/a.png", "01/test/ok/a.png", "01/test/ko/a.png"},
+			opt: &OpenOptions{Layout: "btad"}, want: ErrCategories, names: "choose one of 01"},
+		{name: "nothing recognised", files: []string{"train/ok.png", "test/ko/a.png"}, want: ErrEmpty,
+			names: "btad lacks train/ok, test/ok; oct lacks train/NORMAL, test/NORMAL, test/CNV, test/DME, test/DRUSEN; mvtec lacks train/good; " +
+				"visa lacks Data/Images/Normal; folders lacks a sub-folder named good, ok or normal; plain lacks images directly in the folder"},
+		{name: "not btad", files: []string{"train/ok/a.png", "test/ok/a.png"}, opt: &OpenOptions{Layout: "btad"}, want: ErrLayout, names: "btad lacks test/ko;"},
+		{name: "not oct", files: []string{"train/NORMAL/a.png", "test/NORMAL/a.png", "test/CNV/a.png", "test/DME"}, opt: &OpenOptions{Layout: "oct"},
+			want: ErrLayout, names: "oct lacks test/DME, test/DRUSEN;"},
+		{name: "not mvtec", files: []string{"good/a.png"}, opt: &OpenOptions{Layout: "mvtec"}, want: ErrLayout, names: "mvtec lacks train/good;"},
+		{name: "not visa", files: []string{"Data/Images/Anomaly/a.png"}, opt: &OpenOptions{Layout: "visa"}, want: ErrLayout, names: "visa lacks Data/Images/Normal;"},
+		{name: "not folders", files: []string{"a.png"}, opt: &OpenOptions{Layout: "folders"}, want: ErrLayout, names: "folders lacks a sub-folder named good"},
+		{name: "not plain", files: []string{"readme.txt"}, opt: &OpenOptions{Layout: "plain"}, want: ErrLayout, names: "plain lacks images directly"},
+		{name: "btad without good images", files: []string{"train/ok/", "test/ok/", "test/ko/a.bmp"}, want: ErrNoGood, names: "part"},
+		{name: "btad without images", files: []string{"train/ok/", "test/ok/", "test/ko/"}, want: ErrEmpty, names: "btad"},
+		{name: "btad's mask without image", files: []string{"train/ok/a.bmp", "test/ok/a.bmp", "test/ko/a.bmp", "ground_truth/ko/a.bmp", "ground_truth/ko/b.png"},
+			want: ErrMaskWithoutImage, names: filepath.Join("ko", "b.png")},
 		{name: "mask without image", files: []string{"train/good/a.png", "test/cut/a.png", "ground_truth/cut/a.png", "ground_truth/cut/b_mask.png"},
 			want: ErrMaskWithoutImage, names: "b_mask.png"},
 		{name: "masks without any image", files: []string{"train/good/a.png", "ground_truth/cut/b_mask.png"}, want: ErrMaskWithoutImage, names: "b_mask.png"},
@@ -238,6 +334,9 @@ func TestOpenErrors(t *testing.T) {
 	if _, err := Open(tree(t, "a.png"), &OpenOptions{Holdout: 1}); !containsAll(err, "Holdout") {
 		t.Errorf("holding all out: got error %v, want one naming Holdout", err)
 	}
+	if _, err := Open(tree(t, "a.png"), &OpenOptions{Layout: "coco"}); !containsAll(err, `"coco"`, strings.Join(Layouts(), ", ")) {
+		t.Errorf("unknown layout: got error %v, want one with its name and all others", err)
+	}
 }
 
 func TestCategories(t *testing.T) {
@@ -249,6 +348,12 @@ func TestCategories(t *testing.T) {
 		{"a root", []string{"nut/train/good/a.png", "bolt/OK/a.png", "notes/a.png", "overview.png", ".cache/good/a.png"}, []string{"bolt", "nut"}},
 		{"a set", []string{"train/good/a.png", "test/good/a.png", "test/bad/a.png"}, nil},
 		{"a good folder and siblings", []string{"good/a.png", "bad/a.png"}, nil},
+		{"btad", []string{"01/train/ok/a.bmp", "01/test/ok/a.bmp", "01/test/ko/a.bmp", "02/train/ok/a.png", "02/test/ok/a.png", "02/test/ko/a.png"}, []string{"01", "02"}},
+		{"a folder with oct", []string{"OCT2017 /train/NORMAL/a.jpeg", "OCT2017 /test/NORMAL/a.jpeg", "OCT2017 /test/CNV/a.jpeg", "OCT2017 /test/DME/a.jpeg",
+			"OCT2017 /test/DRUSEN/a.jpeg"}, []string{"OCT2017 "}},
+		{"oct", []string{"train/NORMAL/a.jpeg", "test/NORMAL/a.jpeg", "test/CNV/a.jpeg", "test/DME/a.jpeg", "test/DRUSEN/a.jpeg", "val/NORMAL/a.jpeg"}, nil},
+		{"visa", []string{"pcb1/Data/Images/Normal/a.JPG", "candle/Data/Images/Normal/a.JPG", "split_csv/readme.txt"}, []string{"candle", "pcb1"}},
+		{"visa with a damaged split file", []string{"pcb1/Data/Images/Normal/a.JPG", "split_csv/1cls.csv"}, []string{"pcb1"}},
 		{"plain", []string{"a.png"}, nil},
 		{"empty", nil, nil},
 	} {

@@ -3,6 +3,7 @@ package dataset
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"rdpp/rdpp/imagefile"
 )
@@ -87,10 +88,15 @@ func linearTaps(n, size int) []tap {
 	return taps
 }
 
+// maxDefectNumber is the largest value of a mask that holds numbers of defects.
+const maxDefectNumber = 31
+
 // ReadMask reads the ground-truth mask in path as 8-bit grey, resizes it to
 // S x S as Pillow's bilinear filter does (averaging when shrinking) and
-// returns H,W values: 1 where the result / 255 exceeds 0.5, else 0. opt bounds
-// the file's size and may be nil.
+// returns H,W values: 1 where the result / 255 exceeds 0.5, else 0. A mask with no
+// pixel above 31, black to the eye, holds the numbers of kinds of defects, as
+// VisA's masks do with 1 to 9: all that is not 0 is read as 255. opt bounds the
+// file's size and may be nil.
 func ReadMask(path string, S int, opt *imagefile.Options) ([]uint8, error) {
 	if S < 1 {
 		return nil, fmt.Errorf("dataset: mask size is %d; give at least 1", S)
@@ -98,6 +104,13 @@ func ReadMask(path string, S int, opt *imagefile.Options) ([]uint8, error) {
 	w, h, pix, err := imagefile.DecodeGrayFile(path, opt)
 	if err != nil {
 		return nil, fmt.Errorf("dataset: reading mask: %w", err)
+	}
+	if !slices.ContainsFunc(pix, func(v uint8) bool { return v > maxDefectNumber }) {
+		for i, v := range pix {
+			if v != 0 {
+				pix[i] = 255
+			}
+		}
 	}
 	mask := resizeGray(pix, w, h, S)
 	for i, v := range mask {
