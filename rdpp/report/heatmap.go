@@ -1,4 +1,5 @@
-// Package report draws what a detector saw, for people to look at. Its functions are safe for concurrent use.
+// Package report shows people what a detector saw and how well it does: heatmaps, the HTML report of a category, and the
+// index of a run over several. Its functions are safe for concurrent use.
 package report
 
 import (
@@ -71,14 +72,8 @@ func Heatmap(img *imagefile.Image, m []float32, H, W int, opt *HeatmapOptions) (
 	if opt != nil {
 		o = *opt
 	}
-	if H <= 0 || W <= 0 || len(m) != H*W {
-		return nil, fmt.Errorf("%w: a map of %d values, to be %d x %d", ErrInput, len(m), H, W)
-	}
-	if img == nil || img.W <= 0 || img.H <= 0 || len(img.Pix) != 3*img.W*img.H {
-		return nil, fmt.Errorf("%w: the picture is empty or its pixels do not fit its size", ErrInput)
-	}
-	if i := slices.IndexFunc(m, func(v float32) bool { return v-v != 0 }); i >= 0 {
-		return nil, fmt.Errorf("%w: row %d, column %d of the map is %g", ErrInput, i/W, i%W, m[i])
+	if err := drawable(img, m, H, W); err != nil {
+		return nil, err
 	}
 	if o.Low == 0 && o.High == 0 {
 		o.Low, o.High = slices.Min(m), slices.Max(m)
@@ -100,7 +95,7 @@ func Heatmap(img *imagefile.Image, m []float32, H, W int, opt *HeatmapOptions) (
 	values := enlarge(m, H, W, img.H, img.W)
 	drawColours(out, img, values, o)
 	if o.Threshold != nil {
-		drawContour(out, values, img.H, img.W, *o.Threshold, zoom)
+		drawContour(out, values, img.H, img.W, *o.Threshold, zoom, contourColour)
 	}
 	for y := img.H; y < out.Rect.Dy(); y++ {
 		for x := range img.W {
@@ -108,6 +103,20 @@ func Heatmap(img *imagefile.Image, m []float32, H, W int, opt *HeatmapOptions) (
 		}
 	}
 	return out, nil
+}
+
+// drawable refuses a picture without pixels and a map that is not of H*W finite values.
+func drawable(img *imagefile.Image, m []float32, H, W int) error {
+	if H <= 0 || W <= 0 || len(m) != H*W {
+		return fmt.Errorf("%w: a map of %d values, to be %d x %d", ErrInput, len(m), H, W)
+	}
+	if img == nil || img.W <= 0 || img.H <= 0 || len(img.Pix) != 3*img.W*img.H {
+		return fmt.Errorf("%w: the picture is empty or its pixels do not fit its size", ErrInput)
+	}
+	if i := slices.IndexFunc(m, func(v float32) bool { return v-v != 0 }); i >= 0 {
+		return fmt.Errorf("%w: row %d, column %d of the map is %g", ErrInput, i/W, i%W, m[i])
+	}
+	return nil
 }
 
 // enlarge resizes m from H x W to toH x toW bilinearly, with half-pixel centres and clamped at the borders.
@@ -162,9 +171,9 @@ func drawColours(out *image.RGBA, img *imagefile.Image, values []float32, o Heat
 	}
 }
 
-// drawContour draws a line of the given width along the inside of what is above the threshold. The picture's border
+// drawContour draws a line of the given width and colour along the inside of what is above the threshold. The picture's border
 // closes it.
-func drawContour(out *image.RGBA, values []float32, H, W int, threshold float32, width int) {
+func drawContour(out *image.RGBA, values []float32, H, W int, threshold float32, width int, c color.RGBA) {
 	above := func(y, x int) bool {
 		return y >= 0 && y < H && x >= 0 && x < W && values[y*W+x] > threshold
 	}
@@ -172,7 +181,7 @@ func drawContour(out *image.RGBA, values []float32, H, W int, threshold float32,
 		for x := range W {
 			if values[y*W+x] > threshold &&
 				!(above(y-width, x) && above(y+width, x) && above(y, x-width) && above(y, x+width)) {
-				out.SetRGBA(x, y, contourColour)
+				out.SetRGBA(x, y, c)
 			}
 		}
 	}

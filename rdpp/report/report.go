@@ -1,0 +1,408 @@
+package report
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"embed"
+	"encoding/base64"
+	"fmt"
+	"html/template"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"rdpp/rdpp/imagefile"
+)
+
+// Report is all that the page of one category says. Only Category is required; a part without data is left out, or
+// says that there is none. Numbers are finite and within float32's range, anything else is ErrInput.
+type Report struct {
+	Category string
+	Notes    []string // what to know before the figures are trusted, such as "chosen on the test set: optimistic"
+
+	Images         []Image   // the test images, in any order
+	Threshold      *float64  // of the score, above which an image is called anomalous
+	ThresholdRule  string    // where it comes from, in words
+	PixelThreshold *float32  // of the anomaly map, above which a pixel is outlined; nil: no outlines
+	Calibration    []float64 // scores of the good images that the threshold comes from, in any order
+
+	Metrics  Metrics
+	ImageROC []Point // true over false positive rate of images, from (0, 0) to (1, 1)
+	PixelROC []Point // the same of pixels
+	PRO      []Point // per-region overlap over the false positive rate of pixels; drawn up to 0.3
+
+	Worst []Case // to look at first; Pick proposes some
+	Best  []Case
+
+	History     []Epoch
+	ChosenEpoch int    // the Number of the epoch that became the model; 0: not said
+	Selection   string // how it was chosen, in words
+
+	Compactness *Compactness
+	Teacher     Teacher
+	Fingerprint string // of the training data
+	TrainImages int    // images trained on; 0: not said
+	Settings    []Setting
+	Timings     []Timing
+}
+
+// Truth says what an image shows, as far as the data set knows.
+type Truth int
+
+const (
+	Unknown Truth = iota
+	Good
+	Defective
+)
+
+func (t Truth) String() string {
+	switch t {
+	case Good:
+		return "good"
+	case Defective:
+		return "defective"
+	}
+	return "unknown"
+}
+
+// Image is one image and the verdict on it.
+type Image struct {
+	Path       string
+	Defect     string // the defect's type, such as the folder's name; empty where there is none to name
+	Truth      Truth
+	Score      float64
+	Normalised float64  // 0 to 1, 0.5 at the threshold
+	PValue     *float64 // above 0 to 1: how rare such a score is among good images; nil: not known
+	Anomalous  bool     // the verdict
+}
+
+// Metric is a figure of merit, 0 to 1, or the reason why there is none.
+type Metric struct {
+	Value  *float64
+	Reason string // why Value is nil, in words; default "not measured"
+}
+
+// Metrics are those of package metric.
+type Metrics struct {
+	ImageAUROC, ImageAP, ImageF1Max Metric
+	F1Threshold                     *float64 // of the score, where ImageF1Max is reached
+	PixelAUROC, PixelAP, PixelF1Max Metric
+	AUPRO30, AUPRO05                Metric // up to a false positive rate of 0.3 and 0.05
+	PROReleased                     Metric // as the released code computes it
+}
+
+// Point of a curve. Rates are 0 to 1, and neither X nor Y falls from point to point.
+type Point struct{ X, Y float64 }
+
+// Case is an image to show.
+type Case struct {
+	Image   int              // index into Report.Images
+	Picture *imagefile.Image // of any size; it is embedded at 320 pixels at most
+	Map     []float32        // anomaly map, row-major H x W, stretched over the picture
+	H, W    int
+	Mask    []uint8 // the true defect, row-major H x W, non-zero where defective; nil: none
+}
+
+// Losses are the terms of the training loss, means over an epoch's images, and their weighted total.
+type Losses struct{ Total, KD, SSOT, Recon, Contrast float64 }
+
+// Epoch is one of a training's epochs; its metrics are nil where the test set was not looked at.
+type Epoch struct {
+	Number                        int // from 1, rising
+	Losses                        Losses
+	ImageAUROC, PixelAUROC, AUPRO *float64 // AUPRO up to 0.3
+}
+
+// Compactness is the analysis of the paper's Figure 6: mean squared differences between the student's inputs (the
+// bottleneck's outputs) of all pairs of images.
+type Compactness struct {
+	Intra []float64 // between good images of the category
+	Inter []float64 // between good images of it and others; may be empty
+	Other string    // what those others are, such as "defective images"
+}
+
+// Teacher names the network that features come from.
+type Teacher struct {
+	Name   string // file or origin
+	SHA256 string // of its weights, hexadecimal
+}
+
+// Setting is a name and its value, both shown as they are.
+type Setting struct{ Name, Value string }
+
+// Timing is how long a stage took.
+type Timing struct {
+	Stage    string
+	Duration time.Duration
+	Images   int // it went through, for a time per image; 0: none is shown
+}
+
+// Pick proposes n images to show as the worst and n as the best of images, by their index, the extreme one first. The
+// worst are those whose normalised score is furthest on the wrong side of the threshold, or least far on the right one;
+// an image of unknown truth counts as good. The best are the defective ones of the highest score, then the good ones of
+// the lowest. No image is in both.
+func Pick(images []Image, n int) (worst, best []int) {
+	order := make([]int, len(images))
+	for i := range order {
+		order[i] = i
+	}
+	wrong := func(i int) float64 { // how far on the wrong side
+		if images[i].Truth == Defective {
+			return 0.5 - images[i].Normalised
+		}
+		return images[i].Normalised - 0.5
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(wrong(b), wrong(a)) })
+	n = max(0, min(n, len(order)))
+	worst, best = order[:n:n], slices.Clone(order[n:])
+	slices.SortStableFunc(best, func(a, b int) int {
+		if c := cmp.Compare(images[b].Truth, images[a].Truth); c != 0 && (images[a].Truth == Defective || images[b].Truth == Defective) {
+			return c
+		}
+		return cmp.Compare(wrong(a), wrong(b))
+	})
+	return worst, best[:min(n, len(best))]
+}
+
+var (
+	//go:embed *.html
+	templates embed.FS
+	//go:embed style.css
+	style string
+	//go:embed sort.js
+	script string
+
+	pages = template.Must(template.New("").Funcs(template.FuncMap{
+		"number": number, "percent": percent, "raw": raw, "duration": duration, "perImage": Timing.perImage,
+	}).ParseFS(templates, "*.html"))
+)
+
+// frame is what every page carries.
+type frame struct {
+	Style  template.CSS
+	Script template.JS
+	Policy string // lets a browser run the page's own script and load nothing from anywhere
+}
+
+var theFrame = frame{template.CSS(style), template.JS(script),
+	"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-" + digest(script) + "'"}
+
+func digest(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// Write writes the report as one HTML file that needs nothing else: pictures are embedded, charts are inline SVG, and
+// all is there without the script, which sorts the table of verdicts. The same report gives the same bytes.
+//
+// A case takes at most 200 kB, an image of Images some 300 bytes beside its path, and the rest some 150 kB: a report of
+// 12 cases and 1,000 images stays below 3 MB whatever the pictures show. Nothing is written when the report is refused
+// (ErrInput).
+func Write(w io.Writer, r *Report) error {
+	if err := r.check(); err != nil {
+		return err
+	}
+	p, err := newPage(r)
+	if err != nil {
+		return err
+	}
+	return render(w, "report.html", p)
+}
+
+// render writes a page; characters that HTML has no place for, of which paths may be full, become U+FFFD.
+func render(w io.Writer, name string, data any) error {
+	var page bytes.Buffer
+	if err := pages.ExecuteTemplate(&page, name, data); err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	clean := bytes.Map(func(r rune) rune {
+		if r < ' ' && r != '\n' && r != '\t' || r >= 0x7f && r < 0xa0 || r == 0xfffe || r == 0xffff {
+			return 0xfffd
+		}
+		return r
+	}, page.Bytes())
+	if _, err := w.Write(clean); err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	return nil
+}
+
+// check refuses what cannot be drawn.
+func (r *Report) check() error {
+	if r == nil || r.Category == "" {
+		return fmt.Errorf("%w: the report has no category; name one", ErrInput)
+	}
+	c := checker{}
+	for i, image := range r.Images {
+		name := func(field string) string { return fmt.Sprintf("%s of image %d (%q)", field, i, image.Path) }
+		c.within(image.Score, -math.MaxFloat32, math.MaxFloat32, name, "score")
+		c.within(image.Normalised, 0, 1, name, "normalised score")
+		c.optional(image.PValue, 0, 1, name, "p-value")
+		if image.Truth < Unknown || image.Truth > Defective {
+			c.fail("the truth of image %d (%q) is %d, which is none of Unknown, Good and Defective", i, image.Path, image.Truth)
+		}
+	}
+	plain := func(field string) string { return field }
+	c.optional(r.Threshold, -math.MaxFloat32, math.MaxFloat32, plain, "threshold")
+	if t := r.PixelThreshold; t != nil {
+		c.within(float64(*t), -math.MaxFloat32, math.MaxFloat32, plain, "pixel threshold")
+	}
+	c.all(r.Calibration, -math.MaxFloat32, "calibration score")
+	c.metrics(&r.Metrics, plain)
+	c.curve(r.ImageROC, "image ROC")
+	c.curve(r.PixelROC, "pixel ROC")
+	c.curve(r.PRO, "PRO")
+	for i, e := range r.History {
+		name := func(field string) string { return fmt.Sprintf("%s of epoch %d", field, e.Number) }
+		if i > 0 && e.Number <= r.History[i-1].Number {
+			c.fail("epoch %d comes after epoch %d; give them in order", e.Number, r.History[i-1].Number)
+		}
+		for _, l := range losses {
+			c.within(l.of(e.Losses), -math.MaxFloat32, math.MaxFloat32, name, l.name)
+		}
+		for _, m := range epochMetrics {
+			c.optional(m.of(e), 0, 1, name, m.name)
+		}
+	}
+	if k := r.Compactness; k != nil {
+		c.all(k.Intra, 0, "distance within the class")
+		c.all(k.Inter, 0, "distance between classes")
+	}
+	for _, k := range slices.Concat(r.Worst, r.Best) {
+		if k.Image < 0 || k.Image >= len(r.Images) {
+			c.fail("a case shows image %d of %d", k.Image, len(r.Images))
+			break
+		}
+		path := r.Images[k.Image].Path
+		if err := drawable(k.Picture, k.Map, k.H, k.W); err != nil && c.err == nil {
+			c.err = fmt.Errorf("%w (the case %q)", err, path)
+		}
+		if k.Mask != nil && len(k.Mask) != k.H*k.W {
+			c.fail("the mask of the case %q has %d pixels, its map %d x %d", path, len(k.Mask), k.H, k.W)
+		}
+	}
+	return c.err
+}
+
+// checker keeps the first error.
+type checker struct{ err error }
+
+func (c *checker) fail(format string, args ...any) {
+	if c.err == nil {
+		c.err = fmt.Errorf("%w: "+format, append([]any{ErrInput}, args...)...)
+	}
+}
+
+// within refuses NaN too. The value's name is made only where it is refused.
+func (c *checker) within(v, low, high float64, name func(field string) string, field string) {
+	if !(v >= low && v <= high) {
+		c.fail("%s is %g, to be within %g and %g", name(field), v, low, high)
+	}
+}
+
+func (c *checker) optional(v *float64, low, high float64, name func(field string) string, field string) {
+	if v != nil {
+		c.within(*v, low, high, name, field)
+	}
+}
+
+func (c *checker) all(values []float64, low float64, field string) {
+	for i, v := range values {
+		c.within(v, low, math.MaxFloat32, func(field string) string { return fmt.Sprintf("%s %d", field, i) }, field)
+	}
+}
+
+func (c *checker) curve(points []Point, curve string) {
+	for i, p := range points {
+		name := func(field string) string { return fmt.Sprintf("%s of point %d of the %s curve", field, i, curve) }
+		c.within(p.X, 0, 1, name, "false positive rate")
+		c.within(p.Y, 0, 1, name, "height")
+		if i > 0 && (p.X < points[i-1].X || p.Y < points[i-1].Y) {
+			c.fail("the %s curve falls at point %d; order its points by falling threshold", curve, i)
+		}
+	}
+}
+
+func (c *checker) metrics(m *Metrics, name func(field string) string) {
+	for _, k := range metrics {
+		c.optional(k.of(m).Value, 0, 1, name, k.name)
+	}
+	c.optional(m.F1Threshold, -math.MaxFloat32, math.MaxFloat32, name, "threshold of F1-max")
+}
+
+// metrics in the order in which they are shown, the paper's three first.
+var metrics = []struct {
+	name, meaning string
+	of            func(*Metrics) Metric
+}{
+	{"Image AUROC", "how often a defective image scores above a good one", func(m *Metrics) Metric { return m.ImageAUROC }},
+	{"Pixel AUROC", "how often a defective pixel scores above a good one", func(m *Metrics) Metric { return m.PixelAUROC }},
+	{"AUPRO 0.3", "share of each defect that is covered, averaged up to a false positive rate of 30 %", func(m *Metrics) Metric { return m.AUPRO30 }},
+	{"Image AP", "average precision over images", func(m *Metrics) Metric { return m.ImageAP }},
+	{"Image F1-max", "highest F1 over all thresholds", func(m *Metrics) Metric { return m.ImageF1Max }},
+	{"Pixel AP", "average precision over pixels", func(m *Metrics) Metric { return m.PixelAP }},
+	{"Pixel F1-max", "highest F1 over all thresholds", func(m *Metrics) Metric { return m.PixelF1Max }},
+	{"AUPRO 0.05", "the same as AUPRO 0.3, up to 5 %", func(m *Metrics) Metric { return m.AUPRO05 }},
+	{"PRO (released)", "as the released code computes it; comparable with the paper only", func(m *Metrics) Metric { return m.PROReleased }},
+}
+
+// paperMetrics is how many of metrics are those of the paper's Tables 1 to 3.
+const paperMetrics = 3
+
+var losses = []struct {
+	name string
+	of   func(Losses) float64
+}{
+	{"total loss", func(l Losses) float64 { return l.Total }},
+	{"distillation (KD)", func(l Losses) float64 { return l.KD }},
+	{"optimal transport (SSOT)", func(l Losses) float64 { return l.SSOT }},
+	{"reconstruction (Recon)", func(l Losses) float64 { return l.Recon }},
+	{"contrast (Con)", func(l Losses) float64 { return l.Contrast }},
+}
+
+var epochMetrics = []struct {
+	name string
+	of   func(Epoch) *float64
+}{
+	{"Image AUROC", func(e Epoch) *float64 { return e.ImageAUROC }},
+	{"Pixel AUROC", func(e Epoch) *float64 { return e.PixelAUROC }},
+	{"AUPRO 0.3", func(e Epoch) *float64 { return e.AUPRO }},
+}
+
+// number writes v with the given significant digits, very large and small ones as 1.2×10⁻⁶.
+func number(v float64, digits int) string {
+	if v == 0 {
+		return "0"
+	}
+	mantissa, exponent, _ := strings.Cut(strconv.FormatFloat(v, 'e', digits-1, 64), "e")
+	power, _ := strconv.Atoi(exponent)
+	if power >= -4 && power < 6 {
+		return strconv.FormatFloat(v, 'f', max(0, digits-1-power), 64)
+	}
+	return mantissa + "×10" + superscripts.Replace(strconv.Itoa(power))
+}
+
+var superscripts = strings.NewReplacer("-", "⁻", "0", "⁰", "1", "¹", "2", "²", "3", "³", "4", "⁴", "5", "⁵", "6", "⁶", "7", "⁷",
+	"8", "⁸", "9", "⁹")
+
+// percent writes a rate as the paper's tables do.
+func percent(v float64) string { return strconv.FormatFloat(100*v, 'f', 2, 64) }
+
+// raw writes a number for the script that sorts.
+func raw(v float64) string { return strconv.FormatFloat(v, 'g', 7, 64) }
+
+func duration(d time.Duration) string {
+	switch {
+	case d >= time.Minute:
+		d = d.Round(time.Second)
+	case d >= time.Second:
+		d = d.Round(10 * time.Millisecond)
+	default:
+		d = d.Round(10 * time.Microsecond)
+	}
+	return d.String()
+}
