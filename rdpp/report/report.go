@@ -141,31 +141,41 @@ type Timing struct {
 	Images   int // it went through, for a time per image; 0: none is shown
 }
 
-// Pick proposes n images to show as the worst and n as the best of images, by their index, the extreme one first. The
-// worst are those whose normalised score is furthest on the wrong side of the threshold, or least far on the right one;
-// an image of unknown truth counts as good. The best are the defective ones of the highest score, then the good ones of
-// the lowest. No image is in both.
+// Pick proposes n images to show as the worst and n as the best of images, by their index: defective ones and others by
+// turns while there are both. The worst are those whose normalised score is furthest on the wrong side of the threshold,
+// or least far on the right one, the best those furthest on the right side. No image is in both.
 func Pick(images []Image, n int) (worst, best []int) {
-	order := make([]int, len(images))
-	for i := range order {
-		order[i] = i
-	}
 	wrong := func(i int) float64 { // how far on the wrong side
 		if images[i].Truth == Defective {
 			return 0.5 - images[i].Normalised
 		}
 		return images[i].Normalised - 0.5
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(wrong(b), wrong(a)) })
-	n = max(0, min(n, len(order)))
-	worst, best = order[:n:n], slices.Clone(order[n:])
-	slices.SortStableFunc(best, func(a, b int) int {
-		if c := cmp.Compare(images[b].Truth, images[a].Truth); c != 0 && (images[a].Truth == Defective || images[b].Truth == Defective) {
-			return c
+	var lists [2][]int // defective and others, the most wrong first
+	for i, image := range images {
+		k := 1
+		if image.Truth == Defective {
+			k = 0
 		}
-		return cmp.Compare(wrong(a), wrong(b))
-	})
-	return worst, best[:min(n, len(best))]
+		lists[k] = append(lists[k], i)
+	}
+	for _, list := range lists {
+		slices.SortStableFunc(list, func(a, b int) int { return cmp.Compare(wrong(b), wrong(a)) })
+	}
+	take := func() (picked []int) {
+		for len(picked) < n && len(lists[0])+len(lists[1]) > 0 {
+			for k, list := range lists {
+				if len(list) > 0 && len(picked) < n {
+					picked, lists[k] = append(picked, list[0]), list[1:]
+				}
+			}
+		}
+		return picked
+	}
+	worst = take()
+	slices.Reverse(lists[0])
+	slices.Reverse(lists[1])
+	return worst, take()
 }
 
 var (
