@@ -18,8 +18,8 @@ import (
 	"rdpp/rdpp/imagefile"
 )
 
-// ErrInput reports a picture, an anomaly map or options that nothing can be drawn of.
-var ErrInput = errors.New("report: unusable picture, anomaly map or options")
+// ErrInput reports a picture, an anomaly map, options or figures that nothing can be drawn of.
+var ErrInput = errors.New("report: unusable input")
 
 // HeatmapOptions says how an anomaly map is drawn. Nil, and the zero of each field, mean the default.
 type HeatmapOptions struct {
