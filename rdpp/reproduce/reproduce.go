@@ -1,0 +1,303 @@
+// Package reproduce holds the numbers that the RD++ paper prints in its Tables 1 to 8, plans the trainings that measure
+// them again, and shows what was measured beside what was printed, in the paper's arrangement.
+//
+// A [Plan] lists the trainings that some tables need, each once however many tables need it. The trainings are run by
+// someone else, who hands their outcomes to [Plan.Compare]; the [Comparison] writes itself as Markdown, CSV and HTML.
+//
+// Functions and methods are safe for concurrent use, as nothing is changed once it is made.
+package reproduce
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// ErrOptions is wrapped by every error about Options.
+var ErrOptions = errors.New("wrong choice")
+
+// The data sets of the paper.
+const (
+	MVTec = "mvtec" // MVTec AD, 15 categories
+	BTAD  = "btad"  // BTAD, categories 01, 02 and 03
+	OCT   = "oct"   // retinal OCT, which is one category, called oct here
+)
+
+// The trained methods. Those between the baseline and RD++ are Table 6's.
+const (
+	rd            = "rd"          // L_KD alone, no projection
+	rdSSOT        = "rd+ssot"     // L_KD and L_SSOT
+	rdSSOTCon     = "rd+ssot+con" // and L_Con
+	rdpp          = "rd++"        // and L_Recon
+	paperArch     = "wide_resnet50_2"
+	paperNoise    = 0.2
+	paperSize     = 256 // pixels
+	maxSeeds      = 100
+	teacherAuto   = "auto"
+	teacherRandom = "random"
+	teacherInside = "builtin"
+)
+
+// Options say what to reproduce. Zero fields mean the defaults.
+type Options struct {
+	Tables     []int    // of the paper, 1 to 8; default all
+	Categories []string // of MVTec AD, by their folders' names; default all 15
+	Arch       string   // backbone of Tables 1 to 7; default wide_resnet50_2, the paper's. Table 8 has its own three
+	Seeds      int      // trainings of each kind, with the seeds 1 to Seeds; default 1, at most 100
+
+	// What departs from the paper's protocol, and is handed to every training.
+	Epochs    int               // of every training; default: the preset's, per category
+	ImageSize int               // side of the network's input, pixels; default 256
+	Teacher   string            // weight file, "random", "builtin" or "auto", the default
+	Teachers  map[string]string // the same for single backbones, which Teacher then does not apply to
+}
+
+// Training is one training of the paper's experiments. Equal trainings are equal values.
+type Training struct {
+	Dataset  string  `json:"dataset"`  // MVTec, BTAD or OCT
+	Category string  `json:"category"` // its folder's name, but for OCT
+	Arch     string  `json:"arch"`
+	Method   string  `json:"method"` // "rd", "rd+ssot", "rd+ssot+con" or "rd++"
+	Noise    float64 `json:"noise"`  // lambda; 0 for the baseline, which has none
+	Seed     uint64  `json:"seed"`
+}
+
+// Folder names the folder of the results of all categories that share the training's settings.
+func (t Training) Folder() string {
+	name := fmt.Sprintf("%s_%s_%s", t.Dataset, t.Arch, t.Method)
+	if t.Method != rd {
+		name += "_noise" + strconv.FormatFloat(t.Noise, 'g', -1, 64)
+	}
+	return fmt.Sprintf("%s_seed%d", name, t.Seed)
+}
+
+func (t Training) String() string {
+	text := fmt.Sprintf("%s %s, %s, %s", t.Dataset, t.Category, t.Method, t.Arch)
+	if t.Method != rd {
+		text += ", noise " + strconv.FormatFloat(t.Noise, 'g', -1, 64)
+	}
+	return fmt.Sprintf("%s, seed %d", text, t.Seed)
+}
+
+// Plan is what some of the paper's tables need.
+type Plan struct {
+	Trainings []Training // all different; those of the first table first
+	opt       Options    // with the defaults put in
+	tables    []paperTable
+}
+
+// NewPlan plans the trainings of some tables. nil means the defaults. Its errors wrap ErrOptions.
+func NewPlan(options *Options) (*Plan, error) {
+	p := &Plan{}
+	if options != nil {
+		p.opt = *options
+	}
+	wrong := func(format string, args ...any) (*Plan, error) {
+		return nil, fmt.Errorf("reproduce: %w: %s", ErrOptions, fmt.Sprintf(format, args...))
+	}
+	known := paper.Datasets[MVTec].Categories
+	setDefault(&p.opt.Arch, paperArch)
+	setDefault(&p.opt.Seeds, 1)
+	setDefault(&p.opt.Teacher, teacherAuto)
+	for _, c := range p.opt.Categories {
+		if !slices.Contains(known, c) {
+			return wrong("category %q; MVTec AD has %s", c, strings.Join(known, ", "))
+		}
+	}
+	switch {
+	case p.opt.Seeds < 1 || p.opt.Seeds > maxSeeds:
+		return wrong("%d seeds; use 1 to %d", p.opt.Seeds, maxSeeds)
+	case p.opt.Epochs < 0:
+		return wrong("%d epochs; use at least 1, or 0 for the paper's", p.opt.Epochs)
+	case p.opt.ImageSize < 0:
+		return wrong("images of %d pixels; use a multiple of 32, or 0 for the paper's", p.opt.ImageSize)
+	}
+	for _, number := range p.opt.Tables {
+		if number < 1 || number > len(paper.Tables) {
+			return wrong("table %d; the paper's results are in Tables 1 to %d", number, len(paper.Tables))
+		}
+	}
+	p.opt.Categories = chosen(known, p.opt.Categories, func(c string) string { return c })
+	p.tables = chosen(paper.Tables, p.opt.Tables, func(t paperTable) int { return t.Number })
+	for i := range p.tables {
+		p.Trainings = append(p.Trainings, p.trainings(&p.tables[i])...)
+	}
+	p.Trainings = distinct(p.Trainings)
+	return p, nil
+}
+
+// chosen are those of all, in their order, whose keys are in keys; all where there are no keys.
+func chosen[T any, K comparable](all []T, keys []K, key func(T) K) (some []T) {
+	for _, one := range all {
+		if len(keys) == 0 || slices.Contains(keys, key(one)) {
+			some = append(some, one)
+		}
+	}
+	return some
+}
+
+// distinct leaves the first of those that are equal.
+func distinct[T comparable](all []T) (some []T) {
+	seen := map[T]bool{}
+	for _, one := range all {
+		if !seen[one] {
+			seen[one] = true
+			some = append(some, one)
+		}
+	}
+	return some
+}
+
+func setDefault[T comparable](value *T, def T) {
+	var zero T
+	if *value == zero {
+		*value = def
+	}
+}
+
+// trainings are those of a table, row by row, some of them several times.
+func (p *Plan) trainings(t *paperTable) (all []Training) {
+	for _, row := range t.Rows {
+		for _, column := range t.Columns {
+			s := t.at(row.selector, column.selector)
+			for _, category := range p.categories(s) {
+				all = append(all, p.seeds(s, category)...)
+			}
+		}
+	}
+	return all
+}
+
+// categories are those whose trainings make a cell: one, or all that an average is over. There are none where the
+// paper's number is of a method that is not trained here.
+func (p *Plan) categories(s selector) []string {
+	switch {
+	case s.Method == "":
+		return nil
+	case s.Category == "" && s.dataset == MVTec:
+		return p.opt.Categories
+	case s.Category == "":
+		return paper.Datasets[s.dataset].Categories
+	case s.dataset == MVTec && !slices.Contains(p.opt.Categories, s.Category):
+		return nil
+	}
+	return []string{s.Category}
+}
+
+// seeds are the trainings of a cell on one category.
+func (p *Plan) seeds(s selector, category string) (all []Training) {
+	t := Training{Dataset: s.dataset, Category: category, Arch: s.Arch, Method: s.Method}
+	setDefault(&t.Arch, p.opt.Arch)
+	if t.Method != rd {
+		t.Noise = s.Noise
+		setDefault(&t.Noise, paperNoise)
+	}
+	for t.Seed = 1; t.Seed <= uint64(p.opt.Seeds); t.Seed++ {
+		all = append(all, t)
+	}
+	return all
+}
+
+// teacher is what a backbone's trainings are told to take.
+func (p *Plan) teacher(arch string) string {
+	if name := p.opt.Teachers[arch]; name != "" {
+		return name
+	}
+	return p.opt.Teacher
+}
+
+// Args are train's flags for a training, all but those that name data, results and machine.
+func (p *Plan) Args(t Training) []string {
+	method := rdpp
+	if t.Method == rd {
+		method = rd
+	}
+	args := []string{"--preset", "paper", "--arch", t.Arch, "--method", method, "--teacher", p.teacher(t.Arch),
+		"--seed", strconv.FormatUint(t.Seed, 10)}
+	if t.Method != rd {
+		args = append(args, "--noise", strconv.FormatFloat(t.Noise, 'g', -1, 64))
+	}
+	if t.Method == rdSSOT || t.Method == rdSSOTCon {
+		args = append(args, "--weight-recon", "0")
+	}
+	if t.Method == rdSSOT {
+		args = append(args, "--weight-contrast", "0")
+	}
+	if p.opt.Epochs > 0 {
+		args = append(args, "--epochs", strconv.Itoa(p.opt.Epochs))
+	}
+	if p.opt.ImageSize > 0 {
+		args = append(args, "--image-size", strconv.Itoa(p.opt.ImageSize))
+	}
+	return args
+}
+
+// Result is what a comparison needs of a training's metrics.json. Metrics lie in 0 to 1 and are nil where they were
+// not measured.
+type Result struct {
+	Config struct {
+		Arch           string  `json:"arch"`
+		Method         string  `json:"method"`
+		ImageSize      int     `json:"image_size"`
+		Epochs         int     `json:"epochs"`
+		Seed           uint64  `json:"seed"`
+		NoiseLambda    float64 `json:"noise_lambda"`
+		WeightRecon    float64 `json:"weight_recon"`
+		WeightContrast float64 `json:"weight_contrast"`
+	} `json:"config"`
+	Teacher     Teacher  `json:"teacher"`
+	Selection   string   `json:"selection"` // how the epoch was chosen, in words
+	Seconds     float64  `json:"seconds"`   // of the training
+	ImageAUROC  *float64 `json:"image_auroc"`
+	PixelAUROC  *float64 `json:"pixel_auroc"`
+	AUPRO030    *float64 `json:"aupro_030"`
+	PROReleased *float64 `json:"pro_released"` // as the paper's code counts
+}
+
+// Teacher is where a training's teacher came from.
+type Teacher struct {
+	Origin string `json:"origin"` // "random", "builtin" or a file's name
+	SHA256 string `json:"sha256"` // of the weights; empty where they are random
+}
+
+func (t Teacher) String() string {
+	if t.SHA256 == "" {
+		return t.Origin
+	}
+	return t.Origin + ", SHA-256 " + t.SHA256[:min(8, len(t.SHA256))]
+}
+
+// ReadResult reads a metrics.json. An error wraps os.ErrNotExist where there is none, and names the file.
+func ReadResult(path string) (*Result, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reproduce: %w", err)
+	}
+	r := &Result{}
+	if err := json.Unmarshal(text, r); err != nil {
+		return nil, fmt.Errorf("reproduce: %s: %w; remove it, and the training is finished again", path, err)
+	}
+	for _, v := range []*float64{r.ImageAUROC, r.PixelAUROC, r.AUPRO030, r.PROReleased} {
+		if v != nil && !(*v >= 0 && *v <= 1) {
+			return nil, fmt.Errorf("reproduce: %s: a metric of %v; all lie in 0 to 1; remove the file, and the training is finished again",
+				path, *v)
+		}
+	}
+	return r, nil
+}
+
+// Fits says whether a result is that of a training of the plan.
+func (p *Plan) Fits(r *Result, t Training) bool {
+	c, projects := &r.Config, t.Method != rd
+	switch {
+	case c.Arch != t.Arch || c.Seed != t.Seed || projects != (c.Method == rdpp):
+		return false
+	case p.opt.Epochs > 0 && c.Epochs != p.opt.Epochs, p.opt.ImageSize > 0 && c.ImageSize != p.opt.ImageSize:
+		return false
+	}
+	return !projects || c.NoiseLambda == t.Noise && (c.WeightRecon > 0) == (t.Method == rdpp) && (c.WeightContrast > 0) == (t.Method != rdSSOT)
+}
