@@ -9,9 +9,7 @@ namespace {
 constexpr double kNormFloor = 1e-8; // torch.nn.CosineSimilarity's eps
 
 // Sums over mixed precision's bfloat16 are made in float32.
-torch::Tensor wide(const torch::Tensor &x) {
-  return x.scalar_type() == torch::kBFloat16 ? x.to(torch::kFloat32) : x;
-}
+torch::Tensor wide(const torch::Tensor &x) { return x.scalar_type() == torch::kBFloat16 ? x.to(torch::kFloat32) : x; }
 
 // Cosine of a and b, B x C x H x W, over the given dimensions, which the result lacks.
 torch::Tensor cosine(const torch::Tensor &narrow_a, const torch::Tensor &narrow_b, torch::IntArrayRef over) {
