@@ -102,7 +102,7 @@ rdpp_error rdpp_module_state(const rdpp_module *m, int64_t i, const char **name,
  * changes conv1, and has to be repeated after every update. */
 rdpp_error rdpp_teacher_ignore_level(rdpp_module *m, const double std[3]);
 /* x: B x 3 x S x S, normalised -> f[k]: B x 64e*2^k x S/(4*2^k) x S/(4*2^k); outside autograd where the teacher is
- * frozen. x of bfloat16 in a float32 teacher: mixed precision, f is bfloat16 too. */
+ * frozen or in eval mode. x of bfloat16 in a float32 teacher: mixed precision, f is bfloat16 too. */
 rdpp_error rdpp_teacher(const rdpp_module *m, rdpp_tensor x, rdpp_tensor f[RDPP_SCALES]);
 /* The same for clean and noisy images (B x 3 x S x S each) in one pass: f of 2B rows, the clean ones first. */
 rdpp_error rdpp_teacher_pair(const rdpp_module *m, rdpp_tensor clean, rdpp_tensor noisy, rdpp_tensor f[RDPP_SCALES]);

@@ -38,7 +38,7 @@ const (
 // How the learning rates change over the updates of the weights.
 const (
 	ScheduleCosine   = "cosine"   // up over the first twentieth, then down to a thousandth
-	ScheduleConstant = "constant" // as released; the metrics then jump from epoch to epoch
+	ScheduleConstant = "constant" // as released
 )
 
 // Config holds every choice that changes a training's result. It travels as JSON in the model file. Start from
@@ -85,7 +85,7 @@ type Config struct {
 }
 
 // DefaultConfig returns the paper's values but for RateDistill, 0.005 there, and Schedule, constant there: a student that
-// learns less eagerly outlines defects better, and its last epoch is no matter of luck. Weights of the loss are those of
+// learns less eagerly outlines defects better. Weights of the loss are those of
 // the released code, 0.2/1.11 times (1, 0.01, 0.1); the paper's text has 0.2, 0.002 and 0.02.
 func DefaultConfig() Config {
 	return Config{

@@ -220,13 +220,13 @@ func TestResumeRefuses(t *testing.T) {
 	}{
 		{"neither resume nor overwrite", func(*rdpp.Config) {}, dataDir, rdpp.TrainOptions{}, rdpp.ErrConfig,
 			[]string{out, "1 of 2 epochs", "--resume", "--overwrite"}},
-		{"method", func(c *rdpp.Config) { c.Method = rdpp.MethodRD }, dataDir, resume, rdpp.ErrConfig, []string{"method = rd++", "--overwrite"}},
-		{"arch", func(c *rdpp.Config) { c.Arch = "resnet34" }, dataDir, resume, rdpp.ErrConfig, []string{"arch = resnet18"}},
+		{"method", func(c *rdpp.Config) { c.Method = rdpp.MethodRD }, dataDir, resume, rdpp.ErrConfig, []string{`method = "rd++"`, "--overwrite"}},
+		{"arch", func(c *rdpp.Config) { c.Arch = "resnet34" }, dataDir, resume, rdpp.ErrConfig, []string{`arch = "resnet18"`}},
 		{"image size", func(c *rdpp.Config) { c.ImageSize = 64 }, dataDir, resume, rdpp.ErrConfig, []string{"image_size = 32", "64"}},
 		{"seed", func(c *rdpp.Config) { c.Seed = 9 }, dataDir, resume, rdpp.ErrConfig, []string{"seed = 1", "9"}},
 		{"batch", func(c *rdpp.Config) { c.Batch = 3 }, dataDir, resume, rdpp.ErrConfig, []string{"batch = 2", "3"}},
 		{"rate", func(c *rdpp.Config) { c.RateDistill = 0.1 }, dataDir, resume, rdpp.ErrConfig, []string{"rate_distill = 0.001", "0.1"}},
-		{"selection", func(c *rdpp.Config) { c.Select = rdpp.SelectBestOnTest }, dataDir, resume, rdpp.ErrConfig, []string{"select = last"}},
+		{"selection", func(c *rdpp.Config) { c.Select = rdpp.SelectBestOnTest }, dataDir, resume, rdpp.ErrConfig, []string{`select = "last"`}},
 		{"fewer epochs", func(c *rdpp.Config) { c.Epochs = 1 }, dataDir, resume, rdpp.ErrConfig, []string{"begun epoch 2", "--epochs 2"}},
 		{"other images", func(*rdpp.Config) {}, replaced, resume, nil, []string{"training images", "--overwrite"}},
 	} {

@@ -293,6 +293,12 @@ func (c *comparer) notComparable(t *paperTable) (why []string) {
 	if size := c.opt.ImageSize; size != 0 && size != paperSize {
 		why = append(why, fmt.Sprintf("images have %d x %d pixels instead of %d x %d", size, size, paperSize, paperSize))
 	}
+	if slices.ContainsFunc(trainings, func(t Training) bool {
+		r := c.outcomes[t].Result
+		return r != nil && r.Config.Select != paperSelect
+	}) {
+		why = append(why, "not every training took the epoch that was best on the test images, as the released code does")
+	}
 	complete, all := 0, len(paper.Datasets[t.Dataset].Categories)
 	for _, lacks := range lacking {
 		if !lacks {

@@ -36,7 +36,7 @@ func Example() {
 	//   train --preset paper --arch wide_resnet50_2 --method rd --teacher random --seed 1 --epochs 2
 	// oct oct, rd++, wide_resnet50_2, noise 0.2, seed 1
 	//   train --preset paper --arch wide_resnet50_2 --method rd++ --teacher random --seed 1 --noise 0.2 --epochs 2
-	// not comparable: the teacher of wide_resnet50_2 is random instead of torchvision's, trained on ImageNet; every training has 2 epochs instead of the paper's number for its category; results are complete for 0 of 1 category
+	// not comparable: the teacher of wide_resnet50_2 is random instead of torchvision's, trained on ImageNet; every training has 2 epochs instead of the paper's number for its category; not every training took the epoch that was best on the test images, as the released code does; results are complete for 0 of 1 category
 	// RD: paper 99.36, ours missing: not run
 	// RD++: paper 99.73, ours 87.50, difference -12.23
 }

@@ -36,6 +36,7 @@ const (
 	paperArch     = "wide_resnet50_2"
 	paperNoise    = 0.2
 	paperSize     = 256 // pixels
+	paperSelect   = "best-on-test"
 	maxSeeds      = 100
 	teacherAuto   = "auto"
 	teacherRandom = "random"
@@ -244,6 +245,7 @@ type Result struct {
 		Method         string  `json:"method"`
 		ImageSize      int     `json:"image_size"`
 		Epochs         int     `json:"epochs"`
+		Select         string  `json:"select"` // which epoch became the model
 		Seed           uint64  `json:"seed"`
 		NoiseLambda    float64 `json:"noise_lambda"`
 		WeightRecon    float64 `json:"weight_recon"`

@@ -201,8 +201,10 @@ func number(v float64) *float64 { return &v }
 
 // measured is a result with a teacher of the paper's.
 func measured(image, pixel, released float64) Outcome {
-	return Outcome{Result: &Result{Teacher: Teacher{"wide_resnet50_2-95faca4d.pth", "95faca4d" + strings.Repeat("0", 56)},
-		Selection: "best-on-test", ImageAUROC: number(image), PixelAUROC: number(pixel), PROReleased: number(released)}}
+	r := &Result{Teacher: Teacher{"wide_resnet50_2-95faca4d.pth", "95faca4d" + strings.Repeat("0", 56)},
+		ImageAUROC: number(image), PixelAUROC: number(pixel), PROReleased: number(released)}
+	r.Config.Select = "best-on-test"
+	return Outcome{Result: r}
 }
 
 // cellOf is a cell of a comparison.
@@ -331,7 +333,8 @@ func TestNotComparable(t *testing.T) {
 	}
 	mixed := with(Teacher{"builtin", "1234567890"})
 	mixed[Training{OCT, "oct", paperArch, "rd", 0, 1}] = measured(1, 1, 1)
-	good := one(measured(1, 1, 1))
+	good, last := one(measured(1, 1, 1)), one(measured(1, 1, 1))
+	last[Training{OCT, "oct", paperArch, "rd", 0, 1}].Result.Config.Select = "last"
 	for _, c := range []struct {
 		what     string
 		opt      Options
@@ -346,6 +349,7 @@ func TestNotComparable(t *testing.T) {
 		{"builtin", Options{}, with(Teacher{"builtin", "1234567890"}), []string{"is builtin, SHA-256 12345678 instead"}},
 		{"another file of that name", Options{}, with(Teacher{"wide_resnet50_2-95faca4d.pth", "abc"}), []string{"SHA-256 abc instead"}},
 		{"mixed", Options{}, mixed, []string{"builtin", "do not have the same teacher"}},
+		{"last epoch", Options{}, last, []string{"best on the test images"}},
 		{"epochs", Options{Epochs: 1}, good, []string{"1 epoch instead"}},
 		{"size", Options{ImageSize: 64}, good, []string{"64 x 64"}},
 		{"backbone", Options{Arch: "resnet18"}, nil, []string{"resnet18 instead of wide_resnet50_2", "0 of 1"}},
