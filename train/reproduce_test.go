@@ -485,6 +485,22 @@ func TestReproduceOnSeveralDevices(t *testing.T) {
 	}
 }
 
+func TestReproduceHelp(t *testing.T) {
+	const lines, columns = 40, 110
+	var out bytes.Buffer
+	if err := runReproduce(context.Background(), []string{"--help"}, &out, io.Discard); !errors.Is(err, pflag.ErrHelp) {
+		t.Errorf("got %v, want %v", err, pflag.ErrHelp)
+	}
+	if got := strings.Count(out.String(), "\n"); got > lines || got < 15 {
+		t.Errorf("got %d lines, want 15 to %d", got, lines)
+	}
+	for line := range strings.Lines(out.String()) {
+		if got := len(strings.TrimRight(line, "\n")); got > columns {
+			t.Errorf("got %d columns, want at most %d: %s", got, columns, line)
+		}
+	}
+}
+
 // A reproduction keeps a second one out of its folder.
 func TestReproduceLock(t *testing.T) {
 	s := newStage(t, "carpet")
