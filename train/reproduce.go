@@ -42,7 +42,7 @@ const (
 )
 
 // lockPatience is how long to wait for the trainings of a killed reproduction, which write a checkpoint first.
-const lockPatience = 30 * time.Second
+const lockPatience = 2 * time.Minute
 
 // What tests put others in the place of.
 var (
@@ -452,7 +452,8 @@ func (r *reproduction) begin(ctx context.Context) error {
 // lockPatiently locks a folder. Its trainings hold the lock too, so that a reproduction that was killed does not let
 // the next one in before they have written their checkpoints.
 func lockPatiently(ctx context.Context, folder *os.File, stderr io.Writer) error {
-	for began := time.Now(); ; {
+	began, said := time.Now(), false
+	for {
 		err := syscall.Flock(int(folder.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		switch {
 		case err == nil:
@@ -463,6 +464,10 @@ func lockPatiently(ctx context.Context, folder *os.File, stderr io.Writer) error
 		case time.Since(began) > lockPatience:
 			return fmt.Errorf("another reproduction, or a training of one that was killed, is writing to %s; wait for it, or choose another "+
 				"folder with --out", folder.Name())
+		}
+		if !said {
+			said = true
+			fmt.Fprintf(stderr, "train: %s is in use, waiting for up to %v\n", folder.Name(), lockPatience)
 		}
 		select {
 		case <-ctx.Done():

@@ -115,13 +115,13 @@ func fakeTrain(control string, args []string) error {
 		os.Exit(exitInterrupted)
 	case "wait":
 		os.WriteFile(filepath.Join(control, *value["device"]), nil, 0o666)
-		for range 200 {
+		for range 1200 {
 			if found, _ := filepath.Glob(filepath.Join(control, "cuda:*")); len(found) == 2 {
 				return succeed()
 			}
 			time.Sleep(50 * time.Millisecond)
 		}
-		return errors.New("alone for 10 s")
+		return errors.New("alone for a minute")
 	}
 	return succeed()
 }
@@ -293,13 +293,13 @@ func TestReproduceInterrupted(t *testing.T) {
 
 // waitFor waits for a file.
 func waitFor(t *testing.T, path string) {
-	for range 200 {
+	for range 600 {
 		if exists(path) {
 			return
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	t.Errorf("%s: got no such file within 20 s", path)
+	t.Errorf("%s: got no such file within a minute", path)
 }
 
 // Killed, a reproduction takes its training with it, after a checkpoint, and the next one waits for that.
@@ -517,8 +517,10 @@ func TestReproduceLock(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 	defer cancel()
-	if err := runReproduce(ctx, s.args("--tables=1"), io.Discard, io.Discard); !errors.Is(err, rdpp.ErrInterrupted) {
-		t.Errorf("got %v, want it to wait until it is interrupted", err)
+	var stderr bytes.Buffer
+	err = runReproduce(ctx, s.args("--tables=1"), io.Discard, &stderr)
+	if !errors.Is(err, rdpp.ErrInterrupted) || strings.Count(stderr.String(), "in use, waiting") != 1 {
+		t.Errorf("got %v, stderr %q, want it to say so and wait until it is interrupted", err, stderr.String())
 	}
 	if got := files(t, s.out); len(got) != 0 {
 		t.Errorf("got files %q, want none", got)
