@@ -78,7 +78,7 @@ func runEval(ctx context.Context, args []string, t *terminal) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	e := evaluation{Category: set.Category, Teacher: d.Info().Teacher, Metrics: *metrics, Threshold: d.Threshold(), Provisional: m.provisional(d),
+	e := evaluation{Category: set.Category, Teacher: d.Info().Teacher, Metrics: *metrics, Threshold: d.Threshold(), Provisional: d.Calibration().Provisional,
 		Skipped: len(set.Skipped)}
 	for _, s := range scores {
 		switch {

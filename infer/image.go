@@ -19,36 +19,21 @@ import (
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/imagefile"
-	"rdpp/rdpp/metric"
 	"rdpp/rdpp/report"
 	"rdpp/rdpp/weights"
 )
 
 const imageHelp = `Usage: infer image --model FILE [flags] IMAGE|DIR|- ...
 
-Prints a line per image: verdict, score, threshold, number of regions, name.
-Scores are 0 (like the good parts) to 6. A DIR stands for the images directly
-in it, by name; - reads one image from standard input.
+Prints a line per image: verdict, score, threshold, p-value (how rare such a
+score is among good parts), number of regions, name. Scores are 0 (like good
+parts) to 6. A DIR stands for the images directly in it; - is standard input.
 Exit codes: 0 none anomalous, 3 some anomalous, 1 some failed, 2 wrong usage.
 `
 
 // inFlight is how many images are read, scored and drawn at once: enough to keep the device busy, few enough for
 // large images to fit in memory.
 const inFlight = 4
-
-// record is what --json prints of an image, in its own pixels.
-type record struct {
-	Image       string          `json:"image"` // as named on the command line
-	Score       float64         `json:"score"`
-	Normalised  float64         `json:"normalised"` // 0 to 1, 0.5 at the threshold
-	Anomalous   bool            `json:"anomalous"`
-	Threshold   float64         `json:"threshold"`
-	Provisional bool            `json:"provisional"` // the threshold is a stand-in, no error rate is promised
-	PValue      *float64        `json:"p_value"`     // null: not calibrated
-	Width       int             `json:"width"`
-	Height      int             `json:"height"`
-	Regions     []metric.Region `json:"regions"`
-}
 
 // source is an image to score.
 type source struct {
@@ -57,10 +42,10 @@ type source struct {
 	err     error  // why it cannot be
 }
 
-// verdict is the outcome for one source: a record, an error, or both where only the heatmap failed.
+// verdict is the outcome for one source: a prediction, an error, or both where only the heatmap failed.
 type verdict struct {
-	record *record
-	err    error
+	prediction *rdpp.Prediction
+	err        error
 }
 
 func runImage(ctx context.Context, args []string, t *terminal) (int, error) {
@@ -87,9 +72,8 @@ func runImage(ctx context.Context, args []string, t *terminal) (int, error) {
 		}
 		nameHeatmaps(sources, *heatmaps)
 	}
-	provisional := m.provisional(d)
-	if provisional && !*asJSON {
-		fmt.Fprintf(t.stderr, "infer: the threshold is provisional (%s); --threshold X sets your own\n", d.Info().Calibration.Rule)
+	if c := d.Calibration(); c.Provisional && !*asJSON {
+		fmt.Fprintf(t.stderr, "infer: the threshold is provisional (%s); --threshold X sets your own\n", c.Rule)
 	}
 	objects := json.NewEncoder(t.stdout)
 	objects.SetEscapeHTML(false)
@@ -100,17 +84,16 @@ func runImage(ctx context.Context, args []string, t *terminal) (int, error) {
 			t.complain(v.err)
 			code = exitFailed
 		}
-		if v.record == nil {
+		if v.prediction == nil {
 			return nil
 		}
-		if v.record.Anomalous && code == exitDone {
+		if v.prediction.Anomalous && code == exitDone {
 			code = exitAnomalous
 		}
 		if *asJSON {
-			v.record.Provisional = provisional
-			return objects.Encode(v.record)
+			return objects.Encode(v.prediction)
 		}
-		return v.record.print(t.stdout)
+		return printLine(t.stdout, v.prediction)
 	})
 	return code, err
 }
@@ -230,8 +213,7 @@ func (s source) judge(ctx context.Context, d *rdpp.Detector, stdin io.Reader, ma
 			return verdict{err: err}
 		}
 	}
-	v.record = &record{Image: s.path, Score: result.Score, Normalised: result.Normalised, Anomalous: result.Anomalous,
-		Threshold: result.Threshold, Width: result.Width, Height: result.Height, Regions: result.Regions}
+	v.prediction = new(result.Prediction(s.path))
 	if s.heatmap != "" && ctx.Err() == nil {
 		v.err = writeHeatmap(s.heatmap, img, result)
 	}
@@ -267,11 +249,11 @@ const mapLimit = 6
 // writeHeatmap draws the anomaly map over the image. The colours depend on the threshold alone, so that the pictures
 // of a call compare with each other, and good parts stay dark.
 func writeHeatmap(path string, img *imagefile.Image, r *rdpp.Result) error {
-	high := float32(min(1.5*r.Threshold, mapLimit))
+	high := float32(min(1.5*r.PixelThreshold, mapLimit))
 	if high == 0 {
 		high = mapLimit
 	}
-	overlay, err := report.Heatmap(img, r.Map, r.Size, r.Size, &report.HeatmapOptions{High: high, Threshold: new(float32(r.Threshold))})
+	overlay, err := report.Heatmap(img, r.Map, r.Size, r.Size, &report.HeatmapOptions{High: high, Threshold: new(float32(r.PixelThreshold))})
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
@@ -285,16 +267,19 @@ func writeHeatmap(path string, img *imagefile.Image, r *rdpp.Result) error {
 	return err
 }
 
-// print writes the line for people.
-func (r *record) print(w io.Writer) error {
-	word := "good"
-	if r.Anomalous {
+// printLine writes the line for people.
+func printLine(w io.Writer, p *rdpp.Prediction) error {
+	word, rare := "good", "-"
+	if p.Anomalous {
 		word = "ANOMALOUS"
 	}
-	name := r.Image
+	if p.PValue != nil {
+		rare = fmt.Sprintf("%.4f", *p.PValue)
+	}
+	name := p.Image
 	if strings.ContainsFunc(name, func(c rune) bool { return !unicode.IsPrint(c) }) {
 		name = strconv.Quote(name) // a line break in a name must not look like another image
 	}
-	_, err := fmt.Fprintf(w, "%-9s  %9.6f  %9.6f  %3d  %s\n", word, r.Score, r.Threshold, len(r.Regions), name)
+	_, err := fmt.Fprintf(w, "%-9s  %9.6f  %9.6f  %6s  %3d  %s\n", word, p.Score, p.Threshold, rare, len(p.Regions), name)
 	return err
 }

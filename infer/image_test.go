@@ -10,11 +10,15 @@ import (
 	"image/color"
 	"image/png"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"rdpp/rdpp"
+	"rdpp/torch"
 )
 
 // objects decodes the lines of --json.
@@ -39,13 +43,13 @@ func TestImageJSON(t *testing.T) {
 		t.Fatalf("got code %d, stdout %q, stderr %q, want code 3 and one object", code, stdout, stderr)
 	}
 	o := all[0]
-	fields := []string{"anomalous", "height", "image", "normalised", "p_value", "provisional", "regions", "score", "threshold", "width"}
+	fields := []string{"anomalous", "height", "image", "normalised", "p_value", "pixel_threshold", "provisional", "regions", "score", "threshold", "width"}
 	if got := slices.Sorted(maps.Keys(o)); !slices.Equal(got, fields) {
 		t.Errorf("got fields %v, want %v", got, fields)
 	}
 	score := scores[path]
 	want := map[string]any{"image": path, "score": score, "normalised": score / (score + threshold), "anomalous": true,
-		"threshold": threshold, "provisional": true, "p_value": nil, "width": float64(pictureSize), "height": float64(pictureSize)}
+		"threshold": threshold, "pixel_threshold": threshold, "provisional": true, "p_value": nil, "width": float64(pictureSize), "height": float64(pictureSize)}
 	for name, value := range want {
 		if o[name] != value {
 			t.Errorf("%s: got %v, want %v", name, o[name], value)
@@ -100,6 +104,66 @@ func TestImageExitCodeAndThreshold(t *testing.T) {
 	}
 }
 
+// A calibrated model gives p-values, and its thresholds can be overridden.
+func TestImageCalibrated(t *testing.T) {
+	model, err := rdpp.LoadModel(modelFile, torch.CPU)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer model.Close()
+	// The scores of 19 good images: one step above a test image's score, all others below.
+	good, _ := testImages()
+	score := scores[good[0]]
+	normal := []float64{}
+	for i := range 18 {
+		normal = append(normal, score*float64(i+1)/20)
+	}
+	normal = append(normal, score*1.001)
+	model.Info.Calibration = rdpp.Calibration{Rule: "by hand", FalseAlarm: 0.05, Exact: true, Threshold: score * 1.001,
+		PixelThreshold: score * 1.001, Scores: normal}
+	calibrated := filepath.Join(t.TempDir(), "calibrated.safetensors")
+	if err := model.Save(calibrated); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		flags     string
+		anomalous bool
+		threshold float64
+		pixels    float64
+		regions   bool
+	}{
+		{"", false, score * 1.001, score * 1.001, false},
+		{"--false-alarm 0.05", false, score * 1.001, score * 1.001, false},
+		{"--false-alarm 0.1", true, score * 18 / 20, score * 18 / 20, true},
+		{"--threshold 0.5", true, 0.5, 0.5, true},
+		{"--pixel-threshold 0.5", false, score * 1.001, 0.5, true},
+		{"--false-alarm 0.1 --pixel-threshold 6", true, score * 18 / 20, 6, false},
+	} {
+		args := append([]string{"image", "--json", "--threads=2", "--model", calibrated}, strings.Fields(c.flags)...)
+		code, stdout, stderr := infer(nil, append(args, good[0])...)
+		all := objects(t, stdout)
+		if len(all) != 1 || stderr != "" || (code == exitAnomalous) != c.anomalous {
+			t.Fatalf("%s: got code %d, stdout %q, stderr %q", c.flags, code, stdout, stderr)
+		}
+		o := all[0]
+		near := func(name string, want float64) {
+			if got := o[name].(float64); math.Abs(got-want) > 1e-12 {
+				t.Errorf("%s: got %s %v, want %v", c.flags, name, got, want)
+			}
+		}
+		near("p_value", 2.0/20)
+		near("threshold", c.threshold)
+		near("pixel_threshold", c.pixels)
+		if o["provisional"] != false || o["anomalous"] != c.anomalous || (len(o["regions"].([]any)) > 0) != c.regions {
+			t.Errorf("%s: got %v, want anomalous %v, regions %v", c.flags, o, c.anomalous, c.regions)
+		}
+	}
+	code, _, stderr := infer(nil, "image", "--model", modelFile, "--false-alarm", "0.01", good[0])
+	if code != exitFailed || !oneLine(stderr, "train with --calibration") {
+		t.Errorf("a provisional model: got code %d, stderr %q, want code 1 and what to do", code, stderr)
+	}
+}
+
 func TestImageLines(t *testing.T) {
 	good, anomalous := testImages()
 	odd := filepath.Join(t.TempDir(), "a\nb.png")
@@ -119,9 +183,9 @@ func TestImageLines(t *testing.T) {
 		t.Fatalf("got %q, want 3 lines", stdout)
 	}
 	for i, want := range []string{
-		fmt.Sprintf("good       %9.6f  %9.6f    0  %s", scores[good[0]], threshold, good[0]),
+		fmt.Sprintf("good       %9.6f  %9.6f       -    0  %s", scores[good[0]], threshold, good[0]),
 		fmt.Sprintf("ANOMALOUS  %9.6f  %9.6f  ", scores[anomalous[0]], threshold),
-		fmt.Sprintf("good       %9.6f  %9.6f    0  %q", scores[good[0]], threshold, odd),
+		fmt.Sprintf("good       %9.6f  %9.6f       -    0  %q", scores[good[0]], threshold, odd),
 	} {
 		if !strings.HasPrefix(lines[i], want) {
 			t.Errorf("line %d: got %q, want %q", i, lines[i], want)

@@ -74,7 +74,7 @@ func prepare(dir string) error {
 	}
 	slices.Sort(sorted)
 	threshold = (sorted[2] + sorted[3]) / 2
-	model.Info.Calibration = rdpp.Calibration{Rule: "middle of the test images", Provisional: true, Threshold: threshold}
+	model.Info.Calibration = rdpp.Calibration{Rule: "middle of the test images", Provisional: true, Threshold: threshold, PixelThreshold: threshold}
 	return model.Save(modelFile)
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"math"
 	"runtime"
 	"strconv"
@@ -17,26 +16,34 @@ import (
 // modelFlags are the flags of every command that opens a model.
 type modelFlags struct {
 	file      string
-	threshold *float64 // nil: the model's own
 	device    string
 	threads   int
 	maxPixels int64
+
+	falseAlarm, threshold, pixelThreshold *float64 // nil: the model's own
 }
 
 func (m *modelFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&m.file, "model", "", "model `FILE` that train wrote; required")
-	flags.Func("threshold", "score `X` above which an image is anomalous\n(default: the model's own)",
-		func(text string) error {
+	number := func(to **float64, low, high float64, what string) func(string) error {
+		return func(text string) error {
 			x, err := strconv.ParseFloat(text, 64)
-			if err != nil || !(x >= 0) || math.IsInf(x, 0) {
-				return fmt.Errorf("use a number of 0 or more")
+			if err != nil || !(x >= low && x < high) {
+				return errors.New(what)
 			}
-			m.threshold = &x
+			*to = &x
 			return nil
-		})
-	flags.StringVar(&m.device, "device", "auto", "`D`: auto (CUDA if any), cpu or cuda[:N]")
-	flags.IntVar(&m.threads, "threads", runtime.NumCPU(), "use `N` CPU threads; all cores unless given")
-	flags.Int64Var(&m.maxPixels, "max-pixels", imagefile.DefaultMaxPixels, "accept images of at most `N` pixels")
+		}
+	}
+	flags.Func("false-alarm", "share `X` of good images that may be anomalous",
+		number(&m.falseAlarm, math.SmallestNonzeroFloat64, 1, "use a share above 0 and below 1"))
+	flags.Func("threshold", "score `X` above which an image is anomalous",
+		number(&m.threshold, 0, math.Inf(1), "use a number of 0 or more"))
+	flags.Func("pixel-threshold", "`X` above which a pixel is outlined; all three\ndefault to the model's own",
+		number(&m.pixelThreshold, 0, math.Inf(1), "use a number of 0 or more"))
+	flags.StringVar(&m.device, "device", "auto", "`D`: auto, cpu or cuda[:N]")
+	flags.IntVar(&m.threads, "threads", runtime.NumCPU(), "`N` CPU threads")
+	flags.Int64Var(&m.maxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted, `N` pixels")
 }
 
 // open checks the flags and opens the model.
@@ -48,6 +55,8 @@ func (m *modelFlags) open() (*rdpp.Detector, error) {
 		return nil, usagef("--threads %d; use 1 to 1024", m.threads)
 	case m.maxPixels < 1:
 		return nil, usagef("--max-pixels %d; use 1 or more", m.maxPixels)
+	case m.falseAlarm != nil && m.threshold != nil:
+		return nil, usagef("--false-alarm and --threshold exclude each other")
 	}
 	device, err := torch.ParseDevice(m.device)
 	switch {
@@ -59,10 +68,6 @@ func (m *modelFlags) open() (*rdpp.Detector, error) {
 	if err := torch.SetThreads(m.threads); err != nil {
 		return nil, err
 	}
-	return rdpp.OpenDetector(m.file, &rdpp.DetectorOptions{Device: device, Threshold: m.threshold, MaxPixels: m.maxPixels})
-}
-
-// provisional says whether the threshold in use is the model's stand-in.
-func (m *modelFlags) provisional(d *rdpp.Detector) bool {
-	return m.threshold == nil && d.Info().Calibration.Provisional
+	return rdpp.OpenDetector(m.file, &rdpp.DetectorOptions{Device: device, MaxPixels: m.maxPixels, FalseAlarm: m.falseAlarm,
+		Threshold: m.threshold, PixelThreshold: m.pixelThreshold})
 }

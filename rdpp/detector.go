@@ -14,31 +14,37 @@ import (
 // DetectorOptions say where and how a detector works. Nil or zero means the defaults.
 type DetectorOptions struct {
 	Device    torch.Device // default the CPU
-	Threshold *float64     // instead of the model's own
 	MaxPixels int64        // largest image accepted, default imagefile.DefaultMaxPixels
+
+	FalseAlarm     *float64 // rate of false alarms, instead of the model's own; needs a calibrated model
+	Threshold      *float64 // of scores, instead of the model's own and of FalseAlarm's
+	PixelThreshold *float64 // of the map; default Threshold where that is given, else the model's own
 }
 
 // Detector finds defects with a trained model. It is safe for concurrent use: one goroutine owns the device and
 // works through the images in turn.
 type Detector struct {
-	model     *Model
-	worker    *torch.Worker
-	threshold float64
-	images    imagefile.Options
-	closed    bool // known to the worker's goroutine alone
+	model       *Model
+	worker      *torch.Worker
+	calibration Calibration // in force
+	images      imagefile.Options
+	closed      bool // known to the worker's goroutine alone
 }
 
 // Result is what a detector says about one image.
 type Result struct {
-	Score      float64         // the anomaly map's maximum
-	Normalised float64         // 0 to 1, rises with the score, 0.5 at the threshold
-	Threshold  float64         // of score and map alike
-	Anomalous  bool            // Score > Threshold
-	Width      int             // of the image, pixels
-	Height     int             //
-	Regions    []metric.Region // where the map is above the threshold, in the image's pixels
-	Map        []float32       // the anomaly map, S x S
-	Size       int             // S
+	Score          float64         // the anomaly map's maximum
+	Normalised     float64         // 0 to 1, rises with the score, 0.5 at the threshold
+	PValue         *float64        // how rare such a score is among good images, above 0 to 1; nil: not calibrated
+	Threshold      float64         // of the score
+	PixelThreshold float64         // of the map
+	Provisional    bool            // the threshold is a stand-in, no rate of false alarms is promised
+	Anomalous      bool            // Score > Threshold
+	Width          int             // of the image, pixels
+	Height         int             //
+	Regions        []metric.Region // where the map is above PixelThreshold, in the image's pixels
+	Map            []float32       // the anomaly map, S x S
+	Size           int             // S
 }
 
 // OpenDetector reads a model file.
@@ -57,9 +63,9 @@ func OpenDetector(path string, opt *DetectorOptions) (*Detector, error) {
 		d.Close()
 		return nil, err
 	}
-	d.threshold = d.model.Info.Calibration.Threshold
-	if opt.Threshold != nil {
-		d.threshold = *opt.Threshold
+	if d.calibration, err = d.model.Info.Calibration.override(opt.FalseAlarm, opt.Threshold, opt.PixelThreshold); err != nil {
+		d.Close()
+		return nil, err
 	}
 	return d, nil
 }
@@ -90,8 +96,11 @@ func (d *Detector) do(f func() error) error {
 // Info describes the model.
 func (d *Detector) Info() Info { return d.model.Info }
 
+// Calibration is what verdicts are made by: the model's own, or what DetectorOptions put in its place.
+func (d *Detector) Calibration() Calibration { return d.calibration }
+
 // Threshold is the score above which an image is anomalous.
-func (d *Detector) Threshold() float64 { return d.threshold }
+func (d *Detector) Threshold() float64 { return d.calibration.Threshold }
 
 // DetectFile reads and scores an image file.
 func (d *Detector) DetectFile(path string) (*Result, *imagefile.Image, error) {
@@ -127,7 +136,7 @@ func (d *Detector) Detect(img *imagefile.Image) (*Result, error) {
 	x := make([]float32, 3*S*S)
 	dataset.Resize(x, img, S)
 	config.norm().Apply(x, x, S)
-	r := &Result{Threshold: d.threshold, Width: img.W, Height: img.H, Size: S}
+	r := &Result{Width: img.W, Height: img.H, Size: S}
 	err := d.do(func() (err error) {
 		r.Map, r.Score, err = d.model.predict(x)
 		return err
@@ -135,13 +144,21 @@ func (d *Detector) Detect(img *imagefile.Image) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rdpp: detect: %w", err)
 	}
-	r.Anomalous = r.Score > r.Threshold
-	r.Normalised = normalise(r.Score, r.Threshold)
-	// The largest float32 that is not above the threshold, so that pixels and image are judged alike.
-	if r.Regions, err = metric.Regions(r.Map, S, S, floorFloat32(r.Threshold), img.W, img.H); err != nil {
+	if err := r.judge(&d.calibration); err != nil {
 		return nil, fmt.Errorf("rdpp: detect: %w", err)
 	}
 	return r, nil
+}
+
+// judge fills in what follows from score and map.
+func (r *Result) judge(c *Calibration) (err error) {
+	r.Threshold, r.PixelThreshold, r.Provisional = c.Threshold, c.PixelThreshold, c.Provisional
+	r.Anomalous = r.Score > r.Threshold
+	r.Normalised = normalise(r.Score, r.Threshold)
+	r.PValue = c.PValue(r.Score)
+	// The largest float32 that is not above the threshold, so that pixels and image are judged alike.
+	r.Regions, err = metric.Regions(r.Map, r.Size, r.Size, floorFloat32(r.PixelThreshold), r.Width, r.Height)
+	return err
 }
 
 // Evaluate scores the test images of a data set and measures the result.

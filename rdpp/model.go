@@ -42,17 +42,10 @@ type TeacherInfo struct {
 
 // DataInfo describes the training images.
 type DataInfo struct {
-	Images      int    `json:"images"`
+	Images      int    `json:"images"`      // trained on
+	HeldOut     int    `json:"held_out"`    // kept out of training, for the calibration
 	Fingerprint string `json:"fingerprint"` // SHA-256 over names and contents
 	Layout      string `json:"layout"`
-}
-
-// Calibration turns scores into verdicts.
-type Calibration struct {
-	Rule        string    `json:"rule"`
-	Provisional bool      `json:"provisional"` // the rule is a stand-in, no error rate is promised
-	Threshold   float64   `json:"threshold"`   // a score above it is anomalous; so is a pixel of the map
-	Scores      []float64 `json:"scores"`      // of normal images, ascending
 }
 
 const (
@@ -200,6 +193,7 @@ func LoadModel(path string, device torch.Device) (*Model, error) {
 		return nil, fmt.Errorf("rdpp: %s: %w", path, err)
 	}
 	info.Config.complete()
+	info.Calibration.complete()
 	if info.FormatVersion != modelFormat {
 		return nil, fmt.Errorf("rdpp: %s: model format %d, this program reads %d; use the rdpp that wrote it, %s", path,
 			info.FormatVersion, modelFormat, info.Software)

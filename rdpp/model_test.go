@@ -72,7 +72,7 @@ func TestModelRoundTrip(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer m.Close()
-		m.Info.Category, m.Info.Calibration = `a "part" <ü>`, rdpp.Calibration{Rule: "by hand", Threshold: 0.1, Scores: []float64{0.1}}
+		m.Info.Category, m.Info.Calibration = `a "part" <ü>`, rdpp.Calibration{Rule: "by hand", Threshold: 0.1, PixelThreshold: 0.1, Scores: []float64{0.1}}
 		first, second := filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
 		if err := m.Save(first); err != nil {
 			t.Fatal(err)

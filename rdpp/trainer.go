@@ -545,8 +545,7 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 		return nil, err
 	}
 	slices.Sort(scores)
-	r.model.Info.Calibration = Calibration{Rule: "highest score among the training images", Provisional: true,
-		Threshold: scores[len(scores)-1], Scores: scores}
+	r.model.Info.Calibration = provisional(scores)
 
 	if err := r.model.Save(r.path(ModelFile)); err != nil {
 		return nil, fmt.Errorf("%w; make room and continue with --resume", err)
