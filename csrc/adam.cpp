@@ -17,8 +17,23 @@ void Adam::add_group(const std::vector<torch::Tensor> &params, double learning_r
   groups.push_back(std::move(group));
 }
 
+void Adam::clip_gradients() {
+  std::vector<torch::Tensor> grads, norms;
+  for (Group &group : groups) {
+    for (torch::Tensor &p : group.params) {
+      if (p.grad().defined()) grads.push_back(p.grad());
+    }
+  }
+  if (grads.empty()) return;
+  for (const torch::Tensor &norm : torch::_foreach_norm(grads)) norms.push_back(norm.to(torch::kFloat64));
+  // On the device: reading the length would wait for it.
+  torch::Tensor factor = (clip / torch::stack(norms).norm()).clamp_max(1);
+  for (torch::Tensor &grad : grads) grad.mul_(factor.to(grad.scalar_type()));
+}
+
 void Adam::step() {
   torch::NoGradGuard no_grad;
+  if (clip > 0) clip_gradients();
   for (Group &group : groups) {
     // Parameters that a network never uses have no gradient and are left alone; the others have seen the same
     // number of updates, save after loading a state from elsewhere.

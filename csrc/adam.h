@@ -24,8 +24,11 @@ public:
   void step();
 
   std::vector<Group> groups;
+  double clip = 0; // > 0: longer gradients, of all groups together, are shortened to this length
 
 private:
+  void clip_gradients();
+
   double beta1_, beta2_, eps_;
 };
 

@@ -388,6 +388,28 @@ rdpp_error rdpp_module_state(const rdpp_module *m, int64_t i, const char **name,
   });
 }
 
+rdpp_error rdpp_module_average(rdpp_module *into, const rdpp_module *from, double weight) {
+  return guarded([&] {
+    torch::NoGradGuard no_grad;
+    std::vector<rdpp_module::Entry> &to = opened(into).state;
+    const std::vector<rdpp_module::Entry> &by = opened(from).state;
+    if (into->kind != from->kind || to.size() != by.size()) {
+      throw std::invalid_argument("networks of two kinds have no average");
+    }
+    for (size_t i = 0; i < to.size(); i++) {
+      TORCH_CHECK(to[i].tensor.sizes() == by[i].tensor.sizes(), to[i].name, " has shapes ", to[i].tensor.sizes(),
+                  " and ", by[i].tensor.sizes());
+    }
+    for (size_t i = 0; i < to.size(); i++) {
+      if (to[i].tensor.is_floating_point()) {
+        to[i].tensor.lerp_(by[i].tensor, weight);
+      } else {
+        to[i].tensor.copy_(by[i].tensor);
+      }
+    }
+  });
+}
+
 rdpp_error rdpp_teacher_ignore_level(rdpp_module *m, const double std[3]) {
   return guarded([&] { network<rdpp::TeacherImpl>(m, RDPP_TEACHER).ignore_level({std[0], std[1], std[2]}); });
 }
@@ -514,6 +536,14 @@ rdpp_error rdpp_adam_set_rate(rdpp_adam *a, int64_t group, double learning_rate)
 
 rdpp_error rdpp_adam_set_decay(rdpp_adam *a, int64_t group, double weight_decay) {
   return guarded([&] { opened(a).adam.groups.at(static_cast<size_t>(group)).weight_decay = weight_decay; });
+}
+
+rdpp_error rdpp_adam_set_clip(rdpp_adam *a, double length) {
+  return guarded([&] {
+    if (!(length >= 0))
+      throw std::invalid_argument("a gradient's length must be 0 or more, got " + std::to_string(length));
+    opened(a).adam.clip = length;
+  });
 }
 
 rdpp_error rdpp_adam_step(rdpp_adam *a) {

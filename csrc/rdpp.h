@@ -98,6 +98,10 @@ rdpp_error rdpp_module_state_len(const rdpp_module *m, int64_t *n);
  * teacher. */
 rdpp_error rdpp_module_state(const rdpp_module *m, int64_t i, const char **name, rdpp_tensor *out, int32_t *trainable);
 
+/* The state of into becomes (1 - weight) * into + weight * from, that of running statistics too; counts are copied.
+ * Both are of one kind and architecture. */
+rdpp_error rdpp_module_average(rdpp_module *into, const rdpp_module *from, double weight);
+
 /* Makes a trainable teacher blind to the level of light, a constant added to all pixels before they are divided by std:
  * changes conv1, and has to be repeated after every update. */
 rdpp_error rdpp_teacher_ignore_level(rdpp_module *m, const double std[3]);
@@ -169,6 +173,9 @@ rdpp_error rdpp_adam_set_rate(rdpp_adam *a, int64_t group, double learning_rate)
 /* Decoupled (AdamW): every step also multiplies the group's parameters of more than one dimension, which are neither
  * biases nor batch norms, by 1 - learning_rate * weight_decay. */
 rdpp_error rdpp_adam_set_decay(rdpp_adam *a, int64_t group, double weight_decay);
+/* Before every step from now on, gradients longer than length, all groups taken as one vector, are shortened to it; 0:
+ * they are left alone. */
+rdpp_error rdpp_adam_set_clip(rdpp_adam *a, double length);
 /* One update of every parameter that has a gradient; then gradients are cleared. */
 rdpp_error rdpp_adam_step(rdpp_adam *a);
 /* The moments of parameter i of group `group` (in the order of rdpp_module_state, trainable ones only) and its

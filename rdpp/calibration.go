@@ -1,8 +1,16 @@
 package rdpp
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"regexp"
+	"slices"
 
+	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/metric"
 )
 
@@ -66,8 +74,9 @@ func (c *Calibration) PValue(score float64) *float64 {
 	return new(metric.PValue(c.Scores, score))
 }
 
-// override puts other rates and thresholds in place of the model's own, where they are given.
-func (c *Calibration) override(rate, threshold, pixelThreshold *float64) (Calibration, error) {
+// Override is the calibration with other rates and thresholds in place of its own, where they are given (not nil); see
+// DetectorOptions. A rate without scores to set a threshold by is ErrConfig.
+func (c *Calibration) Override(rate, threshold, pixelThreshold *float64) (Calibration, error) {
 	other := *c
 	if rate != nil {
 		var err error
@@ -93,4 +102,158 @@ func (c *Calibration) complete() {
 	if c.PixelThreshold == 0 {
 		c.PixelThreshold = c.Threshold
 	}
+}
+
+// leastHeld is the fewest images that are held out: with n of them no p-value is below 1/(n + 1).
+const leastHeld = 10
+
+// mostFolds bounds what a calibration of a small data set costs.
+const mostFolds = 5
+
+// shuffled is a random order of n images, by the run's seed.
+func (c *Config) shuffled(n int) []int {
+	return rand.New(rand.NewPCG(seedOf("calibration", c.Seed), 0)).Perm(n)
+}
+
+// holdOut parts good images into those to train on and those held out for the calibration, both in their order. Where
+// that would take more than a third of them, none are held out, and folds trainings calibrate, each of which leaves out
+// some of the images.
+func holdOut(items []dataset.Item, c *Config) (kept, held []dataset.Item, folds int) {
+	n := len(items)
+	count := max(leastHeld, int(math.Round(c.Calibration*float64(n))))
+	switch {
+	case c.Calibration == 0 || n < 2:
+		return items, nil, 0
+	case 3*count > n:
+		return items, nil, min(n, mostFolds)
+	}
+	out := c.shuffled(n)[:count]
+	slices.Sort(out)
+	for i, item := range items {
+		if len(out) > 0 && out[0] == i {
+			held, out = append(held, item), out[1:]
+		} else {
+			kept = append(kept, item)
+		}
+	}
+	return kept, held, 0
+}
+
+// calibrate scores good images that model was not trained on, and sets the thresholds by them.
+func (r *run) calibrate(ctx context.Context, model *Model) (Calibration, error) {
+	if r.folds > 0 {
+		scores, err := r.crossScores(ctx)
+		if err != nil {
+			return Calibration{}, err
+		}
+		c, err := calibrate(scores, r.config.FalseAlarm)
+		c.Folds = r.folds
+		return c, err
+	}
+	if len(r.held) > 0 {
+		scores, err := model.scores(ctx, r.held, r.cache)
+		if err != nil {
+			return Calibration{}, err
+		}
+		return calibrate(scores, r.config.FalseAlarm)
+	}
+	scores, err := model.scores(ctx, r.items, r.cache)
+	if err != nil {
+		return Calibration{}, err
+	}
+	return provisional(scores), nil
+}
+
+// scores are those of items, ascending.
+func (m *Model) scores(ctx context.Context, items []dataset.Item, cache *dataset.Cache) (all []float64, err error) {
+	err = m.scan(ctx, items, cache, func(_ int, _ []float32, score float64) error {
+		all = append(all, score)
+		return nil
+	})
+	slices.Sort(all)
+	return all, err
+}
+
+// Files of the trainings for the calibration, numbered from 1: a folder while a training is at work, then its scores.
+var foldName = regexp.MustCompile(`^fold-[0-9]+(\.json)?$`)
+
+func (r *run) foldFiles() (paths []string) {
+	entries, _ := os.ReadDir(r.opt.Out) // claim has shown that it can be read
+	for _, e := range entries {
+		if foldName.MatchString(e.Name()) {
+			paths = append(paths, r.path(e.Name()))
+		}
+	}
+	return paths
+}
+
+// foldScores is what a finished training for the calibration leaves.
+type foldScores struct {
+	Epochs int       `json:"epochs"`
+	Scores []float64 `json:"scores"`
+}
+
+// crossScores trains once per fold without the fold's images, and scores them: every training image by a model that
+// has not seen it. The scores are ascending.
+func (r *run) crossScores(ctx context.Context) (all []float64, err error) {
+	r.adam.Close() // its memory is needed
+	order := r.config.shuffled(len(r.items))
+	for fold := range r.folds {
+		file := r.path(fmt.Sprintf("fold-%d.json", fold+1))
+		var done foldScores
+		text, err := os.ReadFile(file)
+		if err == nil {
+			err = json.Unmarshal(text, &done)
+		}
+		if err != nil || done.Epochs != r.config.Epochs {
+			if done.Scores, err = r.crossScore(ctx, fold, order); err != nil {
+				return nil, err
+			}
+			done.Epochs = r.config.Epochs
+			if text, err = json.Marshal(done); err == nil {
+				err = writeFile(file, text)
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+		if err := r.removeAll([]string{r.foldFolder(fold)}); err != nil {
+			return nil, err
+		}
+		all = append(all, done.Scores...)
+	}
+	slices.Sort(all)
+	return all, nil
+}
+
+func (r *run) foldFolder(fold int) string { return r.path(fmt.Sprintf("fold-%d", fold+1)) }
+
+// crossScore trains without the images of a fold, which are every so many-th of order, and scores those.
+func (r *run) crossScore(ctx context.Context, fold int, order []int) ([]float64, error) {
+	part := &run{config: r.config, opt: r.opt, cache: r.cache, set: &dataset.Set{Category: r.set.Category, Layout: r.set.Layout}}
+	defer part.close()
+	part.config.Calibration, part.config.Select = 0, SelectLast
+	part.opt.Out, part.opt.Resume, part.opt.Overwrite = r.foldFolder(fold), true, false
+	part.opt.OnEpoch = nil
+	if r.opt.OnStep != nil {
+		part.opt.OnStep = func(report StepReport) {
+			report.Fold, report.Folds = fold+1, r.folds
+			r.opt.OnStep(report)
+		}
+	}
+	var out []dataset.Item
+	for i, at := range order {
+		if i%r.folds == fold {
+			out = append(out, r.items[at])
+		} else {
+			part.set.Train = append(part.set.Train, r.items[at])
+		}
+	}
+	if err := part.prepare(ctx); err != nil {
+		return nil, fmt.Errorf("%w (training %d of %d for the calibration)", err, fold+1, r.folds)
+	}
+	if err := part.learn(ctx); err != nil {
+		return nil, fmt.Errorf("%w (training %d of %d for the calibration)", err, fold+1, r.folds)
+	}
+	return part.outcome().scores(ctx, out, r.cache)
 }

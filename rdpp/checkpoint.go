@@ -13,13 +13,14 @@ import (
 	"rdpp/torch"
 )
 
-// A checkpoint is a safetensors file with the networks under their names in a model file, Adam's moments, gradients
-// that wait for an update, and a JSON document for the rest: with it training goes on as if it had never stopped.
+// A checkpoint is a safetensors file with the networks under their names in a model file, the average of their weights,
+// Adam's moments, gradients that wait for an update, and a JSON document for the rest: with it training goes on as if it had never stopped.
 
 const (
 	checkpointKey = "rdpp_checkpoint"
 	prefixAdam    = "adam."
 	prefixGrad    = "grad."
+	prefixAverage = "average."
 )
 
 // checkpoint is the JSON document.
@@ -55,7 +56,14 @@ func (r *run) saveCheckpoint() error {
 		return err
 	}
 	c := checkpoint{Info: r.model.Info, State: r.state, AdamSteps: steps}
-	return saveTensors(r.path(checkpointFile), checkpointKey, c, append(r.model.tensors(), moments...))
+	tensors := append(r.model.tensors(), moments...)
+	if r.average != nil {
+		for _, t := range stateOf(r.average.trained()) {
+			t.Name = prefixAverage + t.Name
+			tensors = append(tensors, t)
+		}
+	}
+	return saveTensors(r.path(checkpointFile), checkpointKey, c, tensors)
 }
 
 // adamState describes what an optimiser with a group per part knows, for a checkpoint: its moments, gradients that wait

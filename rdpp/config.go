@@ -61,6 +61,8 @@ type Config struct {
 	RateProjection float64 `json:"rate_projection"` // Adam's highest learning rate of P
 	RateDistill    float64 `json:"rate_distill"`    // and of O and D
 	Schedule       string  `json:"schedule"`        // ScheduleCosine or ScheduleConstant
+	Average        float64 `json:"average"`         // the model is an exponential average of the weights over this share of the updates; 0: the last ones
+	Clip           float64 `json:"clip"`            // longest gradient, P, O and D as one vector; 0: any
 	Beta1          float64 `json:"beta1"`
 	Beta2          float64 `json:"beta2"`
 	AdamEps        float64 `json:"adam_eps"`
@@ -82,6 +84,9 @@ type Config struct {
 	NoiseReleased bool    `json:"noise_released"` // one noise field per run, as released, instead of one per image
 
 	MapSigma float64 `json:"map_sigma"` // Gaussian that smooths the anomaly map, pixels of the network input
+
+	Calibration float64 `json:"calibration"` // share of the good images that is held out to calibrate the threshold; 0: none
+	FalseAlarm  float64 `json:"false_alarm"` // share of good images that the threshold lets be called anomalous
 }
 
 // DefaultConfig returns the paper's values but for RateDistill, 0.005 there, and Schedule, constant there: a student that
@@ -97,6 +102,7 @@ func DefaultConfig() Config {
 		Margin:    0.5,
 		SinkhornP: 2, SinkhornBlur: 0.05, SinkhornDiameter: 1e7, SinkhornScaling: 0.95,
 		NoiseLambda: 0.2, MapSigma: 4,
+		Calibration: 0.1, FalseAlarm: 0.01,
 	}
 }
 
@@ -136,6 +142,14 @@ func (c *Config) Validate() error {
 		return wrong("learning rates %v and %v; both must be positive", c.RateProjection, c.RateDistill)
 	case c.Schedule != ScheduleCosine && c.Schedule != ScheduleConstant:
 		return wrong("--schedule %q; use %s or %s", c.Schedule, ScheduleCosine, ScheduleConstant)
+	case !(c.Average >= 0 && c.Average <= 1):
+		return wrong("--average %v; use a share of the updates, 0 to 1", c.Average)
+	case !(c.Clip >= 0 && c.Clip <= math.MaxFloat64):
+		return wrong("--clip %v; use a positive length, or 0 for none", c.Clip)
+	case !(c.Calibration >= 0 && c.Calibration <= 0.3):
+		return wrong("--calibration %v; use a share of the good images, 0 to 0.3", c.Calibration)
+	case c.Calibration > 0 && !(c.FalseAlarm > 0 && c.FalseAlarm < 1):
+		return wrong("--false-alarm %v; use a share of the good images, above 0 and below 1", c.FalseAlarm)
 	case !(c.Beta1 >= 0 && c.Beta1 < 1 && c.Beta2 >= 0 && c.Beta2 < 1 && positive(c.AdamEps)):
 		return wrong("Adam's betas %v, %v, eps %v; betas lie in [0, 1), eps is positive", c.Beta1, c.Beta2, c.AdamEps)
 	case !(min(c.WeightSSOT, c.WeightRecon, c.WeightContrast) >= 0 && max(c.WeightSSOT, c.WeightRecon, c.WeightContrast) <= math.MaxFloat64):

@@ -63,7 +63,7 @@ func OpenDetector(path string, opt *DetectorOptions) (*Detector, error) {
 		d.Close()
 		return nil, err
 	}
-	if d.calibration, err = d.model.Info.Calibration.override(opt.FalseAlarm, opt.Threshold, opt.PixelThreshold); err != nil {
+	if d.calibration, err = d.model.Info.Calibration.Override(opt.FalseAlarm, opt.Threshold, opt.PixelThreshold); err != nil {
 		d.Close()
 		return nil, err
 	}

@@ -89,7 +89,7 @@ func child(name string, args ...string) *exec.Cmd {
 // from one epoch into the next too.
 func tiny() rdpp.Config {
 	c := rdpp.DefaultConfig()
-	c.Arch, c.ImageSize, c.Batch, c.Accumulate, c.Epochs = "resnet18", 32, 2, 2, 2
+	c.Arch, c.ImageSize, c.Batch, c.Accumulate, c.Epochs, c.Calibration = "resnet18", 32, 2, 2, 2, 0
 	return c
 }
 

@@ -242,7 +242,7 @@ func (m *Model) load(file *weights.File) error {
 		}
 	}
 	for _, t := range file.Tensors {
-		if !strings.HasPrefix(t.Name, prefixAdam) && !strings.HasPrefix(t.Name, prefixGrad) {
+		if !strings.HasPrefix(t.Name, prefixAdam) && !strings.HasPrefix(t.Name, prefixGrad) && !strings.HasPrefix(t.Name, prefixAverage) {
 			used--
 		}
 	}

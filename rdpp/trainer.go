@@ -65,6 +65,7 @@ func (l Losses) plus(m Losses, factor float64) Losses {
 type StepReport struct {
 	Epoch, Epochs int // counted from 1
 	Step, Steps   int // of the epoch, counted from 1
+	Fold, Folds   int // of the trainings for the calibration, counted from 1; 0: of the model itself
 	Images        int // of the epoch so far
 	Losses        Losses
 }
@@ -80,21 +81,23 @@ type EpochReport struct {
 
 // Summary is the outcome of a training, and metrics.json.
 type Summary struct {
-	Category        string         `json:"category"`
-	Config          Config         `json:"config"`
-	Teacher         TeacherInfo    `json:"teacher"`
-	Epoch           int            `json:"epoch"`     // that became the model
-	Selection       string         `json:"selection"` // how it was chosen, in words
-	TrainImages     int            `json:"train_images"`
-	Metrics                        // on the test set
-	Threshold       float64        `json:"threshold"`
-	ThresholdRule   string         `json:"threshold_rule"`
-	Provisional     bool           `json:"threshold_provisional"`
-	Losses          Losses         `json:"losses"`                      // of the last epoch
-	TrainingSeconds float64        `json:"seconds"`                     // over all epochs
-	DeviceBytes     int64          `json:"device_peak_bytes,omitempty"` // of a CUDA device's memory, at most in use
-	Skipped         []dataset.Skip `json:"skipped,omitempty"`
-	ModelFile       string         `json:"model_file"`
+	Category          string         `json:"category"`
+	Config            Config         `json:"config"`
+	Teacher           TeacherInfo    `json:"teacher"`
+	Epoch             int            `json:"epoch"`     // that became the model
+	Selection         string         `json:"selection"` // how it was chosen, in words
+	TrainImages       int            `json:"train_images"`
+	Metrics                          // on the test set
+	Threshold         float64        `json:"threshold"`
+	ThresholdRule     string         `json:"threshold_rule"`
+	Provisional       bool           `json:"threshold_provisional"`
+	CalibrationImages int            `json:"calibration_images"`          // good images whose scores set the threshold
+	CalibrationFolds  int            `json:"calibration_folds,omitempty"` // trainings that scored them; 0: the model did, and was not trained on them
+	Losses            Losses         `json:"losses"`                      // of the last epoch
+	TrainingSeconds   float64        `json:"seconds"`                     // over all epochs
+	DeviceBytes       int64          `json:"device_peak_bytes,omitempty"` // of a CUDA device's memory, at most in use
+	Skipped           []dataset.Skip `json:"skipped,omitempty"`
+	ModelFile         string         `json:"model_file"`
 }
 
 // The files of Out.
@@ -147,11 +150,14 @@ type run struct {
 	opt    TrainOptions
 	set    *dataset.Set
 
-	items, tests []dataset.Item // that can be read
+	items, tests []dataset.Item // that can be read; items are trained on
+	held         []dataset.Item // good ones that are not, for the calibration
+	folds        int            // trainings for the calibration, where there are too few images to hold any out
 	skipped      []dataset.Skip
 	cache        *dataset.Cache
 	loader       *dataset.Loader
 	model        *Model
+	average      *Model // of its weights; nil: none
 	adam         *torch.Adam
 	rates        []float64 // highest, per group of adam
 	ssot         torch.SSOT
@@ -166,6 +172,9 @@ func (r *run) close() {
 		r.lock.Close()
 	}
 	r.adam.Close()
+	if r.average != nil {
+		r.average.closeTrained()
+	}
 	if r.model != nil {
 		r.model.Close()
 	}
@@ -214,12 +223,26 @@ func (r *run) prepare(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if file != nil {
-		return r.restore(file, saved)
+	if err := r.adam.SetClip(r.config.Clip); err != nil {
+		return err
 	}
-	// An older run's checkpoint must not be taken for this one's.
-	if err := os.Remove(r.path(checkpointFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("rdpp: %w", err)
+	if file != nil {
+		err = r.restore(file, saved)
+	} else {
+		// An older run's must not be taken for this one's.
+		err = r.removeAll(append(r.foldFiles(), r.path(checkpointFile)))
+	}
+	if err == nil && r.config.Average > 0 {
+		err = r.startAverage(file)
+	}
+	return err
+}
+
+func (r *run) removeAll(paths []string) error {
+	for _, path := range paths {
+		if err := os.RemoveAll(path); err != nil {
+			return fmt.Errorf("rdpp: %w", err)
+		}
 	}
 	return nil
 }
@@ -237,7 +260,7 @@ func (r *run) openCheckpoint() (*weights.File, *checkpoint, error) {
 		return file, saved, nil
 	}
 	defer file.Close()
-	if done := saved.State.Epoch; done < saved.Info.Config.Epochs {
+	if done := saved.State.Epoch; done < saved.Info.Config.Epochs || len(r.foldFiles()) > 0 {
 		return nil, nil, fmt.Errorf("rdpp: %w: %s holds an unfinished run (%d of %d epochs done); continue it with --resume, "+
 			"or start anew with --overwrite", ErrConfig, r.opt.Out, done, saved.Info.Config.Epochs)
 	}
@@ -288,7 +311,9 @@ func lockFolder(dir string, log *slog.Logger) (*os.File, error) {
 
 func (r *run) readData(ctx context.Context) error {
 	S := r.config.ImageSize
-	r.cache = dataset.NewCache(dataset.CacheOptions{Size: S, MaxBytes: r.opt.CacheBytes, MaxPixels: r.opt.MaxPixels})
+	if r.cache == nil {
+		r.cache = dataset.NewCache(dataset.CacheOptions{Size: S, MaxBytes: r.opt.CacheBytes, MaxPixels: r.opt.MaxPixels})
+	}
 	r.skipped = slices.Clone(r.set.Skipped)
 	for _, part := range []struct {
 		from []dataset.Item
@@ -311,16 +336,17 @@ func (r *run) readData(ctx context.Context) error {
 	if len(r.items) == 0 {
 		return fmt.Errorf("rdpp: no good image of %s can be read; mend the files listed above", r.set.Category)
 	}
-	if last := (len(r.items)-1)%r.config.Batch + 1; S < 64 && last == 1 {
-		return fmt.Errorf("rdpp: %w: --image-size %d with --batch %d leaves one of the %d images alone in a batch, which is too little for "+
-			"batch norm; use another --batch, or --image-size 64", ErrConfig, S, r.config.Batch, len(r.items))
-	}
 	fingerprint, err := dataset.Fingerprint(r.items)
 	if err != nil {
 		return fmt.Errorf("rdpp: %w", err)
 	}
+	r.items, r.held, r.folds = holdOut(r.items, &r.config)
+	if last := (len(r.items)-1)%r.config.Batch + 1; S < 64 && last == 1 {
+		return fmt.Errorf("rdpp: %w: --image-size %d with --batch %d leaves one of the %d images alone in a batch, which is too little for "+
+			"batch norm; use another --batch, or --image-size 64", ErrConfig, S, r.config.Batch, len(r.items))
+	}
 	r.model.Info.Category = r.set.Category
-	r.model.Info.Data = DataInfo{Images: len(r.items), Fingerprint: fingerprint, Layout: r.set.Layout}
+	r.model.Info.Data = DataInfo{Images: len(r.items), HeldOut: len(r.held), Fingerprint: fingerprint, Layout: r.set.Layout}
 	r.loader, err = dataset.NewLoader(r.items, dataset.LoaderOptions{Batch: r.config.Batch, Size: S,
 		Norm: r.config.norm(), Seed: r.config.Seed, Workers: r.opt.Workers, Cache: r.cache,
 		Noise: dataset.NoiseOptions{Lambda: r.config.NoiseLambda, Released: r.config.NoiseReleased,
@@ -336,11 +362,8 @@ func (r *run) train(ctx context.Context) (*Summary, error) {
 	if r.opt.OnStart != nil {
 		r.opt.OnStart(r.model.Info)
 	}
-	r.saved = time.Now()
-	for r.state.Epoch < r.config.Epochs {
-		if err := r.epoch(ctx); err != nil {
-			return nil, err
-		}
+	if err := r.learn(ctx); err != nil {
+		return nil, err
 	}
 	saveError := r.saveCheckpoint()
 	if saveError != nil {
@@ -351,6 +374,17 @@ func (r *run) train(ctx context.Context) (*Summary, error) {
 		return nil, fmt.Errorf("rdpp: %w: %w", errNotSaved, err)
 	}
 	return summary, err
+}
+
+// learn trains to the end of the last epoch.
+func (r *run) learn(ctx context.Context) error {
+	r.saved = time.Now()
+	for r.state.Epoch < r.config.Epochs {
+		if err := r.epoch(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // epoch trains from where the run stands to the end of the epoch.
@@ -465,11 +499,13 @@ func (r *run) step(batch *dataset.Batch) (Losses, error) {
 	s.Check(torch.Backward(total))
 	if r.state.Pending++; r.state.Pending >= c.Accumulate {
 		steps := r.loader.Steps()
-		factor := c.rateFactor((r.state.Epoch*steps+r.state.Step)/c.Accumulate, c.Epochs*steps/c.Accumulate)
+		update, updates := (r.state.Epoch*steps+r.state.Step)/c.Accumulate, c.Epochs*steps/c.Accumulate
+		factor := c.rateFactor(update, updates)
 		for group, rate := range r.rates {
 			s.Check(r.adam.SetRate(group, rate*factor))
 		}
 		s.Check(r.adam.Step())
+		s.Check(r.follow(c.averageWeight(update, updates)))
 		r.state.Pending = 0
 	}
 	read := []*torch.Tensor{total, kd}
@@ -496,7 +532,8 @@ var errNoTests = fmt.Errorf("rdpp: %w: --select %s needs a test set with good an
 
 // keepBest evaluates the epoch on the test set and keeps its weights where it is the best so far.
 func (r *run) keepBest(ctx context.Context, report *EpochReport) error {
-	metrics, _, err := r.model.evaluate(ctx, r.tests, r.set.HasMasks, r.cache)
+	model := r.outcome()
+	metrics, _, err := model.evaluate(ctx, r.tests, r.set.HasMasks, r.cache)
 	if err != nil {
 		return err
 	}
@@ -509,14 +546,14 @@ func (r *run) keepBest(ctx context.Context, report *EpochReport) error {
 		return nil
 	}
 	r.state.Best = bestEpoch{Epoch: report.Epoch, Mean: mean}
-	r.model.Info.Epoch = report.Epoch
-	return r.model.Save(r.path(bestFile))
+	model.Info.Epoch = report.Epoch
+	return model.Save(r.path(bestFile))
 }
 
 // finish sets the threshold, writes the model, which replaces an older one only now, evaluates it and writes the rest.
 func (r *run) finish(ctx context.Context) (*Summary, error) {
 	r.model.Info.Epoch = r.config.Epochs
-	selection := "last epoch"
+	model, selection := r.outcome(), "last epoch"
 	if r.config.Select == SelectBestOnTest {
 		path := r.path(bestFile)
 		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
@@ -526,28 +563,20 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 		if err != nil {
 			return nil, err
 		}
+		defer best.Close()
 		if best.Info.Epoch != r.state.Best.Epoch {
-			best.Close()
 			return nil, fmt.Errorf("rdpp: %s is of epoch %d, the best one was %d; start anew with --overwrite", path,
 				best.Info.Epoch, r.state.Best.Epoch)
 		}
-		r.model.Close()
-		r.model = best
-		r.model.Info.Config = r.config // Epochs may have been raised since
+		model = best
+		model.Info.Config = r.config // Epochs may have been raised since
 		selection = "best of all epochs on the test set: the metrics below are optimistic"
 	}
-	scores := make([]float64, 0, len(r.items))
-	err := r.model.scan(ctx, r.items, r.cache, func(_ int, _ []float32, score float64) error {
-		scores = append(scores, score)
-		return nil
-	})
-	if err != nil {
+	var err error
+	if model.Info.Calibration, err = r.calibrate(ctx, model); err != nil {
 		return nil, err
 	}
-	slices.Sort(scores)
-	r.model.Info.Calibration = provisional(scores)
-
-	if err := r.model.Save(r.path(ModelFile)); err != nil {
+	if err := model.Save(r.path(ModelFile)); err != nil {
 		return nil, fmt.Errorf("%w; make room and continue with --resume", err)
 	}
 	if r.config.Select == SelectBestOnTest {
@@ -555,17 +584,22 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 			return nil, fmt.Errorf("rdpp: %w", err)
 		}
 	}
+	if err := r.removeAll(r.foldFiles()); err != nil {
+		return nil, err
+	}
 
 	last := r.state.History[len(r.state.History)-1]
-	summary := &Summary{Category: r.set.Category, Config: r.config, Teacher: r.model.Info.Teacher,
-		Epoch: r.model.Info.Epoch, Selection: selection, TrainImages: len(r.items), Losses: last.Losses,
-		Threshold: r.model.Info.Calibration.Threshold, ThresholdRule: r.model.Info.Calibration.Rule, Provisional: true,
+	calibration := &model.Info.Calibration
+	summary := &Summary{Category: r.set.Category, Config: r.config, Teacher: model.Info.Teacher,
+		Epoch: model.Info.Epoch, Selection: selection, TrainImages: len(r.items), Losses: last.Losses,
+		Threshold: calibration.Threshold, ThresholdRule: calibration.Rule, Provisional: calibration.Provisional,
+		CalibrationImages: len(calibration.Scores), CalibrationFolds: calibration.Folds,
 		Skipped: r.skipped, ModelFile: r.path(ModelFile)}
 	for _, epoch := range r.state.History {
 		summary.TrainingSeconds += epoch.Seconds
 	}
 	if len(r.tests) > 0 {
-		metrics, _, err := r.model.evaluate(ctx, r.tests, r.set.HasMasks, r.cache)
+		metrics, _, err := model.evaluate(ctx, r.tests, r.set.HasMasks, r.cache)
 		if err != nil {
 			return nil, err
 		}

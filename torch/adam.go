@@ -55,6 +55,12 @@ func (a *Adam) SetDecay(group int, weightDecay float64) error {
 	return check("Adam group", C.rdpp_adam_set_decay(a.raw(), C.int64_t(group), C.double(weightDecay)))
 }
 
+// SetClip makes every step shorten gradients that are longer than length, those of all groups taken as one vector, to
+// it; 0 leaves them alone.
+func (a *Adam) SetClip(length float64) error {
+	return check("Adam clipping", C.rdpp_adam_set_clip(a.raw(), C.double(length)))
+}
+
 // Step updates every parameter that has a gradient and clears the gradients. Gradients of several backward
 // passes before it are summed.
 func (a *Adam) Step() error {

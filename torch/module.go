@@ -111,6 +111,13 @@ func (m *module) Train(on bool) error {
 	return check("training mode", C.rdpp_module_train(m.raw(), v))
 }
 
+// Average moves the state of into, running statistics of batch norms included, towards that of from: (1 - weight) *
+// into + weight * from. Counts are copied. Both are of one kind and architecture. Where into is in eval mode it needs
+// another Train(false) afterwards.
+func Average(into, from Network, weight float64) error {
+	return check("average", C.rdpp_module_average(into.raw(), from.raw(), C.double(weight)))
+}
+
 // Network is any of Teacher, Projection, Bottleneck, Student and Head.
 type Network interface {
 	State() []Entry

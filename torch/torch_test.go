@@ -370,3 +370,94 @@ func TestProjectionGradients(t *testing.T) {
 	compare("projected", outputs[0], outputs[1], 1e-4)
 	compare("gradient", grads[0], grads[1], 1e-2)
 }
+
+func TestAverage(t *testing.T) {
+	student := func(seed uint64) torch.Student {
+		return must(torch.NewStudent(torch.ModuleOptions{Arch: "resnet18", Seed: seed}))
+	}
+	into, from, before := student(1), student(2), student(1)
+	projection := must(torch.NewProjection(torch.ModuleOptions{Arch: "resnet18"}))
+	wide := must(torch.NewStudent(torch.ModuleOptions{Arch: "resnet34", Blank: true}))
+	for _, n := range []torch.Network{into, from, before, projection, wide} {
+		defer n.Close()
+	}
+	for i, e := range from.State() {
+		if strings.HasSuffix(e.Name, "num_batches_tracked") {
+			if err := torch.Write(e.Tensor, []int64{int64(i)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if strings.HasSuffix(e.Name, "running_var") {
+			values := must(torch.Read[float32](e.Tensor))
+			for j := range values {
+				values[j] = float32(j)
+			}
+			if err := torch.Write(e.Tensor, values); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := torch.Average(into, from, 0.25); err != nil {
+		t.Fatal(err)
+	}
+	for i, e := range into.State() {
+		got := must(torch.Read[float64](e.Tensor))
+		a, b := must(torch.Read[float64](before.State()[i].Tensor)), must(torch.Read[float64](from.State()[i].Tensor))
+		for j := range got {
+			want := 0.75*a[j] + 0.25*b[j]
+			if !strings.Contains(e.Name, "num_batches") && math.Abs(got[j]-want) > 1e-6*(1+math.Abs(want)) ||
+				strings.Contains(e.Name, "num_batches") && got[j] != b[j] {
+				t.Fatalf("%s, element %d: got %v, from %v and %v", e.Name, j, got[j], a[j], b[j])
+			}
+		}
+	}
+	wantError(t, "two kinds", torch.Average(into, projection, 0.5), "two kinds")
+	wantError(t, "two architectures", torch.Average(into, wide, 0.5), "average")
+	from.Close()
+	wantError(t, "closed", torch.Average(into, from, 0.5), "closed")
+}
+
+// Adam's first moment after a step is 1 - beta1 times the gradient that the step saw.
+func TestClip(t *testing.T) {
+	for _, c := range []struct{ clip, want float64 }{{0, 5}, {10, 5}, {5, 5}, {2, 2}, {1e-3, 1e-3}} {
+		p := must(torch.NewProjection(torch.ModuleOptions{Arch: "resnet18", DType: torch.Float64}))
+		s := must(torch.NewBottleneck(torch.ModuleOptions{Arch: "resnet18", DType: torch.Float64}))
+		adam := must(torch.NewAdam(0.5, 0.999, 1e-8))
+		if err := adam.SetClip(c.clip); err != nil {
+			t.Fatal(err)
+		}
+		// A gradient of length 3 in one group, of 4 in the other: 5 in all.
+		for group, n := range []torch.Network{p, s} {
+			if err := adam.Add(n, 0.1); err != nil {
+				t.Fatal(err)
+			}
+			e := n.State()[0].Tensor
+			values := make([]float64, must(e.Len()))
+			values[len(values)-1] = float64(3 + group)
+			grad := must(torch.FromSlice(values, must(e.Shape())...))
+			if err := e.SetGrad(grad); err != nil {
+				t.Fatal(err)
+			}
+			grad.Close()
+		}
+		if err := adam.Step(); err != nil {
+			t.Fatal(err)
+		}
+		squares := 0.0
+		for group := range 2 {
+			moments := must(adam.Moments(group, 0))
+			for _, v := range must(torch.Read[float64](moments.ExpAvg)) {
+				squares += (2 * v) * (2 * v)
+			}
+			moments.Close()
+		}
+		if got := math.Sqrt(squares); math.Abs(got-c.want) > 1e-12 {
+			t.Errorf("clip %v: got a gradient of length %v, want %v", c.clip, got, c.want)
+		}
+		wantError(t, "negative", adam.SetClip(-1), "0 or more")
+		wantError(t, "NaN", adam.SetClip(math.NaN()), "0 or more")
+		adam.Close()
+		p.Close()
+		s.Close()
+	}
+}

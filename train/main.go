@@ -3,6 +3,7 @@
 //	train --data DIR --out RUN [flags]
 //	train sample --out DIR [flags]
 //	train teacher --out FILE [flags]
+//	train reproduce --data ROOT --out RUN [flags]
 //
 // Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (after a checkpoint).
 package main
@@ -17,6 +18,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -55,6 +57,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		err = runSample(args[1:], stdout)
 	case len(args) > 0 && args[0] == "teacher":
 		err = runTeacher(ctx, args[1:], stdout, stderr)
+	case len(args) > 0 && args[0] == "reproduce":
+		err = runReproduce(ctx, args[1:], stdout, stderr)
 	case len(args) == 1 && args[0] == "--version":
 		fmt.Fprintln(stdout, "rdpp", rdpp.Version)
 	default:
@@ -99,20 +103,19 @@ func parse(flags *pflag.FlagSet, args []string) error {
 }
 
 const trainUsage = `train --data DIR --out RUN    learn from photographs of good parts
-train sample --out DIR        make sample data (train sample --help)
-train teacher --out FILE      make a teacher (train teacher --help)
+train sample|teacher|reproduce --help: sample data, teachers, the paper's tables
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (checkpoint kept)
 `
 
 func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	c := rdpp.DefaultConfig()
-	opt := rdpp.TrainOptions{}
+	opt, open := rdpp.TrainOptions{}, dataset.OpenOptions{}
 	flags := newFlags(trainUsage, stdout)
 	data := flags.String("data", "", "`DIR` with train/good, good or images; or of such")
 	flags.StringVar(&opt.Out, "out", "", "`DIR` for results")
 	categories := flags.StringSlice("category", nil, "`DIRs` in --data, with commas between; or all")
 	flags.StringVar(&c.Arch, "arch", c.Arch, "backbone, torchvision `NAME`")
-	flags.StringVar(&opt.Teacher, "teacher", rdpp.TeacherAuto, "`FILE`, builtin, random; auto: cache, builtin")
+	flags.StringVar(&opt.Teacher, "teacher", rdpp.TeacherAuto, "`FILE`, builtin, random, auto")
 	flags.StringVar(&c.Method, "method", c.Method, "`NAME`: rd++ or the baseline rd")
 	flags.IntVar(&c.Epochs, "epochs", c.Epochs, "`N` passes over the images")
 	flags.IntVar(&c.Batch, "batch", c.Batch, "`N` images per step")
@@ -127,9 +130,18 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	flags.StringVar(&c.Select, "select", c.Select, "`EPOCH` to keep: last, best-on-test")
 	flags.StringVar(&c.Schedule, "schedule", c.Schedule, "learning `RATES`: cosine, constant")
 	flags.StringVar(&c.SSOT, "ssot", c.SSOT, "L_SSOT `KIND`: pairwise, batch, off")
+	flags.Float64Var(&c.Calibration, "calibration", c.Calibration, "`SHARE` of good images for the threshold")
+	flags.Float64Var(&c.FalseAlarm, "false-alarm", c.FalseAlarm, "`SHARE` of good images to call anomalous")
+	preset := flags.String("preset", "", "`NAME` of settings: paper, the released ones")
 	flags.BoolVar(&opt.SkipBad, "skip-bad", false, "leave out and list what cannot be read")
 	asJSON := flags.Bool("json", false, "one JSON object per line")
 	flags.IntVar(&c.Accumulate, "accumulate", c.Accumulate, "`N` steps per update of the weights")
+	flags.StringVar(&open.Layout, "layout", "auto", "of --data, one of `"+strings.Join(dataset.Layouts(), ", ")+"`")
+	flags.Float64Var(&c.Average, "average", c.Average, "model averages the last `SHARE` of updates")
+	flags.Float64Var(&c.Clip, "clip", c.Clip, "`LENGTH` to shorten gradients to; 0: none")
+	flags.Float64Var(&c.WeightSSOT, "weight-ssot", c.WeightSSOT, "`X` times L_SSOT in the loss")
+	flags.Float64Var(&c.WeightRecon, "weight-recon", c.WeightRecon, "`X` times L_Recon")
+	flags.Float64Var(&c.WeightContrast, "weight-contrast", c.WeightContrast, "`X` times L_Con")
 	flags.Float64Var(&c.RateProjection, "rate-projection", c.RateProjection, "Adam's `RATE` for the projection")
 	flags.Float64Var(&c.RateDistill, "rate-distill", c.RateDistill, "and for bottleneck and student")
 	flags.Float64Var(&c.NoiseLambda, "noise", c.NoiseLambda, "pseudo-anomalies of `X`, RGB being 0..1")
@@ -139,8 +151,9 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	cacheMiB := flags.Int64("cache", 2048, "`MIB` of memory for decoded images")
 	flags.Int64Var(&opt.MaxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted: `N` pixels")
 	helpAll := flags.Bool("help-all", false, "all flags, files and exit codes")
-	for _, rare := range []string{"workers", "accumulate", "rate-projection", "rate-distill", "noise", "noise-released", "kd-per-position", "checkpoint-every", "cache",
-		"max-pixels"} {
+	for _, rare := range []string{"threads", "ssot", "skip-bad", "workers", "schedule", "accumulate", "layout", "average", "clip", "weight-ssot", "weight-recon",
+		"weight-contrast", "rate-projection", "rate-distill", "noise", "noise-released", "kd-per-position", "checkpoint-every",
+		"cache", "max-pixels"} {
 		flags.Lookup(rare).Hidden = true // --help fits on a screen without them
 	}
 	if err := parse(flags, args); err != nil {
@@ -165,10 +178,10 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	case opt.Resume && opt.Overwrite:
 		return fmt.Errorf("%w: --resume and --overwrite exclude each other", errUsage)
 	}
-	if err := c.Validate(); err != nil {
+	configOf, err := configured(flags, &c, *preset)
+	if err != nil {
 		return err
 	}
-	var err error
 	if opt.Device, err = setDevice(*device, *threads); err != nil {
 		return err
 	}
@@ -180,11 +193,13 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		return err
 	}
 	out := opt.Out
+	open.SkipBad = opt.SkipBad
 	for _, folder := range folders {
-		set, err := dataset.Open(folder, &dataset.OpenOptions{SkipBad: opt.SkipBad})
+		set, err := dataset.Open(folder, &open)
 		if err != nil {
 			return err
 		}
+		c := configOf(set.Category)
 		opt.Out = filepath.Join(out, set.Category)
 		show := newProgress(set, stdout, stderr, *asJSON)
 		opt.OnStart, opt.OnStep, opt.OnEpoch = show.teacher, show.step, show.epoch
@@ -198,6 +213,32 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		show.done(summary)
 	}
 	return nil
+}
+
+// configured returns what a category's training is set to: by the flags that are given, else by the preset, else by the
+// defaults. c is what the flags write to.
+func configured(flags *pflag.FlagSet, c *rdpp.Config, preset string) (of func(category string) rdpp.Config, err error) {
+	if preset != "" && !slices.Contains(rdpp.Presets(), preset) {
+		return nil, fmt.Errorf("%w: --preset %q; use %s", errUsage, preset, strings.Join(rdpp.Presets(), " or "))
+	}
+	given := map[*pflag.Flag]string{}
+	flags.Visit(func(f *pflag.Flag) {
+		if _, list := f.Value.(pflag.SliceValue); !list {
+			given[f] = f.Value.String()
+		}
+	})
+	of = func(category string) rdpp.Config {
+		*c = rdpp.Preset(preset, category)
+		for f, value := range given {
+			err = errors.Join(err, f.Value.Set(value))
+		}
+		return *c
+	}
+	some := of("")
+	if err == nil {
+		err = some.Validate()
+	}
+	return of, err
 }
 
 // setDevice resolves --device and sets --threads.

@@ -52,7 +52,7 @@ func command(args ...string) (code int, stdout, stderr string) {
 // tiny is the command line of a training of one epoch of two steps, with further flags, of which the last of a kind counts.
 func tiny(data, out string, further ...string) []string {
 	return append([]string{"--data=" + data, "--out=" + out, "--arch=resnet18", "--image-size=32", "--batch=2", "--epochs=1",
-		"--method=rd", "--teacher=random", "--device=cpu", "--threads=1"}, further...)
+		"--method=rd", "--teacher=random", "--calibration=0", "--device=cpu", "--threads=1"}, further...)
 }
 
 // copyData copies dataDir, for a test to change.
