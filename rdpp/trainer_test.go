@@ -142,8 +142,9 @@ func TestUpdatesAcrossEpochs(t *testing.T) {
 
 func TestResumeIsExact(t *testing.T) {
 	t.Parallel()
-	rd, perPosition, bf16 := tiny(), tiny(), tiny()
+	rd, perPosition, bf16, averaged := tiny(), tiny(), tiny(), tiny()
 	bf16.Precision = "bf16"
+	averaged.Average, averaged.Clip = 0.5, 0.1
 	rd.Method, rd.Epochs = rdpp.MethodRD, 1
 	perPosition.KDPerPosition, perPosition.NoiseReleased = true, true
 	for _, c := range []struct {
@@ -154,6 +155,7 @@ func TestResumeIsExact(t *testing.T) {
 	}{
 		{"best-on-test", tinyBest(), []stop{{1, 1}, {1, 2}, {1, evaluating}, {1, 0}, {2, 1}, {2, 0}}, false},
 		{"rd++", tiny(), []stop{{1, 3}, {2, 3}}, false},
+		{"averaged and clipped", averaged, []stop{{1, 2}, {2, 1}}, false},
 		{"rd", rd, []stop{{1, 1}}, false},
 		{"bf16", bf16, []stop{{1, 3}}, false},
 		{"other readings", perPosition, []stop{{1, 0}, {2, 1}}, true},
