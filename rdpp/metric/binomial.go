@@ -15,7 +15,7 @@ func Interval(k, n int, confidence float64) (low, high float64) {
 		low = bisect(func(p float64) bool { return incompleteBeta(p, float64(k), float64(n-k+1)) < tail })
 	}
 	if k < n {
-		high = bisect(func(p float64) bool { return incompleteBeta(1-p, float64(n-k), float64(k+1)) > tail })
+		high = bisect(func(p float64) bool { return incompleteBeta(p, float64(k+1), float64(n-k)) < 1-tail })
 	}
 	return low, high
 }
@@ -39,13 +39,13 @@ func bisect(below func(float64) bool) float64 {
 // incompleteBeta is the regularised incomplete beta function I_x(a, b) of 0 < x < 1 and a, b > 0: for integers, the
 // probability of at least a successes in a+b-1 trials that succeed with probability x.
 func incompleteBeta(x, a, b float64) float64 {
-	if x > (a+1)/(a+b+2) {
-		return 1 - incompleteBeta(1-x, b, a) // where the fraction below converges faster
-	}
 	lnAB, _ := math.Lgamma(a + b)
 	lnA, _ := math.Lgamma(a)
 	lnB, _ := math.Lgamma(b)
 	front := math.Exp(lnAB - lnA - lnB + a*math.Log(x) + b*math.Log1p(-x))
+	if x > (a+1)/(a+b+2) {
+		return 1 - front*betaFraction(1-x, b, a)/b // which converges faster here
+	}
 	return front * betaFraction(x, a, b) / a
 }
 

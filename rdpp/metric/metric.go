@@ -1,5 +1,6 @@
 // Package metric measures how well anomaly scores tell defects from good parts, over images and over pixels, and
-// outlines the defects of an anomaly map. A higher score always means more anomalous.
+// outlines the defects of an anomaly map. A higher score always means more anomalous. Interval says how sure a measured
+// rate is.
 //
 // Every figure is exact: scores are sorted once and each distinct score is a threshold. What has no answer (a single
 // class, no scores, a NaN) is an error, never a 0 or a 1. The functions are safe for concurrent use; Pixels is not.
@@ -125,23 +126,22 @@ func checkClasses(positives, negatives int) error {
 
 // steps walks the scores of defective samples from the highest down. No metric changes for the better at any other.
 func (c curve) steps(yield func(step) bool) {
-	var s step
-	for s.truePositives < len(c.defective) {
-		key := uint32(c.defective[s.truePositives] >> 32)
-		s.score = c.score(key)
-		for s.falsePositives < len(c.good) && c.good[s.falsePositives] < key {
-			s.falsePositives++
+	overlap, g := 0.0, 0
+	for d := 0; d < len(c.defective); {
+		key := uint32(c.defective[d] >> 32)
+		for g < len(c.good) && c.good[g] < key {
+			g++
 		}
-		s.above = s.falsePositives
-		for s.falsePositives < len(c.good) && c.good[s.falsePositives] == key {
-			s.falsePositives++
+		above := g
+		for g < len(c.good) && c.good[g] == key {
+			g++
 		}
-		for ; s.truePositives < len(c.defective) && uint32(c.defective[s.truePositives]>>32) == key; s.truePositives++ {
+		for ; d < len(c.defective) && uint32(c.defective[d]>>32) == key; d++ {
 			if c.share != nil {
-				s.overlap += c.share[uint32(c.defective[s.truePositives])]
+				overlap += c.share[uint32(c.defective[d])]
 			}
 		}
-		if !yield(s) {
+		if !yield(step{c.score(key), above, g, d, overlap}) {
 			return
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"runtime"
-	"slices"
 	"sync"
 )
 
@@ -49,12 +48,14 @@ func (p *Pixels) Add(anomaly []float32, mask []uint8, H, W int) error {
 			defects++
 		}
 	}
-	good, defective := make([]uint32, 0, len(anomaly)-defects), make([]uint64, 0, defects)
+	good, defective := make([]uint32, len(anomaly)-defects), make([]uint64, 0, defects)
+	g := 0
 	for i, v := range anomaly {
-		if l := int(labels[i]); l == 0 {
-			good = append(good, descending(v))
+		if labels[i] == 0 {
+			good[g] = descending(v)
+			g++
 		} else {
-			defective = append(defective, uint64(descending(v))<<32|uint64(before+l))
+			defective = append(defective, uint64(descending(v))<<32|uint64(before+int(labels[i])))
 		}
 	}
 	p.good, p.defective = append(p.good, good), append(p.defective, defective)
@@ -144,11 +145,16 @@ func (p *Pixels) ReleasedPRO() (float64, error) {
 // releasedPRO is the released figure of one image. labels are the regions of its pixels, 0 outside, and areas theirs.
 func releasedPRO(anomaly []float32, labels []int32, areas []int) (float64, error) {
 	const thresholds, limit = 200, 0.3
-	low, high := float64(slices.Min(anomaly)), float64(slices.Max(anomaly))
-	if low == high {
+	lowest, highest := anomaly[0], anomaly[0]
+	for _, v := range anomaly {
+		lowest, highest = min(lowest, v), max(highest, v)
+	}
+	if lowest == highest {
 		return 0, fmt.Errorf("%w: constant map", ErrUndefined)
 	}
-	delta := (high - low) / thresholds
+	low := float64(lowest)
+	delta := (float64(highest) - low) / thresholds
+	perDelta := 1 / delta
 	// Thresholds have the precision of the map, so that a score can fall exactly on one.
 	var at [thresholds]float32
 	for k := range at {
@@ -159,8 +165,8 @@ func releasedPRO(anomaly []float32, labels []int32, areas []int) (float64, error
 	var overlap [thresholds + 1]float64
 	normal := 0
 	for i, v := range anomaly {
-		// The quotient may be off by a rounding, the thresholds themselves decide.
-		k := min(int((float64(v)-low)/delta), thresholds)
+		// The product may be off by a rounding, the thresholds themselves decide.
+		k := min(int((float64(v)-low)*perDelta), thresholds)
 		for k < thresholds && v > at[k] {
 			k++
 		}
@@ -222,14 +228,8 @@ func (p *Pixels) curve() (curve, error) {
 
 // descending maps finite scores to integers of the opposite order, both zeros to the same one.
 func descending(v float32) uint32 {
-	if v == 0 {
-		v = 0 // drops the sign of a negative zero
-	}
-	bits := math.Float32bits(v)
-	if bits>>31 == 1 {
-		return bits
-	}
-	return bits ^ math.MaxInt32
+	bits := math.Float32bits(v + 0)                      // -0 becomes 0
+	return bits ^ math.MaxInt32&^uint32(int32(bits)>>31) // all but the sign turned round where that is 0
 }
 
 // ascending undoes descending.
