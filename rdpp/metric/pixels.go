@@ -8,8 +8,8 @@ import (
 )
 
 // Pixels collects the anomaly maps and ground-truth masks of a data set and measures all their pixels together. The
-// zero value is empty and ready. It keeps 4 bytes per good pixel and 8 per defective one, and needs up to twice as many again
-// while it sorts. It is not safe for concurrent use: the first metric after an Add sorts, on all processors.
+// zero value is empty and ready. It keeps 4 bytes per good pixel and 8 per defective one, and needs up to twice as many
+// again while it sorts. It is not safe for concurrent use: the first metric after an Add sorts, on all processors.
 type Pixels struct {
 	// Good pixels are their scores, encoded by descending. A defective one holds its score in the high half and the
 	// number of its region, from 1, in the low half. A chunk comes from one image, or is what was sorted last.
