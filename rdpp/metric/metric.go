@@ -1,5 +1,6 @@
 // Package metric measures how well anomaly scores tell defects from good parts, over images and over pixels, and
-// outlines the defects of an anomaly map. A higher score always means more anomalous.
+// outlines the defects of an anomaly map. A higher score always means more anomalous. Interval says how sure a measured
+// rate is.
 //
 // Every figure is exact: scores are sorted once and each distinct score is a threshold. What has no answer (a single
 // class, no scores, a NaN) is an error, never a 0 or a 1. The functions are safe for concurrent use; Pixels is not.
@@ -9,7 +10,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"iter"
 	"math"
 	"slices"
 )
@@ -21,6 +21,7 @@ var (
 	ErrNaN       = errors.New("metric: score is NaN or infinite")
 	ErrOneClass  = errors.New("metric: only one class, both good and defective samples are needed")
 	ErrLimit     = errors.New("metric: limit of the false positive rate is outside (0, 1]")
+	ErrPoints    = errors.New("metric: a curve needs at least 2 points")
 	ErrUndefined = errors.New("metric: the released PRO is undefined")
 )
 
@@ -55,32 +56,33 @@ func F1Max(scores []float64, positive []bool) (f1, threshold float64, err error)
 	return f1, threshold, nil
 }
 
-// curve is what all threshold metrics are functions of: how many samples of each class have each distinct score.
+// curve is what all threshold metrics are functions of: the scores of both classes, sorted. Scores stand as keys, which
+// are the smaller the higher the score; equal keys are tied.
 type curve struct {
-	steps                iter.Seq[step] // from the highest score to the lowest
-	positives, negatives int            // in all; neither is 0
+	good      []uint32                 // keys, ascending
+	defective []uint64                 // a key in the high half, the number of the region in the low one; ascending by key
+	score     func(key uint32) float64 // undoes the encoding
+	share     []float64                // what a sample of each region adds to the mean overlap; nil: there are no regions
 }
 
+// step is what calling all samples at or above score positive finds.
 type step struct {
-	score                float64
-	positives, negatives int // samples with exactly this score
+	score          float64 // of at least one defective sample
+	above          int     // good samples above score
+	falsePositives int     // good samples at or above it
+	truePositives  int     // defective samples at or above it
+	overlap        float64 // share of a region found, mean over regions
 }
 
 func newCurve(scores []float64, positive []bool) (curve, error) {
 	if len(scores) != len(positive) {
 		return curve{}, fmt.Errorf("%w: %d scores and %d labels", ErrLength, len(scores), len(positive))
 	}
-	type sample struct {
-		score    float64
-		positive bool
-	}
-	samples := make([]sample, len(scores))
 	positives := 0
 	for i, s := range scores {
 		if math.IsNaN(s) || math.IsInf(s, 0) {
 			return curve{}, fmt.Errorf("%w: score %d is %g", ErrNaN, i, s)
 		}
-		samples[i] = sample{s, positive[i]}
 		if positive[i] {
 			positives++
 		}
@@ -88,23 +90,26 @@ func newCurve(scores []float64, positive []bool) (curve, error) {
 	if err := checkClasses(positives, len(scores)-positives); err != nil {
 		return curve{}, err
 	}
-	slices.SortFunc(samples, func(a, b sample) int { return cmp.Compare(b.score, a.score) })
-	steps := func(yield func(step) bool) {
-		for i := 0; i < len(samples); {
-			s := step{score: samples[i].score}
-			for ; i < len(samples) && samples[i].score == s.score; i++ {
-				if samples[i].positive {
-					s.positives++
-				} else {
-					s.negatives++
-				}
-			}
-			if !yield(s) {
-				return
-			}
+	descending := func(a, b float64) int { return cmp.Compare(b, a) }
+	levels := slices.Clone(scores)
+	slices.SortFunc(levels, descending)
+	levels = slices.Compact(levels)
+	c := curve{
+		good:      make([]uint32, 0, len(scores)-positives),
+		defective: make([]uint64, 0, positives),
+		score:     func(key uint32) float64 { return levels[key] },
+	}
+	for i, s := range scores {
+		key, _ := slices.BinarySearchFunc(levels, s, descending)
+		if positive[i] {
+			c.defective = append(c.defective, uint64(key)<<32)
+		} else {
+			c.good = append(c.good, uint32(key))
 		}
 	}
-	return curve{steps, positives, len(scores) - positives}, nil
+	slices.Sort(c.good)
+	slices.Sort(c.defective)
+	return c, nil
 }
 
 func checkClasses(positives, negatives int) error {
@@ -119,32 +124,51 @@ func checkClasses(positives, negatives int) error {
 	return nil
 }
 
+// steps walks the scores of defective samples from the highest down. No metric changes for the better at any other.
+func (c curve) steps(yield func(step) bool) {
+	overlap, g := 0.0, 0
+	for d := 0; d < len(c.defective); {
+		key := uint32(c.defective[d] >> 32)
+		for g < len(c.good) && c.good[g] < key {
+			g++
+		}
+		above := g
+		for g < len(c.good) && c.good[g] == key {
+			g++
+		}
+		for ; d < len(c.defective) && uint32(c.defective[d]>>32) == key; d++ {
+			if c.share != nil {
+				overlap += c.share[uint32(c.defective[d])]
+			}
+		}
+		if !yield(step{c.score(key), above, g, d, overlap}) {
+			return
+		}
+	}
+}
+
 func (c curve) auroc() float64 {
 	// Twice the number of correctly ordered pairs, so that ties, worth a half, stay integers.
-	pairs, above := 0, 0
+	pairs, last := 0, 0
 	for s := range c.steps {
-		pairs += s.negatives * (2*above + s.positives)
-		above += s.positives
+		pairs += (s.truePositives - last) * (2*len(c.good) - s.above - s.falsePositives)
+		last = s.truePositives
 	}
-	return float64(pairs) / (2 * float64(c.positives) * float64(c.negatives))
+	return float64(pairs) / (2 * float64(len(c.defective)) * float64(len(c.good)))
 }
 
 func (c curve) averagePrecision() float64 {
-	sum, tp, called := 0.0, 0, 0
+	sum, last := 0.0, 0
 	for s := range c.steps {
-		tp += s.positives
-		called += s.positives + s.negatives
-		sum += float64(s.positives) * float64(tp) / float64(called)
+		sum += float64(s.truePositives-last) * float64(s.truePositives) / float64(s.truePositives+s.falsePositives)
+		last = s.truePositives
 	}
-	return sum / float64(c.positives)
+	return sum / float64(len(c.defective))
 }
 
 func (c curve) f1Max() (f1, threshold float64) {
-	tp, called := 0, 0
 	for s := range c.steps {
-		tp += s.positives
-		called += s.positives + s.negatives
-		if f := 2 * float64(tp) / float64(called+c.positives); f > f1 {
+		if f := 2 * float64(s.truePositives) / float64(s.truePositives+s.falsePositives+len(c.defective)); f > f1 {
 			f1, threshold = f, s.score
 		}
 	}

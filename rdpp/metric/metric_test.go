@@ -33,12 +33,15 @@ type goldenMetrics struct {
 }
 
 func TestEqualsGolden(t *testing.T) {
-	data, err := os.ReadFile("testdata/metrics.json")
+	file, err := os.Open("testdata/metrics.json")
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer file.Close()
 	var golden []goldenMetrics
-	if err := json.Unmarshal(data, &golden); err != nil {
+	decoder := json.NewDecoder(file)
+	decoder.DisallowUnknownFields() // every figure in the file is compared below
+	if err := decoder.Decode(&golden); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := len(golden), 2; got != want {
@@ -67,7 +70,11 @@ func TestEqualsGolden(t *testing.T) {
 			{"image AP", func() (float64, error) { return AveragePrecision(g.ImageScores, defective) }, g.ImageAP, tolerance},
 			{"pixel AUROC", pixels.AUROC, g.PixelAUROC, tolerance},
 			{"pixel AP", pixels.AveragePrecision, g.PixelAP, tolerance},
-			{"pixel F1-max", pixels.F1Max, g.PixelF1, tolerance},
+			{"pixel F1-max", func() (float64, error) { f, _, err := pixels.F1Max(); return f, err }, g.PixelF1, tolerance},
+			{"F1 at the threshold of F1-max", func() (float64, error) {
+				_, threshold, err := pixels.F1Max()
+				return f1At(threshold, g.Scores, g.Masks), err
+			}, g.PixelF1, tolerance},
 			{"AUPRO 0.3", func() (float64, error) { return pixels.AUPRO(0.3) }, g.AUPRO30, tolerance},
 			{"AUPRO 0.05", func() (float64, error) { return pixels.AUPRO(0.05) }, g.AUPRO05, tolerance},
 			{"released PRO", pixels.ReleasedPRO, g.Released, releasedTolerance},
@@ -78,6 +85,24 @@ func TestEqualsGolden(t *testing.T) {
 			}
 		}
 	}
+}
+
+// f1At is the F1 score of all pixels where those at or above threshold are called defective.
+func f1At(threshold float64, scores [][][]float32, masks [][][]int) float64 {
+	tp, wrong := 0.0, 0.0
+	for j := range scores {
+		for y, row := range scores[j] {
+			for x, v := range row {
+				switch called, defective := float64(v) >= threshold, masks[j][y][x] != 0; {
+				case called && defective:
+					tp++
+				case called != defective:
+					wrong++
+				}
+			}
+		}
+	}
+	return 2 * tp / (2*tp + wrong)
 }
 
 func TestSmallCases(t *testing.T) {
@@ -102,15 +127,41 @@ func TestSmallCases(t *testing.T) {
 			if err := errors.Join(err1, err2, err3); err != nil {
 				t.Fatal(err)
 			}
-			got, want := [4]float64{auroc, ap, f1, above}, [4]float64{c.auroc, c.ap, c.f1, c.f1Above}
-			for i := range got {
-				if math.Abs(got[i]-want[i]) > tolerance {
-					t.Errorf("got AUROC, AP, F1, threshold %v, want %v", got, want)
-					break
+			want := [4]float64{c.auroc, c.ap, c.f1, c.f1Above}
+			if got := [4]float64{auroc, ap, f1, above}; !allNear(got, want) {
+				t.Errorf("got AUROC, AP, F1, threshold %v, want %v", got, want)
+			}
+			var pixels Pixels
+			anomaly, mask := make([]float32, len(c.scores)), make([]uint8, len(c.scores))
+			for i, s := range c.scores {
+				anomaly[i] = float32(max(s, -math.MaxFloat32))
+				if c.positive[i] {
+					mask[i] = 1
 				}
+			}
+			if err := pixels.Add(anomaly, mask, 1, len(mask)); err != nil {
+				t.Fatal(err)
+			}
+			auroc, err1 = pixels.AUROC()
+			ap, err2 = pixels.AveragePrecision()
+			f1, above, err3 = pixels.F1Max()
+			if err := errors.Join(err1, err2, err3); err != nil {
+				t.Fatal(err)
+			}
+			if got := [4]float64{auroc, ap, f1, above}; !allNear(got, want) {
+				t.Errorf("of pixels: got AUROC, AP, F1, threshold %v, want %v", got, want)
 			}
 		})
 	}
+}
+
+func allNear(got, want [4]float64) bool {
+	for i := range got {
+		if !(math.Abs(got[i]-want[i]) <= tolerance) {
+			return false
+		}
+	}
+	return true
 }
 
 // TestAgainstDefinitions compares with the definitions, evaluated directly, on random scores with many ties.
@@ -143,7 +194,7 @@ func TestAgainstDefinitions(t *testing.T) {
 				}
 			}
 		}
-		ap, f1, positives := 0.0, 0.0, 0.0
+		ap, f1, f1Above, positives := 0.0, 0.0, 0.0, 0.0
 		for i := range n {
 			tp, fp, fn := 0.0, 0.0, 0.0
 			for j := range n {
@@ -156,7 +207,9 @@ func TestAgainstDefinitions(t *testing.T) {
 					fp++
 				}
 			}
-			f1 = max(f1, 2*tp/(2*tp+fp+fn))
+			if f := 2 * tp / (2*tp + fp + fn); f > f1 || f == f1 && scores[i] > f1Above {
+				f1, f1Above = f, scores[i]
+			}
 			if positive[i] {
 				ap += tp / (tp + fp)
 				positives++
@@ -174,9 +227,11 @@ func TestAgainstDefinitions(t *testing.T) {
 			{"AUROC", func() (float64, error) { return AUROC(scores, positive) }, ordered / pairs},
 			{"AP", func() (float64, error) { return AveragePrecision(scores, positive) }, ap / positives},
 			{"F1", func() (float64, error) { f, _, err := F1Max(scores, positive); return f, err }, f1},
+			{"F1 threshold", func() (float64, error) { _, at, err := F1Max(scores, positive); return at, err }, f1Above},
 			{"pixel AUROC", pixels.AUROC, ordered / pairs},
 			{"pixel AP", pixels.AveragePrecision, ap / positives},
-			{"pixel F1", pixels.F1Max, f1},
+			{"pixel F1", func() (float64, error) { f, _, err := pixels.F1Max(); return f, err }, f1},
+			{"pixel F1 threshold", func() (float64, error) { _, at, err := pixels.F1Max(); return at, err }, f1Above},
 		} {
 			got, err := c.got()
 			if err != nil || math.Abs(got-c.want) > tolerance {
@@ -205,7 +260,8 @@ func TestErrors(t *testing.T) {
 		_, err1 := AUROC(c.scores, c.positive)
 		_, err2 := AveragePrecision(c.scores, c.positive)
 		_, _, err3 := F1Max(c.scores, c.positive)
-		for i, err := range []error{err1, err2, err3} {
+		_, err4 := ROC(c.scores, c.positive, 10)
+		for i, err := range []error{err1, err2, err3, err4} {
 			if !errors.Is(err, c.want) {
 				t.Errorf("%s, metric %d: got %v, want %v", c.name, i, err, c.want)
 			}

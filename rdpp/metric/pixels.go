@@ -3,22 +3,25 @@ package metric
 import (
 	"fmt"
 	"math"
-	"slices"
+	"runtime"
+	"sync"
 )
 
 // Pixels collects the anomaly maps and ground-truth masks of a data set and measures all their pixels together. The
-// zero value is empty and ready. It keeps 8 bytes per pixel and needs as many again while it sorts. It is not safe for
-// concurrent use: the first metric after an Add sorts.
+// zero value is empty and ready. It keeps 4 bytes per good pixel and 8 per defective one, and needs up to twice as many
+// again while it sorts. It is not safe for concurrent use: the first metric after an Add sorts, on all processors.
 type Pixels struct {
-	// Each sample holds a pixel's score in its high half, encoded by descending, and the number of its defect region in
-	// the low half, 0 outside defects. Sorting samples therefore walks thresholds from the highest score down.
-	samples []uint64
-	sorted  bool
-	areas   []int // pixels of region i+1
-	defects int   // samples inside regions
+	// Good pixels are their scores, encoded by descending. A defective one holds its score in the high half and the
+	// number of its region, from 1, in the low half. A chunk comes from one image, or is what was sorted last.
+	good      [][]uint32
+	defective [][]uint64
+	sorted    bool  // there is one chunk of each class, and it is in order
+	areas     []int // pixels of region i+1
+
+	pixels, defects int // in all chunks, and in those of defective ones
 
 	released    float64 // sum of the released PRO over images with a defect
-	defective   int     // their number
+	regional    int     // their number
 	releasedErr error   // of the first image for which the released PRO is undefined
 }
 
@@ -36,27 +39,36 @@ func (p *Pixels) Add(anomaly []float32, mask []uint8, H, W int) error {
 	}
 	labels, regions := label(mask, H, W)
 	before := len(p.areas)
-	p.areas = slices.Grow(p.areas, regions)[:before+regions]
+	p.areas = append(p.areas, make([]int, regions)...)
 	areas := p.areas[before:]
-	clear(areas)
-	p.samples = slices.Grow(p.samples, len(anomaly))
-	for i, v := range anomaly {
-		sample := uint64(descending(v)) << 32
-		if l := int(labels[i]); l != 0 {
+	defects := 0
+	for _, l := range labels {
+		if l != 0 {
 			areas[l-1]++
-			p.defects++
-			sample |= uint64(before + l)
+			defects++
 		}
-		p.samples = append(p.samples, sample)
 	}
+	good, defective := make([]uint32, len(anomaly)-defects), make([]uint64, 0, defects)
+	g := 0
+	for i, v := range anomaly {
+		if labels[i] == 0 {
+			good[g] = descending(v)
+			g++
+		} else {
+			defective = append(defective, uint64(descending(v))<<32|uint64(before+int(labels[i])))
+		}
+	}
+	p.good, p.defective = append(p.good, good), append(p.defective, defective)
+	p.pixels += len(anomaly)
+	p.defects += defects
 	p.sorted = false
 	if regions > 0 {
 		pro, err := releasedPRO(anomaly, labels, areas)
 		if err != nil && p.releasedErr == nil {
-			p.releasedErr = fmt.Errorf("%w: defective image %d", err, p.defective)
+			p.releasedErr = fmt.Errorf("%w: defective image %d", err, p.regional)
 		}
 		p.released += pro
-		p.defective++
+		p.regional++
 	}
 	return nil
 }
@@ -79,14 +91,14 @@ func (p *Pixels) AveragePrecision() (float64, error) {
 	return c.averagePrecision(), nil
 }
 
-// F1Max is the largest F1 score of all pixels of all images over all thresholds.
-func (p *Pixels) F1Max() (float64, error) {
+// F1Max is F1Max over all pixels of all images.
+func (p *Pixels) F1Max() (f1, threshold float64, err error) {
 	c, err := p.curve()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	f1, _ := c.f1Max()
-	return f1, nil
+	f1, threshold = c.f1Max()
+	return f1, threshold, nil
 }
 
 // AUPRO is the area under the per-region overlap curve (Bergmann et al., IJCV 2021): the share of a defect region that
@@ -94,35 +106,26 @@ func (p *Pixels) F1Max() (float64, error) {
 // pixels of all images, integrated linearly up to limit and divided by it. The paper's limit is 0.3; a limit outside
 // (0, 1] is ErrLimit.
 func (p *Pixels) AUPRO(limit float64) (float64, error) {
-	if !(limit > 0 && limit <= 1) {
-		return 0, fmt.Errorf("%w: %g", ErrLimit, limit)
-	}
-	if err := p.sort(); err != nil {
+	if err := checkLimit(limit); err != nil {
 		return 0, err
 	}
-	share := make([]float64, len(p.areas)+1) // what a pixel of each region adds to the mean overlap
-	for i, area := range p.areas {
-		share[i+1] = 1 / float64(area*len(p.areas))
+	c, err := p.curve()
+	if err != nil {
+		return 0, err
 	}
-	normal := float64(len(p.samples) - p.defects)
-	area, fpr, pro, falsePositives := 0.0, 0.0, 0.0, 0
-	for i := 0; i < len(p.samples) && fpr < limit; {
-		lastFPR, lastPRO := fpr, pro
-		for score := p.samples[i] >> 32; i < len(p.samples) && p.samples[i]>>32 == score; i++ {
-			if region := uint32(p.samples[i]); region == 0 {
-				falsePositives++
-			} else {
-				pro += share[region]
-			}
-		}
-		fpr = float64(falsePositives) / normal
-		if fpr > limit {
-			pro = lastPRO + (pro-lastPRO)*(limit-lastFPR)/(fpr-lastFPR)
-			fpr = limit
-		}
-		area += (fpr - lastFPR) * (pro + lastPRO) / 2
+	area, last := 0.0, Point{}
+	for v := range c.pro(limit) {
+		area += (v.X - last.X) * (v.Y + last.Y) / 2
+		last = v
 	}
 	return area / limit, nil
+}
+
+func checkLimit(limit float64) error {
+	if !(limit > 0 && limit <= 1) {
+		return fmt.Errorf("%w: %g", ErrLimit, limit)
+	}
+	return nil
 }
 
 // ReleasedPRO is the figure that the released code reports as AUPRO, for comparison with the paper only: per image with
@@ -136,17 +139,22 @@ func (p *Pixels) ReleasedPRO() (float64, error) {
 	if p.releasedErr != nil {
 		return 0, p.releasedErr
 	}
-	return p.released / float64(p.defective), nil
+	return p.released / float64(p.regional), nil
 }
 
 // releasedPRO is the released figure of one image. labels are the regions of its pixels, 0 outside, and areas theirs.
 func releasedPRO(anomaly []float32, labels []int32, areas []int) (float64, error) {
 	const thresholds, limit = 200, 0.3
-	low, high := float64(slices.Min(anomaly)), float64(slices.Max(anomaly))
-	if low == high {
+	lowest, highest := anomaly[0], anomaly[0]
+	for _, v := range anomaly {
+		lowest, highest = min(lowest, v), max(highest, v)
+	}
+	if lowest == highest {
 		return 0, fmt.Errorf("%w: constant map", ErrUndefined)
 	}
-	delta := (high - low) / thresholds
+	low := float64(lowest)
+	delta := (float64(highest) - low) / thresholds
+	perDelta := 1 / delta
 	// Thresholds have the precision of the map, so that a score can fall exactly on one.
 	var at [thresholds]float32
 	for k := range at {
@@ -157,8 +165,8 @@ func releasedPRO(anomaly []float32, labels []int32, areas []int) (float64, error
 	var overlap [thresholds + 1]float64
 	normal := 0
 	for i, v := range anomaly {
-		// The quotient may be off by a rounding, the thresholds themselves decide.
-		k := min(int((float64(v)-low)/delta), thresholds)
+		// The product may be off by a rounding, the thresholds themselves decide.
+		k := min(int((float64(v)-low)*perDelta), thresholds)
 		for k < thresholds && v > at[k] {
 			k++
 		}
@@ -194,53 +202,34 @@ func releasedPRO(anomaly []float32, labels []int32, areas []int) (float64, error
 }
 
 func (p *Pixels) check() error {
-	return checkClasses(p.defects, len(p.samples)-p.defects)
+	return checkClasses(p.defects, p.pixels-p.defects)
 }
 
-func (p *Pixels) sort() error {
-	if err := p.check(); err != nil {
-		return err
-	}
-	if !p.sorted {
-		sortByHighHalf(p.samples)
-		p.sorted = true
-	}
-	return nil
-}
-
+// curve sorts what is not yet sorted.
 func (p *Pixels) curve() (curve, error) {
-	if err := p.sort(); err != nil {
+	if err := p.check(); err != nil {
 		return curve{}, err
 	}
-	steps := func(yield func(step) bool) {
-		for i := 0; i < len(p.samples); {
-			key := p.samples[i] >> 32
-			s := step{score: float64(ascending(uint32(key)))}
-			for ; i < len(p.samples) && p.samples[i]>>32 == key; i++ {
-				if uint32(p.samples[i]) == 0 {
-					s.negatives++
-				} else {
-					s.positives++
-				}
-			}
-			if !yield(s) {
-				return
-			}
-		}
+	if !p.sorted {
+		// The chunks are let go, so that the collector can have them as soon as they are read.
+		good, defective := p.good, p.defective
+		p.good, p.defective = nil, nil
+		p.good = [][]uint32{sortKeys(good, 0, runtime.GOMAXPROCS(0))}
+		p.defective = [][]uint64{sortKeys(defective, 32, runtime.GOMAXPROCS(0))}
+		p.sorted = true
 	}
-	return curve{steps, p.defects, len(p.samples) - p.defects}, nil
+	share := make([]float64, len(p.areas)+1)
+	for i, area := range p.areas {
+		share[i+1] = 1 / float64(area*len(p.areas))
+	}
+	score := func(key uint32) float64 { return float64(ascending(key)) }
+	return curve{p.good[0], p.defective[0], score, share}, nil
 }
 
 // descending maps finite scores to integers of the opposite order, both zeros to the same one.
 func descending(v float32) uint32 {
-	if v == 0 {
-		v = 0 // drops the sign of a negative zero
-	}
-	bits := math.Float32bits(v)
-	if bits>>31 == 1 {
-		return bits
-	}
-	return bits ^ math.MaxInt32
+	bits := math.Float32bits(v + 0)                      // -0 becomes 0
+	return bits ^ math.MaxInt32&^uint32(int32(bits)>>31) // all but the sign turned round where that is 0
 }
 
 // ascending undoes descending.
@@ -251,29 +240,79 @@ func ascending(key uint32) float32 {
 	return math.Float32frombits(key)
 }
 
-// sortByHighHalf sorts a by the upper 32 bits of its elements: a radix sort in three passes of 11 bits, 11 and 10.
-func sortByHighHalf(a []uint64) {
+// sortKeys returns the samples of all chunks in the order of the 32 bits from bit shift up, equal ones in the order of
+// the chunks, however many goroutines share the work: a radix sort in three passes of 11 bits, 11 and 10.
+func sortKeys[T uint32 | uint64](chunks [][]T, shift, goroutines int) []T {
 	const width, passes = 11, 3
-	var counts [passes][1 << width]int
-	for _, v := range a {
-		for pass := range passes {
-			counts[pass][v>>(32+pass*width)&(1<<width-1)]++
-		}
+	n := 0
+	for _, chunk := range chunks {
+		n += len(chunk)
 	}
-	from, to := a, make([]uint64, len(a))
+	goroutines = max(1, min(goroutines, n>>14)) // fewer samples are not worth a goroutine
+	next := make([][1 << width]int, goroutines)
+	var free []T
 	for pass := range passes {
-		next := &counts[pass]
+		digit := shift + pass*width
+		parts := cut(chunks, goroutines)
+		parallel(goroutines, func(g int) {
+			clear(next[g][:])
+			for _, chunk := range parts[g] {
+				for _, v := range chunk {
+					next[g][v>>digit&(1<<width-1)]++
+				}
+			}
+		})
 		sum := 0
-		for digit, n := range next {
-			next[digit] = sum
-			sum += n
+		for d := range 1 << width {
+			for g := range next {
+				next[g][d], sum = sum, sum+next[g][d]
+			}
 		}
-		for _, v := range from {
-			digit := v >> (32 + pass*width) & (1<<width - 1)
-			to[next[digit]] = v
-			next[digit]++
+		to := free
+		if to == nil {
+			to = make([]T, n)
 		}
-		from, to = to, from
+		parallel(goroutines, func(g int) {
+			for _, chunk := range parts[g] {
+				for _, v := range chunk {
+					at := &next[g][v>>digit&(1<<width-1)]
+					to[*at] = v
+					*at++
+				}
+			}
+		})
+		if pass > 0 {
+			free = chunks[0]
+		}
+		chunks = [][]T{to}
 	}
-	copy(a, from)
+	return chunks[0]
+}
+
+// cut divides the samples of chunks, in their order, into n parts of the same size but for one sample.
+func cut[T any](chunks [][]T, n int) [][][]T {
+	total := 0
+	for _, chunk := range chunks {
+		total += len(chunk)
+	}
+	parts, seen := make([][][]T, n), 0
+	for _, chunk := range chunks {
+		for len(chunk) > 0 {
+			part := seen * n / total
+			end := ((part+1)*total + n - 1) / n // the first sample of the next part
+			taken := min(len(chunk), end-seen)
+			parts[part] = append(parts[part], chunk[:taken])
+			chunk, seen = chunk[taken:], seen+taken
+		}
+	}
+	return parts
+}
+
+// parallel calls f with 0 to n-1, each in a goroutine of its own.
+func parallel(n int, f func(int)) {
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { f(i) })
+	}
+	wg.Wait()
 }

@@ -1,10 +1,12 @@
 package metric
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"testing"
 )
@@ -21,6 +23,7 @@ func TestPixelsErrors(t *testing.T) {
 		{"map length", make([]float32, 3), make([]uint8, 4), 2, 2, ErrLength},
 		{"mask length", make([]float32, 4), make([]uint8, 3), 2, 2, ErrLength},
 		{"negative", make([]float32, 4), make([]uint8, 4), -2, -2, ErrLength},
+		{"no mask", make([]float32, 4), nil, 2, 2, ErrLength},
 		{"empty", nil, nil, 0, 5, ErrEmpty},
 		{"NaN", []float32{1, nan}, []uint8{0, 1}, 1, 2, ErrNaN},
 		{"Inf", []float32{1, inf}, []uint8{0, 1}, 1, 2, ErrNaN},
@@ -29,8 +32,10 @@ func TestPixelsErrors(t *testing.T) {
 		if err := p.Add(c.m, c.mask, c.H, c.W); !errors.Is(err, c.want) {
 			t.Errorf("%s: got %v, want %v", c.name, err, c.want)
 		}
-		if _, err := p.AUROC(); !errors.Is(err, ErrEmpty) {
-			t.Errorf("after %s: got %v, want %v", c.name, err, ErrEmpty)
+		for i, metric := range metricsOf(&p) {
+			if _, err := metric(); !errors.Is(err, ErrEmpty) {
+				t.Errorf("after %s, metric %d: got %v, want %v", c.name, i, err, ErrEmpty)
+			}
 		}
 	}
 	for name, fill := range map[string]uint8{"all good": 0, "all defective": 1} {
@@ -48,19 +53,118 @@ func TestPixelsErrors(t *testing.T) {
 	if err := p.Add([]float32{1, 1}, []uint8{0, 1}, 1, 2); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.ReleasedPRO(); !errors.Is(err, ErrUndefined) {
-		t.Errorf("released PRO of a constant map: got %v, want %v", err, ErrUndefined)
-	}
 	for _, limit := range []float64{0, -1, 1.5, math.NaN()} {
 		if _, err := p.AUPRO(limit); !errors.Is(err, ErrLimit) {
 			t.Errorf("AUPRO(%g): got %v, want %v", limit, err, ErrLimit)
 		}
+		if _, err := p.PROCurve(limit, 10); !errors.Is(err, ErrLimit) {
+			t.Errorf("PROCurve(%g): got %v, want %v", limit, err, ErrLimit)
+		}
 	}
 }
 
+// metricsOf are all methods that measure, in a fixed order; several numbers stand as their sum.
 func metricsOf(p *Pixels) []func() (float64, error) {
-	aupro := func() (float64, error) { return p.AUPRO(0.3) }
-	return []func() (float64, error){p.AUROC, p.AveragePrecision, p.F1Max, aupro, p.ReleasedPRO}
+	sum := func(points []Point, err error) (float64, error) {
+		s := 0.0
+		for _, v := range points {
+			s += v.X + v.Y
+		}
+		return s, err
+	}
+	return []func() (float64, error){
+		p.AUROC,
+		p.AveragePrecision,
+		func() (float64, error) { f1, threshold, err := p.F1Max(); return f1 + threshold, err },
+		func() (float64, error) { return p.AUPRO(0.3) },
+		func() (float64, error) { return p.AUPRO(0.05) },
+		p.ReleasedPRO,
+		func() (float64, error) { return sum(p.ROC(100)) },
+		func() (float64, error) { return sum(p.PROCurve(0.3, 100)) },
+	}
+}
+
+// TestConstantMaps: all pixels are tied, so no map tells more than chance, and the released PRO has no value.
+func TestConstantMaps(t *testing.T) {
+	defect := []uint8{0, 1, 1, 0, 0, 0, 0, 0}
+	varied := []float32{0, 1, 2, 3, 4, 5, 6, 7}
+	for _, c := range []struct {
+		name      string
+		constant  float32
+		mask      []uint8
+		undefined bool // the released PRO
+	}{
+		{"zero", 0, defect, true},
+		{"negative", -3.5, defect, true},
+		{"largest", math.MaxFloat32, defect, true},
+		{"of a good part", 1, make([]uint8, 8), false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var p Pixels
+			if err := p.Add(slices.Repeat([]float32{c.constant}, 8), c.mask, 2, 4); err != nil {
+				t.Fatal(err)
+			}
+			if !c.undefined {
+				if err := p.Add(varied, defect, 2, 4); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, err := p.ReleasedPRO()
+			if got := errors.Is(err, ErrUndefined); got != c.undefined {
+				t.Errorf("released PRO: got %v, undefined is to be %v", err, c.undefined)
+			}
+			if !c.undefined {
+				return
+			}
+			auroc, err1 := p.AUROC()
+			ap, err2 := p.AveragePrecision()
+			f1, threshold, err3 := p.F1Max()
+			aupro, err4 := p.AUPRO(0.3)
+			roc, err5 := p.ROC(10)
+			pro, err6 := p.PROCurve(0.3, 10)
+			if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
+				t.Fatal(err)
+			}
+			if got, want := [4]float64{auroc, ap, f1, aupro}, [4]float64{0.5, 0.25, 0.4, 0.15}; !allNear(got, want) {
+				t.Errorf("got AUROC, AP, F1, AUPRO %v, want %v", got, want)
+			}
+			if threshold != float64(c.constant) {
+				t.Errorf("got threshold %g, want %g", threshold, c.constant)
+			}
+			if want := []Point{{0, 0}, {1, 1}}; !slices.Equal(roc, want) {
+				t.Errorf("got ROC %v, want %v", roc, want)
+			}
+			if want := []Point{{0, 0}, {0.3, 0.3}}; !slices.Equal(pro, want) {
+				t.Errorf("got PRO curve %v, want %v", pro, want)
+			}
+		})
+	}
+}
+
+// TestReleasedPROUndefined: a defective image for which it divides by zero, among others for which it does not.
+func TestReleasedPROUndefined(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		m    []float32
+		mask []uint8
+	}{
+		{"no good pixel", []float32{1, 2, 3, 4}, []uint8{1, 1, 1, 1}},
+		{"no false positive", []float32{1, 1, 1, 2}, []uint8{0, 0, 0, 1}},
+		{"too many at once", []float32{2, 2, 2, 1}, []uint8{0, 0, 0, 1}},
+		{"constant", []float32{2, 2, 2, 2}, []uint8{0, 0, 0, 1}},
+	} {
+		var p Pixels
+		m, mask := randomImage(rand.New(rand.NewPCG(1, 1)), 16, 16)
+		if err := errors.Join(p.Add(m, mask, 16, 16), p.Add(c.m, c.mask, 1, 4), p.Add(m, mask, 16, 16)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := p.ReleasedPRO(); !errors.Is(err, ErrUndefined) {
+			t.Errorf("%s: got %v, %v, want %v", c.name, got, err, ErrUndefined)
+		}
+		if _, err := p.AUPRO(0.3); err != nil {
+			t.Errorf("%s: AUPRO: got %v, want a value", c.name, err)
+		}
+	}
 }
 
 func TestAUPROByHand(t *testing.T) {
@@ -112,6 +216,81 @@ func TestPixelsGrow(t *testing.T) {
 	}
 }
 
+// TestProcessorsDoNotMatter: bit for bit.
+func TestProcessorsDoNotMatter(t *testing.T) {
+	const images, side = 3, 128
+	measure := func(processors int) (values []float64) {
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(processors))
+		rng := rand.New(rand.NewPCG(7, 8))
+		var p Pixels
+		for range images {
+			m, mask := randomImage(rng, side, side)
+			for i := range m { // ties, and as many defective pixels as good ones
+				m[i] = float32(math.Round(float64(m[i])*50)) / 50
+				if i%3 == 0 {
+					mask[i] = 1
+				}
+			}
+			if err := p.Add(m, mask, side, side); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, metric := range metricsOf(&p) {
+			v, err := metric()
+			if err != nil {
+				t.Fatal(err)
+			}
+			values = append(values, v)
+		}
+		return values
+	}
+	want := measure(1)
+	for _, processors := range []int{2, 3, 8} {
+		if got := measure(processors); !slices.Equal(got, want) {
+			t.Errorf("%d processors: got %v, want %v", processors, got, want)
+		}
+	}
+}
+
+// TestPixelsMemory holds Pixels to what its comment says: 4 bytes per good pixel, 8 per defective one.
+func TestPixelsMemory(t *testing.T) {
+	const images, side = 40, 256
+	const spare = 1.05 // allocations are rounded up
+	held := func() int {
+		runtime.GC()
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		return int(stats.HeapAlloc)
+	}
+	m, mask := randomImage(rand.New(rand.NewPCG(3, 4)), side, side)
+	defects := 0
+	for _, v := range mask {
+		if v != 0 {
+			defects++
+		}
+	}
+	limit := int(spare * images * (4*float64(side*side-defects) + 8*float64(defects)))
+	before := held()
+	var p Pixels
+	for range images {
+		if err := p.Add(m, mask, side, side); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := held() - before; got > limit {
+		t.Errorf("after Add: got %d bytes, want at most %d", got, limit)
+	}
+	if _, err := p.AUROC(); err != nil {
+		t.Fatal(err)
+	}
+	if got := held() - before; got > limit {
+		t.Errorf("sorted: got %d bytes, want at most %d", got, limit)
+	}
+	runtime.KeepAlive(&p)
+	runtime.KeepAlive(m)
+	runtime.KeepAlive(mask)
+}
+
 // randomImage is a noisy map with a disc that stands out, and the disc's mask.
 func randomImage(rng *rand.Rand, H, W int) ([]float32, []uint8) {
 	m, mask := make([]float32, H*W), make([]uint8, H*W)
@@ -143,20 +322,33 @@ func TestKeysKeepOrder(t *testing.T) {
 }
 
 func FuzzSort(f *testing.F) {
-	f.Add(uint64(1), uint16(0))
-	f.Add(uint64(2), uint16(1))
-	f.Add(uint64(3), uint16(5000))
-	f.Fuzz(func(t *testing.T, seed uint64, n uint16) {
+	f.Add(uint64(1), uint16(0), uint8(1))
+	f.Add(uint64(2), uint16(1), uint8(2))
+	f.Add(uint64(3), uint16(50000), uint8(1))
+	f.Add(uint64(4), uint16(50000), uint8(3))
+	f.Fuzz(func(t *testing.T, seed uint64, n uint16, goroutines uint8) {
 		rng := rand.New(rand.NewPCG(seed, 0))
-		got := make([]uint64, n)
-		for i := range got {
-			got[i] = rng.Uint64() >> rng.IntN(64) // keys of every length, so with many ties
+		var wide [][]uint64
+		var narrow [][]uint32
+		for left := int(n); left > 0; {
+			size := rng.IntN(left + 1)
+			chunk, keys := make([]uint64, size), make([]uint32, size)
+			for i := range chunk {
+				chunk[i] = rng.Uint64() >> rng.IntN(64) // keys of every length, so with many ties
+				keys[i] = uint32(chunk[i] >> 32)
+			}
+			wide, narrow = append(wide, chunk), append(narrow, keys)
+			left -= max(size, 1)
 		}
-		want := slices.Clone(got)
-		slices.SortStableFunc(want, func(a, b uint64) int { return int(int64(a>>32) - int64(b>>32)) })
-		sortByHighHalf(got)
-		if !slices.Equal(got, want) {
-			t.Errorf("seed %d, n %d: got another order than a stable sort", seed, n)
+		want := slices.Concat(wide...)
+		slices.SortStableFunc(want, func(a, b uint64) int { return cmp.Compare(a>>32, b>>32) })
+		if got := sortKeys(wide, 32, int(goroutines)); !slices.Equal(got, want) {
+			t.Errorf("seed %d, n %d, %d goroutines: got another order than a stable sort", seed, n, goroutines)
+		}
+		wantKeys := slices.Concat(narrow...)
+		slices.Sort(wantKeys)
+		if got := sortKeys(narrow, 0, int(goroutines)); !slices.Equal(got, wantKeys) {
+			t.Errorf("seed %d, n %d, %d goroutines: keys are not in order", seed, n, goroutines)
 		}
 	})
 }
@@ -181,49 +373,4 @@ func ExamplePixels() {
 	aupro, _ := pixels.AUPRO(0.3)
 	fmt.Println(auroc, aupro)
 	// Output: 1 1
-}
-
-func BenchmarkPixels(b *testing.B) {
-	const images, side = 100, 256
-	rng := rand.New(rand.NewPCG(1, 1))
-	maps, masks := make([][]float32, images), make([][]uint8, images)
-	for i := range images {
-		maps[i], masks[i] = randomImage(rng, side, side)
-	}
-	fill := func() *Pixels {
-		p := new(Pixels)
-		for i := range images {
-			if err := p.Add(maps[i], masks[i], side, side); err != nil {
-				b.Fatal(err)
-			}
-		}
-		return p
-	}
-	b.Run("Add", func(b *testing.B) {
-		for range b.N {
-			fill()
-		}
-	})
-	filled := fill()
-	for _, c := range []struct {
-		name   string
-		metric func(*Pixels) (float64, error)
-	}{
-		{"AUROC", (*Pixels).AUROC},
-		{"AveragePrecision", (*Pixels).AveragePrecision},
-		{"F1Max", (*Pixels).F1Max},
-		{"AUPRO", func(p *Pixels) (float64, error) { return p.AUPRO(0.3) }},
-	} {
-		b.Run(c.name+"WithSort", func(b *testing.B) {
-			for range b.N {
-				b.StopTimer()
-				unsorted := *filled
-				unsorted.samples = slices.Clone(filled.samples)
-				b.StartTimer()
-				if _, err := c.metric(&unsorted); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
 }
