@@ -23,10 +23,8 @@ import (
 const evalHelp = `Usage: infer eval --model FILE --data DIR [flags]
 
 Scores the test images of one category and prints how well scores and anomaly
-maps tell good from defective. DIR holds test/good and test/DEFECT with masks in
-ground_truth/DEFECT (MVTec's layout), or a folder "good" beside one per defect.
-Metrics are shares of 1; those that the data cannot give (without masks there is
-no pixel AUROC) are left out. Exit codes: 0 done, 1 failed, 2 wrong usage.
+maps tell good from defective. Metrics are shares of 1; those that the data
+cannot give are left out. Exit codes: 0 done, 1 failed, 2 wrong usage.
 `
 
 // evaluation is what --json prints.
@@ -34,11 +32,12 @@ type evaluation struct {
 	Category string           `json:"category"` // the data folder's name
 	Teacher  rdpp.TeacherInfo `json:"teacher"`  // of the model
 	rdpp.Metrics
-	Threshold      float64 `json:"threshold"`
-	Provisional    bool    `json:"provisional"`     // the threshold is a stand-in, no error rate is promised
-	GoodFlagged    int     `json:"good_flagged"`    // good images above the threshold
-	DefectiveFound int     `json:"defective_found"` // defective ones above it
-	Skipped        int     `json:"skipped"`         // unreadable files, left out
+	rdpp.Verdicts         // by the threshold
+	Threshold     float64 `json:"threshold"`
+	ThresholdRule string  `json:"threshold_rule"`        // where it comes from, in words
+	FalseAlarm    float64 `json:"false_alarm,omitempty"` // share of good images that it is to flag at most; 0: none is promised
+	Provisional   bool    `json:"provisional"`           // the threshold is a stand-in, no rate of false alarms is promised
+	Skipped       int     `json:"skipped"`               // unreadable files, left out
 }
 
 func runEval(ctx context.Context, args []string, t *terminal) (int, error) {
@@ -48,6 +47,8 @@ func runEval(ctx context.Context, args []string, t *terminal) (int, error) {
 	dir := flags.String("data", "", "data set `DIR`, one category; required")
 	skipBad := flags.Bool("skip-bad", false, "leave out files that cannot be read and name them")
 	scoresFile := flags.String("scores", "", "write path,type,defective,score as CSV to `FILE`")
+	reportFile := flags.String("report", "", "write the HTML report to `FILE`")
+	layout := flags.String("layout", "auto", "`NAME` of --data's layout")
 	asJSON := flags.Bool("json", false, "print one JSON object instead of the table")
 	switch err := t.parse(flags, args, evalHelp); {
 	case err != nil:
@@ -62,7 +63,8 @@ func runEval(ctx context.Context, args []string, t *terminal) (int, error) {
 		return 0, err
 	}
 	defer d.Close()
-	set, err := openTests(ctx, *dir, *skipBad, d.Info().Config.ImageSize, m.maxPixels)
+	open := dataset.OpenOptions{SkipBad: *skipBad, Layout: *layout}
+	set, err := openTests(ctx, *dir, &open, d.Info().Config.ImageSize, m.maxPixels)
 	if err != nil {
 		return 0, err
 	}
@@ -74,39 +76,39 @@ func runEval(ctx context.Context, args []string, t *terminal) (int, error) {
 			return 0, fmt.Errorf("%w; choose another file with --scores", err)
 		}
 	}
-	metrics, scores, err := d.Evaluate(ctx, set)
+	if *reportFile != "" {
+		if err := checkScoresFile(*reportFile); err != nil {
+			return 0, fmt.Errorf("%w; choose another file with --report", err)
+		}
+	}
+	measured, err := d.Evaluate(ctx, set)
 	if err != nil {
 		return 0, err
 	}
-	e := evaluation{Category: set.Category, Teacher: d.Info().Teacher, Metrics: *metrics, Threshold: d.Threshold(), Provisional: d.Calibration().Provisional,
-		Skipped: len(set.Skipped)}
-	for _, s := range scores {
-		switch {
-		case s.Score <= e.Threshold:
-		case s.Defective:
-			e.DefectiveFound++
-		default:
-			e.GoodFlagged++
-		}
-	}
+	c := d.Calibration()
+	e := evaluation{Category: set.Category, Teacher: d.Info().Teacher, Metrics: measured.Metrics, Verdicts: measured.Verdicts(c.Threshold),
+		Threshold: c.Threshold, ThresholdRule: c.Rule, FalseAlarm: c.FalseAlarm, Provisional: c.Provisional, Skipped: len(set.Skipped)}
 	if *asJSON {
 		err = json.NewEncoder(t.stdout).Encode(e)
 	} else {
 		err = e.print(t.stdout)
 	}
 	if *scoresFile != "" {
-		err = errors.Join(err, writeScores(*scoresFile, scores))
+		err = errors.Join(err, writeScores(*scoresFile, measured.Scores))
+	}
+	if *reportFile != "" {
+		err = errors.Join(err, d.WriteReport(ctx, *reportFile, set, measured, &rdpp.ReportOptions{Skipped: set.Skipped}))
 	}
 	return exitDone, err
 }
 
-// openTests finds the test images of a data set, and with skipBad leaves out those that cannot be read.
-func openTests(ctx context.Context, dir string, skipBad bool, S int, maxPixels int64) (*dataset.Set, error) {
-	set, err := dataset.Open(dir, &dataset.OpenOptions{SkipBad: skipBad})
+// openTests finds the test images of a data set, and with SkipBad leaves out those that cannot be read.
+func openTests(ctx context.Context, dir string, open *dataset.OpenOptions, S int, maxPixels int64) (*dataset.Set, error) {
+	set, err := dataset.Open(dir, open)
 	if err != nil {
 		return nil, err
 	}
-	if skipBad {
+	if open.SkipBad {
 		cache := dataset.NewCache(dataset.CacheOptions{Size: S, MaxBytes: -1, MaxPixels: maxPixels})
 		good, skipped, err := dataset.Check(ctx, set.Test, cache, 0, true)
 		if err != nil {
@@ -128,7 +130,7 @@ func replaceable(path string) bool {
 	return errors.Is(err, fs.ErrNotExist) || err == nil && info.Mode().IsRegular()
 }
 
-// checkScoresFile fails where writeScores would, and changes nothing: hours of scoring must not end at a wrong path.
+// checkScoresFile fails where writing a result would, and changes nothing: hours of scoring must not end at a wrong path.
 func checkScoresFile(path string) error {
 	if !replaceable(path) {
 		info, err := os.Stat(path)
@@ -178,17 +180,26 @@ func (e *evaluation) print(w io.Writer) error {
 	for _, row := range []struct {
 		name  string
 		value *float64
-	}{{"image AUROC", e.ImageAUROC}, {"pixel AUROC", e.PixelAUROC}, {"AUPRO, FPR<=0.3", e.AUPRO}} {
+	}{{"image AUROC", e.ImageAUROC}, {"image AP", e.ImageAP}, {"image F1-max", e.ImageF1}, {"pixel AUROC", e.PixelAUROC},
+		{"pixel AP", e.PixelAP}, {"pixel F1-max", e.PixelF1}, {"AUPRO, FPR<=0.3", e.AUPRO}, {"AUPRO, FPR<=0.05", e.AUPROStrict},
+		{"PRO as released", e.PROReleased}} {
 		if row.value != nil {
-			text = fmt.Appendf(text, "%-15s  %.4f\n", row.name, *row.value)
+			text = fmt.Appendf(text, "%-16s %.4f\n", row.name, *row.value)
 		}
 	}
 	text = fmt.Appendf(text, "threshold        %.6f", e.Threshold)
 	if e.Provisional {
 		text = append(text, " (provisional)"...)
 	}
-	text = fmt.Appendf(text, "\ngood flagged     %d of %d\ndefective found  %d of %d\n", e.GoodFlagged, e.Good,
-		e.DefectiveFound, e.Defective)
+	text = fmt.Appendf(text, "\ngood flagged     %d of %d", e.GoodFlagged, e.Good)
+	if i := e.FalseAlarms; i != nil {
+		text = fmt.Appendf(text, " (95 %% interval of the share: %.1f to %.1f %%", 100*i[0], 100*i[1])
+		if e.FalseAlarm > 0 {
+			text = fmt.Appendf(text, "; asked: %.3g %%", 100*e.FalseAlarm)
+		}
+		text = append(text, ')')
+	}
+	text = fmt.Appendf(text, "\ndefective found  %d of %d\n", e.DefectiveFound, e.Defective)
 	_, err := w.Write(text)
 	return err
 }

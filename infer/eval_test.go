@@ -59,7 +59,8 @@ func TestEvalJSON(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", name, all[0][name], value)
 		}
 	}
-	for _, name := range []string{"pixel_auroc", "aupro_030"} {
+	shares := []string{"image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro_030", "aupro_005", "pro_released"}
+	for _, name := range shares {
 		if x, ok := all[0][name].(float64); !ok || !(x >= 0 && x <= 1) {
 			t.Errorf("%s: got %v, want a share", name, all[0][name])
 		}
@@ -67,15 +68,20 @@ func TestEvalJSON(t *testing.T) {
 	if got := all[0]["teacher"].(map[string]any)["origin"]; got != "random" {
 		t.Errorf("teacher: got %v, want random", got)
 	}
-	if len(all[0]) != len(want)+3 {
-		t.Errorf("got fields %v, want %d", all[0], len(want)+3)
+	others := []string{"teacher", "image_f1_threshold", "pixel_f1_threshold", "false_alarm_interval", "threshold_rule"}
+	if n := len(want) + len(shares) + len(others); len(all[0]) != n {
+		t.Errorf("got fields %v, want %d", all[0], n)
+	}
+	interval, _ := all[0]["false_alarm_interval"].([]any)
+	if rate := flagged / 2; len(interval) != 2 || !(interval[0].(float64) <= rate && rate <= interval[1].(float64)) {
+		t.Errorf("got the interval %v of false alarms, want one that holds %v", interval, rate)
 	}
 }
 
 func TestEvalTable(t *testing.T) {
 	code, stdout, stderr := infer(nil, commandLine("eval", "--data", dataDir, "--threshold=6")...)
 	for _, want := range []string{"teacher          random\n", "images           2 good, 4 defective\n", "image AUROC      0.", "pixel AUROC      0.",
-		"AUPRO, FPR<=0.3  0.", "threshold        6.000000\n", "good flagged     0 of 2\n", "defective found  0 of 4\n"} {
+		"AUPRO, FPR<=0.3  0.", "threshold        6.000000\n", "good flagged     0 of 2 (95 % interval of the share: 0.0 to 84.2 %)\n", "defective found  0 of 4\n"} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("got\n%s, want %q", stdout, want)
 		}

@@ -162,16 +162,17 @@ func (r *Result) judge(c *Calibration) (err error) {
 }
 
 // Evaluate scores the test images of a data set and measures the result.
-func (d *Detector) Evaluate(ctx context.Context, set *dataset.Set) (*Metrics, []ItemScore, error) {
-	cache := dataset.NewCache(dataset.CacheOptions{Size: d.model.Info.Config.ImageSize, MaxBytes: -1,
-		MaxPixels: d.images.MaxPixels})
-	var metrics *Metrics
-	var scores []ItemScore
-	err := d.do(func() (err error) {
-		metrics, scores, err = d.model.evaluate(ctx, set.Test, set.HasMasks, cache)
+func (d *Detector) Evaluate(ctx context.Context, set *dataset.Set) (evaluation *Evaluation, err error) {
+	err = d.do(func() (err error) {
+		evaluation, err = d.model.evaluate(ctx, set.Test, set.HasMasks, d.cache())
 		return err
 	})
-	return metrics, scores, err
+	return evaluation, err
+}
+
+// cache reads images and keeps none.
+func (d *Detector) cache() *dataset.Cache {
+	return dataset.NewCache(dataset.CacheOptions{Size: d.model.Info.Config.ImageSize, MaxBytes: -1, MaxPixels: d.images.MaxPixels})
 }
 
 // normalise maps a score to 0..1, 0.5 at the threshold. Scores are sums of 1 - cos and so not negative.

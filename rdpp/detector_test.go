@@ -101,7 +101,7 @@ func TestCloseDuringUse(t *testing.T) {
 	if _, err := d.Detect(picture(32, 32)); !errors.Is(err, torch.ErrClosed) {
 		t.Errorf("detect: got error %v, want torch.ErrClosed", err)
 	}
-	if _, _, err := d.Evaluate(context.Background(), openSet(t, dataDir)); !errors.Is(err, torch.ErrClosed) {
+	if _, err := d.Evaluate(context.Background(), openSet(t, dataDir)); !errors.Is(err, torch.ErrClosed) {
 		t.Errorf("evaluate: got error %v, want torch.ErrClosed", err)
 	}
 	if d.Info().Category != "part" {
@@ -199,10 +199,11 @@ func TestOneScore(t *testing.T) {
 		t.Errorf("training images: got %v, want %v and the last as threshold", scores, want)
 	}
 
-	metrics, items, err := d.Evaluate(context.Background(), set)
+	evaluation, err := d.Evaluate(context.Background(), set)
 	if err != nil {
 		t.Fatal(err)
 	}
+	items := evaluation.Scores
 	if len(items) != len(set.Test) {
 		t.Fatalf("got %d scores, want %d", len(items), len(set.Test))
 	}
@@ -226,8 +227,8 @@ func TestOneScore(t *testing.T) {
 			t.Errorf("%s: got %v, %v, %v, want %v", item.Path, r.Score, fromBytes.Score, fromPixels.Score, item.Score)
 		}
 	}
-	if want := readSummary(t, trained(t, tiny())).Metrics; !reflect.DeepEqual(metrics, &want) {
-		t.Errorf("got metrics %+v, want training's %+v", metrics, want)
+	if want := readSummary(t, trained(t, tiny())).Metrics; !reflect.DeepEqual(evaluation.Metrics, want) {
+		t.Errorf("got metrics %+v, want training's %+v", evaluation.Metrics, want)
 	}
 }
 

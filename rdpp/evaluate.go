@@ -4,29 +4,46 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/metric"
 	"rdpp/torch"
 )
 
-// auproLimit is the false positive rate up to which AUPRO integrates (Bergmann et al., 2021).
-const auproLimit = 0.3
+// The false positive rates up to which AUPRO integrates: the usual one (Bergmann et al., 2021), and one that fewer false
+// pixels are tolerable for.
+const (
+	auproLimit       = 0.3
+	auproStrictLimit = 0.05
+)
 
-// Metrics of a test set. Absent ones are nil: a set without defective images has no AUROC, one without masks no
-// pixel metrics.
+// Metrics of a test set, each 0 to 1. Absent ones are nil: a set without defective images has no AUROC, one without masks
+// no pixel metrics. The thresholds are the highest ones that reach the F1 above them.
 type Metrics struct {
-	Good       int      `json:"good"`
-	Defective  int      `json:"defective"`
-	ImageAUROC *float64 `json:"image_auroc,omitempty"`
-	PixelAUROC *float64 `json:"pixel_auroc,omitempty"`
-	AUPRO      *float64 `json:"aupro_030,omitempty"` // up to a false positive rate of 0.3
+	Good             int      `json:"good"` // images
+	Defective        int      `json:"defective"`
+	ImageAUROC       *float64 `json:"image_auroc,omitempty"`
+	ImageAP          *float64 `json:"image_ap,omitempty"` // average precision
+	ImageF1          *float64 `json:"image_f1_max,omitempty"`
+	ImageF1Threshold *float64 `json:"image_f1_threshold,omitempty"`
+	PixelAUROC       *float64 `json:"pixel_auroc,omitempty"`
+	PixelAP          *float64 `json:"pixel_ap,omitempty"`
+	PixelF1          *float64 `json:"pixel_f1_max,omitempty"`
+	PixelF1Threshold *float64 `json:"pixel_f1_threshold,omitempty"`
+	AUPRO            *float64 `json:"aupro_030,omitempty"`    // up to a false positive rate of 0.3
+	AUPROStrict      *float64 `json:"aupro_005,omitempty"`    // up to 0.05
+	PROReleased      *float64 `json:"pro_released,omitempty"` // as the released code counts, for comparison with the paper
 }
 
-// mean of the metrics that are there; the released protocol picks the epoch by it.
+// mean of the three metrics that are there; the released protocol picks the epoch by it, and counts PRO its own way.
 func (m *Metrics) mean() (mean float64, any bool) {
+	pro := m.PROReleased
+	if pro == nil {
+		pro = m.AUPRO
+	}
 	n := 0
-	for _, value := range []*float64{m.ImageAUROC, m.PixelAUROC, m.AUPRO} {
+	for _, value := range []*float64{m.ImageAUROC, m.PixelAUROC, pro} {
 		if value != nil {
 			mean += *value
 			n++
@@ -35,23 +52,61 @@ func (m *Metrics) mean() (mean float64, any bool) {
 	return mean / float64(max(n, 1)), n > 0
 }
 
+// Verdicts says what a threshold makes of a test set.
+type Verdicts struct {
+	GoodFlagged    int `json:"good_flagged"`    // good images above the threshold: false alarms
+	DefectiveFound int `json:"defective_found"` // defective ones above it
+	// FalseAlarms is the 95 % confidence interval of the share of good parts that are flagged; nil without good images.
+	FalseAlarms *[2]float64 `json:"false_alarm_interval,omitempty"`
+}
+
 // ItemScore is an image of a data set and its score.
 type ItemScore struct {
 	dataset.Item
 	Score float64
 }
 
+// Evaluation is what scoring a test set leads to.
+type Evaluation struct {
+	Metrics
+	Scores                  []ItemScore    // in the order of the items
+	ImageROC, PixelROC, PRO []metric.Point // curves to draw; nil where their metric is
+	Seconds                 float64        // that it took
+}
+
+// Verdicts counts what a threshold makes of the images.
+func (e *Evaluation) Verdicts(threshold float64) (v Verdicts) {
+	for _, s := range e.Scores {
+		switch {
+		case s.Score <= threshold:
+		case s.Defective:
+			v.DefectiveFound++
+		default:
+			v.GoodFlagged++
+		}
+	}
+	if e.Good > 0 {
+		low, high := metric.Interval(v.GoodFlagged, e.Good, 0.95)
+		v.FalseAlarms = &[2]float64{low, high}
+	}
+	return v
+}
+
+// curvePoints bounds the points of a curve to draw.
+const curvePoints = 1000
+
 // evaluate scores items and measures how well scores and maps tell good from defective.
-func (m *Model) evaluate(ctx context.Context, items []dataset.Item, hasMasks bool, cache *dataset.Cache) (*Metrics, []ItemScore, error) {
+func (m *Model) evaluate(ctx context.Context, items []dataset.Item, hasMasks bool, cache *dataset.Cache) (*Evaluation, error) {
+	began := time.Now()
 	S := m.Info.Config.ImageSize
-	result, scores := &Metrics{}, make([]ItemScore, 0, len(items))
+	e := &Evaluation{Scores: make([]ItemScore, 0, len(items))}
 	var pixels metric.Pixels
 	err := m.scan(ctx, items, cache, func(i int, anomaly []float32, score float64) error {
-		scores = append(scores, ItemScore{items[i], score})
+		e.Scores = append(e.Scores, ItemScore{items[i], score})
 		if items[i].Defective {
-			result.Defective++
+			e.Defective++
 		} else {
-			result.Good++
+			e.Good++
 		}
 		if !hasMasks {
 			return nil
@@ -66,35 +121,63 @@ func (m *Model) evaluate(ctx context.Context, items []dataset.Item, hasMasks boo
 		return pixels.Add(anomaly, mask, S, S)
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	values, positive := make([]float64, len(scores)), make([]bool, len(scores))
-	for i, s := range scores {
-		values[i], positive[i] = s.Score, s.Defective
-	}
-	if result.Good > 0 && result.Defective > 0 {
-		if result.ImageAUROC, err = present(metric.AUROC(values, positive)); err != nil {
-			return nil, nil, err
-		}
+	if err := e.measureImages(); err != nil {
+		return nil, fmt.Errorf("rdpp: evaluation: %w", err)
 	}
 	if hasMasks {
-		if result.PixelAUROC, err = present(pixels.AUROC()); err != nil {
-			return nil, nil, err
-		}
-		if result.AUPRO, err = present(pixels.AUPRO(auproLimit)); err != nil {
-			return nil, nil, err
+		if err := e.measurePixels(&pixels); err != nil {
+			return nil, fmt.Errorf("rdpp: evaluation: %w", err)
 		}
 	}
-	return result, scores, nil
+	e.Seconds = time.Since(began).Seconds()
+	return e, nil
 }
 
-// present is the value, or nil where the data cannot give one: masks may be empty, or become so at the size S.
+func (e *Evaluation) measureImages() error {
+	if e.Good == 0 || e.Defective == 0 {
+		return nil
+	}
+	values, positive := make([]float64, len(e.Scores)), make([]bool, len(e.Scores))
+	for i, s := range e.Scores {
+		values[i], positive[i] = s.Score, s.Defective
+	}
+	var errs [4]error
+	var f1, threshold float64
+	e.ImageAUROC, errs[0] = present(metric.AUROC(values, positive))
+	e.ImageAP, errs[1] = present(metric.AveragePrecision(values, positive))
+	f1, threshold, errs[2] = metric.F1Max(values, positive)
+	e.ImageF1, e.ImageF1Threshold = &f1, &threshold
+	e.ImageROC, errs[3] = metric.ROC(values, positive, curvePoints)
+	return errors.Join(errs[:]...)
+}
+
+// measurePixels leaves all absent where the masks are empty, or have become so at the size S.
+func (e *Evaluation) measurePixels(pixels *metric.Pixels) error {
+	var errs [8]error
+	if e.PixelAUROC, errs[0] = present(pixels.AUROC()); e.PixelAUROC == nil {
+		return errs[0]
+	}
+	var f1, threshold float64
+	e.PixelAP, errs[1] = present(pixels.AveragePrecision())
+	f1, threshold, errs[2] = pixels.F1Max()
+	e.PixelF1, e.PixelF1Threshold = &f1, &threshold
+	e.AUPRO, errs[3] = present(pixels.AUPRO(auproLimit))
+	e.AUPROStrict, errs[4] = present(pixels.AUPRO(auproStrictLimit))
+	e.PROReleased, errs[5] = present(pixels.ReleasedPRO())
+	e.PixelROC, errs[6] = pixels.ROC(curvePoints)
+	e.PRO, errs[7] = pixels.PROCurve(auproLimit, curvePoints)
+	return errors.Join(errs[:]...)
+}
+
+// present is the value, or nil where the data cannot give one.
 func present(value float64, err error) (*float64, error) {
-	if errors.Is(err, metric.ErrOneClass) {
+	if errors.Is(err, metric.ErrOneClass) || errors.Is(err, metric.ErrUndefined) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("rdpp: evaluation: %w", err)
+		return nil, err
 	}
 	return &value, nil
 }
@@ -102,9 +185,21 @@ func present(value float64, err error) (*float64, error) {
 // readAhead is how many images are read while one is scored.
 const readAhead = 3
 
-// scan predicts every item in turn, while the next ones are read. Images go through the networks one at a time, so
-// that an image's score depends on nothing but itself.
+// scan predicts every item in turn. Images go through the networks one at a time, so that an image's score depends on
+// nothing but itself.
 func (m *Model) scan(ctx context.Context, items []dataset.Item, cache *dataset.Cache, each func(i int, anomaly []float32, score float64) error) error {
+	return m.read(ctx, items, cache, func(i int, x []float32) error {
+		anomaly, score, err := m.predict(x)
+		if err != nil {
+			return err
+		}
+		return each(i, anomaly, score)
+	})
+}
+
+// read hands every item to each in turn as the networks see it, 3 x S x S, while the next ones are read, with the model
+// in eval mode.
+func (m *Model) read(ctx context.Context, items []dataset.Item, cache *dataset.Cache, each func(i int, x []float32) error) error {
 	type picture struct {
 		x   []float32 // 3 x S x S, normalised
 		err error
@@ -140,11 +235,7 @@ func (m *Model) scan(ctx context.Context, items []dataset.Item, cache *dataset.C
 		if p.err != nil {
 			return fmt.Errorf("rdpp: %w", p.err)
 		}
-		anomaly, score, err := m.predict(p.x)
-		if err != nil {
-			return fmt.Errorf("rdpp: %s: %w", items[i].Path, err)
-		}
-		if err := each(i, anomaly, score); err != nil {
+		if err := each(i, p.x); err != nil {
 			return fmt.Errorf("rdpp: %s: %w", items[i].Path, err)
 		}
 		i++
@@ -173,4 +264,22 @@ func (m *Model) predict(x []float32) (anomaly []float32, score float64, err erro
 		return nil, 0, err
 	}
 	return anomaly, value[0], nil
+}
+
+// embed maps a normalised image, 3 x S x S, to the student's input, 512e x S/32 x S/32. The model is in eval mode.
+func (m *Model) embed(x []float32) ([]float32, error) {
+	S := int64(m.Info.Config.ImageSize)
+	var s torch.Scope
+	defer s.Close()
+	input := s.Tensor(torch.FromSlice(x, 1, 3, S, S))
+	input = s.Tensor(input.To(m.Device, torch.Float32))
+	f := s.Features(m.Teacher.Forward(input)) // K tensors of 1 x C x H x W
+	if m.Info.Config.Method == MethodRDPP {
+		f = s.Features(m.Projection.Forward(f))
+	}
+	z := s.Tensor(m.Bottleneck.Forward(f)) // 1 x 512e x S/32 x S/32
+	if err := s.Err(); err != nil {
+		return nil, err
+	}
+	return torch.Read[float32](z)
 }

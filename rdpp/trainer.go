@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/report"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
 )
@@ -40,6 +41,7 @@ type TrainOptions struct {
 	SkipBad         bool          // leave out images that cannot be read, instead of failing
 	Resume          bool          // go on from the checkpoint in Out, where there is one
 	Overwrite       bool          // start anew even where Out holds an unfinished run
+	TestEvery       int           // epochs between measurements on the test set, to look at; 0: none but the last
 
 	OnStart func(Info)        // called when all is read, before the first step, on the training goroutine
 	OnStep  func(StepReport)  // after every step
@@ -76,7 +78,7 @@ type EpochReport struct {
 	Images  int      `json:"images"`
 	Losses  Losses   `json:"losses"`
 	Seconds float64  `json:"seconds"`
-	Metrics *Metrics `json:"metrics,omitempty"` // on the test set, with SelectBestOnTest
+	Metrics *Metrics `json:"metrics,omitempty"` // on the test set, with SelectBestOnTest or TestEvery
 }
 
 // Summary is the outcome of a training, and metrics.json.
@@ -88,6 +90,7 @@ type Summary struct {
 	Selection         string         `json:"selection"` // how it was chosen, in words
 	TrainImages       int            `json:"train_images"`
 	Metrics                          // on the test set
+	Verdicts                         // by the threshold
 	Threshold         float64        `json:"threshold"`
 	ThresholdRule     string         `json:"threshold_rule"`
 	Provisional       bool           `json:"threshold_provisional"`
@@ -95,6 +98,7 @@ type Summary struct {
 	CalibrationFolds  int            `json:"calibration_folds,omitempty"` // trainings that scored them; 0: the model did, and was not trained on them
 	Losses            Losses         `json:"losses"`                      // of the last epoch
 	TrainingSeconds   float64        `json:"seconds"`                     // over all epochs
+	EvaluationSeconds float64        `json:"evaluation_seconds"`
 	DeviceBytes       int64          `json:"device_peak_bytes,omitempty"` // of a CUDA device's memory, at most in use
 	Skipped           []dataset.Skip `json:"skipped,omitempty"`
 	ModelFile         string         `json:"model_file"`
@@ -105,6 +109,7 @@ const (
 	ModelFile      = "model.safetensors"
 	MetricsFile    = "metrics.json"
 	HistoryFile    = "history.csv"
+	ReportFile     = "report.html"
 	checkpointFile = "checkpoint"
 	bestFile       = "best.safetensors" // the best epoch so far, while SelectBestOnTest is at work
 )
@@ -185,7 +190,8 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	if r.opt.Out == "" {
 		return fmt.Errorf("rdpp: %w: no folder for the results; name one with --out", ErrConfig)
 	}
-	r.lock, err = claim(r.opt.Log, r.path(checkpointFile), r.path(ModelFile), r.path(MetricsFile), r.path(HistoryFile), r.path(bestFile))
+	r.lock, err = claim(r.opt.Log, r.path(checkpointFile), r.path(ModelFile), r.path(MetricsFile), r.path(HistoryFile),
+		r.path(ReportFile), r.path(bestFile))
 	if err != nil {
 		return err
 	}
@@ -429,10 +435,14 @@ func (r *run) epoch(ctx context.Context) error {
 	}
 	report := EpochReport{Epoch: r.state.Epoch + 1, Images: r.state.Images, Seconds: r.state.Seconds,
 		Losses: Losses{}.plus(r.state.Sums, 1/float64(r.state.Images))}
-	if r.config.Select == SelectBestOnTest {
-		err := r.keepBest(ctx, &report)
+	best := r.config.Select == SelectBestOnTest
+	if best || r.opt.TestEvery > 0 && report.Epoch%r.opt.TestEvery == 0 && len(r.tests) > 0 {
+		err := r.test(ctx, &report)
 		if ctx.Err() != nil { // resuming evaluates again
 			return r.interrupt()
+		}
+		if err == nil && best {
+			err = r.keepBest(&report)
 		}
 		if err != nil {
 			return err
@@ -530,15 +540,19 @@ func (r *run) step(batch *dataset.Batch) (Losses, error) {
 var errNoTests = fmt.Errorf("rdpp: %w: --select %s needs a test set with good and defective images; use --select %s", ErrConfig,
 	SelectBestOnTest, SelectLast)
 
-// keepBest evaluates the epoch on the test set and keeps its weights where it is the best so far.
-func (r *run) keepBest(ctx context.Context, report *EpochReport) error {
-	model := r.outcome()
-	metrics, _, err := model.evaluate(ctx, r.tests, r.set.HasMasks, r.cache)
-	if err != nil {
-		return err
+// test measures the epoch on the test set.
+func (r *run) test(ctx context.Context, report *EpochReport) error {
+	evaluation, err := r.outcome().evaluate(ctx, r.tests, r.set.HasMasks, r.cache)
+	if err == nil {
+		report.Metrics = &evaluation.Metrics
 	}
-	report.Metrics = metrics
-	mean, any := metrics.mean()
+	return err
+}
+
+// keepBest keeps the weights of the epoch where it is the best so far on the test set.
+func (r *run) keepBest(report *EpochReport) error {
+	model := r.outcome()
+	mean, any := report.Metrics.mean()
 	if !any {
 		return errNoTests
 	}
@@ -595,16 +609,16 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 		Threshold: calibration.Threshold, ThresholdRule: calibration.Rule, Provisional: calibration.Provisional,
 		CalibrationImages: len(calibration.Scores), CalibrationFolds: calibration.Folds,
 		Skipped: r.skipped, ModelFile: r.path(ModelFile)}
+	trained := 0
 	for _, epoch := range r.state.History {
 		summary.TrainingSeconds += epoch.Seconds
+		trained += epoch.Images
 	}
-	if len(r.tests) > 0 {
-		metrics, _, err := model.evaluate(ctx, r.tests, r.set.HasMasks, r.cache)
-		if err != nil {
-			return nil, err
-		}
-		summary.Metrics = *metrics
+	evaluation, err := model.evaluate(ctx, r.tests, r.set.HasMasks, r.cache)
+	if err != nil {
+		return nil, err
 	}
+	summary.Metrics, summary.Verdicts, summary.EvaluationSeconds = evaluation.Metrics, evaluation.Verdicts(calibration.Threshold), evaluation.Seconds
 	if _, summary.DeviceBytes, err = torch.DeviceMemory(r.opt.Device); err != nil {
 		return nil, err
 	}
@@ -615,7 +629,12 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rdpp: %s: %w", MetricsFile, err)
 	}
-	return summary, writeFile(r.path(MetricsFile), append(text, '\n'))
+	if err := writeFile(r.path(MetricsFile), append(text, '\n')); err != nil {
+		return nil, err
+	}
+	return summary, model.writeReport(ctx, r.path(ReportFile), r.set, evaluation, ReportOptions{Selection: selection, History: r.state.History,
+		Timings: []report.Timing{{Stage: "training", Duration: seconds(summary.TrainingSeconds), Images: trained}}, Skipped: r.skipped,
+		MaxPixels: r.opt.MaxPixels, cache: r.cache})
 }
 
 func writeFile(path string, content []byte) error {

@@ -344,7 +344,7 @@ func TestSummary(t *testing.T) {
 	if m.Info.Epoch != s.Epoch || m.Info.Calibration.Threshold != s.Threshold || len(m.Info.Calibration.Scores) != 6 {
 		t.Errorf("model file: got epoch %d and %+v, want epoch %d and threshold %v", m.Info.Epoch, m.Info.Calibration, s.Epoch, s.Threshold)
 	}
-	want := []string{checkpointFile, rdpp.HistoryFile, rdpp.MetricsFile, rdpp.ModelFile}
+	want := []string{checkpointFile, rdpp.HistoryFile, rdpp.MetricsFile, rdpp.ModelFile, rdpp.ReportFile}
 	entries, err := os.ReadDir(out)
 	if err != nil {
 		t.Fatal(err)
@@ -392,7 +392,7 @@ func TestAbsentMetrics(t *testing.T) {
 		{"empty masks", emptyMasks, true, false},
 		{"masks of another size", oddMasks, true, true},
 	} {
-		m, _, err := d.Evaluate(context.Background(), openSet(t, set.dir))
+		m, err := d.Evaluate(context.Background(), openSet(t, set.dir))
 		if err != nil {
 			t.Errorf("%s: %v", set.name, err)
 			continue

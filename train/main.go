@@ -70,7 +70,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case errors.Is(err, pflag.ErrHelp):
 		return exitDone
 	}
-	fmt.Fprintf(stderr, "train: %s\n", strings.ReplaceAll(err.Error(), "\n", " "))
+	complain(stderr, err)
 	switch {
 	case errors.Is(err, rdpp.ErrInterrupted):
 		return exitInterrupted
@@ -133,6 +133,7 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	flags.Float64Var(&c.Calibration, "calibration", c.Calibration, "`SHARE` of good images for the threshold")
 	flags.Float64Var(&c.FalseAlarm, "false-alarm", c.FalseAlarm, "`SHARE` of good images to reject")
 	preset := flags.String("preset", "", "`NAME` of settings: paper, the released ones")
+	flags.IntVar(&opt.TestEvery, "test-every", 0, "measure on the test set every `N` epochs; 0: at the end")
 	flags.BoolVar(&opt.SkipBad, "skip-bad", false, "leave out and list what cannot be read")
 	asJSON := flags.Bool("json", false, "one JSON object per line")
 	flags.IntVar(&c.Accumulate, "accumulate", c.Accumulate, "`N` steps per update of the weights")
@@ -151,7 +152,7 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	cacheMiB := flags.Int64("cache", 2048, "`MIB` of memory for decoded images")
 	flags.Int64Var(&opt.MaxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted: `N` pixels")
 	helpAll := flags.Bool("help-all", false, "all flags, files and exit codes")
-	for _, rare := range []string{"threads", "ssot", "skip-bad", "workers", "schedule", "accumulate", "layout", "average", "clip", "weight-ssot", "weight-recon",
+	for _, rare := range []string{"threads", "ssot", "skip-bad", "test-every", "workers", "schedule", "accumulate", "layout", "average", "clip", "weight-ssot", "weight-recon",
 		"weight-contrast", "rate-projection", "rate-distill", "noise", "noise-released", "kd-per-position", "checkpoint-every",
 		"cache", "max-pixels"} {
 		flags.Lookup(rare).Hidden = true // --help fits on a screen without them
@@ -162,7 +163,7 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	if *helpAll {
 		flags.VisitAll(func(f *pflag.Flag) { f.Hidden = false })
 		flags.Usage()
-		fmt.Fprintf(stdout, "Files in RUN/CATEGORY: %s, %s, %s, checkpoint\n", rdpp.ModelFile, rdpp.MetricsFile, rdpp.HistoryFile)
+		fmt.Fprintf(stdout, "Files in RUN/CATEGORY: %s, %s, %s, checkpoint\n", rdpp.ModelFile, rdpp.ReportFile+", "+rdpp.MetricsFile, rdpp.HistoryFile)
 		return nil
 	}
 
@@ -175,6 +176,8 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		return fmt.Errorf("%w: --checkpoint-every must be positive, such as 5m", errUsage)
 	case *cacheMiB < 0 || *cacheMiB > 1<<30 || opt.MaxPixels < 1:
 		return fmt.Errorf("%w: --cache must be 0 to %d MiB, --max-pixels at least 1", errUsage, 1<<30)
+	case opt.TestEvery < 0:
+		return fmt.Errorf("%w: --test-every %d; use 0 or more", errUsage, opt.TestEvery)
 	case opt.Resume && opt.Overwrite:
 		return fmt.Errorf("%w: --resume and --overwrite exclude each other", errUsage)
 	}
@@ -194,10 +197,10 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	}
 	out := opt.Out
 	open.SkipBad = opt.SkipBad
-	for _, folder := range folders {
+	train := func(folder string) (*rdpp.Summary, error) {
 		set, err := dataset.Open(folder, &open)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		c := configOf(set.Category)
 		opt.Out = filepath.Join(out, set.Category)
@@ -207,12 +210,49 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		show.start(&c, opt.Device, *threads)
 		summary, err := rdpp.Train(ctx, c, set, opt)
 		show.stop()
-		if err != nil {
+		if err == nil {
+			show.done(summary)
+		}
+		return summary, err
+	}
+	if len(folders) == 1 {
+		_, err := train(folders[0])
+		return err
+	}
+	return trainAll(folders, out, train, stderr)
+}
+
+// trainAll trains on one category after the other, and keeps the page of all of them. What fails in one is said, and the
+// others go on.
+func trainAll(folders []string, out string, train func(folder string) (*rdpp.Summary, error), stderr io.Writer) error {
+	entries := make([]rdpp.IndexEntry, len(folders))
+	for i, folder := range folders {
+		entries[i] = rdpp.IndexEntry{Category: filepath.Base(folder), Reason: "not trained yet"}
+	}
+	var failed []string
+	for i, folder := range folders {
+		summary, err := train(folder)
+		if errors.Is(err, rdpp.ErrInterrupted) || errors.Is(err, rdpp.ErrConfig) {
 			return err
 		}
-		show.done(summary)
+		entries[i].Summary, entries[i].Reason = summary, ""
+		if err != nil {
+			failed = append(failed, entries[i].Category)
+			entries[i].Summary, entries[i].Reason = nil, err.Error()
+			complain(stderr, err)
+		}
+		if err := rdpp.WriteIndex(out, "Anomaly detection, "+filepath.Base(out), entries); err != nil {
+			return err
+		}
+	}
+	if len(failed) > 0 {
+		return fmt.Errorf("%d of %d categories failed: %s; see above", len(failed), len(folders), strings.Join(failed, ", "))
 	}
 	return nil
+}
+
+func complain(stderr io.Writer, err error) {
+	fmt.Fprintf(stderr, "train: %s\n", strings.ReplaceAll(err.Error(), "\n", " "))
 }
 
 // configured returns what a category's training is set to: by the flags that are given, else by the preset, else by the

@@ -366,7 +366,7 @@ func TestPlainLines(t *testing.T) {
 	if strings.ContainsAny(stdout, "\r\x1b") {
 		t.Errorf("got %q, want no control characters away from a terminal", stdout)
 	}
-	want := "checkpoint history.csv metrics.json model.safetensors"
+	want := "checkpoint history.csv metrics.json model.safetensors report.html"
 	if got := strings.Join(files(t, out), " "); got != want {
 		t.Errorf("files: got %q, want %q", got, want)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -178,8 +179,16 @@ func (p *progress) done(s *rdpp.Summary) {
 	if s.DeviceBytes > 0 {
 		fmt.Fprintf(p.stdout, "%s: %d MiB of device memory in use at most\n", p.category, s.DeviceBytes>>20)
 	}
-	fmt.Fprintf(p.stdout, "%s: threshold %.4f, provisional: %s\n", p.category, s.Threshold, s.ThresholdRule)
-	fmt.Fprintf(p.stdout, "%s: model %s\n", p.category, s.ModelFile)
+	word := ""
+	if s.Provisional {
+		word = "provisional: "
+	}
+	fmt.Fprintf(p.stdout, "%s: threshold %.4f, %s%s\n", p.category, s.Threshold, word, s.ThresholdRule)
+	if i := s.FalseAlarms; i != nil {
+		fmt.Fprintf(p.stdout, "%s: it flags %d of %d good test images (95 %% interval of the share: %.1f to %.1f %%) and %d of %d defective ones\n",
+			p.category, s.GoodFlagged, s.Good, 100*i[0], 100*i[1], s.DefectiveFound, s.Defective)
+	}
+	fmt.Fprintf(p.stdout, "%s: model %s, report %s\n", p.category, s.ModelFile, filepath.Join(filepath.Dir(s.ModelFile), rdpp.ReportFile))
 }
 
 func (p *progress) event(name string, fields map[string]any) {

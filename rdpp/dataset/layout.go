@@ -47,6 +47,7 @@ type Skip struct {
 // Set is the content of one data set: one category of parts. Train holds good
 // images only. Train and Test are sorted by path.
 type Set struct {
+	Dir         string // the folder, as given
 	Category    string // the folder's name
 	Layout      string // one of Layouts, but "auto"
 	Why         string // what was recognised and by what, in one sentence
@@ -168,6 +169,7 @@ func Open(dir string, opt *OpenOptions) (*Set, error) {
 	case len(set.Train) == 0:
 		return nil, fmt.Errorf("dataset: %s: %w; put images of good parts into its good folder", dir, ErrNoGood)
 	}
+	set.Dir = dir
 	set.finish()
 	return set, nil
 }
