@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/sample"
+	"rdpp/torch"
 )
 
 func fakeItems(n int) (items []dataset.Item) {
@@ -71,6 +73,72 @@ func TestAverageWeight(t *testing.T) {
 		config := Config{Average: c.share}
 		if got := config.averageWeight(c.update, c.updates); math.Abs(got-c.want) > 1e-15 {
 			t.Errorf("over %v, update %d of %d: got %v, want %v", c.share, c.update, c.updates, got, c.want)
+		}
+	}
+}
+
+// Equal images have equal inputs of the student, so the distance of a pair of them is 0.
+func TestCompactness(t *testing.T) {
+	dir := t.TempDir()
+	if err := sample.Write(dir, &sample.Options{Category: "part", Size: 64, Train: 1, TestGood: 2, TestDefect: 1}); err != nil {
+		t.Fatal(err)
+	}
+	set, err := dataset.Open(dir+"/part", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, method := range []string{MethodRDPP, MethodRD} {
+		config := DefaultConfig()
+		config.Arch, config.ImageSize, config.Method = "resnet18", 64, method
+		m, err := NewModel(config, torch.CPU)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		cache := dataset.NewCache(dataset.CacheOptions{Size: 64})
+		good := slices.IndexFunc(set.Test, func(item dataset.Item) bool { return !item.Defective })
+		items := append(slices.Clone(set.Test), set.Test[good])
+		c, err := m.compactness(t.Context(), items, cache)
+		if err != nil {
+			t.Fatal(err)
+		}
+		zeros := 0
+		for _, d := range c.Intra {
+			if d == 0 {
+				zeros++
+			}
+		}
+		for _, d := range c.Inter {
+			if !(d > 0) {
+				t.Errorf("%s: got the distance %v between different images", method, d)
+			}
+		}
+		if len(c.Intra) != 3 || len(c.Inter) != 3*4 || zeros != 1 { // three good ones, two of them equal, and four defective
+			t.Errorf("%s: got %v and %v, want 3 distances, one of them 0, and 12", method, c.Intra, c.Inter)
+		}
+		if few, err := m.compactness(t.Context(), set.Train, cache); few != nil || err != nil {
+			t.Errorf("%s: one image: got %v, %v, want nothing", method, few, err)
+		}
+		var embedding []float32
+		err = m.read(t.Context(), items[:1], cache, func(_ int, x []float32) (err error) {
+			embedding, err = m.embed(x)
+			return err
+		})
+		if err != nil || len(embedding) != 512*2*2 {
+			t.Errorf("%s: got %d numbers, %v, want 512 x 2 x 2", method, len(embedding), err)
+		}
+	}
+}
+
+func TestSpread(t *testing.T) {
+	for _, c := range []struct{ items, n, want int }{{5, 10, 5}, {10, 10, 10}, {11, 10, 10}, {1000, 3, 3}, {0, 3, 0}} {
+		got := spread(fakeItems(c.items), c.n)
+		seen := map[string]bool{}
+		for _, item := range got {
+			seen[item.Path] = true
+		}
+		if len(got) != c.want || len(seen) != c.want {
+			t.Errorf("%d of %d: got %v", c.n, c.items, got)
 		}
 	}
 }

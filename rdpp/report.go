@@ -131,8 +131,12 @@ func notes(info *Info, c *Calibration, skipped []dataset.Skip) (all []string) {
 	case TeacherBuiltin:
 		all = append(all, "The teacher is the built-in one, which has seen drawn pictures only. Torchvision's ImageNet weights reach more.")
 	}
-	if len(skipped) > 0 {
-		all = append(all, fmt.Sprintf("%d files were left out, as they could not be used; metrics.json lists them.", len(skipped)))
+	switch n := len(skipped); n {
+	case 0:
+	case 1:
+		all = append(all, "1 file was left out, as it could not be used.")
+	default:
+		all = append(all, fmt.Sprintf("%d files were left out, as they could not be used.", n))
 	}
 	return all
 }

@@ -409,6 +409,59 @@ func TestJSONAndCategories(t *testing.T) {
 	}
 }
 
+// What fails in one category does not keep the others from being trained, and is seen on the page of them all.
+func TestFailingCategory(t *testing.T) {
+	data, out := t.TempDir(), t.TempDir()
+	if code, _, stderr := command("sample", "--out="+data, "--size=32", "--train=2", "--test-good=1", "--test-defect=1"); code != exitDone {
+		t.Fatal(stderr)
+	}
+	// The first of the categories.
+	damaged, err := filepath.Glob(filepath.Join(data, "part", "train", "good", "*"))
+	if err != nil || len(damaged) == 0 {
+		t.Fatal(damaged, err)
+	}
+	if err := os.WriteFile(damaged[0], []byte("no picture"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	code, _, stderr := command(tiny(data, out, "--category=part,texture", "--layout=mvtec")...)
+	if code != exitFailed || !strings.Contains(stderr, damaged[0]) || !strings.Contains(stderr, "1 of 2 categories failed: part") {
+		t.Errorf("got code %d, stderr %q, want code 1, the file and the category named", code, stderr)
+	}
+	page, err := os.ReadFile(filepath.Join(out, rdpp.IndexFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(page), `href="texture/report.html"`) || !strings.Contains(string(page), filepath.Base(damaged[0])) {
+		t.Error("got a page without the good category's report or the bad one's reason")
+	}
+	checkFails(t, "another layout", exitFailed, tiny(filepath.Join(data, "part"), out, "--layout=btad"), "", "btad", "train/ok")
+	checkFails(t, "no layout", exitFailed, tiny(filepath.Join(data, "part"), out, "--layout=other"), "", "no layout is named")
+}
+
+// Flags that are given win over the preset, which wins over the defaults.
+func TestPreset(t *testing.T) {
+	out := t.TempDir()
+	code, stdout, stderr := command("--preset=paper", "--data="+dataDir, "--out="+out, "--arch=resnet18", "--image-size=32", "--batch=2", "--epochs=1",
+		"--teacher=random", "--device=cpu", "--threads=1", "--json", "--rate-distill=0.003")
+	if code != exitDone {
+		t.Fatal(stderr)
+	}
+	for _, o := range objects(t, stdout) {
+		if o["event"] != "start" {
+			continue
+		}
+		c := o["config"].(map[string]any)
+		for name, want := range map[string]any{"epochs": 1.0, "batch": 2.0, "accumulate": 2.0, "select": "best-on-test", "ssot": "batch",
+			"schedule": "constant", "rate_distill": 0.003, "noise_released": true, "calibration": 0.0} {
+			if c[name] != want {
+				t.Errorf("%s: got %v, want %v", name, c[name], want)
+			}
+		}
+		return
+	}
+	t.Errorf("got no start event in %q", stdout)
+}
+
 // canceller cancels when text is written to it.
 type canceller struct {
 	io.Writer
