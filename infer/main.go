@@ -35,6 +35,7 @@ type command struct {
 var commands = []command{
 	{"image", "score images and outline their defects", runImage},
 	{"eval", "measure a model on a data set with good and defective images", runEval},
+	{"bench", "measure latency, throughput and memory of models", runBench},
 }
 
 // terminal is where a command reads and writes.

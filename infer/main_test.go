@@ -30,7 +30,13 @@ var (
 
 const pictureSize = 96
 
+// asProgram is set in the environment where the test binary has to be the program.
+const asProgram = "INFER_TEST_AS_PROGRAM"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
 	dir, err := os.MkdirTemp("", "infer")
 	if err == nil {
 		err = prepare(dir)
@@ -126,7 +132,7 @@ func commandLine(name string, args ...string) []string {
 }
 
 func TestHelpFitsOneScreen(t *testing.T) {
-	for _, args := range [][]string{{"--help"}, {"-h"}, {"image", "--help"}, {"eval", "--help"}, {"eval", "-h", "--data", "x"}} {
+	for _, args := range [][]string{{"--help"}, {"-h"}, {"image", "--help"}, {"eval", "--help"}, {"eval", "-h", "--data", "x"}, {"bench", "--help"}} {
 		code, stdout, stderr := infer(nil, args...)
 		if code != exitDone || stderr != "" || !strings.Contains(stdout, "Usage: infer") {
 			t.Errorf("%v: got code %d, stdout %q, stderr %q, want usage and code 0", args, code, stdout, stderr)
@@ -181,6 +187,19 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"eval", "--data", dataDir}, "--model is missing"},
 		{[]string{"eval", model, "--data", dataDir, "more"}, `"more"`},
 		{[]string{"eval", model, "--data", dataDir, "--heatmap", "x"}, "unknown flag: --heatmap"},
+		{[]string{"bench"}, "--model is missing"},
+		{[]string{"bench", model, "more"}, `"more"`},
+		{[]string{"bench", model, "--device", ""}, "--device names none"},
+		{[]string{"bench", model, "--device", "cpu,gpu"}, `--device: torch: unknown device "gpu"`},
+		{[]string{"bench", model, "--batch", "1,0"}, "--batch 0"},
+		{[]string{"bench", model, "--batch", "1025"}, "--batch 1025"},
+		{[]string{"bench", model, "--batch", "many"}, "--batch"},
+		{[]string{"bench", model, "--count", "0"}, "--count 0"},
+		{[]string{"bench", model, "--seconds", "0"}, "--seconds 0"},
+		{[]string{"bench", model, "--seconds", "NaN"}, "--seconds NaN"},
+		{[]string{"bench", model, "--warm-up", "-1"}, "--warm-up -1"},
+		{[]string{"bench", model, "--threads", "0"}, "--threads 0"},
+		{[]string{"bench", model, "--max-pixels", "0"}, "--max-pixels 0"},
 	} {
 		code, stdout, stderr := infer(nil, c.args...)
 		lines := strings.Split(strings.TrimSuffix(stderr, "\n"), "\n")

@@ -1,0 +1,245 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"rdpp/infer/bench"
+	"rdpp/rdpp/imagefile"
+	"rdpp/torch"
+)
+
+const benchHelp = `Usage: infer bench --model FILE [flags]
+
+Measures each model on each device: time to open it and to the first prediction,
+percentiles of the latency of one image, images per second, peak memory. Each
+pair has a process of its own. Other programs that run meanwhile spoil figures.
+`
+
+// most images under way at once
+const maxBatch = 1024
+
+// benchmark is what --json prints.
+type benchmark struct {
+	Machine bench.Machine   `json:"machine"`
+	Input   string          `json:"input"` // what is predicted, in words
+	WarmUp  int             `json:"warm_up"`
+	Reports []*bench.Report `json:"reports"` // models in order, for each the devices
+}
+
+// benchFlags are the flags of bench.
+type benchFlags struct {
+	models, devices []string
+	batches         []int
+	image           string
+	count, warmUp   int
+	seconds         float64
+	threads         int
+	maxPixels       int64
+	asJSON          bool
+}
+
+func (b *benchFlags) register(flags *pflag.FlagSet) {
+	flags.StringArrayVar(&b.models, "model", nil, "model `FILE` that train wrote; may be repeated; required")
+	flags.StringSliceVar(&b.devices, "device", []string{"auto"}, "`D,...`: auto, cpu, cuda[:N]")
+	flags.IntSliceVar(&b.batches, "batch", []int{1}, "`N,...` images at once, beside 1")
+	flags.StringVar(&b.image, "image", "", "measure from reading and decoding `FILE` on; without it\na picture of 1024 x 1024 pixels in memory is predicted")
+	flags.IntVar(&b.count, "count", 1000, "measure at most `N` images per batch size")
+	flags.Float64Var(&b.seconds, "seconds", 10, "measure at most `S` seconds per batch size")
+	flags.IntVar(&b.warmUp, "warm-up", 10, "`N` predictions before each measurement")
+	flags.IntVar(&b.threads, "threads", runtime.NumCPU(), "`N` CPU threads")
+	flags.Int64Var(&b.maxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted, `N` pixels")
+	flags.BoolVar(&b.asJSON, "json", false, "print one JSON document instead of the table")
+}
+
+// check finds what is wrong with the flags, names devices by their numbers and puts batch sizes in order, 1 among them.
+func (b *benchFlags) check() (devices []torch.Device, err error) {
+	switch {
+	case len(b.models) == 0:
+		return nil, usagef("--model is missing; name the model.safetensors that train wrote")
+	case len(b.devices) == 0:
+		return nil, usagef("--device names none; use auto, cpu or cuda[:N]")
+	case b.count < 1:
+		return nil, usagef("--count %d; use 1 or more", b.count)
+	case !(b.seconds > 0 && b.seconds <= 86400):
+		return nil, usagef("--seconds %g; use more than 0 and at most 86400, a day", b.seconds)
+	case b.warmUp < 0:
+		return nil, usagef("--warm-up %d; use 0 or more", b.warmUp)
+	case b.threads < 1 || b.threads > 1024:
+		return nil, usagef("--threads %d; use 1 to 1024", b.threads)
+	case b.maxPixels < 1:
+		return nil, usagef("--max-pixels %d; use 1 or more", b.maxPixels)
+	}
+	for _, n := range b.batches {
+		if n < 1 || n > maxBatch {
+			return nil, usagef("--batch %d; use 1 to %d", n, maxBatch)
+		}
+	}
+	b.batches = append(b.batches, 1)
+	slices.Sort(b.batches)
+	b.batches = slices.Compact(b.batches)
+	for _, name := range b.devices {
+		device, err := torch.ParseDevice(name)
+		switch {
+		case errors.Is(err, torch.ErrNoDevice):
+			return nil, err
+		case err != nil:
+			return nil, usagef("--device: %w", err)
+		}
+		devices = append(devices, device)
+	}
+	for _, file := range append(b.models, b.image) {
+		if _, err := os.Stat(file); file != "" && err != nil {
+			return nil, fmt.Errorf("%w; check the path", err)
+		}
+	}
+	return devices, nil
+}
+
+// input says in words what is predicted.
+func (b *benchFlags) input() string {
+	if b.image == "" {
+		return fmt.Sprintf("a generated picture of %d x %d pixels in memory: resizing and prediction, no decoding",
+			bench.PictureSize, bench.PictureSize)
+	}
+	return b.image + ": reading, decoding, resizing and prediction"
+}
+
+func runBench(ctx context.Context, args []string, t *terminal) (int, error) {
+	flags := pflag.NewFlagSet("bench", pflag.ContinueOnError)
+	var b benchFlags
+	b.register(flags)
+	if err := t.parse(flags, args, benchHelp); err != nil {
+		return 0, err
+	}
+	if flags.NArg() > 0 {
+		return 0, usagef("%q is one argument too many; name models with --model", flags.Arg(0))
+	}
+	devices, err := b.check()
+	if err != nil {
+		return 0, err
+	}
+	machine, err := bench.ThisMachine(b.threads)
+	if err != nil {
+		return 0, err
+	}
+	all := benchmark{Machine: machine, Input: b.input(), WarmUp: b.warmUp}
+	out := t.stdout
+	if b.asJSON {
+		out = io.Discard
+	}
+	if err := all.printHead(out, b.batches); err != nil {
+		return 0, err
+	}
+	for _, model := range b.models {
+		for _, device := range devices {
+			measure := b.measureElsewhere
+			if len(b.models)*len(devices) == 1 {
+				measure = b.measureHere
+			}
+			r, err := measure(ctx, model, device)
+			if err != nil {
+				return 0, err
+			}
+			all.Reports = append(all.Reports, r)
+			if err := printReport(out, r); err != nil {
+				return 0, err
+			}
+		}
+	}
+	if b.asJSON {
+		return exitDone, json.NewEncoder(t.stdout).Encode(all)
+	}
+	return exitDone, nil
+}
+
+func (b *benchFlags) measureHere(ctx context.Context, model string, device torch.Device) (*bench.Report, error) {
+	if err := torch.SetThreads(b.threads); err != nil {
+		return nil, err
+	}
+	warmUp := b.warmUp
+	if warmUp == 0 {
+		warmUp = -1
+	}
+	return bench.Model(ctx, model, device, &bench.Options{Batches: b.batches, Image: b.image, Count: b.count,
+		Time: time.Duration(b.seconds * float64(time.Second)), WarmUp: warmUp, MaxPixels: b.maxPixels})
+}
+
+// measureElsewhere measures in a process of its own, where neither memory nor libtorch's state is another model's.
+func (b *benchFlags) measureElsewhere(ctx context.Context, model string, device torch.Device) (*bench.Report, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	args := []string{"bench", "--json", "--model=" + model, "--device=" + device.String(), "--image=" + b.image,
+		"--count=" + strconv.Itoa(b.count), "--seconds=" + strconv.FormatFloat(b.seconds, 'g', -1, 64),
+		"--warm-up=" + strconv.Itoa(b.warmUp), "--threads=" + strconv.Itoa(b.threads),
+		"--max-pixels=" + strconv.FormatInt(b.maxPixels, 10)}
+	for _, n := range b.batches {
+		args = append(args, "--batch="+strconv.Itoa(n))
+	}
+	cmd := exec.CommandContext(ctx, program, args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err = cmd.Run()
+	if message := strings.TrimPrefix(strings.TrimSpace(stderr.String()), "infer: "); err != nil && message != "" {
+		return nil, errors.New(message)
+	}
+	var one benchmark
+	if err == nil {
+		err = json.Unmarshal(stdout.Bytes(), &one)
+	}
+	if err == nil && len(one.Reports) != 1 {
+		err = fmt.Errorf("got %d reports", len(one.Reports))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("bench: measuring %s in a process of its own: %w; measure it alone", model, err)
+	}
+	return one.Reports[0], nil
+}
+
+// printHead writes what stands above the table's rows.
+func (b *benchmark) printHead(w io.Writer, batches []int) error {
+	m := &b.Machine
+	text := fmt.Appendf(nil, "%s, %d cores (%d logical), %d threads, libtorch %s\n", m.CPU, m.Cores, m.CPUs, m.Threads, m.Libtorch)
+	for _, gpu := range m.GPUs {
+		text = fmt.Appendf(text, "%s\n", gpu)
+	}
+	text = fmt.Appendf(text, "%s\n\n", b.Input)
+	text = fmt.Appendf(text, "%7s %7s | %7s %7s %7s %7s %7s |", "open", "first", "p50", "p90", "p95", "p99", "max")
+	units := fmt.Appendf(nil, "%7s %7s | %7s %7s %7s %7s %7s |", "ms", "ms", "ms", "ms", "ms", "ms", "ms")
+	for _, n := range batches {
+		text = fmt.Appendf(text, " %8s", fmt.Sprintf("batch %d", n))
+		units = fmt.Appendf(units, " %8s", "images/s")
+	}
+	text = fmt.Appendf(text, " | %6s %6s | device, model\n%s | %6s %6s |\n", "memory", "on GPU", units, "MiB", "MiB")
+	_, err := w.Write(text)
+	return err
+}
+
+// printReport writes a row. The latencies are those of the first batch size, 1.
+func printReport(w io.Writer, r *bench.Report) error {
+	l := r.Speeds[0].Latency
+	text := fmt.Appendf(nil, "%7.1f %7.1f | %7.1f %7.1f %7.1f %7.1f %7.1f |", r.OpenMS, r.FirstMS, l.P50, l.P90, l.P95, l.P99, l.Max)
+	for _, s := range r.Speeds {
+		text = fmt.Appendf(text, " %8.2f", s.Throughput)
+	}
+	const mib = 1 << 20
+	text = fmt.Appendf(text, " | %6d %6d | %s, %s (%s, %d x %d, n = %d)\n", r.PeakMemory/mib, r.PeakDeviceMemory/mib, r.Device, r.Model,
+		r.Arch, r.ImageSize, r.ImageSize, r.Speeds[0].Images)
+	_, err := w.Write(text)
+	return err
+}

@@ -1,0 +1,241 @@
+// Package bench measures what a model costs on a device: time to the first prediction, latency, throughput and memory.
+package bench
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"rdpp/rdpp"
+	"rdpp/rdpp/imagefile"
+	"rdpp/torch"
+)
+
+// Options say what is measured, and for how long. Nil or zero means the defaults.
+type Options struct {
+	Batches   []int         // images under way at once, each size measured by itself; default 1
+	Image     string        // file that is read and decoded for every prediction; default: Picture, which is in memory
+	Count     int           // images measured per batch size, at most; default 1000
+	Time      time.Duration // per batch size, at most; default 10 s
+	WarmUp    int           // predictions before each measurement; default 10, negative: none
+	MaxPixels int64         // largest image accepted, default imagefile.DefaultMaxPixels
+}
+
+func (o *Options) orDefault() Options {
+	if o == nil {
+		o = &Options{}
+	}
+	p := *o
+	if len(p.Batches) == 0 {
+		p.Batches = []int{1}
+	}
+	if p.Count == 0 {
+		p.Count = 1000
+	}
+	if p.Time == 0 {
+		p.Time = 10 * time.Second
+	}
+	if p.WarmUp == 0 {
+		p.WarmUp = 10
+	}
+	return p
+}
+
+// Report is what a model costs on a device. Memory is the whole process's, so that a report is of one model only in a
+// process that opens no other.
+type Report struct {
+	Model     string  `json:"model"`  // its file
+	Device    string  `json:"device"` // "cpu" or "cuda:N"
+	Arch      string  `json:"arch"`
+	Method    string  `json:"method"`
+	ImageSize int     `json:"image_size"` // side of the network's input, pixels
+	OpenMS    float64 `json:"open_ms"`    // to read the model file and set the networks up
+	FirstMS   float64 `json:"first_ms"`   // the first prediction, which also sets libtorch up
+	Speeds    []Speed `json:"speeds"`     // one per batch size
+	// PeakMemory is the process's largest resident set, and PeakDeviceMemory what tensors took on the device, 0 for the CPU.
+	PeakMemory       int64 `json:"peak_memory_bytes"`
+	PeakDeviceMemory int64 `json:"peak_device_memory_bytes"`
+}
+
+// Speed is what one batch size gives.
+type Speed struct {
+	Batch      int     `json:"batch"`   // images under way at once
+	Clients    int     `json:"clients"` // that ask at the same time
+	Images     int     `json:"images"`  // measured
+	Seconds    float64 `json:"seconds"`
+	Throughput float64 `json:"images_per_second"`
+	Latency    Latency `json:"latency_ms"` // of a call, from its start to its result
+}
+
+// Latency holds percentiles in milliseconds, each a duration that was measured (nearest rank). With fewer than 100 calls
+// P99 is Max.
+type Latency struct {
+	P50 float64 `json:"p50"`
+	P90 float64 `json:"p90"`
+	P95 float64 `json:"p95"`
+	P99 float64 `json:"p99"`
+	Max float64 `json:"max"`
+}
+
+// Model opens a model on a device and measures it.
+func Model(ctx context.Context, file string, device torch.Device, opt *Options) (*Report, error) {
+	o := opt.orDefault()
+	start := time.Now()
+	d, err := rdpp.OpenDetector(file, &rdpp.DetectorOptions{Device: device, MaxPixels: o.MaxPixels})
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	config := d.Info().Config
+	r := &Report{Model: file, Device: device.String(), Arch: config.Arch, Method: config.Method, ImageSize: config.ImageSize,
+		OpenMS: milliseconds(time.Since(start))}
+
+	predict := predictor(d, o.Image)
+	start = time.Now()
+	if err := predict(); err != nil {
+		return nil, err
+	}
+	r.FirstMS = milliseconds(time.Since(start))
+	for _, batch := range o.Batches {
+		l := load{clients: batch, images: 1, call: predict}
+		speed, err := l.measure(ctx, &o)
+		if err != nil {
+			return nil, err
+		}
+		r.Speeds = append(r.Speeds, speed)
+	}
+	if r.PeakMemory, err = peakMemory(); err != nil {
+		return nil, err
+	}
+	if device != torch.CPU {
+		_, r.PeakDeviceMemory, err = torch.DeviceMemory(device)
+	}
+	return r, err
+}
+
+// predictor returns what is measured: a prediction of the file, from reading it on, or of Picture.
+func predictor(d *rdpp.Detector, file string) func() error {
+	if file != "" {
+		return func() error {
+			_, _, err := d.DetectFile(file)
+			return err
+		}
+	}
+	img := Picture()
+	return func() error {
+		_, err := d.Detect(img)
+		return err
+	}
+}
+
+// PictureSize is the side of Picture in pixels: photographs of MVTec AD have between 700 and 1024.
+const PictureSize = 1024
+
+// Picture is what is predicted where no image is given: a gradient with a fine pattern.
+func Picture() *imagefile.Image {
+	img := &imagefile.Image{W: PictureSize, H: PictureSize, Pix: make([]uint8, 3*PictureSize*PictureSize)}
+	for y := range PictureSize {
+		for x := range PictureSize {
+			p := img.Pix[3*(y*PictureSize+x):]
+			p[0], p[1], p[2] = uint8(x/4), uint8(y/4), uint8(x*y)
+		}
+	}
+	return img
+}
+
+// load is how a detector is kept busy: clients that call at the same time, each for a number of images.
+type load struct {
+	clients, images int
+	call            func() error
+}
+
+// measure warms up and then lets the clients call until o.Count images are done or o.Time is over. What has begun is
+// finished and counted.
+func (l *load) measure(ctx context.Context, o *Options) (Speed, error) {
+	for range o.WarmUp {
+		if err := l.once(ctx); err != nil {
+			return Speed{}, err
+		}
+	}
+	calls := make(chan struct{}, max(o.Count/l.images, 1))
+	for range cap(calls) {
+		calls <- struct{}{}
+	}
+	close(calls)
+
+	var mu sync.Mutex // guards the two below
+	var durations []time.Duration
+	var failed error
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var working sync.WaitGroup
+	start := time.Now()
+	for range l.clients {
+		working.Go(func() {
+			for range calls {
+				began := time.Now()
+				err := l.once(ctx)
+				took := time.Since(began)
+				mu.Lock()
+				if err == nil {
+					durations = append(durations, took)
+				} else if failed == nil {
+					failed = err
+					cancel()
+				}
+				mu.Unlock()
+				if err != nil || time.Since(start) >= o.Time {
+					return
+				}
+			}
+		})
+	}
+	working.Wait()
+	elapsed := time.Since(start)
+	if failed != nil {
+		return Speed{}, failed
+	}
+	s := Speed{Batch: l.clients * l.images, Clients: l.clients, Images: len(durations) * l.images, Seconds: elapsed.Seconds(),
+		Latency: percentiles(durations)}
+	s.Throughput = float64(s.Images) / s.Seconds
+	return s, nil
+}
+
+func (l *load) once(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return l.call()
+}
+
+// percentiles sorts the durations of at least one call.
+func percentiles(durations []time.Duration) Latency {
+	slices.Sort(durations)
+	at := func(percent float64) float64 {
+		rank := int(math.Ceil(percent / 100 * float64(len(durations))))
+		return milliseconds(durations[max(rank, 1)-1])
+	}
+	return Latency{P50: at(50), P90: at(90), P95: at(95), P99: at(99), Max: at(100)}
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// peakMemory is the largest resident set of this process so far, bytes.
+func peakMemory() (int64, error) {
+	const file, name = "/proc/self/status", "VmHWM"
+	status, err := os.ReadFile(file)
+	if err != nil {
+		return 0, fmt.Errorf("bench: peak memory: %w", err)
+	}
+	kB, err := strconv.ParseInt(strings.TrimSuffix(field(string(status), name), " kB"), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("bench: peak memory: %s has no %s in kB", file, name)
+	}
+	return kB << 10, nil
+}
