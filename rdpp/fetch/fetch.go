@@ -221,6 +221,7 @@ func (d *download) receive(ctx context.Context) error {
 		}
 		switch {
 		case ctx.Err() != nil:
+			d.dropEmpty()
 			return ctx.Err()
 		case errors.As(err, new(permanent)), !d.received && unreachable(err):
 			d.dropEmpty()
