@@ -279,6 +279,7 @@ func TestPyTorchToSafetensors(t *testing.T) {
 func FuzzSafetensors(f *testing.F) {
 	f.Add(written(f, someMetadata, someSources))
 	f.Add(written(f, nil, someSources[:2]))
+	f.Add(written(f, nil, []Source{source("m.conv1.weight", U8, 64, 3, 7, 7), source("m.layer1.0.conv1.weight", U8, 1)}))
 	f.Add(fileOf(`{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}`, 8))
 	f.Fuzz(func(t *testing.T, content []byte) {
 		ours := parseAny(t, content)
