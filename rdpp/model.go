@@ -32,6 +32,13 @@ type Info struct {
 	Data          DataInfo    `json:"data"`
 	Epoch         int         `json:"epoch"` // that these weights are from, counted from 1
 	Calibration   Calibration `json:"calibration"`
+	Imported      ImportInfo  `json:"imported,omitzero"` // of a model that Import made; its Config tells nothing of its training
+}
+
+// ImportInfo names the checkpoint that a model was imported from.
+type ImportInfo struct {
+	Origin string `json:"origin"` // the file's name
+	SHA256 string `json:"sha256"`
 }
 
 // TeacherInfo says where the teacher's weights come from.
