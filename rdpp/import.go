@@ -123,8 +123,11 @@ func importConfig(released *weights.Released, opt *ImportOptions) (Config, error
 	if opt.ImageSize != 0 {
 		config.ImageSize = opt.ImageSize
 	}
-	if opt.FalseAlarm != 0 {
-		config.FalseAlarm = opt.FalseAlarm
+	if rate := opt.FalseAlarm; rate != 0 {
+		if !(rate > 0 && rate < 1) {
+			return config, fmt.Errorf("%w: --false-alarm %v; use a share above 0 and below 1", ErrConfig, rate)
+		}
+		config.FalseAlarm = rate
 	}
 	if err := config.Validate(); err != nil {
 		return config, err

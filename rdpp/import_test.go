@@ -221,6 +221,7 @@ func TestImportRefuses(t *testing.T) {
 		{"unknown architecture", rdpp.ImportOptions{Checkpoint: good, Arch: "vgg"}, rdpp.ErrConfig, []string{"vgg"}},
 		{"not recognised", rdpp.ImportOptions{Checkpoint: without("decoder.layer3.1.")}, nil, []string{"--arch"}},
 		{"odd size", rdpp.ImportOptions{Checkpoint: good, ImageSize: 33}, rdpp.ErrConfig, []string{"--image-size 33"}},
+		{"odd rate", rdpp.ImportOptions{Checkpoint: good, FalseAlarm: 2}, rdpp.ErrConfig, []string{"--false-alarm 2"}},
 		{"random teacher", rdpp.ImportOptions{Checkpoint: good, Teacher: rdpp.TeacherRandom}, rdpp.ErrConfig, []string{"trained with"}},
 		{"offline", rdpp.ImportOptions{Checkpoint: good}, nil, []string{"resnet18-f37072fd.pth into " + cache}},
 		{"checkpoint as teacher", rdpp.ImportOptions{Checkpoint: good, Teacher: good}, nil, []string{"RD++ of resnet18, which has no teacher"}},
