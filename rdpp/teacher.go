@@ -25,6 +25,11 @@ const (
 	TeacherAuto     = "auto"     // from the cache folder, else TeacherBuiltin where there is one, else downloaded
 )
 
+// TeacherWords lists them.
+func TeacherWords() []string {
+	return []string{TeacherAuto, TeacherImageNet, TeacherBuiltin, TeacherRandom}
+}
+
 // teacherFiles are torchvision's IMAGENET1K_V1 weight files; the digits begin the SHA-256.
 var teacherFiles = map[string]string{
 	"resnet18":        "resnet18-f37072fd.pth",
