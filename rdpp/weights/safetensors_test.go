@@ -298,3 +298,34 @@ func FuzzSafetensors(f *testing.F) {
 		}
 	})
 }
+
+// TestOfficial reads a file that the official implementation wrote (testdata/make_safetensors.py).
+func TestOfficial(t *testing.T) {
+	f := openTest(t, filepath.Join("testdata", "official.safetensors"))
+	if want := map[string]string{"format": "pt", "note": "<\"é\n\">"}; !maps.Equal(f.Metadata, want) {
+		t.Errorf("got metadata %q, want %q", f.Metadata, want)
+	}
+	want := []struct {
+		name  string
+		dtype DType
+		shape []int
+	}{
+		{"encoder.conv1.weight", F32, []int{2, 1, 3}}, {"half", F16, []int{3}}, {"bfloat", BF16, []int{2, 2}}, {"double", F64, []int{2}},
+		{"count", I64, nil}, {"int32", I32, []int{1}}, {"int16", I16, []int{1}}, {"int8", I8, []int{5}}, {"uint8", U8, []int{3}},
+		{"flag", Bool, []int{1}}, {"empty", F32, []int{0, 7}}, {`quoted "name" \ é`, U8, []int{1}},
+	}
+	if len(f.Tensors) != len(want) {
+		t.Errorf("got %d tensors, want %d", len(f.Tensors), len(want))
+	}
+	for i, w := range want {
+		n, _ := byteSize(w.dtype, w.shape)
+		content := make([]byte, n)
+		for k := range content {
+			content[k] = byte(i + k)
+		}
+		got, ok := f.Lookup(w.name)
+		if !ok || got.DType != w.dtype || !slices.Equal(got.Shape, w.shape) || !bytes.Equal(got.Data, content) {
+			t.Errorf("%s: got %v, want %s%v %v", w.name, got, w.dtype, w.shape, content)
+		}
+	}
+}
