@@ -186,6 +186,7 @@ func TestHostileHeaders(t *testing.T) {
 		{"three offsets", fileOf(`{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4,8]}}`, 4), "data_offsets"},
 		{"no offsets", fileOf(`{"a":{"dtype":"F32","shape":[1]}}`, 4), "data_offsets"},
 		{"unsupported type", fileOf(`{"a":{"dtype":"F8_E4M3","shape":[8],"data_offsets":[0,8]}}`, 8), `"F8_E4M3", which is not supported`},
+		{"names of another case", fileOf(`{"a":{"dtype":"F32","shApe":[2],"data_offsets":[0,8]}}`, 8), "lacks its shape"},
 		{"no type", fileOf(`{"a":{"shape":[8],"data_offsets":[0,8]}}`, 8), "not supported"},
 		{"metadata of numbers", fileOf(`{"__metadata__":{"a":1}}`, 0), "__metadata__"},
 		{"deep", fileOf(`{"a":`+strings.Repeat("[", 100_000), 0), "tensor \"a\""},
