@@ -3,6 +3,7 @@ module rdpp
 go 1.26.0
 
 require (
+	github.com/nlpodyssey/gopickle v0.3.0
 	github.com/nlpodyssey/safetensors v0.0.0-20250209183917-bfb01cc25f7c
 	github.com/ojrac/opensimplex-go v1.0.2
 	github.com/spf13/pflag v1.0.10
@@ -20,4 +21,5 @@ require (
 	github.com/mattn/go-runewidth v0.0.30 // indirect
 	github.com/vbauerster/cupwriter v0.0.5 // indirect
 	golang.org/x/sys v0.49.0 // indirect
+	golang.org/x/text v0.43.0 // indirect
 )

@@ -132,7 +132,11 @@ func commandLine(name string, args ...string) []string {
 }
 
 func TestHelpFitsOneScreen(t *testing.T) {
-	for _, args := range [][]string{{"--help"}, {"-h"}, {"image", "--help"}, {"eval", "--help"}, {"eval", "-h", "--data", "x"}, {"bench", "--help"}} {
+	asked := [][]string{{"--help"}, {"-h"}, {"eval", "-h", "--data", "x"}}
+	for _, c := range commands {
+		asked = append(asked, []string{c.name, "--help"})
+	}
+	for _, args := range asked {
 		code, stdout, stderr := infer(nil, args...)
 		if code != exitDone || stderr != "" || !strings.Contains(stdout, "Usage: infer") {
 			t.Errorf("%v: got code %d, stdout %q, stderr %q, want usage and code 0", args, code, stdout, stderr)

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
@@ -219,9 +220,16 @@ func restoreAdam(file *weights.File, adam *torch.Adam, parts []part, counts map[
 
 // sameTeacher compares the teacher asked for with the run's own; TeacherAuto accepts any.
 func (r *run) sameTeacher(own TeacherInfo) error {
-	same := r.opt.Teacher == TeacherAuto || r.opt.Teacher == TeacherRandom && own.Origin == TeacherRandom
-	if !same && r.opt.Teacher != TeacherRandom {
-		digest, err := teacherDigest(r.opt.Teacher, r.config.Arch)
+	var same bool
+	switch name := r.opt.Teacher; name {
+	case TeacherAuto:
+		same = true
+	case TeacherRandom:
+		same = own.Origin == TeacherRandom
+	case TeacherImageNet:
+		same = strings.HasPrefix(own.SHA256, digestDigits(teacherFiles[r.config.Arch]))
+	default:
+		digest, err := teacherDigest(name, r.config.Arch)
 		if err != nil {
 			return err
 		}

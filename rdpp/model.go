@@ -32,6 +32,13 @@ type Info struct {
 	Data          DataInfo    `json:"data"`
 	Epoch         int         `json:"epoch"` // that these weights are from, counted from 1
 	Calibration   Calibration `json:"calibration"`
+	Imported      ImportInfo  `json:"imported,omitzero"` // of a model that Import made; its Config tells nothing of its training
+}
+
+// ImportInfo names the checkpoint that a model was imported from.
+type ImportInfo struct {
+	Origin string `json:"origin"` // the file's name
+	SHA256 string `json:"sha256"`
 }
 
 // TeacherInfo says where the teacher's weights come from.
@@ -232,23 +239,59 @@ func readDocument(file *weights.File, key string, into any) error {
 
 // load fills every entry of every network; a missing, mis-shaped or left-over tensor is an error.
 func (m *Model) load(file *weights.File) error {
-	used := 0
+	var parts []filled
 	for _, part := range m.parts() {
+		parts = append(parts, filled{net: part.net, name: func(name string) string { return part.prefix + name }})
+	}
+	within := func(name string) bool {
+		return !strings.HasPrefix(name, prefixAdam) && !strings.HasPrefix(name, prefixGrad) && !strings.HasPrefix(name, prefixAverage)
+	}
+	err := fill(file, within, parts...)
+	if err == nil {
+		return nil
+	}
+	if nets := file.ResNets(); len(nets) == 1 && sameArch(nets[0].Arch, m.Info.Config.Arch) != nil {
+		err = fmt.Errorf("%w; it is of another architecture: %s, not %s", err, nets[0].Arch, m.Info.Config.Arch)
+	}
+	return fmt.Errorf("%w; restore the file or train again", err)
+}
+
+// filled is a network to be filled from a file, which names its tensors by name. countsOptional lets files lack the
+// counts of batches, as older ones do: they play no part in eval mode.
+type filled struct {
+	net            torch.Network
+	name           func(string) string
+	countsOptional bool
+}
+
+// fill copies a file's tensors into networks, if all of them fit and none that within accepts is left over.
+func fill(file *weights.File, within func(name string) bool, parts ...filled) error {
+	var wants []weights.Want
+	into := map[string]*torch.Tensor{}
+	for _, part := range parts {
 		for _, e := range part.net.State() {
-			if err := loadTensor(file, part.prefix+e.Name, e.Tensor); err != nil {
+			dims, err := e.Tensor.Shape()
+			if err != nil {
 				return err
 			}
-			used++
+			w := weights.Want{Name: part.name(e.Name), Shape: make([]int, len(dims)),
+				Optional: part.countsOptional && strings.HasSuffix(e.Name, "num_batches_tracked")}
+			for i, dim := range dims {
+				w.Shape[i] = int(dim)
+			}
+			wants, into[w.Name] = append(wants, w), e.Tensor
 		}
 	}
-	for _, t := range file.Tensors {
-		if !strings.HasPrefix(t.Name, prefixAdam) && !strings.HasPrefix(t.Name, prefixGrad) && !strings.HasPrefix(t.Name, prefixAverage) {
-			used--
-		}
+	if err := file.Match(wants, within); err != nil {
+		return err
 	}
-	if used != 0 {
-		return fmt.Errorf("it holds %d tensors that a %s model does not have; restore the file or train again", -used,
-			m.Info.Config.Arch)
+	for _, w := range wants {
+		if _, found := file.Lookup(w.Name); !found {
+			continue
+		}
+		if err := loadTensor(file, w.Name, into[w.Name]); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -1,24 +1,36 @@
 package rdpp
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"rdpp/rdpp/builtin"
+	"rdpp/rdpp/fetch"
 	"rdpp/rdpp/weights"
+	"rdpp/torch"
 )
 
 // Words for a teacher other than a weight file's path.
 const (
-	TeacherRandom  = "random"  // random weights, for comparison
-	TeacherBuiltin = "builtin" // the teacher inside the program (package builtin), for resnet18
-	TeacherAuto    = "auto"    // torchvision's file for the architecture from the cache folder, else TeacherBuiltin
+	TeacherRandom   = "random"   // random weights, for comparison
+	TeacherBuiltin  = "builtin"  // the teacher inside the program (package builtin), for resnet18
+	TeacherImageNet = "imagenet" // torchvision's file for the architecture: from the cache folder, else downloaded into it
+	TeacherAuto     = "auto"     // from the cache folder, else TeacherBuiltin where there is one, else downloaded
 )
 
-// torchvision's IMAGENET1K_V1 weight files; the digits begin the SHA-256.
+// TeacherWords lists them.
+func TeacherWords() []string {
+	return []string{TeacherAuto, TeacherImageNet, TeacherBuiltin, TeacherRandom}
+}
+
+// teacherFiles are torchvision's IMAGENET1K_V1 weight files; the digits begin the SHA-256.
 var teacherFiles = map[string]string{
 	"resnet18":        "resnet18-f37072fd.pth",
 	"resnet34":        "resnet34-b627a593.pth",
@@ -26,7 +38,10 @@ var teacherFiles = map[string]string{
 	"wide_resnet50_2": "wide_resnet50_2-95faca4d.pth",
 }
 
-// TeacherCache returns where TeacherAuto looks: $RDPP_CACHE, else rdpp in the user's cache folder.
+// teacherURL is where they are, unless $RDPP_TEACHER_URL names a mirror's folder.
+const teacherURL = "https://download.pytorch.org/models"
+
+// TeacherCache returns the folder of downloaded teachers: $RDPP_CACHE, else rdpp in the user's cache folder.
 func TeacherCache() (string, error) {
 	if dir := os.Getenv("RDPP_CACHE"); dir != "" {
 		return dir, nil
@@ -38,30 +53,85 @@ func TeacherCache() (string, error) {
 	return filepath.Join(dir, "rdpp"), nil
 }
 
-// findTeacher resolves TeacherAuto to a path or TeacherBuiltin; other names stay.
-func findTeacher(name, arch string) (string, error) {
-	if name != TeacherAuto {
+// TeacherOptions say how a teacher is fetched. Zero fields mean the defaults.
+type TeacherOptions struct {
+	OnDownload func(file string, done, total int64) // bytes of a download so far; total is -1 where unknown
+	Log        *slog.Logger                         // of failures that are tried again, default slog.Default()
+}
+
+// FindTeacher resolves TeacherAuto and TeacherImageNet to the path of a file or to TeacherBuiltin, and downloads what has
+// to be. Other names stay as they are. Factories are offline, so where a teacher is built in, TeacherAuto uses no
+// network. Several processes may ask at once: one downloads.
+func FindTeacher(ctx context.Context, name, arch string, opt TeacherOptions) (string, error) {
+	file := teacherFiles[arch]
+	if name != TeacherAuto && name != TeacherImageNet {
 		return name, nil
 	}
+	if file == "" {
+		return "", fmt.Errorf("rdpp: %w: --arch %q has no teacher; use one of %v", ErrConfig, arch, torch.Architectures())
+	}
 	dir, err := TeacherCache()
-	if err == nil {
-		path := filepath.Join(dir, teacherFiles[arch])
-		switch _, err := os.Stat(path); {
-		case err == nil:
-			return path, nil
-		case !errors.Is(err, os.ErrNotExist):
-			return "", fmt.Errorf("rdpp: looking for the teacher: %w; name one with --teacher FILE, %s or %s", err, TeacherBuiltin,
-				TeacherRandom)
-		}
-	}
-	if builtin.Has(arch) {
+	builtIn := name == TeacherAuto && builtin.Has(arch)
+	switch {
+	case err != nil && builtIn:
 		return TeacherBuiltin, nil
-	}
-	if err != nil {
+	case err != nil:
 		return "", err
 	}
-	return "", fmt.Errorf("rdpp: no weights for the teacher: put torchvision's %s into %s, or name a file with --teacher FILE, "+
-		"or use --arch %s, whose teacher is built in", teacherFiles[arch], dir, strings.Join(builtin.Architectures(), " or "))
+	path := filepath.Join(dir, file)
+	switch _, err := os.Stat(path); {
+	case err == nil:
+		return path, checkCached(path)
+	case !errors.Is(err, os.ErrNotExist):
+		return "", fmt.Errorf("rdpp: looking for the teacher: %w; name one with --teacher FILE, %s or %s", err, TeacherBuiltin,
+			TeacherRandom)
+	case builtIn:
+		return TeacherBuiltin, nil
+	}
+	if err := download(ctx, path, opt); err != nil {
+		return "", fmt.Errorf("rdpp: no weights for the teacher: %w; put torchvision's %s into %s, or name a file with --teacher FILE, "+
+			"or use --arch %s with --teacher %s", err, file, dir, strings.Join(builtin.Architectures(), " or "), TeacherBuiltin)
+	}
+	return path, nil
+}
+
+// digestDigits are those in a file's name that begin its SHA-256.
+func digestDigits(file string) string {
+	_, digits, _ := strings.Cut(strings.TrimSuffix(file, filepath.Ext(file)), "-")
+	return digits
+}
+
+// checkCached shows that a file in the cache folder is the one that its name promises.
+func checkCached(path string) error {
+	digest, err := weights.SHA256(path)
+	if err != nil {
+		return fmt.Errorf("rdpp: teacher: %w", err)
+	}
+	if want := digestDigits(filepath.Base(path)); !strings.HasPrefix(digest, want) {
+		return fmt.Errorf("rdpp: teacher: %s is damaged or another file: its SHA-256 begins with %s, not with %s; remove it, or name it "+
+			"with --teacher FILE", path, digest[:8], want)
+	}
+	return nil
+}
+
+// download puts torchvision's file of path's name at path.
+func download(ctx context.Context, path string, opt TeacherOptions) error {
+	base, file := os.Getenv("RDPP_TEACHER_URL"), filepath.Base(path)
+	if base == "" {
+		base = teacherURL
+	}
+	if opt.Log == nil {
+		opt.Log = slog.Default()
+	}
+	o := fetch.Options{SHA256: digestDigits(file)}
+	if opt.OnDownload != nil {
+		o.OnProgress = func(done, total int64) { opt.OnDownload(file, done, total) }
+	}
+	o.OnRetry = func(reason error, pause time.Duration) {
+		opt.Log.Warn("the teacher's download is tried again", "file", file, "reason", reason, "after", pause)
+	}
+	o.OnWait = func() { opt.Log.Info("waiting for another process that downloads the teacher", "file", file) }
+	return fetch.File(ctx, strings.TrimSuffix(base, "/")+"/"+file, path, o)
 }
 
 // openTeacher opens a weight file or the teacher that is built in.
@@ -97,16 +167,18 @@ func teacherDigest(name, arch string) (string, error) {
 	return digest, nil
 }
 
-// LoadTeacher fills the teacher from a weight file: PyTorch's .pth in either format or safetensors, with
-// torchvision's names, as they are or behind "encoder." (rdpp's own models) or "module.". Layers above layer3 are
-// ignored. name may be TeacherRandom, which leaves the fresh weights, TeacherBuiltin or TeacherAuto.
+// LoadTeacher fills the teacher from a weight file: PyTorch's .pth in either format or safetensors, in float16, bfloat16,
+// float32 or float64, with torchvision's names (timm's are the same) or those of Hugging Face transformers, and
+// whatever prefix before all of them, such as "encoder." (rdpp's own models) or "module.". Layers above layer3 are
+// ignored. name may be TeacherRandom, which leaves the fresh weights, TeacherBuiltin, or a word that FindTeacher
+// resolves.
 func (m *Model) LoadTeacher(name string) error {
 	if name == TeacherRandom {
 		m.Info.Teacher = TeacherInfo{Origin: TeacherRandom}
 		return nil
 	}
 	arch := m.Info.Config.Arch
-	name, err := findTeacher(name, arch)
+	name, err := FindTeacher(context.Background(), name, arch, TeacherOptions{})
 	if err != nil {
 		return err
 	}
@@ -118,20 +190,12 @@ func (m *Model) LoadTeacher(name string) error {
 	if _, found := file.Metadata[pretrainCheckpointKey]; found {
 		return fmt.Errorf("rdpp: %w: %s is the checkpoint of an unfinished teacher; finish that with train teacher --resume", ErrConfig, name)
 	}
-	prefix := ""
-	for _, candidate := range []string{prefixTeacher, "module."} {
-		if _, found := file.Lookup(candidate + "conv1.weight"); found {
-			prefix = candidate
-		}
+	net, err := teacherIn(file, arch)
+	if err != nil {
+		return fmt.Errorf("rdpp: %s as the teacher of %s: %w", name, arch, err)
 	}
-	for _, e := range m.Teacher.State() {
-		// The count of batches plays no part in eval mode, and older files lack it.
-		if _, found := file.Lookup(prefix + e.Name); !found && strings.HasSuffix(e.Name, "num_batches_tracked") {
-			continue
-		}
-		if err := loadTensor(file, prefix+e.Name, e.Tensor); err != nil {
-			return fmt.Errorf("rdpp: %s as the teacher of %s: %w", name, arch, err)
-		}
+	if err := fill(file, net.Within, filled{net: m.Teacher, name: net.Name, countsOptional: true}); err != nil {
+		return fmt.Errorf("rdpp: %s as the teacher of %s: %w; name another file", name, arch, err)
 	}
 	digest, err := teacherDigest(name, arch)
 	if err != nil {
@@ -146,4 +210,31 @@ func (m *Model) LoadTeacher(name string) error {
 	}
 	m.Info.Teacher = TeacherInfo{Origin: origin, SHA256: digest}
 	return nil
+}
+
+// teacherIn finds the ResNet in a file, which must be of the architecture.
+func teacherIn(file *weights.File, arch string) (*weights.ResNet, error) {
+	nets := file.ResNets()
+	if len(nets) == 1 {
+		return &nets[0], sameArch(nets[0].Arch, arch)
+	}
+	if len(nets) > 1 {
+		return nil, fmt.Errorf("it holds %d ResNets, under %q, %q and so on; save one of them alone", len(nets), nets[0].Prefix, nets[1].Prefix)
+	}
+	if released, ok := file.Released(); ok {
+		return nil, fmt.Errorf("it is a checkpoint of %s, which has no teacher; `infer import` makes a model of it", &released)
+	}
+	return nil, errors.New("it holds no ResNet with the names of torchvision, timm or transformers, 64 x 3 x 7 x 7 numbers in " +
+		"conv1.weight (transformers: embedder.embedder.convolution.weight) and layers behind it; `infer info` shows what it holds")
+}
+
+// sameArch compares the architecture found in a file, which may be unknown, with the one needed.
+func sameArch(found, needed string) error {
+	switch {
+	case found == "" || found == needed:
+		return nil
+	case slices.Contains(torch.Architectures(), found):
+		return fmt.Errorf("it is of another architecture: %s, not %s; name another file, or use --arch %s", found, needed, found)
+	}
+	return fmt.Errorf("it is of another architecture: %s, not %s; name another file", found, needed)
 }

@@ -32,7 +32,7 @@ var errNotSaved = errors.New("no checkpoint could be written, and what was learn
 // fields mean the defaults.
 type TrainOptions struct {
 	Out             string        // folder for the results, made where missing; required
-	Teacher         string        // weight file, TeacherRandom or TeacherAuto (default)
+	Teacher         string        // weight file, or one of TeacherAuto (default), TeacherImageNet, TeacherBuiltin, TeacherRandom
 	Device          torch.Device  // default the CPU
 	Workers         int           // goroutines that make batches, default one per core
 	CheckpointEvery time.Duration // default 5 minutes
@@ -42,6 +42,8 @@ type TrainOptions struct {
 	Resume          bool          // go on from the checkpoint in Out, where there is one
 	Overwrite       bool          // start anew even where Out holds an unfinished run
 	TestEvery       int           // epochs between measurements on the test set, to look at; 0: none but the last
+
+	OnDownload func(file string, done, total int64) // as in TeacherOptions
 
 	OnStart func(Info)        // called when all is read, before the first step, on the training goroutine
 	OnStep  func(StepReport)  // after every step
@@ -209,7 +211,11 @@ func (r *run) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	if file == nil {
-		if err := r.model.LoadTeacher(r.opt.Teacher); err != nil {
+		teacher, err := FindTeacher(ctx, r.opt.Teacher, r.config.Arch, TeacherOptions{OnDownload: r.opt.OnDownload, Log: r.opt.Log})
+		if err != nil {
+			return err
+		}
+		if err := r.model.LoadTeacher(teacher); err != nil {
 			return err
 		}
 	}

@@ -115,7 +115,7 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	flags.StringVar(&opt.Out, "out", "", "`DIR` for results")
 	categories := flags.StringSlice("category", nil, "`DIRs` in --data, with commas between; or all")
 	flags.StringVar(&c.Arch, "arch", c.Arch, "backbone, torchvision `NAME`")
-	flags.StringVar(&opt.Teacher, "teacher", rdpp.TeacherAuto, "`FILE`, builtin, random, auto")
+	flags.StringVar(&opt.Teacher, "teacher", rdpp.TeacherAuto, "`FILE`, imagenet, builtin or random")
 	flags.StringVar(&c.Method, "method", c.Method, "`NAME`: rd++ or the baseline rd")
 	flags.IntVar(&c.Epochs, "epochs", c.Epochs, "`N` passes over the images")
 	flags.IntVar(&c.Batch, "batch", c.Batch, "`N` images per step")
@@ -205,7 +205,7 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		c := configOf(set.Category)
 		opt.Out = filepath.Join(out, set.Category)
 		show := newProgress(set, stdout, stderr, *asJSON)
-		opt.OnStart, opt.OnStep, opt.OnEpoch = show.teacher, show.step, show.epoch
+		opt.OnDownload, opt.OnStart, opt.OnStep, opt.OnEpoch = show.download, show.teacher, show.step, show.epoch
 		opt.Log = slog.New(slog.NewTextHandler(show.log(), nil))
 		show.start(&c, opt.Device, *threads)
 		summary, err := rdpp.Train(ctx, c, set, opt)

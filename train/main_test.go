@@ -12,6 +12,7 @@ import (
 	"image/png"
 	"io"
 	"io/fs"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -265,7 +266,10 @@ func TestBadData(t *testing.T) {
 	}
 	file := write(t, filepath.Join(t.TempDir(), "file"), nil)
 	nowhere := filepath.Join(t.TempDir(), "nowhere")
+	offline := httptest.NewServer(nil)
+	offline.Close()
 	t.Setenv("RDPP_CACHE", nowhere)
+	t.Setenv("RDPP_TEACHER_URL", offline.URL)
 	for _, c := range []struct {
 		name  string
 		data  string

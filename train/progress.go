@@ -28,6 +28,9 @@ type progress struct {
 	bar    *mpb.Bar
 	status atomic.Pointer[string]
 
+	fetching string   // file that is being downloaded
+	fetchBar *mpb.Bar // of that
+
 	began  time.Time // the end of the first step seen
 	steps  int       // seen since then
 	images int       // in them
@@ -82,8 +85,47 @@ func (p *progress) start(c *rdpp.Config, device torch.Device, threads int) {
 		c.ImageSize, c.ImageSize, c.Epochs, device, threads)
 }
 
+// download shows how much of a teacher has arrived, in bytes; total is -1 where that is unknown.
+func (p *progress) download(file string, done, total int64) {
+	every := lineEvery
+	if p.json != nil {
+		every = time.Second
+	}
+	first, last := p.fetching != file, done == total
+	p.fetching = file
+	if p.bars != nil {
+		p.downloadBar(first, done, total)
+		return
+	}
+	if !first && !last && time.Since(p.shown) < every {
+		return
+	}
+	p.shown = time.Now()
+	if p.json != nil {
+		p.event("download", map[string]any{"file": file, "bytes": done, "total": total})
+		return
+	}
+	text := fmt.Sprintf("%s: downloading %s: %d", p.category, file, done>>20)
+	if total >= 0 {
+		text += fmt.Sprintf(" of %d", total>>20)
+	}
+	fmt.Fprintln(p.stdout, text+" MiB")
+}
+
+func (p *progress) downloadBar(first bool, done, total int64) {
+	if first {
+		p.fetchBar = p.bars.AddBar(total, mpb.BarRemoveOnComplete(), mpb.PrependDecorators(decor.Name(p.fetching+" ")),
+			mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f")))
+	}
+	p.fetchBar.SetTotal(total, false)
+	p.fetchBar.SetCurrent(done)
+}
+
 // teacher names the teacher before hours are spent with it.
 func (p *progress) teacher(info rdpp.Info) {
+	if p.fetchBar != nil {
+		p.fetchBar.Abort(true) // which ends it where the total was unknown
+	}
 	if p.json != nil {
 		p.event("start", map[string]any{"config": info.Config, "teacher": info.Teacher, "data": info.Data})
 		return
@@ -155,8 +197,11 @@ func (p *progress) epoch(r rdpp.EpochReport) {
 	fmt.Fprintln(p.stdout, line)
 }
 
-// stop takes the bar away.
+// stop takes the bars away.
 func (p *progress) stop() {
+	if p.fetchBar != nil {
+		p.fetchBar.Abort(true)
+	}
 	if p.bar != nil {
 		p.bar.Abort(true)
 	}

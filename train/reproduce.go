@@ -62,7 +62,7 @@ func runReproduce(ctx context.Context, args []string, stdout, stderr io.Writer) 
 	flags.IntSliceVar(&opt.Tables, "tables", nil, "`N,N` of the paper, 1 to 8; default all")
 	flags.StringSliceVar(&opt.Categories, "categories", nil, "`NAMES` of MVTec AD's; default all that are in ROOT")
 	flags.StringVar(&opt.Arch, "arch", "wide_resnet50_2", "backbone of Tables 1 to 7, `NAME`; Table 8 has three")
-	teachers := flags.StringSlice("teacher", []string{rdpp.TeacherAuto}, "`FILE`, builtin, random, auto; ARCH=FILE for single backbones")
+	teachers := flags.StringSlice("teacher", []string{rdpp.TeacherAuto}, "`FILE`, imagenet, builtin, random, auto; ARCH=FILE: of one")
 	flags.IntVar(&opt.Epochs, "epochs", 0, "`N` for every training; default the paper's, per category")
 	flags.IntVar(&opt.ImageSize, "image-size", 0, "`N` x N pixels for the network; default the paper's 256")
 	flags.IntVar(&opt.Seeds, "seeds", 1, "`N` trainings of each kind, with the seeds 1 to N")
@@ -129,14 +129,14 @@ func readTeachers(opt *reproduce.Options, names []string) error {
 			name = single
 		}
 		// A path must mean the same file the next time, from wherever that is called.
-		if name != rdpp.TeacherAuto && name != rdpp.TeacherBuiltin && name != rdpp.TeacherRandom {
+		if !slices.Contains(rdpp.TeacherWords(), name) {
 			path, err := filepath.Abs(name)
 			if err != nil {
 				return err
 			}
 			if !exists(path) {
-				return fmt.Errorf("%w: --teacher: there is no file %s; name one, or use %s, %s or %s", errUsage, path, rdpp.TeacherAuto,
-					rdpp.TeacherBuiltin, rdpp.TeacherRandom)
+				return fmt.Errorf("%w: --teacher: there is no file %s; name one, or use one of %s", errUsage, path,
+					strings.Join(rdpp.TeacherWords(), ", "))
 			}
 			name = path
 		}

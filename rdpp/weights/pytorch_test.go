@@ -500,7 +500,30 @@ func parseAny(t *testing.T, content []byte) *File {
 			t.Errorf("%q of %s%v: got %d floats, want %d", tensor.Name, tensor.DType, tensor.Shape, got, want)
 		}
 	}
+	for _, r := range f.ResNets() {
+		if name := r.Name("conv1.weight"); !f.has(name) || !r.Within(name) {
+			t.Errorf("%s: got %q for its first convolution, which the file does not have", &r, name)
+		}
+	}
+	f.Released()
 	return f
+}
+
+// FuzzZip reads a checkpoint whose pickle, storage and zip entries' names are arbitrary bytes in a sound archive: changing an
+// archive itself mostly ends at a checksum.
+func FuzzZip(f *testing.F) {
+	f.Add("x/data.pkl", "x/data/0", []byte(saved(view(4, 0, ints(2, 2), ints(1, 2)))), fourFloats, false)
+	f.Add("data.pkl", "byteorder", []byte(saved("]")), []byte("big"), true)
+	f.Fuzz(func(t *testing.T, first, second string, pickle, storage []byte, deflated bool) {
+		if strings.HasSuffix(first, "/") || strings.HasSuffix(second, "/") {
+			return // a folder, which the writer leaves empty
+		}
+		method := zip.Store
+		if deflated {
+			method = zip.Deflate
+		}
+		parseAny(t, zipped(t, entry{first, method, pickle}, entry{second, method, storage}))
+	})
 }
 
 // FuzzPickle reads arbitrary bytes as a file, and as a checkpoint's pickle beside a storage.

@@ -24,6 +24,22 @@ type tensorInfo struct {
 	Offsets []int  `json:"data_offsets"`
 }
 
+// UnmarshalJSON reads the three members by their exact names; encoding/json alone would take "Shape" for "shape".
+func (t *tensorInfo) UnmarshalJSON(text []byte) error {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(text, &members); err != nil {
+		return err
+	}
+	for name, into := range map[string]any{"dtype": &t.DType, "shape": &t.Shape, "data_offsets": &t.Offsets} {
+		if member, found := members[name]; found {
+			if err := json.Unmarshal(member, into); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // parseSafetensors reads the header here rather than by github.com/nlpodyssey/safetensors, because that accepts duplicate names and
 // bytes after the header's JSON, and gives empty tensors an order that changes from run to run.
 func (f *File) parseSafetensors() error {

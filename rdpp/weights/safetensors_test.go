@@ -186,6 +186,7 @@ func TestHostileHeaders(t *testing.T) {
 		{"three offsets", fileOf(`{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4,8]}}`, 4), "data_offsets"},
 		{"no offsets", fileOf(`{"a":{"dtype":"F32","shape":[1]}}`, 4), "data_offsets"},
 		{"unsupported type", fileOf(`{"a":{"dtype":"F8_E4M3","shape":[8],"data_offsets":[0,8]}}`, 8), `"F8_E4M3", which is not supported`},
+		{"names of another case", fileOf(`{"a":{"dtype":"F32","shApe":[2],"data_offsets":[0,8]}}`, 8), "lacks its shape"},
 		{"no type", fileOf(`{"a":{"shape":[8],"data_offsets":[0,8]}}`, 8), "not supported"},
 		{"metadata of numbers", fileOf(`{"__metadata__":{"a":1}}`, 0), "__metadata__"},
 		{"deep", fileOf(`{"a":`+strings.Repeat("[", 100_000), 0), "tensor \"a\""},
@@ -279,6 +280,7 @@ func TestPyTorchToSafetensors(t *testing.T) {
 func FuzzSafetensors(f *testing.F) {
 	f.Add(written(f, someMetadata, someSources))
 	f.Add(written(f, nil, someSources[:2]))
+	f.Add(written(f, nil, []Source{source("m.conv1.weight", U8, 64, 3, 7, 7), source("m.layer1.0.conv1.weight", U8, 1)}))
 	f.Add(fileOf(`{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}`, 8))
 	f.Fuzz(func(t *testing.T, content []byte) {
 		ours := parseAny(t, content)
@@ -296,4 +298,35 @@ func FuzzSafetensors(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestOfficial reads a file that the official implementation wrote (testdata/make_safetensors.py).
+func TestOfficial(t *testing.T) {
+	f := openTest(t, filepath.Join("testdata", "official.safetensors"))
+	if want := map[string]string{"format": "pt", "note": "<\"é\n\">"}; !maps.Equal(f.Metadata, want) {
+		t.Errorf("got metadata %q, want %q", f.Metadata, want)
+	}
+	want := []struct {
+		name  string
+		dtype DType
+		shape []int
+	}{
+		{"encoder.conv1.weight", F32, []int{2, 1, 3}}, {"half", F16, []int{3}}, {"bfloat", BF16, []int{2, 2}}, {"double", F64, []int{2}},
+		{"count", I64, nil}, {"int32", I32, []int{1}}, {"int16", I16, []int{1}}, {"int8", I8, []int{5}}, {"uint8", U8, []int{3}},
+		{"flag", Bool, []int{1}}, {"empty", F32, []int{0, 7}}, {`quoted "name" \ é`, U8, []int{1}},
+	}
+	if len(f.Tensors) != len(want) {
+		t.Errorf("got %d tensors, want %d", len(f.Tensors), len(want))
+	}
+	for i, w := range want {
+		n, _ := byteSize(w.dtype, w.shape)
+		content := make([]byte, n)
+		for k := range content {
+			content[k] = byte(i + k)
+		}
+		got, ok := f.Lookup(w.name)
+		if !ok || got.DType != w.dtype || !slices.Equal(got.Shape, w.shape) || !bytes.Equal(got.Data, content) {
+			t.Errorf("%s: got %v, want %s%v %v", w.name, got, w.dtype, w.shape, content)
+		}
+	}
 }

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/spf13/pflag"
+
+	"rdpp/rdpp"
+)
+
+const infoHelp = `Usage: infer info [flags] FILE
+
+Says what a weight or model file holds: rdpp's models, teachers and checkpoints,
+checkpoints of the released code, and any other .pth (both formats) or
+.safetensors. Nothing in the file is executed. --json prints all of it.
+Exit codes: 0 done, 1 failed, 2 wrong usage.
+`
+
+// shownTensors is how many tensors the text lists without --all.
+const shownTensors = 10
+
+// longestText bounds a metadata entry in the text, in bytes.
+const longestText = 200
+
+// kindTexts says what the kinds of files are.
+var kindTexts = map[string]string{
+	rdpp.KindModel:             "model file of rdpp",
+	rdpp.KindCheckpoint:        "checkpoint of a training; train --resume continues it",
+	rdpp.KindTeacher:           "teacher made by train teacher",
+	rdpp.KindTeacherCheckpoint: "checkpoint of an unfinished teacher; train teacher --resume continues it",
+	rdpp.KindReleased:          "checkpoint of the released code, without its teacher; infer import makes a model of it",
+	rdpp.KindResNet:            "ResNet; it may serve as a teacher",
+	rdpp.KindTensors:           "tensors of no network that rdpp knows",
+}
+
+func runInfo(_ context.Context, args []string, t *terminal) (int, error) {
+	flags := pflag.NewFlagSet("info", pflag.ContinueOnError)
+	asJSON := flags.Bool("json", false, "print one JSON object")
+	all := flags.Bool("all", false, fmt.Sprintf("list all tensors, not the first %d alone", shownTensors))
+	switch err := t.parse(flags, args, infoHelp); {
+	case err != nil:
+		return 0, err
+	case flags.NArg() != 1:
+		return 0, usagef("%d files named; name one", flags.NArg())
+	}
+	info, err := rdpp.Inspect(flags.Arg(0))
+	if err != nil {
+		return 0, err
+	}
+	if *asJSON {
+		object := json.NewEncoder(t.stdout)
+		object.SetEscapeHTML(false)
+		return exitDone, object.Encode(info)
+	}
+	_, err = fmt.Fprint(t.stdout, infoText(info, *all))
+	return exitDone, err
+}
+
+// infoText is the table for people.
+func infoText(info *rdpp.FileInfo, all bool) string {
+	var s strings.Builder
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(&s, "%-13s%s\n", name, printable(fmt.Sprintf(format, args...)))
+	}
+	row("file", "%s", info.Path)
+	row("format", "%s, %d bytes", info.Format, info.Bytes)
+	row("SHA-256", "%s", info.SHA256)
+	row("kind", "%s", kindTexts[info.Kind])
+	if info.Damage != "" {
+		row("damaged", "%s", info.Damage)
+	}
+	if info.Arch != "" {
+		row("architecture", "%s", info.Arch)
+	}
+	if info.Kind == rdpp.KindResNet {
+		row("names", "%s's, behind %q", info.Naming, info.Prefix)
+	}
+	if info.Model != nil {
+		modelRows(info.Model, row)
+	}
+	if d := info.Teacher; d != nil {
+		row("made by", "%s, libtorch %s, %d drawn pictures, last loss %.4f", d.Software, d.Libtorch, d.Pictures, d.Loss)
+	}
+	for _, key := range slices.Sorted(maps.Keys(info.Metadata)) {
+		text := info.Metadata[key]
+		if len(text) > longestText {
+			text = strings.ToValidUTF8(text[:longestText], "") + " ..."
+		}
+		row("metadata", "%s: %s", key, text)
+	}
+	row("tensors", "%d, %d numbers", len(info.Tensors), info.Elements)
+	shown := info.Tensors
+	if !all {
+		shown = shown[:min(len(shown), shownTensors)]
+	}
+	for _, tensor := range shown {
+		row("", "%-5s %v %s", tensor.DType, tensor.Shape, tensor.Name)
+	}
+	if left := len(info.Tensors) - len(shown); left > 0 {
+		row("", "and %d more; --all lists them", left)
+	}
+	return s.String()
+}
+
+// modelRows describes a model.
+func modelRows(m *rdpp.Info, row func(name, format string, args ...any)) {
+	c := &m.Config
+	row("model", "%s, %s, %d x %d pixels, by %s", c.Method, c.Arch, c.ImageSize, c.ImageSize, m.Software)
+	row("teacher", "%s", teacherText(m.Teacher))
+	if m.Imported.Origin != "" {
+		row("imported", "from %s, SHA-256 %.8s", m.Imported.Origin, m.Imported.SHA256)
+	} else {
+		row("trained", "on %d images, epoch %d of %d, seed %d", m.Data.Images, m.Epoch, c.Epochs, c.Seed)
+	}
+	if m.Category != "" {
+		row("category", "%s", m.Category)
+	}
+	if cal := &m.Calibration; cal.Rule != "" {
+		row("threshold", "%.6f of scores, %.6f of the map", cal.Threshold, cal.PixelThreshold)
+		row("calibration", "%s; %d scores", cal.Rule, len(cal.Scores))
+		if cal.Provisional {
+			row("", "provisional: no rate of false alarms is promised")
+		}
+	}
+}
+
+// printable is a text on one line: quoted where it has other characters than printable ones, which could look like more
+// output or act on the terminal.
+func printable(text string) string {
+	if strings.ContainsFunc(text, func(c rune) bool { return !unicode.IsPrint(c) }) {
+		return strconv.Quote(text)
+	}
+	return text
+}

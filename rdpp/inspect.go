@@ -1,0 +1,130 @@
+package rdpp
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"rdpp/rdpp/weights"
+)
+
+// What a weight file may be.
+const (
+	KindModel             = "model"              // that Train or Import made
+	KindCheckpoint        = "checkpoint"         // of an rdpp training
+	KindTeacher           = "teacher"            // that Pretrain made
+	KindTeacherCheckpoint = "teacher checkpoint" // of a pre-training
+	KindReleased          = "released"           // checkpoint of the released code of RD++ or RD, for Import
+	KindResNet            = "resnet"             // that may serve as a teacher
+	KindTensors           = "tensors"            // of something else
+)
+
+// FileInfo says what a weight file holds.
+type FileInfo struct {
+	Path   string `json:"file"`
+	Bytes  int64  `json:"bytes"`
+	SHA256 string `json:"sha256"`
+	Format string `json:"format"` // as weights.File's
+	Kind   string `json:"kind"`   // one of the kinds
+	// Arch is the architecture, by torchvision's name; "" where it is not recognised. It is what the tensors look like,
+	// not what a document in the file says.
+	Arch   string `json:"arch,omitempty"`
+	Naming string `json:"naming,omitempty"` // of a ResNet, as weights.ResNet's
+	Prefix string `json:"prefix,omitempty"` // before all its names
+
+	Model    *Info             `json:"model,omitempty"`    // of a KindModel or KindCheckpoint
+	Teacher  *TeacherDocument  `json:"teacher,omitempty"`  // of a KindTeacher
+	Damage   string            `json:"damage,omitempty"`   // why the document of this kind could not be read
+	Metadata map[string]string `json:"metadata,omitempty"` // further entries of a safetensors header
+
+	Elements int64        `json:"elements"` // numbers in all tensors
+	Tensors  []TensorInfo `json:"tensors"`  // in file order
+}
+
+// TensorInfo is a tensor's entry in a FileInfo.
+type TensorInfo struct {
+	Name  string `json:"name"`
+	DType string `json:"dtype"` // as safetensors names it, such as "F32"
+	Shape []int  `json:"shape"`
+}
+
+// Inspect says what a weight or model file holds. It makes no network of it, and does not check that one could be made.
+func Inspect(path string) (*FileInfo, error) {
+	file, err := weights.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("rdpp: no file at %s; name a .pth or .safetensors file", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("rdpp: %w", err)
+	}
+	defer file.Close()
+	info := describe(file)
+	status, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("rdpp: %w", err)
+	}
+	info.Bytes = status.Size()
+	if info.SHA256, err = weights.SHA256(path); err != nil {
+		return nil, fmt.Errorf("rdpp: %w", err)
+	}
+	return info, nil
+}
+
+// describe is Inspect of an opened file.
+func describe(file *weights.File) *FileInfo {
+	info := &FileInfo{Path: file.Path, Format: file.Format, Kind: KindTensors, Tensors: make([]TensorInfo, len(file.Tensors))}
+	for i, t := range file.Tensors {
+		info.Tensors[i] = TensorInfo{t.Name, t.DType.String(), append([]int{}, t.Shape...)}
+		info.Elements += int64(t.Len())
+	}
+	if released, ok := file.Released(); ok {
+		info.Kind, info.Arch = KindReleased, released.Arch
+	}
+	if nets := file.ResNets(); len(nets) > 0 {
+		info.Kind, info.Arch, info.Naming, info.Prefix = KindResNet, nets[0].Arch, nets[0].Naming, nets[0].Prefix
+	}
+	info.readDocuments(file.Metadata)
+	return info
+}
+
+// readDocuments reads what rdpp has written into a header, and keeps the rest as it is.
+func (info *FileInfo) readDocuments(metadata map[string]string) {
+	var saved checkpoint
+	for _, d := range []struct {
+		key, kind string
+		into      any
+		read      func()
+	}{
+		{modelKey, KindModel, &info.Model, nil},
+		{checkpointKey, KindCheckpoint, &saved, func() { info.Model = &saved.Info }},
+		{teacherKey, KindTeacher, &info.Teacher, nil},
+		{pretrainCheckpointKey, KindTeacherCheckpoint, &pretrainCheckpoint{}, nil},
+	} {
+		text, found := metadata[d.key]
+		if !found {
+			continue
+		}
+		info.Kind = d.kind
+		if err := json.Unmarshal([]byte(text), d.into); err != nil {
+			info.Damage, info.Model, info.Teacher = fmt.Sprintf("the %q entry of the header: %v", d.key, err), nil, nil
+		} else if d.read != nil {
+			d.read()
+		}
+	}
+	for key, value := range metadata {
+		switch key {
+		case modelKey, checkpointKey, teacherKey, pretrainCheckpointKey:
+		default:
+			if info.Metadata == nil {
+				info.Metadata = map[string]string{}
+			}
+			info.Metadata[key] = value
+		}
+	}
+	if info.Model != nil {
+		info.Model.Config.complete()
+		info.Model.Calibration.complete()
+	}
+}
