@@ -12,8 +12,8 @@ namespace rdpp {
 
 namespace {
 
-// Unbuffered: TorchScript's archive arrives in large pieces. It keeps the first error and from then on refuses to
-// write.
+// Unbuffered: TorchScript's archive arrives in large pieces. After an error it drops what comes and keeps the error:
+// told that writing failed, libtorch ends the process, by an exception from a destructor.
 class DescriptorBuffer : public std::streambuf {
 public:
   explicit DescriptorBuffer(int fd) : fd(fd) {}
@@ -21,8 +21,7 @@ public:
 
 protected:
   std::streamsize xsputn(const char *data, std::streamsize n) override {
-    std::streamsize done = 0;
-    while (done < n && error == 0) {
+    for (std::streamsize done = 0; done < n && error == 0;) {
       ssize_t written = ::write(fd, data + done, static_cast<size_t>(n - done));
       if (written >= 0) {
         done += written;
@@ -30,12 +29,13 @@ protected:
         error = errno;
       }
     }
-    return done;
+    return n;
   }
 
   int_type overflow(int_type c) override {
     char byte = traits_type::to_char_type(c);
-    return xsputn(&byte, 1) == 1 ? c : traits_type::eof();
+    xsputn(&byte, 1);
+    return traits_type::not_eof(c);
   }
 
 private:

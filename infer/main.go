@@ -36,6 +36,7 @@ var commands = []command{
 	{"image", "score images and outline their defects", runImage},
 	{"eval", "measure a model on a data set with good and defective images", runEval},
 	{"bench", "measure latency, throughput and memory of models", runBench},
+	{"export", "write a model for onnxruntime or libtorch, to run without rdpp", runExport},
 }
 
 // terminal is where a command reads and writes.

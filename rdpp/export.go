@@ -1,6 +1,7 @@
 package rdpp
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -29,12 +30,15 @@ type ExportOptions struct {
 	Input  string // default InputUint8
 }
 
-// Export writes the model, with all that happens between an image and its verdict, as a file that runs without rdpp. Its
-// outputs, for B images: score (B), map (B x S x S), normalised (B, as Result's) and anomalous (B, of bool). Its metadata
-// (in TorchScript, further entries of the file) hold what the model knows of itself: threshold, provisional,
-// architecture, category, teacher, software, image_size, and the model file's whole document, Info, as JSON under rdpp. What is at path stays there until the new file
-// is complete. Errors wrap ErrConfig for an unknown format or input.
-func (m *Model) Export(path string, opt *ExportOptions) error {
+// Export writes the model, with all that happens between an image and its verdict, as a file that runs without rdpp.
+//
+// Its outputs, for B images: score (B), map (B x S x S), normalised (B, as Result's) and anomalous (B, of bool). Its
+// metadata, which in TorchScript are further entries of the file: threshold, provisional, architecture, category,
+// teacher, software, image_size, and the whole of Info as JSON under the key rdpp.
+//
+// What is at path stays there until the new file is complete, also when ctx ends before. An error about an unknown
+// format or input wraps ErrConfig.
+func (m *Model) Export(ctx context.Context, path string, opt *ExportOptions) error {
 	o := ExportOptions{Format: FormatONNX, Input: InputUint8}
 	if opt != nil && opt.Format != "" {
 		o.Format = opt.Format
@@ -59,10 +63,24 @@ func (m *Model) Export(path string, opt *ExportOptions) error {
 	default:
 		return fmt.Errorf("rdpp: %w: format %q; use %s or %s", ErrConfig, o.Format, FormatONNX, FormatTorchScript)
 	}
-	if err := weights.WriteFileAtomic(path, write); err != nil {
+	err = weights.WriteFileAtomic(path, func(w io.Writer) error { return write(interruptible{ctx, w}) })
+	if err != nil {
 		return fmt.Errorf("rdpp: %w", err)
 	}
 	return nil
+}
+
+// interruptible is a writer that ends with its context.
+type interruptible struct {
+	ctx context.Context
+	w   io.Writer
+}
+
+func (i interruptible) Write(p []byte) (int, error) {
+	if err := i.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return i.w.Write(p)
 }
 
 // described is the model as package export wants it.

@@ -1,24 +1,23 @@
 package rdpp_test
 
 import (
-	"bytes"
-	"encoding/binary"
+	"archive/zip"
+	"context"
 	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
 	"math"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
 	"testing"
-
-	ort "github.com/yalue/onnxruntime_go"
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/export/exporttest"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/sample"
 	"rdpp/torch"
@@ -29,13 +28,6 @@ const (
 	scoreTolerance = 1e-4
 	mapTolerance   = 1e-3
 )
-
-// tensor is an exported model's input: pixels or planes.
-type tensor struct {
-	pixels []uint8
-	planes []float32
-	shape  []int64
-}
 
 // photographs are painted pictures by what is special about them; those of a group have one size.
 func photographs(t *testing.T) [][]*imagefile.Image {
@@ -80,7 +72,7 @@ func grey(img *imagefile.Image) *imagefile.Image {
 }
 
 // randomModel writes a model of random weights whose batch norms do something.
-func randomModel(t *testing.T, config rdpp.Config, threshold float64) string {
+func randomModel(t *testing.T, config rdpp.Config) string {
 	t.Helper()
 	m, err := rdpp.NewModel(config, torch.CPU)
 	if err != nil {
@@ -88,7 +80,7 @@ func randomModel(t *testing.T, config rdpp.Config, threshold float64) string {
 	}
 	defer m.Close()
 	m.Info.Category = "part"
-	m.Info.Calibration = rdpp.Calibration{Rule: "test", Provisional: true, Threshold: threshold, Scores: []float64{0.25, 0.5}}
+	m.Info.Calibration = rdpp.Calibration{Rule: "test", Provisional: true, Scores: []float64{0.25, 0.5}}
 	rng := rand.New(rand.NewPCG(1, 2))
 	state := append(m.Teacher.State(), append(m.Bottleneck.State(), m.Student.State()...)...)
 	for _, e := range state {
@@ -126,110 +118,58 @@ func exportFile(t *testing.T, model string, opt rdpp.ExportOptions) string {
 	}
 	defer m.Close()
 	path := filepath.Join(t.TempDir(), "exported")
-	if err := m.Export(path, &opt); err != nil {
+	if err := m.Export(context.Background(), path, &opt); err != nil {
 		t.Fatal(err)
 	}
 	return path
 }
 
 // batch is the input of an exported model for images of one size.
-func batch(images []*imagefile.Image, input string, S int) (x tensor) {
+func batch(images []*imagefile.Image, input string, S int) (x exporttest.Batch) {
 	for _, img := range images {
 		if input == rdpp.InputUint8 {
-			x.pixels = append(x.pixels, img.Pix...)
+			x.Pixels = append(x.Pixels, img.Pix...)
 			continue
 		}
 		planes := make([]float32, 3*S*S)
 		dataset.Resize(planes, img, S)
 		dataset.ImageNet.Apply(planes, planes, S)
-		x.planes = append(x.planes, planes...)
+		x.Planes = append(x.Planes, planes...)
 	}
-	x.shape = []int64{int64(len(images)), int64(images[0].H), int64(images[0].W), 3}
+	x.Shape = []int64{int64(len(images)), int64(images[0].H), int64(images[0].W), 3}
 	if input == rdpp.InputFloat {
-		x.shape = []int64{int64(len(images)), 3, int64(S), int64(S)}
+		x.Shape = []int64{int64(len(images)), 3, int64(S), int64(S)}
 	}
 	return x
 }
 
-// buildRunner builds the program that runs TorchScript by libtorch alone.
-var buildRunner = sync.OnceValues(func() ([]byte, error) {
-	return exec.Command("cmake", "--build", "../build", "--target", "run_script").CombinedOutput()
-})
-
-// runScript runs a TorchScript file by libtorch alone, in a process of its own.
-func runScript(t *testing.T, file string, in tensor) outputs {
-	t.Helper()
-	if text, err := buildRunner(); err != nil {
-		t.Fatalf("building run_script: %v\n%s", err, text)
-	}
-	dir := t.TempDir()
-	input, output := filepath.Join(dir, "input"), filepath.Join(dir, "output")
-	data, dtype := in.pixels, "uint8"
-	if in.planes != nil {
-		dtype = "float32"
-		for _, v := range in.planes {
-			data = binary.LittleEndian.AppendUint32(data, math.Float32bits(v))
-		}
-	}
-	if err := os.WriteFile(input, data, 0o666); err != nil {
-		t.Fatal(err)
-	}
-	args := []string{file, input, output, dtype}
-	for _, d := range in.shape {
-		args = append(args, strconv.FormatInt(d, 10))
-	}
-	if text, err := exec.Command("../build/run_script", args...).CombinedOutput(); err != nil {
-		t.Fatalf("run_script: %v\n%s", err, text)
-	}
-	data, err := os.ReadFile(output)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var values []float32
-	for ; len(data) >= 4; data = data[4:] {
-		values = append(values, math.Float32frombits(binary.LittleEndian.Uint32(data)))
-	}
-	B, n := int(in.shape[0]), len(values)
-	out := outputs{scores: values[:B], maps: values[B : n-2*B], normalised: values[n-2*B : n-B]}
-	for _, v := range values[n-B:] {
-		out.anomalous = append(out.anomalous, v != 0)
-	}
-	return out
-}
-
-// formats are how exported files are run.
-var formats = []struct {
-	name string
-	run  func(*testing.T, string, tensor) outputs
-}{{rdpp.FormatONNX, runONNX}, {rdpp.FormatTorchScript, runScript}}
-
 // checkOutputs compares what an exported model says about images with what a detector does, and returns the largest
 // differences of scores and maps.
-func checkOutputs(t *testing.T, got outputs, d *rdpp.Detector, images []*imagefile.Image) (ofScore, ofMap float64) {
+func checkOutputs(t *testing.T, got exporttest.Result, d *rdpp.Detector, images []*imagefile.Image) (ofScore, ofMap float64) {
 	t.Helper()
 	S := d.Info().Config.ImageSize
 	B := len(images)
-	if len(got.scores) != B || len(got.maps) != B*S*S || len(got.normalised) != B || len(got.anomalous) != B {
-		t.Fatalf("got %d scores, %d map values, %d normalised, %d verdicts for %d images of side %d", len(got.scores),
-			len(got.maps), len(got.normalised), len(got.anomalous), B, S)
+	if len(got.Scores) != B || len(got.Maps) != B*S*S || len(got.Normalised) != B || len(got.Anomalous) != B {
+		t.Fatalf("got %d scores, %d map values, %d normalised, %d verdicts for %d images of side %d", len(got.Scores),
+			len(got.Maps), len(got.Normalised), len(got.Anomalous), B, S)
 	}
 	for i, img := range images {
 		want, err := d.Detect(img)
 		if err != nil {
 			t.Fatal(err)
 		}
-		ofScore = max(ofScore, math.Abs(float64(got.scores[i])-want.Score))
+		ofScore = max(ofScore, math.Abs(float64(got.Scores[i])-want.Score))
 		for j, v := range want.Map {
-			ofMap = max(ofMap, math.Abs(float64(got.maps[i*S*S+j])-float64(v)))
+			ofMap = max(ofMap, math.Abs(float64(got.Maps[i*S*S+j])-float64(v)))
 		}
-		if !(math.Abs(float64(got.scores[i])-want.Score) <= scoreTolerance) {
-			t.Errorf("image %d: got score %v, want %v", i, got.scores[i], want.Score)
+		if !(math.Abs(float64(got.Scores[i])-want.Score) <= scoreTolerance) {
+			t.Errorf("image %d: got score %v, want %v", i, got.Scores[i], want.Score)
 		}
-		if !(math.Abs(float64(got.normalised[i])-want.Normalised) <= scoreTolerance) {
-			t.Errorf("image %d: got normalised score %v, want %v", i, got.normalised[i], want.Normalised)
+		if !(math.Abs(float64(got.Normalised[i])-want.Normalised) <= scoreTolerance) {
+			t.Errorf("image %d: got normalised score %v, want %v", i, got.Normalised[i], want.Normalised)
 		}
-		if near := math.Abs(want.Score-want.Threshold) <= scoreTolerance; !near && got.anomalous[i] != want.Anomalous {
-			t.Errorf("image %d, score %v: got anomalous %v, want %v", i, want.Score, got.anomalous[i], want.Anomalous)
+		if near := math.Abs(want.Score-want.Threshold) <= scoreTolerance; !near && got.Anomalous[i] != want.Anomalous {
+			t.Errorf("image %d, score %v: got anomalous %v, want %v", i, want.Score, got.Anomalous[i], want.Anomalous)
 		}
 	}
 	if !(ofMap <= mapTolerance) {
@@ -238,48 +178,198 @@ func checkOutputs(t *testing.T, got outputs, d *rdpp.Detector, images []*imagefi
 	return ofScore, ofMap
 }
 
+// setThreshold puts a model's threshold into the middle of the images' scores.
+func setThreshold(t *testing.T, file string, groups [][]*imagefile.Image) {
+	t.Helper()
+	d, err := rdpp.OpenDetector(file, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	var scores []float64
+	for _, images := range groups {
+		for _, img := range images {
+			r, err := d.Detect(img)
+			if err != nil {
+				t.Fatal(err)
+			}
+			scores = append(scores, r.Score)
+		}
+	}
+	slices.Sort(scores)
+	m, err := rdpp.LoadModel(file, torch.CPU)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	m.Info.Calibration.Threshold = (scores[len(scores)/2-1] + scores[len(scores)/2]) / 2
+	if err := m.Save(file); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestExport(t *testing.T) {
 	type model struct {
 		arch, method string
 		size         int
-		threshold    float64
+		threshold    bool // else it is 0
 	}
 	models := []model{
-		{"resnet18", rdpp.MethodRDPP, 64, 1.5},
-		{"resnet18", rdpp.MethodRD, 96, 1.5},
+		{"resnet18", rdpp.MethodRDPP, 64, true},
+		{"resnet18", rdpp.MethodRD, 96, false},
 	}
 	if *slow {
 		for _, arch := range torch.Architectures() {
-			models = append(models, model{arch, rdpp.MethodRDPP, 256, 1.5})
+			models = append(models, model{arch, rdpp.MethodRDPP, 256, true})
 		}
 	}
 	groups := photographs(t)
 	for _, m := range models {
 		config := rdpp.DefaultConfig()
 		config.Arch, config.Method, config.ImageSize = m.arch, m.method, m.size
-		file := randomModel(t, config, m.threshold)
+		file := randomModel(t, config)
+		if m.threshold {
+			setThreshold(t, file, groups)
+		}
 		d, err := rdpp.OpenDetector(file, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer d.Close()
-		for _, format := range formats {
-			for _, input := range []string{rdpp.InputUint8, rdpp.InputFloat} {
-				name := strings.Join([]string{m.arch, m.method, strconv.Itoa(m.size), format.name, input}, " ")
-				t.Run(name, func(t *testing.T) {
-					if format.name == rdpp.FormatONNX {
-						needONNXRuntime(t)
-					}
-					exported := exportFile(t, file, rdpp.ExportOptions{Format: format.name, Input: input})
-					for _, images := range groups {
-						score, anomaly := checkOutputs(t, format.run(t, exported, batch(images, input, m.size)), d, images)
-						t.Logf("%d x %d pixels: scores differ by up to %.1e, maps by %.1e", images[0].W, images[0].H, score, anomaly)
-					}
-				})
-			}
+		for _, c := range []struct {
+			format, input string
+			run           func(testing.TB, string, exporttest.Batch) exporttest.Result
+			groups        [][]*imagefile.Image
+		}{
+			{rdpp.FormatONNX, rdpp.InputUint8, exporttest.ONNX, groups},
+			{rdpp.FormatONNX, rdpp.InputFloat, exporttest.ONNX, groups[:1]},
+			{rdpp.FormatTorchScript, rdpp.InputUint8, exporttest.TorchScript, groups[:2]},
+			{rdpp.FormatTorchScript, rdpp.InputFloat, exporttest.TorchScript, groups[:1]},
+		} {
+			t.Run(fmt.Sprint(m.arch, " ", m.method, " ", m.size, " ", c.format, " ", c.input), func(t *testing.T) {
+				exported := exportFile(t, file, rdpp.ExportOptions{Format: c.format, Input: c.input})
+				for _, images := range c.groups {
+					score, anomaly := checkOutputs(t, c.run(t, exported, batch(images, c.input, m.size)), d, images)
+					t.Logf("%d x %d pixels: scores differ by up to %.1e, maps by %.1e", images[0].W, images[0].H, score, anomaly)
+				}
+			})
 		}
 	}
 }
-var _ = bytes.Equal
-var _ = json.Marshal
-var _ ort.Value
+
+func smallConfig() rdpp.Config {
+	c := rdpp.DefaultConfig()
+	c.Arch, c.ImageSize = "resnet18", 64
+	return c
+}
+
+// Who opens an exported file finds there what the model knows of itself.
+func TestExportMetadata(t *testing.T) {
+	file := randomModel(t, smallConfig())
+	m, err := rdpp.LoadModel(file, torch.CPU)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	m.Info.Calibration.Threshold = 1.0 / 3
+	if err := m.Save(file); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"threshold": "0.3333333333333333", "provisional": "true", "architecture": "resnet18",
+		"category": "part", "teacher": "random", "software": "rdpp " + rdpp.Version, "image_size": "64"}
+	for format, read := range map[string]func(testing.TB, string) map[string]string{
+		rdpp.FormatONNX: exporttest.Metadata, rdpp.FormatTorchScript: scriptMetadata,
+	} {
+		t.Run(format, func(t *testing.T) {
+			got := read(t, exportFile(t, file, rdpp.ExportOptions{Format: format}))
+			for key, value := range want {
+				if got[key] != value {
+					t.Errorf("%s: got %q, want %q", key, got[key], value)
+				}
+			}
+			var info rdpp.Info
+			if err := json.Unmarshal([]byte(got["rdpp"]), &info); err != nil {
+				t.Fatal(err)
+			}
+			if g, w := fmt.Sprint(info), fmt.Sprint(m.Info); g != w {
+				t.Errorf("rdpp: got %s, want %s", g, w)
+			}
+		})
+	}
+}
+
+// scriptMetadata reads a TorchScript file's further entries; the file is a ZIP archive.
+func scriptMetadata(t testing.TB, file string) map[string]string {
+	t.Helper()
+	archive, err := zip.OpenReader(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer archive.Close()
+	values := map[string]string{}
+	for _, f := range archive.File {
+		_, key, found := strings.Cut(f.Name, "/extra/")
+		if !found {
+			continue
+		}
+		r, err := f.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		values[key] = string(text)
+	}
+	return values
+}
+
+// The same model gives the same ONNX file.
+func TestExportRepeats(t *testing.T) {
+	file := randomModel(t, smallConfig())
+	first, second := exportFile(t, file, rdpp.ExportOptions{}), exportFile(t, file, rdpp.ExportOptions{})
+	if got, want := digest(t, second), digest(t, first); got != want {
+		t.Errorf("got SHA-256 %s, want %s as before", got, want)
+	}
+}
+
+func TestExportErrors(t *testing.T) {
+	m, err := rdpp.LoadModel(randomModel(t, smallConfig()), torch.CPU)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "old")
+	if err := os.WriteFile(path, []byte("old"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	stopped, stop := context.WithCancel(context.Background())
+	stop()
+	live := torch.LiveTensors()
+	for _, c := range []struct {
+		ctx  context.Context
+		path string
+		opt  rdpp.ExportOptions
+		want error
+		text string
+	}{
+		{context.Background(), path, rdpp.ExportOptions{Format: "tflite"}, rdpp.ErrConfig, `"tflite"; use onnx or torchscript`},
+		{context.Background(), path, rdpp.ExportOptions{Input: "int8"}, rdpp.ErrConfig, `"int8"; use uint8 or float`},
+		{stopped, path, rdpp.ExportOptions{Format: rdpp.FormatONNX}, context.Canceled, path},
+		{stopped, path, rdpp.ExportOptions{Format: rdpp.FormatTorchScript}, context.Canceled, path},
+		{context.Background(), filepath.Join(dir, "no", "file"), rdpp.ExportOptions{}, fs.ErrNotExist, "no/file"},
+	} {
+		checkError(t, fmt.Sprint(c.path, c.opt), m.Export(c.ctx, c.path, &c.opt), c.want, "rdpp: ", c.text)
+	}
+	if content, err := os.ReadFile(path); err != nil || string(content) != "old" {
+		t.Errorf("got %.20q, %v, want the old content", content, err)
+	}
+	if left := temporary(t, dir); len(left) > 0 {
+		t.Errorf("got %v left behind, want nothing", left)
+	}
+	if got := torch.LiveTensors(); got != live {
+		t.Errorf("got %d open tensors, want %d as before", got, live)
+	}
+}

@@ -190,8 +190,11 @@ func (g *graph) resized(x string, S int) string {
 	outer := g.node("preprocess.outer", "Shape", []string{x}, integer("end", 2)) // B, 3
 	sides := g.constant(integers("preprocess.sides", []int64{int64(S), int64(S)}))
 	sizes := g.node("preprocess.sizes", "Concat", []string{outer, sides}, integer("axis", 0))
-	return g.node("preprocess.resized", "Resize", []string{x, "", "", sizes}, text("mode", "linear"),
+	x = g.node("preprocess.resized", "Resize", []string{x, "", "", sizes}, text("mode", "linear"),
 		text("coordinate_transformation_mode", "half_pixel"))
+	// Who reads the file cannot infer this shape, and could none of those that follow.
+	g.body = g.body.sub(graphValue, value(x, elementFloat, "batch", 3, S, S))
+	return x
 }
 
 func (g *graph) conv(x string, c conv) string {

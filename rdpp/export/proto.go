@@ -48,6 +48,7 @@ const (
 	graphInitializer = 5
 	graphInput       = 11
 	graphOutput      = 12
+	graphValue       = 13
 
 	nodeInput     = 1
 	nodeOutput    = 2
