@@ -132,7 +132,8 @@ func commandLine(name string, args ...string) []string {
 }
 
 func TestHelpFitsOneScreen(t *testing.T) {
-	for _, args := range [][]string{{"--help"}, {"-h"}, {"image", "--help"}, {"eval", "--help"}, {"eval", "-h", "--data", "x"}, {"bench", "--help"}} {
+	for _, args := range [][]string{{"--help"}, {"-h"}, {"image", "--help"}, {"eval", "--help"}, {"eval", "-h", "--data", "x"},
+		{"bench", "--help"}, {"export", "--help"}} {
 		code, stdout, stderr := infer(nil, args...)
 		if code != exitDone || stderr != "" || !strings.Contains(stdout, "Usage: infer") {
 			t.Errorf("%v: got code %d, stdout %q, stderr %q, want usage and code 0", args, code, stdout, stderr)
@@ -238,7 +239,8 @@ func TestBadModel(t *testing.T) {
 		file("foreign.safetensors", []byte("\x02\x00\x00\x00\x00\x00\x00\x00{}")),
 		dir,
 	} {
-		for _, args := range [][]string{{"image", "--model", model, good[0]}, {"eval", "--model", model, "--data", dataDir}} {
+		for _, args := range [][]string{{"image", "--model", model, good[0]}, {"eval", "--model", model, "--data", dataDir},
+			{"export", "--model", model, "--out", filepath.Join(dir, "exported")}} {
 			code, stdout, stderr := infer(nil, args...)
 			if code != exitFailed || stdout != "" || !oneLine(stderr, model) {
 				t.Errorf("%v: got code %d, stdout %q, stderr %q, want code 1 and one line with the file's name", args, code, stdout, stderr)

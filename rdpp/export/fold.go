@@ -69,17 +69,24 @@ func fold(weight weights.Source, n norms, transposed bool) (w, b weights.Source)
 	return w, b
 }
 
-// read returns the elements of a tensor of type F32.
-func read(t weights.Source) ([]float32, error) {
+// elements returns a tensor's bytes, which are as many as its shape says.
+func elements(t weights.Source) ([]byte, error) {
 	data, err := t.Bytes()
 	if err != nil {
 		return nil, fmt.Errorf("tensor %s: %w", t.Name, err)
 	}
-	tensor := weights.Tensor{DType: t.DType, Shape: t.Shape, Data: data}
-	if len(data) != tensor.Len()*t.DType.Size() {
-		return nil, fmt.Errorf("tensor %s was given %d bytes, want %d", t.Name, len(data), tensor.Len()*t.DType.Size())
+	if want := size(t); len(data) != want {
+		return nil, fmt.Errorf("tensor %s was given %d bytes, want %d", t.Name, len(data), want)
 	}
-	return tensor.Float32(), nil
+	return data, nil
+}
+
+func size(t weights.Source) int { return weights.Tensor{Shape: t.Shape}.Len() * t.DType.Size() }
+
+// read returns the elements of a tensor of type F32.
+func read(t weights.Source) ([]float32, error) {
+	data, err := elements(t)
+	return weights.Tensor{DType: t.DType, Data: data}.Float32(), err
 }
 
 func littleEndian(values []float32) []byte {

@@ -36,17 +36,17 @@ type graph struct {
 	made      map[string]int // names given so far, by their beginning
 }
 
-// write writes a ModelProto. The graph's length comes before the graph, so that of every tensor is computed first.
+// write writes a ModelProto. The length of the graph comes before the graph, and so do those of its tensors.
 func (g *graph) write(w io.Writer, m *Model) error {
 	g.body = g.body.text(graphName, "rdpp")
-	heads, size := make([]message, len(g.constants)), len(g.body)
+	heads, total := make([]message, len(g.constants)), len(g.body)
 	for i, t := range g.constants {
 		head, n, err := tensorHead(t)
 		if err != nil {
 			return err
 		}
 		heads[i] = head
-		size += len(head) + n
+		total += len(head) + n
 	}
 	model := message(nil).integer(modelIRVersion, onnxIR)
 	model = model.text(modelProducerName, m.Producer).text(modelProducerVersion, m.Version)
@@ -54,9 +54,10 @@ func (g *graph) write(w io.Writer, m *Model) error {
 	for _, key := range slices.Sorted(maps.Keys(m.Metadata)) {
 		model = model.sub(modelMetadata, message(nil).text(entryKey, key).text(entryValue, m.Metadata[key]))
 	}
-	model = model.open(modelGraph, size)
-	if len(model)+size > onnxLimit {
-		return fmt.Errorf("the file would have %d bytes, and the format allows %d; export to TorchScript", len(model)+size, onnxLimit)
+	model = model.open(modelGraph, total)
+	if len(model)+total > onnxLimit {
+		return fmt.Errorf("the file would have %d bytes, and the format allows %d; export to TorchScript", len(model)+total,
+			onnxLimit)
 	}
 	if _, err := w.Write(append(model, g.body...)); err != nil {
 		return err
@@ -79,18 +80,15 @@ func tensorHead(t weights.Source) (message, int, error) {
 	for _, d := range t.Shape {
 		tensor = tensor.integer(tensorDims, int64(d))
 	}
-	n := weights.Tensor{Shape: t.Shape}.Len() * t.DType.Size()
+	n := size(t)
 	tensor = tensor.integer(tensorType, element).text(tensorName, t.Name).open(tensorRaw, n)
 	return append(message(nil).open(graphInitializer, len(tensor)+n), tensor...), n, nil
 }
 
 func writeTensor(w io.Writer, head message, t weights.Source) error {
-	data, err := t.Bytes()
+	data, err := elements(t)
 	if err != nil {
 		return err
-	}
-	if want := (weights.Tensor{Shape: t.Shape}).Len() * t.DType.Size(); len(data) != want {
-		return fmt.Errorf("tensor %s was given %d bytes, want %d", t.Name, len(data), want)
 	}
 	if _, err := w.Write(head); err != nil {
 		return err
