@@ -21,8 +21,8 @@ happens between an image and its verdict, and gives the scores of infer image.
 
 Input, for a batch of B images, S the model's image size:
   uint8   pixels  B x H x W x 3, RGB of any one size; resized inside
-  float   images  B x 3 x S x S, resized as bilinear without averaging and
-                  normalised by the model's mean and standard deviation
+  float   images  B x 3 x S x S, RGB resized and normalised by the caller, to
+                  whom the metadata tell the mean and the standard deviation
 Outputs, in this order: score (B), map (B x S x S), normalised (B; 0.5 at the
 threshold), anomalous (B; true above it). Metadata hold the threshold and more.
 

@@ -44,7 +44,8 @@ func photographs(t *testing.T) [][]*imagefile.Image {
 		}
 		return img
 	}
-	part, cloth, scratch := picture("part/test/good/000.png"), picture("texture/test/stain/000.png"), picture("part/test/scratch/000.png")
+	part, scratch := picture("part/test/good/000.png"), picture("part/test/scratch/000.png")
+	cloth := picture("texture/test/stain/000.png")
 	return [][]*imagefile.Image{
 		{part, grey(cloth), scratch},
 		{crop(part, 20, 90, 231, 77), crop(cloth, 0, 0, 231, 77)}, // wide

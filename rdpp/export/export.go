@@ -33,11 +33,11 @@ const (
 // normFloor is what the product of two squared lengths is raised to before it divides, as in csrc/losses.cpp.
 const normFloor = 1e-16
 
-// Model is what is exported.
+// Model is what is exported. Its methods do not change it; how many may run at once is for the tensors' Bytes to say.
 type Model struct {
-	// Tensors are the complete state dicts of teacher ("encoder."), projection ("proj.", none of the RD baseline),
+	// Tensors are the complete state dicts of teacher ("encoder."), projection ("proj.", none for the RD baseline),
 	// bottleneck ("bn.") and student ("decoder."), as a model file has them, of type F32. How many blocks of which kind
-	// the networks have is read off the names. Bytes may be called more than once.
+	// there are is read off the names. Bytes is called more than once.
 	Tensors   []weights.Source
 	Size      int               // S, side of the network's input in pixels, a multiple of 32
 	Mean, Std [3]float32        // of RGB in 0..1, for the normalisation

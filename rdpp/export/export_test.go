@@ -86,8 +86,8 @@ func smallModel(deep, projected bool) *Model {
 	for k := range scales {
 		s.stage(fmt.Sprintf("decoder.layer%d", k+1), deep, true, "upsample")
 	}
-	return &Model{Tensors: s.tensors, Size: 64, Mean: [3]float32{0.1, 0.2, 0.3}, Std: [3]float32{1, 2, 3}, Sigma: 1, Threshold: 0.5,
-		Producer: "test", Version: "1", Metadata: map[string]string{"b": "zwei", "a": "1"}}
+	return &Model{Tensors: s.tensors, Size: 64, Mean: [3]float32{0.1, 0.2, 0.3}, Std: [3]float32{1, 2, 3}, Sigma: 1,
+		Threshold: 0.5, Producer: "test", Version: "1", Metadata: map[string]string{"b": "zwei", "a": "1"}}
 }
 
 // field is a field of an encoded message: a number, or bytes.
@@ -173,7 +173,8 @@ func TestONNX(t *testing.T) {
 			}
 			var metadata []string
 			for _, entry := range model[modelMetadata] {
-				metadata = append(metadata, string(first(t, entry.data, entryKey).data)+"="+string(first(t, entry.data, entryValue).data))
+				key, value := first(t, entry.data, entryKey).data, first(t, entry.data, entryValue).data
+				metadata = append(metadata, fmt.Sprintf("%s=%s", key, value))
 			}
 			if want := []string{"a=1", "b=zwei"}; !slices.Equal(metadata, want) {
 				t.Errorf("got metadata %q, want %q", metadata, want)
@@ -355,12 +356,12 @@ func TestErrors(t *testing.T) {
 		change func(m *Model)
 		want   string
 	}{
-		{"a tensor that is missing", func(m *Model) { at(m, "decoder.layer3.1.bn2.bias").Name = "x" }, "decoder.layer3.1.bn2.bias is missing"},
+		{"no bias", func(m *Model) { at(m, "decoder.layer3.1.bn2.bias").Name = "x" }, "decoder.layer3.1.bn2.bias is missing"},
 		{"no tensors", func(m *Model) { m.Tensors = nil }, "encoder.conv1.weight is missing"},
 		{"integers", func(m *Model) { at(m, "bn.conv1.weight").DType = weights.I64 }, "bn.conv1.weight has elements of type I64"},
 		{"a flat weight", func(m *Model) { at(m, "bn.conv1.weight").Shape = []int{144} }, "bn.conv1.weight has shape [144]"},
 		{"a short norm", func(m *Model) { at(m, "bn.bn1.bias").Shape = []int{3} }, "bn.bn1.bias has 3 values; 4 are needed"},
-		{"a short projection", func(m *Model) { at(m, "proj.proj_c.proj.9.bias").Shape = []int{3} }, "proj.proj_c.proj.9.bias has 3 values"},
+		{"a short bias", func(m *Model) { at(m, "proj.proj_c.proj.9.bias").Shape = []int{3} }, "proj.9.bias has 3 values"},
 		{"side", func(m *Model) { m.Size = 65 }, "side of 65 pixels"},
 		{"sigma", func(m *Model) { m.Sigma = math.NaN() }, "sigma of NaN"},
 		{"deviation", func(m *Model) { m.Std[1] = 0 }, "standard deviations"},
@@ -375,7 +376,8 @@ func TestErrors(t *testing.T) {
 			}
 		}
 	}
-	for what, name := range map[string]string{"weight": "encoder.conv1.weight", "norm": "encoder.bn1.running_var", "bias": "proj.proj_a.proj.0.bias"} {
+	for what, name := range map[string]string{"weight": "encoder.conv1.weight", "norm": "encoder.bn1.running_var",
+		"bias": "proj.proj_a.proj.0.bias"} {
 		m := smallModel(false, true)
 		at(m, name).Bytes = func() ([]byte, error) { return nil, errLost }
 		if err := m.ONNX(io.Discard, Pixels); !errors.Is(err, errLost) || !strings.Contains(err.Error(), name) {

@@ -177,10 +177,11 @@ func (n *network) smooth(x string, S int, sigma float64) string {
 	}
 	index := integers("blur.mirrored", mirrored)
 	zero := float32s("blur.bias", []float32{0}, 1)
-	rows := conv{name: "blur.rows", weight: float32s("blur.rows.weight", kernel, 1, 1, len(kernel), 1), bias: zero, stride: 1}
-	columns := conv{name: "blur.columns", weight: float32s("blur.columns.weight", kernel, 1, 1, 1, len(kernel)), bias: zero, stride: 1}
-	x = n.conv(n.gather(x, index, 2), rows)
-	return n.conv(n.gather(x, index, 3), columns)
+	pass := func(name string, shape ...int) conv {
+		return conv{name: name, weight: float32s(name+".weight", kernel, shape...), bias: zero, stride: 1}
+	}
+	x = n.conv(n.gather(x, index, 2), pass("blur.rows", 1, 1, len(kernel), 1))
+	return n.conv(n.gather(x, index, 3), pass("blur.columns", 1, 1, 1, len(kernel)))
 }
 
 func gauss(offset int, sigma float64) float64 {

@@ -215,24 +215,25 @@ func (g *graph) instanceNorm(x string, channels int, eps, slope float32) string 
 }
 
 func (g *graph) maxPool(x string) string {
-	return g.node(x+".pool", "MaxPool", []string{x}, list("kernel_shape", 3, 3), list("strides", 2, 2), list("pads", 1, 1, 1, 1))
+	return g.node(x+".pool", "MaxPool", []string{x}, list("kernel_shape", 3, 3), list("strides", 2, 2),
+		list("pads", 1, 1, 1, 1))
 }
 
 func (g *graph) add(x, y string) string { return g.node(x+".sum", "Add", []string{x, y}) }
 
 func (g *graph) concat(x ...string) string { return g.node("concat", "Concat", x, integer("axis", 1)) }
 
-func (g *graph) distance(f, g2 string) string {
+func (g *graph) distance(x, y string) string {
 	channels := g.constant(integers("map.channels", []int64{1}))
-	dot := func(x, y string) string {
-		product := g.node("map.product", "Mul", []string{x, y})
+	dot := func(a, b string) string {
+		product := g.node("map.product", "Mul", []string{a, b})
 		return g.node("map.dot", "ReduceSum", []string{product, channels}, integer("keepdims", 1))
 	}
 	one := g.constant(float32s("map.one", []float32{1}))
 	floor := g.constant(float32s("map.floor", []float32{normFloor}))
-	squares := g.node("map.squares", "Mul", []string{dot(f, f), dot(g2, g2)})
+	squares := g.node("map.squares", "Mul", []string{dot(x, x), dot(y, y)})
 	norms := g.node("map.norms", "Sqrt", []string{g.node("map.floored", "Max", []string{squares, floor})})
-	cosine := g.node("map.cosine", "Div", []string{dot(f, g2), norms})
+	cosine := g.node("map.cosine", "Div", []string{dot(x, y), norms})
 	return g.node("map.distance", "Sub", []string{one, cosine})
 }
 
