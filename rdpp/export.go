@@ -33,8 +33,8 @@ type ExportOptions struct {
 // Export writes the model, with all that happens between an image and its verdict, as a file that runs without rdpp.
 //
 // Its outputs, for B images: score (B), map (B x S x S), normalised (B, as Result's) and anomalous (B, of bool). Its
-// metadata, which in TorchScript are further entries of the file: threshold, provisional, architecture, category,
-// teacher, software, image_size, and the whole of Info as JSON under the key rdpp.
+// metadata, which in TorchScript are further entries of the file: threshold, pixel_threshold, false_alarm, provisional,
+// architecture, category, teacher, software, image_size, and the whole of Info as JSON under the key rdpp.
 //
 // What is at path stays there until the new file is complete, also when ctx ends before. An error about an unknown
 // format or input wraps ErrConfig.
@@ -95,14 +95,16 @@ func (m *Model) described() (*export.Model, error) {
 		Threshold: floorFloat32(calibration.Threshold), // judges every float32 as the float64 does
 		Producer:  "rdpp", Version: Version,
 		Metadata: map[string]string{
-			"threshold":    strconv.FormatFloat(calibration.Threshold, 'g', -1, 64),
-			"provisional":  strconv.FormatBool(calibration.Provisional),
-			"architecture": config.Arch,
-			"category":     m.Info.Category,
-			"teacher":      m.Info.Teacher.Origin,
-			"software":     m.Info.Software,
-			"image_size":   strconv.Itoa(config.ImageSize),
-			modelKey:       string(document),
+			"threshold":       strconv.FormatFloat(calibration.Threshold, 'g', -1, 64),
+			"pixel_threshold": strconv.FormatFloat(calibration.PixelThreshold, 'g', -1, 64),
+			"false_alarm":     strconv.FormatFloat(calibration.FalseAlarm, 'g', -1, 64),
+			"provisional":     strconv.FormatBool(calibration.Provisional),
+			"architecture":    config.Arch,
+			"category":        m.Info.Category,
+			"teacher":         m.Info.Teacher.Origin,
+			"software":        m.Info.Software,
+			"image_size":      strconv.Itoa(config.ImageSize),
+			modelKey:          string(document),
 		},
 	}, nil
 }
