@@ -16,6 +16,7 @@
 #include "allocator.h"
 #include "losses.h"
 #include "networks.h"
+#include "script.h"
 
 #ifdef RDPP_CUDA
 #include <c10/cuda/CUDACachingAllocator.h>
@@ -593,5 +594,18 @@ rdpp_error rdpp_predict(const rdpp_module *teacher, const rdpp_module *projectio
     auto maxima = std::make_unique<Tensor>(smoothed.flatten(1).amax(1));              // B
     *map = handle(smoothed);
     *score = maxima.release();
+  });
+}
+
+// TorchScript
+
+rdpp_error rdpp_script_save(const char *source, const char *const *names, const rdpp_tensor *tensors, int64_t n,
+                            const char *const *extra, int64_t n_extra, int32_t fd) {
+  return guarded([&] {
+    std::vector<std::pair<std::string, Tensor>> named;
+    for (int64_t i = 0; i < n; i++) named.emplace_back(names[i], at_tensor(tensors[i]));
+    std::vector<std::pair<std::string, std::string>> entries;
+    for (int64_t i = 0; i < n_extra; i++) entries.emplace_back(extra[2 * i], extra[2 * i + 1]);
+    rdpp::save_script(source, named, entries, fd);
   });
 }

@@ -194,6 +194,14 @@ rdpp_error rdpp_anomaly_map(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor 
 rdpp_error rdpp_predict(const rdpp_module *teacher, const rdpp_module *projection, const rdpp_module *bottleneck,
                         const rdpp_module *student, rdpp_tensor x, double sigma, rdpp_tensor *map, rdpp_tensor *score);
 
+/* TorchScript */
+
+/* Compiles source, the text of a module's methods in TorchScript, with n tensors under the given names as its
+ * parameters and buffers, and writes the module to the open file descriptor fd, from front to back, so that a pipe will
+ * do. extra: names and contents, in turn, of n_extra further entries of the file. */
+rdpp_error rdpp_script_save(const char *source, const char *const *names, const rdpp_tensor *tensors, int64_t n,
+                            const char *const *extra, int64_t n_extra, int32_t fd);
+
 #ifdef __cplusplus
 }
 #endif

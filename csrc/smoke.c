@@ -1,5 +1,5 @@
 /* The boundary as a C program sees it: a training step and a prediction of the smallest network, a teacher that learns,
- * and errors that must come back as messages. Run plainly and under sanitizers by scripts/test.sh. */
+ * a TorchScript file, errors that must come back as messages. Run plainly and under sanitizers by scripts/test.sh. */
 #include "rdpp.h"
 
 #include <stdio.h>
@@ -69,6 +69,27 @@ static void pretrain(void) {
   rdpp_adam_free(adam);
 }
 
+/* A TorchScript file of one parameter, written through a descriptor. */
+static void script(rdpp_tensor weight) {
+  const char *source = "def forward(self, x: Tensor) -> Tensor:\n    return x * self.weight\n";
+  const char *names[] = {"weight"}, *extra[] = {"threshold", "0.5"};
+  FILE *file = tmpfile();
+  if (file == NULL) {
+    perror("smoke: tmpfile");
+    exit(1);
+  }
+  check(rdpp_script_save(source, names, &weight, 1, extra, 1, fileno(file)), "script");
+  fseek(file, 0, SEEK_END);
+  if (ftell(file) < 500) {
+    fprintf(stderr, "smoke: script: got a file of %ld bytes, want more\n", ftell(file));
+    exit(1);
+  }
+  fclose(file);
+  refused(rdpp_script_save("def", names, &weight, 1, NULL, 0, 1), "no script", "");
+  refused(rdpp_script_save(source, NULL, NULL, 0, NULL, 0, 1), "no parameter", "weight");
+  refused(rdpp_script_save(source, names, &weight, 1, NULL, 0, -1), "no descriptor", "descriptor");
+}
+
 int main(void) {
   const char *version;
   check(rdpp_libtorch_version(&version), "version");
@@ -135,6 +156,7 @@ int main(void) {
   refused(rdpp_tensor_read(score, RDPP_FLOAT32, scores, 1), "short read", "2 elements");
   refused(rdpp_student(net[RDPP_STUDENT], x, g), "wrong shape", "channels");
   pretrain();
+  script(score);
   refused(rdpp_adam_state(adam, 9, 0, &z, &z, &shape[0]), "no group", "");
   if (none != NULL) return 1;
 

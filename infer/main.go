@@ -38,6 +38,7 @@ var commands = []command{
 	{"bench", "measure latency, throughput and memory of models", runBench},
 	{"import", "make a model file of a released checkpoint and its teacher", runImport},
 	{"info", "say what a weight or model file holds", runInfo},
+	{"export", "write a model for onnxruntime or libtorch, to run without rdpp", runExport},
 }
 
 // terminal is where a command reads and writes.

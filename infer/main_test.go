@@ -242,7 +242,8 @@ func TestBadModel(t *testing.T) {
 		file("foreign.safetensors", []byte("\x02\x00\x00\x00\x00\x00\x00\x00{}")),
 		dir,
 	} {
-		for _, args := range [][]string{{"image", "--model", model, good[0]}, {"eval", "--model", model, "--data", dataDir}} {
+		for _, args := range [][]string{{"image", "--model", model, good[0]}, {"eval", "--model", model, "--data", dataDir},
+			{"export", "--model", model, "--out", filepath.Join(dir, "exported")}} {
 			code, stdout, stderr := infer(nil, args...)
 			if code != exitFailed || stdout != "" || !oneLine(stderr, model) {
 				t.Errorf("%v: got code %d, stdout %q, stderr %q, want code 1 and one line with the file's name", args, code, stdout, stderr)

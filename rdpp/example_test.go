@@ -10,6 +10,7 @@ import (
 	"rdpp/rdpp"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/sample"
+	"rdpp/torch"
 )
 
 // Learn from photographs of good parts, then look at another one. The settings are the smallest there are; leave them
@@ -58,4 +59,33 @@ func ExampleConfig_Validate() {
 	fmt.Println(config.Validate())
 	// Output:
 	// rdpp: wrong setting: --image-size 250; use a multiple of 32 from 32 to 4096
+}
+
+// Write a model as ONNX, for a program without rdpp. It reads RGB pixels and says what a Detector would.
+func ExampleModel_Export() {
+	dir, err := os.MkdirTemp("", "example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	config := rdpp.DefaultConfig()
+	config.Arch, config.ImageSize = "resnet18", 64
+	model, err := rdpp.NewModel(config, torch.CPU) // or LoadModel
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer model.Close()
+
+	file := filepath.Join(dir, "model.onnx")
+	err = model.Export(context.Background(), file, &rdpp.ExportOptions{Format: rdpp.FormatONNX})
+	if err != nil {
+		log.Fatal(err)
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(info.Size()/1e6, "MB")
+	// Output:
+	// 76 MB
 }

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/spf13/pflag"
+
+	"rdpp/rdpp"
+	"rdpp/torch"
+)
+
+const exportHelp = `Usage: infer export --model FILE --out FILE [flags]
+
+Writes a model as one file that runs without rdpp: as ONNX (opset 17) for
+onnxruntime and others, or as TorchScript for libtorch alone. It holds all that
+happens between an image and its verdict, and gives the scores of infer image.
+
+Input, for a batch of B images, S the model's image size:
+  uint8   pixels  B x H x W x 3, RGB of any one size; resized inside
+  float   images  B x 3 x S x S, RGB resized and normalised by the caller, to
+                  whom the metadata tell the mean and the standard deviation
+Outputs, in this order: score (B), map (B x S x S), normalised (B; 0.5 at the
+threshold), anomalous (B; true above it). Metadata hold the threshold and more.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+`
+
+func runExport(ctx context.Context, args []string, t *terminal) (int, error) {
+	flags := pflag.NewFlagSet("export", pflag.ContinueOnError)
+	model := flags.String("model", "", "model `FILE` that train wrote; required")
+	out := flags.String("out", "", "`FILE` to write, such as model.onnx or model.pt; required")
+	format := flags.String("format", rdpp.FormatONNX, "`F`: onnx or torchscript")
+	input := flags.String("input", rdpp.InputUint8, "`I`: uint8 or float, see above")
+	switch err := t.parse(flags, args, exportHelp); {
+	case err != nil:
+		return 0, err
+	case flags.NArg() > 0:
+		return 0, usagef("%q is one argument too many; name the new file with --out", flags.Arg(0))
+	case *model == "":
+		return 0, usagef("--model is missing; name the model.safetensors that train wrote")
+	case *out == "":
+		return 0, usagef("--out is missing; name the file to write")
+	case *format != rdpp.FormatONNX && *format != rdpp.FormatTorchScript:
+		return 0, usagef("--format %q; use onnx or torchscript", *format)
+	case *input != rdpp.InputUint8 && *input != rdpp.InputFloat:
+		return 0, usagef("--input %q; use uint8 or float", *input)
+	}
+	if err := checkExportFile(*out, *model); err != nil {
+		return 0, err
+	}
+	m, err := rdpp.LoadModel(*model, torch.CPU)
+	if err != nil {
+		return 0, err
+	}
+	defer m.Close()
+	if err := m.Export(ctx, *out, &rdpp.ExportOptions{Format: *format, Input: *input}); err != nil {
+		if errors.As(err, new(*fs.PathError)) {
+			err = fmt.Errorf("%w; choose another file with --out", err)
+		}
+		return 0, err
+	}
+	info, err := os.Stat(*out)
+	if err != nil {
+		return 0, err
+	}
+	config := &m.Info.Config
+	_, err = fmt.Fprintf(t.stdout, "%s: %s of %s, %d x %d, input %s, %.1f MB\n", *out, *format, config.Arch, config.ImageSize,
+		config.ImageSize, *input, float64(info.Size())/1e6)
+	return exitDone, err
+}
+
+// checkExportFile refuses to write over the model itself and over what is no regular file.
+func checkExportFile(out, model string) error {
+	if !replaceable(out) {
+		return fmt.Errorf("%s: is no regular file; choose another one with --out", out)
+	}
+	a, errA := os.Stat(out)
+	b, errB := os.Stat(model)
+	if errA == nil && errB == nil && os.SameFile(a, b) {
+		return usagef("--out %s is the model itself; choose another file", out)
+	}
+	return nil
+}

@@ -1,0 +1,116 @@
+// Package export turns a trained model into a file that other runtimes execute without rdpp: an ONNX model, or TorchScript
+// for libtorch. Either holds everything from the image to the verdict: preprocessing, networks, anomaly map, blur,
+// maximum and threshold. Batch norms are folded into the convolutions before them.
+package export
+
+import (
+	"errors"
+	"fmt"
+	"math"
+
+	"rdpp/rdpp/weights"
+)
+
+// Input is what the exported model reads.
+type Input int
+
+// The inputs; B, and H and W of Pixels, are free at run time.
+const (
+	Pixels Input = iota // uint8, B x H x W x 3: RGB as decoded; scaled to 0..1, resized and normalised inside
+	Planes              // float32, B x 3 x S x S: RGB in 0..1, resized and normalised by whoever calls
+)
+
+// Names of the inputs and outputs.
+const (
+	NamePixels     = "pixels"     // Pixels
+	NamePlanes     = "images"     // Planes
+	NameScore      = "score"      // float32, B: the map's maximum
+	NameMap        = "map"        // float32, B x S x S: the anomaly map
+	NameNormalised = "normalised" // float32, B: 0 to 1, rises with the score, 0.5 at the threshold
+	NameAnomalous  = "anomalous"  // bool, B: score > threshold
+)
+
+// normFloor is what the product of two squared lengths is raised to before it divides, as in csrc/losses.cpp.
+const normFloor = 1e-16
+
+// Model is what is exported. Its methods do not change it; how many may run at once is for the tensors' Bytes to say.
+type Model struct {
+	// Tensors are the complete state dicts of teacher ("encoder."), projection ("proj.", none for the RD baseline),
+	// bottleneck ("bn.") and student ("decoder."), as a model file has them, of type F32. How many blocks of which kind
+	// there are is read off the names. Bytes is called more than once.
+	Tensors   []weights.Source
+	Size      int               // S, side of the network's input in pixels, a multiple of 32
+	Mean, Std [3]float32        // of RGB in 0..1, for the normalisation
+	Sigma     float64           // of the map's Gaussian, pixels
+	Threshold float32           // a score above it is anomalous
+	Producer  string            // program that exports, such as "rdpp"
+	Version   string            // its version
+	Metadata  map[string]string // travels in the file
+}
+
+func (m *Model) validate() error {
+	switch {
+	case m.Size < 32 || m.Size%32 != 0:
+		return fmt.Errorf("an input side of %d pixels; use a multiple of 32", m.Size)
+	case !(m.Sigma > 0 && m.Sigma <= float64(m.Size)):
+		return fmt.Errorf("a map sigma of %v pixels; use more than 0 and at most %d", m.Sigma, m.Size)
+	case !(min(m.Std[0], m.Std[1], m.Std[2]) > 0):
+		return fmt.Errorf("standard deviations %v; all must be positive", m.Std)
+	case math.IsNaN(float64(m.Threshold)):
+		return errors.New("the threshold is not a number")
+	}
+	return nil
+}
+
+// builder is a file in the making. Its methods add an operation and return the name of its result; dimension letters
+// are those of package torch.
+type builder interface {
+	// images is the normalised input, B x 3 x S x S.
+	images(in Input, m *Model) string
+	conv(x string, c conv) string
+	relu(x string) string
+	// instanceNorm normalises each of the channels of each image and applies LeakyReLU.
+	instanceNorm(x string, channels int, eps, slope float32) string
+	// maxPool is the teacher's: kernel 3, stride 2, padding 1.
+	maxPool(x string) string
+	add(x, y string) string
+	// concat joins channels.
+	concat(x ...string) string
+	// distance is 1 - cos over channels: B x 1 x H x W.
+	distance(f, g string) string
+	// upsample is bilinear, from H x W of S/factor to S x S, corner pixels on corner pixels.
+	upsample(x string, S, factor int) string
+	// gather picks rows (axis 2) or columns (axis 3) by number.
+	gather(x string, index weights.Source, axis int) string
+	// finish makes the outputs out of the smoothed map, B x 1 x S x S.
+	finish(x string, m *Model)
+}
+
+// conv is a convolution, or a transposed one, and the values that it needs.
+type conv struct {
+	name         string
+	weight, bias weights.Source // out x in x h x w, or transposed in x out x h x w; out
+	stride       int
+	padding      int // of rows and columns alike
+	transposed   bool
+}
+
+func (c *conv) kernel() []int { return c.weight.Shape[2:] }
+
+// build adds all of the model's operations to b.
+func (m *Model) build(in Input, b builder) error {
+	if err := m.validate(); err != nil {
+		return err
+	}
+	n := network{builder: b, tensors: map[string]weights.Source{}}
+	for _, t := range m.Tensors {
+		n.tensors[t.Name] = t
+	}
+	x := b.images(in, m)
+	f := n.teacher(x)
+	p := n.projection(f)
+	z := n.bottleneck(p)
+	g := n.student(z)
+	b.finish(n.smooth(n.anomalyMap(f, g, m.Size), m.Size, m.Sigma), m)
+	return n.err
+}

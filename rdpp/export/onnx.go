@@ -1,0 +1,270 @@
+package export
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"slices"
+
+	"rdpp/rdpp/weights"
+)
+
+const (
+	onnxOpset = 17
+	onnxIR    = 8         // of the release that brought the opset
+	onnxLimit = 1<<31 - 1 // bytes of a protocol buffer
+)
+
+// ONNX writes the model as an ONNX file of opset 17, to run with onnxruntime and others. Only one tensor at a time is in
+// memory. The same model gives the same bytes.
+func (m *Model) ONNX(w io.Writer, in Input) error {
+	var g graph
+	if err := m.build(in, &g); err != nil {
+		return fmt.Errorf("export: onnx: %w", err)
+	}
+	if err := g.write(w, m); err != nil {
+		return fmt.Errorf("export: onnx: %w", err)
+	}
+	return nil
+}
+
+// graph is the builder of an ONNX file. Its names are unique and tell where in the model a value belongs.
+type graph struct {
+	body      message // nodes, inputs and outputs of the GraphProto
+	constants []weights.Source
+	made      map[string]int // names given so far, by their beginning
+}
+
+// write writes a ModelProto. The length of the graph comes before the graph, and so do those of its tensors.
+func (g *graph) write(w io.Writer, m *Model) error {
+	g.body = g.body.text(graphName, "rdpp")
+	heads, total := make([]message, len(g.constants)), len(g.body)
+	for i, t := range g.constants {
+		head, n, err := tensorHead(t)
+		if err != nil {
+			return err
+		}
+		heads[i] = head
+		total += len(head) + n
+	}
+	model := message(nil).integer(modelIRVersion, onnxIR)
+	model = model.text(modelProducerName, m.Producer).text(modelProducerVersion, m.Version)
+	model = model.sub(modelOpset, message(nil).integer(opsetVersion, onnxOpset))
+	for _, key := range slices.Sorted(maps.Keys(m.Metadata)) {
+		model = model.sub(modelMetadata, message(nil).text(entryKey, key).text(entryValue, m.Metadata[key]))
+	}
+	model = model.open(modelGraph, total)
+	if len(model)+total > onnxLimit {
+		return fmt.Errorf("the file would have %d bytes, and the format allows %d; export to TorchScript", len(model)+total,
+			onnxLimit)
+	}
+	if _, err := w.Write(append(model, g.body...)); err != nil {
+		return err
+	}
+	for i, t := range g.constants {
+		if err := writeTensor(w, heads[i], t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tensorHead is a graph's initializer up to its data, and the number of bytes of the data.
+func tensorHead(t weights.Source) (message, int, error) {
+	element, known := map[weights.DType]int64{weights.F32: elementFloat, weights.I64: elementInt64}[t.DType]
+	if !known {
+		return nil, 0, fmt.Errorf("tensor %s has elements of type %s; F32 or I64 is needed", t.Name, t.DType)
+	}
+	var tensor message
+	for _, d := range t.Shape {
+		tensor = tensor.integer(tensorDims, int64(d))
+	}
+	n := size(t)
+	tensor = tensor.integer(tensorType, element).text(tensorName, t.Name).open(tensorRaw, n)
+	return append(message(nil).open(graphInitializer, len(tensor)+n), tensor...), n, nil
+}
+
+func writeTensor(w io.Writer, head message, t weights.Source) error {
+	data, err := elements(t)
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write(head); err != nil {
+		return err
+	}
+	_, err = w.Write(data)
+	return err
+}
+
+// name returns a name that no other value has.
+func (g *graph) name(base string) string {
+	if g.made == nil {
+		g.made = map[string]int{}
+	}
+	n := g.made[base]
+	g.made[base]++
+	if n == 0 {
+		return base
+	}
+	return fmt.Sprintf("%s.%d", base, n)
+}
+
+// node adds an operation of one result, which gets the name base or one that begins with it.
+func (g *graph) node(base, op string, inputs []string, attributes ...message) string {
+	output := g.name(base)
+	var node message
+	for _, input := range inputs {
+		node = node.text(nodeInput, input)
+	}
+	node = node.text(nodeOutput, output).text(nodeName, output).text(nodeOp, op)
+	for _, a := range attributes {
+		node = node.sub(nodeAttribute, a)
+	}
+	g.body = g.body.sub(graphNode, node)
+	return output
+}
+
+func integer(name string, v int) message {
+	return message(nil).text(attributeName, name).integer(attributeInteger, int64(v)).integer(attributeType, kindInteger)
+}
+
+func float(name string, v float32) message {
+	return message(nil).text(attributeName, name).float(attributeFloat, math.Float32bits(v)).integer(attributeType, kindFloat)
+}
+
+func text(name, v string) message {
+	return message(nil).text(attributeName, name).text(attributeText, v).integer(attributeType, kindText)
+}
+
+func list(name string, values ...int) message {
+	a := message(nil).text(attributeName, name)
+	for _, v := range values {
+		a = a.integer(attributeIntegers, int64(v))
+	}
+	return a.integer(attributeType, kindIntegers)
+}
+
+// constant adds a tensor and returns its name.
+func (g *graph) constant(t weights.Source) string {
+	if !slices.ContainsFunc(g.constants, func(c weights.Source) bool { return c.Name == t.Name }) {
+		g.constants = append(g.constants, t)
+	}
+	return t.Name
+}
+
+// value describes an input or output. A dimension is a number or the name of one that is free.
+func value(name string, element int64, dimensions ...any) message {
+	var shape message
+	for _, d := range dimensions {
+		switch d := d.(type) {
+		case int:
+			shape = shape.sub(shapeDimension, message(nil).integer(dimensionValue, int64(d)))
+		case string:
+			shape = shape.sub(shapeDimension, message(nil).text(dimensionName, d))
+		}
+	}
+	tensor := message(nil).integer(typeElement, element).sub(typeShape, shape)
+	return message(nil).text(valueName, name).sub(valueType, message(nil).sub(typeTensor, tensor))
+}
+
+func (g *graph) images(in Input, m *Model) string {
+	if in == Planes {
+		g.body = g.body.sub(graphInput, value(NamePlanes, elementFloat, "batch", 3, m.Size, m.Size))
+		return NamePlanes
+	}
+	g.body = g.body.sub(graphInput, value(NamePixels, elementUint8, "batch", "height", "width", 3))
+	x := g.resized(NamePixels, m.Size)
+	mean := g.constant(float32s("preprocess.mean", m.Mean[:], 1, 3, 1, 1))
+	std := g.constant(float32s("preprocess.std", m.Std[:], 1, 3, 1, 1))
+	return g.node("preprocess.normalised", "Div", []string{g.node("preprocess.centred", "Sub", []string{x, mean}), std})
+}
+
+// resized makes planes of 0..1 of side S out of pixels: bilinear, half-pixel centres, nothing averaged.
+func (g *graph) resized(x string, S int) string {
+	x = g.node("preprocess.float", "Cast", []string{x}, integer("to", elementFloat))
+	x = g.node("preprocess.unit", "Div", []string{x, g.constant(float32s("preprocess.255", []float32{255}))})
+	x = g.node("preprocess.planes", "Transpose", []string{x}, list("perm", 0, 3, 1, 2))
+	outer := g.node("preprocess.outer", "Shape", []string{x}, integer("end", 2)) // B, 3
+	sides := g.constant(integers("preprocess.sides", []int64{int64(S), int64(S)}))
+	sizes := g.node("preprocess.sizes", "Concat", []string{outer, sides}, integer("axis", 0))
+	x = g.node("preprocess.resized", "Resize", []string{x, "", "", sizes}, text("mode", "linear"),
+		text("coordinate_transformation_mode", "half_pixel"))
+	// Who reads the file cannot infer this shape, and could none of those that follow.
+	g.body = g.body.sub(graphValue, value(x, elementFloat, "batch", 3, S, S))
+	return x
+}
+
+func (g *graph) conv(x string, c conv) string {
+	inputs := []string{x, g.constant(c.weight), g.constant(c.bias)}
+	kernel, strides := list("kernel_shape", c.kernel()...), list("strides", c.stride, c.stride)
+	if c.transposed {
+		return g.node(c.name, "ConvTranspose", inputs, kernel, strides)
+	}
+	return g.node(c.name, "Conv", inputs, kernel, strides, list("pads", c.padding, c.padding, c.padding, c.padding))
+}
+
+func (g *graph) relu(x string) string { return g.node(x+".relu", "Relu", []string{x}) }
+
+func (g *graph) instanceNorm(x string, channels int, eps, slope float32) string {
+	ones := slices.Repeat([]float32{1}, channels)
+	scale := g.constant(float32s(fmt.Sprint("ones.", channels), ones, channels))
+	shift := g.constant(float32s(fmt.Sprint("zeros.", channels), make([]float32, channels), channels))
+	y := g.node(x+".norm", "InstanceNormalization", []string{x, scale, shift}, float("epsilon", eps))
+	return g.node(x+".leaky", "LeakyRelu", []string{y}, float("alpha", slope))
+}
+
+func (g *graph) maxPool(x string) string {
+	return g.node(x+".pool", "MaxPool", []string{x}, list("kernel_shape", 3, 3), list("strides", 2, 2),
+		list("pads", 1, 1, 1, 1))
+}
+
+func (g *graph) add(x, y string) string { return g.node(x+".sum", "Add", []string{x, y}) }
+
+func (g *graph) concat(x ...string) string { return g.node("concat", "Concat", x, integer("axis", 1)) }
+
+func (g *graph) distance(x, y string) string {
+	channels := g.constant(integers("map.channels", []int64{1}))
+	dot := func(a, b string) string {
+		product := g.node("map.product", "Mul", []string{a, b})
+		return g.node("map.dot", "ReduceSum", []string{product, channels}, integer("keepdims", 1))
+	}
+	one := g.constant(float32s("map.one", []float32{1}))
+	floor := g.constant(float32s("map.floor", []float32{normFloor}))
+	squares := g.node("map.squares", "Mul", []string{dot(x, x), dot(y, y)})
+	norms := g.node("map.norms", "Sqrt", []string{g.node("map.floored", "Max", []string{squares, floor})})
+	cosine := g.node("map.cosine", "Div", []string{dot(x, y), norms})
+	return g.node("map.distance", "Sub", []string{one, cosine})
+}
+
+func (g *graph) upsample(x string, S, factor int) string {
+	by := float32(factor)
+	scales := g.constant(float32s(fmt.Sprint("map.scales.", factor), []float32{1, 1, by, by}, 4))
+	return g.node("map.upsampled", "Resize", []string{x, "", scales}, text("mode", "linear"),
+		text("coordinate_transformation_mode", "align_corners"))
+}
+
+func (g *graph) gather(x string, index weights.Source, axis int) string {
+	return g.node("blur.mirror", "Gather", []string{x, g.constant(index)}, integer("axis", axis))
+}
+
+func (g *graph) finish(x string, m *Model) {
+	anomaly := g.node(NameMap, "Squeeze", []string{x, g.constant(integers("map.channels", []int64{1}))})
+	score := g.node(NameScore, "ReduceMax", []string{anomaly}, list("axes", 1, 2), integer("keepdims", 0))
+	limit := g.constant(float32s("threshold", []float32{m.Threshold}))
+	anomalous := g.node(NameAnomalous, "Greater", []string{score, limit})
+	if m.Threshold > 0 {
+		positive := g.node("score.positive", "Relu", []string{score})
+		g.node(NameNormalised, "Div", []string{positive, g.node("score.scale", "Add", []string{positive, limit})})
+	} else { // no scale: 0.5 up to the threshold, 1 above it
+		half := g.constant(float32s("half", []float32{0.5}))
+		flag := g.node("score.flag", "Cast", []string{anomalous}, integer("to", elementFloat))
+		g.node(NameNormalised, "Add", []string{g.node("score.halved", "Mul", []string{flag, half}), half})
+	}
+	for _, output := range []message{
+		value(NameScore, elementFloat, "batch"), value(NameMap, elementFloat, "batch", m.Size, m.Size),
+		value(NameNormalised, elementFloat, "batch"), value(NameAnomalous, elementBool, "batch"),
+	} {
+		g.body = g.body.sub(graphOutput, output)
+	}
+}

@@ -1,0 +1,124 @@
+package export
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"rdpp/rdpp/weights"
+)
+
+// Script is a model as TorchScript: what defines it, for libtorch to compile and save.
+type Script struct {
+	// Source is the text of the module's method
+	//
+	//	forward(x: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]
+	//
+	// from the input to score, map, normalised and anomalous.
+	Source string
+	// Attributes are the tensors that it reads, by their names in the text, in the order of their use.
+	Attributes []weights.Source
+}
+
+// TorchScript returns the model as TorchScript.
+func (m *Model) TorchScript(in Input) (*Script, error) {
+	s := script{defined: map[string]bool{}}
+	if err := m.build(in, &s); err != nil {
+		return nil, fmt.Errorf("export: torchscript: %w", err)
+	}
+	return &Script{Source: s.text.String(), Attributes: s.attributes}, nil
+}
+
+// script is the builder of TorchScript: a line of text per operation.
+type script struct {
+	text       strings.Builder
+	lines      int
+	attributes []weights.Source
+	defined    map[string]bool // names of attributes
+}
+
+// line assigns an expression to a new variable and returns its name.
+func (s *script) line(format string, args ...any) string {
+	s.lines++
+	name := "x" + strconv.Itoa(s.lines)
+	fmt.Fprintf(&s.text, "    %s = %s\n", name, fmt.Sprintf(format, args...))
+	return name
+}
+
+// attribute adds a tensor and returns the expression that reads it.
+func (s *script) attribute(t weights.Source) string {
+	t.Name = strings.ReplaceAll(t.Name, ".", "_")
+	if !s.defined[t.Name] {
+		s.defined[t.Name] = true
+		s.attributes = append(s.attributes, t)
+	}
+	return "self." + t.Name
+}
+
+func (s *script) images(in Input, m *Model) string {
+	name := NamePixels
+	if in == Planes {
+		name = NamePlanes
+	}
+	fmt.Fprintf(&s.text, "def forward(self, %s: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:\n", name)
+	if in == Planes {
+		return name
+	}
+	x := s.line("%s.permute([0, 3, 1, 2]).float() / 255.0", name)
+	x = s.line("torch.upsample_bilinear2d(%s, [%d, %d], False)", x, m.Size, m.Size)
+	mean := s.attribute(float32s("preprocess.mean", m.Mean[:], 1, 3, 1, 1))
+	std := s.attribute(float32s("preprocess.std", m.Std[:], 1, 3, 1, 1))
+	return s.line("(%s - %s) / %s", x, mean, std)
+}
+
+func (s *script) conv(x string, c conv) string {
+	w, b := s.attribute(c.weight), s.attribute(c.bias)
+	if c.transposed {
+		return s.line("torch.conv_transpose2d(%s, %s, %s, [%d, %d])", x, w, b, c.stride, c.stride)
+	}
+	return s.line("torch.conv2d(%s, %s, %s, [%d, %d], [%d, %d])", x, w, b, c.stride, c.stride, c.padding, c.padding)
+}
+
+func (s *script) relu(x string) string { return s.line("torch.relu(%s)", x) }
+
+func (s *script) instanceNorm(x string, _ int, eps, slope float32) string {
+	x = s.line("torch.instance_norm(%s, None, None, None, None, True, 0.0, %v, True)", x, eps)
+	return s.line("torch.leaky_relu(%s, %v)", x, slope)
+}
+
+func (s *script) maxPool(x string) string {
+	return s.line("torch.max_pool2d(%s, [3, 3], [2, 2], [1, 1])", x)
+}
+
+func (s *script) add(x, y string) string { return s.line("%s + %s", x, y) }
+
+func (s *script) concat(x ...string) string {
+	return s.line("torch.cat([%s], 1)", strings.Join(x, ", "))
+}
+
+func (s *script) distance(f, g string) string {
+	dot := func(x, y string) string { return s.line("torch.sum(%s * %s, [1], True)", x, y) }
+	norms := s.line("torch.sqrt(torch.clamp_min(%s * %s, %v))", dot(f, f), dot(g, g), normFloor)
+	return s.line("1.0 - %s / %s", dot(f, g), norms)
+}
+
+func (s *script) upsample(x string, S, _ int) string {
+	return s.line("torch.upsample_bilinear2d(%s, [%d, %d], True)", x, S, S)
+}
+
+func (s *script) gather(x string, index weights.Source, axis int) string {
+	return s.line("torch.index_select(%s, %d, %s)", x, axis, s.attribute(index))
+}
+
+func (s *script) finish(x string, m *Model) {
+	x = s.line("torch.squeeze(%s, 1)", x)
+	score := s.line("torch.amax(%s, [1, 2])", x)
+	// Not a number in the text: the comparison must be of two float32.
+	limit := s.attribute(float32s("threshold", []float32{m.Threshold}))
+	anomalous := s.line("%s > %s", score, limit)
+	normalised := s.line("torch.relu(%s) / (torch.relu(%s) + %s)", score, score, limit)
+	if !(m.Threshold > 0) { // no scale: 0.5 up to the threshold, 1 above it
+		normalised = s.line("%s.float() * 0.5 + 0.5", anomalous)
+	}
+	fmt.Fprintf(&s.text, "    return (%s, %s, %s, %s)\n", score, x, normalised, anomalous)
+}
