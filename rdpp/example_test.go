@@ -53,6 +53,44 @@ func Example() {
 	// 64 x 64 pixels, anomalous: false
 }
 
+// Ask a model about a photograph. Here its weights are random, so that only the sizes mean anything.
+func ExampleDetector() {
+	modelFile, photograph, err := exampleFiles()
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	detector, err := rdpp.OpenDetector(modelFile, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer detector.Close()
+	result, _, err := detector.DetectFile(photograph)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(result.Width, "x", result.Height, "pixels, a map of", len(result.Map), "values, score above 0:", result.Score > 0)
+	// Output:
+	// 64 x 64 pixels, a map of 1024 values, score above 0: true
+}
+
+// exampleFiles writes a model with random weights and finds a photograph.
+func exampleFiles() (modelFile, photograph string, err error) {
+	set, err := dataset.Open(dataDir, nil)
+	if err != nil {
+		return "", "", err
+	}
+	config := rdpp.DefaultConfig()
+	config.Arch, config.ImageSize = "resnet18", 32
+	model, err := rdpp.NewModel(config, torch.CPU)
+	if err != nil {
+		return "", "", err
+	}
+	defer model.Close()
+	modelFile = filepath.Join(scratch, "example.safetensors")
+	return modelFile, set.Test[0].Path, model.Save(modelFile)
+}
+
 func ExampleConfig_Validate() {
 	config := rdpp.DefaultConfig()
 	config.ImageSize = 250

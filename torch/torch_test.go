@@ -297,6 +297,12 @@ func TestWorker(t *testing.T) {
 	if err := w.Do(func() error { return failed }); err != failed {
 		t.Errorf("got %v, want the job's error", err)
 	}
+	if err := w.Do(func() error { panic("oops") }); !errors.Is(err, torch.ErrPanic) || !strings.Contains(err.Error(), "oops") {
+		t.Errorf("got %v, want the job's panic as an error", err)
+	}
+	if err := w.Do(func() error { return failed }); err != failed {
+		t.Errorf("after a panic: got %v, want the job's error", err)
+	}
 	w.Close()
 	w.Close()
 	if err := w.Do(func() error { return nil }); !errors.Is(err, torch.ErrClosed) {

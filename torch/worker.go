@@ -2,12 +2,18 @@ package torch
 
 import (
 	"errors"
+	"fmt"
+	"log/slog"
 	"runtime"
+	"runtime/debug"
 	"sync"
 )
 
 // ErrClosed is the answer of a Worker that has been closed.
 var ErrClosed = errors.New("torch: the worker is closed")
+
+// ErrPanic is wrapped by the error of a job that panicked.
+var ErrPanic = errors.New("torch: panic in a job, a bug of this program")
 
 // Worker is a goroutine locked to its OS thread that does the work of one device in turn. It is safe for
 // concurrent use.
@@ -37,15 +43,26 @@ func NewWorker() *Worker {
 }
 
 // Do runs f on the worker's thread and returns its error, or ErrClosed when the worker is closed before it takes
-// f. Called from within a job it would wait for itself for ever.
+// f, or ErrPanic when f panics. Called from within a job it would wait for itself for ever.
 func (w *Worker) Do(f func() error) error {
 	result := make(chan error, 1)
 	select {
-	case w.jobs <- func() { result <- f() }:
+	case w.jobs <- func() { result <- recovered(f) }:
 		return <-result
 	case <-w.done:
 		return ErrClosed
 	}
+}
+
+// recovered runs f; a panic, which on the worker's goroutine nobody else could recover from, becomes an error.
+func recovered(f func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			slog.Error("torch: panic in a job", "panic", r, "stack", string(debug.Stack()))
+			err = fmt.Errorf("%w: %v", ErrPanic, r)
+		}
+	}()
+	return f()
 }
 
 // Close lets the running job finish and ends the worker. It is idempotent, and like Do not for use from within a job.

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"runtime"
+	"strings"
+	"sync"
+
+	"rdpp/rdpp"
+	"rdpp/rdpp/imagefile"
+	"rdpp/torch"
+)
+
+// detector is what a handle stands for.
+type detector struct {
+	*rdpp.Detector
+	images imagefile.Options
+}
+
+// options are those of rdpp_options; zero means the default.
+type options struct {
+	device     string
+	threads    int
+	maxPixels  int64
+	falseAlarm float64
+
+	threshold, pixelThreshold float64
+}
+
+// check finds what is out of range.
+func (o *options) check() error {
+	positive := func(x float64) bool { return x >= 0 && !math.IsInf(x, 1) } // false for NaN
+	switch {
+	case o.threads < 0 || o.threads > 1024:
+		return wrong("threads is %d; use 1 to 1024, or 0 for the default", o.threads)
+	case o.maxPixels < 0:
+		return wrong("max_pixels is %d; use 1 or more, or 0 for the default", o.maxPixels)
+	case !(o.falseAlarm >= 0 && o.falseAlarm < 1):
+		return wrong("false_alarm is %g; use a share above 0 and below 1, or 0 for the model's own", o.falseAlarm)
+	case !positive(o.threshold):
+		return wrong("threshold is %g; use a number above 0, or 0 for the model's own", o.threshold)
+	case !positive(o.pixelThreshold):
+		return wrong("pixel_threshold is %g; use a number above 0, or 0 for the model's own", o.pixelThreshold)
+	case o.falseAlarm > 0 && o.threshold > 0:
+		return wrong("false_alarm and threshold exclude each other; leave one 0")
+	}
+	return nil
+}
+
+// processors lets operations use all processors, unless a thread count was asked for before.
+var processors = sync.OnceValue(func() error { return torch.SetThreads(runtime.NumCPU()) })
+
+// open reads a model file.
+func open(file string, o options) (*detector, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	if o.device == "" {
+		o.device = "auto"
+	}
+	device, err := torch.ParseDevice(o.device)
+	switch {
+	case errors.Is(err, torch.ErrNoDevice):
+		return nil, &statusError{statusDevice, err}
+	case err != nil:
+		return nil, &statusError{statusArgument, err}
+	}
+	if err := processors(); err != nil {
+		return nil, err
+	}
+	given := func(x float64) *float64 {
+		if x == 0 {
+			return nil
+		}
+		return &x
+	}
+	opt := rdpp.DetectorOptions{Device: device, MaxPixels: o.maxPixels, FalseAlarm: given(o.falseAlarm),
+		Threshold: given(o.threshold), PixelThreshold: given(o.pixelThreshold)}
+	d, err := rdpp.OpenDetector(file, &opt)
+	if err != nil && o.falseAlarm > 0 && errors.Is(err, rdpp.ErrConfig) {
+		return nil, &statusError{statusArgument, err}
+	}
+	if err != nil {
+		return nil, &statusError{statusModel, err}
+	}
+	if o.threads > 0 {
+		if err := torch.SetThreads(o.threads); err != nil {
+			d.Close()
+			return nil, err
+		}
+	}
+	return &detector{d, imagefile.Options{MaxPixels: o.maxPixels}}, nil
+}
+
+// channelOrder is one of RDPP_RGB, RDPP_BGR and RDPP_GREY.
+type channelOrder int
+
+// frame describes pixels in the caller's memory.
+type frame struct {
+	width, height int
+	stride        int64 // bytes from the start of a row to the next one's; 0: rows without a gap
+	order         channelOrder
+}
+
+// rowSize is the bytes of a row's pixels.
+func (f *frame) rowSize() int64 {
+	if f.order == grey {
+		return int64(f.width)
+	}
+	return 3 * int64(f.width)
+}
+
+// size checks the frame and returns the bytes from its first to its last pixel.
+func (f *frame) size(maxPixels int64) (int, error) {
+	if maxPixels == 0 {
+		maxPixels = imagefile.DefaultMaxPixels
+	}
+	switch {
+	case f.order != rgb && f.order != bgr && f.order != grey:
+		return 0, wrong("order is %d; use RDPP_RGB, RDPP_BGR or RDPP_GREY", f.order)
+	case f.width < 1 || f.height < 1:
+		return 0, wrong("an image of %d x %d pixels; both must be 1 or more", f.width, f.height)
+	case int64(f.width) > maxPixels/int64(f.height):
+		return 0, wrong("an image of %d x %d pixels, at most %d are accepted; raise max_pixels", f.width, f.height, maxPixels)
+	}
+	if f.stride == 0 {
+		f.stride = f.rowSize()
+	}
+	if f.stride < f.rowSize() {
+		return 0, wrong("stride is %d bytes, a row of %d pixels has %d; it counts from the start of a row to the next one's",
+			f.stride, f.width, f.rowSize())
+	}
+	if rows := int64(f.height) - 1; rows > 0 && f.stride > (math.MaxInt64-f.rowSize())/rows {
+		return 0, wrong("stride is %d bytes, too large for %d rows", f.stride, f.height)
+	}
+	return int((int64(f.height)-1)*f.stride + f.rowSize()), nil
+}
+
+// image copies the pixels of a frame that size has accepted.
+func (f *frame) image(pixels []byte) *imagefile.Image {
+	img := &imagefile.Image{W: f.width, H: f.height, Pix: make([]uint8, 3*f.width*f.height)}
+	for y := range f.height {
+		from := pixels[int64(y)*f.stride:][:f.rowSize()]
+		to := img.Pix[3*f.width*y:][:3*f.width]
+		switch f.order {
+		case rgb:
+			copy(to, from)
+		case bgr:
+			for x := 0; x < len(to); x += 3 {
+				to[x], to[x+1], to[x+2] = from[x+2], from[x+1], from[x]
+			}
+		case grey:
+			for x, v := range from {
+				to[3*x], to[3*x+1], to[3*x+2] = v, v, v
+			}
+		}
+	}
+	return img
+}
+
+// statusError is an error with the status that it has in C.
+type statusError struct {
+	status int
+	error
+}
+
+func (e *statusError) Unwrap() error { return e.error }
+
+// wrong is the caller's mistake.
+func wrong(format string, args ...any) error {
+	return &statusError{statusArgument, fmt.Errorf(format, args...)}
+}
+
+// outcome runs f and says how it ended, in one line. A panic of f is an outcome too.
+func outcome(f func() error) (status int, message string) {
+	defer func() {
+		if r := recover(); r != nil {
+			status, message = statusInternal, oneLine(fmt.Sprintf("a bug in librdpp, please report it: %v", r))
+		}
+	}()
+	err := f()
+	var known *statusError
+	switch {
+	case err == nil:
+		return statusOK, ""
+	case errors.As(err, &known):
+		status = known.status
+	case errors.Is(err, torch.ErrClosed):
+		status = statusClosed
+	case errors.Is(err, torch.ErrPanic):
+		status = statusInternal
+	default:
+		status = statusFailed
+	}
+	return status, oneLine(err.Error())
+}
+
+// oneLine makes a text one that C can hold.
+func oneLine(text string) string {
+	return strings.NewReplacer("\n", " ", "\x00", " ").Replace(strings.ToValidUTF8(text, "?"))
+}

@@ -1,0 +1,126 @@
+/* librdpp.so: finding defects from C, C++ and whatever calls C, with a model that `train` made.
+ *
+ *   rdpp_detector detector;
+ *   if (rdpp_open("model.safetensors", NULL, &detector, NULL) != RDPP_OK) ...
+ *   rdpp_result result = {.size = sizeof result};
+ *   if (rdpp_detect_pixels(detector, pixels, width, height, stride, RDPP_BGR, &result, NULL) == RDPP_OK)
+ *     printf("%s, score %g\n", result.anomalous ? "anomalous" : "good", result.score);
+ *   rdpp_result_free(&result);
+ *   rdpp_close(detector);
+ *
+ * Errors. Every function that can fail returns a status, RDPP_OK being 0, and takes `message`: NULL, or where to put
+ * the reason, one line of UTF-8. *message is NULL after success; after failure it is the caller's, to be freed with
+ * rdpp_message_free. No function ends the process, and no exception or panic leaves the library.
+ *
+ * Memory. What the caller passes is copied or read during the call and never kept. What the library allocates
+ * (messages, a result's regions and map) belongs to the caller, who gives it back with the function named for it, not
+ * with free().
+ *
+ * Threads. Every function may be called from any thread at any time, for the same detector too: one detector works
+ * through its images in turn, several work at the same time. A result belongs to one thread at a time.
+ *
+ * Versions. Structures begin with their size, set by the caller. Later versions only add fields at the end, functions
+ * and status codes, so that a program runs with any library of the same RDPP_ABI_VERSION that is not older than its
+ * header, and rdpp_abi_version tells which one that is.
+ *
+ * Process. The library holds a Go runtime: load it once, it stays until the process ends (dlclose does nothing). A
+ * child made by fork must not call it without exec; load it after forking. On loading it installs handlers for SIGSEGV,
+ * SIGBUS, SIGFPE, SIGPIPE and SIGURG, which pass on to the handlers of before whatever its own code did not cause;
+ * handlers that the program installs later must use SA_ONSTACK. Signals that end or steer a program (SIGINT, SIGTERM,
+ * SIGHUP, SIGCHLD, SIGUSR1, ...) are left as they are. */
+#ifndef RDPP_DETECTOR_H
+#define RDPP_DETECTOR_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define RDPP_ABI_VERSION 1
+
+/* Statuses. */
+enum {
+  RDPP_OK = 0,
+  RDPP_ERROR_ARGUMENT = 1, /* an argument is NULL or out of range; nothing was done */
+  RDPP_ERROR_CLOSED = 2,   /* the detector is closed, or there never was one of that handle */
+  RDPP_ERROR_MODEL = 3,    /* the model file cannot be read, or is none */
+  RDPP_ERROR_IMAGE = 4,    /* the encoded image is damaged, too large or of an unknown format */
+  RDPP_ERROR_DEVICE = 5,   /* there is no such device */
+  RDPP_ERROR_FAILED = 6,   /* computing failed, for lack of memory for example */
+  RDPP_ERROR_INTERNAL = 7  /* a bug of the library; the detector may still be used and closed */
+};
+
+/* Orders of 8-bit channels in a pixel. */
+enum { RDPP_RGB = 0, RDPP_BGR = 1, RDPP_GREY = 2 };
+
+/* An open model. Handles are numbers that are never used again; 0 is none. */
+typedef uint64_t rdpp_detector;
+
+/* How to open a model. All zero but for size: the defaults. */
+typedef struct rdpp_options {
+  uint32_t size;      /* sizeof(rdpp_options) */
+  int32_t threads;    /* of one operation on the CPU, 1 to 1024, for the whole process from now on; 0: as before, which
+                         is at first as many as there are processors */
+  const char *device; /* "auto", "cpu", "cuda" or "cuda:N"; NULL: "auto", the first CUDA device or else the CPU */
+  int64_t max_pixels; /* largest image accepted, width x height; 0: 100 million */
+  double false_alarm; /* share of good images that may be anomalous, above 0 and below 1; 0: the model's own */
+  double threshold;   /* score above which an image is anomalous; 0: the model's own, or what false_alarm says */
+  double pixel_threshold; /* of the map, above which a pixel is in a region; 0: threshold where that is given, else the
+                             model's own */
+} rdpp_options;
+
+/* A connected part of the image above pixel_threshold, in pixels of the image. */
+typedef struct rdpp_region {
+  int32_t x, y;          /* left and upper edge of the bounding box */
+  int32_t width, height; /* of the bounding box */
+  int64_t area;          /* of the region itself */
+  float peak;            /* highest value of the map inside */
+  int32_t reserved;      /* 0 */
+} rdpp_region;
+
+/* What is known about an image. */
+typedef struct rdpp_result {
+  uint32_t size;     /* sizeof(rdpp_result), set by the caller */
+  int32_t anomalous; /* 1: score > threshold, else 0 */
+  double score;      /* the map's maximum, 0 (like good parts) to 6 */
+  double normalised; /* 0 to 1, rises with the score, 0.5 at the threshold */
+  double p_value;    /* how rare such a score is among good parts, above 0 to 1; NaN: the model is not calibrated */
+  double threshold;  /* in force, of the score */
+  double pixel_threshold; /* in force, of the map */
+  int32_t provisional;    /* 1: the threshold is a stand-in that promises no rate of false alarms */
+  int32_t width, height;  /* of the image, pixels */
+  int32_t map_side;       /* S */
+  int64_t region_count;
+  rdpp_region *regions; /* region_count of them, highest peak first; NULL where there are none */
+  float *map;           /* the anomaly map, S x S, row by row, over the whole image */
+} rdpp_result;
+
+/* RDPP_ABI_VERSION of the library. */
+uint32_t rdpp_abi_version(void);
+/* The library's own version, such as "0.1.0"; a static string. */
+const char *rdpp_version(void);
+
+/* Opens a model file; options NULL: the defaults. *detector is set on success alone, and closed with rdpp_close. */
+int32_t rdpp_open(const char *model_file, const rdpp_options *options, rdpp_detector *detector, char **message);
+/* Frees a model once the images that it works on are done. Later calls with the handle get RDPP_ERROR_CLOSED; closing
+ * again, or 0, does nothing. */
+void rdpp_close(rdpp_detector detector);
+
+/* Scores an image in memory: height rows, each beginning stride bytes after the one before, of width pixels of 3 bytes
+ * (RDPP_RGB, RDPP_BGR) or 1 (RDPP_GREY). stride 0: rows follow each other without a gap. What *result held is
+ * overwritten and not freed; after failure it holds nothing. */
+int32_t rdpp_detect_pixels(rdpp_detector detector, const uint8_t *pixels, int32_t width, int32_t height, int64_t stride,
+                           int32_t order, rdpp_result *result, char **message);
+/* Scores the content of a PNG, JPEG, BMP, TIFF or WebP file; otherwise like rdpp_detect_pixels. */
+int32_t rdpp_detect_encoded(rdpp_detector detector, const void *data, size_t size, rdpp_result *result, char **message);
+
+/* Frees regions and map and empties the result but for its size. Doing so again, or with NULL, does nothing. */
+void rdpp_result_free(rdpp_result *result);
+void rdpp_message_free(char *message);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

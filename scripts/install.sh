@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Builds everything and installs it under a folder: bin/train, bin/infer, the libraries with librdpp.so, its headers, and
+# examples. The folder may be moved afterwards. Needs patchelf beside what scripts/setup.sh installs.
+#
+#   scripts/install.sh /opt/rdpp
+#   LIBTORCH=DIR scripts/install.sh /opt/rdpp    against another libtorch than the system's
+set -euo pipefail
+prefix=${1:?usage: scripts/install.sh PREFIX}
+[ $# = 1 ] || { echo "install: too many arguments; usage: scripts/install.sh PREFIX" >&2; exit 2; }
+command -v patchelf >/dev/null || { echo "install: patchelf is missing; apt-get install patchelf" >&2; exit 1; }
+prefix=$(realpath -m "$prefix")
+cd "$(dirname "$0")/.."
+
+scripts/build.sh
+source build/env.sh
+go build -buildmode=c-shared -tags turbojpeg_shared -ldflags '-extldflags=-Wl,-soname,librdpp.so' -o build/lib/librdpp.so ./infer/capi
+rm build/lib/librdpp.h # cgo's, which infer/capi/rdpp.h takes the place of
+cmake --install build --prefix "$prefix" >build/install.log || { cat build/install.log >&2; exit 1; }
+
+# Nothing may point into the build tree.
+for file in "$prefix"/bin/train "$prefix"/bin/infer "$prefix"/lib/lib{rdpp,rdpptorch,cgotorch}.so; do
+  if patchelf --print-rpath "$file" | tr : '\n' | grep -vFx "${LIBTORCH:-/none}/lib" | grep -v '^\$ORIGIN' | grep .; then
+    echo "install: $file looks for libraries in the folder above" >&2
+    exit 1
+  fi
+done
+echo "install: $prefix ($("$prefix/bin/infer" --version))"

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Makes a tarball that runs, from any folder, on a machine of the same system that has libtorch and nothing else of ours.
+#
+#   scripts/package.sh                   build/rdpp-VERSION-linux-ARCH.tar.gz, for the system's libtorch
+#   LIBTORCH=DIR scripts/package.sh      for another libtorch
+set -euo pipefail
+[ $# = 0 ] || { echo "package: takes no arguments; LIBTORCH=DIR names another libtorch" >&2; exit 2; }
+cd "$(dirname "$0")/.."
+
+stage=$(mktemp -d)
+trap 'rm -rf "$stage"' EXIT
+scripts/install.sh "$stage/rdpp"
+read -r _ version _ libtorch < <("$stage/rdpp/bin/infer" --version)
+name=rdpp-${version%,}-linux-$(uname -m)
+mv "$stage/rdpp" "$stage/$name"
+
+# What was built against may lie elsewhere on the other machine.
+for library in librdpptorch.so libcgotorch.so; do
+  patchelf --set-rpath '$ORIGIN:$ORIGIN/../libtorch/lib' "$stage/$name/lib/$library"
+done
+
+# librdpp.so alone needs libturbojpeg. In a folder of its own it is nobody else's.
+mkdir -p "$stage/$name/lib/rdpp"
+turbojpeg=$(ldd "$stage/$name/lib/librdpp.so" | awk '$1 == "libturbojpeg.so.0" { print $3 }')
+cp -L "$turbojpeg" "$stage/$name/lib/rdpp/libturbojpeg.so.0"
+if [ -e /usr/share/doc/libturbojpeg0/copyright ]; then
+  cp /usr/share/doc/libturbojpeg0/copyright "$stage/$name/share/doc/rdpp/libturbojpeg.copyright"
+fi
+
+cat >"$stage/$name/README" <<README
+rdpp ${version%,}, built against libtorch $libtorch for $(. /etc/os-release && echo "$PRETTY_NAME").
+
+bin/infer and bin/train run from here. They need libtorch $libtorch: installed in the system (Debian: libtorch${libtorch%.*}
+and libopenblas0-pthread), or unpacked or linked as the folder "libtorch" beside this file, or named:
+LD_LIBRARY_PATH=/path/to/libtorch/lib. lib/librdpp.so with include/rdpp.h is the library for other programs;
+share/doc/rdpp holds examples and a systemd unit.
+README
+tar -C "$stage" --sort=name --owner=0 --group=0 --numeric-owner -czf "build/$name.tar.gz" "$name"
+echo "package: build/$name.tar.gz, $(du -h "build/$name.tar.gz" | cut -f1)"
