@@ -25,7 +25,7 @@ for (let i = 0; i < 256; i++) {
 
 const contour = [0, 255, 220];
 const mapLimit = 6; // the most that a map can be
-const maxShown = 1024; // pixels of the longer side on the screen
+const minShown = 640, maxShown = 1024; // pixels of the longer side on the screen
 const maxHistory = 100;
 const maxRows = 50;
 
@@ -120,7 +120,7 @@ async function judge(model, file) {
 
 // decode draws a file, or grey where the browser does not know the format, as large as it will be shown.
 async function decode(file, p) {
-  const scale = Math.min(1, maxShown / Math.max(p.width, p.height));
+  const longer = Math.max(p.width, p.height), scale = Math.min(Math.max(longer, minShown), maxShown) / longer;
   const W = Math.max(1, Math.round(p.width * scale)), H = Math.max(1, Math.round(p.height * scale));
   const canvas = new OffscreenCanvas(W, H), context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
@@ -311,9 +311,9 @@ function refreshHistory() {
     const anomalous = item.p.score > thresholdOf(item);
     if (anomalous) flagged++;
     item.entry ||= entryOf(item);
-    const [button, , verdict] = item.parts;
+    const [button, verdict] = item.parts;
     button.setAttribute("aria-current", String(item === current));
-    verdict.textContent = (anomalous ? "✕ anomalous " : "✓ good ") + number(item.p.score);
+    verdict.textContent = anomalous ? "✕ anomalous" : "✓ good";
     verdict.className = anomalous ? "bad" : "good";
     return item.entry;
   });
@@ -324,16 +324,17 @@ function refreshHistory() {
 
 function entryOf(item) {
   const entry = document.createElement("li"), button = document.createElement("button"), image = new Image();
-  const verdict = document.createElement("span"), file = document.createElement("span");
+  const [verdict, score, file] = ["span", "span", "span"].map((tag) => document.createElement(tag));
   button.type = "button";
   image.src = item.thumb;
   image.alt = "";
+  score.textContent = "score " + number(item.p.score);
   file.className = "file";
   file.textContent = item.name;
-  button.append(image, verdict, file);
+  button.append(image, verdict, score, file);
   button.addEventListener("click", () => show(item));
   entry.append(button);
-  item.parts = [button, image, verdict];
+  item.parts = [button, verdict];
   return entry;
 }
 
