@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// statusGone is what logs and metrics say of a client that left before its answer; nothing is sent.
+// statusGone is for a client that left before its answer. One that has only closed its sending half gets it.
 const statusGone = 499
 
 // failure is an error with the status that it leads to.
@@ -46,7 +46,7 @@ func explain(err error, r *http.Request) *failure {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return &failure{status: http.StatusRequestTimeout, err: errors.New("the body took too long to arrive; send it faster, or raise --timeout")}
 	case r.Context().Err() != nil:
-		return &failure{status: statusGone, err: errors.New("the client left before its answer")}
+		return &failure{status: statusGone, err: errors.New("the connection was closed before the answer; keep it open until then")}
 	case errors.Is(err, context.DeadlineExceeded):
 		return &failure{http.StatusServiceUnavailable, errors.New("no time left before the request's turn; try again later, or raise --timeout"), time.Second}
 	}
@@ -58,10 +58,6 @@ func (s *Server) fail(x *exchange, r *http.Request, err error) {
 	f := explain(err, r)
 	x.err = f
 	if x.status != 0 { // the answer had begun: it stays cut off
-		return
-	}
-	if f.status == statusGone {
-		x.status = statusGone
 		return
 	}
 	if f.retry > 0 {

@@ -42,7 +42,7 @@ func TestLoad(t *testing.T) {
 	if *slow {
 		clients, length = 200, 60*time.Second
 	}
-	v := start(t, server.Options{MaxWait: 2 * time.Millisecond, MaxQueue: 128})
+	v := start(t, server.Options{MaxWait: 2 * time.Millisecond, MaxQueue: 128, Logger: discard})
 	run := func(length time.Duration) (statuses map[int]int, times []time.Duration) {
 		statuses = map[int]int{}
 		var mu sync.Mutex
@@ -185,6 +185,15 @@ func TestMalformed(t *testing.T) {
 	}
 	if strings.Contains(v.logs.String(), "panic") {
 		t.Error("the log tells of a panic")
+	}
+}
+
+// A client that closes its sending half while it waits is told that this ended its request.
+func TestHalfClosed(t *testing.T) {
+	v := start(t, server.Options{MaxBatch: 2, MaxWait: time.Hour})
+	answer := sendHalf(t, v, post(predictPath, "image/png", pictures[0], len(pictures[0])))
+	if !strings.HasPrefix(answer, "HTTP/1.1 499") || !strings.Contains(answer, "closed before the answer") {
+		t.Errorf("got %q, want 499 and why", answer)
 	}
 }
 

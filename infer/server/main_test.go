@@ -156,14 +156,16 @@ func (l *logBuffer) String() string {
 	return l.text.String()
 }
 
-// start serves until the test ends. Options but the logger are the test's.
+// start serves until the test ends. Logs are kept, if the test has no logger of its own.
 func start(t testing.TB, opt server.Options) *service {
 	t.Helper()
 	if opt.Model == "" {
 		opt.Model = modelFile
 	}
 	v := &service{logs: &logBuffer{}, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}}}
-	opt.Logger = slog.New(slog.NewJSONHandler(v.logs, nil))
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.NewJSONHandler(v.logs, nil))
+	}
 	var err error
 	if v.Server, err = server.New(opt); err != nil {
 		t.Fatal(err)

@@ -301,7 +301,7 @@ func picturePreferred(accept []string) (bool, error) {
 	case len(accept) == 0:
 		return false, nil
 	}
-	return false, &failure{status: http.StatusNotAcceptable, err: errors.New("Accept names nothing there is; use application/json or image/png")}
+	return false, &failure{status: http.StatusNotAcceptable, err: errors.New("the header Accept names nothing there is; use application/json or image/png")}
 }
 
 // floats are the bytes of values, little-endian.
