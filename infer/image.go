@@ -243,17 +243,9 @@ func readAll(ctx context.Context, from io.Reader, maxPixels int64) ([]byte, erro
 	}
 }
 
-// mapLimit is the most an anomaly map can be: three scales of 1 - cos.
-const mapLimit = 6
-
-// writeHeatmap draws the anomaly map over the image. The colours depend on the threshold alone, so that the pictures
-// of a call compare with each other, and good parts stay dark.
+// writeHeatmap draws the anomaly map over the image, so that the pictures of a call compare with each other.
 func writeHeatmap(path string, img *imagefile.Image, r *rdpp.Result) error {
-	high := float32(min(1.5*r.PixelThreshold, mapLimit))
-	if high == 0 {
-		high = mapLimit
-	}
-	overlay, err := report.Heatmap(img, r.Map, r.Size, r.Size, &report.HeatmapOptions{High: high, Threshold: new(float32(r.PixelThreshold))})
+	overlay, err := report.Heatmap(img, r.Map, r.Size, r.Size, report.AtThreshold(r.PixelThreshold))
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}

@@ -35,6 +35,7 @@ type command struct {
 var commands = []command{
 	{"image", "score images and outline their defects", runImage},
 	{"eval", "measure a model on a data set with good and defective images", runEval},
+	{"serve", "answer over HTTP, with a page for browsers", runServe},
 	{"bench", "measure latency, throughput and memory of models", runBench},
 	{"import", "make a model file of a released checkpoint and its teacher", runImport},
 	{"info", "say what a weight or model file holds", runInfo},

@@ -172,7 +172,7 @@ func TestWrongUsage(t *testing.T) {
 		want string // in the error
 	}{
 		{nil, "no command"},
-		{[]string{"serve"}, `unknown command "serve"`},
+		{[]string{"nonsense"}, `unknown command "nonsense"`},
 		{[]string{"image", good[0]}, "--model is missing"},
 		{[]string{"image", model}, "no image named"},
 		{[]string{"image", model, "-", "-"}, "- is given 2 times"},
@@ -204,6 +204,15 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"bench", model, "--warm-up", "-1"}, "--warm-up -1"},
 		{[]string{"bench", model, "--threads", "0"}, "--threads 0"},
 		{[]string{"bench", model, "--max-pixels", "0"}, "--max-pixels 0"},
+		{[]string{"serve"}, "--model is missing"},
+		{[]string{"serve", model, "more"}, `"more"`},
+		{[]string{"serve", model, "--log", "xml"}, "--log"},
+		{[]string{"serve", model, "--max-batch", "0"}, "--max-batch 0"},
+		{[]string{"serve", model, "--max-queue", "0"}, "--max-queue 0"},
+		{[]string{"serve", model, "--max-wait", "-1s"}, "--max-wait -1s"},
+		{[]string{"serve", model, "--timeout", "0s"}, "--timeout 0s"},
+		{[]string{"serve", model, "--max-body", "0"}, "--max-body 0"},
+		{[]string{"serve", model, "--tls-cert", "x"}, "--tls-key"},
 	} {
 		code, stdout, stderr := infer(nil, c.args...)
 		lines := strings.Split(strings.TrimSuffix(stderr, "\n"), "\n")

@@ -48,6 +48,15 @@ func (m *modelFlags) register(flags *pflag.FlagSet) {
 
 // open checks the flags and opens the model.
 func (m *modelFlags) open() (*rdpp.Detector, error) {
+	opt, err := m.options()
+	if err != nil {
+		return nil, err
+	}
+	return rdpp.OpenDetector(m.file, opt)
+}
+
+// options checks the flags and sets the number of threads.
+func (m *modelFlags) options() (*rdpp.DetectorOptions, error) {
 	switch {
 	case m.file == "":
 		return nil, usagef("--model is missing; name the model.safetensors that train wrote")
@@ -68,6 +77,6 @@ func (m *modelFlags) open() (*rdpp.Detector, error) {
 	if err := torch.SetThreads(m.threads); err != nil {
 		return nil, err
 	}
-	return rdpp.OpenDetector(m.file, &rdpp.DetectorOptions{Device: device, MaxPixels: m.maxPixels, FalseAlarm: m.falseAlarm,
-		Threshold: m.threshold, PixelThreshold: m.pixelThreshold})
+	return &rdpp.DetectorOptions{Device: device, MaxPixels: m.maxPixels, FalseAlarm: m.falseAlarm,
+		Threshold: m.threshold, PixelThreshold: m.pixelThreshold}, nil
 }

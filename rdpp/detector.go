@@ -2,8 +2,10 @@ package rdpp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
+	"sync"
 
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/imagefile"
@@ -127,38 +129,102 @@ func (d *Detector) DetectBytes(data []byte) (*Result, *imagefile.Image, error) {
 
 // Detect scores an image.
 func (d *Detector) Detect(img *imagefile.Image) (*Result, error) {
+	results, err := d.DetectBatch([]*imagefile.Image{img})
+	if err != nil {
+		return nil, err
+	}
+	return results[0], nil
+}
+
+// DetectBatch scores images in one pass of the networks; results are in the order of the images. An image's score depends
+// on the size of its batch in the last digits of a float32 alone, and a batch of one gives what Detect gives.
+func (d *Detector) DetectBatch(images []*imagefile.Image) ([]*Result, error) {
+	inputs := make([]*Input, len(images))
+	errs := make([]error, len(images))
+	var preparing sync.WaitGroup
+	for i, img := range images {
+		preparing.Go(func() { inputs[i], errs[i] = d.Prepare(img) })
+	}
+	preparing.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	results, err := d.Measure(inputs)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range results {
+		if err := r.Judge(&d.calibration); err != nil {
+			return nil, err
+		}
+	}
+	return results, nil
+}
+
+// Input is an image as a detector's networks see it: smaller than a large image, and made without the device. It can be
+// used with the detector that made it, any number of times.
+type Input struct {
+	x    []float32 // 3 x S x S, normalised
+	w, h int       // of the image, pixels
+}
+
+// Prepare is the first of the three steps of Detect: it resizes and normalises an image, in the caller's goroutine.
+func (d *Detector) Prepare(img *imagefile.Image) (*Input, error) {
 	if img.W < 1 || img.H < 1 || len(img.Pix) != img.W*img.H*3 {
 		return nil, fmt.Errorf("rdpp: an image of %d x %d pixels must have %d bytes, got %d", img.W, img.H,
 			3*img.W*img.H, len(img.Pix))
 	}
 	config := &d.model.Info.Config
 	S := config.ImageSize
-	x := make([]float32, 3*S*S)
-	dataset.Resize(x, img, S)
-	config.norm().Apply(x, x, S)
-	r := &Result{Width: img.W, Height: img.H, Size: S}
+	in := &Input{x: make([]float32, 3*S*S), w: img.W, h: img.H}
+	dataset.Resize(in.x, img, S)
+	config.norm().Apply(in.x, in.x, S)
+	return in, nil
+}
+
+// Measure is the second step of Detect, for a batch: one pass of the networks, on the device. The results, in the order of
+// the inputs, hold Map, Score and the sizes; Judge fills in the rest.
+func (d *Detector) Measure(inputs []*Input) ([]*Result, error) {
+	if len(inputs) == 0 {
+		return nil, nil
+	}
+	S := d.model.Info.Config.ImageSize
+	x := inputs[0].x
+	if len(inputs) > 1 {
+		x = make([]float32, 0, len(inputs)*len(x))
+		for _, in := range inputs {
+			x = append(x, in.x...)
+		}
+	}
+	var maps []float32
+	var scores []float64
 	err := d.do(func() (err error) {
-		r.Map, r.Score, err = d.model.predict(x)
+		maps, scores, err = d.model.predict(x)
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("rdpp: detect: %w", err)
 	}
-	if err := r.judge(&d.calibration); err != nil {
-		return nil, fmt.Errorf("rdpp: detect: %w", err)
+	results := make([]*Result, len(inputs))
+	for i, in := range inputs {
+		results[i] = &Result{Score: scores[i], Map: maps[i*S*S:][: S*S : S*S], Size: S, Width: in.w, Height: in.h}
 	}
-	return r, nil
+	return results, nil
 }
 
-// judge fills in what follows from score and map.
-func (r *Result) judge(c *Calibration) (err error) {
+// Judge is the third step of Detect: it fills in what follows from score and map by a calibration, such as the detector's
+// own or one that Override made of it. A result can be judged again.
+func (r *Result) Judge(c *Calibration) (err error) {
 	r.Threshold, r.PixelThreshold, r.Provisional = c.Threshold, c.PixelThreshold, c.Provisional
 	r.Anomalous = r.Score > r.Threshold
 	r.Normalised = normalise(r.Score, r.Threshold)
 	r.PValue = c.PValue(r.Score)
 	// The largest float32 that is not above the threshold, so that pixels and image are judged alike.
 	r.Regions, err = metric.Regions(r.Map, r.Size, r.Size, floorFloat32(r.PixelThreshold), r.Width, r.Height)
-	return err
+	if err != nil {
+		return fmt.Errorf("rdpp: detect: %w", err)
+	}
+	return nil
 }
 
 // Evaluate scores the test images of a data set and measures the result.

@@ -74,6 +74,63 @@ func TestDetectConcurrently(t *testing.T) {
 	wg.Wait()
 }
 
+// A batch gives what its images give one by one: bit for bit where it is of one, else up to float32's rounding.
+func TestDetectBatch(t *testing.T) {
+	d := openDetector(t, nil)
+	images := []*imagefile.Image{picture(64, 64), picture(100, 40), picture(31, 90)}
+	batch, err := d.DetectBatch(images)
+	if err != nil || len(batch) != len(images) {
+		t.Fatalf("got %d results, %v, want %d", len(batch), err, len(images))
+	}
+	for i, img := range images {
+		one := detect(t, d, img)
+		single, err := d.DetectBatch(images[i : i+1])
+		if err != nil || !reflect.DeepEqual(single[0], one) {
+			t.Errorf("image %d, a batch of one: got %+v, %v, want %+v", i, single, err, one)
+		}
+		got := batch[i]
+		if got.Width != img.W || got.Height != img.H || got.Size != one.Size || len(got.Map) != len(one.Map) || got.Threshold != one.Threshold {
+			t.Fatalf("image %d: got %d x %d pixels and a map of %d values, want %d x %d and %d", i, got.Width, got.Height,
+				len(got.Map), img.W, img.H, len(one.Map))
+		}
+		const tolerance = 1e-5 // of sums of a few thousand float32 terms
+		if math.Abs(got.Score-one.Score) > tolerance {
+			t.Errorf("image %d: got score %v, want %v", i, got.Score, one.Score)
+		}
+		for j := range got.Map {
+			if math.Abs(float64(got.Map[j]-one.Map[j])) > tolerance {
+				t.Fatalf("image %d, value %d of the map: got %v, want %v", i, j, got.Map[j], one.Map[j])
+			}
+		}
+	}
+	if got, err := d.DetectBatch(nil); err != nil || len(got) != 0 {
+		t.Errorf("no images: got %v, %v, want nothing", got, err)
+	}
+	_, err = d.DetectBatch([]*imagefile.Image{images[0], {W: 2, H: 2, Pix: make([]uint8, 11)}})
+	checkError(t, "one odd image", err, nil, "bytes")
+}
+
+// Judging a result by another threshold gives what a detector with that threshold gives.
+func TestJudgeAgain(t *testing.T) {
+	img := picture(100, 40)
+	d := openDetector(t, nil)
+	first := detect(t, d, img)
+	for _, threshold := range []float64{0, first.Score / 2, first.Score, 6} {
+		own := d.Calibration()
+		c, err := own.Override(nil, &threshold, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again := *first
+		if err := again.Judge(&c); err != nil {
+			t.Fatal(err)
+		}
+		if want := detect(t, openDetector(t, &threshold), img); !reflect.DeepEqual(&again, want) {
+			t.Errorf("threshold %v: got %+v, want %+v", threshold, again, want)
+		}
+	}
+}
+
 func TestCloseDuringUse(t *testing.T) {
 	before := torch.LiveTensors()
 	d := openDetector(t, nil)

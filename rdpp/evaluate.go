@@ -189,11 +189,11 @@ const readAhead = 3
 // nothing but itself.
 func (m *Model) scan(ctx context.Context, items []dataset.Item, cache *dataset.Cache, each func(i int, anomaly []float32, score float64) error) error {
 	return m.read(ctx, items, cache, func(i int, x []float32) error {
-		anomaly, score, err := m.predict(x)
+		anomaly, scores, err := m.predict(x)
 		if err != nil {
 			return err
 		}
-		return each(i, anomaly, score)
+		return each(i, anomaly, scores[0])
 	})
 }
 
@@ -243,27 +243,25 @@ func (m *Model) read(ctx context.Context, items []dataset.Item, cache *dataset.C
 	return ctx.Err()
 }
 
-// predict maps a normalised image, 3 x S x S, to its anomaly map, S x S, and score. The model is in eval mode.
-func (m *Model) predict(x []float32) (anomaly []float32, score float64, err error) {
-	S := int64(m.Info.Config.ImageSize)
+// predict maps B normalised images, B x 3 x S x S, to their anomaly maps, B x S x S, and scores, B. The model is in eval
+// mode.
+func (m *Model) predict(x []float32) (maps []float32, scores []float64, err error) {
+	S := m.Info.Config.ImageSize
 	var s torch.Scope
 	defer s.Close()
-	input := s.Tensor(torch.FromSlice(x, 1, 3, S, S))
+	input := s.Tensor(torch.FromSlice(x, int64(len(x)/(3*S*S)), 3, int64(S), int64(S)))
 	input = s.Tensor(input.To(m.Device, torch.Float32))
-	maps, scores, err := torch.Predict(m.Teacher, m.Projection, m.Bottleneck, m.Student, input, m.Info.Config.MapSigma)
-	s.Tensor(maps, err)
-	s.Tensor(scores, nil)
+	anomaly, maxima, err := torch.Predict(m.Teacher, m.Projection, m.Bottleneck, m.Student, input, m.Info.Config.MapSigma)
+	s.Tensor(anomaly, err)
+	s.Tensor(maxima, nil)
 	if err := s.Err(); err != nil {
-		return nil, 0, err
+		return nil, nil, err
 	}
-	if anomaly, err = torch.Read[float32](maps); err != nil {
-		return nil, 0, err
+	if maps, err = torch.Read[float32](anomaly); err != nil {
+		return nil, nil, err
 	}
-	value, err := torch.Scalars(scores)
-	if err != nil {
-		return nil, 0, err
-	}
-	return anomaly, value[0], nil
+	scores, err = torch.Read[float64](maxima)
+	return maps, scores, err
 }
 
 // embed maps a normalised image, 3 x S x S, to the student's input, 512e x S/32 x S/32. The model is in eval mode.

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"rdpp/infer/server"
+)
+
+const serveHelp = `Usage: infer serve --model FILE|DIR [flags]
+
+Answers over HTTP: POST /v1/models/M/predict, V2 protocol, /metrics, page at /.
+Model files that change are read anew. SIGTERM lets requests under way finish.
+`
+
+func runServe(ctx context.Context, args []string, t *terminal) (int, error) {
+	flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)
+	var m modelFlags
+	m.register(flags)
+	flags.Lookup("model").Usage = "model `FILE`, or folder of them; required"
+	opt := server.Options{}
+	listen := flags.String("listen", "127.0.0.1:8080", "`ADDR`; :8080 is everywhere")
+	flags.IntVar(&opt.MaxBatch, "max-batch", 8, "`N` images at most at once")
+	flags.DurationVar(&opt.MaxWait, "max-wait", 2*time.Millisecond, "wait at most `T` for more of them")
+	flags.IntVar(&opt.MaxQueue, "max-queue", 256, "answer 503 when `N` images wait")
+	flags.DurationVar(&opt.Timeout, "timeout", 30*time.Second, "`T` to read and to judge a request")
+	maxBody := flags.Int64("max-body", 64, "largest request, `N` MiB")
+	tokens := flags.String("token-file", "", "ask for one of `FILE`'s tokens, one a line")
+	cert := flags.String("tls-cert", "", "certificates `FILE`, PEM; makes it HTTPS")
+	key := flags.String("tls-key", "", "the certificate's key `FILE`, PEM")
+	logs := flags.String("log", "text", "`F`ormat of logs: text or json")
+	if err := t.parse(flags, args, serveHelp); err != nil {
+		return 0, err
+	}
+	opt.MaxBody = *maxBody << 20
+	handler, known := map[string]slog.Handler{"text": slog.NewTextHandler(t.stderr, nil), "json": slog.NewJSONHandler(t.stderr, nil)}[*logs]
+	switch {
+	case flags.NArg() > 0:
+		return 0, usagef("%q is one argument too many; name the models with --model", flags.Arg(0))
+	case !known:
+		return 0, usagef("--log %q; use text or json", *logs)
+	case opt.MaxBatch < 1 || opt.MaxBatch > 1024:
+		return 0, usagef("--max-batch %d; use 1 to 1024", opt.MaxBatch)
+	case opt.MaxQueue < 1:
+		return 0, usagef("--max-queue %d; use 1 or more", opt.MaxQueue)
+	case opt.MaxWait < 0:
+		return 0, usagef("--max-wait %v; use 0 or more", opt.MaxWait)
+	case opt.Timeout <= 0:
+		return 0, usagef("--timeout %v; use more than 0", opt.Timeout)
+	case *maxBody < 1 || *maxBody > 1<<20:
+		return 0, usagef("--max-body %d; use 1 to %d", *maxBody, 1<<20)
+	case (*cert == "") != (*key == ""):
+		return 0, usagef("--tls-cert and --tls-key need each other")
+	}
+	detector, err := m.options()
+	if err != nil {
+		return 0, err
+	}
+	opt.Model, opt.Detector, opt.Logger = m.file, *detector, slog.New(handler)
+	if *tokens != "" {
+		if opt.Tokens, err = server.ReadTokens(*tokens); err != nil {
+			return 0, err
+		}
+	}
+	return exitDone, serve(ctx, opt, *listen, *cert, *key)
+}
+
+// serve answers until ctx ends.
+func serve(ctx context.Context, opt server.Options, address, cert, key string) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("%w; choose another address with --listen", err)
+	}
+	defer l.Close()
+	s, err := server.New(opt)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	scheme := "http"
+	if cert != "" {
+		scheme = "https"
+	}
+	opt.Logger.Info("serving", "address", scheme+"://"+l.Addr().String()+"/", "models", s.Models())
+	if local, ok := l.Addr().(*net.TCPAddr); ok && !local.IP.IsLoopback() && len(opt.Tokens) == 0 {
+		opt.Logger.Warn("everyone who reaches this address may use the service; --token-file asks for a token")
+	}
+	if err := s.Serve(ctx, l, cert, key); err != nil {
+		return err
+	}
+	opt.Logger.Info("ended; no request is under way")
+	return nil
+}

@@ -1,0 +1,172 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"rdpp/rdpp"
+)
+
+// job is an image that waits for its turn.
+type job struct {
+	input *rdpp.Input
+	since time.Time
+
+	done   chan struct{} // closed when the following are set
+	result *rdpp.Result
+	err    error
+}
+
+// queue holds the jobs of one model in the order of their arrival. Any number of goroutines put and drop; one takes.
+type queue struct {
+	size     int           // jobs at most
+	maxBatch int           // jobs taken at once
+	maxWait  time.Duration // of the first job of a batch for more
+
+	mu      sync.Mutex
+	waiting []*job
+	closed  bool
+	changed chan struct{} // holds one when something has changed since the taker looked
+}
+
+func newQueue(size, maxBatch int, maxWait time.Duration) *queue {
+	return &queue{size: size, maxBatch: maxBatch, maxWait: maxWait, changed: make(chan struct{}, 1)}
+}
+
+var errFull = errors.New("the queue is full; try again later, or raise --max-queue")
+
+// put adds all of the jobs, or none if there is no room for all.
+func (q *queue) put(jobs []*job) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.waiting)+len(jobs) > q.size {
+		return errFull
+	}
+	q.waiting = append(q.waiting, jobs...)
+	q.signal()
+	return nil
+}
+
+// drop takes back those of the jobs that still wait.
+func (q *queue) drop(jobs []*job) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.waiting = slices.DeleteFunc(q.waiting, func(j *job) bool { return slices.Contains(jobs, j) })
+	q.signal()
+}
+
+// close makes take return what is left, then nothing. Nobody may put any more.
+func (q *queue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	q.signal()
+}
+
+func (q *queue) length() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.waiting)
+}
+
+func (q *queue) signal() {
+	select {
+	case q.changed <- struct{}{}:
+	default:
+	}
+}
+
+// take waits for a batch: as many jobs as a batch may have, or what there is when the first has waited long enough. It
+// returns nil once the queue is closed and empty.
+func (q *queue) take() []*job {
+	for {
+		batch, wait, closed := q.ready(time.Now())
+		if batch != nil || closed {
+			return batch
+		}
+		var alarm <-chan time.Time // never, if nobody waits
+		if wait > 0 {
+			alarm = time.After(wait)
+		}
+		select {
+		case <-q.changed:
+		case <-alarm:
+		}
+	}
+}
+
+// ready returns the batch that is due now, or how long the first job goes on waiting, 0 if there is none.
+func (q *queue) ready(now time.Time) (batch []*job, wait time.Duration, closed bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := min(len(q.waiting), q.maxBatch)
+	if n == 0 {
+		return nil, 0, q.closed
+	}
+	wait = q.maxWait - now.Sub(q.waiting[0].since)
+	if n < q.maxBatch && wait > 0 && !q.closed {
+		return nil, wait, false
+	}
+	batch = slices.Clone(q.waiting[:n])
+	q.waiting = slices.Delete(q.waiting, 0, n)
+	return batch, 0, false
+}
+
+// work takes batches through the networks until the queue is closed.
+func (m *model) work() {
+	defer close(m.worked)
+	for batch := m.queue.take(); batch != nil; batch = m.queue.take() {
+		begin := time.Now()
+		inputs := make([]*rdpp.Input, len(batch))
+		for i, j := range batch {
+			inputs[i] = j.input
+			m.metrics.wait.WithLabelValues(m.name).Observe(begin.Sub(j.since).Seconds())
+		}
+		results, err := m.detector.Measure(inputs)
+		for i, j := range batch {
+			if j.err = err; err == nil {
+				j.result = results[i]
+			}
+			close(j.done)
+		}
+		taken := time.Since(begin)
+		m.batchTime.Store(int64(taken))
+		m.metrics.batch.WithLabelValues(m.name).Observe(float64(len(batch)))
+		m.metrics.batchTime.WithLabelValues(m.name).Observe(taken.Seconds())
+	}
+}
+
+// measure sends inputs through the queue and waits for their results. If ctx ends first, those still waiting leave the queue.
+func (m *model) measure(ctx context.Context, inputs []*rdpp.Input) ([]*rdpp.Result, error) {
+	jobs := make([]*job, len(inputs))
+	for i, input := range inputs {
+		jobs[i] = &job{input: input, since: time.Now(), done: make(chan struct{})}
+	}
+	if err := m.queue.put(jobs); err != nil {
+		return nil, busy(m.backlog(), "%w", err)
+	}
+	results := make([]*rdpp.Result, len(jobs))
+	for i, j := range jobs {
+		select {
+		case <-j.done:
+			if j.err != nil {
+				m.queue.drop(jobs)
+				return nil, j.err
+			}
+			results[i] = j.result
+		case <-ctx.Done():
+			m.queue.drop(jobs)
+			return nil, ctx.Err()
+		}
+	}
+	return results, nil
+}
+
+// backlog is how long the queue as it is will take.
+func (m *model) backlog() time.Duration {
+	batches := (m.queue.length() + m.queue.maxBatch - 1) / m.queue.maxBatch
+	return time.Duration(batches) * time.Duration(m.batchTime.Load())
+}

@@ -1,0 +1,85 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+)
+
+// statusGone is for a client that left before its answer. One that has only closed its sending half gets it.
+const statusGone = 499
+
+// failure is an error with the status that it leads to.
+type failure struct {
+	status int
+	err    error
+	retry  time.Duration // after which the client may try again; 0: not named
+}
+
+func (f *failure) Error() string { return f.err.Error() }
+func (f *failure) Unwrap() error { return f.err }
+
+func failf(status int, format string, args ...any) error {
+	return &failure{status: status, err: fmt.Errorf(format, args...)}
+}
+
+// busy is the answer to a request that there is no room or time for.
+func busy(retry time.Duration, format string, args ...any) error {
+	return &failure{http.StatusServiceUnavailable, fmt.Errorf(format, args...), max(retry, time.Second)}
+}
+
+// explain turns what can go wrong in many places into a failure.
+func explain(err error, r *http.Request) *failure {
+	var f *failure
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &f):
+		return f
+	case errors.As(err, &large):
+		return &failure{status: http.StatusRequestEntityTooLarge, err: fmt.Errorf("the body is larger than %d bytes; send less, or raise --max-body", large.Limit)}
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return &failure{status: http.StatusRequestTimeout, err: errors.New("the body took too long to arrive; send it faster, or raise --timeout")}
+	case r.Context().Err() != nil:
+		return &failure{status: statusGone, err: errors.New("the connection was closed before the answer; keep it open until then")}
+	case errors.Is(err, context.DeadlineExceeded):
+		return &failure{http.StatusServiceUnavailable, errors.New("no time left before the request's turn; try again later, or raise --timeout"), time.Second}
+	}
+	return &failure{status: http.StatusInternalServerError, err: err}
+}
+
+// fail answers with an error: {"error": "..."}.
+func (s *Server) fail(x *exchange, r *http.Request, err error) {
+	f := explain(err, r)
+	x.err = f
+	if x.status != 0 { // the answer had begun: it stays cut off
+		return
+	}
+	if f.retry > 0 {
+		x.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(f.retry.Seconds()))))
+	}
+	writeJSON(x, f.status, map[string]string{"error": f.Error()})
+}
+
+// writeJSON answers with v.
+func writeJSON(w http.ResponseWriter, status int, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("server: %w", err)
+	}
+	write(w, status, "application/json", append(text, '\n'))
+	return nil
+}
+
+// write answers with data. What fails is the client's connection, and nobody is left to be told.
+func write(w http.ResponseWriter, status int, kind string, data []byte) {
+	w.Header().Set("Content-Type", kind)
+	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
+	w.WriteHeader(status)
+	_, _ = w.Write(data)
+}

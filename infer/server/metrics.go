@@ -1,0 +1,124 @@
+package server
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"rdpp/torch"
+)
+
+// metrics is what /metrics tells. Labels take few values: addresses as they are registered, models that are there.
+type metrics struct {
+	registry *prometheus.Registry
+	page     http.Handler
+
+	requests *prometheus.CounterVec   // route, method, code
+	duration *prometheus.HistogramVec // route
+
+	wait, batch, batchTime *prometheus.HistogramVec // model
+	images, anomalies      *prometheus.CounterVec   // model
+	loads                  *prometheus.CounterVec   // model, result
+}
+
+// newMetrics registers all figures. Those of now are asked of loaded and the device when somebody looks.
+func newMetrics(device torch.Device, loaded func() []*model) *metrics {
+	m := &metrics{registry: prometheus.NewRegistry()}
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+		m.registry.MustRegister(v)
+		return v
+	}
+	histogram := func(name, help, label string, buckets []float64) *prometheus.HistogramVec {
+		v := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, []string{label})
+		m.registry.MustRegister(v)
+		return v
+	}
+	seconds := prometheus.ExponentialBuckets(0.001, 2, 16) // to 33 s
+	m.requests = counter("rdpp_requests_total", "Requests answered, by address, method and status; 499: the client left.", "route", "method", "code")
+	m.duration = histogram("rdpp_request_seconds", "Time from a request's head to its answer's end, by address.", "route", seconds)
+	m.wait = histogram("rdpp_queue_wait_seconds", "Time that an image waited for its batch.", "model", seconds)
+	m.batch = histogram("rdpp_batch_images", "Images in a batch.", "model", prometheus.ExponentialBuckets(1, 2, 8))
+	m.batchTime = histogram("rdpp_batch_seconds", "Time of a batch in the networks.", "model", seconds)
+	m.images = counter("rdpp_images_total", "Images judged.", "model")
+	m.anomalies = counter("rdpp_anomalies_total", "Images judged anomalous.", "model")
+	m.loads = counter("rdpp_model_loads_total", "Model files read, by result: ok or failed.", "model", "result")
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		&moment{device: device, loaded: loaded})
+	m.page = promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+	return m
+}
+
+func (m *metrics) serve(x *exchange, r *http.Request) error {
+	m.page.ServeHTTP(x, r)
+	return nil
+}
+
+var methods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"}
+
+func (m *metrics) request(x *exchange, r *http.Request, taken time.Duration) {
+	method := r.Method
+	if !slices.Contains(methods, method) {
+		method = "other"
+	}
+	m.requests.WithLabelValues(x.route, method, strconv.Itoa(x.status)).Inc()
+	m.duration.WithLabelValues(x.route).Observe(taken.Seconds())
+}
+
+func (m *metrics) load(model string, err error) {
+	result := "ok"
+	if err != nil {
+		result = "failed"
+	}
+	m.loads.WithLabelValues(model, result).Inc()
+}
+
+// forget drops the figures of a model that is gone.
+func (m *metrics) forget(model string) {
+	label := prometheus.Labels{"model": model}
+	for _, v := range []interface {
+		DeletePartialMatch(prometheus.Labels) int
+	}{m.wait, m.batch, m.batchTime, m.images, m.anomalies, m.loads} {
+		v.DeletePartialMatch(label)
+	}
+}
+
+// moment collects what is the case now.
+type moment struct {
+	device torch.Device
+	loaded func() []*model
+}
+
+var (
+	depthDesc  = prometheus.NewDesc("rdpp_queue_images", "Images that wait for a batch.", []string{"model"}, nil)
+	modelDesc  = prometheus.NewDesc("rdpp_model_version", "Version of the model in use; no line: not ready.", []string{"model"}, nil)
+	memoryDesc = prometheus.NewDesc("rdpp_device_memory_bytes", "Memory of the CUDA device in tensors, now and at most so far; 0 on the CPU.", []string{"device", "kind"}, nil)
+)
+
+func (c *moment) Describe(to chan<- *prometheus.Desc) {
+	to <- depthDesc
+	to <- modelDesc
+	to <- memoryDesc
+}
+
+func (c *moment) Collect(to chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	for _, m := range c.loaded() {
+		gauge(depthDesc, float64(m.queue.length()), m.name)
+		gauge(modelDesc, float64(m.version), m.name)
+	}
+	used, peak, err := torch.DeviceMemory(c.device)
+	if err != nil {
+		to <- prometheus.NewInvalidMetric(memoryDesc, err)
+		return
+	}
+	gauge(memoryDesc, float64(used), c.device.String(), "used")
+	gauge(memoryDesc, float64(peak), c.device.String(), "peak")
+}

@@ -1,0 +1,241 @@
+package server_test
+
+import (
+	"fmt"
+	"math"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"rdpp/infer/server"
+	"rdpp/torch"
+)
+
+// index is what the repository says of a model: its state, "" if it does not know it.
+func (v *service) index(t testing.TB, name string) (state, version, reason string) {
+	t.Helper()
+	var all []struct{ Name, Version, State, Reason string }
+	v.ask(t, "POST", "/v2/repository/index", nil).into(t, &all)
+	for _, m := range all {
+		if m.Name == name {
+			return m.State, m.Version, m.Reason
+		}
+	}
+	return "", "", ""
+}
+
+const poll = 20 * time.Millisecond
+
+// Files that come, change, break and go are followed; a broken one never takes a good one's place.
+func TestFolder(t *testing.T) {
+	before := torch.LiveTensors()
+	dir := t.TempDir()
+	v := start(t, server.Options{Model: dir, Poll: poll})
+	ready := func() int { return v.ask(t, "GET", "/v2/health/ready", nil).status }
+	if got := ready(); got != http.StatusServiceUnavailable {
+		t.Errorf("no model: got status %d, want 503", got)
+	}
+	path := filepath.Join(dir, "part.safetensors")
+	copyFile(t, modelFile, path)
+	eventually(t, "a new file", func() bool { state, version, _ := v.index(t, "part"); return state == "READY" && version == "1" })
+	score := func() float64 {
+		var p prediction
+		a := v.ask(t, "POST", predictPath, pictures[0])
+		a.into(t, &p)
+		if a.status != http.StatusOK {
+			t.Fatalf("got status %d, %s", a.status, a.body)
+		}
+		return p.Score
+	}
+	if got := score(); got != scores[0] || ready() != http.StatusOK {
+		t.Errorf("got score %v and readiness %d, want %v and 200", got, ready(), scores[0])
+	}
+
+	// In train's layout, beside things that are no models.
+	for _, name := range []string{"bolt", "empty", "odd name"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	copyFile(t, otherFile, filepath.Join(dir, "bolt", "model.safetensors"))
+	copyFile(t, otherFile, filepath.Join(dir, "odd name", "model.safetensors"))
+	eventually(t, "a folder's model", func() bool { state, _, _ := v.index(t, "bolt"); return state == "READY" })
+	if v.Models() != 2 {
+		t.Errorf("got %d models, want 2", v.Models())
+	}
+
+	// Broken, in place: the good one stays, and the index says why.
+	whole, err := os.ReadFile(modelFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, content := range [][]byte{whole[:len(whole)/2], nil, []byte("hello")} {
+		failed := v.metric(t, `rdpp_model_loads_total{model="part",result="failed"}`)
+		if err := os.WriteFile(path, content, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "a broken file", func() bool {
+			return v.metric(t, `rdpp_model_loads_total{model="part",result="failed"}`) > failed
+		})
+		if state, version, reason := v.index(t, "part"); state != "READY" || version != "1" || !strings.Contains(reason, path) {
+			t.Errorf("broken %d: got %s, version %s, reason %q, want the first version and a reason that names the file", i, state, version, reason)
+		}
+		if got := score(); got != scores[0] {
+			t.Errorf("broken %d: got score %v, want %v", i, got, scores[0])
+		}
+	}
+
+	// Another good one.
+	copyFile(t, otherFile, path)
+	eventually(t, "a changed file", func() bool {
+		_, version, reason := v.index(t, "part")
+		return version == "2" && reason == ""
+	})
+	if got := score(); got == scores[0] {
+		t.Errorf("got score %v, want the other model's", got)
+	}
+
+	// Gone.
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a removed file", func() bool { state, _, _ := v.index(t, "part"); return state == "" })
+	if a := v.ask(t, "POST", predictPath, pictures[0]); a.status != http.StatusNotFound {
+		t.Errorf("removed: got status %d, %s, want 404", a.status, a.body)
+	}
+	if strings.Contains(string(v.ask(t, "GET", "/metrics", nil).body), `model="part"`) {
+		t.Error("removed: got its metrics, want none")
+	}
+	if err := v.stop(); err != nil {
+		t.Error(err)
+	}
+	if after := torch.LiveTensors(); after != before {
+		t.Errorf("got %d open tensors, want %d", after, before)
+	}
+}
+
+func TestLoadAndUnload(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "part.safetensors")
+	copyFile(t, modelFile, path)
+	v := start(t, server.Options{Model: dir, Poll: poll})
+	change := func(what string, want int) *answer {
+		t.Helper()
+		a := v.ask(t, "POST", "/v2/repository/models/part/"+what, []byte("{}"))
+		if a.status != want {
+			t.Errorf("%s: got status %d, %s, want %d", what, a.status, a.body, want)
+		}
+		return a
+	}
+	change("unload", http.StatusOK)
+	if a := v.ask(t, "POST", predictPath, pictures[0]); a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" ||
+		!strings.Contains(a.reason(), "unloaded") {
+		t.Errorf("unloaded: got status %d, %s, want 503 and why", a.status, a.body)
+	}
+	// It stays unloaded while its file changes. Another file shows that the folder has been looked at since.
+	copyFile(t, otherFile, path)
+	copyFile(t, otherFile, filepath.Join(dir, "witness.safetensors"))
+	eventually(t, "the witness", func() bool { state, _, _ := v.index(t, "witness"); return state == "READY" })
+	if state, _, _ := v.index(t, "part"); state != "UNAVAILABLE" {
+		t.Errorf("unloaded: got %s, want UNAVAILABLE", state)
+	}
+	change("load", http.StatusOK)
+	if state, version, _ := v.index(t, "part"); state != "READY" || version != "2" {
+		t.Errorf("loaded: got %s, version %s, want READY, 2", state, version)
+	}
+	if err := os.WriteFile(path, []byte("hello"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if a := change("load", http.StatusUnprocessableEntity); !strings.Contains(a.reason(), path) {
+		t.Errorf("a broken file: got %q, want the file's name", a.reason())
+	}
+	if a := v.ask(t, "POST", predictPath, pictures[0]); a.status != http.StatusOK {
+		t.Errorf("after a broken file: got status %d, %s, want 200", a.status, a.body)
+	}
+	// New files can be asked for before anybody looks.
+	copyFile(t, modelFile, filepath.Join(dir, "new.safetensors"))
+	if a := v.ask(t, "POST", "/v2/repository/models/new/load", nil); a.status != http.StatusOK {
+		t.Errorf("new: got status %d, %s, want 200", a.status, a.body)
+	}
+}
+
+func TestFile(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "screw"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "screw", "model.safetensors")
+	copyFile(t, modelFile, path)
+	v := start(t, server.Options{Model: path, Poll: poll})
+	copyFile(t, otherFile, path)
+	eventually(t, "a changed file", func() bool { _, version, _ := v.index(t, "screw"); return version == "2" })
+
+	broken := filepath.Join(dir, "broken.safetensors")
+	if err := os.WriteFile(broken, []byte("hello"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{broken, filepath.Join(dir, "missing.safetensors")} {
+		if s, err := server.New(server.Options{Model: path}); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: got %v, %v, want an error that names it", path, s, err)
+		}
+	}
+}
+
+// Models are swapped while clients ask without a pause: every request is answered by one of them, whole.
+func TestReplacedUnderLoad(t *testing.T) {
+	swaps := 6
+	if *slow {
+		swaps = 60
+	}
+	dir := t.TempDir()
+	path := filepath.Join(dir, "part.safetensors")
+	copyFile(t, modelFile, path)
+	v := start(t, server.Options{Model: dir, Poll: poll})
+	var p prediction
+	copyFile(t, otherFile, filepath.Join(dir, "other.safetensors"))
+	eventually(t, "the other model", func() bool { return v.Models() == 2 })
+	v.ask(t, "POST", "/v1/models/other/predict", pictures[0]).into(t, &p)
+	known := []float64{scores[0], p.Score}
+
+	var asking sync.WaitGroup
+	var answers atomic.Int64
+	done := make(chan struct{})
+	for range 8 {
+		asking.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				a, err := v.try("POST", predictPath, strings.NewReader(string(pictures[0])))
+				if err != nil || a.status != http.StatusOK {
+					t.Errorf("got %+v, %v, want status 200", a, err)
+					return
+				}
+				var p prediction
+				a.into(t, &p)
+				const tolerance = 1e-4 // the batch's size varies
+				if math.Abs(p.Score-known[0]) > tolerance && math.Abs(p.Score-known[1]) > tolerance {
+					t.Errorf("got score %v, want one of %v", p.Score, known)
+				}
+				answers.Add(1)
+			}
+		})
+	}
+	for i := range swaps {
+		copyFile(t, []string{otherFile, modelFile}[i%2], path)
+		eventually(t, "a swap", func() bool { _, version, _ := v.index(t, "part"); return version == fmt.Sprint(i+2) })
+	}
+	close(done)
+	asking.Wait()
+	t.Logf("%d swaps, %d answers, none lost", swaps, answers.Load())
+	if answers.Load() < int64(swaps) {
+		t.Errorf("got %d answers, want at least one per swap", answers.Load())
+	}
+}

@@ -1,0 +1,450 @@
+// The page asks the service for a score and a map, and draws the map itself, so that the threshold can be moved.
+"use strict";
+
+const $ = (id) => document.getElementById(id);
+
+// Every fifth colour of the map "inferno", as 0xRRGGBB, low to high.
+const stops = [
+  0x000004, 0x02020c, 0x050417, 0x0a0722, 0x10092d, 0x160b39, 0x1e0c45, 0x260c51, 0x2f0a5b,
+  0x380962, 0x400a67, 0x490b6a, 0x510e6c, 0x59106e, 0x61136e, 0x69166e, 0x71196e, 0x781c6d,
+  0x801f6c, 0x88226a, 0x902568, 0x982766, 0xa02a63, 0xa82e5f, 0xb0315b, 0xb73557, 0xbf3952,
+  0xc63d4d, 0xcc4248, 0xd34743, 0xd94d3d, 0xdf5337, 0xe45a31, 0xe9612b, 0xed6925, 0xf1711f,
+  0xf47918, 0xf78212, 0xf98b0b, 0xfa9407, 0xfb9d07, 0xfca60c, 0xfcb014, 0xfbba1f, 0xfac42a,
+  0xf8cd37, 0xf6d746, 0xf4e156, 0xf2ea69, 0xf2f27d, 0xf5f992, 0xfcffa4,
+];
+
+// inferno holds R, G, B of 256 levels: the stops with straight lines between them.
+const inferno = new Uint8Array(3 * 256);
+for (let i = 0; i < 256; i++) {
+  const a = Math.floor(i / 5), b = Math.min(a + 1, stops.length - 1);
+  for (let c = 0; c < 3; c++) {
+    const from = (stops[a] >> (16 - 8 * c)) & 255, to = (stops[b] >> (16 - 8 * c)) & 255;
+    inferno[3 * i + c] = Math.floor((from * (5 - (i % 5)) + to * (i % 5) + 2) / 5);
+  }
+}
+
+const contour = [0, 255, 220];
+const mapLimit = 6; // the most that a map can be
+const minShown = 640, maxShown = 1024; // pixels of the longer side on the screen
+const maxHistory = 100;
+const maxRows = 50;
+
+let models = [];
+let items = []; // judged pictures, latest first
+let current = null; // the item shown
+let scene = null; // current's picture and enlarged map: {W, H, base, values}
+const moved = new Map(); // thresholds that were moved, by model
+
+// ---- Talking to the service
+
+async function loadModels() {
+  const answer = await fetch("v1/models");
+  if (!answer.ok) throw new Error(await reasonOf(answer));
+  models = (await answer.json()).models;
+  const chosen = $("model").value;
+  $("model").replaceChildren(...models.map((m) => new Option(m.name, m.name, false, m.name === chosen)));
+  $("model").disabled = models.length < 2;
+  showModel();
+}
+
+function modelNamed(name) {
+  return models.find((m) => m.name === name);
+}
+
+function showModel() {
+  const m = modelNamed($("model").value);
+  const note = !m ? "No model is ready yet. The service takes one up as soon as its file is there; then reload this page."
+    : m.provisional ? "The threshold of this model is provisional (" + m.rule + "): it promises no rate of false alarms." : "";
+  $("note").textContent = note;
+  $("note").hidden = note === "";
+}
+
+async function reasonOf(answer) {
+  try {
+    return (await answer.json()).error || answer.statusText;
+  } catch {
+    return "the service answered " + answer.status + " " + answer.statusText;
+  }
+}
+
+const pause = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
+
+// predict asks for a verdict, and again later where the service is busy.
+async function predict(model, file, name) {
+  const address = "v1/models/" + encodeURIComponent(model) + "/predict?heatmap=1&name=" + encodeURIComponent(name);
+  for (let attempt = 1; ; attempt++) {
+    const answer = await fetch(address, { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } });
+    if (answer.ok) return answer.json();
+    if (answer.status !== 503 || attempt === 5) throw new Error(await reasonOf(answer));
+    await pause(Math.min(Number(answer.headers.get("Retry-After")) || 1, 10));
+  }
+}
+
+function floatsOf(base64) {
+  const text = atob(base64), bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  const view = new DataView(bytes.buffer), values = new Float32Array(bytes.length / 4);
+  for (let i = 0; i < values.length; i++) values[i] = view.getFloat32(4 * i, true);
+  return values;
+}
+
+// ---- From files to items
+
+let work = Promise.resolve();
+
+function judgeAll(files) {
+  const model = $("model").value;
+  complain("");
+  for (const file of files) work = work.then(() => judge(model, file));
+}
+
+async function judge(model, file) {
+  const name = file.name || "picture";
+  say("Judging " + name + " …", "");
+  try {
+    if (!model) throw new Error("no model is ready");
+    const p = await predict(model, file, name);
+    const item = { model, file, name, p, map: floatsOf(p.heatmap.data), size: p.heatmap.width };
+    delete p.heatmap;
+    item.picture = await decode(file, p);
+    item.thumb = await thumbnail(item.picture);
+    items.unshift(item);
+    for (const old of items.splice(maxHistory)) URL.revokeObjectURL(old.thumb);
+    await show(item);
+  } catch (e) {
+    complain(name + ": " + e.message);
+    if (current) refresh();
+    else say("No verdict", "");
+  }
+}
+
+// decode draws a file, or grey where the browser does not know the format, as large as it will be shown.
+async function decode(file, p) {
+  const longer = Math.max(p.width, p.height), scale = Math.min(Math.max(longer, minShown), maxShown) / longer;
+  const W = Math.max(1, Math.round(p.width * scale)), H = Math.max(1, Math.round(p.height * scale));
+  const canvas = new OffscreenCanvas(W, H), context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.fillStyle = "#808080";
+  context.fillRect(0, 0, W, H);
+  try {
+    const bitmap = await createImageBitmap(file);
+    context.drawImage(bitmap, 0, 0, W, H);
+    bitmap.close();
+  } catch {
+    complain("This browser cannot show " + (file.name || "the picture") + "; verdict and map are right all the same.");
+  }
+  return canvas.convertToBlob({ type: "image/png" });
+}
+
+async function thumbnail(blob) {
+  const bitmap = await createImageBitmap(blob);
+  const scale = Math.min(1, 240 / Math.max(bitmap.width, bitmap.height));
+  const canvas = new OffscreenCanvas(Math.max(1, bitmap.width * scale), Math.max(1, bitmap.height * scale));
+  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  bitmap.close();
+  return URL.createObjectURL(await canvas.convertToBlob({ type: "image/jpeg", quality: 0.8 }));
+}
+
+// ---- What the map says at a threshold
+
+function thresholdOf(item) {
+  return moved.has(item.model) ? moved.get(item.model) : item.p.threshold;
+}
+
+// cutOf is what pixels are outlined above: the model may have another threshold for them than for scores.
+function cutOf(item) {
+  return moved.has(item.model) ? moved.get(item.model) : item.p.pixel_threshold;
+}
+
+// regionsOf finds the 8-connected parts of the map above a threshold, as the service does, in the picture's pixels.
+function regionsOf(item, threshold) {
+  const S = item.size, map = item.map, seen = new Uint8Array(S * S), found = [], stack = [];
+  for (let start = 0; start < S * S; start++) {
+    if (seen[start] || !(map[start] > threshold)) continue;
+    const r = { left: S, top: S, right: 0, bottom: 0, peak: 0 };
+    seen[start] = 1;
+    stack.push(start);
+    while (stack.length > 0) {
+      const i = stack.pop(), x = i % S, y = (i - x) / S;
+      r.left = Math.min(r.left, x); r.right = Math.max(r.right, x + 1);
+      r.top = Math.min(r.top, y); r.bottom = Math.max(r.bottom, y + 1);
+      r.peak = Math.max(r.peak, map[i]);
+      for (let v = Math.max(0, y - 1); v <= Math.min(S - 1, y + 1); v++) {
+        for (let u = Math.max(0, x - 1); u <= Math.min(S - 1, x + 1); u++) {
+          const j = v * S + u;
+          if (!seen[j] && map[j] > threshold) { seen[j] = 1; stack.push(j); }
+        }
+      }
+    }
+    found.push(r);
+  }
+  const W = item.p.width, H = item.p.height;
+  for (const r of found) {
+    r.left = Math.floor(r.left * W / S); r.right = Math.ceil(r.right * W / S);
+    r.top = Math.floor(r.top * H / S); r.bottom = Math.ceil(r.bottom * H / S);
+  }
+  return found.sort((a, b) => b.peak - a.peak || a.top - b.top || a.left - b.left);
+}
+
+// enlarge resizes a map of S x S bilinearly to W x H, with half-pixel centres.
+function enlarge(map, S, W, H) {
+  const tap = (i, to) => {
+    const at = Math.min(Math.max((i + 0.5) * S / to - 0.5, 0), S - 1), a = Math.floor(at);
+    return [a, Math.min(a + 1, S - 1), at - a];
+  };
+  const columns = Array.from({ length: W }, (_, x) => tap(x, W));
+  const out = new Float32Array(W * H), line = new Float32Array(S);
+  for (let y = 0; y < H; y++) {
+    const [a, b, part] = tap(y, H);
+    for (let x = 0; x < S; x++) line[x] = map[a * S + x] + part * (map[b * S + x] - map[a * S + x]);
+    for (let x = 0; x < W; x++) {
+      const [l, r, p] = columns[x];
+      out[y * W + x] = line[l] + p * (line[r] - line[l]);
+    }
+  }
+  return out;
+}
+
+// ---- Drawing
+
+async function show(item) {
+  const bitmap = await createImageBitmap(item.picture);
+  const view = $("view"), W = view.width = bitmap.width, H = view.height = bitmap.height;
+  const context = view.getContext("2d", { willReadFrequently: true });
+  context.drawImage(bitmap, 0, 0);
+  bitmap.close();
+  scene = { W, H, base: context.getImageData(0, 0, W, H).data, values: enlarge(item.map, item.size, W, H) };
+  current = item;
+  $("stage").hidden = $("facts").hidden = $("where").hidden = $("past").hidden = false;
+  document.querySelector(".picture").classList.add("used");
+  refresh();
+}
+
+function highOf(threshold) {
+  const high = Math.min(1.5 * threshold, mapLimit);
+  return high > 0 ? high : mapLimit;
+}
+
+function paint(regions, cut) {
+  const { W, H, base, values } = scene, context = $("view").getContext("2d");
+  const picture = context.createImageData(W, H), out = picture.data;
+  const over = Math.round(256 * $("opacity").value / 100), factor = 255 / highOf(cut);
+  const outlined = $("outlines").checked, wide = Math.max(1, Math.floor((W + 256) / 512));
+  const above = (x, y) => x >= 0 && y >= 0 && x < W && y < H && values[y * W + x] > cut;
+  for (let y = 0, i = 0; y < H; y++) {
+    for (let x = 0; x < W; x++, i++) {
+      const v = values[i], c = 3 * Math.floor(Math.min(Math.max(v * factor, 0), 255) + 0.5), to = 4 * i;
+      const edge = outlined && v > cut && !(above(x, y - wide) && above(x, y + wide) && above(x - wide, y) && above(x + wide, y));
+      for (let k = 0; k < 3; k++) out[to + k] = edge ? contour[k] : (base[to + k] * (256 - over) + inferno[c + k] * over) >> 8;
+      out[to + 3] = 255;
+    }
+  }
+  context.putImageData(picture, 0, 0);
+  if (outlined) label(context, regions.slice(0, maxRows));
+}
+
+// label frames regions and numbers them as the table does.
+function label(context, regions) {
+  const { W, H } = scene, sx = W / current.p.width, sy = H / current.p.height, size = Math.max(11, Math.round(W / 45));
+  context.font = "600 " + size + "px system-ui, sans-serif";
+  context.textBaseline = "top";
+  regions.forEach((r, i) => {
+    const x = r.left * sx, y = r.top * sy, w = (r.right - r.left) * sx, h = (r.bottom - r.top) * sy;
+    context.lineWidth = Math.max(1, W / 500);
+    context.setLineDash([size / 3, size / 4]);
+    context.strokeStyle = "#ffffff";
+    context.strokeRect(x + 0.5, y + 0.5, Math.max(1, w - 1), Math.max(1, h - 1));
+    const text = String(i + 1), wide = context.measureText(text).width + size / 2;
+    const left = Math.min(x, W - wide), top = y >= size * 1.2 ? y - size * 1.2 : y;
+    context.fillStyle = "rgba(0, 0, 0, .75)";
+    context.fillRect(left, top, wide, size * 1.2);
+    context.fillStyle = "#ffffff";
+    context.fillText(text, left + size / 4, top + size * 0.12);
+  });
+  context.setLineDash([]);
+}
+
+// drawScale fills the legend's strip with the colours.
+function drawScale() {
+  const context = $("scale").getContext("2d"), strip = context.createImageData(256, 1);
+  for (let i = 0; i < 256; i++) strip.data.set([inferno[3 * i], inferno[3 * i + 1], inferno[3 * i + 2], 255], 4 * i);
+  context.putImageData(strip, 0, 0);
+}
+
+// refresh shows the current item at the current threshold.
+function refresh() {
+  const item = current, p = item.p, threshold = thresholdOf(item), cut = cutOf(item);
+  const anomalous = p.score > threshold, regions = regionsOf(item, cut);
+  paint(regions, cut);
+  say(anomalous ? "✕ Anomalous" : "✓ Good", anomalous ? "bad" : "good");
+  $("name").textContent = item.name + " · " + item.model + (moved.has(item.model) ? " · threshold moved" : "");
+  $("score").textContent = number(p.score);
+  $("limit").textContent = number(threshold);
+  $("rare").textContent = p.p_value === null ? "none" : p.p_value.toFixed(4);
+  $("rare").title = p.p_value === null ? "The model is not calibrated, so it does not know how rare scores are." : "How rare such a score is among good parts.";
+  $("needle").style.left = 100 * (threshold > 0 ? p.score / (p.score + threshold) : anomalous ? 1 : 0.5) + "%";
+  $("high").textContent = number(highOf(cut));
+  const slider = $("threshold");
+  slider.disabled = false;
+  slider.max = Math.min(mapLimit, Math.max(2 * p.threshold, 1.25 * p.score, threshold));
+  slider.value = threshold;
+  $("thresholdText").textContent = number(threshold);
+  $("reset").disabled = !moved.has(item.model);
+  $("count").textContent = regions.length === 0 ? "none above the threshold" : String(regions.length);
+  $("regions").replaceChildren(...regions.slice(0, maxRows).map((r, i) => row(i + 1, r.left + ", " + r.top,
+    (r.right - r.left) + " × " + (r.bottom - r.top), number(r.peak))));
+  document.querySelector(".wide").hidden = regions.length === 0;
+  $("view").setAttribute("aria-label", item.name + " under its anomaly map: " + (anomalous ? "anomalous" : "good") + ", " +
+    (regions.length === 1 ? "1 region" : regions.length + " regions") + " above the threshold");
+  refreshHistory();
+}
+
+function row(...cells) {
+  const tr = document.createElement("tr");
+  for (const text of cells) tr.insertCell().textContent = text;
+  return tr;
+}
+
+function refreshHistory() {
+  let flagged = 0;
+  const list = items.map((item) => {
+    const anomalous = item.p.score > thresholdOf(item);
+    if (anomalous) flagged++;
+    item.entry ||= entryOf(item);
+    const [button, verdict] = item.parts;
+    button.setAttribute("aria-current", String(item === current));
+    verdict.textContent = anomalous ? "✕ anomalous" : "✓ good";
+    verdict.className = anomalous ? "bad" : "good";
+    return item.entry;
+  });
+  const history = $("history");
+  if (history.children.length !== list.length || history.firstChild !== list[0]) history.replaceChildren(...list);
+  $("tally").textContent = items.length + (items.length === 1 ? " picture, " : " pictures, ") + flagged + " anomalous";
+}
+
+function entryOf(item) {
+  const entry = document.createElement("li"), button = document.createElement("button"), image = new Image();
+  const [verdict, score, file] = ["span", "span", "span"].map((tag) => document.createElement(tag));
+  button.type = "button";
+  image.src = item.thumb;
+  image.alt = "";
+  score.textContent = "score " + number(item.p.score);
+  file.className = "file";
+  file.textContent = item.name;
+  button.append(image, verdict, score, file);
+  button.addEventListener("click", () => show(item));
+  entry.append(button);
+  item.parts = [button, verdict];
+  return entry;
+}
+
+const number = (x) => x.toFixed(x < 10 ? 4 : 2);
+
+function say(text, kind) {
+  const verdict = $("verdict");
+  if (verdict.textContent !== text) verdict.textContent = text; // said aloud only when it changes
+  verdict.className = "badge " + kind;
+}
+
+function complain(text) {
+  $("problem").textContent = text;
+  $("problem").hidden = text === "";
+}
+
+// ---- The camera
+
+let stream = null;
+
+async function startCamera() {
+  if (!navigator.mediaDevices) { // only over HTTPS and on this machine itself
+    $("snap").click();
+    return;
+  }
+  try {
+    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: { ideal: "environment" }, width: { ideal: 1920 } } });
+  } catch (e) {
+    complain("The camera cannot be used: " + e.message);
+    return;
+  }
+  $("video").srcObject = stream;
+  await $("video").play();
+  $("live").hidden = false;
+  $("shoot").focus();
+}
+
+function stopCamera() {
+  if (!stream) return;
+  for (const track of stream.getTracks()) track.stop();
+  stream = null;
+  $("video").srcObject = null;
+  $("live").hidden = true;
+  $("camera").focus();
+}
+
+async function shoot() {
+  const video = $("video"), canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
+  canvas.getContext("2d").drawImage(video, 0, 0);
+  const blob = await canvas.convertToBlob({ type: "image/png" });
+  const name = "camera " + new Date().toLocaleTimeString();
+  judgeAll([new File([blob], name, { type: "image/png" })]);
+}
+
+// ---- What people do
+
+let painting = 0;
+
+function later() { // many movements of a slider make one picture
+  if (!current || painting) return;
+  painting = requestAnimationFrame(() => {
+    painting = 0;
+    refresh();
+  });
+}
+
+$("threshold").addEventListener("input", () => {
+  if (current) moved.set(current.model, Number($("threshold").value));
+  later();
+});
+$("reset").addEventListener("click", () => {
+  moved.delete(current.model);
+  later();
+});
+$("opacity").addEventListener("input", () => {
+  $("opacityText").textContent = $("opacity").value + " %";
+  later();
+});
+$("outlines").addEventListener("change", later);
+$("model").addEventListener("change", showModel);
+for (const id of ["files", "snap"]) {
+  $(id).addEventListener("change", () => {
+    judgeAll(Array.from($(id).files));
+    $(id).value = "";
+  });
+}
+$("camera").addEventListener("click", startCamera);
+$("shoot").addEventListener("click", shoot);
+$("stop").addEventListener("click", stopCamera);
+$("clear").addEventListener("click", () => {
+  for (const item of items) if (item !== current) URL.revokeObjectURL(item.thumb);
+  items = items.filter((item) => item === current);
+  refresh();
+});
+document.addEventListener("dragover", (e) => {
+  e.preventDefault();
+  $("drop").classList.add("over");
+});
+document.addEventListener("dragleave", (e) => {
+  if (!e.relatedTarget) $("drop").classList.remove("over");
+});
+document.addEventListener("drop", (e) => {
+  e.preventDefault();
+  $("drop").classList.remove("over");
+  judgeAll(Array.from(e.dataTransfer.files));
+});
+document.addEventListener("paste", (e) => {
+  const files = Array.from(e.clipboardData.files);
+  if (files.length > 0) judgeAll(files);
+});
+
+drawScale();
+loadModels().catch((e) => complain("The service does not answer: " + e.message));

@@ -1,0 +1,355 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"image/png"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"rdpp/rdpp"
+	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/report"
+)
+
+// wishes are what a request asks for beside the verdict.
+type wishes struct {
+	falseAlarm, threshold, pixelThreshold *float64 // nil: the detector's own
+	heatmap                               bool
+}
+
+// set takes a wish by its name. A value that makes no sense is an error; ok is false for an unknown name.
+func (w *wishes) set(name, value string) (ok bool, err error) {
+	switch name {
+	case "false_alarm":
+		w.falseAlarm, err = number(name, value)
+		if err == nil && !(*w.falseAlarm > 0 && *w.falseAlarm < 1) {
+			err = failf(http.StatusBadRequest, "false_alarm %.40q: use a share above 0 and below 1", value)
+		}
+	case "threshold":
+		w.threshold, err = number(name, value)
+	case "pixel_threshold":
+		w.pixelThreshold, err = number(name, value)
+	case "heatmap":
+		w.heatmap, err = strconv.ParseBool(value)
+		if err != nil {
+			err = failf(http.StatusBadRequest, "heatmap %.40q: use 1 or 0", value)
+		}
+	default:
+		return false, nil
+	}
+	return true, err
+}
+
+func number(name, value string) (*float64, error) {
+	x, err := strconv.ParseFloat(value, 64)
+	if err != nil || !(x >= 0) || x-x != 0 {
+		return nil, failf(http.StatusBadRequest, "%s %.40q: use a number of 0 or more", name, value)
+	}
+	return &x, nil
+}
+
+// wishesOf reads an address's query. Names that nobody knows are refused: they may be misspelt.
+func wishesOf(query string) (w wishes, err error) {
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return w, failf(http.StatusBadRequest, "the address's query: %w", err)
+	}
+	for name, list := range values {
+		if len(list) > 1 {
+			return w, failf(http.StatusBadRequest, "%.40q is given %d times in the address", name, len(list))
+		}
+		ok, err := w.set(name, list[0])
+		if err != nil {
+			return w, err
+		}
+		if !ok && name != "name" {
+			return w, failf(http.StatusBadRequest, "%.40q in the address is unknown; use threshold, pixel_threshold, false_alarm, heatmap, name", name)
+		}
+	}
+	return w, nil
+}
+
+// calibration is what verdicts are made by where nothing else is wished for.
+func (m *model) calibration(w wishes) (*rdpp.Calibration, error) {
+	c := m.detector.Calibration()
+	if w.falseAlarm != nil && w.threshold != nil {
+		return nil, failf(http.StatusBadRequest, "false_alarm and threshold exclude each other")
+	}
+	if w.falseAlarm == nil && w.threshold == nil && w.pixelThreshold == nil {
+		return &c, nil
+	}
+	c, err := c.Override(w.falseAlarm, w.threshold, w.pixelThreshold)
+	if err != nil {
+		return nil, failf(http.StatusBadRequest, "%w", err)
+	}
+	return &c, nil
+}
+
+// use finds the model that an address names.
+func (s *Server) use(x *exchange, r *http.Request) (*model, func(), error) {
+	m, release, err := s.models.acquire(r.PathValue("model"))
+	if err == nil {
+		x.model = m.name
+	}
+	return m, release, err
+}
+
+// prediction is what is said about an image: the JSON of infer image, and the map if it was asked for.
+type prediction struct {
+	rdpp.Prediction
+	Heatmap *heatmap `json:"heatmap,omitempty"`
+}
+
+// heatmap is an anomaly map, which covers the whole image.
+type heatmap struct {
+	Width  int    `json:"width"`
+	Height int    `json:"height"`
+	Data   string `json:"data"` // base64 of little-endian float32, row by row
+}
+
+// predict answers POST /v1/models/{model}/predict.
+func (s *Server) predict(x *exchange, r *http.Request) error {
+	m, release, err := s.use(x, r)
+	if err != nil {
+		return err
+	}
+	defer release()
+	ctx, cancel := context.WithTimeout(r.Context(), s.opt.Timeout)
+	defer cancel()
+	w, err := wishesOf(r.URL.RawQuery)
+	if err != nil {
+		return err
+	}
+	c, err := m.calibration(w)
+	if err != nil {
+		return err
+	}
+	asPicture, err := picturePreferred(r.Header.Values("Accept"))
+	if err != nil {
+		return err
+	}
+	body := s.body(x, r)
+	defer body.release()
+	pictures, isForm, err := s.readPictures(body, r)
+	if err != nil {
+		return err
+	}
+	if asPicture && len(pictures) > 1 {
+		return failf(http.StatusBadRequest, "%d images, and Accept: image/png gives one; send them one by one", len(pictures))
+	}
+	var original []byte
+	if asPicture {
+		original = pictures[0].encoded
+	}
+	results, err := s.judge(ctx, x, m, c, pictures, func() {
+		if !asPicture {
+			body.release()
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if asPicture {
+		return s.writeOverlay(ctx, x, original, results[0])
+	}
+	predictions := make([]prediction, len(results))
+	for i, r := range results {
+		predictions[i].Prediction = r.Prediction(pictures[i].name)
+		if w.heatmap {
+			predictions[i].Heatmap = &heatmap{r.Size, r.Size, base64.StdEncoding.EncodeToString(floats(r.Map))}
+		}
+	}
+	if isForm {
+		return writeJSON(x, http.StatusOK, predictions)
+	}
+	return writeJSON(x, http.StatusOK, predictions[0])
+}
+
+// judge is the way of all images: decoded, measured in the model's turn, judged. It lets go of the pictures' bytes and calls
+// decoded as soon as they are no longer needed.
+func (s *Server) judge(ctx context.Context, x *exchange, m *model, c *rdpp.Calibration, pictures []picture, decoded func()) ([]*rdpp.Result, error) {
+	inputs, errs := make([]*rdpp.Input, len(pictures)), make([]error, len(pictures))
+	var preparing sync.WaitGroup
+	for i := range pictures {
+		preparing.Go(func() {
+			inputs[i], errs[i] = s.prepare(ctx, m, &pictures[i])
+			pictures[i].encoded, pictures[i].pixels = nil, nil
+		})
+	}
+	preparing.Wait()
+	decoded()
+	for i, err := range errs {
+		if err != nil && len(pictures) > 1 && ctx.Err() == nil {
+			err = fmt.Errorf("image %d, %.80q: %w", i+1, pictures[i].name, err)
+			return nil, failf(http.StatusBadRequest, "%w", err)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	results, err := m.measure(ctx, inputs)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range results {
+		if err := r.Judge(c); err != nil {
+			return nil, err
+		}
+		x.images++
+		if r.Anomalous {
+			x.anomalous++
+		}
+	}
+	s.metrics.images.WithLabelValues(m.name).Add(float64(x.images))
+	s.metrics.anomalies.WithLabelValues(m.name).Add(float64(x.anomalous))
+	return results, nil
+}
+
+// slot waits for a processor to decode with.
+func (s *Server) slot(ctx context.Context) (release func(), err error) {
+	select {
+	case s.decoding <- struct{}{}:
+		return func() { <-s.decoding }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (s *Server) prepare(ctx context.Context, m *model, p *picture) (*rdpp.Input, error) {
+	release, err := s.slot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	img := p.pixels
+	if img == nil {
+		if img, err = s.decode(p.encoded); err != nil {
+			return nil, err
+		}
+	}
+	return m.detector.Prepare(img)
+}
+
+func (s *Server) decode(data []byte) (*imagefile.Image, error) {
+	img, err := imagefile.Decode(data, &imagefile.Options{MaxPixels: s.opt.Detector.MaxPixels})
+	if err != nil {
+		return nil, failf(http.StatusBadRequest, "%w", err)
+	}
+	return img, nil
+}
+
+// writeOverlay answers with the picture under its anomaly map.
+func (s *Server) writeOverlay(ctx context.Context, x *exchange, original []byte, r *rdpp.Result) error {
+	overlay, err := s.overlay(ctx, original, r)
+	if err != nil {
+		return err
+	}
+	x.Header().Set("X-Score", strconv.FormatFloat(r.Score, 'g', -1, 64))
+	x.Header().Set("X-Anomalous", strconv.FormatBool(r.Anomalous))
+	write(x, http.StatusOK, "image/png", overlay)
+	return nil
+}
+
+// overlay decodes the picture once more: keeping the pixels of all who wait would take far more memory.
+func (s *Server) overlay(ctx context.Context, original []byte, r *rdpp.Result) ([]byte, error) {
+	release, err := s.slot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	img, err := s.decode(original)
+	if err != nil {
+		return nil, err
+	}
+	drawn, err := report.Heatmap(img, r.Map, r.Size, r.Size, report.AtThreshold(r.PixelThreshold))
+	if err != nil {
+		return nil, err
+	}
+	var file bytes.Buffer
+	encoder := png.Encoder{CompressionLevel: png.BestSpeed}
+	err = encoder.Encode(&file, drawn)
+	return file.Bytes(), err
+}
+
+// picturePreferred says whether the first acceptable kind of answer that a client lists is the overlay.
+func picturePreferred(accept []string) (bool, error) {
+	var kinds []string
+	for _, header := range accept {
+		for kind := range strings.SplitSeq(header, ",") {
+			kind, parameters, err := mime.ParseMediaType(kind)
+			if err == nil && parameters["q"] != "0" {
+				kinds = append(kinds, kind)
+			}
+		}
+	}
+	i := slices.IndexFunc(kinds, func(kind string) bool {
+		return slices.Contains([]string{"application/json", "application/*", "*/*", "image/png", "image/*"}, kind)
+	})
+	switch {
+	case i >= 0:
+		return strings.HasPrefix(kinds[i], "image/"), nil
+	case len(accept) == 0:
+		return false, nil
+	}
+	return false, &failure{status: http.StatusNotAcceptable, err: errors.New("the header Accept names nothing there is; use application/json or image/png")}
+}
+
+// floats are the bytes of values, little-endian.
+func floats(values []float32) []byte {
+	data, err := binary.Append(nil, binary.LittleEndian, values)
+	if err != nil {
+		panic(err) // a slice of a fixed size
+	}
+	return data
+}
+
+// about is what /v1/models tells about a model.
+type about struct {
+	Name           string  `json:"name"`
+	Version        int     `json:"version"`
+	Category       string  `json:"category"`
+	Arch           string  `json:"arch"`
+	ImageSize      int     `json:"image_size"` // side of the network's input and of the map, pixels
+	Threshold      float64 `json:"threshold"`
+	PixelThreshold float64 `json:"pixel_threshold"`
+	Provisional    bool    `json:"provisional"`
+	Rule           string  `json:"rule"` // where the threshold comes from
+	FalseAlarm     float64 `json:"false_alarm"`
+	Teacher        string  `json:"teacher"`
+	Software       string  `json:"software"` // that made the model
+}
+
+func (m *model) about() about {
+	info, c := m.detector.Info(), m.detector.Calibration()
+	return about{m.name, m.version, info.Category, info.Config.Arch, info.Config.ImageSize, c.Threshold, c.PixelThreshold,
+		c.Provisional, c.Rule, c.FalseAlarm, info.Teacher.Origin, info.Software}
+}
+
+// listModels answers GET /v1/models.
+func (s *Server) listModels(x *exchange, r *http.Request) error {
+	list := []about{}
+	for _, m := range s.models.loaded() {
+		list = append(list, m.about())
+	}
+	return writeJSON(x, http.StatusOK, map[string][]about{"models": list})
+}
+
+// showModel answers GET /v1/models/{model}.
+func (s *Server) showModel(x *exchange, r *http.Request) error {
+	m, release, err := s.use(x, r)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return writeJSON(x, http.StatusOK, m.about())
+}

@@ -1,0 +1,255 @@
+// Package server answers over HTTP what models say about images: an interface of its own under /v1, the Open Inference
+// Protocol V2 with binary data and the repository's interface under /v2, Prometheus' metrics, and a page for people at /.
+//
+// A request passes through these stages: its image is read into memory within a budget, decoded and resized by at most as
+// many goroutines as there are processors, and waits in its model's queue, which is bounded; one goroutine per model takes
+// batches from the queue through the networks; what follows from map and score is computed in the request's goroutine.
+// Every handler returns an error, and [Server.ServeHTTP] alone turns errors into statuses.
+package server
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"rdpp/rdpp"
+)
+
+// Options say what is served, and within which limits. Zero means the default, where one is named.
+type Options struct {
+	Model    string               // model file, or folder of DIR/NAME.safetensors and DIR/NAME/model.safetensors; required
+	Detector rdpp.DetectorOptions // for every model
+	Poll     time.Duration        // how often files are looked at for changes, default 1 s
+
+	MaxBatch int           // images that go through the networks at once, default 8
+	MaxWait  time.Duration // that the first image of a batch waits for others, default none
+	MaxQueue int           // images that wait per model, and the most in one request, default 256
+	Timeout  time.Duration // for reading a request, and from its head to its verdict, default 30 s
+
+	MaxBody   int64 // bytes of a request's body, default 64 MiB
+	MaxMemory int64 // bytes of all bodies that are held at once, default 1 GiB, at least MaxBody
+
+	Tokens []string     // with any of which a client may ask for more than the service's health; default: no token is needed
+	Logger *slog.Logger // gets one record per request, default slog.Default()
+}
+
+func (o *Options) complete() {
+	o.Poll = cmp.Or(o.Poll, time.Second)
+	o.MaxBatch = cmp.Or(o.MaxBatch, 8)
+	o.MaxQueue = cmp.Or(o.MaxQueue, 256)
+	o.Timeout = cmp.Or(o.Timeout, 30*time.Second)
+	o.MaxBody = cmp.Or(o.MaxBody, 64<<20)
+	o.MaxMemory = max(cmp.Or(o.MaxMemory, 1<<30), o.MaxBody)
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+}
+
+// Server is the service; it is an http.Handler. It is safe for concurrent use.
+type Server struct {
+	opt      Options
+	models   *repository
+	metrics  *metrics
+	mux      *http.ServeMux
+	origin   *http.CrossOriginProtection
+	tokens   [][32]byte    // their SHA-256
+	memory   budget        // of bodies
+	decoding chan struct{} // holds one for each goroutine that decodes or encodes a picture
+	draining atomic.Bool   // no longer ready: the process is about to end
+}
+
+// New opens the models. A model file must be good; of a folder's files bad ones are logged and looked at again when they
+// change. Close frees the models.
+func New(opt Options) (*Server, error) {
+	opt.complete()
+	s := &Server{opt: opt, mux: http.NewServeMux(), origin: http.NewCrossOriginProtection(), tokens: digests(opt.Tokens),
+		memory: budget{limit: opt.MaxMemory}, decoding: make(chan struct{}, runtime.GOMAXPROCS(0))}
+	s.metrics = newMetrics(opt.Detector.Device, func() []*model { return s.models.loaded() })
+	s.models = newRepository(&s.opt, s.metrics)
+	if err := s.models.open(); err != nil {
+		s.models.close()
+		return nil, fmt.Errorf("server: %w", err)
+	}
+	s.routes()
+	return s, nil
+}
+
+// Close frees the models once the requests that use them have ended.
+func (s *Server) Close() { s.models.close() }
+
+// Models is how many models are ready.
+func (s *Server) Models() int { return len(s.models.loaded()) }
+
+// Serve answers on a listener, by TLS if certificate and key are named, until ctx ends. Then it takes no more
+// connections, finishes the requests that it has begun to read, and returns nil.
+func (s *Server) Serve(ctx context.Context, l net.Listener, certFile, keyFile string) error {
+	// A request is read, judged and its answer written within a Timeout each.
+	server := &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: min(10*time.Second, s.opt.Timeout),
+		ReadTimeout:       s.opt.Timeout,
+		WriteTimeout:      3 * s.opt.Timeout,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(s.opt.Logger.Handler(), slog.LevelWarn),
+	}
+	ended := make(chan error, 1)
+	go func() {
+		if certFile != "" {
+			ended <- server.ServeTLS(l, certFile, keyFile)
+		} else {
+			ended <- server.Serve(l)
+		}
+	}()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("server: %w", err)
+	case <-ctx.Done():
+	}
+	s.draining.Store(true)
+	limit, cancel := context.WithTimeout(context.Background(), 3*s.opt.Timeout)
+	defer cancel()
+	if err := server.Shutdown(limit); err != nil {
+		server.Close()
+		return fmt.Errorf("server: requests were cut off: %w", err)
+	}
+	return nil
+}
+
+// handler answers a request, or returns an error before it has written anything.
+type handler func(x *exchange, r *http.Request) error
+
+// routes registers every address. Health alone needs no token.
+func (s *Server) routes() {
+	handle := func(methods, pattern string, h handler) {
+		for method := range strings.FieldsSeq(methods) {
+			s.mux.HandleFunc(method+" "+pattern, func(w http.ResponseWriter, r *http.Request) {
+				x := w.(*exchange)
+				x.route, x.err = pattern, h(x, r)
+			})
+		}
+		s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			w.(*exchange).err = s.token(func(x *exchange, r *http.Request) error {
+				x.Header().Set("Allow", methods)
+				return failf(http.StatusMethodNotAllowed, "%.20q is not for this address; use %s", r.Method, methods)
+			})(w.(*exchange), r)
+		})
+	}
+	for pattern, file := range pageFiles {
+		handle("GET", pattern, s.token(file.serve))
+	}
+	handle("GET", "/metrics", s.token(s.metrics.serve))
+	handle("GET", "/v1/models", s.token(s.listModels))
+	handle("GET", "/v1/models/{model}", s.token(s.showModel))
+	handle("POST", "/v1/models/{model}/predict", s.token(s.predict))
+
+	handle("GET", "/v2", s.token(s.v2Server))
+	handle("GET", "/v2/health/live", s.v2Live)
+	handle("GET", "/v2/health/ready", s.v2Ready)
+	handle("GET", "/v2/models/{model}", s.token(s.v2Model))
+	handle("GET", "/v2/models/{model}/ready", s.token(s.v2ModelReady))
+	handle("POST", "/v2/models/{model}/infer", s.token(s.v2Infer))
+	handle("POST", "/v2/repository/index", s.token(s.v2Index))
+	handle("POST", "/v2/repository/models/{model}/load", s.token(s.v2Load))
+	handle("POST", "/v2/repository/models/{model}/unload", s.token(s.v2Unload))
+
+	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		w.(*exchange).err = s.token(func(*exchange, *http.Request) error {
+			return failf(http.StatusNotFound, "nothing is at %.80q; the page at / and GET /v2 show what is here", r.URL.Path)
+		})(w.(*exchange), r)
+	})
+}
+
+// ServeHTTP answers one request, logs and counts it.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	begin := time.Now()
+	x := &exchange{ResponseWriter: w, route: "none"}
+	x.Header().Set("X-Content-Type-Options", "nosniff")
+	x.Header().Set("Cache-Control", "no-store")
+	x.err = s.dispatch(x, r)
+	if x.err != nil {
+		s.fail(x, r, x.err)
+	}
+	if x.status == 0 { // a handler that wrote nothing
+		x.status = http.StatusOK
+	}
+	taken := time.Since(begin)
+	s.metrics.request(x, r, taken)
+	x.log(s.opt.Logger, r, taken)
+}
+
+func (s *Server) dispatch(x *exchange, r *http.Request) (err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			s.opt.Logger.Error("panic", "fault", fmt.Sprint(fault), "stack", string(debug.Stack()))
+			err = errors.New("internal fault; the log has it")
+		}
+	}()
+	// The mux would redirect to the path that such a one amounts to.
+	if p := r.URL.Path; !strings.HasPrefix(p, "/") || path.Clean(p) != p {
+		return failf(http.StatusBadRequest, "the path %.80q is not in its shortest form; use no \"..\", \"//\" or \"/\" at its end", p)
+	}
+	// A web page of elsewhere, open in the browser of someone who may use the service, may not.
+	if err := s.origin.Check(r); err != nil {
+		return failf(http.StatusForbidden, "%w", err)
+	}
+	s.mux.ServeHTTP(x, r)
+	return x.err
+}
+
+// exchange is a request being answered, and what is to be logged about it.
+type exchange struct {
+	http.ResponseWriter
+	status            int
+	bytes             int64 // of the answer's body
+	route             string
+	model             string
+	images, anomalous int
+	err               error
+}
+
+func (x *exchange) WriteHeader(status int) {
+	if x.status == 0 {
+		x.status = status
+	}
+	x.ResponseWriter.WriteHeader(status)
+}
+
+func (x *exchange) Write(p []byte) (int, error) {
+	if x.status == 0 {
+		x.status = http.StatusOK
+	}
+	n, err := x.ResponseWriter.Write(p)
+	x.bytes += int64(n)
+	return n, err
+}
+
+// Unwrap is for http.ResponseController and http.MaxBytesReader.
+func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
+
+func (x *exchange) log(logger *slog.Logger, r *http.Request, taken time.Duration) {
+	attributes := []slog.Attr{slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", x.status),
+		slog.Float64("ms", float64(taken.Microseconds())/1000), slog.Int64("bytes_in", max(r.ContentLength, 0)),
+		slog.Int64("bytes_out", x.bytes), slog.String("remote", r.RemoteAddr)}
+	if x.model != "" {
+		attributes = append(attributes, slog.String("model", x.model), slog.Int("images", x.images), slog.Int("anomalous", x.anomalous))
+	}
+	level := slog.LevelInfo
+	if x.err != nil {
+		attributes = append(attributes, slog.String("error", x.err.Error()))
+		if x.status >= 500 && x.status != http.StatusServiceUnavailable {
+			level = slog.LevelError
+		}
+	}
+	logger.LogAttrs(context.Background(), level, "request", attributes...)
+}

@@ -1,0 +1,515 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"math"
+	"net/http"
+	"slices"
+	"strconv"
+
+	"rdpp/rdpp"
+	"rdpp/rdpp/imagefile"
+)
+
+// The Open Inference Protocol V2 in JSON, with the extensions for binary data and the repository of models. A body of the
+// binary extension is a JSON header, whose length a field of the HTTP header tells, and after it the tensors' bytes.
+
+// headerLength is the HTTP header field with the length of the JSON, in bytes.
+const headerLength = "Inference-Header-Content-Length"
+
+// Datatypes of tensors, by the protocol's names.
+const (
+	typeUint8   = "UINT8"
+	typeBytes   = "BYTES"
+	typeBool    = "BOOL"
+	typeFloat32 = "FP32"
+	typeFloat64 = "FP64"
+)
+
+// inputName is the one input of every model.
+const inputName = "image"
+
+// The outputs of every model.
+const (
+	outScore      = "score"
+	outNormalised = "normalised"
+	outAnomalous  = "anomalous"
+	outPValue     = "p_value"
+	outMap        = "map"
+)
+
+// v2Tensor is a tensor in a request's or an answer's JSON.
+type v2Tensor struct {
+	Name       string          `json:"name"`
+	Shape      []int64         `json:"shape"`
+	Datatype   string          `json:"datatype"`
+	Parameters v2Parameters    `json:"parameters,omitzero"`
+	Data       json.RawMessage `json:"data,omitempty"`
+}
+
+// v2Parameters are those parameters, of requests and tensors, that mean something here. Others are ignored.
+type v2Parameters struct {
+	BinarySize     *int64       `json:"binary_data_size,omitempty"` // of a tensor in the binary part, bytes
+	Binary         *bool        `json:"binary_data,omitempty"`      // an output shall be in the binary part
+	BinaryOutput   *bool        `json:"binary_data_output,omitempty"`
+	FalseAlarm     *json.Number `json:"false_alarm,omitempty"`
+	Threshold      *json.Number `json:"threshold,omitempty"`
+	PixelThreshold *json.Number `json:"pixel_threshold,omitempty"`
+}
+
+// v2Request is the JSON of POST /v2/models/{model}/infer.
+type v2Request struct {
+	ID         string       `json:"id"`
+	Parameters v2Parameters `json:"parameters"`
+	Inputs     []v2Tensor   `json:"inputs"`
+	Outputs    []v2Output   `json:"outputs"`
+
+	pictures []picture
+	wishes   wishes
+}
+
+type v2Output struct {
+	Name       string       `json:"name"`
+	Parameters v2Parameters `json:"parameters"`
+}
+
+// binary says whether an output shall be in the binary part.
+func (r *v2Request) binary(o v2Output) bool {
+	if o.Parameters.Binary != nil {
+		return *o.Parameters.Binary
+	}
+	return r.Parameters.BinaryOutput != nil && *r.Parameters.BinaryOutput
+}
+
+// v2Limits bound what a request may ask for.
+type v2Limits struct {
+	images    int
+	maxPixels int64 // of one image
+}
+
+func refuse(format string, args ...any) error { return failf(http.StatusBadRequest, format, args...) }
+
+// parseV2 reads a request. length is the HTTP header field headerLength, "" where there is none. Pixels and encoded images
+// may share memory with body. No length is believed before it has been compared with what is there.
+func parseV2(body []byte, length string, limits v2Limits) (*v2Request, error) {
+	text, tail := body, []byte(nil)
+	if length != "" {
+		n, err := strconv.ParseUint(length, 10, 63)
+		if err != nil || n > uint64(len(body)) {
+			return nil, refuse("%s %.40q: use the length of the JSON, at most the body's %d bytes", headerLength, length, len(body))
+		}
+		text, tail = body[:n], body[n:]
+	}
+	var r v2Request
+	if err := json.Unmarshal(text, &r); err != nil {
+		return nil, refuse("the body is not a request of the V2 protocol: %w", err)
+	}
+	if err := r.checkOutputs(); err != nil {
+		return nil, err
+	}
+	for _, p := range []struct {
+		name  string
+		value *json.Number
+	}{{"false_alarm", r.Parameters.FalseAlarm}, {"threshold", r.Parameters.Threshold}, {"pixel_threshold", r.Parameters.PixelThreshold}} {
+		if p.value == nil {
+			continue
+		}
+		if _, err := r.wishes.set(p.name, p.value.String()); err != nil {
+			return nil, err
+		}
+	}
+	if len(r.Inputs) != 1 || r.Inputs[0].Name != inputName {
+		return nil, refuse("there must be one input, named %q", inputName)
+	}
+	in := &r.Inputs[0]
+	if size := in.Parameters.BinarySize; size != nil {
+		if *size != int64(len(tail)) {
+			return nil, refuse("binary_data_size is %d, and %d bytes follow the JSON", *size, len(tail))
+		}
+		if in.Data != nil {
+			return nil, refuse("the input has both data and binary_data_size; send one of them")
+		}
+	} else if len(tail) > 0 {
+		return nil, refuse("%d bytes follow the JSON, and no input has a binary_data_size", len(tail))
+	}
+	var err error
+	r.pictures, err = in.pictures(tail, limits)
+	in.Data = nil
+	return &r, err
+}
+
+func (r *v2Request) checkOutputs() error {
+	known := []string{outScore, outNormalised, outAnomalous, outPValue, outMap}
+	var seen []string
+	for _, o := range r.Outputs {
+		if !slices.Contains(known, o.Name) {
+			return refuse("output %.40q is unknown; there are %q", o.Name, known)
+		}
+		if slices.Contains(seen, o.Name) {
+			return refuse("output %q is asked for twice", o.Name)
+		}
+		seen = append(seen, o.Name)
+	}
+	return nil
+}
+
+// pictures takes the input apart. tail is its binary data; it is empty where the JSON has the data.
+func (t *v2Tensor) pictures(tail []byte, limits v2Limits) ([]picture, error) {
+	isBinary := t.Parameters.BinarySize != nil
+	count := int64(1) // of elements
+	for _, n := range t.Shape {
+		if n < 1 || n > math.MaxInt64/count {
+			return nil, refuse("shape %.80v: every dimension must be 1 or more, and their product fit into 63 bits", t.Shape)
+		}
+		count *= n
+	}
+	switch t.Datatype {
+	case typeUint8:
+		return t.pixels(tail, isBinary, count, limits)
+	case typeBytes:
+		if len(t.Shape) == 0 || count > int64(limits.images) {
+			return nil, refuse("shape %.80v: use [B], B being 1 to %d images", t.Shape, limits.images)
+		}
+		if isBinary {
+			return splitBytes(tail, count)
+		}
+		return decodeBytes(t.Data, count)
+	}
+	return nil, refuse("datatype %.40q: use UINT8 for pixels or BYTES for image files", t.Datatype)
+}
+
+// pixels reads B x H x W x 3 or H x W x 3 values, RGB.
+func (t *v2Tensor) pixels(tail []byte, isBinary bool, count int64, limits v2Limits) ([]picture, error) {
+	shape := t.Shape
+	if len(shape) == 3 {
+		shape = append([]int64{1}, shape...)
+	}
+	if len(shape) != 4 || shape[3] != 3 {
+		return nil, refuse("shape %.80v: pixels must be [H, W, 3] or [B, H, W, 3]", t.Shape)
+	}
+	B, H, W := shape[0], shape[1], shape[2]
+	switch {
+	case B > int64(limits.images):
+		return nil, refuse("%d images in one request, the limit is %d; send fewer", B, limits.images)
+	case H*W > limits.maxPixels:
+		return nil, refuse("images of %d x %d pixels, the limit is %d pixels: raise --max-pixels to accept them", W, H, limits.maxPixels)
+	}
+	if !isBinary {
+		var err error
+		if tail, err = decodeUint8(t.Data, count); err != nil {
+			return nil, err
+		}
+	}
+	if int64(len(tail)) != count {
+		return nil, refuse("shape %v needs %d bytes, got %d", t.Shape, count, len(tail))
+	}
+	pictures := make([]picture, B)
+	size := int(3 * H * W)
+	for i := range pictures {
+		pictures[i].pixels = &imagefile.Image{W: int(W), H: int(H), Pix: tail[i*size:][:size:size]}
+	}
+	return pictures, nil
+}
+
+// decodeUint8 reads count numbers from valid JSON: an array, or arrays within arrays.
+func decodeUint8(data json.RawMessage, count int64) ([]byte, error) {
+	// A number and what divides it from the next take two bytes.
+	if count > int64(len(data)) {
+		return nil, refuse("the shape needs %d numbers, and the data of %d bytes cannot hold them", count, len(data))
+	}
+	pixels := make([]byte, 0, count)
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case c >= '0' && c <= '9':
+			value := 0
+			for ; i < len(data) && data[i] >= '0' && data[i] <= '9' && value < 256; i++ {
+				value = 10*value + int(data[i]-'0')
+			}
+			i--
+			if value > 255 || int64(len(pixels)) == count {
+				return nil, refuse("the data must be %d whole numbers of 0 to 255", count)
+			}
+			pixels = append(pixels, byte(value))
+		case c == '[' || c == ']' || c == ',' || c == ' ' || c == '\n' || c == '\t' || c == '\r':
+		default:
+			return nil, refuse("the data must be whole numbers of 0 to 255, got %.20q", data[i:])
+		}
+	}
+	return pixels, nil
+}
+
+// decodeBytes reads count image files in base64 from a JSON array.
+func decodeBytes(data json.RawMessage, count int64) ([]picture, error) {
+	var files [][]byte // which encoding/json takes for base64
+	if err := json.Unmarshal(data, &files); err != nil {
+		return nil, refuse("the data must be an array of image files in base64: %w", err)
+	}
+	if int64(len(files)) != count {
+		return nil, refuse("the shape needs %d image files, got %d", count, len(files))
+	}
+	pictures := make([]picture, len(files))
+	for i, file := range files {
+		pictures[i].encoded = file
+	}
+	return pictures, nil
+}
+
+// splitBytes takes apart count image files, each after its length in 4 bytes, little-endian.
+func splitBytes(data []byte, count int64) ([]picture, error) {
+	var pictures []picture
+	for range count {
+		if len(data) < 4 || uint64(binary.LittleEndian.Uint32(data)) > uint64(len(data)-4) {
+			return nil, refuse("image file %d: its length is cut off, or is more than the bytes that follow", len(pictures)+1)
+		}
+		end := 4 + int(binary.LittleEndian.Uint32(data))
+		pictures = append(pictures, picture{encoded: data[4:end:end]})
+		data = data[end:]
+	}
+	if len(data) > 0 {
+		return nil, refuse("%d bytes are left after %d image files", len(data), count)
+	}
+	return pictures, nil
+}
+
+// v2Infer answers POST /v2/models/{model}/infer.
+func (s *Server) v2Infer(x *exchange, r *http.Request) error {
+	m, release, err := s.use(x, r)
+	if err != nil {
+		return err
+	}
+	defer release()
+	ctx, cancel := context.WithTimeout(r.Context(), s.opt.Timeout)
+	defer cancel()
+	body := s.body(x, r)
+	defer body.release()
+	data, err := readAll(body, r.ContentLength)
+	if err != nil {
+		return err
+	}
+	maxPixels := s.opt.Detector.MaxPixels
+	if maxPixels <= 0 {
+		maxPixels = imagefile.DefaultMaxPixels
+	}
+	q, err := parseV2(data, r.Header.Get(headerLength), v2Limits{s.opt.MaxQueue, maxPixels})
+	if err != nil {
+		return err
+	}
+	c, err := m.calibration(q.wishes)
+	if err != nil {
+		return err
+	}
+	if err := q.chooseOutputs(c); err != nil {
+		return err
+	}
+	results, err := s.judge(ctx, x, m, c, q.pictures, body.release)
+	if err != nil {
+		return err
+	}
+	return q.answer(x, m, results)
+}
+
+// chooseOutputs puts in all outputs but the map where none were asked for.
+func (r *v2Request) chooseOutputs(c *rdpp.Calibration) error {
+	calibrated := c.PValue(0) != nil
+	if len(r.Outputs) == 0 {
+		r.Outputs = []v2Output{{Name: outScore}, {Name: outNormalised}, {Name: outAnomalous}}
+		if calibrated {
+			r.Outputs = append(r.Outputs, v2Output{Name: outPValue})
+		}
+	}
+	if !calibrated && slices.ContainsFunc(r.Outputs, func(o v2Output) bool { return o.Name == outPValue }) {
+		return refuse("the model is not calibrated, so it has no %s; train with --calibration", outPValue)
+	}
+	return nil
+}
+
+// v2Answer is the JSON of an answer.
+type v2Answer struct {
+	ModelName    string     `json:"model_name"`
+	ModelVersion string     `json:"model_version"`
+	ID           string     `json:"id,omitempty"`
+	Outputs      []v2Tensor `json:"outputs"`
+}
+
+func (r *v2Request) answer(x *exchange, m *model, results []*rdpp.Result) error {
+	a := v2Answer{ModelName: m.name, ModelVersion: strconv.Itoa(m.version), ID: r.ID}
+	var tail bytes.Buffer
+	for _, o := range r.Outputs {
+		t, data, err := output(o.Name, results, r.binary(o))
+		if err != nil {
+			return err
+		}
+		tail.Write(data)
+		a.Outputs = append(a.Outputs, t)
+	}
+	if tail.Len() == 0 {
+		return writeJSON(x, http.StatusOK, a)
+	}
+	text, err := json.Marshal(a)
+	if err != nil {
+		return fmt.Errorf("server: %w", err)
+	}
+	x.Header().Set(headerLength, strconv.Itoa(len(text)))
+	write(x, http.StatusOK, "application/octet-stream", append(text, tail.Bytes()...))
+	return nil
+}
+
+// output makes a tensor of results, its data in JSON or, if it is to be binary, apart.
+func output(name string, results []*rdpp.Result, isBinary bool) (v2Tensor, []byte, error) {
+	B := len(results)
+	t := v2Tensor{Name: name, Shape: []int64{int64(B)}, Datatype: typeFloat64}
+	var values any
+	numbers := func(of func(r *rdpp.Result) float64) []float64 {
+		list := make([]float64, B)
+		for i, r := range results {
+			list[i] = of(r)
+		}
+		return list
+	}
+	switch name {
+	case outScore:
+		values = numbers(func(r *rdpp.Result) float64 { return r.Score })
+	case outNormalised:
+		values = numbers(func(r *rdpp.Result) float64 { return r.Normalised })
+	case outPValue:
+		values = numbers(func(r *rdpp.Result) float64 { return *r.PValue })
+	case outAnomalous:
+		list := make([]bool, B)
+		for i, r := range results {
+			list[i] = r.Anomalous
+		}
+		t.Datatype, values = typeBool, list
+	case outMap:
+		S := results[0].Size
+		list := make([]float32, 0, B*S*S)
+		for _, r := range results {
+			list = append(list, r.Map...)
+		}
+		t.Datatype, t.Shape, values = typeFloat32, []int64{int64(B), int64(S), int64(S)}, list
+	}
+	if !isBinary {
+		var err error
+		t.Data, err = json.Marshal(values)
+		return t, nil, err
+	}
+	data, err := binary.Append(nil, binary.LittleEndian, values)
+	t.Parameters.BinarySize = new(int64(len(data)))
+	return t, data, err
+}
+
+// v2Server answers GET /v2.
+func (s *Server) v2Server(x *exchange, r *http.Request) error {
+	return writeJSON(x, http.StatusOK, map[string]any{"name": "rdpp", "version": rdpp.Version,
+		"extensions": []string{"binary_tensor_data", "model_repository"}})
+}
+
+// v2Live answers GET /v2/health/live.
+func (s *Server) v2Live(x *exchange, r *http.Request) error {
+	return writeJSON(x, http.StatusOK, map[string]bool{"live": true})
+}
+
+// v2Ready answers GET /v2/health/ready: there is a model, and the process goes on.
+func (s *Server) v2Ready(x *exchange, r *http.Request) error {
+	switch {
+	case s.draining.Load():
+		return busy(0, "the service is ending")
+	case s.Models() == 0:
+		return busy(0, "no model is ready")
+	}
+	return writeJSON(x, http.StatusOK, map[string]bool{"ready": true})
+}
+
+// v2Metadata is what GET /v2/models/{model} tells.
+type v2Metadata struct {
+	Name       string            `json:"name"`
+	Versions   []string          `json:"versions"`
+	Platform   string            `json:"platform"`
+	Inputs     []v2Tensor        `json:"inputs"`
+	Outputs    []v2Tensor        `json:"outputs"`
+	Parameters map[string]string `json:"parameters"` // explanations, for people
+}
+
+// v2Model answers GET /v2/models/{model}.
+func (s *Server) v2Model(x *exchange, r *http.Request) error {
+	m, release, err := s.use(x, r)
+	if err != nil {
+		return err
+	}
+	defer release()
+	S := int64(m.detector.Info().Config.ImageSize)
+	return writeJSON(x, http.StatusOK, v2Metadata{
+		Name: m.name, Versions: []string{strconv.Itoa(m.version)}, Platform: "rdpp_libtorch",
+		Inputs: []v2Tensor{{Name: inputName, Datatype: typeUint8, Shape: []int64{-1, -1, -1, 3}}},
+		Outputs: []v2Tensor{
+			{Name: outScore, Datatype: typeFloat64, Shape: []int64{-1}},
+			{Name: outNormalised, Datatype: typeFloat64, Shape: []int64{-1}},
+			{Name: outAnomalous, Datatype: typeBool, Shape: []int64{-1}},
+			{Name: outPValue, Datatype: typeFloat64, Shape: []int64{-1}},
+			{Name: outMap, Datatype: typeFloat32, Shape: []int64{-1, S, S}},
+		},
+		Parameters: map[string]string{
+			inputName:     "UINT8 [B, H, W, 3] or [H, W, 3]: RGB pixels of any size; or BYTES [B]: PNG, JPEG, BMP, TIFF or WebP files, in JSON as base64",
+			outScore:      "the map's maximum, 0 (like good parts) to 6",
+			outNormalised: "0 to 1, rises with the score, 0.5 at the threshold",
+			outAnomalous:  "score > threshold",
+			outPValue:     "how rare such a score is among good parts; of calibrated models only",
+			outMap:        "the anomaly map, which covers the whole image; only if it is asked for",
+			"parameters":  "a request's parameters may hold threshold, pixel_threshold, false_alarm and binary_data_output",
+		}})
+}
+
+// v2ModelReady answers GET /v2/models/{model}/ready.
+func (s *Server) v2ModelReady(x *exchange, r *http.Request) error {
+	m, release, err := s.use(x, r)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return writeJSON(x, http.StatusOK, map[string]any{"name": m.name, "ready": true})
+}
+
+// v2Index answers POST /v2/repository/index. The body may ask for ready models alone.
+func (s *Server) v2Index(x *exchange, r *http.Request) error {
+	body := s.body(x, r)
+	defer body.release()
+	data, err := readAll(body, r.ContentLength)
+	if err != nil {
+		return err
+	}
+	var asked struct {
+		Ready bool `json:"ready"`
+	}
+	if len(bytes.TrimSpace(data)) > 0 {
+		if err := json.Unmarshal(data, &asked); err != nil {
+			return refuse("the body: %w; use {\"ready\": true} or nothing", err)
+		}
+	}
+	index := s.models.index()
+	if asked.Ready {
+		index = slices.DeleteFunc(index, func(s state) bool { return s.State != "READY" })
+	}
+	return writeJSON(x, http.StatusOK, index)
+}
+
+// v2Load answers POST /v2/repository/models/{model}/load: the model's file is read again.
+func (s *Server) v2Load(x *exchange, r *http.Request) error { return s.repositoryRequest(x, r, true) }
+
+// v2Unload answers POST /v2/repository/models/{model}/unload. Requests under way still get their answers.
+func (s *Server) v2Unload(x *exchange, r *http.Request) error {
+	return s.repositoryRequest(x, r, false)
+}
+
+func (s *Server) repositoryRequest(x *exchange, r *http.Request, load bool) error {
+	x.model = r.PathValue("model")
+	if !names.MatchString(x.model) {
+		return unknown(x.model)
+	}
+	if err := s.models.request(x.model, load); err != nil {
+		return err
+	}
+	return writeJSON(x, http.StatusOK, struct{}{})
+}
