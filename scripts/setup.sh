@@ -3,10 +3,19 @@
 #
 #   scripts/setup.sh                        libtorch from Debian (CPU)
 #   LIBTORCH=/path/to/libtorch scripts/setup.sh   another one: a libtorch or PyTorch installation, CPU or CUDA
+#   scripts/setup.sh --all                  also what packaging and the slow tests need: patchelf, Python, a browser
 set -euo pipefail
+case "${1:-}" in
+"" | --all) ;;
+*)
+  echo "setup: unknown argument $1; usage: scripts/setup.sh [--all]" >&2
+  exit 2
+  ;;
+esac
 cd "$(dirname "$0")/.."
 
 packages=(g++ cmake ninja-build ccache libturbojpeg0-dev clang-format-19 ca-certificates)
+[ -z "${1:-}" ] || packages+=(patchelf python3 chromium)
 if [ -z "${LIBTORCH:-}" ]; then
   # Without OpenBLAS, libtorch's matrix products run on a reference BLAS.
   packages+=(libtorch-dev libopenblas0-pthread)

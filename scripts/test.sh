@@ -19,14 +19,14 @@ esac
 step() { printf '\n== %s\n' "$*"; }
 
 step set-up and build
-scripts/setup.sh
+scripts/setup.sh ${slow:+--all}
 scripts/build.sh
 source build/env.sh
 
 step formatting
 unformatted=$(git ls-files '*.go' | xargs gofmt -l)
 [ -z "$unformatted" ] || { echo "gofmt would change: $unformatted"; exit 1; }
-git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.c' | xargs clang-format-19 --dry-run -Werror
+git ls-files '*.cpp' '*.hpp' '*.h' '*.c' | xargs clang-format-19 --dry-run -Werror
 
 step go vet, staticcheck, tidy modules
 go vet ./...
@@ -40,7 +40,7 @@ if [ -n "$slow" ]; then
   cmake --build build/sanitize --target smoke
   ASAN_OPTIONS=detect_leaks=0 build/sanitize/smoke
 else
-  cmake --build build --target smoke
+  cmake --build build --target smoke run_script
   build/smoke
 fi
 
@@ -51,12 +51,27 @@ else
   echo "skipped: RDPP_HEADERS names no include folder of another libtorch"
 fi
 
+step onnxruntime, which exported models are run by
+if [ -n "${RDPP_ONNXRUNTIME:-}" ]; then
+  echo "$RDPP_ONNXRUNTIME"
+elif command -v npm >/dev/null; then
+  scripts/onnxruntime.sh
+else
+  echo "skipped: no npm to fetch it with; RDPP_ONNXRUNTIME may name its library"
+fi
+
 step go test
-# torch, rdpp and train know -slow. The others are quick, and free of C but for imagefile and infer.
-networks=(./torch ./rdpp ./train)
+# These know -slow. Of the others, only imagefile and those below infer have to do with C.
+networks=(./torch ./rdpp ./train ./infer/server)
 # -count=1: Go's cache of results does not see a change in the C++ libraries.
 go test -race -count=1 -run 'Worker|Detector|Close|Image|Stdin' ./torch ./rdpp ./infer
-others=$(go list ./... | grep -vxE 'rdpp/(torch|rdpp|train|infer)')
+go test -race -count=1 -run 'Queue|Batches|Leaving|Graceful|Folder|LoadAndUnload|File' ./infer/server
+others=$(go list ./... | grep -vxE 'rdpp/(torch|rdpp|train|infer|infer/(server|bench|capi))')
 go test -race $others
-go test -count=1 ./infer
+go test -count=1 ./infer ./infer/bench ./infer/capi
+if [ -n "$slow" ]; then
+  step 'the tarball runs by itself'
+  scripts/package_check.sh
+fi
+step go test of the networks
 go test -count=1 -timeout 40m "${networks[@]}" ${slow:+-args $slow}
