@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 
 	"github.com/spf13/pflag"
 
@@ -94,7 +92,7 @@ func runEval(ctx context.Context, args []string, t *terminal) (int, error) {
 		err = e.print(t.stdout)
 	}
 	if *scoresFile != "" {
-		err = errors.Join(err, writeScores(*scoresFile, measured.Scores))
+		err = errors.Join(err, writeScores(*scoresFile, measured))
 	}
 	if *reportFile != "" {
 		err = errors.Join(err, d.WriteReport(ctx, *reportFile, set, measured, &rdpp.ReportOptions{Skipped: set.Skipped}))
@@ -147,20 +145,13 @@ func checkScoresFile(path string) error {
 }
 
 // writeScores puts the table at path. A regular file there is kept until the whole table can replace it.
-func writeScores(path string, scores []rdpp.ItemScore) error {
-	rows := [][]string{{"path", "type", "defective", "score"}}
-	for _, s := range scores {
-		rows = append(rows, []string{s.Path, s.Type, strconv.FormatBool(s.Defective),
-			strconv.FormatFloat(s.Score, 'g', -1, 64)})
-	}
-	write := func(w io.Writer) error { return csv.NewWriter(w).WriteAll(rows) }
-	var err error
+func writeScores(path string, e *rdpp.Evaluation) (err error) {
 	if replaceable(path) {
-		err = weights.WriteFileAtomic(path, write)
+		err = weights.WriteFileAtomic(path, e.WriteScores)
 	} else {
 		var f *os.File
 		if f, err = os.Create(path); err == nil {
-			err = errors.Join(write(f), f.Close())
+			err = errors.Join(e.WriteScores(f), f.Close())
 		}
 	}
 	if err != nil {

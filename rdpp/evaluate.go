@@ -2,8 +2,11 @@ package rdpp
 
 import (
 	"context"
+	"encoding/csv"
 	"errors"
 	"fmt"
+	"io"
+	"strconv"
 	"time"
 
 	"rdpp/rdpp/dataset"
@@ -90,6 +93,15 @@ func (e *Evaluation) Verdicts(threshold float64) (v Verdicts) {
 		v.FalseAlarms = &[2]float64{low, high}
 	}
 	return v
+}
+
+// WriteScores writes the images' scores as CSV: path, type, defective and score, which loses no digit.
+func (e *Evaluation) WriteScores(w io.Writer) error {
+	rows := [][]string{{"path", "type", "defective", "score"}}
+	for _, s := range e.Scores {
+		rows = append(rows, []string{s.Path, s.Type, strconv.FormatBool(s.Defective), strconv.FormatFloat(s.Score, 'g', -1, 64)})
+	}
+	return csv.NewWriter(w).WriteAll(rows)
 }
 
 // curvePoints bounds the points of a curve to draw.

@@ -112,6 +112,7 @@ const (
 	MetricsFile    = "metrics.json"
 	HistoryFile    = "history.csv"
 	ReportFile     = "report.html"
+	ScoresFile     = "scores.csv" // of the test images
 	checkpointFile = "checkpoint"
 	bestFile       = "best.safetensors" // the best epoch so far, while SelectBestOnTest is at work
 )
@@ -193,7 +194,7 @@ func (r *run) prepare(ctx context.Context) (err error) {
 		return fmt.Errorf("rdpp: %w: no folder for the results; name one with --out", ErrConfig)
 	}
 	r.lock, err = claim(r.opt.Log, r.path(checkpointFile), r.path(ModelFile), r.path(MetricsFile), r.path(HistoryFile),
-		r.path(ReportFile), r.path(bestFile))
+		r.path(ReportFile), r.path(ScoresFile), r.path(bestFile))
 	if err != nil {
 		return err
 	}
@@ -637,6 +638,9 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 	}
 	if err := writeFile(r.path(MetricsFile), append(text, '\n')); err != nil {
 		return nil, err
+	}
+	if err := weights.WriteFileAtomic(r.path(ScoresFile), evaluation.WriteScores); err != nil {
+		return nil, fmt.Errorf("rdpp: %w", err)
 	}
 	return summary, model.writeReport(ctx, r.path(ReportFile), r.set, evaluation, ReportOptions{Selection: selection, History: r.state.History,
 		Timings: []report.Timing{{Stage: "training", Duration: seconds(summary.TrainingSeconds), Images: trained}}, Skipped: r.skipped,

@@ -344,7 +344,7 @@ func TestSummary(t *testing.T) {
 	if m.Info.Epoch != s.Epoch || m.Info.Calibration.Threshold != s.Threshold || len(m.Info.Calibration.Scores) != 6 {
 		t.Errorf("model file: got epoch %d and %+v, want epoch %d and threshold %v", m.Info.Epoch, m.Info.Calibration, s.Epoch, s.Threshold)
 	}
-	want := []string{checkpointFile, rdpp.HistoryFile, rdpp.MetricsFile, rdpp.ModelFile, rdpp.ReportFile}
+	want := []string{checkpointFile, rdpp.HistoryFile, rdpp.MetricsFile, rdpp.ModelFile, rdpp.ReportFile, rdpp.ScoresFile}
 	entries, err := os.ReadDir(out)
 	if err != nil {
 		t.Fatal(err)

@@ -163,7 +163,7 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	if *helpAll {
 		flags.VisitAll(func(f *pflag.Flag) { f.Hidden = false })
 		flags.Usage()
-		fmt.Fprintf(stdout, "Files in RUN/CATEGORY: %s, %s, %s, checkpoint\n", rdpp.ModelFile, rdpp.ReportFile+", "+rdpp.MetricsFile, rdpp.HistoryFile)
+		fmt.Fprintf(stdout, "Files in RUN/CATEGORY: %s, %s, %s, checkpoint\n", rdpp.ModelFile, rdpp.ReportFile+", "+rdpp.MetricsFile, rdpp.HistoryFile+", "+rdpp.ScoresFile)
 		return nil
 	}
 

@@ -370,7 +370,7 @@ func TestPlainLines(t *testing.T) {
 	if strings.ContainsAny(stdout, "\r\x1b") {
 		t.Errorf("got %q, want no control characters away from a terminal", stdout)
 	}
-	want := "checkpoint history.csv metrics.json model.safetensors report.html"
+	want := "checkpoint history.csv metrics.json model.safetensors report.html scores.csv"
 	if got := strings.Join(files(t, out), " "); got != want {
 		t.Errorf("files: got %q, want %q", got, want)
 	}

@@ -1,0 +1,243 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"log/slog"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"rdpp/infer/server"
+	"rdpp/rdpp"
+	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/export/exporttest"
+	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/sample"
+	"rdpp/torch"
+)
+
+// What the promise of one score everywhere allows: nothing where the same libraries compute the same batch, the rounding
+// of another arithmetic where another runtime does.
+const (
+	sameRuntime  = 0
+	otherRuntime = 1e-4
+)
+
+// answers are scores by path, and verdicts where there are any.
+type answers struct {
+	scores    map[string]float64
+	anomalous map[string]bool
+}
+
+// TestOneScore feeds 20 images through everything that scores images. With -v it prints the README's table.
+func TestOneScore(t *testing.T) {
+	dir := t.TempDir()
+	err := sample.Write(dir, &sample.Options{Category: "part", Size: 100, Train: 4, TestGood: 8, TestDefect: 3, Seed: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, out := filepath.Join(dir, "part"), filepath.Join(dir, "run")
+	set, err := dataset.Open(data, nil)
+	if err != nil || len(set.Test) != 20 {
+		t.Fatal(len(set.Test), err)
+	}
+	c := rdpp.DefaultConfig()
+	c.Arch, c.ImageSize, c.Batch, c.Accumulate, c.Epochs, c.Calibration = "resnet18", 64, 2, 1, 2, 0
+	if _, err := rdpp.Train(context.Background(), c, set, rdpp.TrainOptions{Out: out, Teacher: rdpp.TeacherBuiltin}); err != nil {
+		t.Fatal(err)
+	}
+	model := filepath.Join(out, rdpp.ModelFile)
+	var paths []string
+	for _, item := range set.Test {
+		paths = append(paths, item.Path)
+	}
+
+	want := answers{map[string]float64{}, map[string]bool{}}
+	d, err := rdpp.OpenDetector(model, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	text, err := os.ReadFile(filepath.Join(out, rdpp.ScoresFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	trained := answers{scores: readScores(t, text)}
+	for _, path := range paths {
+		r, _, err := d.DetectFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want.scores[path], want.anomalous[path] = r.Score, r.Anomalous
+	}
+	infer := filepath.Join(dir, "infer")
+	if text, err := exec.Command("go", "build", "-o", infer, "..").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	command := func(args ...string) []byte {
+		var stdout, stderr bytes.Buffer
+		cmd := exec.Command(infer, append(args, "--model", model)...)
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		if err := cmd.Run(); err != nil && cmd.ProcessState.ExitCode() != 3 { // some are anomalous
+			t.Fatalf("%v: %v: %s", args, err, &stderr)
+		}
+		return stdout.Bytes()
+	}
+	for _, way := range []struct {
+		name      string
+		tolerance float64
+		ask       func(t *testing.T) answers
+	}{
+		{"train, its own evaluation", sameRuntime, func(t *testing.T) answers { return trained }},
+		{"infer eval", sameRuntime, func(t *testing.T) answers {
+			file := filepath.Join(t.TempDir(), "scores.csv")
+			command("eval", "--data", data, "--scores", file)
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return answers{scores: readScores(t, text)}
+		}},
+		{"infer image", sameRuntime, func(t *testing.T) answers {
+			got := answers{map[string]float64{}, map[string]bool{}}
+			for line := range bytes.Lines(command(append([]string{"image", "--json"}, paths...)...)) {
+				var p rdpp.Prediction
+				if err := json.Unmarshal(line, &p); err != nil {
+					t.Fatal(err)
+				}
+				got.scores[p.Image], got.anomalous[p.Image] = p.Score, p.Anomalous
+			}
+			return got
+		}},
+		{"infer serve", sameRuntime, func(t *testing.T) answers { return serve(t, model, paths) }},
+		{"librdpp.so, from C", sameRuntime, func(t *testing.T) answers {
+			got := answers{map[string]float64{}, map[string]bool{}}
+			stdout, err := exec.Command(compile(t, "cc", "examples/detect.c", "-std=c11"), append([]string{model}, paths...)...).Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for line := range strings.Lines(string(stdout)) {
+				fields := strings.Fields(line) // score, normalised, anomalous, regions, width, height, path
+				score, err := strconv.ParseFloat(fields[0], 64)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got.scores[fields[6]], got.anomalous[fields[6]] = score, fields[2] == "1"
+			}
+			return got
+		}},
+		{"ONNX, by onnxruntime", otherRuntime, func(t *testing.T) answers {
+			exporttest.NeedONNX(t)
+			return exported(t, model, rdpp.FormatONNX, paths, exporttest.ONNX)
+		}},
+		{"TorchScript, by libtorch alone", otherRuntime, func(t *testing.T) answers {
+			return exported(t, model, rdpp.FormatTorchScript, paths, exporttest.TorchScript)
+		}},
+	} {
+		t.Run(way.name, func(t *testing.T) {
+			got, worst := way.ask(t), 0.0
+			if len(got.scores) != len(paths) {
+				t.Fatalf("got %d scores, want %d", len(got.scores), len(paths))
+			}
+			for _, path := range paths {
+				score, found := got.scores[path]
+				if !found {
+					t.Fatalf("got no score of %s", path)
+				}
+				worst = max(worst, math.Abs(score-want.scores[path]))
+				if verdict, found := got.anomalous[path]; found && verdict != want.anomalous[path] {
+					t.Errorf("%s: got anomalous %v, want %v", path, verdict, want.anomalous[path])
+				}
+			}
+			if !(worst <= way.tolerance) {
+				t.Errorf("scores differ from the Go API's by up to %g, want %g at most", worst, way.tolerance)
+			}
+			t.Logf("| %s | %.2g |", way.name, worst)
+		})
+	}
+}
+
+// readScores reads the scores of a CSV file by path.
+func readScores(t *testing.T, text []byte) map[string]float64 {
+	t.Helper()
+	rows, err := csv.NewReader(bytes.NewReader(text)).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	scores := map[string]float64{}
+	for _, row := range rows[1:] {
+		if scores[row[0]], err = strconv.ParseFloat(row[3], 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return scores
+}
+
+// serve asks the HTTP service, an image per request.
+func serve(t *testing.T, model string, paths []string) (got answers) {
+	t.Helper()
+	got.scores, got.anomalous = map[string]float64{}, map[string]bool{}
+	s, err := server.New(server.Options{Model: model, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	web := httptest.NewServer(s)
+	defer web.Close()
+	for _, path := range paths {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := http.Post(web.URL+"/v1/models/run/predict", "image/png", bytes.NewReader(content))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var p rdpp.Prediction
+		err = json.NewDecoder(answer.Body).Decode(&p)
+		answer.Body.Close()
+		if err != nil || answer.StatusCode != http.StatusOK {
+			t.Fatalf("%s: got status %d, %v", path, answer.StatusCode, err)
+		}
+		got.scores[path], got.anomalous[path] = p.Score, p.Anomalous
+	}
+	return got
+}
+
+// exported writes the model in a format and runs it, all images in one batch.
+func exported(t *testing.T, model, format string, paths []string, run func(testing.TB, string, exporttest.Batch) exporttest.Result) (got answers) {
+	t.Helper()
+	got.scores, got.anomalous = map[string]float64{}, map[string]bool{}
+	m, err := rdpp.LoadModel(model, torch.CPU)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	file := filepath.Join(t.TempDir(), "exported")
+	if err := m.Export(context.Background(), file, &rdpp.ExportOptions{Format: format}); err != nil {
+		t.Fatal(err)
+	}
+	var in exporttest.Batch
+	for _, path := range paths {
+		img, err := imagefile.DecodeFile(path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in.Pixels = append(in.Pixels, img.Pix...)
+		in.Shape = []int64{int64(len(paths)), int64(img.H), int64(img.W), 3}
+	}
+	result := run(t, file, in)
+	for i, path := range paths {
+		got.scores[path], got.anomalous[path] = float64(result.Scores[i]), result.Anomalous[i]
+	}
+	return got
+}
