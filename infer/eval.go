@@ -75,6 +75,9 @@ func runEval(ctx context.Context, args []string, t *terminal) (int, error) {
 		}
 	}
 	if *reportFile != "" {
+		if !replaceable(*reportFile) {
+			return 0, fmt.Errorf("%s: is no regular file; choose another file with --report", *reportFile)
+		}
 		if err := checkScoresFile(*reportFile); err != nil {
 			return 0, fmt.Errorf("%w; choose another file with --report", err)
 		}

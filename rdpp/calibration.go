@@ -3,6 +3,7 @@ package rdpp
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -35,17 +36,23 @@ func provisional(scores []float64) Calibration {
 		PixelThreshold: highest, Scores: scores}
 }
 
-// calibrate sets the thresholds for a rate of false alarms by scores of good images that were not trained on, ascending.
-func calibrate(scores []float64, rate float64) (Calibration, error) {
+// calibrate sets the thresholds for a rate of false alarms by scores of good images, ascending: of images that the model
+// was not trained on or, with folds, of those that each of so many other trainings left out. The latter promise nothing
+// exactly, as they are not this model's.
+func calibrate(scores []float64, rate float64, folds int) (Calibration, error) {
 	t, err := metric.Calibrate(scores, rate)
 	if err != nil {
 		return Calibration{}, fmt.Errorf("rdpp: calibration: %w", err)
 	}
-	c := Calibration{FalseAlarm: rate, Exact: t.Exact, Threshold: t.Value, PixelThreshold: t.Value, Scores: scores}
-	if t.Exact {
+	c := Calibration{FalseAlarm: rate, Exact: t.Exact && folds == 0, Threshold: t.Value, PixelThreshold: t.Value, Folds: folds, Scores: scores}
+	switch {
+	case c.Exact:
 		c.Rule = fmt.Sprintf("at most %s of good images lie above it (split conformal, %d images that were not trained on)",
 			percent(rate), len(scores))
-	} else {
+	case t.Exact:
+		c.Rule = fmt.Sprintf("some %s of good images lie above it, by the rank among %d images, each scored by a training that left it out",
+			percent(rate), len(scores))
+	default:
 		c.Rule = fmt.Sprintf("some %s of good images lie above it, by a log-normal fit of the tail: %d images that were not trained on "+
 			"are too few for an exact rate, which needs %d", percent(rate), len(scores), t.Needed)
 	}
@@ -61,9 +68,7 @@ func (c *Calibration) At(rate float64) (Calibration, error) {
 		return Calibration{}, fmt.Errorf("rdpp: %w: the model was trained without images held out for a calibration, so it knows no rate "+
 			"of false alarms; train with --calibration, or give a threshold", ErrConfig)
 	}
-	other, err := calibrate(c.Scores, rate)
-	other.Folds = c.Folds
-	return other, err
+	return calibrate(c.Scores, rate, c.Folds)
 }
 
 // PValue is how rare a score is among good images, above 0 to 1; nil where that is not known. See metric.PValue.
@@ -146,22 +151,33 @@ func (r *run) calibrate(ctx context.Context, model *Model) (Calibration, error) 
 		if err != nil {
 			return Calibration{}, err
 		}
-		c, err := calibrate(scores, r.config.FalseAlarm)
-		c.Folds = r.folds
-		return c, err
+		return r.threshold(scores)
 	}
 	if len(r.held) > 0 {
 		scores, err := model.scores(ctx, r.held, r.cache)
 		if err != nil {
 			return Calibration{}, err
 		}
-		return calibrate(scores, r.config.FalseAlarm)
+		return r.threshold(scores)
 	}
 	scores, err := model.scores(ctx, r.items, r.cache)
 	if err != nil {
 		return Calibration{}, err
 	}
 	return provisional(scores), nil
+}
+
+// threshold calibrates at the rate that was asked for. Where so few scores cannot bound it, the highest is taken, rather
+// than that a training ends in an error.
+func (r *run) threshold(scores []float64) (Calibration, error) {
+	c, err := calibrate(scores, r.config.FalseAlarm, r.folds)
+	if !errors.Is(err, metric.ErrTooFew) {
+		return c, err
+	}
+	r.opt.Log.Warn("the threshold is provisional", "reason", err)
+	highest := provisional(scores)
+	highest.Rule = fmt.Sprintf("highest score of %d good images, as they are too few for the rate that was asked for", len(scores))
+	return highest, nil
 }
 
 // scores are those of items, ascending.
@@ -252,8 +268,15 @@ func (r *run) crossScore(ctx context.Context, fold int, order []int) ([]float64,
 	if err := part.prepare(ctx); err != nil {
 		return nil, fmt.Errorf("%w (training %d of %d for the calibration)", err, fold+1, r.folds)
 	}
+	if own, found := r.model.Info.Teacher, part.model.Info.Teacher; own != found {
+		return nil, fmt.Errorf("rdpp: %w: the model has the teacher %s, the training for its calibration found %s; name the model's with --teacher",
+			ErrConfig, own.Origin, found.Origin)
+	}
 	if err := part.learn(ctx); err != nil {
 		return nil, fmt.Errorf("%w (training %d of %d for the calibration)", err, fold+1, r.folds)
+	}
+	if err := part.saveCheckpoint(); err != nil {
+		r.opt.Log.Warn("no checkpoint", "error", err)
 	}
 	return part.outcome().scores(ctx, out, r.cache)
 }

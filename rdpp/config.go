@@ -148,7 +148,7 @@ func (c *Config) Validate() error {
 		return wrong("--clip %v; use a positive length, or 0 for none", c.Clip)
 	case !(c.Calibration >= 0 && c.Calibration <= 0.3):
 		return wrong("--calibration %v; use a share of the good images, 0 to 0.3", c.Calibration)
-	case c.Calibration > 0 && !(c.FalseAlarm > 0 && c.FalseAlarm < 1):
+	case !(c.FalseAlarm >= 0 && c.FalseAlarm < 1) || c.Calibration > 0 && c.FalseAlarm == 0:
 		return wrong("--false-alarm %v; use a share of the good images, above 0 and below 1", c.FalseAlarm)
 	case !(c.Beta1 >= 0 && c.Beta1 < 1 && c.Beta2 >= 0 && c.Beta2 < 1 && positive(c.AdamEps)):
 		return wrong("Adam's betas %v, %v, eps %v; betas lie in [0, 1), eps is positive", c.Beta1, c.Beta2, c.AdamEps)

@@ -185,7 +185,7 @@ func (e *Evaluation) measurePixels(pixels *metric.Pixels) error {
 
 // present is the value, or nil where the data cannot give one.
 func present(value float64, err error) (*float64, error) {
-	if errors.Is(err, metric.ErrOneClass) || errors.Is(err, metric.ErrUndefined) {
+	if errors.Is(err, metric.ErrEmpty) || errors.Is(err, metric.ErrOneClass) || errors.Is(err, metric.ErrUndefined) {
 		return nil, nil
 	}
 	if err != nil {

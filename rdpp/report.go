@@ -31,6 +31,7 @@ type ReportOptions struct {
 const (
 	shownCases      = 6   // of the worst, and of the best
 	comparedImages  = 150 // per class, for the compactness
+	comparedBytes   = 512 << 20
 	leastComparison = 2
 )
 
@@ -121,7 +122,7 @@ func notes(info *Info, c *Calibration, skipped []dataset.Skip) (all []string) {
 	case c.FalseAlarm > 0 && !c.Exact:
 		all = append(all, "Threshold: "+c.Rule+".")
 	}
-	if c.Folds > 0 {
+	if c.Folds > 0 && c.FalseAlarm > 0 {
 		all = append(all, fmt.Sprintf("There were too few images to keep some out of training. The threshold comes from %d further trainings, "+
 			"each of which left out a part of the images and scored it.", c.Folds))
 	}
@@ -240,7 +241,9 @@ func (m *Model) compactness(ctx context.Context, items []dataset.Item, cache *da
 			good = append(good, item)
 		}
 	}
-	good, defective = spread(good, comparedImages), spread(defective, comparedImages)
+	e := 4 * m.Info.Config.ImageSize / 32 // at most: 512e x S/32 x S/32 numbers of 4 bytes per image
+	most := min(comparedImages, max(leastComparison, comparedBytes/(512*4*e*e)))
+	good, defective = spread(good, most), spread(defective, most)
 	if len(good) < leastComparison {
 		return nil, nil
 	}
@@ -262,6 +265,9 @@ func (m *Model) compactness(ctx context.Context, items []dataset.Item, cache *da
 	}
 	c := &report.Compactness{Other: "defective images"}
 	for i := range a {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		for j := range i {
 			c.Intra = append(c.Intra, meanSquare(a[i], a[j]))
 		}

@@ -343,7 +343,9 @@ func (r *run) readData(ctx context.Context) error {
 		r.opt.Log.Warn("left out", "file", s.Path, "reason", s.Reason)
 	}
 	defective := func(item dataset.Item) bool { return item.Defective }
-	if r.config.Select == SelectBestOnTest && !slices.ContainsFunc(r.tests, defective) {
+	good := func(item dataset.Item) bool { return !item.Defective }
+	if r.config.Select == SelectBestOnTest &&
+		!(slices.ContainsFunc(r.tests, defective) && (r.set.HasMasks || slices.ContainsFunc(r.tests, good))) {
 		return errNoTests
 	}
 	if len(r.items) == 0 {
@@ -354,9 +356,13 @@ func (r *run) readData(ctx context.Context) error {
 		return fmt.Errorf("rdpp: %w", err)
 	}
 	r.items, r.held, r.folds = holdOut(r.items, &r.config)
-	if last := (len(r.items)-1)%r.config.Batch + 1; S < 64 && last == 1 {
+	sizes := []int{len(r.items)} // of what is trained on
+	for fold := range r.folds {
+		sizes = append(sizes, len(r.items)-(len(r.items)-fold+r.folds-1)/r.folds)
+	}
+	if alone := slices.IndexFunc(sizes, func(n int) bool { return S < 64 && (n-1)%r.config.Batch == 0 }); alone >= 0 {
 		return fmt.Errorf("rdpp: %w: --image-size %d with --batch %d leaves one of the %d images alone in a batch, which is too little for "+
-			"batch norm; use another --batch, or --image-size 64", ErrConfig, S, r.config.Batch, len(r.items))
+			"batch norm; use another --batch, or --image-size 64", ErrConfig, S, r.config.Batch, sizes[alone])
 	}
 	r.model.Info.Category = r.set.Category
 	r.model.Info.Data = DataInfo{Images: len(r.items), HeldOut: len(r.held), Fingerprint: fingerprint, Layout: r.set.Layout}
@@ -605,9 +611,6 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 			return nil, fmt.Errorf("rdpp: %w", err)
 		}
 	}
-	if err := r.removeAll(r.foldFiles()); err != nil {
-		return nil, err
-	}
 
 	last := r.state.History[len(r.state.History)-1]
 	calibration := &model.Info.Calibration
@@ -642,9 +645,13 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 	if err := weights.WriteFileAtomic(r.path(ScoresFile), evaluation.WriteScores); err != nil {
 		return nil, fmt.Errorf("rdpp: %w", err)
 	}
-	return summary, model.writeReport(ctx, r.path(ReportFile), r.set, evaluation, ReportOptions{Selection: selection, History: r.state.History,
+	err = model.writeReport(ctx, r.path(ReportFile), r.set, evaluation, ReportOptions{Selection: selection, History: r.state.History,
 		Timings: []report.Timing{{Stage: "training", Duration: seconds(summary.TrainingSeconds), Images: trained}}, Skipped: r.skipped,
 		MaxPixels: r.opt.MaxPixels, cache: r.cache})
+	if err != nil {
+		return nil, err
+	}
+	return summary, r.removeAll(r.foldFiles())
 }
 
 func writeFile(path string, content []byte) error {

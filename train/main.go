@@ -232,7 +232,7 @@ func trainAll(folders []string, out string, train func(folder string) (*rdpp.Sum
 	var failed []string
 	for i, folder := range folders {
 		summary, err := train(folder)
-		if errors.Is(err, rdpp.ErrInterrupted) || errors.Is(err, rdpp.ErrConfig) {
+		if errors.Is(err, rdpp.ErrInterrupted) {
 			return err
 		}
 		entries[i].Summary, entries[i].Reason = summary, ""

@@ -35,6 +35,7 @@ type progress struct {
 	steps  int       // seen since then
 	images int       // in them
 	before int       // images of the epoch before the last step
+	fold   int       // the training that is seen: 0 of the model, else one for its calibration
 	shown  time.Time // when the last line or object was written
 }
 
@@ -144,6 +145,12 @@ func (p *progress) left(r rdpp.StepReport) time.Duration {
 }
 
 func (p *progress) step(r rdpp.StepReport) {
+	if r.Fold != p.fold { // another training has a bar and a clock of its own
+		p.fold, p.began, p.steps, p.images = r.Fold, time.Time{}, 0, 0
+		if p.bar != nil {
+			p.bar.Abort(true)
+		}
+	}
 	if p.began.IsZero() {
 		// The clock starts at the end of the first step, which also warms up.
 		p.began, p.before = time.Now(), r.Images
@@ -159,6 +166,9 @@ func (p *progress) step(r rdpp.StepReport) {
 		p.steps++
 	}
 	text := fmt.Sprintf(" epoch %d/%d  %s", r.Epoch, r.Epochs, lossText(r.Losses))
+	if r.Fold > 0 {
+		text = fmt.Sprintf(" calibration %d/%d ", r.Fold, r.Folds) + text
+	}
 	var rate float64
 	var left time.Duration
 	if p.steps > 0 {
@@ -171,7 +181,7 @@ func (p *progress) step(r rdpp.StepReport) {
 		p.bar.SetCurrent(int64((r.Epoch-1)*r.Steps + r.Step))
 	case p.json != nil && time.Since(p.shown) >= time.Second:
 		p.shown = time.Now()
-		p.event("step", map[string]any{"epoch": r.Epoch, "epochs": r.Epochs, "step": r.Step, "steps": r.Steps,
+		p.event("step", map[string]any{"epoch": r.Epoch, "epochs": r.Epochs, "step": r.Step, "steps": r.Steps, "fold": r.Fold, "folds": r.Folds,
 			"losses": r.Losses, "images_per_second": rate, "seconds_left": left.Seconds()})
 	case p.json == nil && p.bars == nil && time.Since(p.shown) >= lineEvery:
 		p.shown = time.Now()

@@ -36,7 +36,7 @@ type Threshold struct {
 // exact one needs n >= 1/rate - 1. With fewer it is an upper prediction bound for one more normally distributed value,
 // by Student's t: mean + t(n - 1, 1 - rate) * deviation * sqrt(1 + 1/n), of the logarithms of the scores, or where some
 // are not positive of the scores themselves, and not below the highest of them. It is ErrRate for a rate outside (0, 1),
-// ErrTooFew for fewer than two scores where more are needed, and ErrNaN for scores that are not finite.
+// ErrTooFew for fewer than two scores where more are needed, or so few that the bound is beyond all numbers, and ErrNaN for scores that are not finite.
 func Calibrate(sorted []float64, rate float64) (Threshold, error) {
 	if !(rate > 0 && rate < 1) {
 		return Threshold{}, fmt.Errorf("%w: %g", ErrRate, rate)
@@ -48,9 +48,9 @@ func Calibrate(sorted []float64, rate float64) (Threshold, error) {
 		}
 	}
 	const slack = 1e-9 // for rates such as 0.01 that binary fractions only come near to
-	t := Threshold{Needed: int(math.Ceil(1/rate-slack)) - 1}
+	t := Threshold{Needed: int(min(math.Ceil(1/rate-slack), 1<<53)) - 1}
 	if n >= t.Needed && n > 0 {
-		above := int(rate*float64(n+1)+slack) - 1 // scores that may lie above
+		above := min(int(rate*float64(n+1)+slack)-1, n-1) // scores that may lie above
 		t.Value, t.Exact = sorted[n-1-above], true
 		return t, nil
 	}
@@ -58,6 +58,9 @@ func Calibrate(sorted []float64, rate float64) (Threshold, error) {
 		return Threshold{}, fmt.Errorf("%w: %d; at least 2 are needed", ErrTooFew, n)
 	}
 	t.Value = max(tailBound(sorted, rate), sorted[n-1])
+	if !(t.Value <= math.MaxFloat32) {
+		return Threshold{}, fmt.Errorf("%w: %d cannot bound a rate of %g; use a higher one", ErrTooFew, n, rate)
+	}
 	return t, nil
 }
 

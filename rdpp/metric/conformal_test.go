@@ -41,7 +41,7 @@ func TestCalibrate(t *testing.T) {
 	}{
 		{99, 0.01, 99, true, 99}, {98, 0.01, 0, false, 99}, {100, 0.01, 100, true, 99}, {198, 0.01, 198, true, 99},
 		{199, 0.01, 198, true, 99}, {19, 0.05, 19, true, 19}, {18, 0.05, 0, false, 19}, {39, 0.05, 38, true, 19},
-		{1, 0.5, 1, true, 1}, {3, 0.5, 2, true, 1}, {999, 0.001, 999, true, 999}, {9, 0.1, 9, true, 9}, {2, 0.3, 0, false, 3},
+		{1, 0.5, 1, true, 1}, {3, 0.5, 2, true, 1}, {999, 0.001, 999, true, 999}, {9, 0.1, 9, true, 9}, {3, 1 - 1e-10, 1, true, 0}, {2, 0.3, 0, false, 3},
 	} {
 		scores := ascendingScores(c.n)
 		got, err := Calibrate(scores, c.rate)
@@ -128,7 +128,7 @@ func TestCalibrateUnusable(t *testing.T) {
 		want   error
 	}{
 		{[]float64{1, 2}, 0, ErrRate}, {[]float64{1, 2}, 1, ErrRate}, {[]float64{1, 2}, -1, ErrRate},
-		{[]float64{1, 2}, math.NaN(), ErrRate}, {nil, 0.1, ErrTooFew}, {nil, 0.9, ErrTooFew}, {[]float64{1}, 0.1, ErrTooFew},
+		{[]float64{1, 2}, math.NaN(), ErrRate}, {[]float64{0.3, 0.4}, 1e-4, ErrTooFew}, {[]float64{0.3, 0.3}, 1e-300, ErrTooFew}, {nil, 0.1, ErrTooFew}, {nil, 0.9, ErrTooFew}, {[]float64{1}, 0.1, ErrTooFew},
 		{[]float64{1, math.NaN()}, 0.1, ErrNaN}, {[]float64{1, math.Inf(1)}, 0.5, ErrNaN},
 	} {
 		if got, err := Calibrate(c.scores, c.rate); !errors.Is(err, c.want) {
