@@ -59,6 +59,19 @@ type TeacherOptions struct {
 	Log        *slog.Logger                         // of failures that are tried again, default slog.Default()
 }
 
+// BuiltinImageSize is the side of the network input, pixels, that does best with the built-in teacher, which has learned
+// from pictures of 64 x 64.
+const BuiltinImageSize = 192
+
+// TakesBuiltin says whether a teacher of that name for the architecture will be the built-in one.
+func TakesBuiltin(name, arch string) bool {
+	if name == TeacherAuto && builtin.Has(arch) {
+		found, err := FindTeacher(context.Background(), name, arch, TeacherOptions{}) // which uses no network
+		return err == nil && found == TeacherBuiltin
+	}
+	return name == TeacherBuiltin
+}
+
 // FindTeacher resolves TeacherAuto and TeacherImageNet to the path of a file or to TeacherBuiltin, and downloads what has
 // to be. Other names stay as they are. Factories are offline, so where a teacher is built in, TeacherAuto uses no
 // network. Several processes may ask at once: one downloads.

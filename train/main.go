@@ -119,7 +119,7 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	flags.StringVar(&c.Method, "method", c.Method, "`NAME`: rd++ or the baseline rd")
 	flags.IntVar(&c.Epochs, "epochs", c.Epochs, "`N` passes over the images")
 	flags.IntVar(&c.Batch, "batch", c.Batch, "`N` images per step")
-	flags.IntVar(&c.ImageSize, "image-size", c.ImageSize, "`N` x N pixels for the network")
+	flags.IntVar(&c.ImageSize, "image-size", c.ImageSize, "`N` x N pixels; 192 for builtin")
 	device := flags.String("device", "auto", "`D`: auto, cpu, cuda or cuda:N")
 	flags.StringVar(&c.Precision, "precision", c.Precision, "`P`: fp32, bf16 (mixed)")
 	flags.Uint64Var(&c.Seed, "seed", c.Seed, "`N`, of weights, order and noise")
@@ -181,7 +181,7 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	case opt.Resume && opt.Overwrite:
 		return fmt.Errorf("%w: --resume and --overwrite exclude each other", errUsage)
 	}
-	configOf, err := configured(flags, &c, *preset)
+	configOf, err := configured(flags, &c, *preset, opt.Teacher)
 	if err != nil {
 		return err
 	}
@@ -256,8 +256,8 @@ func complain(stderr io.Writer, err error) {
 }
 
 // configured returns what a category's training is set to: by the flags that are given, else by the preset, else by the
-// defaults. c is what the flags write to.
-func configured(flags *pflag.FlagSet, c *rdpp.Config, preset string) (of func(category string) rdpp.Config, err error) {
+// defaults, of which the image size depends on the teacher. c is what the flags write to.
+func configured(flags *pflag.FlagSet, c *rdpp.Config, preset, teacher string) (of func(category string) rdpp.Config, err error) {
 	if preset != "" && !slices.Contains(rdpp.Presets(), preset) {
 		return nil, fmt.Errorf("%w: --preset %q; use %s", errUsage, preset, strings.Join(rdpp.Presets(), " or "))
 	}
@@ -271,6 +271,9 @@ func configured(flags *pflag.FlagSet, c *rdpp.Config, preset string) (of func(ca
 		*c = rdpp.Preset(preset, category)
 		for f, value := range given {
 			err = errors.Join(err, f.Value.Set(value))
+		}
+		if !flags.Changed("image-size") && preset == "" && rdpp.TakesBuiltin(teacher, c.Arch) {
+			c.ImageSize = rdpp.BuiltinImageSize
 		}
 		return *c
 	}

@@ -466,6 +466,36 @@ func TestPreset(t *testing.T) {
 	t.Errorf("got no start event in %q", stdout)
 }
 
+// The built-in teacher has an image size of its own, where neither a flag nor a preset gives one.
+func TestImageSizeOfBuiltin(t *testing.T) {
+	t.Setenv("RDPP_CACHE", t.TempDir())
+	for _, c := range []struct {
+		args []string
+		want int
+	}{
+		{nil, 256}, // no teacher is built in for wide_resnet50_2
+		{[]string{"--arch=resnet18"}, 192}, {[]string{"--arch=resnet18", "--teacher=builtin"}, 192},
+		{[]string{"--arch=resnet18", "--teacher=random"}, 256}, {[]string{"--arch=resnet18", "--image-size=256"}, 256},
+		{[]string{"--arch=resnet18", "--image-size=64"}, 64}, {[]string{"--arch=resnet18", "--preset=paper"}, 256},
+	} {
+		flags := newFlags("", io.Discard)
+		config := rdpp.DefaultConfig()
+		flags.StringVar(&config.Arch, "arch", config.Arch, "")
+		flags.IntVar(&config.ImageSize, "image-size", config.ImageSize, "")
+		teacher, preset := flags.String("teacher", rdpp.TeacherAuto, ""), flags.String("preset", "", "")
+		if err := flags.Parse(c.args); err != nil {
+			t.Fatal(err)
+		}
+		of, err := configured(flags, &config, *preset, *teacher)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := of("part").ImageSize; got != c.want {
+			t.Errorf("%v: got %d pixels, want %d", c.args, got, c.want)
+		}
+	}
+}
+
 // canceller cancels when text is written to it.
 type canceller struct {
 	io.Writer
