@@ -61,17 +61,18 @@ else
 fi
 
 step go test
-# These know -slow. Of the others, only imagefile and those below infer have to do with C.
-networks=(./torch ./rdpp ./train ./infer/server)
+# These and infer/server know -slow. Of the others, only imagefile and those below infer have to do with C.
+networks=(./torch ./rdpp ./train)
 # -count=1: Go's cache of results does not see a change in the C++ libraries.
 go test -race -count=1 -run 'Worker|Detector|Close|Image|Stdin' ./torch ./rdpp ./infer
 go test -race -count=1 -run 'Queue|Batches|Leaving|Graceful|Folder|LoadAndUnload|File' ./infer/server
 others=$(go list ./... | grep -vxE 'rdpp/(torch|rdpp|train|infer|infer/(server|bench|capi))')
 go test -race $others
-go test -count=1 ./infer ./infer/bench ./infer/capi
+go test -count=1 -timeout 20m ./infer ./infer/bench ./infer/capi
 if [ -n "$slow" ]; then
   step 'the tarball runs by itself'
   scripts/package_check.sh
 fi
 step go test of the networks
 go test -count=1 -timeout 40m "${networks[@]}" ${slow:+-args $slow}
+go test -count=1 -timeout 20m ./infer/server ${slow:+-args $slow} # alone, as it measures latencies

@@ -1,4 +1,4 @@
-# libcgotorch.so: the C++ half of github.com/wangkuiyi/gotorch, compiled unchanged from the Go module cache.
+# libcgotorch.so: the C++ half of github.com/wangkuiyi/gotorch, compiled from the Go module cache, but for one function.
 # -DGOTORCH=DIR names its sources where there is no Go.
 set(GOTORCH "" CACHE PATH "gotorch's sources; empty: asked of `go list`")
 set(gotorch_dir ${GOTORCH})
@@ -13,7 +13,10 @@ if(NOT EXISTS ${gotorch_dir}/cgotorch/cgotorch.h)
 endif()
 
 file(GLOB gotorch_sources ${gotorch_dir}/cgotorch/*.cc)
-add_library(cgotorch SHARED ${gotorch_sources})
+add_library(cgotorch SHARED ${gotorch_sources} third_party/threads.cc)
+# Its own function by this name is put aside for that of threads.cc.
+target_compile_definitions(cgotorch PRIVATE SetNumThreads=gotorch_SetNumThreads)
+set_source_files_properties(third_party/threads.cc PROPERTIES COMPILE_OPTIONS -USetNumThreads SKIP_UNITY_BUILD_INCLUSION ON)
 target_include_directories(cgotorch PRIVATE ${gotorch_dir})
 target_link_libraries(cgotorch PRIVATE libtorch)
 # One translation unit: its nine files are small, libtorch's headers are not.

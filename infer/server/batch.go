@@ -107,7 +107,7 @@ func (q *queue) ready(now time.Time) (batch []*job, wait time.Duration, closed b
 		return nil, 0, q.closed
 	}
 	wait = q.maxWait - now.Sub(q.waiting[0].since)
-	if n < q.maxBatch && wait > 0 && !q.closed {
+	if n < min(q.maxBatch, q.size) && wait > 0 && !q.closed {
 		return nil, wait, false
 	}
 	batch = slices.Clone(q.waiting[:n])
@@ -126,16 +126,16 @@ func (m *model) work() {
 			m.metrics.wait.WithLabelValues(m.name).Observe(begin.Sub(j.since).Seconds())
 		}
 		results, err := m.detector.Measure(inputs)
+		taken := time.Since(begin)
+		m.batchTime.Store(int64(taken))
+		m.metrics.batch.WithLabelValues(m.name).Observe(float64(len(batch)))
+		m.metrics.batchTime.WithLabelValues(m.name).Observe(taken.Seconds())
 		for i, j := range batch {
 			if j.err = err; err == nil {
 				j.result = results[i]
 			}
 			close(j.done)
 		}
-		taken := time.Since(begin)
-		m.batchTime.Store(int64(taken))
-		m.metrics.batch.WithLabelValues(m.name).Observe(float64(len(batch)))
-		m.metrics.batchTime.WithLabelValues(m.name).Observe(taken.Seconds())
 	}
 }
 

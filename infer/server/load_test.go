@@ -78,6 +78,9 @@ func TestLoad(t *testing.T) {
 	growth := resident(t) - before
 
 	slices.Sort(times)
+	if len(times) == 0 {
+		t.Fatalf("got no answers, but %v", statuses)
+	}
 	p50, p99 := times[len(times)/2], times[len(times)*99/100]
 	batches := v.metric(t, `rdpp_batch_seconds_count{model="part"}`)
 	batch := time.Duration(v.metric(t, `rdpp_batch_seconds_sum{model="part"}`) / batches * float64(time.Second))
@@ -180,6 +183,9 @@ func TestMalformed(t *testing.T) {
 	sending.Wait()
 	growth := resident(t) - before
 	t.Logf("%d malformed requests, memory %+.1f MiB", requests, float64(growth)/(1<<20))
+	if growth > 128<<20 {
+		t.Errorf("got %d bytes more of memory, want at most 128 MiB", growth)
+	}
 	if a := v.ask(t, "POST", predictPath, pictures[0]); a.status != http.StatusOK {
 		t.Errorf("afterwards: got status %d, %s, want 200", a.status, a.body)
 	}

@@ -278,7 +278,7 @@ func pixelsOf(t testing.TB, file []byte) *imagefile.Image {
 // eventually waits for what other goroutines bring about.
 func eventually(t testing.TB, what string, happened func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(60 * time.Second)
 	for !happened() {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: it has not happened in 20 s", what)

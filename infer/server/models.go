@@ -235,13 +235,13 @@ func (r *repository) sorted() (all []*entry) {
 func (r *repository) load(e *entry) error {
 	begin := time.Now()
 	m, err := r.read(e)
-	r.metrics.load(e.name, err)
 	r.mu.Lock()
 	e.reason = ""
 	if err != nil {
 		e.reason = err.Error()
 	}
 	r.mu.Unlock()
+	r.metrics.load(e.name, err)
 	if err != nil {
 		return err
 	}

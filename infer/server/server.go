@@ -101,6 +101,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, certFile, keyFile st
 		WriteTimeout:      3 * s.opt.Timeout,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
+
+		DisableGeneralOptionsHandler: true, // it answers without token or log
 		ErrorLog:          slog.NewLogLogger(s.opt.Logger.Handler(), slog.LevelWarn),
 	}
 	ended := make(chan error, 1)

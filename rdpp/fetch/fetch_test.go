@@ -121,7 +121,7 @@ func flipped() []byte {
 
 // quick options make tests fast: pauses are short, and so is the patience.
 func quick() Options {
-	return Options{SHA256: digest(content)[:8], Tries: 3, Backoff: time.Millisecond, Stall: 200 * time.Millisecond}
+	return Options{SHA256: digest(content)[:8], Tries: 3, Backoff: time.Millisecond, Stall: time.Second}
 }
 
 // wantFiles holds the folder's files equal to want, and those of the given name to have the content.
