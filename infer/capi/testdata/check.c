@@ -256,7 +256,8 @@ static void check_signals(int opened) {
     struct sigaction now;
     sigaction(signals[i], NULL, &now);
     void (*want)(int) = opened && signals[i] == SIGUSR1 ? handler : SIG_DFL;
-    CHECK(now.sa_handler == want || (want == SIG_DFL && now.sa_handler == SIG_IGN), "signal %d has another handler", signals[i]);
+    CHECK(now.sa_handler == want || (want == SIG_DFL && now.sa_handler == SIG_IGN), "signal %d has another handler",
+          signals[i]);
   }
 }
 
