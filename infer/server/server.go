@@ -103,7 +103,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, certFile, keyFile st
 		MaxHeaderBytes:    64 << 10,
 
 		DisableGeneralOptionsHandler: true, // it answers without token or log
-		ErrorLog:          slog.NewLogLogger(s.opt.Logger.Handler(), slog.LevelWarn),
+		ErrorLog:                     slog.NewLogLogger(s.opt.Logger.Handler(), slog.LevelWarn),
 	}
 	ended := make(chan error, 1)
 	go func() {
