@@ -53,8 +53,12 @@ func calibrate(scores []float64, rate float64, folds int) (Calibration, error) {
 		c.Rule = fmt.Sprintf("some %s of good images lie above it, by the rank among %d images, each scored by a training that left it out",
 			percent(rate), len(scores))
 	default:
-		c.Rule = fmt.Sprintf("some %s of good images lie above it, by a log-normal fit of the tail: %d images that were not trained on "+
-			"are too few for an exact rate, which needs %d", percent(rate), len(scores), t.Needed)
+		left := "that were not trained on "
+		if folds > 0 {
+			left = "each scored by a training that left it out "
+		}
+		c.Rule = fmt.Sprintf("some %s of good images lie above it, by a log-normal fit of the tail: %d images %sare too few for an exact rate, "+
+			"which needs %d", percent(rate), len(scores), left, t.Needed)
 	}
 	return c, nil
 }
