@@ -301,7 +301,7 @@ func TestDamagedCheckpoint(t *testing.T) {
 		{"pending", -1, "contradict"},
 		{"history", []rdpp.EpochReport{{}}, "contradict"},
 		{"step", "one", "damaged"},
-		{"step", 1, "conv1.weight is missing"},
+		{"step", 1, "missing: encoder.conv1.weight"},
 	} {
 		edited(lie.key, lie.value)
 		check(lie.key, lie.text)
