@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh                        libtorch from Debian (CPU)
 #   LIBTORCH=/path/to/libtorch scripts/setup.sh   another one: a libtorch or PyTorch installation, CPU or CUDA
-#   scripts/setup.sh --all                  also what packaging and the slow tests need: patchelf, Python, a browser
+#   scripts/setup.sh --all                  also what packaging and the slow tests need: patchelf and Python
 set -euo pipefail
 case "${1:-}" in
 "" | --all) ;;
@@ -15,7 +15,7 @@ esac
 cd "$(dirname "$0")/.."
 
 packages=(g++ cmake ninja-build ccache libturbojpeg0-dev clang-format-19 ca-certificates)
-[ -z "${1:-}" ] || packages+=(patchelf python3 chromium)
+[ -z "${1:-}" ] || packages+=(patchelf python3)
 if [ -z "${LIBTORCH:-}" ]; then
   # Without OpenBLAS, libtorch's matrix products run on a reference BLAS.
   packages+=(libtorch-dev libopenblas0-pthread)
