@@ -20,16 +20,18 @@ type job struct {
 	err    error
 }
 
-// queue holds the jobs of one model in the order of their arrival. Any number of goroutines put and drop; one takes.
+// queue holds the jobs of one model in the order of their arrival. Any number of goroutines reserve, put and drop; one
+// takes.
 type queue struct {
 	size     int           // jobs at most
 	maxBatch int           // jobs taken at once
 	maxWait  time.Duration // of the first job of a batch for more
 
-	mu      sync.Mutex
-	waiting []*job
-	closed  bool
-	changed chan struct{} // holds one when something has changed since the taker looked
+	mu       sync.Mutex
+	waiting  []*job
+	reserved int // places of jobs that are still being made
+	closed   bool
+	changed  chan struct{} // holds one when something has changed since the taker looked
 }
 
 func newQueue(size, maxBatch int, maxWait time.Duration) *queue {
@@ -38,16 +40,31 @@ func newQueue(size, maxBatch int, maxWait time.Duration) *queue {
 
 var errFull = errors.New("the queue is full; try again later, or raise --max-queue")
 
-// put adds all of the jobs, or none if there is no room for all.
-func (q *queue) put(jobs []*job) error {
+// reserve keeps places for n jobs, or none if there is no room for all: what is not to wait is not to be made.
+func (q *queue) reserve(n int) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.waiting)+len(jobs) > q.size {
+	if len(q.waiting)+q.reserved+n > q.size {
 		return errFull
 	}
+	q.reserved += n
+	return nil
+}
+
+// cancel gives back places of jobs that will not come.
+func (q *queue) cancel(n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.reserved -= n
+}
+
+// put adds jobs, whose places are reserved.
+func (q *queue) put(jobs []*job) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.reserved -= len(jobs)
 	q.waiting = append(q.waiting, jobs...)
 	q.signal()
-	return nil
 }
 
 // drop takes back those of the jobs that still wait.
@@ -139,15 +156,13 @@ func (m *model) work() {
 	}
 }
 
-// measure sends inputs through the queue and waits for their results. If ctx ends first, those still waiting leave the queue.
+// measure sends inputs, whose places are reserved, through the queue and waits for their results. If ctx ends first, those still waiting leave the queue.
 func (m *model) measure(ctx context.Context, inputs []*rdpp.Input) ([]*rdpp.Result, error) {
 	jobs := make([]*job, len(inputs))
 	for i, input := range inputs {
 		jobs[i] = &job{input: input, since: time.Now(), done: make(chan struct{})}
 	}
-	if err := m.queue.put(jobs); err != nil {
-		return nil, busy(m.backlog(), "%w", err)
-	}
+	m.queue.put(jobs)
 	results := make([]*rdpp.Result, len(jobs))
 	for i, j := range jobs {
 		select {

@@ -28,15 +28,28 @@ func TestQueueTakes(t *testing.T) {
 		put := func(n int) []*job {
 			t.Helper()
 			list := jobs(n)
-			if err := q.put(list); err != nil {
+			if err := q.reserve(n); err != nil {
 				t.Errorf("got %v for %d jobs, want none", err, n)
 			}
+			q.put(list)
 			return list
 		}
 		put(9)
-		if err := q.put(jobs(2)); err != errFull || q.length() != 9 {
+		if err := q.reserve(2); err != errFull || q.length() != 9 {
 			t.Errorf("got %v and %d jobs waiting, want errFull and 9", err, q.length())
 		}
+		// A place that is kept is taken, until it is given back.
+		if err := q.reserve(1); err != nil {
+			t.Error(err)
+		}
+		if err := q.reserve(1); err != errFull {
+			t.Errorf("got %v, want errFull", err)
+		}
+		q.cancel(1)
+		if err := q.reserve(1); err != nil {
+			t.Errorf("after a place was given back: got %v, want none", err)
+		}
+		q.cancel(1)
 		take(4, 0)
 		take(4, 0)
 		take(1, wait)

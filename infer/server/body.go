@@ -14,7 +14,7 @@ import (
 	"rdpp/rdpp/imagefile"
 )
 
-// budget bounds how many bytes are held at once.
+// budget bounds how many bytes are held at once: of bodies, and of what becomes of them until they are answered.
 type budget struct {
 	limit int64
 
@@ -31,6 +31,19 @@ func (b *budget) take(n int64) bool {
 	}
 	b.used += n
 	return true
+}
+
+// hold counts n more bytes that a request holds, until it has been answered.
+func (s *Server) hold(x *exchange, n int64) error {
+	if x.held+n > s.memory.limit {
+		return failf(http.StatusRequestEntityTooLarge, "the request's images and their answer take %d bytes, of at most %d; send fewer at once", x.held+n,
+			s.memory.limit)
+	}
+	if !s.memory.take(n) {
+		return busy(0, "%w", errMemory)
+	}
+	x.held += n
+	return nil
 }
 
 // body reads a request's body and keeps account of what is held of it.

@@ -122,15 +122,15 @@ var malformed = map[string]func(i int) []byte{
 		return post(predictPath, "image/png", file, len(file))
 	},
 	"huge header": func(i int) []byte {
-		return fmt.Appendf(nil, "GET / HTTP/1.1\r\nHost: x\r\nX-A: %s\r\n\r\n", strings.Repeat("a", 80_000))
+		return fmt.Appendf(nil, "GET / HTTP/1.1\r\nHost: localhost\r\nX-A: %s\r\n\r\n", strings.Repeat("a", 80_000))
 	},
 	"many headers": func(i int) []byte {
-		return fmt.Appendf(nil, "GET / HTTP/1.1\r\nHost: x\r\n%s\r\n", strings.Repeat("X-A: 1\r\n", 12_000))
+		return fmt.Appendf(nil, "GET / HTTP/1.1\r\nHost: localhost\r\n%s\r\n", strings.Repeat("X-A: 1\r\n", 12_000))
 	},
 	"no HTTP": func(i int) []byte { return fmt.Appendf(nil, "%d nonsense\r\n\r\n", i) },
 	"no host": func(i int) []byte { return []byte("GET / HTTP/1.1\r\n\r\n") },
 	"two lengths": func(i int) []byte {
-		return []byte("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab")
+		return []byte("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab")
 	},
 	"wrong type": func(i int) []byte { return post(predictPath, fmt.Sprint("text/x", i), pictures[0], len(pictures[0])) },
 	"image bomb": func(i int) []byte { return post(predictPath, "image/png", hugePNG(), len(hugePNG())) },
@@ -150,7 +150,7 @@ var malformed = map[string]func(i int) []byte{
 
 // post is a request that claims its whole body and sends the first n bytes of it.
 func post(path, kind string, body []byte, n int) []byte {
-	head := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n", path, kind, len(body))
+	head := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n", path, kind, len(body))
 	return append([]byte(head), body[:n]...)
 }
 

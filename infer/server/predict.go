@@ -151,7 +151,11 @@ func (s *Server) predict(x *exchange, r *http.Request) error {
 	if asPicture {
 		original = pictures[0].encoded
 	}
-	results, err := s.judge(ctx, x, m, c, pictures, func() {
+	held := int64(heldPlain)
+	if w.heatmap {
+		held = heldHeatmap
+	}
+	results, err := s.judge(ctx, x, m, c, pictures, held, func() {
 		if !asPicture {
 			body.release()
 		}
@@ -175,27 +179,30 @@ func (s *Server) predict(x *exchange, r *http.Request) error {
 	return writeJSON(x, http.StatusOK, predictions[0])
 }
 
-// judge is the way of all images: decoded, measured in the model's turn, judged. It lets go of the pictures' bytes and calls
-// decoded as soon as they are no longer needed.
-func (s *Server) judge(ctx context.Context, x *exchange, m *model, c *rdpp.Calibration, pictures []picture, decoded func()) ([]*rdpp.Result, error) {
-	inputs, errs := make([]*rdpp.Input, len(pictures)), make([]error, len(pictures))
-	var preparing sync.WaitGroup
-	for i := range pictures {
-		preparing.Go(func() {
-			inputs[i], errs[i] = s.prepare(ctx, m, &pictures[i])
-			pictures[i].encoded, pictures[i].pixels = nil, nil
-		})
+// What an image takes until its answer is written, in bytes per pixel of the map: input and map; those and the map as
+// base64, in several copies on its way into the answer; those and the map as JSON numbers.
+const (
+	heldPlain   = 16
+	heldHeatmap = 32
+	heldNumbers = 48
+)
+
+// judge is the way of all images: decoded, measured in the model's turn, judged. Room in memory and in the queue is there
+// before anything is decoded; held is one of the constants above. It lets go of the pictures' bytes and calls decoded as
+// soon as they are no longer needed.
+func (s *Server) judge(ctx context.Context, x *exchange, m *model, c *rdpp.Calibration, pictures []picture, held int64, decoded func()) ([]*rdpp.Result, error) {
+	S := int64(m.detector.Info().Config.ImageSize)
+	if err := s.hold(x, held*S*S*int64(len(pictures))); err != nil {
+		return nil, err
 	}
-	preparing.Wait()
+	if err := m.queue.reserve(len(pictures)); err != nil {
+		return nil, busy(m.backlog(), "%w", err)
+	}
+	inputs, err := s.prepareAll(ctx, m, pictures)
 	decoded()
-	for i, err := range errs {
-		if err != nil && len(pictures) > 1 && ctx.Err() == nil {
-			err = fmt.Errorf("image %d, %.80q: %w", i+1, pictures[i].name, err)
-			return nil, failf(http.StatusBadRequest, "%w", err)
-		}
-		if err != nil {
-			return nil, err
-		}
+	if err != nil {
+		m.queue.cancel(len(pictures))
+		return nil, err
 	}
 	results, err := m.measure(ctx, inputs)
 	if err != nil {
@@ -213,6 +220,30 @@ func (s *Server) judge(ctx context.Context, x *exchange, m *model, c *rdpp.Calib
 	s.metrics.images.WithLabelValues(m.name).Add(float64(x.images))
 	s.metrics.anomalies.WithLabelValues(m.name).Add(float64(x.anomalous))
 	return results, nil
+}
+
+// prepareAll makes the networks' inputs of pictures, whose bytes it lets go of.
+func (s *Server) prepareAll(ctx context.Context, m *model, pictures []picture) ([]*rdpp.Input, error) {
+	inputs, errs := make([]*rdpp.Input, len(pictures)), make([]error, len(pictures))
+	var preparing sync.WaitGroup
+	for i := range pictures {
+		preparing.Go(func() {
+			defer s.recovered(&errs[i])
+			inputs[i], errs[i] = s.prepare(ctx, m, &pictures[i])
+			pictures[i].encoded, pictures[i].pixels = nil, nil
+		})
+	}
+	preparing.Wait()
+	for i, err := range errs {
+		if err != nil && len(pictures) > 1 && ctx.Err() == nil {
+			err = fmt.Errorf("image %d, %.80q: %w", i+1, pictures[i].name, err)
+			return nil, failf(http.StatusBadRequest, "%w", err)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return inputs, nil
 }
 
 // slot waits for a processor to decode with.
@@ -251,6 +282,9 @@ func (s *Server) decode(data []byte) (*imagefile.Image, error) {
 // writeOverlay answers with the picture under its anomaly map.
 func (s *Server) writeOverlay(ctx context.Context, x *exchange, original []byte, r *rdpp.Result) error {
 	overlay, err := s.overlay(ctx, original, r)
+	if err == nil {
+		err = s.hold(x, int64(len(overlay)))
+	}
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ type Options struct {
 	Timeout  time.Duration // for reading a request, and from its head to its verdict, default 30 s
 
 	MaxBody   int64 // bytes of a request's body, default 64 MiB
-	MaxMemory int64 // bytes of all bodies that are held at once, default 1 GiB, at least MaxBody
+	MaxMemory int64 // bytes of all bodies, images and answers that are held at once, default 1 GiB, at least MaxBody
 
 	Tokens []string     // with any of which a client may ask for more than the service's health; default: no token is needed
 	Logger *slog.Logger // gets one record per request, default slog.Default()
@@ -178,6 +178,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{ResponseWriter: w, route: "none"}
 	x.Header().Set("X-Content-Type-Options", "nosniff")
 	x.Header().Set("Cache-Control", "no-store")
+	defer func() { s.memory.take(-x.held) }()
 	x.err = s.dispatch(x, r)
 	if x.err != nil {
 		s.fail(x, r, x.err)
@@ -191,12 +192,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) dispatch(x *exchange, r *http.Request) (err error) {
-	defer func() {
-		if fault := recover(); fault != nil {
-			s.opt.Logger.Error("panic", "fault", fmt.Sprint(fault), "stack", string(debug.Stack()))
-			err = errors.New("internal fault; the log has it")
-		}
-	}()
+	defer s.recovered(&err)
+	if len(s.tokens) == 0 && !localHost(r) {
+		return failf(http.StatusForbidden, "%.80q is not a name of this machine alone, as the service asks for no token; use localhost, or start it "+
+			"with --token-file", r.Host)
+	}
 	// The mux would redirect to the path that such a one amounts to.
 	if p := r.URL.Path; !strings.HasPrefix(p, "/") || path.Clean(p) != p {
 		return failf(http.StatusBadRequest, "the path %.80q is not in its shortest form; use no \"..\", \"//\" or \"/\" at its end", p)
@@ -209,6 +209,29 @@ func (s *Server) dispatch(x *exchange, r *http.Request) (err error) {
 	return x.err
 }
 
+// recovered turns a panic into an error.
+func (s *Server) recovered(err *error) {
+	if fault := recover(); fault != nil {
+		s.opt.Logger.Error("panic", "fault", fmt.Sprint(fault), "stack", string(debug.Stack()))
+		*err = errors.New("internal fault; the log has it")
+	}
+}
+
+// localHost says whether a request over the loopback calls this machine by a name that cannot be another's: a page of
+// elsewhere may have let its own name lead here, and then counts as of the same origin.
+func localHost(r *http.Request) bool {
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	if !ok || !local.IP.IsLoopback() {
+		return true
+	}
+	host := r.Host
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
+}
+
 // exchange is a request being answered, and what is to be logged about it.
 type exchange struct {
 	http.ResponseWriter
@@ -217,6 +240,7 @@ type exchange struct {
 	route             string
 	model             string
 	images, anomalous int
+	held              int64 // bytes of the memory budget
 	err               error
 }
 

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -251,7 +252,7 @@ func (v *service) raw(t testing.TB, parts ...string) string {
 // Clients that send their request too slowly, or half of it, are cut off and told.
 func TestSlowClients(t *testing.T) {
 	v := start(t, server.Options{Timeout: 300 * time.Millisecond})
-	head := "POST " + predictPath + " HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n"
+	head := "POST " + predictPath + " HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n"
 	if got := v.raw(t, head+"\r\nabc"); !strings.HasPrefix(got, "HTTP/1.1 408") || !strings.Contains(got, "--timeout") {
 		t.Errorf("half a body: got %q, want 408 and what to do", got)
 	}
@@ -265,13 +266,13 @@ func TestSlowClients(t *testing.T) {
 
 // Bodies beyond the budget are refused for now, and the budget is whole again afterwards.
 func TestMemoryBudget(t *testing.T) {
-	v := start(t, server.Options{MaxBody: 50_000, MaxMemory: 60_000})
+	v := start(t, server.Options{MaxBody: 50_000, MaxMemory: 60_000 + 16*32*32})
 	c, err := net.Dial("tcp", strings.TrimPrefix(v.url, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n%s", predictPath, strings.Repeat("a", 45_000))
+	fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000\r\n\r\n%s", predictPath, strings.Repeat("a", 45_000))
 	large := bytes.Repeat([]byte("b"), 40_000)
 	eventually(t, "a refusal", func() bool {
 		a := v.ask(t, "POST", predictPath, large)
@@ -325,5 +326,74 @@ func TestGracefulEnd(t *testing.T) {
 	t.Logf("%d whole answers, %d requests logged", whole.Load(), logged)
 	if logged != whole.Load() || refused.Load() != 8 {
 		t.Errorf("got %d whole answers and %d refusals, want %d and 8", whole.Load(), refused.Load(), logged)
+	}
+}
+
+// Without a token, only names that mean this machine alone are answered: a name of elsewhere may have been made to lead
+// here, for a page in this machine's browser.
+func TestHosts(t *testing.T) {
+	open, closed := start(t, server.Options{}), start(t, server.Options{Tokens: []string{"secret"}})
+	for _, c := range []struct {
+		v    *service
+		host string
+		want int
+	}{
+		{open, "localhost", 200}, {open, "localhost:8080", 200}, {open, "127.0.0.1:1", 200}, {open, "[::1]:80", 200},
+		{open, "inspect.localhost", 200}, {open, "example.org", 403}, {open, "example.org:8080", 403}, {open, "10.0.0.1", 403},
+		{open, "localhost.example.org", 403}, {closed, "example.org", 200},
+	} {
+		r, err := http.NewRequest("GET", c.v.url+"/v1/models", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = c.host
+		r.Header.Set("Authorization", "Bearer secret")
+		response, err := c.v.client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != c.want {
+			t.Errorf("%s: got status %d, want %d", c.host, response.StatusCode, c.want)
+		}
+	}
+}
+
+// What images become is counted, however small their files are, and room in the queue is there before they are decoded.
+func TestImagesAreCounted(t *testing.T) {
+	v := start(t, server.Options{MaxBody: 1 << 20, MaxMemory: 1 << 20, MaxQueue: 100})
+	few, kind := form(slices.Repeat([][]byte{pictures[0]}, 20)...)
+	if a := v.ask(t, "POST", predictPath, few, "Content-Type", kind); a.status != http.StatusOK {
+		t.Errorf("20 images: got status %d, %s, want 200", a.status, a.body)
+	}
+	many, kind := form(slices.Repeat([][]byte{pictures[0]}, 80)...) // of 16 bytes x 32 x 32 each
+	if a := v.ask(t, "POST", predictPath, many, "Content-Type", kind); a.status != http.StatusRequestEntityTooLarge || !strings.Contains(a.reason(), "fewer") {
+		t.Errorf("80 images: got status %d, %s, want 413", a.status, a.body)
+	}
+	few, kind = form(slices.Repeat([][]byte{pictures[0]}, 40)...) // of 32 bytes each
+	if a := v.ask(t, "POST", predictPath+"?heatmap=1", few, "Content-Type", kind); a.status != http.StatusRequestEntityTooLarge {
+		t.Errorf("40 maps: got status %d, %s, want 413", a.status, a.body)
+	}
+	if a := v.ask(t, "POST", predictPath, few, "Content-Type", kind); a.status != http.StatusOK {
+		t.Errorf("afterwards: got status %d, %s, want 200", a.status, a.body)
+	}
+}
+
+// What net/http would answer by itself needs a token too.
+func TestOptionsOfAll(t *testing.T) {
+	v := start(t, server.Options{Tokens: []string{"secret"}})
+	c, err := net.Dial("tcp", strings.TrimPrefix(v.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprint(c, "OPTIONS * HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+	response, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if response.StatusCode/100 != 4 {
+		t.Errorf("got status %d, want one that refuses", response.StatusCode)
 	}
 }

@@ -305,7 +305,11 @@ func (s *Server) v2Infer(x *exchange, r *http.Request) error {
 	if err := q.chooseOutputs(c); err != nil {
 		return err
 	}
-	results, err := s.judge(ctx, x, m, c, q.pictures, body.release)
+	held := int64(heldPlain)
+	if slices.ContainsFunc(q.Outputs, func(o v2Output) bool { return o.Name == outMap }) {
+		held = heldNumbers
+	}
+	results, err := s.judge(ctx, x, m, c, q.pictures, held, body.release)
 	if err != nil {
 		return err
 	}
