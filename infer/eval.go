@@ -28,6 +28,7 @@ cannot give are left out. Exit codes: 0 done, 1 failed, 2 wrong usage.
 // evaluation is what --json prints.
 type evaluation struct {
 	Category string           `json:"category"` // the data folder's name
+	Data     string           `json:"data"`     // what was recognised of it, and by what
 	Teacher  rdpp.TeacherInfo `json:"teacher"`  // of the model
 	rdpp.Metrics
 	rdpp.Verdicts         // by the threshold
@@ -87,7 +88,10 @@ func runEval(ctx context.Context, args []string, t *terminal) (int, error) {
 		return 0, err
 	}
 	c := d.Calibration()
-	e := evaluation{Category: set.Category, Teacher: d.Info().Teacher, Metrics: measured.Metrics, Verdicts: measured.Verdicts(c.Threshold),
+	if own := d.Info().Category; own != "" && own != set.Category {
+		t.complain(fmt.Errorf("the model is of %s, the data of %s", own, set.Category))
+	}
+	e := evaluation{Category: set.Category, Data: set.Why, Teacher: d.Info().Teacher, Metrics: measured.Metrics, Verdicts: measured.Verdicts(c.Threshold),
 		Threshold: c.Threshold, ThresholdRule: c.Rule, FalseAlarm: c.FalseAlarm, Provisional: c.Provisional, Skipped: len(set.Skipped)}
 	if *asJSON {
 		err = json.NewEncoder(t.stdout).Encode(e)
@@ -142,7 +146,7 @@ func checkScoresFile(path string) error {
 	}
 	probe, err := os.CreateTemp(filepath.Dir(path), ".rdpp-*.tmp")
 	if err != nil {
-		return err
+		return fmt.Errorf("%s cannot be written: %w", path, err)
 	}
 	return errors.Join(probe.Close(), os.Remove(probe.Name()))
 }
@@ -165,8 +169,8 @@ func writeScores(path string, e *rdpp.Evaluation) (err error) {
 
 // print writes the table for people.
 func (e *evaluation) print(w io.Writer) error {
-	text := fmt.Appendf(nil, "category         %s\nteacher          %s\nimages           %d good, %d defective", e.Category,
-		e.Teacher.Origin, e.Good, e.Defective)
+	text := fmt.Appendf(nil, "category         %s\ndata             %s\nteacher          %s\nimages           %d good, %d defective", e.Category,
+		e.Data, e.Teacher.Origin, e.Good, e.Defective)
 	if e.Skipped > 0 {
 		text = fmt.Appendf(text, ", %d left out", e.Skipped)
 	}
@@ -185,6 +189,7 @@ func (e *evaluation) print(w io.Writer) error {
 	if e.Provisional {
 		text = append(text, " (provisional)"...)
 	}
+	text = fmt.Appendf(text, "\nwhere it is from %s", e.ThresholdRule)
 	text = fmt.Appendf(text, "\ngood flagged     %d of %d", e.GoodFlagged, e.Good)
 	if i := e.FalseAlarms; i != nil {
 		text = fmt.Appendf(text, " (95 %% interval of the share: %.1f to %.1f %%", 100*i[0], 100*i[1])

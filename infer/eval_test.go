@@ -68,7 +68,7 @@ func TestEvalJSON(t *testing.T) {
 	if got := all[0]["teacher"].(map[string]any)["origin"]; got != "random" {
 		t.Errorf("teacher: got %v, want random", got)
 	}
-	others := []string{"teacher", "image_f1_threshold", "pixel_f1_threshold", "false_alarm_interval", "threshold_rule"}
+	others := []string{"teacher", "image_f1_threshold", "pixel_f1_threshold", "false_alarm_interval", "threshold_rule", "data"}
 	if n := len(want) + len(shares) + len(others); len(all[0]) != n {
 		t.Errorf("got fields %v, want %d", all[0], n)
 	}

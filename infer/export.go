@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/pflag"
 
@@ -33,11 +34,18 @@ func runExport(ctx context.Context, args []string, t *terminal) (int, error) {
 	flags := pflag.NewFlagSet("export", pflag.ContinueOnError)
 	model := flags.String("model", "", "model `FILE` that train wrote; required")
 	out := flags.String("out", "", "`FILE` to write, such as model.onnx or model.pt; required")
-	format := flags.String("format", rdpp.FormatONNX, "`F`: onnx or torchscript")
+	format := flags.String("format", "", "`F`: onnx or torchscript; default: torchscript for names\nthat end in .pt or .pth, else onnx")
 	input := flags.String("input", rdpp.InputUint8, "`I`: uint8 or float, see above")
-	switch err := t.parse(flags, args, exportHelp); {
-	case err != nil:
+	if err := t.parse(flags, args, exportHelp); err != nil {
 		return 0, err
+	}
+	if *format == "" {
+		*format = rdpp.FormatONNX
+		if ext := filepath.Ext(*out); ext == ".pt" || ext == ".pth" {
+			*format = rdpp.FormatTorchScript
+		}
+	}
+	switch {
 	case flags.NArg() > 0:
 		return 0, usagef("%q is one argument too many; name the new file with --out", flags.Arg(0))
 	case *model == "":

@@ -35,15 +35,28 @@ Exit codes: 0 none anomalous, 3 some anomalous, 1 some failed, 2 wrong usage.
 // large images to fit in memory.
 const inFlight = 4
 
+// record is what --json prints of an image that could be scored.
+type record struct {
+	rdpp.Prediction
+	Heatmap string `json:"heatmap,omitempty"` // file that --heatmap has made
+}
+
+// failedRecord is what --json prints of one that could not.
+type failedRecord struct {
+	Image string `json:"image"` // or folder
+	Error string `json:"error"`
+}
+
 // source is an image to score.
 type source struct {
-	path    string // "-" for standard input
+	path    string // "-" for standard input; a folder, where err says what is wrong with it
 	heatmap string // file to draw, "" for none
 	err     error  // why it cannot be
 }
 
 // verdict is the outcome for one source: a prediction, an error, or both where only the heatmap failed.
 type verdict struct {
+	source     source
 	prediction *rdpp.Prediction
 	err        error
 }
@@ -52,7 +65,7 @@ func runImage(ctx context.Context, args []string, t *terminal) (int, error) {
 	flags := pflag.NewFlagSet("image", pflag.ContinueOnError)
 	var m modelFlags
 	m.register(flags)
-	asJSON := flags.Bool("json", false, "print one JSON object per image and line instead")
+	asJSON := flags.Bool("json", false, "one JSON object per image and line instead, with\n\"error\" where it failed")
 	heatmaps := flags.String("heatmap", "", "write NAME_heatmap.png per image to `DIR`: colours\nfrom 0 to 1.5 x threshold, a line at the threshold")
 	if err := t.parse(flags, args, imageHelp); err != nil {
 		return 0, err
@@ -72,8 +85,12 @@ func runImage(ctx context.Context, args []string, t *terminal) (int, error) {
 		}
 		nameHeatmaps(sources, *heatmaps)
 	}
-	if c := d.Calibration(); c.Provisional && !*asJSON {
+	switch c := d.Calibration(); {
+	case *asJSON: // says the same in each object
+	case c.Provisional:
 		fmt.Fprintf(t.stderr, "infer: the threshold is provisional (%s); --threshold X sets your own\n", c.Rule)
+	case c.FalseAlarm > 0 && !c.Exact:
+		fmt.Fprintf(t.stderr, "infer: the threshold is estimated: %s\n", c.Rule)
 	}
 	objects := json.NewEncoder(t.stdout)
 	objects.SetEscapeHTML(false)
@@ -84,6 +101,9 @@ func runImage(ctx context.Context, args []string, t *terminal) (int, error) {
 			t.complain(v.err)
 			code = exitFailed
 		}
+		if v.prediction == nil && *asJSON {
+			return objects.Encode(failedRecord{v.source.path, v.err.Error()})
+		}
 		if v.prediction == nil {
 			return nil
 		}
@@ -91,7 +111,11 @@ func runImage(ctx context.Context, args []string, t *terminal) (int, error) {
 			code = exitAnomalous
 		}
 		if *asJSON {
-			return objects.Encode(v.prediction)
+			r := record{Prediction: *v.prediction}
+			if v.err == nil {
+				r.Heatmap = v.source.heatmap
+			}
+			return objects.Encode(r)
 		}
 		return printLine(t.stdout, v.prediction)
 	})
@@ -111,7 +135,7 @@ func listSources(args []string) (sources []source, err error) {
 		info, err := os.Stat(arg)
 		switch {
 		case err != nil:
-			sources = append(sources, source{err: fmt.Errorf("%w; check the path", err)})
+			sources = append(sources, source{path: arg, err: fmt.Errorf("%w; check the path", err)})
 		case info.IsDir():
 			sources = append(sources, listFolder(arg)...)
 		default:
@@ -130,7 +154,7 @@ func listSources(args []string) (sources []source, err error) {
 func listFolder(dir string) (sources []source) {
 	entries, err := os.ReadDir(dir) // sorted
 	if err != nil {
-		return []source{{err: fmt.Errorf("%w; check the folder", err)}}
+		return []source{{path: dir, err: fmt.Errorf("%w; check the folder", err)}}
 	}
 	for _, e := range entries {
 		if !e.IsDir() && imagefile.IsImage(e.Name()) && !strings.HasPrefix(e.Name(), ".") {
@@ -138,7 +162,7 @@ func listFolder(dir string) (sources []source) {
 		}
 	}
 	if len(sources) == 0 {
-		return []source{{err: fmt.Errorf("%s: no images directly in this folder; name one that holds some", dir)}}
+		return []source{{path: dir, err: fmt.Errorf("%s: no images directly in this folder; name one that holds some", dir)}}
 	}
 	return sources
 }
@@ -196,21 +220,23 @@ func judgeAll(ctx context.Context, d *rdpp.Detector, sources []source, stdin io.
 func (s source) judge(ctx context.Context, d *rdpp.Detector, stdin io.Reader, maxPixels int64) (v verdict) {
 	var result *rdpp.Result
 	var img *imagefile.Image
+	v.source = s
 	switch {
 	case s.err != nil:
-		return verdict{err: s.err}
+		v.err = s.err
+		return v
 	case s.path == "-":
 		data, err := readAll(ctx, stdin, maxPixels)
 		if err == nil {
 			result, img, err = d.DetectBytes(data)
 		}
 		if err != nil {
-			return verdict{err: fmt.Errorf("standard input: %w", err)}
+			v.err = fmt.Errorf("standard input: %w", err)
+			return v
 		}
 	default:
-		var err error
-		if result, img, err = d.DetectFile(s.path); err != nil {
-			return verdict{err: err}
+		if result, img, v.err = d.DetectFile(s.path); v.err != nil {
+			return v
 		}
 	}
 	v.prediction = new(result.Prediction(s.path))

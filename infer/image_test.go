@@ -43,7 +43,7 @@ func TestImageJSON(t *testing.T) {
 		t.Fatalf("got code %d, stdout %q, stderr %q, want code 3 and one object", code, stdout, stderr)
 	}
 	o := all[0]
-	fields := []string{"anomalous", "height", "image", "normalised", "p_value", "pixel_threshold", "provisional", "regions", "score", "threshold", "width"}
+	fields := []string{"anomalous", "exact", "height", "image", "normalised", "p_value", "pixel_threshold", "provisional", "regions", "score", "threshold", "width"}
 	if got := slices.Sorted(maps.Keys(o)); !slices.Equal(got, fields) {
 		t.Errorf("got fields %v, want %v", got, fields)
 	}
@@ -96,6 +96,12 @@ func TestImageExitCodeAndThreshold(t *testing.T) {
 		}
 		provisional := !strings.HasPrefix(c.args[0], "--threshold")
 		for _, o := range objects(t, stdout) {
+			if o["image"] == missing {
+				if text, _ := o["error"].(string); len(o) != 2 || !strings.Contains(text, "no such file") {
+					t.Errorf("%s: got %v, want the image and its error", c.name, o)
+				}
+				continue
+			}
 			if o["provisional"] != provisional || o["anomalous"] != (o["score"].(float64) > o["threshold"].(float64)) ||
 				o["anomalous"] != (len(o["regions"].([]any)) > 0) {
 				t.Errorf("%s: got %v, want provisional %v, and verdict and regions that agree with the score", c.name, o, provisional)
@@ -158,9 +164,25 @@ func TestImageCalibrated(t *testing.T) {
 			t.Errorf("%s: got %v, want anomalous %v, regions %v", c.flags, o, c.anomalous, c.regions)
 		}
 	}
+	// Too few scores for a rate of 1 %: said in words, and in every object.
+	few := []string{"image", "--threads=2", "--model", calibrated, "--false-alarm=0.01", good[0]}
+	if code, _, stderr := infer(nil, few...); code != exitDone || !oneLine(stderr, "estimated: some 1 % of good images") {
+		t.Errorf("few scores: got code %d, stderr %q, want code 0 and one line about the threshold", code, stderr)
+	}
+	if _, stdout, _ := infer(nil, append(few, "--json")...); !strings.Contains(stdout, `"exact":false`) {
+		t.Errorf("few scores: got %s, want exact false", stdout)
+	}
+	// Heatmaps are named where they are made.
+	dir := t.TempDir()
+	_, stdout, _ := infer(nil, "image", "--json", "--threads=2", "--model", calibrated, "--heatmap", dir, good[0])
+	if o := objects(t, stdout); len(o) != 1 || filepath.Dir(o[0]["heatmap"].(string)) != dir || o[0]["exact"] != true {
+		t.Errorf("got %s, want the heatmap's file", stdout)
+	} else if _, err := os.Stat(o[0]["heatmap"].(string)); err != nil {
+		t.Error(err)
+	}
 	code, _, stderr := infer(nil, "image", "--model", modelFile, "--false-alarm", "0.01", good[0])
-	if code != exitFailed || !oneLine(stderr, "train with --calibration") {
-		t.Errorf("a provisional model: got code %d, stderr %q, want code 1 and what to do", code, stderr)
+	if code != exitUsage || !oneLine(stderr, "train with --calibration") {
+		t.Errorf("a provisional model: got code %d, stderr %q, want code 2 and what to do", code, stderr)
 	}
 }
 
@@ -208,8 +230,9 @@ func TestImageStandardInput(t *testing.T) {
 		t.Errorf("got code %d, %s, want code 0 and score %v of image -", code, stdout, scores[good[0]])
 	}
 	for name, content := range map[string][]byte{"empty": nil, "truncated": content[:len(content)/2], "text": []byte("hello")} {
-		if code, stdout, stderr := infer(content, commandLine("image", "--json", "-")...); code != exitFailed || stdout != "" || !oneLine(stderr, "standard input") {
-			t.Errorf("%s: got code %d, stdout %q, stderr %q, want code 1 and one line", name, code, stdout, stderr)
+		if code, stdout, stderr := infer(content, commandLine("image", "--json", "-")...); code != exitFailed || !oneLine(stderr, "standard input") ||
+			!strings.HasPrefix(stdout, `{"image":"-","error":"standard input: `) {
+			t.Errorf("%s: got code %d, stdout %q, stderr %q, want code 1 and one line on both", name, code, stdout, stderr)
 		}
 	}
 	// 8 bytes for the one pixel, 64 MiB for metadata.
@@ -297,8 +320,13 @@ func TestImageBadInput(t *testing.T) {
 	}
 	code, stdout, stderr := infer(nil, commandLine("image", append(args, good[1])...)...)
 	all := objects(t, stdout)
-	if code != exitFailed || len(all) != 2 || all[0]["image"] != good[0] || all[1]["image"] != good[1] {
-		t.Errorf("got code %d, %v, want code 1 and the images before and after the bad ones", code, all)
+	if code != exitFailed || len(all) != len(cases)+2 || all[0]["score"] != scores[good[0]] || all[len(all)-1]["score"] != scores[good[1]] {
+		t.Fatalf("got code %d, %v, want code 1 and the images before and after the bad ones", code, all)
+	}
+	for i, c := range cases {
+		if text, _ := all[i+1]["error"].(string); all[i+1]["image"] != c.path || !strings.Contains(text, c.want) {
+			t.Errorf("got %v, want %s and %q", all[i+1], c.path, c.want)
+		}
 	}
 	lines := slices.Collect(strings.Lines(stderr))
 	if len(lines) != len(cases) {

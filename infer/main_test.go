@@ -243,19 +243,20 @@ func TestBadModel(t *testing.T) {
 	lying := slices.Clone(content[:1000])
 	copy(lying, "\xff\xff\xff\xff\xff\xff\xff\x7f") // the header's length
 	good, _ := testImages()
-	for _, model := range []string{
-		filepath.Join(dir, "missing.safetensors"),
-		file("truncated.safetensors", content[:len(content)/2]),
-		file("lying.safetensors", lying),
-		file("empty.safetensors", nil),
-		file("foreign.safetensors", []byte("\x02\x00\x00\x00\x00\x00\x00\x00{}")),
-		dir,
+	for model, reason := range map[string]string{
+		filepath.Join(dir, "missing.safetensors"):                                 "no model at",
+		file("truncated.safetensors", content[:len(content)/2]):                   "truncated",
+		file("lying.safetensors", lying):                                          "no safetensors file",
+		file("empty.safetensors", nil):                                            "empty",
+		file("foreign.safetensors", []byte("\x02\x00\x00\x00\x00\x00\x00\x00{}")): "no file that rdpp wrote",
+		dir:     "a folder",
+		good[0]: "no safetensors file",
 	} {
 		for _, args := range [][]string{{"image", "--model", model, good[0]}, {"eval", "--model", model, "--data", dataDir},
 			{"export", "--model", model, "--out", filepath.Join(dir, "exported")}} {
 			code, stdout, stderr := infer(nil, args...)
-			if code != exitFailed || stdout != "" || !oneLine(stderr, model) {
-				t.Errorf("%v: got code %d, stdout %q, stderr %q, want code 1 and one line with the file's name", args, code, stdout, stderr)
+			if code != exitFailed || stdout != "" || !oneLine(stderr, model) || !strings.Contains(stderr, reason) {
+				t.Errorf("%v: got code %d, stdout %q, stderr %q, want code 1 and one line with the file's name and %q", args, code, stdout, stderr, reason)
 			}
 		}
 	}

@@ -39,7 +39,7 @@ func (m *modelFlags) register(flags *pflag.FlagSet) {
 		number(&m.falseAlarm, math.SmallestNonzeroFloat64, 1, "use a share above 0 and below 1"))
 	flags.Func("threshold", "score `X` above which an image is anomalous",
 		number(&m.threshold, 0, math.Inf(1), "use a number of 0 or more"))
-	flags.Func("pixel-threshold", "`X` above which a pixel is outlined; all three\ndefault to the model's own",
+	flags.Func("pixel-threshold", "`X` to outline pixels above; these: the model's",
 		number(&m.pixelThreshold, 0, math.Inf(1), "use a number of 0 or more"))
 	flags.StringVar(&m.device, "device", "auto", "`D`: auto, cpu or cuda[:N]")
 	flags.IntVar(&m.threads, "threads", runtime.NumCPU(), "`N` CPU threads")

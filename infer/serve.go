@@ -14,8 +14,9 @@ import (
 
 const serveHelp = `Usage: infer serve --model FILE|DIR [flags]
 
-Answers over HTTP: POST /v1/models/M/predict, V2 protocol, /metrics, page at /.
-Model files that change are read anew. SIGTERM lets requests under way finish.
+POST /v1/models/M/predict, with ?threshold=, pixel_threshold=, false_alarm=,
+name= and heatmap=1; the V2 protocol; /metrics; a page at /. Model files that
+change are read anew. SIGTERM lets requests under way finish.
 `
 
 func runServe(ctx context.Context, args []string, t *terminal) (int, error) {
@@ -87,6 +88,9 @@ func serve(ctx context.Context, opt server.Options, address, cert, key string) e
 		scheme = "https"
 	}
 	opt.Logger.Info("serving", "address", scheme+"://"+l.Addr().String()+"/", "models", s.Models())
+	if s.Models() == 0 {
+		opt.Logger.Warn("there is no model yet; put NAME.safetensors or NAME/model.safetensors into the folder", "folder", opt.Model)
+	}
 	if local, ok := l.Addr().(*net.TCPAddr); ok && !local.IP.IsLoopback() && len(opt.Tokens) == 0 {
 		opt.Logger.Warn("everyone who reaches this address may use the service; --token-file asks for a token")
 	}

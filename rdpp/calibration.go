@@ -13,6 +13,7 @@ import (
 
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/metric"
+	"rdpp/rdpp/weights"
 )
 
 // Calibration turns scores into verdicts. It is made from images of good parts alone.
@@ -69,8 +70,8 @@ func percent(share float64) string { return fmt.Sprintf("%.3g %%", 100*share) }
 // with: none but those of images that it was trained on.
 func (c *Calibration) At(rate float64) (Calibration, error) {
 	if c.Provisional || len(c.Scores) == 0 {
-		return Calibration{}, fmt.Errorf("rdpp: %w: the model was trained without images held out for a calibration, so it knows no rate "+
-			"of false alarms; train with --calibration, or give a threshold", ErrConfig)
+		return Calibration{}, fmt.Errorf("rdpp: %w: the model holds no scores of images that it was not trained on, or too few, so it knows no "+
+			"rate of false alarms; train with --calibration, or give a threshold", ErrConfig)
 	}
 	return calibrate(c.Scores, rate, c.Folds)
 }
@@ -151,6 +152,9 @@ func holdOut(items []dataset.Item, c *Config) (kept, held []dataset.Item, folds 
 // calibrate scores good images that model was not trained on, and sets the thresholds by them.
 func (r *run) calibrate(ctx context.Context, model *Model) (Calibration, error) {
 	if r.folds > 0 {
+		if c := r.calibratedBefore(); c != nil {
+			return *c, nil
+		}
 		scores, err := r.crossScores(ctx)
 		if err != nil {
 			return Calibration{}, err
@@ -169,6 +173,25 @@ func (r *run) calibrate(ctx context.Context, model *Model) (Calibration, error) 
 		return Calibration{}, err
 	}
 	return provisional(scores), nil
+}
+
+// calibratedBefore is the calibration of the model that this very run has written before, if it is finished again: nil
+// where there is none. It saves the trainings for another one that would be the same.
+func (r *run) calibratedBefore() *Calibration {
+	file, err := weights.OpenSafetensors(r.path(ModelFile))
+	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	var before Info
+	if readDocument(file, modelKey, &before) != nil {
+		return nil
+	}
+	now := &r.model.Info
+	if before.Config != r.config || before.Teacher != now.Teacher || before.Data != now.Data || before.Calibration.Folds != r.folds {
+		return nil
+	}
+	return &before.Calibration
 }
 
 // threshold calibrates at the rate that was asked for. Where so few scores cannot bound it, the highest is taken, rather
@@ -237,7 +260,7 @@ func (r *run) crossScores(ctx context.Context) (all []float64, err error) {
 				return nil, err
 			}
 		}
-		if err := r.removeAll([]string{r.foldFolder(fold)}); err != nil {
+		if err := removeAll([]string{r.foldFolder(fold)}); err != nil {
 			return nil, err
 		}
 		all = append(all, done.Scores...)

@@ -163,6 +163,11 @@ func TestFolds(t *testing.T) {
 			t.Errorf("got %q, %v, want nothing left of the folds", left, err)
 		}
 	}
+	// Finished again, it needs no further training.
+	if steps, _, err := run(out, step{-1, 0}, true); err != nil || len(steps) > 0 {
+		t.Errorf("finished again: got steps %v, %v, want none", steps, err)
+	}
+	checkOutcome(t, out, whole)
 	// The scores are not those that the model gives the images, which it was trained on.
 	m, err := rdpp.LoadModel(filepath.Join(out, rdpp.ModelFile), torch.CPU)
 	if err != nil {

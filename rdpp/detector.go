@@ -41,6 +41,7 @@ type Result struct {
 	Threshold      float64         // of the score
 	PixelThreshold float64         // of the map
 	Provisional    bool            // the threshold is a stand-in, no rate of false alarms is promised
+	Exact          bool            // that rate is exact, instead of a fit of the tail of too few scores
 	Anomalous      bool            // Score > Threshold
 	Width          int             // of the image, pixels
 	Height         int             //
@@ -215,7 +216,7 @@ func (d *Detector) Measure(inputs []*Input) ([]*Result, error) {
 // Judge is the third step of Detect: it fills in what follows from score and map by a calibration, such as the detector's
 // own or one that Override made of it. A result can be judged again.
 func (r *Result) Judge(c *Calibration) (err error) {
-	r.Threshold, r.PixelThreshold, r.Provisional = c.Threshold, c.PixelThreshold, c.Provisional
+	r.Threshold, r.PixelThreshold, r.Provisional, r.Exact = c.Threshold, c.PixelThreshold, c.Provisional, c.Exact
 	r.Anomalous = r.Score > r.Threshold
 	r.Normalised = normalise(r.Score, r.Threshold)
 	r.PValue = c.PValue(r.Score)

@@ -39,11 +39,12 @@ type Metrics struct {
 	PROReleased      *float64 `json:"pro_released,omitempty"` // as the released code counts, for comparison with the paper
 }
 
-// mean of the three metrics that are there; the released protocol picks the epoch by it, and counts PRO its own way.
+// mean of the three metrics that are there; the released protocol picks the epoch by it, and counts PRO its own way. Maps
+// of which that is undefined, such as constant ones, count as 0.
 func (m *Metrics) mean() (mean float64, any bool) {
 	pro := m.PROReleased
-	if pro == nil {
-		pro = m.AUPRO
+	if pro == nil && m.AUPRO != nil {
+		pro = new(0.0)
 	}
 	n := 0
 	for _, value := range []*float64{m.ImageAUROC, m.PixelAUROC, pro} {

@@ -98,7 +98,10 @@ func (info *FileInfo) readDocuments(metadata map[string]string) {
 		read      func()
 	}{
 		{modelKey, KindModel, &info.Model, nil},
-		{checkpointKey, KindCheckpoint, &saved, func() { info.Model = &saved.Info }},
+		{checkpointKey, KindCheckpoint, &saved, func() {
+			info.Model = &saved.Info
+			info.Model.Epoch = saved.State.Epoch // epochs that are done
+		}},
 		{teacherKey, KindTeacher, &info.Teacher, nil},
 		{pretrainCheckpointKey, KindTeacherCheckpoint, &pretrainCheckpoint{}, nil},
 	} {

@@ -98,7 +98,7 @@ func childFullDisk(args []string) error {
 	}
 	c := tiny()
 	c.Method, c.Epochs = rdpp.MethodRD, 1
-	_, err = rdpp.Train(context.Background(), c, set, rdpp.TrainOptions{Out: args[1], Teacher: rdpp.TeacherRandom,
+	_, err = rdpp.Train(context.Background(), c, set, rdpp.TrainOptions{Out: args[1], Teacher: rdpp.TeacherRandom, Overwrite: true,
 		CheckpointEvery: time.Nanosecond})
 	return err
 }

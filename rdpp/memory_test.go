@@ -110,7 +110,7 @@ func TestLongTraining(t *testing.T) {
 	}
 }
 
-// childFits trains the architecture args[2] for one step into args[1], predicts, and prints its peak of resident memory
+// childFits trains the architecture args[2] for one step and update into args[1], predicts, and prints its peak of resident memory
 // in bytes.
 func childFits(args []string) error {
 	set, err := dataset.Open(args[0], nil)
@@ -118,7 +118,7 @@ func childFits(args []string) error {
 		return err
 	}
 	c := rdpp.DefaultConfig()
-	c.Arch, c.Epochs, c.Batch = args[2], 1, 4
+	c.Arch, c.Epochs, c.Batch, c.Accumulate, c.Calibration = args[2], 1, 4, 1, 0
 	summary, err := rdpp.Train(context.Background(), c, set, rdpp.TrainOptions{Out: args[1], Teacher: rdpp.TeacherRandom})
 	if err != nil {
 		return err

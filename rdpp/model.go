@@ -228,6 +228,9 @@ var errNotOurs = errors.New("this is no file that rdpp wrote")
 
 func readDocument(file *weights.File, key string, into any) error {
 	text, found := file.Metadata[key]
+	if _, unfinished := file.Metadata[checkpointKey]; !found && unfinished {
+		return errors.New("this is the checkpoint of a training; use the " + ModelFile + " beside it, or finish the training with train --resume")
+	}
 	if !found {
 		return fmt.Errorf("%w, its header has no %q entry; `train` makes one", errNotOurs, key)
 	}

@@ -11,6 +11,7 @@ type Prediction struct {
 	Threshold      float64         `json:"threshold"`
 	PixelThreshold float64         `json:"pixel_threshold"`
 	Provisional    bool            `json:"provisional"` // the threshold is a stand-in, no rate of false alarms is promised
+	Exact          bool            `json:"exact"`       // its rate is exact, instead of a fit of the tail of too few scores
 	PValue         *float64        `json:"p_value"`     // how rare such a score is among good images; null: not calibrated
 	Width          int             `json:"width"`       // of the image, pixels
 	Height         int             `json:"height"`
@@ -24,5 +25,5 @@ func (r *Result) Prediction(image string) Prediction {
 		regions = []metric.Region{}
 	}
 	return Prediction{Image: image, Score: r.Score, Normalised: r.Normalised, Anomalous: r.Anomalous, Threshold: r.Threshold,
-		PixelThreshold: r.PixelThreshold, Provisional: r.Provisional, PValue: r.PValue, Width: r.Width, Height: r.Height, Regions: regions}
+		PixelThreshold: r.PixelThreshold, Provisional: r.Provisional, Exact: r.Exact, PValue: r.PValue, Width: r.Width, Height: r.Height, Regions: regions}
 }

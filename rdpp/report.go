@@ -241,8 +241,9 @@ func (m *Model) compactness(ctx context.Context, items []dataset.Item, cache *da
 			good = append(good, item)
 		}
 	}
-	e := 4 * m.Info.Config.ImageSize / 32 // at most: 512e x S/32 x S/32 numbers of 4 bytes per image
-	most := min(comparedImages, max(leastComparison, comparedBytes/(512*4*e*e)))
+	h := m.Info.Config.ImageSize / 32
+	each := 4 * 512 * 4 * h * h // bytes of 512e x S/32 x S/32 numbers, e being 4 at most
+	most := min(comparedImages, max(leastComparison, comparedBytes/each))
 	good, defective = spread(good, most), spread(defective, most)
 	if len(good) < leastComparison {
 		return nil, nil
@@ -324,6 +325,12 @@ func reportSettings(info *Info) (all []report.Setting, err error) {
 		report.Setting{Name: "images held out for the threshold", Value: fmt.Sprint(info.Data.HeldOut)}), nil
 }
 
+// indexNotes are what to know of a category before its figures are trusted.
+func indexNotes(s *Summary) []string {
+	info := Info{Config: s.Config, Teacher: s.Teacher}
+	return notes(&info, &Calibration{Rule: s.ThresholdRule, Provisional: s.Provisional}, s.Skipped)
+}
+
 // IndexFile is the page of a run over several categories.
 const IndexFile = "index.html"
 
@@ -337,18 +344,19 @@ type IndexEntry struct {
 // WriteIndex writes the page of a run over several categories, whose folders lie in out under their names.
 func WriteIndex(out, title string, entries []IndexEntry) error {
 	ix := &report.Index{Title: title}
-	selections := map[string]bool{}
 	for _, e := range entries {
 		row := report.IndexRow{Category: e.Category, Failed: e.Reason}
 		if s := e.Summary; s != nil {
 			row.Report = e.Category + "/" + ReportFile
-			row.Metrics = reportMetrics(&s.Metrics, s.PixelAUROC != nil)
-			if !selections[s.Selection] {
-				selections[s.Selection] = true
-				ix.Notes = append(ix.Notes, "Epoch: "+s.Selection+".")
+			row.Metrics = reportMetrics(&s.Metrics, s.HasMasks)
+			for _, note := range indexNotes(s) {
+				if !slices.Contains(ix.Notes, note) {
+					ix.Notes = append(ix.Notes, note)
+				}
 			}
-			ix.Settings = append(ix.Settings, report.Setting{Name: e.Category, Value: fmt.Sprintf("%s, %s, teacher %s, %d epochs, seed %d",
-				s.Config.Method, s.Config.Arch, s.Teacher.Origin, s.Config.Epochs, s.Config.Seed)})
+			ix.Settings = append(ix.Settings, report.Setting{Name: e.Category, Value: fmt.Sprintf("%s, %s, teacher %s, %d epochs, %s, seed %d; "+
+				"of the test images %d of %d good and %d of %d defective ones lie above the threshold", s.Config.Method, s.Config.Arch,
+				s.Teacher.Origin, s.Config.Epochs, s.Selection, s.Config.Seed, s.GoodFlagged, s.Good, s.DefectiveFound, s.Defective)})
 		}
 		ix.Rows = append(ix.Rows, row)
 	}

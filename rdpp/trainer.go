@@ -40,7 +40,7 @@ type TrainOptions struct {
 	MaxPixels       int64         // largest image accepted, default imagefile.DefaultMaxPixels
 	SkipBad         bool          // leave out images that cannot be read, instead of failing
 	Resume          bool          // go on from the checkpoint in Out, where there is one
-	Overwrite       bool          // start anew even where Out holds an unfinished run
+	Overwrite       bool          // start anew even where Out holds a run
 	TestEvery       int           // epochs between measurements on the test set, to look at; 0: none but the last
 
 	OnDownload func(file string, done, total int64) // as in TeacherOptions
@@ -85,25 +85,27 @@ type EpochReport struct {
 
 // Summary is the outcome of a training, and metrics.json.
 type Summary struct {
-	Category          string         `json:"category"`
-	Config            Config         `json:"config"`
-	Teacher           TeacherInfo    `json:"teacher"`
-	Epoch             int            `json:"epoch"`     // that became the model
-	Selection         string         `json:"selection"` // how it was chosen, in words
-	TrainImages       int            `json:"train_images"`
-	Metrics                          // on the test set
-	Verdicts                         // by the threshold
-	Threshold         float64        `json:"threshold"`
-	ThresholdRule     string         `json:"threshold_rule"`
-	Provisional       bool           `json:"threshold_provisional"`
-	CalibrationImages int            `json:"calibration_images"`          // good images whose scores set the threshold
-	CalibrationFolds  int            `json:"calibration_folds,omitempty"` // trainings that scored them; 0: the model did, and was not trained on them
-	Losses            Losses         `json:"losses"`                      // of the last epoch
-	TrainingSeconds   float64        `json:"seconds"`                     // over all epochs
-	EvaluationSeconds float64        `json:"evaluation_seconds"`
-	DeviceBytes       int64          `json:"device_peak_bytes,omitempty"` // of a CUDA device's memory, at most in use
-	Skipped           []dataset.Skip `json:"skipped,omitempty"`
-	ModelFile         string         `json:"model_file"`
+	Category           string         `json:"category"`
+	Config             Config         `json:"config"`
+	Teacher            TeacherInfo    `json:"teacher"`
+	Epoch              int            `json:"epoch"`     // that became the model
+	Selection          string         `json:"selection"` // how it was chosen, in words
+	TrainImages        int            `json:"train_images"`
+	Metrics                           // on the test set
+	HasMasks           bool           `json:"has_masks"` // it has masks
+	Verdicts                          // by the threshold
+	Threshold          float64        `json:"threshold"`
+	ThresholdRule      string         `json:"threshold_rule"`
+	Provisional        bool           `json:"threshold_provisional"`
+	CalibrationImages  int            `json:"calibration_images"`          // good images whose scores set the threshold
+	CalibrationFolds   int            `json:"calibration_folds,omitempty"` // trainings that scored them; 0: the model did, and was not trained on them
+	Losses             Losses         `json:"losses"`                      // of the last epoch
+	TrainingSeconds    float64        `json:"seconds"`                     // over all epochs
+	CalibrationSeconds float64        `json:"calibration_seconds"`         // scoring for the threshold, and the trainings that takes
+	EvaluationSeconds  float64        `json:"evaluation_seconds"`
+	DeviceBytes        int64          `json:"device_peak_bytes,omitempty"` // of a CUDA device's memory, at most in use
+	Skipped            []dataset.Skip `json:"skipped,omitempty"`
+	ModelFile          string         `json:"model_file"`
 }
 
 // The files of Out.
@@ -243,7 +245,7 @@ func (r *run) prepare(ctx context.Context) (err error) {
 		err = r.restore(file, saved)
 	} else {
 		// An older run's must not be taken for this one's.
-		err = r.removeAll(append(r.foldFiles(), r.path(checkpointFile)))
+		err = removeAll(append(r.foldFiles(), r.path(checkpointFile)))
 	}
 	if err == nil && r.config.Average > 0 {
 		err = r.startAverage(file)
@@ -251,7 +253,7 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	return err
 }
 
-func (r *run) removeAll(paths []string) error {
+func removeAll(paths []string) error {
 	for _, path := range paths {
 		if err := os.RemoveAll(path); err != nil {
 			return fmt.Errorf("rdpp: %w", err)
@@ -266,18 +268,27 @@ func (r *run) openCheckpoint() (*weights.File, *checkpoint, error) {
 		return nil, nil, nil
 	}
 	file, saved, err := readCheckpoint(r.path(checkpointFile))
-	if err != nil || file == nil {
-		return nil, nil, err
+	if err != nil || r.opt.Resume {
+		return file, saved, err
 	}
-	if r.opt.Resume {
-		return file, saved, nil
+	if file == nil {
+		return nil, nil, r.protectModel()
 	}
 	defer file.Close()
 	if done := saved.State.Epoch; done < saved.Info.Config.Epochs || len(r.foldFiles()) > 0 {
 		return nil, nil, fmt.Errorf("rdpp: %w: %s holds an unfinished run (%d of %d epochs done); continue it with --resume, "+
 			"or start anew with --overwrite", ErrConfig, r.opt.Out, done, saved.Info.Config.Epochs)
 	}
-	return nil, nil, nil
+	return nil, nil, r.protectModel()
+}
+
+// protectModel refuses to train into the folder of a finished run.
+func (r *run) protectModel() error {
+	if _, err := os.Lstat(r.path(ModelFile)); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return fmt.Errorf("rdpp: %w: %s holds a finished run; replace it with --overwrite, train it for more --epochs with --resume, or choose "+
+		"another folder with --out", ErrConfig, r.opt.Out)
 }
 
 // claim makes the folder of a run's files, which no other training may write to until the lock is closed, shows that
@@ -333,6 +344,9 @@ func (r *run) readData(ctx context.Context) error {
 		to   *[]dataset.Item
 	}{{r.set.Train, &r.items}, {r.set.Test, &r.tests}} {
 		good, skipped, err := dataset.Check(ctx, part.from, r.cache, r.opt.Workers, r.opt.SkipBad)
+		if err != nil && ctx.Err() == nil {
+			return fmt.Errorf("rdpp: %w; --skip-bad leaves such files out", err)
+		}
 		if err != nil {
 			return fmt.Errorf("rdpp: %w", err)
 		}
@@ -363,6 +377,10 @@ func (r *run) readData(ctx context.Context) error {
 	if alone := slices.IndexFunc(sizes, func(n int) bool { return S < 64 && (n-1)%r.config.Batch == 0 }); alone >= 0 {
 		return fmt.Errorf("rdpp: %w: --image-size %d with --batch %d leaves one of the %d images alone in a batch, which is too little for "+
 			"batch norm; use another --batch, or --image-size 64", ErrConfig, S, r.config.Batch, sizes[alone])
+	}
+	if steps := (len(r.items) + r.config.Batch - 1) / r.config.Batch; r.config.Epochs*steps < r.config.Accumulate {
+		return fmt.Errorf("rdpp: %w: %d steps make no update of the weights with --accumulate %d; use more --epochs, or --accumulate 1", ErrConfig,
+			r.config.Epochs*steps, r.config.Accumulate)
 	}
 	r.model.Info.Category = r.set.Category
 	r.model.Info.Data = DataInfo{Images: len(r.items), HeldOut: len(r.held), Fingerprint: fingerprint, Layout: r.set.Layout}
@@ -599,10 +617,12 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 		model.Info.Config = r.config // Epochs may have been raised since
 		selection = "best of all epochs on the test set: the metrics below are optimistic"
 	}
+	began := time.Now()
 	var err error
 	if model.Info.Calibration, err = r.calibrate(ctx, model); err != nil {
 		return nil, err
 	}
+	calibrating := time.Since(began)
 	if err := model.Save(r.path(ModelFile)); err != nil {
 		return nil, fmt.Errorf("%w; make room and continue with --resume", err)
 	}
@@ -617,8 +637,9 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 	summary := &Summary{Category: r.set.Category, Config: r.config, Teacher: model.Info.Teacher,
 		Epoch: model.Info.Epoch, Selection: selection, TrainImages: len(r.items), Losses: last.Losses,
 		Threshold: calibration.Threshold, ThresholdRule: calibration.Rule, Provisional: calibration.Provisional,
-		CalibrationImages: len(calibration.Scores), CalibrationFolds: calibration.Folds,
-		Skipped: r.skipped, ModelFile: r.path(ModelFile)}
+		CalibrationImages: len(calibration.Scores), CalibrationFolds: calibration.Folds, CalibrationSeconds: calibrating.Seconds(),
+		HasMasks: r.set.HasMasks,
+		Skipped:  r.skipped, ModelFile: r.path(ModelFile)}
 	trained := 0
 	for _, epoch := range r.state.History {
 		summary.TrainingSeconds += epoch.Seconds
@@ -646,12 +667,13 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 		return nil, fmt.Errorf("rdpp: %w", err)
 	}
 	err = model.writeReport(ctx, r.path(ReportFile), r.set, evaluation, ReportOptions{Selection: selection, History: r.state.History,
-		Timings: []report.Timing{{Stage: "training", Duration: seconds(summary.TrainingSeconds), Images: trained}}, Skipped: r.skipped,
+		Timings: []report.Timing{{Stage: "training", Duration: seconds(summary.TrainingSeconds), Images: trained},
+			{Stage: "calibration", Duration: calibrating}}, Skipped: r.skipped,
 		MaxPixels: r.opt.MaxPixels, cache: r.cache})
 	if err != nil {
 		return nil, err
 	}
-	return summary, r.removeAll(r.foldFiles())
+	return summary, removeAll(r.foldFiles())
 }
 
 func writeFile(path string, content []byte) error {

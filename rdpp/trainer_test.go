@@ -530,7 +530,12 @@ func TestNewRunDropsOldCheckpoint(t *testing.T) {
 	model := digest(t, filepath.Join(out, rdpp.ModelFile))
 	c := tiny()
 	c.Seed = 77
-	train(t, c, rdpp.TrainOptions{Out: out, OnStep: func(r rdpp.StepReport) {
+	_, err := rdpp.Train(context.Background(), c, openSet(t, dataDir), rdpp.TrainOptions{Out: out, Teacher: rdpp.TeacherRandom})
+	checkError(t, "a finished run", err, rdpp.ErrConfig, out, "--overwrite", "--resume")
+	if _, err := os.Stat(checkpoint); err != nil || digest(t, filepath.Join(out, rdpp.ModelFile)) != model {
+		t.Error("a refused run has changed what was there")
+	}
+	train(t, c, rdpp.TrainOptions{Out: out, Overwrite: true, OnStep: func(r rdpp.StepReport) {
 		if r.Epoch > 1 || r.Step > 1 {
 			return
 		}

@@ -5,8 +5,17 @@
 #   scripts/install.sh /opt/rdpp
 #   LIBTORCH=DIR scripts/install.sh /opt/rdpp    against another libtorch than the system's
 set -euo pipefail
-prefix=${1:?usage: scripts/install.sh PREFIX}
-[ $# = 1 ] || { echo "install: too many arguments; usage: scripts/install.sh PREFIX" >&2; exit 2; }
+case "$#${1:-}" in
+1-h | 1--help)
+  sed -n '2,6s/^# \{0,1\}//p' "$0"
+  exit 0
+  ;;
+1-* | 0 | [2-9]*)
+  echo "install: usage: scripts/install.sh PREFIX" >&2
+  exit 2
+  ;;
+esac
+prefix=$1
 command -v patchelf >/dev/null || { echo "install: patchelf is missing; apt-get install patchelf" >&2; exit 1; }
 prefix=$(realpath -m "$prefix")
 cd "$(dirname "$0")/.."

@@ -126,7 +126,7 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	threads := flags.Int("threads", runtime.NumCPU(), "`N` CPU threads; results depend on it")
 	flags.IntVar(&opt.Workers, "workers", runtime.NumCPU(), "`N` goroutines that make batches")
 	flags.BoolVar(&opt.Resume, "resume", false, "continue from RUN/CATEGORY/checkpoint")
-	flags.BoolVar(&opt.Overwrite, "overwrite", false, "drop an unfinished run in RUN/CATEGORY")
+	flags.BoolVar(&opt.Overwrite, "overwrite", false, "replace the run in RUN/CATEGORY")
 	flags.StringVar(&c.Select, "select", c.Select, "`EPOCH` to keep: last, best-on-test")
 	flags.StringVar(&c.Schedule, "schedule", c.Schedule, "learning `RATES`: cosine, constant")
 	flags.StringVar(&c.SSOT, "ssot", c.SSOT, "L_SSOT `KIND`: pairwise, batch, off")
@@ -163,6 +163,7 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	if *helpAll {
 		flags.VisitAll(func(f *pflag.Flag) { f.Hidden = false })
 		flags.Usage()
+		fmt.Fprintf(stdout, "With several categories, RUN/%s is the page of them all\n", rdpp.IndexFile)
 		fmt.Fprintf(stdout, "Files in RUN/CATEGORY: %s, %s, %s, checkpoint\n", rdpp.ModelFile, rdpp.ReportFile+", "+rdpp.MetricsFile, rdpp.HistoryFile+", "+rdpp.ScoresFile)
 		return nil
 	}
@@ -219,12 +220,16 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		_, err := train(folders[0])
 		return err
 	}
-	return trainAll(folders, out, train, stderr)
+	said := stdout
+	if *asJSON {
+		said = io.Discard // lines are objects
+	}
+	return trainAll(folders, out, train, said, stderr)
 }
 
 // trainAll trains on one category after the other, and keeps the page of all of them. What fails in one is said, and the
 // others go on.
-func trainAll(folders []string, out string, train func(folder string) (*rdpp.Summary, error), stderr io.Writer) error {
+func trainAll(folders []string, out string, train func(folder string) (*rdpp.Summary, error), stdout, stderr io.Writer) error {
 	entries := make([]rdpp.IndexEntry, len(folders))
 	for i, folder := range folders {
 		entries[i] = rdpp.IndexEntry{Category: filepath.Base(folder), Reason: "not trained yet"}
@@ -245,6 +250,7 @@ func trainAll(folders []string, out string, train func(folder string) (*rdpp.Sum
 			return err
 		}
 	}
+	fmt.Fprintf(stdout, "all: page %s\n", filepath.Join(out, rdpp.IndexFile))
 	if len(failed) > 0 {
 		return fmt.Errorf("%d of %d categories failed: %s; see above", len(failed), len(folders), strings.Join(failed, ", "))
 	}

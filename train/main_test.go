@@ -53,7 +53,7 @@ func command(args ...string) (code int, stdout, stderr string) {
 // tiny is the command line of a training of one epoch of two steps, with further flags, of which the last of a kind counts.
 func tiny(data, out string, further ...string) []string {
 	return append([]string{"--data=" + data, "--out=" + out, "--arch=resnet18", "--image-size=32", "--batch=2", "--epochs=1",
-		"--method=rd", "--teacher=random", "--calibration=0", "--device=cpu", "--threads=1"}, further...)
+		"--method=rd", "--teacher=random", "--calibration=0", "--accumulate=1", "--device=cpu", "--threads=1"}, further...)
 }
 
 // copyData copies dataDir, for a test to change.
@@ -360,7 +360,7 @@ func TestPlainLines(t *testing.T) {
 	if code != exitDone || stderr != "" {
 		t.Fatalf("got code %d, stderr %q, want code 0", code, stderr)
 	}
-	for _, want := range []string{"part: MVTec layout", "4 images to learn from, 5 to test", "rd, resnet18, 32 x 32 pixels, 1 epochs on cpu with 1 threads",
+	for _, want := range []string{"part: MVTec layout", "training images: 4; test images: 1 good, 4 defective", "training on 4 images\n", "rd, resnet18, 32 x 32 pixels, 1 epochs on cpu with 1 threads",
 		"epoch 1  loss ", "images/s", "on the test set: image AUROC", "1 good and 4 defective test images", "pixel AUROC", "AUPRO", "optimistic",
 		"part: teacher random\n", "threshold ", "part: model " + filepath.Join(out, "part", rdpp.ModelFile)} {
 		if !strings.Contains(stdout, want) {
@@ -427,8 +427,8 @@ func TestFailingCategory(t *testing.T) {
 	if err := os.WriteFile(damaged[0], []byte("no picture"), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	code, _, stderr := command(tiny(data, out, "--category=part,texture", "--layout=mvtec")...)
-	if code != exitFailed || !strings.Contains(stderr, damaged[0]) || !strings.Contains(stderr, "1 of 2 categories failed: part") {
+	code, stdout, stderr := command(tiny(data, out, "--category=part,texture", "--layout=mvtec")...)
+	if code != exitFailed || !strings.Contains(stderr, damaged[0]) || !strings.Contains(stderr, "--skip-bad") || !strings.Contains(stderr, "1 of 2 categories failed: part") {
 		t.Errorf("got code %d, stderr %q, want code 1, the file and the category named", code, stderr)
 	}
 	page, err := os.ReadFile(filepath.Join(out, rdpp.IndexFile))
@@ -438,6 +438,11 @@ func TestFailingCategory(t *testing.T) {
 	if !strings.Contains(string(page), `href="texture/report.html"`) || !strings.Contains(string(page), filepath.Base(damaged[0])) {
 		t.Error("got a page without the good category's report or the bad one's reason")
 	}
+	if !strings.Contains(stdout, filepath.Join(out, rdpp.IndexFile)) {
+		t.Errorf("got %q, want the page named", stdout)
+	}
+	checkFails(t, "a finished run", exitUsage, tiny(filepath.Join(data, "texture"), out), "", "finished run", "--overwrite")
+	checkFails(t, "no update", exitUsage, tiny(filepath.Join(data, "texture"), t.TempDir(), "--accumulate=5"), "", "make no update")
 	checkFails(t, "another layout", exitFailed, tiny(filepath.Join(data, "part"), out, "--layout=btad"), "", "btad", "train/ok")
 	checkFails(t, "no layout", exitFailed, tiny(filepath.Join(data, "part"), out, "--layout=other"), "", "no layout is named")
 }

@@ -44,7 +44,7 @@ const lineEvery = 30 * time.Second
 
 func newProgress(set *dataset.Set, stdout, stderr io.Writer, asJSON bool) *progress {
 	if !asJSON {
-		fmt.Fprintf(stdout, "%s: %s: %d images to learn from, %d to test\n", set.Category, set.Why, len(set.Train), len(set.Test))
+		fmt.Fprintf(stdout, "%s: %s\n", set.Category, set.Why)
 	}
 	return openProgress(set.Category, stdout, stderr, asJSON)
 }
@@ -135,7 +135,11 @@ func (p *progress) teacher(info rdpp.Info) {
 	if sum := info.Teacher.SHA256; sum != "" {
 		text += ", SHA-256 " + sum[:min(8, len(sum))]
 	}
-	fmt.Fprintf(p.stdout, "%s: teacher %s\n", p.category, text)
+	fmt.Fprintf(p.stdout, "%s: teacher %s\n%s: training on %d images", p.category, text, p.category, info.Data.Images)
+	if n := info.Data.HeldOut; n > 0 {
+		fmt.Fprintf(p.stdout, "; %d more are held out for the threshold", n)
+	}
+	fmt.Fprintln(p.stdout)
 }
 
 // left estimates the time to the end of the last epoch, evaluation not included.
@@ -149,6 +153,10 @@ func (p *progress) step(r rdpp.StepReport) {
 		p.fold, p.began, p.steps, p.images = r.Fold, time.Time{}, 0, 0
 		if p.bar != nil {
 			p.bar.Abort(true)
+		}
+		if p.json == nil && p.bars == nil {
+			fmt.Fprintf(p.stdout, "%s: training %d of %d for the threshold, each of which leaves out a part of the images and scores it\n",
+				p.category, r.Fold, r.Folds)
 		}
 	}
 	if p.began.IsZero() {

@@ -18,7 +18,7 @@ const minToken = 16 // characters
 func ReadTokens(path string) ([]string, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("server: tokens: %w", err)
+		return nil, fmt.Errorf("server: tokens: %w; name a file with a token a line", err)
 	}
 	var tokens []string
 	for line := range bytes.Lines(data) {

@@ -48,7 +48,10 @@ func (f *File) parseSafetensors() error {
 		return fmt.Errorf("%d bytes are too few for a safetensors header: %w", len(f.data), errDamaged)
 	}
 	size := binary.LittleEndian.Uint64(f.data)
-	if size > maxHeader || size > uint64(len(f.data)-8) {
+	if size > maxHeader {
+		return errors.New("this is no safetensors file; name one, such as the model.safetensors that train writes")
+	}
+	if size > uint64(len(f.data)-8) {
 		return fmt.Errorf("a header of %d bytes in a file of %d: %w", size, len(f.data), errDamaged)
 	}
 	header, body := f.data[8:8+size], f.data[8+size:]

@@ -101,6 +101,9 @@ func mapFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if info.IsDir() {
+		return nil, fmt.Errorf("%s: not a regular file but a folder, name the weight file in it", path)
+	}
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s: not a regular file, name a weight file", path)
 	}
