@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh                        libtorch from Debian (CPU)
 #   LIBTORCH=/path/to/libtorch scripts/setup.sh   another one: a libtorch or PyTorch installation, CPU or CUDA
-#   scripts/setup.sh --all                  also what packaging and the slow tests need: patchelf and Python
+#   scripts/setup.sh --all                  also what packaging and tests need: patchelf, Python, npm, a browser
 set -euo pipefail
 case "${1:-}" in
 "" | --all) ;;
@@ -15,7 +15,10 @@ esac
 cd "$(dirname "$0")/.."
 
 packages=(g++ cmake ninja-build ccache libturbojpeg0-dev clang-format-19 ca-certificates)
-[ -z "${1:-}" ] || packages+=(patchelf python3)
+if [ -n "${1:-}" ]; then
+  packages+=(patchelf python3 chromium)
+  command -v npm >/dev/null || packages+=(npm) # fetches onnxruntime for the tests
+fi
 if [ -z "${LIBTORCH:-}" ]; then
   # Without OpenBLAS, libtorch's matrix products run on a reference BLAS.
   packages+=(libtorch-dev libopenblas0-pthread)

@@ -19,7 +19,7 @@ esac
 step() { printf '\n== %s\n' "$*"; }
 
 step set-up and build
-scripts/setup.sh ${slow:+--all}
+scripts/setup.sh --all
 scripts/build.sh
 source build/env.sh
 
@@ -52,13 +52,7 @@ else
 fi
 
 step onnxruntime, which exported models are run by
-if [ -n "${RDPP_ONNXRUNTIME:-}" ]; then
-  echo "$RDPP_ONNXRUNTIME"
-elif command -v npm >/dev/null; then
-  scripts/onnxruntime.sh
-else
-  echo "skipped: no npm to fetch it with; RDPP_ONNXRUNTIME may name its library"
-fi
+[ -n "${RDPP_ONNXRUNTIME:-}" ] || scripts/onnxruntime.sh
 
 step go test
 # These and infer/server know -slow. Of the others, only imagefile and those below infer have to do with C.
