@@ -126,14 +126,19 @@ func lookUp(handle C.rdpp_detector) (d *detector, err error) {
 	return cgo.Handle(handle).Value().(*detector), nil
 }
 
+// begin clears the result and finds the detector.
+func begin(handle C.rdpp_detector, result *C.rdpp_result) (*detector, error) {
+	if err := clearResult(result); err != nil {
+		return nil, err
+	}
+	return lookUp(handle)
+}
+
 //export rdpp_detect_pixels
 func rdpp_detect_pixels(handle C.rdpp_detector, pixels *C.const_uint8, width, height C.int32_t, stride C.int64_t, order C.int32_t,
 	result *C.rdpp_result, message **C.char) C.int32_t {
 	return report(message, func() error {
-		if err := clearResult(result); err != nil {
-			return err
-		}
-		d, err := lookUp(handle)
+		d, err := begin(handle, result)
 		if err != nil {
 			return err
 		}
@@ -153,10 +158,7 @@ func rdpp_detect_pixels(handle C.rdpp_detector, pixels *C.const_uint8, width, he
 //export rdpp_detect_encoded
 func rdpp_detect_encoded(handle C.rdpp_detector, data *C.const_void, size C.size_t, result *C.rdpp_result, message **C.char) C.int32_t {
 	return report(message, func() error {
-		if err := clearResult(result); err != nil {
-			return err
-		}
-		d, err := lookUp(handle)
+		d, err := begin(handle, result)
 		if err != nil {
 			return err
 		}

@@ -104,6 +104,16 @@ func (s *Server) use(x *exchange, r *http.Request) (*model, func(), error) {
 	return m, release, err
 }
 
+// begin is use for a request to judge images, which has its time until end.
+func (s *Server) begin(x *exchange, r *http.Request) (m *model, ctx context.Context, end func(), err error) {
+	m, release, err := s.use(x, r)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), s.opt.Timeout)
+	return m, ctx, func() { cancel(); release() }, nil
+}
+
 // prediction is what is said about an image: the JSON of infer image, and the map if it was asked for.
 type prediction struct {
 	rdpp.Prediction
@@ -119,13 +129,11 @@ type heatmap struct {
 
 // predict answers POST /v1/models/{model}/predict.
 func (s *Server) predict(x *exchange, r *http.Request) error {
-	m, release, err := s.use(x, r)
+	m, ctx, end, err := s.begin(x, r)
 	if err != nil {
 		return err
 	}
-	defer release()
-	ctx, cancel := context.WithTimeout(r.Context(), s.opt.Timeout)
-	defer cancel()
+	defer end()
 	w, err := wishesOf(r.URL.RawQuery)
 	if err != nil {
 		return err

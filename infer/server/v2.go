@@ -2,7 +2,6 @@ package server
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -277,13 +276,11 @@ func splitBytes(data []byte, count int64) ([]picture, error) {
 
 // v2Infer answers POST /v2/models/{model}/infer.
 func (s *Server) v2Infer(x *exchange, r *http.Request) error {
-	m, release, err := s.use(x, r)
+	m, ctx, end, err := s.begin(x, r)
 	if err != nil {
 		return err
 	}
-	defer release()
-	ctx, cancel := context.WithTimeout(r.Context(), s.opt.Timeout)
-	defer cancel()
+	defer end()
 	body := s.body(x, r)
 	defer body.release()
 	data, err := readAll(body, r.ContentLength)
