@@ -97,7 +97,7 @@ func parse(flags *pflag.FlagSet, args []string) error {
 		return fmt.Errorf("%w: %w; see --help", errUsage, err)
 	}
 	if flags.NArg() > 0 {
-		return fmt.Errorf("%w: %q is no flag; see --help", errUsage, flags.Arg(0))
+		return fmt.Errorf("%w: %q is no flag and no command; see --help", errUsage, flags.Arg(0))
 	}
 	return nil
 }
@@ -200,6 +200,9 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	open.SkipBad = opt.SkipBad
 	train := func(folder string) (*rdpp.Summary, error) {
 		set, err := dataset.Open(folder, &open)
+		if errors.Is(err, dataset.ErrCategories) {
+			return nil, fmt.Errorf("%w, with --category, or all", err)
+		}
 		if err != nil {
 			return nil, err
 		}
