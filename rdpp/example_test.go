@@ -30,7 +30,7 @@ func Example() {
 		log.Fatal(err)
 	}
 	config := rdpp.DefaultConfig()
-	config.Arch, config.ImageSize, config.Batch, config.Epochs = "resnet18", 64, 2, 1
+	config.Arch, config.ImageSize, config.Batch, config.Epochs = "resnet18", 64, 2, 2
 	summary, err := rdpp.Train(context.Background(), config, set,
 		rdpp.TrainOptions{Out: filepath.Join(dir, "run"), Teacher: rdpp.TeacherRandom})
 	if err != nil {

@@ -378,7 +378,7 @@ func (r *run) readData(ctx context.Context) error {
 		return fmt.Errorf("rdpp: %w: --image-size %d with --batch %d leaves one of the %d images alone in a batch, which is too little for "+
 			"batch norm; use another --batch, or --image-size 64", ErrConfig, S, r.config.Batch, sizes[alone])
 	}
-	if steps := (len(r.items) + r.config.Batch - 1) / r.config.Batch; r.config.Epochs*steps < r.config.Accumulate {
+	if steps := (slices.Min(sizes) + r.config.Batch - 1) / r.config.Batch; r.config.Epochs*steps < r.config.Accumulate {
 		return fmt.Errorf("rdpp: %w: %d steps make no update of the weights with --accumulate %d; use more --epochs, or --accumulate 1", ErrConfig,
 			r.config.Epochs*steps, r.config.Accumulate)
 	}
