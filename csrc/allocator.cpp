@@ -18,7 +18,8 @@ namespace rdpp {
 namespace {
 
 constexpr size_t kAlignment = 64;   // of small blocks, as libtorch's own
-constexpr size_t kPage = 1 << 21;   // of large ones, a huge page; what is smaller the C library does well
+constexpr size_t kPage = 1 << 21;   // of large ones, a huge page
+constexpr size_t kUnit = 128 << 10; // of those between: the C library would return them to the system again and again
 constexpr size_t kSlack = 64 << 20; // bytes cached that are never worth giving back
 
 // Blocks that are free, by size. Freed ones are kept as long as all blocks together take no more than twice the most
@@ -34,13 +35,14 @@ public:
       found->second.pop_back();
       cached_ -= size;
     } else {
-      block = std::aligned_alloc(kPage, size);
+      size_t alignment = size >= kPage ? kPage : kAlignment;
+      block = std::aligned_alloc(alignment, size);
       if (!block) {
         drop(); // what is cached in other sizes may make room
-        block = std::aligned_alloc(kPage, size);
+        block = std::aligned_alloc(alignment, size);
       }
       if (!block) throw std::bad_alloc();
-      madvise(block, size, MADV_HUGEPAGE); // only advice: an error changes nothing
+      if (size >= kPage) madvise(block, size, MADV_HUGEPAGE); // only advice: an error changes nothing
     }
     try {
       live_[block] = size;
@@ -92,8 +94,8 @@ Cache &cache() {
   return *instance;
 }
 
-// Sizes are rounded up to whole huge pages: one class holds all tensors of a shape, and on average a megabyte of each
-// block is unused.
+// Sizes are rounded up to whole units or huge pages: one class holds all tensors of a shape, and on average half a unit
+// or page of each block is unused.
 size_t rounded(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 
 void release(void *data) {
@@ -102,8 +104,8 @@ void release(void *data) {
 
 c10::DataPtr make(size_t n) {
   void *data = nullptr;
-  if (n >= kPage) {
-    data = cache().take(rounded(n, kPage));
+  if (n >= kUnit) {
+    data = cache().take(rounded(n, n >= kPage ? kPage : kUnit));
   } else if (n > 0) {
     data = std::aligned_alloc(kAlignment, rounded(n, kAlignment));
     if (!data) throw std::bad_alloc();

@@ -18,6 +18,10 @@
 #include "networks.h"
 #include "script.h"
 
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
 #ifdef RDPP_CUDA
 #include <c10/cuda/CUDACachingAllocator.h>
 #endif
@@ -66,7 +70,12 @@ template <class F> rdpp_error guarded(F &&f) noexcept {
   try {
     int32_t threads = wanted_threads.load(std::memory_order_relaxed);
     thread_local int32_t applied = 0;
-    if (threads != applied) at::set_num_threads(applied = threads);
+    if (threads != applied) {
+      at::set_num_threads(applied = threads);
+#ifdef _OPENMP
+      omp_set_num_threads(threads); // libtorch may have brought an OpenMP library of its own
+#endif
+    }
     torch::AutoGradMode grad(true);
     f();
     return nullptr;

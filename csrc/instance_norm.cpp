@@ -1,5 +1,7 @@
 #include "instance_norm.h"
 
+#include "vectorised.h"
+
 #include <ATen/Parallel.h>
 
 #include <algorithm>
@@ -8,12 +10,6 @@
 
 // libtorch's own instance norm turns channels-last tensors around and back again. For float32 on the CPU this file
 // has one that reads and writes them as they lie: H*W rows of C values per image.
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define RDPP_VECTORISED __attribute__((target_clones("default", "avx2", "avx512f")))
-#else
-#define RDPP_VECTORISED
-#endif
 
 namespace rdpp {
 

@@ -1,5 +1,7 @@
 #include "losses.h"
 
+#include "channels_last.h"
+
 #include <cmath>
 
 namespace rdpp {
@@ -95,17 +97,23 @@ Judged loss_pair(const torch::Tensor &z, double temperature) {
   return {torch::nn::functional::cross_entropy(similarity, partner), right.to(z.scalar_type()).mean()};
 }
 
-torch::Tensor anomaly_map(const Features &f, const Features &g, int64_t S) {
+torch::Tensor anomaly_map(const Features &narrow_f, const Features &narrow_g, int64_t S) {
   namespace F = torch::nn::functional;
-  torch::Tensor map;
+  torch::Tensor map = torch::zeros({narrow_f[0].size(0), S, S}, wide(narrow_f[0]).options()); // B x S x S
   for (int k = 0; k < kScales; k++) {
-    torch::Tensor distance = (1 - cosine(f[k], g[k], kPosition)).unsqueeze(1); // B x 1 x H x W
+    torch::Tensor f = wide(narrow_f[k]), g = wide(narrow_g[k]); // B x C x H x W
+    bool fast = lies_channels_last(f) && lies_channels_last(g) && f.sizes() == g.sizes() &&
+                f.scalar_type() == torch::kFloat32 && g.scalar_type() == torch::kFloat32;
+    if (fast) {
+      add_upsampled(cosine_distance(f, g, kNormFloor * kNormFloor), map);
+      continue;
+    }
+    torch::Tensor distance = (1 - cosine(f, g, kPosition)).unsqueeze(1); // B x 1 x H x W
     auto options =
         F::InterpolateFuncOptions().size(std::vector<int64_t>{S, S}).mode(torch::kBilinear).align_corners(true);
-    torch::Tensor scale = F::interpolate(distance, options); // B x 1 x S x S
-    map = map.defined() ? map + scale : scale;
+    map += F::interpolate(distance, options).squeeze(1);
   }
-  return map.squeeze(1); // B x S x S
+  return map;
 }
 
 torch::Tensor smooth(const torch::Tensor &map, double sigma) {
@@ -114,6 +122,10 @@ torch::Tensor smooth(const torch::Tensor &map, double sigma) {
   torch::Tensor offsets = torch::arange(-radius, radius + 1, options.dtype(torch::kFloat64));
   torch::Tensor kernel = torch::exp(-0.5 * (offsets / sigma).square());
   kernel = (kernel / kernel.sum()).to(options);
+  if (map.is_cpu() && map.scalar_type() == torch::kFloat32 && map.is_contiguous() && !torch::GradMode::is_enabled()) {
+    const float *weights = kernel.data_ptr<float>();
+    return convolve_mirrored(map, std::vector<float>(weights, weights + kernel.numel()));
+  }
   // Index i outside 0..S-1 reads the mirrored pixel, with period 2S.
   torch::Tensor mirrored =
       torch::arange(-radius, S + radius, options.dtype(torch::kInt64)).remainder(2 * S); // S + 2*radius

@@ -1,6 +1,8 @@
 #include "networks.h"
 
+#include "channels_last.h"
 #include "instance_norm.h"
+#include "winograd.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
 
@@ -74,35 +76,71 @@ std::optional<c10::OperatorHandle> onednn(const char *name) {
   return *found;
 }
 
-torch::Tensor run_frozen(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::Tensor &x, bool relu) {
-  static const auto prepack = onednn("mkldnn_prepacked::conv2d_prepack"), run = onednn("mkldnn_prepacked::conv2d_run");
+// oneDNN's operations in bfloat16 need what libtorch asks of the processor.
+bool runs_frozen(torch::ScalarType type) {
+#if defined(__x86_64__)
+  static const bool brain =
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  if (type == torch::kBFloat16) return brain;
+#endif
+  return type == torch::kFloat32;
+}
+
+// Convolution and batch norm as one convolution: (Wx - mean) * scale + bias.
+std::pair<torch::Tensor, torch::Tensor> fold(const ConvImpl &conv, nn::BatchNorm2dImpl *bn) {
   bool transposed = conv.kind == ConvImpl::kTransposed;
-  if (conv.packed.input != x.sizes()) {
-    torch::Tensor weight = transposed ? square_weight(conv.weight) : conv.weight, bias = conv.bias;
-    if (bn) { // (Wx - mean) * scale + bias
-      torch::Tensor scale = bn->weight / (bn->running_var + bn->options.eps()).sqrt();
-      bias = bn->bias - bn->running_mean * scale;
-      if (transposed) scale = scale.repeat(4), bias = bias.repeat(4);
-      weight = weight * scale.view({-1, 1, 1, 1});
-    }
-    std::vector<int64_t> stride(2, transposed ? 1 : conv.stride), padding(2, transposed ? 0 : conv.padding), one(2, 1);
-    torch::jit::Stack stack = {weight, bias, stride, padding, one, 1, x.sizes().vec(), relu ? "relu" : "none"};
-    prepack->callBoxed(&stack);
-    conv.packed = {x.sizes().vec(), stack.front()};
+  torch::Tensor weight = transposed ? square_weight(conv.weight) : conv.weight, bias = conv.bias;
+  if (!bn) return {weight, bias};
+  torch::Tensor scale = bn->weight / (bn->running_var + bn->options.eps()).sqrt();
+  bias = bn->bias - bn->running_mean * scale;
+  if (transposed) scale = scale.repeat(4), bias = bias.repeat(4);
+  return {weight * scale.view({-1, 1, 1, 1}), bias};
+}
+
+// Makes the weights ready for inputs of x's shape and type.
+void pack(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::Tensor &x, bool relu) {
+  static const auto prepack = onednn("mkldnn_prepacked::conv2d_prepack");
+  auto [weight, bias] = fold(conv, bn);
+  conv.packed = {x.sizes().vec(), x.scalar_type(), {}, {}, {}};
+  bool winograd = conv.kind == ConvImpl::kPlain && conv.stride == 1 && weight.size(2) == 3 &&
+                  winograd_pays(x.size(0), x.size(1), x.size(2), x.size(3), weight.size(0));
+  if (winograd) {
+    conv.packed.winograd = winograd_weights(weight);
+    conv.packed.bias = bias;
+    return;
   }
-  torch::jit::Stack stack = {x, conv.packed.context};
+  bool transposed = conv.kind == ConvImpl::kTransposed;
+  std::vector<int64_t> stride(2, transposed ? 1 : conv.stride), padding(2, transposed ? 0 : conv.padding), one(2, 1);
+  if (bias.defined()) bias = bias.to(x.scalar_type());
+  torch::jit::Stack stack = {weight.to(x.scalar_type()), bias, stride, padding, one, 1, x.sizes().vec(),
+                             relu ? "relu" : "none"};
+  prepack->callBoxed(&stack);
+  conv.packed.onednn = stack.front();
+}
+
+torch::Tensor run_frozen(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::Tensor &input, bool relu,
+                         const torch::Tensor &add) {
+  static const auto run = onednn("mkldnn_prepacked::conv2d_run");
+  torch::Tensor x = input.contiguous(torch::MemoryFormat::ChannelsLast); // the images may lie otherwise
+  if (conv.packed.input != x.sizes() || conv.packed.type != x.scalar_type()) pack(conv, bn, x, relu && !add.defined());
+  if (conv.packed.winograd.defined()) return winograd_conv(x, conv.packed.winograd, conv.packed.bias, add, relu);
+  torch::jit::Stack stack = {x, conv.packed.onednn};
   run->callBoxed(&stack);
   torch::Tensor y = stack.front().toTensor();
-  return transposed ? spread_squares(y) : y;
+  if (conv.kind == ConvImpl::kTransposed) y = spread_squares(y);
+  if (!add.defined()) return y;
+  y += add;
+  return relu ? y.relu_() : y;
 }
 
 } // namespace
 
-torch::Tensor conv_bn(Conv &conv, nn::BatchNorm2d &bn, const torch::Tensor &x, bool relu) {
-  bool packed = conv->frozen && !torch::GradMode::is_enabled() && x.scalar_type() == torch::kFloat32;
-  if (packed) return run_frozen(*conv, bn ? bn.get() : nullptr, x, relu);
+torch::Tensor conv_bn(Conv &conv, nn::BatchNorm2d &bn, const torch::Tensor &x, bool relu, const torch::Tensor &add) {
+  bool packed = conv->frozen && !torch::GradMode::is_enabled() && runs_frozen(x.scalar_type());
+  if (packed) return run_frozen(*conv, bn ? bn.get() : nullptr, x, relu, add);
   torch::Tensor y = conv(x);
   if (bn) y = bn(y);
+  if (add.defined()) y += add;
   return relu ? y.relu_() : y;
 }
 
@@ -149,10 +187,9 @@ BlockImpl::BlockImpl(const Arch &arch, int64_t in, int64_t planes, int64_t strid
 
 torch::Tensor BlockImpl::forward(const torch::Tensor &x) {
   torch::Tensor y = conv_bn(conv1, bn1, x, true);
-  y = conv_bn(conv2, bn2, y, bool(conv3));
-  if (conv3) y = conv_bn(conv3, bn3, y, false);
-  y += shortcut_conv ? conv_bn(shortcut_conv, shortcut_bn, x, false) : x;
-  return y.relu_();
+  torch::Tensor shortcut = shortcut_conv ? conv_bn(shortcut_conv, shortcut_bn, x, false) : x;
+  if (!conv3) return conv_bn(conv2, bn2, y, true, shortcut);
+  return conv_bn(conv3, bn3, conv_bn(conv2, bn2, y, true), true, shortcut);
 }
 
 namespace {
@@ -194,9 +231,10 @@ TeacherImpl::TeacherImpl(const Arch &arch) {
 }
 
 Features TeacherImpl::forward(const torch::Tensor &x) { // B x 3 x S x S
-  torch::Tensor y = bn1(conv1(x)).relu_();              // B x 64 x S/2 x S/2
-  y = torch::max_pool2d(y, 3, 2, 1);                    // B x 64 x S/4 x S/4
-  Features f;                                           // f[k]: B x 64e*2^k x S/(4*2^k) x S/(4*2^k)
+  torch::Tensor y = conv_bn(conv1, bn1, x, true);       // B x 64 x S/2 x S/2
+  y = lies_channels_last(y) && y.scalar_type() != torch::kFloat64 ? max_pool_3x3(y)
+                                                                  : torch::max_pool2d(y, 3, 2, 1); // B x 64 x S/4 x S/4
+  Features f; // f[k]: B x 64e*2^k x S/(4*2^k) x S/(4*2^k)
   for (int k = 0; k < kScales; k++) f[k] = y = run(layers[k], y);
   return f;
 }

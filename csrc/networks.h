@@ -41,14 +41,17 @@ struct ConvImpl : torch::nn::Module {
   bool channels_last = false; // see use_channels_last
   bool frozen = false;        // see freeze
   struct {
-    std::vector<int64_t> input; // B, C, H, W that it is made for
-    c10::IValue context;        // oneDNN's weights
+    std::vector<int64_t> input;   // B, C, H, W that it is made for
+    torch::ScalarType type;       // of the input
+    c10::IValue onednn;           // oneDNN's weights, or
+    torch::Tensor winograd, bias; // those of winograd_conv
   } packed;
 };
 TORCH_MODULE(Conv);
 
-// Convolution, batch norm (or none: nullptr) and ReLU (or not).
-torch::Tensor conv_bn(Conv &conv, torch::nn::BatchNorm2d &bn, const torch::Tensor &x, bool relu);
+// Convolution, batch norm (or none: nullptr), sum with add (or undefined) and ReLU (or not).
+torch::Tensor conv_bn(Conv &conv, torch::nn::BatchNorm2d &bn, const torch::Tensor &x, bool relu,
+                      const torch::Tensor &add = {});
 
 // A residual block. Downsampling (teacher, bottleneck) or upsampling (student) by `stride`.
 struct BlockImpl : torch::nn::Module {

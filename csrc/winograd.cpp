@@ -1,0 +1,184 @@
+#include "winograd.h"
+
+#include "winograd_avx512.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <vector>
+
+namespace rdpp {
+
+using namespace winograd;
+using torch::Tensor;
+
+namespace {
+
+bool available() {
+#ifdef RDPP_AVX512
+  static const bool there = __builtin_cpu_supports("avx512f");
+  return there;
+#else
+  return false;
+#endif
+}
+
+int64_t tiles_along(int64_t n) { return (n + kTile - 1) / kTile; }
+
+int64_t whole_rows(int64_t tiles) { return (tiles + kRows - 1) / kRows * kRows; }
+
+int64_t panel_of(int64_t O) { return O % 64 == 0 ? 64 : O % 32 == 0 ? 32 : 16; }
+
+// So many that their products stay in a core's own cache.
+int64_t tiles_of_a_piece(int64_t C, int64_t O) {
+  constexpr int64_t bytes = 640 << 10;
+  int64_t n = bytes / (kPoints * (C + O) * static_cast<int64_t>(sizeof(float)));
+  return std::max(n / kRows * kRows, kRows);
+}
+
+// A point's products lie a cache line further than a power of two apart, so that they do not crowd into one set of it.
+int64_t padded(int64_t n) { return n + kLanes; }
+
+} // namespace
+
+bool winograd_pays(int64_t B, int64_t C, int64_t H, int64_t W, int64_t O) {
+  // With few tiles the time goes into reading the weights, of which there are four times as many.
+  constexpr int64_t fewest_tiles = 16;
+  return available() && C % kLanes == 0 && O % kLanes == 0 && B * tiles_along(H) * tiles_along(W) >= fewest_tiles;
+}
+
+Tensor winograd_weights(const Tensor &weight) { // O x C x 3 x 3
+  const double third = 1.0 / 6, twelfth = 1.0 / 12, last = 1.0 / 24;
+  Tensor G = torch::tensor({{0.25, 0.0, 0.0},
+                            {-third, -third, -third},
+                            {-third, third, -third},
+                            {last, twelfth, third},
+                            {last, -twelfth, third},
+                            {0.0, 0.0, 1.0}},
+                           torch::kFloat64);
+  int64_t O = weight.size(0), C = weight.size(1), panel = panel_of(O);
+  Tensor u = G.matmul(weight.to(torch::kFloat64)).matmul(G.t());       // O x C x 6 x 6
+  u = u.reshape({O / panel, panel, C, kPoints}).permute({3, 0, 2, 1}); // 36 x panels x C x panel
+  return u.to(torch::kFloat32).contiguous();
+}
+
+namespace {
+
+// A convolution as it is computed: three steps for a range of tiles, which lie in v and m from place 0 on.
+template <class T> struct Plan {
+  int64_t B, C, H, W, O, panels, panel, columns, per_image;
+  const T *x, *add;
+  T *y;
+  const float *weights, *bias;
+  bool relu;
+  const T *zeros; // C of them, the border
+
+  void read(int64_t tile, float *v, int64_t stride) const {
+    const T *patch[kPoints];
+    int64_t b = tile / per_image;
+    int64_t top = tile % per_image / columns * kTile - 1, left = tile % columns * kTile - 1;
+    for (int64_t i = 0; i < kPoints; i++) {
+      int64_t row = top + i / kPatch, column = left + i % kPatch;
+      bool inside = b < B && row >= 0 && row < H && column >= 0 && column < W;
+      patch[i] = inside ? x + ((b * H + row) * W + column) * C : zeros;
+    }
+    transform_input(patch, C, v, stride);
+  }
+
+  // Products i of kPoints * panels.
+  void multiply_part(int64_t i, const float *v, int64_t v_stride, int64_t tiles, float *m, int64_t m_stride) const {
+    int64_t point = i / panels, at = i % panels;
+    multiply(v + point * v_stride, weights + i * C * panel, tiles, C, O, panel, m + point * m_stride + at * panel);
+  }
+
+  void write(int64_t tile, const float *m, int64_t stride) const {
+    T *out[kTile * kTile];
+    const T *plus[kTile * kTile];
+    int64_t b = tile / per_image;
+    if (b >= B) return;
+    int64_t top = tile % per_image / columns * kTile, left = tile % columns * kTile;
+    for (int64_t i = 0; i < kTile * kTile; i++) {
+      int64_t row = top + i / kTile, column = left + i % kTile, at = ((b * H + row) * W + column) * O;
+      bool inside = row < H && column < W;
+      out[i] = inside ? y + at : nullptr;
+      plus[i] = inside && add ? add + at : nullptr;
+    }
+    transform_output(m, stride, O, bias, add ? plus : nullptr, relu, out);
+  }
+};
+
+// Every thread takes pieces of tiles through all three steps, within its own cache.
+template <class T> void run_pieces(const Plan<T> &plan, int64_t all, int64_t piece) {
+  int64_t v_stride = padded(piece * plan.C), m_stride = padded(piece * plan.O), each = kPoints * (v_stride + m_stride);
+  Tensor memory = torch::empty({at::get_num_threads() * each}, torch::kFloat32);
+  float *start = memory.data_ptr<float>();
+  at::parallel_for(0, (all + piece - 1) / piece, 1, [&](int64_t begin, int64_t end) {
+    float *v = start + at::get_thread_num() * each, *m = v + kPoints * v_stride;
+    for (int64_t first = begin * piece; first < std::min(end * piece, all); first += piece) {
+      for (int64_t t = 0; t < piece; t++) plan.read(first + t, v + t * plan.C, v_stride);
+      for (int64_t i = 0; i < kPoints * plan.panels; i++) plan.multiply_part(i, v, v_stride, piece, m, m_stride);
+      for (int64_t t = 0; t < piece; t++) plan.write(first + t, m + t * plan.O, m_stride);
+    }
+  });
+}
+
+// For few tiles: all threads take each step together, and share the weights among them.
+template <class T> void run_steps(const Plan<T> &plan, int64_t all) {
+  int64_t tiles = whole_rows(all), v_stride = padded(tiles * plan.C), m_stride = padded(tiles * plan.O);
+  Tensor memory = torch::empty({kPoints * (v_stride + m_stride)}, torch::kFloat32);
+  float *v = memory.data_ptr<float>(), *m = v + kPoints * v_stride;
+  at::parallel_for(0, tiles, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; t++) plan.read(t, v + t * plan.C, v_stride);
+  });
+  at::parallel_for(0, kPoints * plan.panels, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) plan.multiply_part(i, v, v_stride, tiles, m, m_stride);
+  });
+  at::parallel_for(0, all, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; t++) plan.write(t, m + t * plan.O, m_stride);
+  });
+}
+
+template <class T>
+Tensor convolve(const Tensor &x, const Tensor &weights, const Tensor &bias, const Tensor &add, bool relu) {
+  int64_t B = x.size(0), C = x.size(1), H = x.size(2), W = x.size(3);
+  int64_t panels = weights.size(1), panel = weights.size(3), O = panels * panel;
+  auto order = torch::MemoryFormat::ChannelsLast;
+  Tensor in = x.contiguous(order), plus = add.defined() ? add.contiguous(order) : add;
+  Tensor y = torch::empty({B, O, H, W}, x.options(), order);
+  const std::vector<T> zeros(C, T{});
+  auto place = [](const Tensor &t) { return t.defined() ? static_cast<T *>(t.data_ptr()) : nullptr; };
+  int64_t columns = tiles_along(W), per_image = tiles_along(H) * columns, all = B * per_image;
+  Plan<T> plan = {B,
+                  C,
+                  H,
+                  W,
+                  O,
+                  panels,
+                  panel,
+                  columns,
+                  per_image,
+                  place(in),
+                  place(plus),
+                  place(y),
+                  weights.data_ptr<float>(),
+                  bias.defined() ? bias.data_ptr<float>() : nullptr,
+                  relu,
+                  zeros.data()};
+  int64_t threads = at::get_num_threads(), piece = tiles_of_a_piece(C, O);
+  bool few_weights = weights.numel() * static_cast<int64_t>(sizeof(float)) <= 1 << 20; // each core keeps them all
+  if (few_weights || all >= 2 * piece * threads) {
+    run_pieces(plan, all, std::min(piece, whole_rows((all + threads - 1) / threads)));
+  } else {
+    run_steps(plan, all);
+  }
+  return y;
+}
+
+} // namespace
+
+Tensor winograd_conv(const Tensor &x, const Tensor &weights, const Tensor &bias, const Tensor &add, bool relu) {
+  if (x.scalar_type() == torch::kBFloat16) return convolve<Brain>(x, weights, bias, add, relu);
+  return convolve<float>(x, weights, bias, add, relu);
+}
+
+} // namespace rdpp
