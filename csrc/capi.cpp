@@ -88,6 +88,22 @@ template <class F> rdpp_error guarded(F &&f) noexcept {
   }
 }
 
+void set_arithmetic(bool tf32, bool deterministic) {
+  at::Context &context = at::globalContext();
+  context.setAllowTF32CuBLAS(tf32);
+  context.setAllowTF32CuDNN(tf32);
+  if (deterministic) setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0); // cuBLAS reads it at its start
+  context.setDeterministicAlgorithms(deterministic, /*warn_only=*/false);
+  context.setDeterministicCuDNN(deterministic);
+  context.setBenchmarkCuDNN(!deterministic);
+}
+
+// libtorch's own defaults allow TF32.
+void set_arithmetic_once() {
+  static const bool done = (set_arithmetic(false, false), true);
+  (void)done;
+}
+
 const Tensor &at_tensor(rdpp_tensor t) {
   if (!t) throw std::invalid_argument("a tensor handle is NULL or closed");
   return *static_cast<Tensor *>(t);
@@ -205,6 +221,7 @@ void set_float_type(torch::nn::Module &m, torch::Dtype dtype) {
 
 std::unique_ptr<rdpp_module> finish(int32_t kind, std::shared_ptr<torch::nn::Module> net, int32_t dtype, int32_t device,
                                     uint64_t seed, int32_t flags) {
+  set_arithmetic_once();
   auto m = std::make_unique<rdpp_module>();
   m->kind = kind;
   m->net = std::move(net);
@@ -248,6 +265,13 @@ rdpp_error rdpp_set_threads(int32_t n) {
                                   std::to_string(n));
     }
     wanted_threads = n;
+  });
+}
+
+rdpp_error rdpp_set_arithmetic(int32_t tf32, int32_t deterministic) {
+  return guarded([&] {
+    set_arithmetic_once();
+    set_arithmetic(tf32 != 0, deterministic != 0);
   });
 }
 

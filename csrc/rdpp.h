@@ -47,6 +47,9 @@ rdpp_error rdpp_libtorch_version(const char **version);
 rdpp_error rdpp_cuda_device_count(int32_t *count);
 /* Threads that one operation on the CPU may use, for all calls from now on; 1 to 1024. */
 rdpp_error rdpp_set_threads(int32_t n);
+/* tf32 != 0: products of float32 on GPUs may be rounded to TF32. deterministic != 0: only operations that give the same
+ * bits every time, an error where there is none. For the whole process; without a call neither holds. */
+rdpp_error rdpp_set_arithmetic(int32_t tf32, int32_t deterministic);
 /* Bytes of device memory in use and at most in use so far; both 0 for RDPP_CPU. */
 rdpp_error rdpp_device_memory(int32_t device, int64_t *used, int64_t *peak);
 

@@ -47,6 +47,7 @@ type benchFlags struct {
 	image           string
 	count, warmUp   int
 	seconds         float64
+	precision       string
 	threads         int
 	maxPixels       int64
 	asJSON          bool
@@ -60,6 +61,7 @@ func (b *benchFlags) register(flags *pflag.FlagSet) {
 	flags.IntVar(&b.count, "count", 1000, "measure at most `N` images per batch size")
 	flags.Float64Var(&b.seconds, "seconds", 10, "measure at most `S` seconds per batch size")
 	flags.IntVar(&b.warmUp, "warm-up", 10, "`N` predictions before each measurement")
+	flags.StringVar(&b.precision, "precision", string(torch.FP32), "`P`: fp32, tf32 or bf16")
 	flags.IntVar(&b.threads, "threads", runtime.NumCPU(), "`N` CPU threads")
 	flags.Int64Var(&b.maxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted, `N` pixels")
 	flags.BoolVar(&b.asJSON, "json", false, "print one JSON document instead of the table")
@@ -91,6 +93,9 @@ func (b *benchFlags) check() (devices []torch.Device, err error) {
 	b.batches = append(b.batches, 1)
 	slices.Sort(b.batches)
 	b.batches = slices.Compact(b.batches)
+	if _, err := torch.ParsePrecision(b.precision); err != nil {
+		return nil, usagef("--precision: %w", err)
+	}
 	for _, name := range b.devices {
 		device, err := torch.ParseDevice(name)
 		switch {
@@ -175,7 +180,8 @@ func (b *benchFlags) measureHere(ctx context.Context, model string, device torch
 		warmUp = -1
 	}
 	return bench.Model(ctx, model, device, &bench.Options{Batches: b.batches, Image: b.image, Count: b.count,
-		Time: time.Duration(b.seconds * float64(time.Second)), WarmUp: warmUp, MaxPixels: b.maxPixels})
+		Time: time.Duration(b.seconds * float64(time.Second)), WarmUp: warmUp, MaxPixels: b.maxPixels,
+		Precision: torch.Precision(b.precision)})
 }
 
 // measureElsewhere measures in a process of its own, where neither memory nor libtorch's state is another model's.
@@ -186,7 +192,7 @@ func (b *benchFlags) measureElsewhere(ctx context.Context, model string, device 
 	}
 	args := []string{"bench", "--json", "--model=" + model, "--device=" + device.String(), "--image=" + b.image,
 		"--count=" + strconv.Itoa(b.count), "--seconds=" + strconv.FormatFloat(b.seconds, 'g', -1, 64),
-		"--warm-up=" + strconv.Itoa(b.warmUp), "--threads=" + strconv.Itoa(b.threads),
+		"--warm-up=" + strconv.Itoa(b.warmUp), "--threads=" + strconv.Itoa(b.threads), "--precision=" + b.precision,
 		"--max-pixels=" + strconv.FormatInt(b.maxPixels, 10)}
 	for _, n := range b.batches {
 		args = append(args, "--batch="+strconv.Itoa(n))
@@ -238,8 +244,8 @@ func printReport(w io.Writer, r *bench.Report) error {
 		text = fmt.Appendf(text, " %8.2f", s.Throughput)
 	}
 	const mib = 1 << 20
-	text = fmt.Appendf(text, " | %6d %6d | %s, %s (%s, %d x %d, n = %d)\n", r.PeakMemory/mib, r.PeakDeviceMemory/mib, r.Device, r.Model,
-		r.Arch, r.ImageSize, r.ImageSize, r.Speeds[0].Images)
+	text = fmt.Appendf(text, " | %6d %6d | %s %s, %s (%s, %d x %d, n = %d)\n", r.PeakMemory/mib, r.PeakDeviceMemory/mib, r.Device, r.Precision,
+		r.Model, r.Arch, r.ImageSize, r.ImageSize, r.Speeds[0].Images)
 	_, err := w.Write(text)
 	return err
 }

@@ -17,6 +17,7 @@ import (
 type modelFlags struct {
 	file      string
 	device    string
+	precision string
 	threads   int
 	maxPixels int64
 
@@ -42,6 +43,7 @@ func (m *modelFlags) register(flags *pflag.FlagSet) {
 	flags.Func("pixel-threshold", "`X` to outline pixels above; these: the model's",
 		number(&m.pixelThreshold, 0, math.Inf(1), "use a number of 0 or more"))
 	flags.StringVar(&m.device, "device", "auto", "`D`: auto, cpu or cuda[:N]")
+	flags.StringVar(&m.precision, "precision", string(torch.FP32), "`P`: fp32, tf32 or bf16")
 	flags.IntVar(&m.threads, "threads", runtime.NumCPU(), "`N` CPU threads")
 	flags.Int64Var(&m.maxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted, `N` pixels")
 }
@@ -74,9 +76,13 @@ func (m *modelFlags) options() (*rdpp.DetectorOptions, error) {
 	case err != nil:
 		return nil, usagef("--device: %w", err)
 	}
+	precision, err := torch.ParsePrecision(m.precision)
+	if err != nil {
+		return nil, usagef("--precision: %w", err)
+	}
 	if err := torch.SetThreads(m.threads); err != nil {
 		return nil, err
 	}
-	return &rdpp.DetectorOptions{Device: device, MaxPixels: m.maxPixels, FalseAlarm: m.falseAlarm,
-		Threshold: m.threshold, PixelThreshold: m.pixelThreshold}, nil
+	return &rdpp.DetectorOptions{Device: device, Precision: precision, MaxPixels: m.maxPixels,
+		FalseAlarm: m.falseAlarm, Threshold: m.threshold, PixelThreshold: m.pixelThreshold}, nil
 }

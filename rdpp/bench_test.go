@@ -32,16 +32,21 @@ func onWorker(b *testing.B, f func() error) {
 
 // The compute of `infer image`: a normalised image in memory to its map and score in memory.
 func BenchmarkPredict(b *testing.B) {
-	for _, arch := range []string{"resnet18", "wide_resnet50_2"} {
-		b.Run(arch, func(b *testing.B) {
+	cases := []struct {
+		arch      string
+		precision torch.Precision
+	}{{"resnet18", torch.FP32}, {"resnet18", torch.BF16}, {"wide_resnet50_2", torch.FP32}, {"wide_resnet50_2", torch.BF16}}
+	for _, k := range cases {
+		b.Run(k.arch+"/"+string(k.precision), func(b *testing.B) {
 			onWorker(b, func() error {
 				c := DefaultConfig()
-				c.Arch = arch
+				c.Arch = k.arch
 				m, err := NewModel(c, torch.CPU)
 				if err != nil {
 					return err
 				}
 				defer m.Close()
+				m.precision = k.precision
 				if err := m.train(false); err != nil {
 					return err
 				}
@@ -67,7 +72,7 @@ func BenchmarkTrainingStep(b *testing.B) {
 			onWorker(b, func() error {
 				c := DefaultConfig()
 				c.Arch, c.SSOT = "resnet18", ssot
-				r := &run{config: c}
+				r := &run{config: c, steps: 14}
 				defer r.close()
 				var err error
 				if r.model, err = NewModel(c, torch.CPU); err != nil {

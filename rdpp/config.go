@@ -55,7 +55,7 @@ type Config struct {
 	Batch      int    `json:"batch"`      // images per step
 	Accumulate int    `json:"accumulate"` // steps whose gradients are summed for one update
 	Select     string `json:"select"`     // SelectLast or SelectBestOnTest
-	Precision  string `json:"precision"`  // of training: "fp32", or "bf16" for products in bfloat16 (mixed)
+	Precision  string `json:"precision"`  // of training, one of torch.Precisions
 	Seed       uint64 `json:"seed"`       // of fresh weights, order, noise and shuffles
 
 	RateProjection float64 `json:"rate_projection"` // Adam's highest learning rate of P
@@ -136,8 +136,8 @@ func (c *Config) Validate() error {
 		return wrong("--accumulate %d; use at least 1", c.Accumulate)
 	case c.Select != SelectLast && c.Select != SelectBestOnTest:
 		return wrong("--select %q; use %s or %s", c.Select, SelectLast, SelectBestOnTest)
-	case c.Precision != "fp32" && c.Precision != "bf16":
-		return wrong("--precision %q; use fp32 or bf16", c.Precision)
+	case !slices.Contains(torch.Precisions(), c.Precision):
+		return wrong("--precision %q; use fp32, tf32 or bf16", c.Precision)
 	case !positive(c.RateProjection, c.RateDistill):
 		return wrong("learning rates %v and %v; both must be positive", c.RateProjection, c.RateDistill)
 	case c.Schedule != ScheduleCosine && c.Schedule != ScheduleConstant:

@@ -18,6 +18,10 @@ type DetectorOptions struct {
 	Device    torch.Device // default the CPU
 	MaxPixels int64        // largest image accepted, default imagefile.DefaultMaxPixels
 
+	// Precision is default torch.FP32. Thresholds were set by scores of FP32: BF16's differ by some 1 %. TF32 on a GPU
+	// holds for the whole process.
+	Precision torch.Precision
+
 	FalseAlarm     *float64 // rate of false alarms, instead of the model's own; needs a calibrated model
 	Threshold      *float64 // of scores, instead of the model's own and of FalseAlarm's
 	PixelThreshold *float64 // of the map; default Threshold where that is given, else the model's own
@@ -56,10 +60,21 @@ func OpenDetector(path string, opt *DetectorOptions) (*Detector, error) {
 		opt = &DetectorOptions{}
 	}
 	d := &Detector{worker: torch.NewWorker(), images: imagefile.Options{MaxPixels: opt.MaxPixels}}
-	err := d.worker.Do(func() (err error) {
+	precision, err := torch.ParsePrecision(string(opt.Precision))
+	if err != nil {
+		d.Close()
+		return nil, fmt.Errorf("rdpp: %w", err)
+	}
+	err = d.worker.Do(func() (err error) {
+		if precision == torch.TF32 {
+			if err := torch.SetArithmetic(true, false); err != nil {
+				return fmt.Errorf("rdpp: %w", err)
+			}
+		}
 		if d.model, err = LoadModel(path, opt.Device); err != nil {
 			return err
 		}
+		d.model.precision = precision
 		return d.model.train(false)
 	})
 	if err != nil {

@@ -263,7 +263,7 @@ func (m *Model) predict(x []float32) (maps []float32, scores []float64, err erro
 	var s torch.Scope
 	defer s.Close()
 	input := s.Tensor(torch.FromSlice(x, int64(len(x)/(3*S*S)), 3, int64(S), int64(S)))
-	input = s.Tensor(input.To(m.Device, torch.Float32))
+	input = s.Tensor(input.To(m.Device, m.precision.DType()))
 	anomaly, maxima, err := torch.Predict(m.Teacher, m.Projection, m.Bottleneck, m.Student, input, m.Info.Config.MapSigma)
 	s.Tensor(anomaly, err)
 	s.Tensor(maxima, nil)

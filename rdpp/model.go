@@ -20,6 +20,8 @@ type Model struct {
 	Projection torch.Projection // P; absent with MethodRD
 	Bottleneck torch.Bottleneck // O
 	Student    torch.Student    // D
+
+	precision torch.Precision // of prediction; zero: FP32
 }
 
 // Info is the JSON document in a model file's header.

@@ -133,6 +133,9 @@ func Pretrain(ctx context.Context, config PretrainConfig, opt PretrainOptions) (
 	defer worker.Close()
 	var summary *PretrainSummary
 	err := worker.Do(func() (err error) {
+		if err := torch.SetArithmetic(config.Precision == string(torch.TF32), false); err != nil {
+			return fmt.Errorf("rdpp: %w", err)
+		}
 		r := &pretraining{config: config, opt: opt}
 		defer r.close()
 		if err = r.prepare(); err == nil {
@@ -336,10 +339,7 @@ func (r *pretraining) interrupt() error {
 // step learns from the pictures of a step.
 func (r *pretraining) step(batch *drawn) error {
 	c := &r.config
-	dtype := torch.Float32
-	if c.Precision == "bf16" {
-		dtype = torch.BFloat16
-	}
+	dtype := torch.Precision(c.Precision).DType()
 	var s torch.Scope
 	defer s.Close()
 	x := s.Tensor(torch.Images(batch.pixels, c.ImageSize, c.Mean, c.Std, r.opt.Device, dtype)) // B x 3 x S x S

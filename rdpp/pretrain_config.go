@@ -33,7 +33,7 @@ type PretrainConfig struct {
 
 	Steps     int    `json:"steps"`
 	Batch     int    `json:"batch"`     // pictures per step, even with ObjectivePair
-	Precision string `json:"precision"` // "fp32", or "bf16": products in bfloat16, all else in float32
+	Precision string `json:"precision"` // one of torch.Precisions
 	Seed      uint64 `json:"seed"`      // of fresh weights and pictures
 
 	IgnoreLevel bool       `json:"ignore_level"` // keep conv1 blind to a constant added to all pixels
@@ -85,8 +85,8 @@ func (c *PretrainConfig) Validate() error {
 		return wrong("--batch %d; use 2 to %d", c.Batch, maxBatch)
 	case c.Objective == ObjectivePair && (c.Batch < 4 || c.Batch%2 != 0):
 		return wrong("--batch %d; pairs need an even number from 4", c.Batch)
-	case c.Precision != "fp32" && c.Precision != "bf16":
-		return wrong("--precision %q; use fp32 or bf16", c.Precision)
+	case !slices.Contains(torch.Precisions(), c.Precision):
+		return wrong("--precision %q; use fp32, tf32 or bf16", c.Precision)
 	case !positive(c.Rate):
 		return wrong("--rate %v; it must be positive", c.Rate)
 	case !(c.WeightDecay >= 0 && c.WeightDecay*c.Rate < 1):

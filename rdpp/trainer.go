@@ -41,6 +41,7 @@ type TrainOptions struct {
 	SkipBad         bool          // leave out images that cannot be read, instead of failing
 	Resume          bool          // go on from the checkpoint in Out, where there is one
 	Overwrite       bool          // start anew even where Out holds a run
+	Deterministic   bool          // the same bits every time on a GPU too, at some cost; on the CPU they always are
 	TestEvery       int           // epochs between measurements on the test set, to look at; 0: none but the last
 
 	OnDownload func(file string, done, total int64) // as in TeacherOptions
@@ -140,6 +141,9 @@ func Train(ctx context.Context, config Config, set *dataset.Set, opt TrainOption
 	defer worker.Close()
 	var summary *Summary
 	err := worker.Do(func() (err error) {
+		if err := torch.SetArithmetic(config.Precision == string(torch.TF32), opt.Deterministic); err != nil {
+			return fmt.Errorf("rdpp: %w", err)
+		}
 		r := &run{config: config, opt: opt, set: set}
 		defer r.close()
 		if err = r.prepare(ctx); err == nil {
@@ -166,6 +170,7 @@ type run struct {
 	skipped      []dataset.Skip
 	cache        *dataset.Cache
 	loader       *dataset.Loader
+	steps        int // per epoch
 	model        *Model
 	average      *Model // of its weights; nil: none
 	adam         *torch.Adam
@@ -391,6 +396,7 @@ func (r *run) readData(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("rdpp: %w", err)
 	}
+	r.steps = r.loader.Steps()
 	return nil
 }
 
@@ -506,10 +512,7 @@ func (r *run) step(batch *dataset.Batch) (Losses, error) {
 	B, S := int64(batch.B), int64(c.ImageSize)
 	var s torch.Scope
 	defer s.Close()
-	dtype := torch.Float32
-	if c.Precision == "bf16" { // the weights stay in float32, and so do sums and losses
-		dtype = torch.BFloat16
-	}
+	dtype := torch.Precision(c.Precision).DType()
 	images := func(data []float32) *torch.Tensor { // B x 3 x S x S
 		host := s.Tensor(torch.FromSlice(data, B, 3, S, S))
 		return s.Tensor(host.To(m.Device, dtype))
@@ -539,7 +542,7 @@ func (r *run) step(batch *dataset.Batch) (Losses, error) {
 	total := s.Tensor(torch.WeightedSum(append(terms, torch.Term{Value: kd, Weight: 1})...))
 	s.Check(torch.Backward(total))
 	if r.state.Pending++; r.state.Pending >= c.Accumulate {
-		steps := r.loader.Steps()
+		steps := r.steps
 		update, updates := (r.state.Epoch*steps+r.state.Step)/c.Accumulate, c.Epochs*steps/c.Accumulate
 		factor := c.rateFactor(update, updates)
 		for group, rate := range r.rates {

@@ -121,12 +121,13 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	flags.IntVar(&c.Batch, "batch", c.Batch, "`N` images per step")
 	flags.IntVar(&c.ImageSize, "image-size", c.ImageSize, "`N` x N pixels; 192 for builtin")
 	device := flags.String("device", "auto", "`D`: auto, cpu, cuda or cuda:N")
-	flags.StringVar(&c.Precision, "precision", c.Precision, "`P`: fp32, bf16 (mixed)")
+	flags.StringVar(&c.Precision, "precision", c.Precision, "`P`: fp32, tf32, bf16 (mixed)")
 	flags.Uint64Var(&c.Seed, "seed", c.Seed, "`N`, of weights, order and noise")
 	threads := flags.Int("threads", runtime.NumCPU(), "`N` CPU threads; results depend on it")
 	flags.IntVar(&opt.Workers, "workers", runtime.NumCPU(), "`N` goroutines that make batches")
 	flags.BoolVar(&opt.Resume, "resume", false, "continue from RUN/CATEGORY/checkpoint")
 	flags.BoolVar(&opt.Overwrite, "overwrite", false, "replace the run in RUN/CATEGORY")
+	flags.BoolVar(&opt.Deterministic, "deterministic", false, "the same bits every time on a GPU too")
 	flags.StringVar(&c.Select, "select", c.Select, "`EPOCH` to keep: last, best-on-test")
 	flags.StringVar(&c.Schedule, "schedule", c.Schedule, "learning `RATES`: cosine, constant")
 	flags.StringVar(&c.SSOT, "ssot", c.SSOT, "L_SSOT `KIND`: pairwise, batch, off")
@@ -152,7 +153,7 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	cacheMiB := flags.Int64("cache", 2048, "`MIB` of memory for decoded images")
 	flags.Int64Var(&opt.MaxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted: `N` pixels")
 	helpAll := flags.Bool("help-all", false, "all flags, files and exit codes")
-	for _, rare := range []string{"threads", "ssot", "skip-bad", "test-every", "workers", "schedule", "accumulate", "layout", "average", "clip", "weight-ssot", "weight-recon",
+	for _, rare := range []string{"threads", "deterministic", "ssot", "skip-bad", "test-every", "workers", "schedule", "accumulate", "layout", "average", "clip", "weight-ssot", "weight-recon",
 		"weight-contrast", "rate-projection", "rate-distill", "noise", "noise-released", "kd-per-position", "checkpoint-every",
 		"cache", "max-pixels"} {
 		flags.Lookup(rare).Hidden = true // --help fits on a screen without them

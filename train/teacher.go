@@ -39,7 +39,7 @@ func runTeacher(ctx context.Context, args []string, stdout, stderr io.Writer) er
 	scales := flags.String("scales", "0.3,0.5,1", "`X,X,X`: weights of the losses per layer; 0 leaves one out")
 	flags.BoolVar(&c.IgnoreLevel, "ignore-level", c.IgnoreLevel, "keep conv1 blind to a change of all pixels alike")
 	flags.BoolVar(&c.Equalise, "equalise", c.Equalise, "at the end, make all channels of a layer vary alike")
-	flags.StringVar(&c.Precision, "precision", c.Precision, "`P`: fp32, bf16 (mixed)")
+	flags.StringVar(&c.Precision, "precision", c.Precision, "`P`: fp32, tf32, bf16 (mixed)")
 	flags.StringVar(&opt.Store, "store", rdpp.StoreFP16, "`P` of the numbers in FILE: fp16, fp32")
 	flags.Uint64Var(&c.Seed, "seed", c.Seed, "`N`, of weights and pictures")
 	device := flags.String("device", "auto", "`D`: auto, cpu, cuda or cuda:N")

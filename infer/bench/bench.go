@@ -2,6 +2,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -19,12 +20,13 @@ import (
 
 // Options say what is measured, and for how long. Nil or zero means the defaults.
 type Options struct {
-	Batches   []int         // images under way at once, each size measured by itself; default 1
-	Image     string        // file that is read and decoded for every prediction; default: Picture, which is in memory
-	Count     int           // images measured per batch size, at most; default 1000
-	Time      time.Duration // per batch size, at most; default 10 s
-	WarmUp    int           // predictions before each measurement; default 10, negative: none
-	MaxPixels int64         // largest image accepted, default imagefile.DefaultMaxPixels
+	Batches   []int           // images under way at once, each size measured by itself; default 1
+	Image     string          // file that is read and decoded for every prediction; default: Picture, which is in memory
+	Count     int             // images measured per batch size, at most; default 1000
+	Time      time.Duration   // per batch size, at most; default 10 s
+	WarmUp    int             // predictions before each measurement; default 10, negative: none
+	MaxPixels int64           // largest image accepted, default imagefile.DefaultMaxPixels
+	Precision torch.Precision // default torch.FP32
 }
 
 func (o *Options) orDefault() Options {
@@ -50,14 +52,15 @@ func (o *Options) orDefault() Options {
 // Report is what a model costs on a device. Memory is the whole process's, so that a report is of one model only in a
 // process that opens no other.
 type Report struct {
-	Model     string  `json:"model"`  // its file
-	Device    string  `json:"device"` // "cpu" or "cuda:N"
-	Arch      string  `json:"arch"`
-	Method    string  `json:"method"`
-	ImageSize int     `json:"image_size"` // side of the network's input, pixels
-	OpenMS    float64 `json:"open_ms"`    // to read the model file and set the networks up
-	FirstMS   float64 `json:"first_ms"`   // the first prediction, which also sets libtorch up
-	Speeds    []Speed `json:"speeds"`     // one per batch size
+	Model     string          `json:"model"`  // its file
+	Device    string          `json:"device"` // "cpu" or "cuda:N"
+	Precision torch.Precision `json:"precision"`
+	Arch      string          `json:"arch"`
+	Method    string          `json:"method"`
+	ImageSize int             `json:"image_size"` // side of the network's input, pixels
+	OpenMS    float64         `json:"open_ms"`    // to read the model file and set the networks up
+	FirstMS   float64         `json:"first_ms"`   // the first prediction, which also sets libtorch up
+	Speeds    []Speed         `json:"speeds"`     // one per batch size
 	// PeakMemory is the process's largest resident set, and PeakDeviceMemory what tensors took on the device, 0 for the CPU.
 	PeakMemory       int64 `json:"peak_memory_bytes"`
 	PeakDeviceMemory int64 `json:"peak_device_memory_bytes"`
@@ -87,13 +90,13 @@ type Latency struct {
 func Model(ctx context.Context, file string, device torch.Device, opt *Options) (*Report, error) {
 	o := opt.orDefault()
 	start := time.Now()
-	d, err := rdpp.OpenDetector(file, &rdpp.DetectorOptions{Device: device, MaxPixels: o.MaxPixels})
+	d, err := rdpp.OpenDetector(file, &rdpp.DetectorOptions{Device: device, MaxPixels: o.MaxPixels, Precision: o.Precision})
 	if err != nil {
 		return nil, err
 	}
 	defer d.Close()
 	config := d.Info().Config
-	r := &Report{Model: file, Device: device.String(), Arch: config.Arch, Method: config.Method, ImageSize: config.ImageSize,
+	r := &Report{Model: file, Device: device.String(), Precision: cmp.Or(o.Precision, torch.FP32), Arch: config.Arch, Method: config.Method, ImageSize: config.ImageSize,
 		OpenMS: milliseconds(time.Since(start))}
 
 	predict := predictor(d, o.Image)
