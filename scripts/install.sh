@@ -22,7 +22,7 @@ cd "$(dirname "$0")/.."
 
 scripts/build.sh
 source build/env.sh
-go build -buildmode=c-shared -tags turbojpeg_shared -ldflags '-extldflags=-Wl,-soname,librdpp.so' -o build/lib/librdpp.so ./infer/capi
+go build -buildmode=c-shared -tags codecs_shared -ldflags '-extldflags=-Wl,-soname,librdpp.so' -o build/lib/librdpp.so ./infer/capi
 rm build/lib/librdpp.h # cgo's, which infer/capi/rdpp.h takes the place of
 cmake --install build --prefix "$prefix" >build/install.log || { cat build/install.log >&2; exit 1; }
 

@@ -19,13 +19,17 @@ for library in librdpptorch.so libcgotorch.so; do
   patchelf --set-rpath '$ORIGIN:$ORIGIN/../libtorch/lib' "$stage/$name/lib/$library"
 done
 
-# librdpp.so alone needs libturbojpeg. In a folder of its own it is nobody else's.
+# librdpp.so alone needs the codecs' libraries. In a folder of their own they are nobody else's.
 mkdir -p "$stage/$name/lib/rdpp"
-turbojpeg=$(ldd "$stage/$name/lib/librdpp.so" | awk '$1 == "libturbojpeg.so.0" { print $3 }')
-cp -L "$turbojpeg" "$stage/$name/lib/rdpp/libturbojpeg.so.0"
-if [ -e /usr/share/doc/libturbojpeg0/copyright ]; then
-  cp /usr/share/doc/libturbojpeg0/copyright "$stage/$name/share/doc/rdpp/libturbojpeg.copyright"
-fi
+for library in libturbojpeg.so.0 libdeflate.so.0; do
+  path=$(ldd "$stage/$name/lib/librdpp.so" | awk -v name=$library '$1 == name { print $3 }')
+  cp -L "$path" "$stage/$name/lib/rdpp/$library"
+done
+for package in libturbojpeg0 libdeflate-dev; do
+  if [ -e "/usr/share/doc/$package/copyright" ]; then
+    cp "/usr/share/doc/$package/copyright" "$stage/$name/share/doc/rdpp/${package%[0-]*}.copyright"
+  fi
+done
 
 cat >"$stage/$name/README" <<README
 rdpp ${version%,}, built against libtorch $libtorch for $(. /etc/os-release && echo "$PRETTY_NAME").

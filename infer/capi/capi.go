@@ -1,6 +1,6 @@
 // Command capi is the shared library librdpp.so, for programs in C, C++ and other languages that call C:
 //
-//	go build -buildmode=c-shared -tags turbojpeg_shared -o librdpp.so ./infer/capi
+//	go build -buildmode=c-shared -tags codecs_shared -o librdpp.so ./infer/capi
 //
 // rdpp.h is its interface; the header that go build writes beside the library describes the same functions for nobody.
 package main

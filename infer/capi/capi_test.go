@@ -45,7 +45,7 @@ func prepare() (err error) {
 		return err
 	}
 	library = scratch
-	build := exec.Command("go", "build", "-buildmode=c-shared", "-tags", "turbojpeg_shared", "-o", filepath.Join(library, "librdpp.so"), ".")
+	build := exec.Command("go", "build", "-buildmode=c-shared", "-tags", "codecs_shared", "-o", filepath.Join(library, "librdpp.so"), ".")
 	if text, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", build, err, text)
 	}

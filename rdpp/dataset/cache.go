@@ -57,16 +57,22 @@ func (c *Cache) Planes(dst []float32, path string) error {
 	if len(dst) != 3*S*S {
 		return fmt.Errorf("dataset: %s: room for %d values; images of size %d need %d", path, len(dst), S, 3*S*S)
 	}
-	img, planes, err := c.load(path)
-	if err != nil {
-		return err
-	}
-	if planes != nil {
+	planes, err := c.planes(dst, path)
+	if err == nil && &planes[0] != &dst[0] {
 		copy(dst, planes)
-	} else {
-		Resize(dst, img, S)
 	}
-	return nil
+	return err
+}
+
+// planes returns what Planes writes: kept planes, which must not be changed, or
+// room, filled.
+func (c *Cache) planes(room []float32, path string) ([]float32, error) {
+	img, planes, err := c.load(path)
+	if err != nil || planes != nil {
+		return planes, err
+	}
+	Resize(room, img, c.opt.Size)
+	return room, nil
 }
 
 // Mask reads a mask as ReadMask does, at the cache's Size and within its MaxPixels. Masks are not kept.

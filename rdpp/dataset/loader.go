@@ -223,13 +223,13 @@ func (e *epochRun) prepare(s *slot, step int) {
 
 // work makes images until ctx ends.
 func (e *epochRun) work(ctx context.Context, jobs <-chan job) {
-	planes := make([]float32, e.values())
+	room := make([]float32, e.values())
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case j := <-jobs:
-			j.errs[j.at] = e.makeImage(j, planes)
+			j.errs[j.at] = e.makeImage(j, room)
 			if j.left.Add(-1) == 0 {
 				close(j.done)
 			}
@@ -237,26 +237,28 @@ func (e *epochRun) work(ctx context.Context, jobs <-chan job) {
 	}
 }
 
-// makeImage fills one image's part of a batch; planes is scratch space.
-func (e *epochRun) makeImage(j job, planes []float32) error {
-	index, S := j.Index[j.at], e.opt.Size
-	if err := e.opt.Cache.Planes(planes, e.items[index].Path); err != nil {
+// makeImage fills one image's part of a batch; room is for its planes.
+func (e *epochRun) makeImage(j job, room []float32) error {
+	index := j.Index[j.at]
+	planes, err := e.opt.Cache.planes(room, e.items[index].Path)
+	if err != nil {
 		return err
 	}
 	from, to := j.at*e.values(), (j.at+1)*e.values()
-	e.opt.Norm.Apply(j.Clean[from:to], planes, S)
+	e.opt.Norm.Apply(j.Clean[from:to], planes, e.opt.Size)
 	if e.opt.Noise.Off {
 		return nil
 	}
-	if err := e.disturb(planes, index); err != nil {
+	copy(j.Noisy[from:to], j.Clean[from:to])
+	if err := e.disturb(j.Noisy[from:to], planes, index); err != nil {
 		return fmt.Errorf("dataset: %s: noise: %w", e.items[index].Path, err)
 	}
-	e.opt.Norm.Apply(j.Noisy[from:to], planes, S)
 	return nil
 }
 
-// disturb adds lambda * noise to a random box of an image's planes.
-func (e *epochRun) disturb(planes []float32, index int) error {
+// disturb adds lambda * noise to an image's planes within a random box, and
+// writes what comes of it, normalised, to the box in dst.
+func (e *epochRun) disturb(dst, planes []float32, index int) error {
 	S := e.opt.Size
 	rng := e.rng(e.epoch, index, noiseStream)
 	box := simplex.RandomBox(rng, S)
@@ -269,10 +271,12 @@ func (e *epochRun) disturb(planes []float32, index int) error {
 		return err
 	}
 	for c := range 3 {
+		mean, std := e.opt.Norm.Mean[c], e.opt.Norm.Std[c]
 		for y := range box.H {
-			row := planes[(c*S+box.Y+y)*S+box.X:][:box.W]
-			for x := range row {
-				row[x] += float32(e.opt.Noise.Lambda * noise[x])
+			at := (c*S+box.Y+y)*S + box.X
+			row := dst[at:][:box.W]
+			for x, v := range planes[at:][:box.W] {
+				row[x] = (v + float32(e.opt.Noise.Lambda*noise[x]) - mean) / std
 			}
 			noise = noise[box.W:]
 		}

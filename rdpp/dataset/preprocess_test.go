@@ -141,6 +141,18 @@ func TestResize(t *testing.T) {
 	}
 }
 
+func TestResizeToOwnSize(t *testing.T) {
+	const S = 7
+	img := picture("own size", S, S)
+	got := make([]float32, 3*S*S)
+	Resize(got, img, S)
+	for i, v := range img.Pix {
+		if want := float32(v) / 255; got[i%3*S*S+i/3] != want {
+			t.Errorf("pixel %d, channel %d: got %v, want %v", i/3, i%3, got[i%3*S*S+i/3], want)
+		}
+	}
+}
+
 func TestReadMask(t *testing.T) {
 	var want golden
 	readJSON(t, "testdata/preprocess.json", &want)

@@ -55,7 +55,8 @@ type Options struct {
 	// MaxPixels is the largest W*H accepted, in pixels; 0 means
 	// DefaultMaxPixels. It is checked from the header, before memory for the
 	// pixels is allocated. Decoding takes up to 15 bytes per pixel at once (a
-	// progressive CMYK JPEG; 7 for an ordinary PNG, 3 for a JPEG).
+	// progressive CMYK JPEG; 6 for an RGB PNG that does not compress, 3 for a
+	// JPEG).
 	MaxPixels int64
 }
 
@@ -165,7 +166,7 @@ type codec struct {
 func upright([]byte) int { return 0 }
 
 var codecs = []codec{
-	{"PNG", "\x89PNG\r\n\x1a\n", sizeBy(png.DecodeConfig), pixelsBy(png.Decode), pngOrientation},
+	{"PNG", "\x89PNG\r\n\x1a\n", sizeBy(png.DecodeConfig), pngPixels, pngOrientation},
 	{"JPEG", "\xff\xd8\xff", jpegSize, jpegPixels, jpegOrientation},
 	{"BMP", "BM", sizeBy(bmp.DecodeConfig), pixelsBy(bmp.Decode), upright},
 	{"TIFF", "II*\x00", sizeBy(tiff.DecodeConfig), tiffPixels, tagOrientation},

@@ -1,11 +1,12 @@
 package imagefile
 
-// Linked statically, so that a command needs no library installed. Debian's
-// archive is not position independent: -buildmode=c-shared needs the tag
-// turbojpeg_shared, and libturbojpeg.so.0 where it runs.
+// The codecs are linked statically, so that a command needs no library
+// installed. Debian's archives are not position independent: -buildmode=c-shared
+// needs the tag codecs_shared, and libturbojpeg.so.0 and libdeflate.so.0 where
+// it runs.
 
-// #cgo !turbojpeg_shared LDFLAGS: -l:libturbojpeg.a
-// #cgo turbojpeg_shared LDFLAGS: -lturbojpeg
+// #cgo !codecs_shared LDFLAGS: -l:libturbojpeg.a
+// #cgo codecs_shared LDFLAGS: -lturbojpeg
 // #include <turbojpeg.h>
 import "C"
 

@@ -41,12 +41,13 @@ func (o *Options) withDefaults() Options {
 
 // Field is one noise field over three-dimensional space. It is immutable, and so safe for concurrent use.
 type Field struct {
-	noise opensimplex.Noise
+	noise   opensimplex.Noise
+	lattice *lattice // of the same seed
 }
 
 // NewField returns the field of a seed: the 2014 variant of OpenSimplex.
 func NewField(seed int64) *Field {
-	return &Field{opensimplex.New(seed)}
+	return &Field{opensimplex.New(seed), newLattice(seed)}
 }
 
 // At returns the field's value at a point, within about [-1, 1].
@@ -70,23 +71,34 @@ func (f *Field) Octaves(dst []float64, C, H, W int, opt *Options) error {
 		return fmt.Errorf("%w: octaves %d, persistence %g and feature %g must be positive", ErrShape, o.Octaves, o.Persistence, o.Feature)
 	}
 	clear(dst)
+	var g *grid
+	if o.Feature == gridFeature {
+		g = gridFor(C, H, W)
+	}
 	amplitude, feature := 1.0, o.Feature
-	for range o.Octaves {
-		i := 0
+	for octave := range o.Octaves {
+		rows := dst
 		for z := range C {
-			fz := float64(z) / feature
 			for y := range H {
-				fy := float64(y) / feature
-				for x := range W {
-					dst[i] += amplitude * f.noise.Eval3(float64(x)/feature, fy, fz)
-					i++
+				if g != nil && octave < gridOctaves {
+					g.addRow(rows[:W], f.lattice, octave, z, y, amplitude)
+				} else {
+					f.addRow(rows[:W], float64(y)/feature, float64(z)/feature, feature, amplitude)
 				}
+				rows = rows[W:]
 			}
 		}
 		amplitude *= o.Persistence
 		feature /= 2
 	}
 	return nil
+}
+
+// addRow adds amplitude * noise to a row of places, at x / feature for all x from 0 on.
+func (f *Field) addRow(dst []float64, y, z, feature, amplitude float64) {
+	for x := range dst {
+		dst[x] += amplitude * f.At(float64(x)/feature, y, z)
+	}
 }
 
 // Box is the rectangle of an image that receives noise, in pixels: rows Y to Y+H-1, columns X to X+W-1.
