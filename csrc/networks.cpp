@@ -56,6 +56,8 @@ torch::Tensor spread_squares(const torch::Tensor &y) {
 } // namespace
 
 torch::Tensor ConvImpl::forward(const torch::Tensor &x) {
+  bool winograd = channels_last && kind == kPlain && stride == 1 && weight.size(2) == 3;
+  if (winograd && winograd_pays_learning(x, weight)) return winograd_conv_learning(x, weight, bias);
   torch::Tensor w = weight, b = bias;
   if (x.scalar_type() == torch::kBFloat16) {
     w = w.to(torch::kBFloat16);

@@ -49,17 +49,19 @@ bool winograd_pays(int64_t B, int64_t C, int64_t H, int64_t W, int64_t O) {
 
 Tensor winograd_weights(const Tensor &weight) { // O x C x 3 x 3
   const double third = 1.0 / 6, twelfth = 1.0 / 12, last = 1.0 / 24;
-  Tensor G = torch::tensor({{0.25, 0.0, 0.0},
-                            {-third, -third, -third},
-                            {-third, third, -third},
-                            {last, twelfth, third},
-                            {last, -twelfth, third},
-                            {0.0, 0.0, 1.0}},
-                           torch::kFloat64);
+  static const Tensor G = torch::tensor({{0.25, 0.0, 0.0},
+                                         {-third, -third, -third},
+                                         {-third, third, -third},
+                                         {last, twelfth, third},
+                                         {last, -twelfth, third},
+                                         {0.0, 0.0, 1.0}},
+                                        torch::kFloat64);
+  static const Tensor both =
+      torch::kron(G, G).t().to(torch::kFloat32).contiguous(); // 9 x 36: G w G^T of a w that lies flat
   int64_t O = weight.size(0), C = weight.size(1), panel = panel_of(O);
-  Tensor u = G.matmul(weight.to(torch::kFloat64)).matmul(G.t());       // O x C x 6 x 6
+  Tensor u = weight.reshape({O * C, 9}).matmul(both);                  // O*C x 36
   u = u.reshape({O / panel, panel, C, kPoints}).permute({3, 0, 2, 1}); // 36 x panels x C x panel
-  return u.to(torch::kFloat32).contiguous();
+  return u.contiguous();
 }
 
 namespace {
@@ -179,6 +181,50 @@ Tensor convolve(const Tensor &x, const Tensor &weights, const Tensor &bias, cons
 Tensor winograd_conv(const Tensor &x, const Tensor &weights, const Tensor &bias, const Tensor &add, bool relu) {
   if (x.scalar_type() == torch::kBFloat16) return convolve<Brain>(x, weights, bias, add, relu);
   return convolve<float>(x, weights, bias, add, relu);
+}
+
+namespace {
+
+struct Learning : torch::autograd::Function<Learning> {
+  static Tensor forward(torch::autograd::AutogradContext *ctx, const Tensor &x, const Tensor &weight,
+                        const Tensor &bias) {
+    ctx->save_for_backward({x, weight});
+    ctx->saved_data["bias"] = bias.numel() > 0;
+    return winograd_conv(x, winograd_weights(weight), bias.numel() > 0 ? bias : Tensor(), {}, false);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext *ctx,
+                                                 torch::autograd::variable_list grads) {
+    torch::autograd::variable_list saved = ctx->get_saved_variables();
+    const Tensor &x = saved[0], &weight = saved[1];
+    bool with_bias = ctx->saved_data["bias"].toBool();
+    Tensor dy = grads[0].contiguous(torch::MemoryFormat::ChannelsLast), dx;
+    // The input's gradient is a convolution too: channels change places, and kernels are turned by half.
+    if (ctx->needs_input_grad(0))
+      dx = winograd_conv(dy, winograd_weights(weight.flip({2, 3}).transpose(0, 1)), {}, {}, false);
+    Tensor w = weight.to(x.scalar_type());
+    const std::vector<int64_t> one = {1, 1}, none = {0, 0}, outputs = {w.size(0)};
+    auto rest = at::convolution_backward(dy, x, w, at::OptionalIntArrayRef(outputs), one, one, one, false, none, 1,
+                                         {false, true, with_bias});
+    Tensor db = with_bias ? std::get<2>(rest).to(weight.scalar_type()) : Tensor();
+    return {dx, std::get<1>(rest).to(weight.scalar_type()), db};
+  }
+};
+
+} // namespace
+
+Tensor winograd_conv_learning(const Tensor &x, const Tensor &weight, const Tensor &bias) {
+  Tensor shift = bias.defined() ? bias : torch::empty({0}); // autograd takes no undefined tensors
+  return Learning::apply(x.contiguous(torch::MemoryFormat::ChannelsLast), weight, shift);
+}
+
+bool winograd_pays_learning(const Tensor &x, const Tensor &weight) {
+  // The weights are new in every step, and brought into the other form twice.
+  constexpr int64_t fewest_tiles = 128;
+  int64_t tiles = x.size(0) * tiles_along(x.size(2)) * tiles_along(x.size(3));
+  return x.is_cpu() && (x.scalar_type() == torch::kFloat32 || x.scalar_type() == torch::kBFloat16) &&
+         weight.scalar_type() == torch::kFloat32 && tiles >= fewest_tiles &&
+         winograd_pays(x.size(0), x.size(1), x.size(2), x.size(3), weight.size(0));
 }
 
 } // namespace rdpp

@@ -18,4 +18,10 @@ torch::Tensor winograd_weights(const torch::Tensor &weight);
 torch::Tensor winograd_conv(const torch::Tensor &x, const torch::Tensor &weights, const torch::Tensor &bias,
                             const torch::Tensor &add, bool relu);
 
+// The same as winograd_conv without add and ReLU, for weights as they are (O x C x 3 x 3), with gradients.
+torch::Tensor winograd_conv_learning(const torch::Tensor &x, const torch::Tensor &weight, const torch::Tensor &bias);
+
+// Whether that is faster than the direct way.
+bool winograd_pays_learning(const torch::Tensor &x, const torch::Tensor &weight);
+
 } // namespace rdpp
