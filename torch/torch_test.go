@@ -156,8 +156,8 @@ func TestParseDevice(t *testing.T) {
 // has 8 bits. Sides that are no multiples of 16 make tiles that reach over the edge.
 func TestFastPathsEqualReference(t *testing.T) {
 	cases := []struct {
-		B, S        int64
-		dtype       torch.DType
+		B, S         int64
+		dtype        torch.DType
 		score, pixel float64 // largest differences
 	}{
 		{2, 64, torch.Float32, 1e-4, 1e-3},
