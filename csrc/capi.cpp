@@ -16,6 +16,7 @@
 #include "allocator.h"
 #include "losses.h"
 #include "networks.h"
+#include "predict.h"
 #include "script.h"
 
 #ifdef _OPENMP
@@ -40,6 +41,8 @@ struct rdpp_module {
     bool trainable;
   };
   std::vector<Entry> state;
+  uint64_t version = 0;                       // rises when the network is prepared for prediction anew
+  std::unique_ptr<rdpp::Predictor> predictor; // of a student
 };
 
 struct rdpp_adam {
@@ -224,6 +227,7 @@ std::unique_ptr<rdpp_module> finish(int32_t kind, std::shared_ptr<torch::nn::Mod
   set_arithmetic_once();
   auto m = std::make_unique<rdpp_module>();
   m->kind = kind;
+  if (kind == RDPP_STUDENT) m->predictor = std::make_unique<rdpp::Predictor>();
   m->net = std::move(net);
   m->trainable = kind != RDPP_TEACHER || (flags & RDPP_TRAINABLE);
   if (!(flags & RDPP_BLANK)) rdpp::initialise(*m->net, seed);
@@ -406,6 +410,7 @@ rdpp_error rdpp_module_train(rdpp_module *m, int32_t on) {
     bool training = on != 0 && opened(m).trainable;
     m->net->train(training);
     rdpp::freeze(*m->net, !training);
+    m->version++;
   });
 }
 
@@ -615,18 +620,16 @@ rdpp_error rdpp_anomaly_map(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor 
 rdpp_error rdpp_predict(const rdpp_module *teacher, const rdpp_module *projection, const rdpp_module *bottleneck,
                         const rdpp_module *student, rdpp_tensor x, double sigma, rdpp_tensor *map, rdpp_tensor *score) {
   return guarded([&] {
-    torch::NoGradGuard no_grad;
-    const Tensor &images = at_tensor(x);
-    TORCH_CHECK(images.dim() == 4 && images.size(2) == images.size(3), "images must be B x 3 x S x S, got ",
-                images.sizes());
-    Features f = teach(teacher, images); // K tensors
-    Features p = projection ? network<rdpp::ProjectionImpl>(projection, RDPP_PROJECTION).forward(f) : f;
-    Tensor z = network<rdpp::BottleneckImpl>(bottleneck, RDPP_BOTTLENECK).forward(p); // B x 512e x S/32 x S/32
-    Features g = network<rdpp::StudentImpl>(student, RDPP_STUDENT).forward(z);        // K tensors
-    Tensor smoothed = rdpp::smooth(rdpp::anomaly_map(f, g, images.size(2)), sigma);   // B x S x S
-    auto maxima = std::make_unique<Tensor>(smoothed.flatten(1).amax(1));              // B
-    *map = handle(smoothed);
-    *score = maxima.release();
+    rdpp::Networks n = {&network<rdpp::TeacherImpl>(teacher, RDPP_TEACHER),
+                        projection ? &network<rdpp::ProjectionImpl>(projection, RDPP_PROJECTION) : nullptr,
+                        &network<rdpp::BottleneckImpl>(bottleneck, RDPP_BOTTLENECK),
+                        &network<rdpp::StudentImpl>(student, RDPP_STUDENT)};
+    uint64_t version = teacher->version + bottleneck->version + student->version;
+    if (projection) version += projection->version;
+    rdpp::Prediction result = student->predictor->run(n, version, at_tensor(x), sigma);
+    auto score_handle = std::make_unique<Tensor>(result.score);
+    *map = handle(result.map);
+    *score = score_handle.release();
   });
 }
 

@@ -68,7 +68,8 @@ torch::Tensor ConvImpl::forward(const torch::Tensor &x) {
   return spread_squares(torch::conv2d(x, square_weight(w)));
 }
 
-// Frozen convolutions: libtorch's oneDNN operations for TorchScript, called by name.
+// Frozen convolutions: batch norms are folded in. On CPUs by Winograd's way or libtorch's oneDNN operations for
+// TorchScript, called by name.
 
 namespace {
 
@@ -78,14 +79,16 @@ std::optional<c10::OperatorHandle> onednn(const char *name) {
   return *found;
 }
 
-// oneDNN's operations in bfloat16 need what libtorch asks of the processor.
-bool runs_frozen(torch::ScalarType type) {
+// Whether libtorch has those operations for such inputs. In bfloat16 it asks more of the processor.
+bool has_onednn(const torch::Tensor &x) {
+  static const bool there = onednn("mkldnn_prepacked::conv2d_prepack") && onednn("mkldnn_prepacked::conv2d_run");
+  if (!there || !x.is_cpu()) return false;
 #if defined(__x86_64__)
   static const bool brain =
       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  if (type == torch::kBFloat16) return brain;
+  if (x.scalar_type() == torch::kBFloat16) return brain;
 #endif
-  return type == torch::kFloat32;
+  return x.scalar_type() == torch::kFloat32;
 }
 
 // Convolution and batch norm as one convolution: (Wx - mean) * scale + bias.
@@ -99,38 +102,66 @@ std::pair<torch::Tensor, torch::Tensor> fold(const ConvImpl &conv, nn::BatchNorm
   return {weight * scale.view({-1, 1, 1, 1}), bias};
 }
 
-// Makes the weights ready for inputs of x's shape and type.
-void pack(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::Tensor &x, bool relu) {
-  static const auto prepack = onednn("mkldnn_prepacked::conv2d_prepack");
-  auto [weight, bias] = fold(conv, bn);
-  conv.packed = {x.sizes().vec(), x.scalar_type(), {}, {}, {}};
-  bool winograd = conv.kind == ConvImpl::kPlain && conv.stride == 1 && weight.size(2) == 3 &&
-                  winograd_pays(x.size(0), x.size(1), x.size(2), x.size(3), weight.size(0));
-  if (winograd) {
-    conv.packed.winograd = winograd_weights(weight);
-    conv.packed.bias = bias;
-    return;
-  }
+// The folded convolution of x, plus add where Winograd's way can, then ReLU where asked for; *added says whether.
+torch::Tensor run_folded(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::Tensor &x, bool relu,
+                         const torch::Tensor &add, bool *added) {
+  ConvImpl::Folded &folded = conv.folded;
   bool transposed = conv.kind == ConvImpl::kTransposed;
+  // Weights in the forms for another size or type of input are made anew; batches of all sizes share them.
+  std::vector<int64_t> input = {x.size(1), x.size(2), x.size(3)};
+  if (folded.input != input || folded.type != x.scalar_type()) {
+    folded = {};
+    folded.input = input;
+    folded.type = x.scalar_type();
+  }
+
+  bool winograd = !transposed && conv.stride == 1 && conv.weight.size(2) == 3 && has_onednn(x) &&
+                  winograd_pays(x.size(0), x.size(1), x.size(2), x.size(3), conv.weight.size(0));
+  if (winograd) {
+    if (!folded.winograd.defined()) {
+      auto [weight, bias] = fold(conv, bn);
+      folded.winograd = winograd_weights(weight), folded.winograd_bias = bias;
+    }
+    *added = true;
+    return winograd_conv(x, folded.winograd, folded.winograd_bias, add, relu);
+  }
+
+  *added = !add.defined();
+  bool relu_here = relu && *added;
   std::vector<int64_t> stride(2, transposed ? 1 : conv.stride), padding(2, transposed ? 0 : conv.padding), one(2, 1);
-  if (bias.defined()) bias = bias.to(x.scalar_type());
-  torch::jit::Stack stack = {weight.to(x.scalar_type()), bias, stride, padding, one, 1, x.sizes().vec(),
-                             relu ? "relu" : "none"};
-  prepack->callBoxed(&stack);
-  conv.packed.onednn = stack.front();
+  torch::Tensor y;
+  if (has_onednn(x)) {
+    static const auto prepack = onednn("mkldnn_prepacked::conv2d_prepack"),
+                      run = onednn("mkldnn_prepacked::conv2d_run");
+    if (folded.onednn.isNone()) {
+      auto [weight, bias] = fold(conv, bn);
+      if (bias.defined()) bias = bias.to(x.scalar_type());
+      torch::jit::Stack stack = {weight.to(x.scalar_type()), bias, stride, padding, one, 1, x.sizes().vec(),
+                                 relu_here ? "relu" : "none"};
+      prepack->callBoxed(&stack);
+      folded.onednn = stack.front();
+    }
+    torch::jit::Stack stack = {x, folded.onednn};
+    run->callBoxed(&stack);
+    y = stack.front().toTensor();
+  } else {
+    if (!folded.plain.defined()) {
+      auto [weight, bias] = fold(conv, bn);
+      folded.plain = weight.to(x.scalar_type()).contiguous(torch::MemoryFormat::ChannelsLast);
+      if (bias.defined()) folded.plain_bias = bias.to(x.scalar_type());
+    }
+    y = torch::conv2d(x, folded.plain, folded.plain_bias, stride, padding);
+    if (relu_here) y.relu_();
+  }
+  return transposed ? spread_squares(y) : y;
 }
 
-torch::Tensor run_frozen(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::Tensor &input, bool relu,
+torch::Tensor run_frozen(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::Tensor &x, bool relu,
                          const torch::Tensor &add) {
-  static const auto run = onednn("mkldnn_prepacked::conv2d_run");
-  torch::Tensor x = input.contiguous(torch::MemoryFormat::ChannelsLast); // the images may lie otherwise
-  if (conv.packed.input != x.sizes() || conv.packed.type != x.scalar_type()) pack(conv, bn, x, relu && !add.defined());
-  if (conv.packed.winograd.defined()) return winograd_conv(x, conv.packed.winograd, conv.packed.bias, add, relu);
-  torch::jit::Stack stack = {x, conv.packed.onednn};
-  run->callBoxed(&stack);
-  torch::Tensor y = stack.front().toTensor();
-  if (conv.kind == ConvImpl::kTransposed) y = spread_squares(y);
-  if (!add.defined()) return y;
+  bool added = false;
+  // The images may lie otherwise.
+  torch::Tensor y = run_folded(conv, bn, x.contiguous(torch::MemoryFormat::ChannelsLast), relu, add, &added);
+  if (added) return y;
   y += add;
   return relu ? y.relu_() : y;
 }
@@ -138,8 +169,7 @@ torch::Tensor run_frozen(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::T
 } // namespace
 
 torch::Tensor conv_bn(Conv &conv, nn::BatchNorm2d &bn, const torch::Tensor &x, bool relu, const torch::Tensor &add) {
-  bool packed = conv->frozen && !torch::GradMode::is_enabled() && runs_frozen(x.scalar_type());
-  if (packed) return run_frozen(*conv, bn ? bn.get() : nullptr, x, relu, add);
+  if (conv->frozen && !torch::GradMode::is_enabled()) return run_frozen(*conv, bn ? bn.get() : nullptr, x, relu, add);
   torch::Tensor y = conv(x);
   if (bn) y = bn(y);
   if (add.defined()) y += add;
@@ -147,13 +177,11 @@ torch::Tensor conv_bn(Conv &conv, nn::BatchNorm2d &bn, const torch::Tensor &x, b
 }
 
 void freeze(nn::Module &m, bool on) {
-  static const bool possible = onednn("mkldnn_prepacked::conv2d_prepack") && onednn("mkldnn_prepacked::conv2d_run");
   m.apply([on](nn::Module &child) {
     auto *conv = child.as<ConvImpl>();
     if (!conv) return;
-    const torch::Tensor &w = conv->weight;
-    conv->frozen = on && possible && conv->channels_last && w.is_cpu() && w.scalar_type() == torch::kFloat32;
-    conv->packed = {};
+    conv->frozen = on && conv->channels_last;
+    conv->folded = {};
   });
 }
 
@@ -247,6 +275,7 @@ void TeacherImpl::ignore_level(const std::array<double, 3> &std) {
   TORCH_CHECK(w.requires_grad(), "the teacher is frozen; a trainable one is needed");
   torch::Tensor change = torch::tensor({1 / std[0], 1 / std[1], 1 / std[2]}, w.options()).view({1, 3, 1, 1});
   change = change.expand({1, 3, w.size(2), w.size(3)});
+  conv1->folded = {};
   w -= (w * change).sum({1, 2, 3}, /*keepdim=*/true) / change.square().sum() * change;
 }
 

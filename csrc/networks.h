@@ -40,12 +40,15 @@ struct ConvImpl : torch::nn::Module {
   Kind kind;
   bool channels_last = false; // see use_channels_last
   bool frozen = false;        // see freeze
-  struct {
-    std::vector<int64_t> input;   // B, C, H, W that it is made for
-    torch::ScalarType type;       // of the input
-    c10::IValue onednn;           // oneDNN's weights, or
-    torch::Tensor winograd, bias; // those of winograd_conv
-  } packed;
+
+  // Convolution and batch norm as one, in the forms that were needed so far for inputs of one size and type.
+  struct Folded {
+    std::vector<int64_t> input; // C, H, W
+    torch::ScalarType type = torch::kFloat32;
+    c10::IValue onednn;                    // for oneDNN's operation
+    torch::Tensor winograd, winograd_bias; // for winograd_conv
+    torch::Tensor plain, plain_bias;       // for libtorch's convolution
+  } folded;
 };
 TORCH_MODULE(Conv);
 
@@ -137,9 +140,9 @@ void initialise(torch::nn::Module &m, uint64_t seed);
 // cores. Names, shapes and results stay, up to rounding; without it networks compute as PyTorch's own do, bit for bit.
 void use_channels_last(torch::nn::Module &m);
 
-// on: from now on the weights stay as they are, and outside autograd every convolution runs with its batch norm and
-// ReLU as one oneDNN operation whose weights are rearranged once instead of at every call. Only for channels-last
-// float32 networks on the CPU in eval mode; for others, and where libtorch lacks that operation, it does nothing.
+// on: from now on the weights stay as they are, and outside autograd every convolution runs with its batch norm folded
+// in, in the fastest way there is for the device and type; what is rearranged for that is so once, not at every call.
+// For channels-last networks in eval mode; others stay as they are.
 void freeze(torch::nn::Module &m, bool on);
 
 } // namespace rdpp
