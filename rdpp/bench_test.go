@@ -1,13 +1,29 @@
 package rdpp
 
 import (
+	"context"
+	"flag"
 	"math/rand/v2"
+	"path/filepath"
 	"runtime"
 	"testing"
+	"time"
 
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/sample"
 	"rdpp/torch"
 )
+
+var benchDevice = flag.String("device", "cpu", "where benchmarks of networks run")
+
+func device(b *testing.B) torch.Device {
+	b.Helper()
+	d, err := torch.ParseDevice(*benchDevice)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return d
+}
 
 func noise(n int) []float32 {
 	rng := rand.New(rand.NewPCG(1, 2))
@@ -41,7 +57,7 @@ func BenchmarkPredict(b *testing.B) {
 			onWorker(b, func() error {
 				c := DefaultConfig()
 				c.Arch = k.arch
-				m, err := NewModel(c, torch.CPU)
+				m, err := NewModel(c, device(b))
 				if err != nil {
 					return err
 				}
@@ -75,7 +91,7 @@ func BenchmarkTrainingStep(b *testing.B) {
 				r := &run{config: c, steps: 14}
 				defer r.close()
 				var err error
-				if r.model, err = NewModel(c, torch.CPU); err != nil {
+				if r.model, err = NewModel(c, device(b)); err != nil {
 					return err
 				}
 				if r.ssot, err = c.ssot(); err != nil {
@@ -110,4 +126,50 @@ func BenchmarkTrainingStep(b *testing.B) {
 			})
 		})
 	}
+}
+
+// What an evaluation of 100 test images with masks takes beside predicting them: all metrics and curves, and reading
+// from the cache.
+func BenchmarkEvaluation(b *testing.B) {
+	dir := b.TempDir()
+	err := sample.Write(dir, &sample.Options{Category: "part", Train: 1, TestGood: 60, TestDefect: 10})
+	if err != nil {
+		b.Fatal(err)
+	}
+	set, err := dataset.Open(filepath.Join(dir, "part"), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	onWorker(b, func() error {
+		c := DefaultConfig()
+		c.Arch = "resnet18"
+		m, err := NewModel(c, device(b))
+		if err != nil {
+			return err
+		}
+		defer m.Close()
+		cache := dataset.NewCache(dataset.CacheOptions{Size: c.ImageSize})
+		if _, err := m.evaluate(context.Background(), set.Test, true, cache); err != nil { // fills the cache
+			return err
+		}
+		x := noise(3 * c.ImageSize * c.ImageSize)
+		var predicting time.Duration
+		for b.Loop() {
+			if _, err := m.evaluate(context.Background(), set.Test, true, cache); err != nil {
+				return err
+			}
+			b.StopTimer()
+			start := time.Now()
+			for range set.Test {
+				if _, _, err := m.predict(x); err != nil {
+					return err
+				}
+			}
+			predicting += time.Since(start)
+			b.StartTimer()
+		}
+		b.ReportMetric(float64(len(set.Test)), "images")
+		b.ReportMetric(100*(b.Elapsed().Seconds()/predicting.Seconds()-1), "%-over-predicting")
+		return nil
+	})
 }

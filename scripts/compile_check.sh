@@ -9,7 +9,7 @@ include=$(realpath "${1:?usage: scripts/compile_check.sh INCLUDE_DIR [more compi
 shift
 cd "$(dirname "$0")/.."
 for file in csrc/*.cpp; do
-  "${CXX:-c++}" -std=c++17 -fsyntax-only -Wall -Wextra -Wno-unused-parameter -isystem "$include" \
+  "${CXX:-c++}" -std=c++17 -fsyntax-only -Wall -Wextra -Wno-unused-parameter -Wno-psabi -isystem "$include" \
     -isystem "$include/torch/csrc/api/include" "$@" "$file"
   echo "compiles: $file"
 done

@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Measures the figures of BENCHMARKS.md on this machine. Takes about twelve minutes on two cores; let nothing else run.
+#
+#   scripts/bench.sh                 on a made-up data set
+#   scripts/bench.sh DIR             the epoch on a data set of your own, such as MVTec's transistor
+#
+# With a GPU and a CUDA libtorch the networks are measured on both; without, what needs one is named and left out.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="/usr/local/go/bin:$PATH"
+scripts/build.sh >/dev/null
+source build/env.sh
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+step() { printf '\n== %s\n' "$*"; }
+
+# bench PACKAGE BENCHMARKS [flags of go test]: the lines with figures
+bench() {
+  local package=$1 which=$2
+  shift 2
+  go test "$package" -run - -bench "$which" "$@" | grep -E '^Benchmark|^ok' | grep -v '^ok' | sed -E 's/-[0-9]+ +\t/\t/'
+}
+
+step machine
+grep -m1 'model name' /proc/cpuinfo | sed 's/.*: //'
+echo "$(nproc) logical processors, load $(cut -d' ' -f1 /proc/loadavg), $(go env GOVERSION)"
+devices=(cpu)
+if command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null; then
+  devices+=(cuda)
+else
+  echo "no GPU: of the networks only the CPU's figures follow"
+fi
+
+for device in "${devices[@]}"; do
+  step "one image, normalised in memory, to map and score ($device)"
+  bench ./rdpp Predict -benchtime 40x -args -device "$device"
+  step "a training step of 16 images ($device)"
+  bench ./rdpp TrainingStep -benchtime 6x -args -device "$device"
+done
+
+step "the evaluation of 100 images, over predicting them"
+bench ./rdpp Evaluation -benchtime 2x
+
+step "an epoch, from files to history; then models as infer serves them"
+data=${1:-}
+if [ -z "$data" ]; then
+  data=$work/data/part
+  bin/train sample --out "$work/data" --category part --train 213 --test-good 60 --test-defect 10 >/dev/null
+fi
+for device in "${devices[@]}"; do
+  for precision in fp32 bf16; do
+    run=$work/$device-$precision
+    bin/train --data "$data" --out "$run" --arch resnet18 --image-size 256 --epochs 3 --calibration 0 \
+      --teacher random --device "$device" --precision "$precision" >/dev/null
+    echo "$device, $precision: seconds per epoch $(cut -d, -f8 "$run"/*/history.csv | tail -n +2 | tr '\n' ' ')"
+  done
+  for precision in fp32 bf16; do
+    bin/infer bench --model "$run"/*/model.safetensors --device "$device" --precision "$precision" --batch 1,8 --seconds 8
+  done
+done
+
+step "decoding, resizing, noise and batches: one goroutine"
+bench ./rdpp/imagefile Decode
+bench ./rdpp/dataset 'Resize|Loader'
+bench ./rdpp/simplex Batch16
+
+step "metrics and curves of 100 maps, and of as many pixels as MVTec AD's test set has"
+bench ./rdpp/metric Evaluation100
+bench ./rdpp/metric FullMVTec -benchtime 1x -full
+
+step "a tensor handle, through gotorch"
+bench ./torch Handle
+
+step "memory: wide_resnet50_2 at 256, batch 4"
+go test ./rdpp -count=1 -run Fits -v -args -slow | grep -E 'GiB|PASS|FAIL'
