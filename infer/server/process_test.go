@@ -70,7 +70,9 @@ func startProcess(t *testing.T, model string, args ...string) *process {
 // read takes in the log, which would stop the process if nobody did.
 func (p *process) read(logs io.Reader, addresses chan<- string) {
 	defer close(p.logged)
-	for lines := bufio.NewScanner(logs); lines.Scan(); {
+	lines := bufio.NewScanner(logs)
+	lines.Buffer(nil, 1<<20) // an address may be long
+	for lines.Scan() {
 		var record struct {
 			Msg, Address, Path string
 			Status             int
@@ -99,7 +101,7 @@ type tally struct {
 	mu       sync.Mutex
 	statuses map[int]int
 	times    []time.Duration // of the requests with status 200
-	late     int             // answers of status 200 to requests that were under way when ending was set
+	late     int             // answers of status 200 that came when ending was set
 	strange  []string        // answers that ought not to be
 	ending   atomic.Bool
 }
