@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -323,8 +324,11 @@ func TestWorker(t *testing.T) {
 	if err := w.Do(func() error { panic("oops") }); !errors.Is(err, torch.ErrPanic) || !strings.Contains(err.Error(), "oops") {
 		t.Errorf("got %v, want the job's panic as an error", err)
 	}
+	if err := w.Do(func() error { runtime.Goexit(); return nil }); !errors.Is(err, torch.ErrPanic) || !strings.Contains(err.Error(), "Goexit") {
+		t.Errorf("got %v, want an error of a job that never returns", err)
+	}
 	if err := w.Do(func() error { return failed }); err != failed {
-		t.Errorf("after a panic: got %v, want the job's error", err)
+		t.Errorf("after a panic and an exit: got %v, want the job's error", err)
 	}
 	w.Close()
 	w.Close()

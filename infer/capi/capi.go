@@ -72,16 +72,25 @@ func rdpp_open(file *C.const_char, options *C.const_options, handle *C.rdpp_dete
 	})
 }
 
+// What the structures were in the first version of the ABI, in bytes: programs that were built with its header give these
+// sizes, whatever fields have been added since.
+const (
+	firstOptions = 48
+	firstResult  = 88
+)
+
 // readOptions translates options, which may be nil.
-func readOptions(raw *C.rdpp_options) (o options, err error) {
-	if raw == nil {
+func readOptions(from *C.rdpp_options) (o options, err error) {
+	if from == nil {
 		return options{}, nil
 	}
-	if err := checkSize("rdpp_options", raw.size, unsafe.Sizeof(*raw)); err != nil {
+	if err := checkSize("rdpp_options", from.size, firstOptions); err != nil {
 		return options{}, err
 	}
-	added := unsafe.Slice((*byte)(unsafe.Pointer(raw)), raw.size)[unsafe.Sizeof(*raw):]
-	for _, b := range added {
+	given := unsafe.Slice((*byte)(unsafe.Pointer(from)), from.size)
+	var raw C.rdpp_options // what an older header does not have stays 0
+	known := copy(bytesOf(&raw), given)
+	for _, b := range given[known:] {
 		if b != 0 {
 			return options{}, wrong("rdpp_options sets a field that this library, version %s, does not have; use a newer one", rdpp.Version)
 		}
@@ -94,10 +103,13 @@ func readOptions(raw *C.rdpp_options) (o options, err error) {
 	return o, nil
 }
 
+// bytesOf is the memory of a value.
+func bytesOf[T any](v *T) []byte { return unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v)) }
+
 // checkSize refuses what is smaller than the structures of the first version, or so large that size was never set.
-func checkSize(name string, size C.uint32_t, least uintptr) error {
+func checkSize(name string, size, least C.uint32_t) error {
 	const most = 1 << 16
-	if uintptr(size) < least || size > most {
+	if size < least || size > most {
 		return wrong("%s has size %d; set it to sizeof(%s), which is %d or more", name, size, name, least)
 	}
 	return nil
@@ -181,7 +193,7 @@ func clearResult(r *C.rdpp_result) error {
 	if r == nil {
 		return wrong("result must not be NULL")
 	}
-	if err := checkSize("rdpp_result", r.size, unsafe.Sizeof(*r)); err != nil {
+	if err := checkSize("rdpp_result", r.size, firstResult); err != nil {
 		return err
 	}
 	size := r.size
@@ -190,7 +202,8 @@ func clearResult(r *C.rdpp_result) error {
 	return nil
 }
 
-func (d *detector) detect(img *imagefile.Image, to *C.rdpp_result) error {
+// detect fills a result that is clear, as far as the caller's header goes.
+func (d *detector) detect(img *imagefile.Image, result *C.rdpp_result) error {
 	r, err := d.Detect(img)
 	if err != nil {
 		return err
@@ -206,7 +219,8 @@ func (d *detector) detect(img *imagefile.Image, to *C.rdpp_result) error {
 	}
 	copy(unsafe.Slice((*float32)(anomalies), len(r.Map)), r.Map)
 
-	to.anomalous, to.provisional = truth(r.Anomalous), truth(r.Provisional)
+	to := C.rdpp_result{size: result.size}
+	to.anomalous, to.provisional, to.exact = truth(r.Anomalous), truth(r.Provisional), truth(r.Exact)
 	to.score, to.normalised, to.p_value = C.double(r.Score), C.double(r.Normalised), C.double(math.NaN())
 	if r.PValue != nil {
 		to.p_value = C.double(*r.PValue)
@@ -215,6 +229,7 @@ func (d *detector) detect(img *imagefile.Image, to *C.rdpp_result) error {
 	to.width, to.height, to.map_side = C.int32_t(r.Width), C.int32_t(r.Height), C.int32_t(r.Size)
 	to.region_count, to.regions = C.int64_t(len(r.Regions)), (*C.rdpp_region)(regions)
 	to._map = (*C.float)(anomalies)
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(result)), result.size), bytesOf(&to))
 	return nil
 }
 
@@ -252,7 +267,7 @@ func truth(yes bool) C.int32_t {
 
 //export rdpp_result_free
 func rdpp_result_free(r *C.rdpp_result) {
-	if r == nil || checkSize("rdpp_result", r.size, unsafe.Sizeof(*r)) != nil {
+	if r == nil || checkSize("rdpp_result", r.size, firstResult) != nil {
 		return // it never held anything
 	}
 	C.free(unsafe.Pointer(r.regions))

@@ -101,7 +101,7 @@ func makeModel() error {
 			results = append(results, r)
 		}
 		threshold := results[0].Score * 0.98
-		model.Info.Calibration = rdpp.Calibration{Rule: "test", Provisional: true, Threshold: threshold, PixelThreshold: threshold}
+		model.Info.Calibration = rdpp.Calibration{Rule: "test", FalseAlarm: 0.1, Exact: true, Threshold: threshold, PixelThreshold: threshold}
 	}
 	return nil
 }

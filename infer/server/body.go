@@ -53,8 +53,15 @@ type body struct {
 	held      int64
 }
 
-func (s *Server) body(x *exchange, r *http.Request) *body {
-	return &body{Reader: http.MaxBytesReader(x, r.Body, s.opt.MaxBody), budget: &s.memory}
+// body is a request's, which must not be compressed: what it unpacks to would be no subject to the limits.
+func (s *Server) body(x *exchange, r *http.Request) (*body, error) {
+	for _, coding := range r.Header.Values("Content-Encoding") {
+		if coding != "" && !strings.EqualFold(coding, "identity") {
+			x.Header().Set("Accept-Encoding", "identity")
+			return nil, failf(http.StatusUnsupportedMediaType, "Content-Encoding %.40q is not understood; send the body as it is", coding)
+		}
+	}
+	return &body{Reader: http.MaxBytesReader(x, r.Body, s.opt.MaxBody), budget: &s.memory}, nil
 }
 
 var errMemory = errors.New("too many large requests at once; try again later")

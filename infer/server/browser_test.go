@@ -2,15 +2,15 @@ package server_test
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"image/color"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -21,15 +21,7 @@ import (
 	"rdpp/rdpp/report"
 )
 
-// browser is the path of a Chromium, "" if there is none.
-func browser() string {
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	return ""
-}
+var screenshots = flag.String("screenshots", "", "folder to write screenshots of the page to")
 
 // shown is what the page shows at a time.
 type shown struct {
@@ -47,12 +39,8 @@ type browserReport struct {
 }
 
 // The page in a browser: a picture is dropped, its verdict seen, the threshold moved. testdata/drive.js does what a person
-// would, and what it sees is what a Detector says.
+// with a mouse would, and what it sees is what a Detector says; then the keyboard does the rest.
 func TestPageInBrowser(t *testing.T) {
-	chromium := browser()
-	if chromium == "" {
-		t.Skip("no Chromium: install one to have the page tested")
-	}
 	s, err := server.New(server.Options{Model: modelFile, Logger: discard})
 	if err != nil {
 		t.Fatal(err)
@@ -83,27 +71,101 @@ func TestPageInBrowser(t *testing.T) {
 	site := httptest.NewServer(mux)
 	defer site.Close()
 
-	profile, err := os.MkdirTemp("", "chromium")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(profile) // an error is none of ours: the browser's processes may write to it for a moment longer
-	cmd := exec.Command(chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-debugging-port=0",
-		"--disable-dev-shm-usage", "--user-data-dir="+profile, site.URL+"/")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // its children too
-		_ = cmd.Wait()
-	}()
+	b := openBrowser(t, site.URL+"/")
 	select {
 	case got := <-reports:
 		checkReport(t, got)
 	case <-time.After(180 * time.Second):
 		t.Fatal("the browser has reported nothing")
+	}
+	byKeyboard(t, b)
+	checkLooks(t, b)
+}
+
+// byKeyboard uses the page with the keyboard alone.
+func byKeyboard(t *testing.T, b *browser) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "typed.png")
+	if err := os.WriteFile(file, pictures[1], 0o666); err != nil {
+		t.Fatal(err)
+	}
+	tabTo := func(id string) {
+		t.Helper()
+		for range 30 {
+			b.press("Tab", 1)
+			var at struct {
+				ID      string
+				Visible bool
+			}
+			b.evaluate("focused()", &at)
+			if !at.Visible {
+				t.Errorf("the focus on %q cannot be seen", at.ID)
+			}
+			if at.ID == id {
+				return
+			}
+		}
+		t.Fatalf("Tab does not lead to %q", id)
+	}
+	at := func(what, script string) {
+		t.Helper()
+		var holds bool
+		if b.evaluate(script, &holds); !holds {
+			t.Errorf("%s: got false from %s", what, script)
+		}
+	}
+	b.evaluate("document.activeElement.blur()", nil)
+	b.call("Page.setInterceptFileChooserDialog", map[string]any{"enabled": true}, nil)
+	tabTo("files")
+	b.press("Enter", 1)
+	eventually(t, "files are asked for", func() bool { b.evaluate("1", nil); return b.chooser != 0 })
+	b.call("DOM.setFileInputFiles", map[string]any{"files": []string{file}, "backendNodeId": b.chooser}, nil)
+	b.evaluate(`until("the second verdict is there", () => current.name === "typed.png")`, nil)
+	at("a chosen file", `$("history").children.length === 2 && $("verdict").textContent !== "No verdict"`)
+
+	tabTo("threshold")
+	b.evaluate("before = thresholdOf(current)", nil)
+	b.press("ArrowRight", 3)
+	b.evaluate(`until("the threshold rises", () => thresholdOf(current) > before && $("limit").textContent === number(thresholdOf(current)))`, nil)
+	b.press("ArrowLeft", 5)
+	b.evaluate(`until("the threshold falls", () => thresholdOf(current) < before && $("limit").textContent === number(thresholdOf(current)))`, nil)
+	b.press("Home", 1)
+	b.evaluate(`until("all is anomalous", () => $("verdict").textContent === "✕ Anomalous" && $("tally").textContent === "2 pictures, 2 anomalous")`, nil)
+	b.press("End", 1)
+	b.evaluate(`until("all is good", () => $("verdict").textContent === "✓ Good" && $("tally").textContent === "2 pictures, 0 anomalous")`, nil)
+	tabTo("opacity")
+	tabTo("outlines")
+	b.press(" ", 1)
+	at("outlines", `!$("outlines").checked`)
+	for key, share := range map[string]string{"Home": "0", "End": "1"} {
+		b.evaluate(`$("opacity").focus()`, nil)
+		b.press(key, 1)
+		b.evaluate(`until("the opacity has moved", () => mixed(`+share+`))`, nil)
+	}
+	tabTo("reset")
+	b.press("Enter", 1)
+	b.evaluate(`until("the threshold is back", () => $("reset").disabled && thresholdOf(current) === current.p.threshold)`, nil)
+	b.evaluate(`$("outlines").click(); $("opacity").value = 50; $("opacity").dispatchEvent(new Event("input"))`, nil)
+}
+
+// checkLooks measures the page on a desktop and a phone, in light and dark.
+func checkLooks(t *testing.T, b *browser) {
+	for _, c := range []struct {
+		name          string
+		width, height int
+		phone         bool
+	}{{"desktop", 1280, 800, false}, {"phone", 390, 844, true}} {
+		for _, scheme := range []string{"light", "dark"} {
+			b.resize(c.width, c.height, c.phone, scheme)
+			var faults []string
+			b.evaluate("painted().then(faults)", &faults)
+			for _, fault := range faults {
+				t.Errorf("%s, %s: %s", c.name, scheme, fault)
+			}
+			if *screenshots != "" {
+				b.screenshot(filepath.Join(*screenshots, c.name+"-"+scheme+".png"))
+			}
+		}
 	}
 }
 

@@ -4,9 +4,55 @@ import (
 	"bytes"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"testing"
 )
+
+// Whatever a form holds, it is refused by a failure of the client's, or makes pictures that were in it; nothing of it stays
+// counted afterwards.
+func FuzzForm(f *testing.F) {
+	const kind = "multipart/form-data; boundary=x"
+	part := "--x\r\nContent-Disposition: form-data; name=\"image\"; filename=\"a.png\"\r\n\r\nabc\r\n"
+	f.Add(kind, []byte(part+part+"--x--\r\n"))
+	f.Add(kind, []byte(part+part+part+part+part+"--x--\r\n"))
+	f.Add(kind, []byte(part))
+	f.Add(kind, []byte("--x\r\nContent-Disposition: form-data; name=\"threshold\"\r\n\r\n1\r\n--x--\r\n"))
+	f.Add(kind, []byte("--x\r\nContent-Disposition: form-data; filename*=utf-8''%ff\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=3D\r\n--x--"))
+	f.Add("multipart/form-data; boundary=\"", []byte(part))
+	f.Add("multipart/form-data", []byte(part))
+	f.Add("image/png", []byte("abc"))
+	s := &Server{opt: Options{MaxQueue: 4, MaxBody: 10_000}, memory: budget{limit: 20_000}}
+	f.Fuzz(func(t *testing.T, kind string, data []byte) {
+		r := httptest.NewRequest("POST", "/", bytes.NewReader(data))
+		r.Header.Set("Content-Type", kind)
+		b, err := s.body(&exchange{ResponseWriter: httptest.NewRecorder()}, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pictures, _, err := s.readPictures(b, r)
+		b.release()
+		if s.memory.used != 0 {
+			t.Fatalf("%d bytes stay counted", s.memory.used)
+		}
+		if err != nil {
+			if refused := explain(err, r); refused.status/100 != 4 || err.Error() == "" {
+				t.Fatalf("got status %d, %v, want 4xx and a reason", refused.status, err)
+			}
+			return
+		}
+		if n := len(pictures); n < 1 || n > s.opt.MaxQueue {
+			t.Fatalf("got %d pictures, want 1 to %d", n, s.opt.MaxQueue)
+		}
+		total := 0
+		for _, p := range pictures {
+			total += len(p.encoded)
+		}
+		if total > len(data) || total > int(s.opt.MaxBody) {
+			t.Fatalf("got pictures of %d bytes from a body of %d", total, len(data))
+		}
+	})
+}
 
 // Whatever a body holds, it is refused by a failure of the client's, or makes pictures whose pixels are all there.
 func FuzzV2(f *testing.F) {

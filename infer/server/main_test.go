@@ -33,13 +33,14 @@ var slow = flag.Bool("slow", false, "run the tests that take minutes")
 // What TestMain makes for all tests: models with random weights and pictures. With random weights scores mean nothing, but
 // they differ.
 var (
-	modelFile  string    // input side 32, its threshold in the middle of the pictures' scores
-	otherFile  string    // another model, calibrated
-	pictures   [][]byte  // PNG files of different sizes
-	scores     []float64 // of pictures by modelFile
-	threshold  float64
-	modelFacts rdpp.Info
+	modelFile string    // input side modelSide, its threshold in the middle of the pictures' scores
+	otherFile string    // another model, calibrated
+	pictures  [][]byte  // PNG files of different sizes
+	scores    []float64 // of pictures by modelFile
+	threshold float64
 )
+
+const modelSide = 32
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -66,7 +67,7 @@ func prepare(dir string) error {
 		pictures = append(pictures, painted(40+10*i, 64-5*i, i))
 	}
 	modelFile, otherFile = filepath.Join(dir, "part.safetensors"), filepath.Join(dir, "other.safetensors")
-	if err := writeModel(modelFile, 1, rdpp.Calibration{}); err != nil {
+	if err := writeModel(modelFile, modelSide, 1, rdpp.Calibration{}); err != nil {
 		return err
 	}
 	if err := scoreAll(); err != nil {
@@ -74,23 +75,22 @@ func prepare(dir string) error {
 	}
 	threshold = (min(scores[0], scores[1]) + max(scores[0], scores[1])) / 2
 	c := rdpp.Calibration{Rule: "middle of two pictures", Provisional: true, Threshold: threshold, PixelThreshold: threshold}
-	if err := writeModel(modelFile, 1, c); err != nil {
+	if err := writeModel(modelFile, modelSide, 1, c); err != nil {
 		return err
 	}
 	c = rdpp.Calibration{Rule: "by hand", FalseAlarm: 0.1, Exact: true, Threshold: 2, PixelThreshold: 2, Scores: []float64{0.5, 1, 1.5, 1.7, 1.8, 1.9, 2, 2.1, 2.2, 2.3}}
-	return writeModel(otherFile, 2, c)
+	return writeModel(otherFile, modelSide, 2, c)
 }
 
-func writeModel(path string, seed uint64, c rdpp.Calibration) error {
+func writeModel(path string, side int, seed uint64, c rdpp.Calibration) error {
 	config := rdpp.DefaultConfig()
-	config.Arch, config.ImageSize, config.Seed = "resnet18", 32, seed
+	config.Arch, config.ImageSize, config.Seed = "resnet18", side, seed
 	model, err := rdpp.NewModel(config, torch.CPU)
 	if err != nil {
 		return err
 	}
 	defer model.Close()
 	model.Info.Calibration, model.Info.Category = c, "part"
-	modelFacts = model.Info
 	return model.Save(path)
 }
 
@@ -281,7 +281,7 @@ func eventually(t testing.TB, what string, happened func() bool) {
 	deadline := time.Now().Add(60 * time.Second)
 	for !happened() {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: it has not happened in 20 s", what)
+			t.Fatalf("%s: it has not happened in a minute", what)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"log/slog"
 	"net/http"
 	"slices"
 	"strconv"
@@ -27,7 +28,7 @@ type metrics struct {
 }
 
 // newMetrics registers all figures. Those of now are asked of loaded and the device when somebody looks.
-func newMetrics(device torch.Device, loaded func() []*model) *metrics {
+func newMetrics(device torch.Device, logger *slog.Logger, loaded func() []*model) *metrics {
 	m := &metrics{registry: prometheus.NewRegistry()}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
@@ -50,7 +51,9 @@ func newMetrics(device torch.Device, loaded func() []*model) *metrics {
 	m.loads = counter("rdpp_model_loads_total", "Model files read, by result: ok or failed.", "model", "result")
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		&moment{device: device, loaded: loaded})
-	m.page = promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+	// What cannot be read is left out and logged.
+	m.page = promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError,
+		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelWarn)})
 	return m
 }
 

@@ -325,14 +325,29 @@ func (r *repository) replace(e *entry, m *model) {
 	}
 }
 
-// remove forgets an entry whose file is gone.
+// remove forgets an entry whose file is gone. Requests under way still count.
 func (r *repository) remove(e *entry) {
-	r.replace(e, nil)
 	r.mu.Lock()
+	old := e.current
+	e.current = nil
 	delete(r.entries, e.name)
 	r.mu.Unlock()
-	r.metrics.forget(e.name)
+	r.retiring.Go(func() {
+		if old != nil {
+			old.retire()
+		}
+		r.forget(e.name)
+	})
 	r.opt.Logger.Info("model removed, its file is gone", "model", e.name, "file", e.path)
+}
+
+// forget drops the figures of a name, unless it has come back.
+func (r *repository) forget(name string) {
+	r.mu.RLock() // nothing is loaded under a name before it is an entry
+	defer r.mu.RUnlock()
+	if r.entries[name] == nil {
+		r.metrics.forget(name)
+	}
 }
 
 // acquire returns the model of a name for the caller to use until it calls release.

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"net/http"
@@ -27,6 +28,12 @@ func (v *service) index(t testing.TB, name string) (state, version, reason strin
 		}
 	}
 	return "", "", ""
+}
+
+// measures says whether /metrics has a figure of a model.
+func (v *service) measures(name string) bool {
+	a, err := v.try("GET", "/metrics", nil)
+	return err != nil || strings.Contains(string(a.body), fmt.Sprintf("model=%q", name))
 }
 
 const poll = 20 * time.Millisecond
@@ -108,15 +115,39 @@ func TestFolder(t *testing.T) {
 	if a := v.ask(t, "POST", predictPath, pictures[0]); a.status != http.StatusNotFound {
 		t.Errorf("removed: got status %d, %s, want 404", a.status, a.body)
 	}
-	if strings.Contains(string(v.ask(t, "GET", "/metrics", nil).body), `model="part"`) {
-		t.Error("removed: got its metrics, want none")
-	}
+	eventually(t, "its metrics are gone", func() bool { return !v.measures("part") })
 	if err := v.stop(); err != nil {
 		t.Error(err)
 	}
 	if after := torch.LiveTensors(); after != before {
 		t.Errorf("got %d open tensors, want %d", after, before)
 	}
+}
+
+// The figures of a model that goes while a request waits for it go too, after that request has been counted.
+func TestFiguresGoWithTheModel(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "part.safetensors")
+	copyFile(t, modelFile, path)
+	v := start(t, server.Options{Model: dir, Poll: poll, MaxBatch: 2, MaxWait: time.Second})
+	status := make(chan int)
+	go func() {
+		a, err := v.try("POST", predictPath, bytes.NewReader(pictures[0]))
+		if err != nil {
+			t.Error(err)
+			a = &answer{}
+		}
+		status <- a.status
+	}()
+	eventually(t, "a request waits", func() bool { return v.metric(t, `rdpp_queue_images{model="part"}`) == 1 })
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the model is gone", func() bool { state, _, _ := v.index(t, "part"); return state == "" })
+	if got := <-status; got != http.StatusOK {
+		t.Errorf("the request that waited: got status %d, want 200", got)
+	}
+	eventually(t, "its metrics are gone", func() bool { return !v.measures("part") })
 }
 
 func TestLoadAndUnload(t *testing.T) {

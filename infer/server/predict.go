@@ -11,7 +11,6 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -146,7 +145,10 @@ func (s *Server) predict(x *exchange, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	body := s.body(x, r)
+	body, err := s.body(x, r)
+	if err != nil {
+		return err
+	}
 	defer body.release()
 	pictures, isForm, err := s.readPictures(body, r)
 	if err != nil {
@@ -323,27 +325,65 @@ func (s *Server) overlay(ctx context.Context, original []byte, r *rdpp.Result) (
 	return file.Bytes(), err
 }
 
-// picturePreferred says whether the first acceptable kind of answer that a client lists is the overlay.
+// picturePreferred says whether a client would rather have the overlay than JSON, by its Accept headers: the kind of the
+// higher weight, of two equal ones what it names first, JSON where it does not mind.
 func picturePreferred(accept []string) (bool, error) {
-	var kinds []string
-	for _, header := range accept {
-		for kind := range strings.SplitSeq(header, ",") {
-			kind, parameters, err := mime.ParseMediaType(kind)
-			if err == nil && parameters["q"] != "0" {
-				kinds = append(kinds, kind)
-			}
-		}
-	}
-	i := slices.IndexFunc(kinds, func(kind string) bool {
-		return slices.Contains([]string{"application/json", "application/*", "*/*", "image/png", "image/*"}, kind)
-	})
-	switch {
-	case i >= 0:
-		return strings.HasPrefix(kinds[i], "image/"), nil
-	case len(accept) == 0:
+	ranges := mediaRanges(accept)
+	if len(ranges) == 0 {
 		return false, nil
 	}
-	return false, &failure{status: http.StatusNotAcceptable, err: errors.New("the header Accept names nothing there is; use application/json or image/png")}
+	text, textAt := weigh(ranges, "application", "json")
+	picture, pictureAt := weigh(ranges, "image", "png")
+	if text == 0 && picture == 0 {
+		return false, &failure{status: http.StatusNotAcceptable, err: errors.New("the header Accept names nothing there is; use application/json or image/png")}
+	}
+	return picture > text || picture == text && pictureAt < textAt, nil
+}
+
+// mediaRange is an element of an Accept header, such as image/*;q=0.8.
+type mediaRange struct {
+	kind, subkind string  // * stands for any
+	weight        float64 // 0: not acceptable
+}
+
+// mediaRanges reads Accept headers. What is none is acceptable to nobody.
+func mediaRanges(accept []string) (ranges []mediaRange) {
+	for element := range strings.SplitSeq(strings.Join(accept, ","), ",") {
+		if strings.TrimSpace(element) == "" {
+			continue
+		}
+		name, parameters, err := mime.ParseMediaType(element)
+		weight := 1.0
+		if q, given := parameters["q"]; given && err == nil {
+			weight, err = strconv.ParseFloat(q, 64)
+		}
+		if err != nil || !(weight >= 0 && weight <= 1) {
+			weight = 0
+		}
+		kind, subkind, _ := strings.Cut(name, "/")
+		ranges = append(ranges, mediaRange{kind, subkind, weight})
+	}
+	return ranges
+}
+
+// weigh finds the weight of a kind and where it is from: of the ranges that the kind is in, the narrowest counts.
+func weigh(ranges []mediaRange, kind, subkind string) (weight float64, at int) {
+	narrowest := -1
+	for i, r := range ranges {
+		width := -1
+		switch {
+		case r.kind == kind && r.subkind == subkind:
+			width = 2
+		case r.kind == kind && r.subkind == "*":
+			width = 1
+		case r.kind == "*" && r.subkind == "*":
+			width = 0
+		}
+		if width > narrowest {
+			narrowest, weight, at = width, r.weight, i
+		}
+	}
+	return weight, at
 }
 
 // floats are the bytes of values, little-endian.

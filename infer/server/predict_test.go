@@ -115,7 +115,11 @@ func TestPredictOverlay(t *testing.T) {
 	v := start(t, server.Options{})
 	for accept, isPicture := range map[string]bool{
 		"image/png": true, "image/png, application/json": true, "image/avif,image/webp,image/*": true,
-		"application/json, image/png": false, "*/*": false, "image/png;q=0, application/json": false,
+		"application/json, image/png": false, "*/*": false, "image/png;q=0, application/json": false, "": false,
+		"image/png;q=0.0, */*": false, "*/*, image/png;q=0.5": false, "application/json;q=0.5, image/png;q=0.6": true,
+		"image/png;q=0.5, application/json;q=0.50": true, "image/*;q=0.1, application/json;q=0": true, "*/*;q=0.1, image/png": true,
+		"text/html, image/*;q=0.8, */*;q=0.9": false, "image/*, image/png;q=0, */*;q=0.1": false, "image/png;q=2, */*": false,
+		"IMAGE/PNG; Q=0.7": true,
 	} {
 		a := v.ask(t, "POST", predictPath, pictures[1], "Accept", accept)
 		if a.status != http.StatusOK || (a.header.Get("Content-Type") == "image/png") != isPicture {
@@ -139,8 +143,10 @@ func TestPredictOverlay(t *testing.T) {
 	if a := v.ask(t, "POST", predictPath, body, "Content-Type", kind, "Accept", "image/png"); a.status != http.StatusBadRequest {
 		t.Errorf("an overlay of two: got status %d, %s, want 400", a.status, a.body)
 	}
-	if a := v.ask(t, "POST", predictPath, pictures[0], "Accept", "text/html"); a.status != http.StatusNotAcceptable {
-		t.Errorf("HTML: got status %d, %s, want 406", a.status, a.body)
+	for _, accept := range []string{"text/html", "application/json;q=0, image/png;q=0.000", "nonsense"} {
+		if a := v.ask(t, "POST", predictPath, pictures[0], "Accept", accept); a.status != http.StatusNotAcceptable || a.reason() == "" {
+			t.Errorf("Accept: %s: got status %d, %s, want 406", accept, a.status, a.body)
+		}
 	}
 }
 
@@ -163,6 +169,9 @@ func TestRefusals(t *testing.T) {
 		{"large body", "POST", predictPath, make([]byte, 100_001), nil, 413, "--max-body"},
 		{"JSON", "POST", predictPath, []byte("{}"), []string{"Content-Type", "application/json"}, 415, "application/json"},
 		{"odd type", "POST", predictPath, pictures[0], []string{"Content-Type", "image/"}, 415, "Content-Type"},
+		{"compressed", "POST", predictPath, pictures[0], []string{"Content-Encoding", "gzip"}, 415, "gzip"},
+		{"compressed JSON", "POST", inferPath, []byte("{}"), []string{"Content-Encoding", "br"}, 415, "br"},
+		{"compressed twice", "POST", predictPath, pictures[0], []string{"Content-Encoding", "identity, gzip"}, 415, "gzip"},
 		{"no boundary", "POST", predictPath, five, []string{"Content-Type", "multipart/form-data"}, 400, "boundary"},
 		{"other boundary", "POST", predictPath, five, []string{"Content-Type", "multipart/form-data; boundary=y"}, 400, "body cannot be read"},
 		{"empty form", "POST", predictPath, []byte("--x--\r\n"), []string{"Content-Type", "multipart/form-data; boundary=x"}, 400, "no file"},

@@ -74,7 +74,7 @@ func New(opt Options) (*Server, error) {
 	opt.complete()
 	s := &Server{opt: opt, mux: http.NewServeMux(), origin: http.NewCrossOriginProtection(), tokens: digests(opt.Tokens),
 		memory: budget{limit: opt.MaxMemory}, decoding: make(chan struct{}, runtime.GOMAXPROCS(0))}
-	s.metrics = newMetrics(opt.Detector.Device, func() []*model { return s.models.loaded() })
+	s.metrics = newMetrics(opt.Detector.Device, opt.Logger, func() []*model { return s.models.loaded() })
 	s.models = newRepository(&s.opt, s.metrics)
 	if err := s.models.open(); err != nil {
 		s.models.close()

@@ -281,7 +281,10 @@ func (s *Server) v2Infer(x *exchange, r *http.Request) error {
 		return err
 	}
 	defer end()
-	body := s.body(x, r)
+	body, err := s.body(x, r)
+	if err != nil {
+		return err
+	}
 	defer body.release()
 	data, err := readAll(body, r.ContentLength)
 	if err != nil {
@@ -475,7 +478,10 @@ func (s *Server) v2ModelReady(x *exchange, r *http.Request) error {
 
 // v2Index answers POST /v2/repository/index. The body may ask for ready models alone.
 func (s *Server) v2Index(x *exchange, r *http.Request) error {
-	body := s.body(x, r)
+	body, err := s.body(x, r)
+	if err != nil {
+		return err
+	}
 	defer body.release()
 	data, err := readAll(body, r.ContentLength)
 	if err != nil {

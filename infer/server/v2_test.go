@@ -129,8 +129,7 @@ func TestV2Outputs(t *testing.T) {
 	if len(inJSON.Outputs) != 4 || len(inBinary.Outputs) != 4 || len(bytes.TrimSpace(none)) != 0 {
 		t.Fatalf("got %+v and %+v, want 4 outputs", inJSON, inBinary)
 	}
-	side := modelFacts.Config.ImageSize
-	shapes := map[string][]int{"map": {2, side, side}, "anomalous": {2}, "score": {2}, "normalised": {2}}
+	shapes := map[string][]int{"map": {2, modelSide, modelSide}, "anomalous": {2}, "score": {2}, "normalised": {2}}
 	types := map[string]string{"map": "FP32", "anomalous": "BOOL", "score": "FP64", "normalised": "FP64"}
 	for i, o := range inBinary.Outputs {
 		j := inJSON.Outputs[i]

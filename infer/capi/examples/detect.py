@@ -28,7 +28,8 @@ class Result(ctypes.Structure):
                 ("normalised", ctypes.c_double), ("p_value", ctypes.c_double), ("threshold", ctypes.c_double),
                 ("pixel_threshold", ctypes.c_double), ("provisional", ctypes.c_int32), ("width", ctypes.c_int32),
                 ("height", ctypes.c_int32), ("map_side", ctypes.c_int32), ("region_count", ctypes.c_int64),
-                ("regions", ctypes.POINTER(Region)), ("map", ctypes.POINTER(ctypes.c_float))]
+                ("regions", ctypes.POINTER(Region)), ("map", ctypes.POINTER(ctypes.c_float)), ("exact", ctypes.c_int32),
+                ("reserved", ctypes.c_int32)]
 
 
 class Detector:
@@ -62,7 +63,9 @@ class Detector:
         self._call(self.lib.rdpp_detect_encoded, self.handle, data, len(data), ctypes.byref(raw))
         try:
             result = {name: getattr(raw, name) for name, _ in Result._fields_}
-            result["anomalous"], result["provisional"] = bool(raw.anomalous), bool(raw.provisional)
+            del result["size"], result["reserved"]
+            for name in ("anomalous", "provisional", "exact"):
+                result[name] = bool(result[name])
             result["regions"] = [{name: getattr(raw.regions[i], name) for name, _ in Region._fields_}
                                  for i in range(raw.region_count)]
             S = raw.map_side

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,6 +77,7 @@ static void pixels(void) {
     }
   rdpp_result a = {.size = sizeof a}, b = {.size = sizeof b};
   EXPECT(RDPP_OK, "", rdpp_detect_pixels(detector, rgb, width, height, 0, RDPP_RGB, &a, &message));
+  CHECK(a.exact == 1 && a.reserved == 0, "got exact %d, reserved %d, want 1, 0", a.exact, a.reserved);
   rgb_score = a.score;
   printf("score %.17g\n", a.score);
   double sum = 0;
@@ -145,7 +147,7 @@ static void wrong_arguments(const char *model, const char *image_file) {
   } newer = {{.size = sizeof newer, .threshold = 1e-9}, 0};
   EXPECT(RDPP_OK, "", rdpp_open(model, &newer.known, &d, &message));
   EXPECT(RDPP_OK, "", rdpp_detect_encoded(d, image, size, &r, &message));
-  CHECK(r.anomalous == 1 && r.threshold == 1e-9 && r.provisional == 0 && isnan(r.p_value),
+  CHECK(r.anomalous == 1 && r.threshold == 1e-9 && r.provisional == 0 && r.exact == 0 && isnan(r.p_value),
         "the threshold is not in force");
   rdpp_result_free(&r);
   rdpp_close(d);
@@ -196,6 +198,86 @@ static void wrong_arguments(const char *model, const char *image_file) {
   CHECK(rdpp_detect_encoded(detector, "text", 4, &r, NULL) == RDPP_ERROR_IMAGE, "without a message: another status");
   rdpp_message_free(NULL);
   free(image);
+}
+
+/* The structures of the first version, which programs that were built with its header go on using. */
+typedef struct first_options {
+  uint32_t size;
+  int32_t threads;
+  const char *device;
+  int64_t max_pixels;
+  double false_alarm, threshold, pixel_threshold;
+} first_options;
+
+typedef struct first_region {
+  int32_t x, y, width, height;
+  int64_t area;
+  float peak;
+  int32_t reserved;
+} first_region;
+
+typedef struct first_result {
+  uint32_t size;
+  int32_t anomalous;
+  double score, normalised, p_value, threshold, pixel_threshold;
+  int32_t provisional, width, height, map_side;
+  int64_t region_count;
+  rdpp_region *regions;
+  float *map;
+} first_result;
+
+#define SAME_PLACE(name, field)                                                                                        \
+  _Static_assert(offsetof(rdpp_##name, field) == offsetof(first_##name, field), #name "." #field " has moved")
+_Static_assert(sizeof(first_options) == 48 && sizeof(rdpp_options) >= 48, "rdpp_options has shrunk");
+SAME_PLACE(options, threads);
+SAME_PLACE(options, device);
+SAME_PLACE(options, max_pixels);
+SAME_PLACE(options, false_alarm);
+SAME_PLACE(options, threshold);
+SAME_PLACE(options, pixel_threshold);
+_Static_assert(sizeof(first_region) == 32 && sizeof(rdpp_region) == 32,
+               "rdpp_region, which states no size, has another");
+SAME_PLACE(region, y);
+SAME_PLACE(region, height);
+SAME_PLACE(region, area);
+SAME_PLACE(region, peak);
+_Static_assert(sizeof(first_result) == 88 && sizeof(rdpp_result) >= 88, "rdpp_result has shrunk");
+SAME_PLACE(result, anomalous);
+SAME_PLACE(result, score);
+SAME_PLACE(result, pixel_threshold);
+SAME_PLACE(result, provisional);
+SAME_PLACE(result, map_side);
+SAME_PLACE(result, region_count);
+SAME_PLACE(result, regions);
+SAME_PLACE(result, map);
+
+/* A program of the first version is served, and nothing behind its structures is read or written. */
+static void first_version(const char *model) {
+  struct {
+    first_options options;
+    unsigned char behind[64];
+  } in = {.options = {.size = sizeof in.options, .threshold = 1e-9}};
+  struct {
+    first_result result;
+    unsigned char behind[64];
+  } out = {.result = {.size = sizeof out.result}};
+  memset(in.behind, 0x55, sizeof in.behind);
+  memset(out.behind, 0x55, sizeof out.behind);
+  rdpp_detector d;
+  rdpp_result *result = (rdpp_result *)(void *)&out;
+  EXPECT(RDPP_OK, "", rdpp_open(model, (const rdpp_options *)(const void *)&in, &d, &message));
+  EXPECT(RDPP_OK, "", rdpp_detect_pixels(d, rgb, width, height, 0, RDPP_RGB, result, &message));
+  CHECK(out.result.threshold == 1e-9 && out.result.score == rgb_score && out.result.map,
+        "the first version: another result");
+  rdpp_result_free(result);
+  CHECK(!out.result.map, "the first version: a freed result holds something");
+  CHECK(memcmp(in.behind, out.behind, sizeof in.behind) == 0 && out.behind[0] == 0x55,
+        "the first version: written behind its end");
+  out.result.size = sizeof out.result - 1;
+  EXPECT(RDPP_ERROR_ARGUMENT, "88 or more", rdpp_detect_pixels(d, rgb, width, height, 0, RDPP_RGB, result, &message));
+  in.options.size = sizeof in.options - 1;
+  EXPECT(RDPP_ERROR_ARGUMENT, "48 or more", rdpp_open(model, (const rdpp_options *)(const void *)&in, &d, &message));
+  rdpp_close(d);
 }
 
 enum { THREADS = 8, EACH = 25 };
@@ -278,6 +360,7 @@ int main(int argc, char **argv) {
   EXPECT(RDPP_OK, "", rdpp_open(argv[1], NULL, &detector, &message));
   pixels();
   wrong_arguments(argv[1], argv[3]);
+  first_version(argv[1]);
   in_threads(work, NULL);
   in_threads(until_closed, close_it);
   EXPECT(RDPP_OK, "", rdpp_open(argv[1], NULL, &detector, &message));
