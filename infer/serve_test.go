@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"io"
+	"math"
 	"math/big"
 	"net"
 	"net/http"
@@ -147,6 +148,7 @@ func TestServeEndsUnderLoad(t *testing.T) {
 		t.Errorf("a wrong token: got status %d, %s, %v, want 401", status, body, err)
 	}
 	const clients, before = 8, 24
+	const tolerance = 1e-5 // batches of other sizes add up in other orders
 	var whole atomic.Int64
 	enough := make(chan struct{})
 	var asking sync.WaitGroup
@@ -158,7 +160,7 @@ func TestServeEndsUnderLoad(t *testing.T) {
 					return
 				}
 				var o struct{ Score float64 }
-				if jsonErr := json.Unmarshal(body, &o); status != http.StatusOK || err != nil || jsonErr != nil || o.Score != scores[good[0]] {
+				if jsonErr := json.Unmarshal(body, &o); status != http.StatusOK || err != nil || jsonErr != nil || math.Abs(o.Score-scores[good[0]]) > tolerance {
 					t.Errorf("got status %d, %q, %v, want the score %v", status, body, err, scores[good[0]])
 					return
 				}
