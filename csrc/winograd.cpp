@@ -1,5 +1,6 @@
 #include "winograd.h"
 
+#include "vectorised.h"
 #include "winograd_avx512.h"
 
 #include <ATen/Parallel.h>
@@ -47,21 +48,57 @@ bool winograd_pays(int64_t B, int64_t C, int64_t H, int64_t W, int64_t O) {
   return available() && C % kLanes == 0 && O % kLanes == 0 && B * tiles_along(H) * tiles_along(W) >= fewest_tiles;
 }
 
-Tensor winograd_weights(const Tensor &weight) { // O x C x 3 x 3
-  const double third = 1.0 / 6, twelfth = 1.0 / 12, last = 1.0 / 24;
-  static const Tensor G = torch::tensor({{0.25, 0.0, 0.0},
-                                         {-third, -third, -third},
-                                         {-third, third, -third},
-                                         {last, twelfth, third},
-                                         {last, -twelfth, third},
-                                         {0.0, 0.0, 1.0}},
-                                        torch::kFloat64);
-  static const Tensor both =
-      torch::kron(G, G).t().to(torch::kFloat32).contiguous(); // 9 x 36: G w G^T of a w that lies flat
-  int64_t O = weight.size(0), C = weight.size(1), panel = panel_of(O);
-  Tensor u = weight.reshape({O * C, 9}).matmul(both);                  // O*C x 36
-  u = u.reshape({O / panel, panel, C, kPoints}).permute({3, 0, 2, 1}); // 36 x panels x C x panel
-  return u.contiguous();
+namespace {
+
+// y = G g: a row or column of a kernel, n lanes side by side.
+RDPP_VECTORISED void weight_line(const float *__restrict g0, const float *__restrict g1, const float *__restrict g2,
+                                 float *__restrict y, int64_t stride) {
+  for (int64_t i = 0; i < kLanes; i++) {
+    float even = (g0[i] + g2[i]) * (1.0f / 6), odd = g1[i] * (1.0f / 6);
+    float near = g0[i] * (1.0f / 24) + g2[i] * (1.0f / 6), far = g1[i] * (1.0f / 12);
+    y[i] = g0[i] * 0.25f;
+    y[stride + i] = -even - odd;
+    y[2 * stride + i] = odd - even;
+    y[3 * stride + i] = near + far;
+    y[4 * stride + i] = near - far;
+    y[5 * stride + i] = g2[i];
+  }
+}
+
+// The weights in their new form: 36 x panels x C x panel. at(o, c, k) is the place of weight k = 0..8 of output o and
+// input c. Not by a matrix product: OpenBLAS's threads would wait for the next one on the cores that work.
+template <class At> Tensor transformed(int64_t O, int64_t C, const At &at) {
+  int64_t panel = panel_of(O), points = O * C;
+  Tensor u = torch::empty({kPoints, O / panel, C, panel}, torch::kFloat32);
+  float *out = u.data_ptr<float>();
+  at::parallel_for(0, O / kLanes, 1, [&](int64_t begin, int64_t end) {
+    float g[9][kLanes], half[3][kPatch][kLanes], y[kPatch][kPatch][kLanes]; // half: [column][row], y: [column][row]
+    for (int64_t first = begin * kLanes; first < end * kLanes; first += kLanes) {
+      float *to = out + first / panel * C * panel + first % panel;
+      for (int64_t c = 0; c < C; c++) {
+        for (int64_t k = 0; k < 9; k++) {
+          for (int64_t i = 0; i < kLanes; i++) g[k][i] = *at(first + i, c, k);
+        }
+        for (int x = 0; x < 3; x++) weight_line(g[x], g[3 + x], g[6 + x], half[x][0], kLanes);
+        for (int row = 0; row < kPatch; row++) {
+          weight_line(half[0][row], half[1][row], half[2][row], y[0][row], kPatch * kLanes);
+        }
+        for (int64_t i = 0; i < kPoints; i++) {
+          std::copy_n(y[i % kPatch][i / kPatch], kLanes, to + i * points + c * panel);
+        }
+      }
+    }
+  });
+  return u;
+}
+
+} // namespace
+
+Tensor winograd_weights(const Tensor &weight) {
+  Tensor w = weight.contiguous(torch::MemoryFormat::ChannelsLast); // in memory O x 3 x 3 x C
+  int64_t O = w.size(0), C = w.size(1);
+  const float *in = w.data_ptr<float>();
+  return transformed(O, C, [=](int64_t o, int64_t c, int64_t k) { return in + (o * 9 + k) * C + c; });
 }
 
 namespace {
@@ -185,6 +222,14 @@ Tensor winograd_conv(const Tensor &x, const Tensor &weights, const Tensor &bias,
 
 namespace {
 
+// Those of the convolution that makes an input's gradient: channels change places, and kernels are turned by half.
+Tensor backward_weights(const Tensor &weight) {
+  Tensor w = weight.contiguous(torch::MemoryFormat::ChannelsLast);
+  int64_t O = w.size(0), C = w.size(1);
+  const float *in = w.data_ptr<float>();
+  return transformed(C, O, [=](int64_t c, int64_t o, int64_t k) { return in + (o * 9 + 8 - k) * C + c; });
+}
+
 struct Learning : torch::autograd::Function<Learning> {
   static Tensor forward(torch::autograd::AutogradContext *ctx, const Tensor &x, const Tensor &weight,
                         const Tensor &bias) {
@@ -199,9 +244,7 @@ struct Learning : torch::autograd::Function<Learning> {
     const Tensor &x = saved[0], &weight = saved[1];
     bool with_bias = ctx->saved_data["bias"].toBool();
     Tensor dy = grads[0].contiguous(torch::MemoryFormat::ChannelsLast), dx;
-    // The input's gradient is a convolution too: channels change places, and kernels are turned by half.
-    if (ctx->needs_input_grad(0))
-      dx = winograd_conv(dy, winograd_weights(weight.flip({2, 3}).transpose(0, 1)), {}, {}, false);
+    if (ctx->needs_input_grad(0)) dx = winograd_conv(dy, backward_weights(weight), {}, {}, false);
     Tensor w = weight.to(x.scalar_type());
     const std::vector<int64_t> one = {1, 1}, none = {0, 0}, outputs = {w.size(0)};
     auto rest = at::convolution_backward(dy, x, w, at::OptionalIntArrayRef(outputs), one, one, one, false, none, 1,
