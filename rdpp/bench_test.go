@@ -148,6 +148,10 @@ func BenchmarkEvaluation(b *testing.B) {
 			return err
 		}
 		defer m.Close()
+		m.settled = true // as a detector's
+		if err := m.train(false); err != nil {
+			return err
+		}
 		cache := dataset.NewCache(dataset.CacheOptions{Size: c.ImageSize})
 		if _, err := m.evaluate(context.Background(), set.Test, true, cache); err != nil { // fills the cache
 			return err

@@ -74,7 +74,7 @@ func OpenDetector(path string, opt *DetectorOptions) (*Detector, error) {
 		if d.model, err = LoadModel(path, opt.Device); err != nil {
 			return err
 		}
-		d.model.precision = precision
+		d.model.precision, d.model.settled = precision, true
 		return d.model.train(false)
 	})
 	if err != nil {

@@ -219,8 +219,10 @@ func (m *Model) read(ctx context.Context, items []dataset.Item, cache *dataset.C
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if err := m.train(false); err != nil {
-		return err
+	if !m.settled {
+		if err := m.train(false); err != nil {
+			return err
+		}
 	}
 	S, norm := m.Info.Config.ImageSize, m.Info.Config.norm()
 	ahead := make(chan chan picture, readAhead) // in the order of items

@@ -22,6 +22,7 @@ type Model struct {
 	Student    torch.Student    // D
 
 	precision torch.Precision // of prediction; zero: FP32
+	settled   bool            // weights change no more: eval mode, once set, need not be set again
 }
 
 // Info is the JSON document in a model file's header.
