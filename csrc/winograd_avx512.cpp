@@ -101,7 +101,7 @@ void output(const float *m, int64_t stride, int64_t O, const float *bias, const 
         if (!out[i]) continue;
         Lanes value = result[x] + shift;
         if (add) value += load(add[i] + o);
-        if (relu) value = value > 0 ? value : Lanes{};
+        if (relu) value = value < 0 ? Lanes{} : value; // NaN stays
         store(out[i] + o, value);
       }
     }
