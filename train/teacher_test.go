@@ -115,7 +115,7 @@ func TestTeacherBadFlags(t *testing.T) {
 		{"--batch=1", []string{"--batch 1"}},
 		{"--steps=-1", []string{"--steps -1"}},
 		{"--rate=0", []string{"--rate 0"}},
-		{"--precision=tf32", []string{"--precision", "bf16"}},
+		{"--precision=fp8", []string{"--precision", "bf16"}},
 		{"--store=bf16", []string{"--store", "fp16"}},
 		{"--kinds=cat", []string{"--kinds", `"cat"`}},
 		{"--workers=0", []string{"--workers 0"}},
