@@ -184,6 +184,8 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"image", model, "--device", "gpu", good[0]}, `--device: torch: unknown device "gpu"`},
 		{[]string{"image", model, "--device", "cuda:x", good[0]}, `--device: torch: device "cuda:x"`},
 		{[]string{"eval", model, "--data", dataDir, "--device", "cuda:-1"}, `--device: torch: device "cuda:-1"`},
+		{[]string{"image", model, "--precision", "fp8", good[0]}, `--precision: torch: precision "fp8"; use fp32, tf32 or bf16`},
+		{[]string{"bench", model, "--precision", "8"}, "--precision"},
 		{[]string{"image", model, "--threads", "0", good[0]}, "--threads 0"},
 		{[]string{"image", model, "--threads", "two", good[0]}, "--threads"},
 		{[]string{"image", model, "--max-pixels", "0", good[0]}, "--max-pixels 0"},

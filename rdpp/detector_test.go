@@ -10,6 +10,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -49,6 +50,34 @@ func detect(t *testing.T, d *rdpp.Detector, img *imagefile.Image) *rdpp.Result {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// bfloat16 has 8 bits: scores of about 1 to 2 move in the third digit, and no more; on the CPU tf32 is fp32.
+func TestPrecisions(t *testing.T) {
+	const tolerance = 0.01
+	img := picture(64, 64)
+	want := detect(t, openDetector(t, nil), img)
+	for _, c := range []struct {
+		precision torch.Precision
+		tolerance float64
+	}{{torch.FP32, 0}, {torch.TF32, 0}, {torch.BF16, tolerance}} {
+		d, err := rdpp.OpenDetector(trainedModel(t), &rdpp.DetectorOptions{Precision: c.precision})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		got := detect(t, d, img)
+		if difference := math.Abs(got.Score - want.Score); !(difference <= c.tolerance) || (c.precision == torch.BF16) != (difference > 0) {
+			t.Errorf("%s: got a score of %v, want %v within %v", c.precision, got.Score, want.Score, c.tolerance)
+		}
+	}
+	if err := torch.SetArithmetic(false, false); err != nil {
+		t.Error(err)
+	}
+	_, err := rdpp.OpenDetector(trainedModel(t), &rdpp.DetectorOptions{Precision: "fp8"})
+	if err == nil || !strings.Contains(err.Error(), `rdpp: torch: precision "fp8"`) {
+		t.Errorf("got %v, want an error that names the precision", err)
+	}
 }
 
 // Eight goroutines get bit for bit what one gets.
