@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Measures the figures of BENCHMARKS.md on this machine. Takes about twelve minutes on two cores; let nothing else run.
+# Measures the figures of speed and memory in BENCHMARKS.md on this machine: eight minutes on two cores. Let nothing else
+# run. The results on data take hours, by the commands that stand beside them.
 #
 #   scripts/bench.sh                 on a made-up data set
 #   scripts/bench.sh DIR             the epoch on a data set of your own, such as MVTec's transistor
@@ -8,10 +9,16 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="/usr/local/go/bin:$PATH"
-scripts/build.sh >/dev/null
-source build/env.sh
+case "${1:-}" in
+-*)
+  echo "bench: unknown argument $1; usage: scripts/bench.sh [DIR of a data set]" >&2
+  exit 2
+  ;;
+esac
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+scripts/build.sh >/dev/null
+source build/env.sh
 
 step() { printf '\n== %s\n' "$*"; }
 
@@ -29,14 +36,15 @@ devices=(cpu)
 if command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null; then
   devices+=(cuda)
 else
-  echo "no GPU: of the networks only the CPU's figures follow"
+  echo "no GPU: what needs one is left out, which is prediction by CUDA graphs, training steps, epochs and infer bench there," \
+    "tf32, and the memory of a device"
 fi
 
 for device in "${devices[@]}"; do
   step "one image, normalised in memory, to map and score ($device)"
   bench ./rdpp Predict -benchtime 40x -args -device "$device"
   step "a training step of 16 images ($device)"
-  bench ./rdpp TrainingStep -benchtime 6x -args -device "$device"
+  bench ./rdpp TrainingStep -benchtime 6x -args -device "$device" # fp32
 done
 
 step "the evaluation of 100 images, over predicting them"
@@ -49,13 +57,15 @@ if [ -z "$data" ]; then
   bin/train sample --out "$work/data" --category part --train 213 --test-good 60 --test-defect 10 >/dev/null
 fi
 for device in "${devices[@]}"; do
-  for precision in fp32 bf16; do
+  precisions=(fp32 bf16)
+  [ "$device" = cpu ] || precisions=(fp32 tf32 bf16)
+  for precision in "${precisions[@]}"; do
     run=$work/$device-$precision
     bin/train --data "$data" --out "$run" --arch resnet18 --image-size 256 --epochs 3 --calibration 0 \
       --teacher random --device "$device" --precision "$precision" >/dev/null
     echo "$device, $precision: seconds per epoch $(cut -d, -f8 "$run"/*/history.csv | tail -n +2 | tr '\n' ' ')"
   done
-  for precision in fp32 bf16; do
+  for precision in "${precisions[@]}"; do
     bin/infer bench --model "$run"/*/model.safetensors --device "$device" --precision "$precision" --batch 1,8 --seconds 8
   done
 done
@@ -74,3 +84,6 @@ bench ./torch Handle
 
 step "memory: wide_resnet50_2 at 256, batch 4"
 go test ./rdpp -count=1 -run Fits -v -args -slow | grep -E 'GiB|PASS|FAIL'
+
+step "the service: 200 clients in another process, 60 s"
+go test ./infer/server -count=1 -run TestProcessUnderLoad -v -args -slow -load 60s | grep -E 'clients|memory|SIGTERM|PASS|FAIL'
