@@ -24,9 +24,10 @@ step() { printf '\n== %s\n' "$*"; }
 
 # bench PACKAGE BENCHMARKS [flags of go test]: the lines with figures
 bench() {
-  local package=$1 which=$2
+  local package=$1 which=$2 output
   shift 2
-  go test "$package" -run - -bench "$which" "$@" | grep -E '^Benchmark|^ok' | grep -v '^ok' | sed -E 's/-[0-9]+ +\t/\t/'
+  output=$(go test "$package" -run - -bench "$which" "$@" 2>&1) || { echo "$output" >&2; return 1; }
+  grep '^Benchmark' <<<"$output"
 }
 
 step machine
@@ -86,4 +87,4 @@ step "memory: wide_resnet50_2 at 256, batch 4"
 go test ./rdpp -count=1 -run Fits -v -args -slow | grep -E 'GiB|PASS|FAIL'
 
 step "the service: 200 clients in another process, 60 s"
-go test ./infer/server -count=1 -run TestProcessUnderLoad -v -args -slow -load 60s | grep -E 'clients|memory|SIGTERM|PASS|FAIL'
+go test ./infer/server -count=1 -run TestProcessUnderLoad -v -args -slow -load 60s | grep -E 'clients|memory|SIGTERM|PASS|FAIL|_test.go'
