@@ -31,6 +31,16 @@ using rdpp::Features;
 using rdpp::kScales;
 using torch::Tensor;
 
+namespace {
+
+// No two states of networks in a process share a version.
+uint64_t next_version() {
+  static std::atomic<uint64_t> last{0};
+  return ++last;
+}
+
+} // namespace
+
 struct rdpp_module {
   int32_t kind;
   bool trainable;
@@ -41,7 +51,7 @@ struct rdpp_module {
     bool trainable;
   };
   std::vector<Entry> state;
-  uint64_t version = 0;                       // rises when the network is prepared for prediction anew
+  uint64_t version = next_version();          // another one whenever the network is prepared for prediction
   std::unique_ptr<rdpp::Predictor> predictor; // of a student
 };
 
@@ -410,7 +420,7 @@ rdpp_error rdpp_module_train(rdpp_module *m, int32_t on) {
     bool training = on != 0 && opened(m).trainable;
     m->net->train(training);
     rdpp::freeze(*m->net, !training);
-    m->version++;
+    m->version = next_version();
   });
 }
 
@@ -450,7 +460,10 @@ rdpp_error rdpp_module_average(rdpp_module *into, const rdpp_module *from, doubl
 }
 
 rdpp_error rdpp_teacher_ignore_level(rdpp_module *m, const double std[3]) {
-  return guarded([&] { network<rdpp::TeacherImpl>(m, RDPP_TEACHER).ignore_level({std[0], std[1], std[2]}); });
+  return guarded([&] {
+    network<rdpp::TeacherImpl>(m, RDPP_TEACHER).ignore_level({std[0], std[1], std[2]});
+    m->version = next_version();
+  });
 }
 
 rdpp_error rdpp_teacher(const rdpp_module *m, rdpp_tensor x, rdpp_tensor f[RDPP_SCALES]) {
@@ -624,9 +637,9 @@ rdpp_error rdpp_predict(const rdpp_module *teacher, const rdpp_module *projectio
                         projection ? &network<rdpp::ProjectionImpl>(projection, RDPP_PROJECTION) : nullptr,
                         &network<rdpp::BottleneckImpl>(bottleneck, RDPP_BOTTLENECK),
                         &network<rdpp::StudentImpl>(student, RDPP_STUDENT)};
-    uint64_t version = teacher->version + bottleneck->version + student->version;
-    if (projection) version += projection->version;
-    rdpp::Prediction result = student->predictor->run(n, version, at_tensor(x), sigma);
+    rdpp::Versions versions = {teacher->version, projection ? projection->version : 0, bottleneck->version,
+                               student->version};
+    rdpp::Prediction result = student->predictor->run(n, versions, at_tensor(x), sigma);
     auto score_handle = std::make_unique<Tensor>(result.score);
     *map = handle(result.map);
     *score = score_handle.release();

@@ -14,12 +14,13 @@ using torch::Tensor;
 
 namespace {
 
-// y = max(y, x), NaN where there is one.
+// y = max(y, x), or NaN.
 RDPP_VECTORISED void raise(float *__restrict y, const float *__restrict x, int64_t n) {
   for (int64_t i = 0; i < n; i++) y[i] = x[i] > y[i] || x[i] != x[i] ? x[i] : y[i];
 }
 
-// The same for the bits of bfloat16, which are in order as integers once those of negative numbers are turned round.
+// The same for the bits of bfloat16, which are in order as integers once those of negative numbers are turned round; a
+// NaN whose sign is set counts as the least.
 RDPP_VECTORISED void raise(int16_t *__restrict y, const int16_t *__restrict x, int64_t n) {
   for (int64_t i = 0; i < n; i++) {
     int16_t a = static_cast<int16_t>(x[i] ^ ((x[i] >> 15) & 0x7fff));

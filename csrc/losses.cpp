@@ -104,6 +104,7 @@ torch::Tensor anomaly_map(const Features &narrow_f, const Features &narrow_g, in
     torch::Tensor f = wide(narrow_f[k]), g = wide(narrow_g[k]); // B x C x H x W
     bool fast = lies_channels_last(f) && lies_channels_last(g) && f.sizes() == g.sizes() &&
                 f.scalar_type() == torch::kFloat32 && g.scalar_type() == torch::kFloat32;
+    TORCH_CHECK(f.size(0) == map.size(0), "features of ", map.size(0), " and of ", f.size(0), " images");
     if (fast) {
       add_upsampled(cosine_distance(f, g, kNormFloor * kNormFloor), map);
       continue;

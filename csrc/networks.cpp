@@ -107,8 +107,9 @@ torch::Tensor run_folded(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::T
                          const torch::Tensor &add, bool *added) {
   ConvImpl::Folded &folded = conv.folded;
   bool transposed = conv.kind == ConvImpl::kTransposed;
-  // Weights in the forms for another size or type of input are made anew; batches of all sizes share them.
-  std::vector<int64_t> input = {x.size(1), x.size(2), x.size(3)};
+  // On the CPU the form is one for inputs of a size; batches of all sizes share it.
+  std::vector<int64_t> input;
+  if (x.is_cpu()) input = {x.size(1), x.size(2), x.size(3)};
   if (folded.input != input || folded.type != x.scalar_type()) {
     folded = {};
     folded.input = input;
@@ -116,7 +117,8 @@ torch::Tensor run_folded(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::T
   }
 
   bool winograd = !transposed && conv.stride == 1 && conv.weight.size(2) == 3 && has_onednn(x) &&
-                  winograd_pays(x.size(0), x.size(1), x.size(2), x.size(3), conv.weight.size(0));
+                  conv.weight.scalar_type() == torch::kFloat32 &&
+                  winograd_pays(x.size(1), x.size(2), x.size(3), conv.weight.size(0));
   if (winograd) {
     if (!folded.winograd.defined()) {
       auto [weight, bias] = fold(conv, bn);
@@ -169,7 +171,10 @@ torch::Tensor run_frozen(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::T
 } // namespace
 
 torch::Tensor conv_bn(Conv &conv, nn::BatchNorm2d &bn, const torch::Tensor &x, bool relu, const torch::Tensor &add) {
-  if (conv->frozen && !torch::GradMode::is_enabled()) return run_frozen(*conv, bn ? bn.get() : nullptr, x, relu, add);
+  torch::ScalarType own = conv->weight.scalar_type(), type = x.scalar_type();
+  bool mixed = own == torch::kFloat32 && type == torch::kBFloat16;
+  if (conv->frozen && (own == type || mixed) && !torch::GradMode::is_enabled())
+    return run_frozen(*conv, bn ? bn.get() : nullptr, x, relu, add);
   torch::Tensor y = conv(x);
   if (bn) y = bn(y);
   if (add.defined()) y += add;
@@ -262,9 +267,10 @@ TeacherImpl::TeacherImpl(const Arch &arch) {
 
 Features TeacherImpl::forward(const torch::Tensor &x) { // B x 3 x S x S
   torch::Tensor y = conv_bn(conv1, bn1, x, true);       // B x 64 x S/2 x S/2
-  y = lies_channels_last(y) && y.scalar_type() != torch::kFloat64 ? max_pool_3x3(y)
-                                                                  : torch::max_pool2d(y, 3, 2, 1); // B x 64 x S/4 x S/4
-  Features f; // f[k]: B x 64e*2^k x S/(4*2^k) x S/(4*2^k)
+  y = lies_channels_last(y) && (y.scalar_type() == torch::kFloat32 || y.scalar_type() == torch::kBFloat16)
+          ? max_pool_3x3(y)
+          : torch::max_pool2d(y, 3, 2, 1); // B x 64 x S/4 x S/4
+  Features f;                              // f[k]: B x 64e*2^k x S/(4*2^k) x S/(4*2^k)
   for (int k = 0; k < kScales; k++) f[k] = y = run(layers[k], y);
   return f;
 }

@@ -43,7 +43,7 @@ struct ConvImpl : torch::nn::Module {
 
   // Convolution and batch norm as one, in the forms that were needed so far for inputs of one size and type.
   struct Folded {
-    std::vector<int64_t> input; // C, H, W
+    std::vector<int64_t> input; // C, H, W; empty off the CPU
     torch::ScalarType type = torch::kFloat32;
     c10::IValue onednn;                    // for oneDNN's operation
     torch::Tensor winograd, winograd_bias; // for winograd_conv

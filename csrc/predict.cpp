@@ -8,6 +8,11 @@
 #include <c10/cuda/CUDAStream.h>
 #endif
 
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+#include <string>
 #include <vector>
 
 namespace rdpp {
@@ -27,72 +32,91 @@ Prediction predict(const Networks &n, const Tensor &x, double sigma) {
 
 #ifdef RDPP_CUDA
 
+namespace {
+
+bool graphs_wanted() {
+  static const bool wanted = [] {
+    const char *value = std::getenv("RDPP_CUDA_GRAPHS");
+    return value && std::string(value) == "1";
+  }();
+  return wanted;
+}
+
+std::shared_mutex recording; // held alone by the one that records
+
+} // namespace
+
 struct Predictor::Graphs {
   struct Graph {
-    Networks networks;
-    uint64_t version;
-    double sigma;
+    double sigma = 0;
     bool usable = false;
     at::cuda::CUDAGraph cuda;
     Tensor x; // that it reads
     Prediction result;
   };
 
-  static constexpr size_t kMost = 16; // shapes; every graph keeps the memory of its features
-  std::vector<std::unique_ptr<Graph>> all;
+  static constexpr size_t kMost = 16; // shapes
+  Versions versions{};
+  torch::ScalarType type = torch::kFloat32;
+  std::vector<std::unique_ptr<Graph>> all; // of those versions and that type: they read the networks' folded weights
 
-  static bool same(const Networks &a, const Networks &b) {
-    return a.teacher == b.teacher && a.projection == b.projection && a.bottleneck == b.bottleneck &&
-           a.student == b.student;
-  }
-
-  // The graph for x, or nullptr where there are enough of them.
-  Graph *find(const Networks &n, uint64_t version, const Tensor &x, double sigma) {
-    for (auto &g : all) {
-      if (!same(g->networks, n) || g->version != version) {
-        all.clear(); // of weights that are no more
-        break;
-      }
+  // The graph for x, or nullptr where there is none yet.
+  Graph *find(const Versions &of, const Tensor &x, double sigma) {
+    if (of != versions || x.scalar_type() != type) {
+      all.clear();
+      versions = of, type = x.scalar_type();
     }
     for (auto &g : all) {
-      if (g->x.sizes() == x.sizes() && g->x.scalar_type() == x.scalar_type() && g->x.device() == x.device() &&
-          g->sigma == sigma) {
-        return g.get();
-      }
+      if (g->x.sizes() == x.sizes() && g->x.device() == x.device() && g->sigma == sigma) return g.get();
     }
-    if (all.size() == kMost) return nullptr;
-    all.push_back(record(n, version, x, sigma));
-    return all.back().get();
+    return nullptr;
   }
 
-  static std::unique_ptr<Graph> record(const Networks &n, uint64_t version, const Tensor &x, double sigma) {
-    auto g = std::make_unique<Graph>();
-    g->networks = n, g->version = version, g->sigma = sigma;
-    g->x = x.clone(torch::MemoryFormat::Contiguous);
-    c10::cuda::CUDAStream ours = c10::cuda::getStreamFromPool(), callers = c10::cuda::getCurrentCUDAStream();
-    callers.synchronize();
+  void record(const Networks &n, const Tensor &x, double sigma) {
+    all.push_back(std::make_unique<Graph>());
+    Graph &g = *all.back();
+    g.sigma = sigma;
+    g.x = x.clone(torch::MemoryFormat::Contiguous);
+    c10::cuda::CUDAStream ours = c10::cuda::getStreamFromPool();
+    c10::cuda::getCurrentCUDAStream().synchronize();
     c10::cuda::CUDAStreamGuard guard(ours);
-    // The first runs fold weights and choose algorithms, neither of which can be recorded.
-    for (int i = 0; i < 3; i++) predict(n, g->x, sigma);
-    ours.synchronize();
+    bool capturing = false;
     try {
-      g->cuda.capture_begin();
-      g->result = predict(n, g->x, sigma);
-      g->cuda.capture_end();
-      g->usable = true;
+      // The first runs fold weights and choose algorithms, neither of which can be recorded.
+      for (int i = 0; i < 3; i++) predict(n, g.x, sigma);
+      ours.synchronize();
+      // Graphs are replayed one after the other, and their results copied: one pool of memory serves them all.
+      if (all.size() > 1 && all.front()->usable) {
+        g.cuda.capture_begin(all.front()->cuda.pool());
+      } else {
+        g.cuda.capture_begin();
+      }
+      capturing = true;
+      g.result = predict(n, g.x, sigma);
+      g.cuda.capture_end();
+      g.usable = true;
     } catch (const std::exception &) {
-      // Some operation cannot be recorded by this libtorch: such images are predicted without a graph.
-      g->result = {};
+      // Memory or an operation that cannot be recorded is missing: such images are predicted without a graph.
+      g.result = {};
+      try {
+        if (capturing) g.cuda.capture_end();
+      } catch (const std::exception &) {
+      }
     }
-    return g;
   }
 };
 
-Prediction Predictor::run(const Networks &n, uint64_t version, const Tensor &x, double sigma) {
-  if (!x.is_cuda()) return predict(n, x, sigma);
+Prediction Predictor::run(const Networks &n, const Versions &versions, const Tensor &x, double sigma) {
+  if (!x.is_cuda() || !graphs_wanted()) return predict(n, x, sigma);
   c10::cuda::CUDAGuard device(x.device());
   torch::NoGradGuard no_grad;
-  Graphs::Graph *g = graphs_->find(n, version, x, sigma);
+  Graphs::Graph *g = graphs_->find(versions, x, sigma);
+  if (!g && graphs_->all.size() < Graphs::kMost) {
+    std::unique_lock<std::shared_mutex> alone(recording);
+    graphs_->record(n, x, sigma);
+    g = graphs_->all.back().get();
+  }
+  std::shared_lock<std::shared_mutex> among(recording);
   if (!g || !g->usable) return predict(n, x, sigma);
   g->x.copy_(x);
   g->cuda.replay();
@@ -103,7 +127,9 @@ Prediction Predictor::run(const Networks &n, uint64_t version, const Tensor &x, 
 
 struct Predictor::Graphs {};
 
-Prediction Predictor::run(const Networks &n, uint64_t, const Tensor &x, double sigma) { return predict(n, x, sigma); }
+Prediction Predictor::run(const Networks &n, const Versions &, const Tensor &x, double sigma) {
+  return predict(n, x, sigma);
+}
 
 #endif
 

@@ -3,6 +3,7 @@
 
 #include "networks.h"
 
+#include <array>
 #include <cstdint>
 #include <memory>
 
@@ -23,14 +24,18 @@ struct Prediction {
 // x: B x 3 x S x S, normalised; all networks in eval mode.
 Prediction predict(const Networks &n, const torch::Tensor &x, double sigma);
 
-// The same on a CUDA device by a graph, which is recorded at the first call with images of a shape and type, and
-// replayed at every other: hundreds of small kernels are then started at once. Elsewhere it is predict itself.
+// Of teacher, projection (or 0), bottleneck and student: numbers that no other state of a network in the process has.
+using Versions = std::array<uint64_t, 4>;
+
+// The same on a CUDA device by a graph, which is recorded at the first call with images of a shape and replayed at
+// every other: hundreds of small kernels are then started at once. Only where the environment has RDPP_CUDA_GRAPHS=1,
+// as no GPU has run it yet; without, and on other devices, it is predict itself. While a graph is recorded nothing else
+// in the process may use CUDA: predictions wait for each other, but a program must not open models meanwhile.
 class Predictor {
 public:
   Predictor();
   ~Predictor();
-  // version: changes when a network's weights do.
-  Prediction run(const Networks &n, uint64_t version, const torch::Tensor &x, double sigma);
+  Prediction run(const Networks &n, const Versions &versions, const torch::Tensor &x, double sigma);
 
 private:
   struct Graphs;

@@ -42,10 +42,11 @@ int64_t padded(int64_t n) { return n + kLanes; }
 
 } // namespace
 
-bool winograd_pays(int64_t B, int64_t C, int64_t H, int64_t W, int64_t O) {
-  // With few tiles the time goes into reading the weights, of which there are four times as many.
+bool winograd_pays(int64_t C, int64_t H, int64_t W, int64_t O) {
+  // With few tiles the time goes into reading the weights, of which there are four times as many. Those of one image
+  // decide: weights are then kept in one form, and a score does not depend on the batch's size.
   constexpr int64_t fewest_tiles = 16;
-  return available() && C % kLanes == 0 && O % kLanes == 0 && B * tiles_along(H) * tiles_along(W) >= fewest_tiles;
+  return available() && C % kLanes == 0 && O % kLanes == 0 && tiles_along(H) * tiles_along(W) >= fewest_tiles;
 }
 
 namespace {
@@ -149,14 +150,17 @@ template <class T> struct Plan {
 // Every thread takes pieces of tiles through all three steps, within its own cache.
 template <class T> void run_pieces(const Plan<T> &plan, int64_t all, int64_t piece) {
   int64_t v_stride = padded(piece * plan.C), m_stride = padded(piece * plan.O), each = kPoints * (v_stride + m_stride);
-  Tensor memory = torch::empty({at::get_num_threads() * each}, torch::kFloat32);
+  int64_t workers = at::get_num_threads();
+  Tensor memory = torch::empty({workers * each}, torch::kFloat32);
   float *start = memory.data_ptr<float>();
-  at::parallel_for(0, (all + piece - 1) / piece, 1, [&](int64_t begin, int64_t end) {
-    float *v = start + at::get_thread_num() * each, *m = v + kPoints * v_stride;
-    for (int64_t first = begin * piece; first < std::min(end * piece, all); first += piece) {
-      for (int64_t t = 0; t < piece; t++) plan.read(first + t, v + t * plan.C, v_stride);
-      for (int64_t i = 0; i < kPoints * plan.panels; i++) plan.multiply_part(i, v, v_stride, piece, m, m_stride);
-      for (int64_t t = 0; t < piece; t++) plan.write(first + t, m + t * plan.O, m_stride);
+  at::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t worker = begin; worker < end; worker++) {
+      float *v = start + worker * each, *m = v + kPoints * v_stride;
+      for (int64_t first = worker * piece; first < all; first += workers * piece) {
+        for (int64_t t = 0; t < piece; t++) plan.read(first + t, v + t * plan.C, v_stride);
+        for (int64_t i = 0; i < kPoints * plan.panels; i++) plan.multiply_part(i, v, v_stride, piece, m, m_stride);
+        for (int64_t t = 0; t < piece; t++) plan.write(first + t, m + t * plan.O, m_stride);
+      }
     }
   });
 }
@@ -181,9 +185,12 @@ template <class T>
 Tensor convolve(const Tensor &x, const Tensor &weights, const Tensor &bias, const Tensor &add, bool relu) {
   int64_t B = x.size(0), C = x.size(1), H = x.size(2), W = x.size(3);
   int64_t panels = weights.size(1), panel = weights.size(3), O = panels * panel;
+  TORCH_CHECK(weights.size(2) == C, "weights for ", weights.size(2), " channels, an input of ", C);
   auto order = torch::MemoryFormat::ChannelsLast;
   Tensor in = x.contiguous(order), plus = add.defined() ? add.contiguous(order) : add;
   Tensor y = torch::empty({B, O, H, W}, x.options(), order);
+  TORCH_CHECK(!add.defined() || (add.sizes() == y.sizes() && add.scalar_type() == y.scalar_type()),
+              "a sum of tensors of different shapes or types, ", y.sizes(), " and ", add.sizes());
   const std::vector<T> zeros(C, T{});
   auto place = [](const Tensor &t) { return t.defined() ? static_cast<T *>(t.data_ptr()) : nullptr; };
   int64_t columns = tiles_along(W), per_image = tiles_along(H) * columns, all = B * per_image;
@@ -205,7 +212,8 @@ Tensor convolve(const Tensor &x, const Tensor &weights, const Tensor &bias, cons
                   zeros.data()};
   int64_t threads = at::get_num_threads(), piece = tiles_of_a_piece(C, O);
   bool few_weights = weights.numel() * static_cast<int64_t>(sizeof(float)) <= 1 << 20; // each core keeps them all
-  if (few_weights || all >= 2 * piece * threads) {
+  constexpr int64_t most = 256; // tiles in steps, each of which takes memory
+  if (few_weights || all >= std::min(2 * piece * threads, most)) {
     run_pieces(plan, all, std::min(piece, whole_rows((all + threads - 1) / threads)));
   } else {
     run_steps(plan, all);
@@ -265,9 +273,9 @@ bool winograd_pays_learning(const Tensor &x, const Tensor &weight) {
   // The weights are new in every step, and brought into the other form twice.
   constexpr int64_t fewest_tiles = 128;
   int64_t tiles = x.size(0) * tiles_along(x.size(2)) * tiles_along(x.size(3));
-  return x.is_cpu() && (x.scalar_type() == torch::kFloat32 || x.scalar_type() == torch::kBFloat16) &&
-         weight.scalar_type() == torch::kFloat32 && tiles >= fewest_tiles &&
-         winograd_pays(x.size(0), x.size(1), x.size(2), x.size(3), weight.size(0));
+  return available() && x.is_cpu() && (x.scalar_type() == torch::kFloat32 || x.scalar_type() == torch::kBFloat16) &&
+         weight.scalar_type() == torch::kFloat32 && weight.size(0) % kLanes == 0 && weight.size(1) % kLanes == 0 &&
+         tiles >= fewest_tiles;
 }
 
 } // namespace rdpp

@@ -6,9 +6,9 @@
 
 namespace rdpp {
 
-// Whether this way is there for a 3x3 convolution of stride 1, and faster than the direct one, for an input of
-// B x C x H x W and O output channels.
-bool winograd_pays(int64_t B, int64_t C, int64_t H, int64_t W, int64_t O);
+// Whether this way is there for a 3x3 convolution of stride 1, and faster than the direct one, for images of C x H x W
+// and O output channels.
+bool winograd_pays(int64_t C, int64_t H, int64_t W, int64_t O);
 
 // weight: O x C x 3 x 3 -> the weights in the form that winograd_conv takes.
 torch::Tensor winograd_weights(const torch::Tensor &weight);

@@ -19,7 +19,7 @@ type DetectorOptions struct {
 	MaxPixels int64        // largest image accepted, default imagefile.DefaultMaxPixels
 
 	// Precision is default torch.FP32. Thresholds were set by scores of FP32: BF16's differ by some 1 %. TF32 on a GPU
-	// holds for the whole process.
+	// holds for the whole process, until a training in it sets another.
 	Precision torch.Precision
 
 	FalseAlarm     *float64 // rate of false alarms, instead of the model's own; needs a calibrated model

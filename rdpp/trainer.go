@@ -141,7 +141,7 @@ func Train(ctx context.Context, config Config, set *dataset.Set, opt TrainOption
 	defer worker.Close()
 	var summary *Summary
 	err := worker.Do(func() (err error) {
-		if err := torch.SetArithmetic(config.Precision == string(torch.TF32), opt.Deterministic); err != nil {
+		if err := torch.SetArithmetic(config.Precision == string(torch.TF32), opt.Deterministic && opt.Device != torch.CPU); err != nil {
 			return fmt.Errorf("rdpp: %w", err)
 		}
 		r := &run{config: config, opt: opt, set: set}

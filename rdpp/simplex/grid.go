@@ -8,7 +8,8 @@ import (
 // The noise at a place is a sum over the lattice points around it, each weighted by its distance. Distances and weights
 // are the same in all fields: a seed only turns the gradients at the lattice points. A grid keeps all but the gradients
 // for the places that the paper's octaves visit, which leaves less than half of the work. It adds up the same terms in
-// the same order as opensimplex-go, so that all values are the same to the bit.
+// the same order as opensimplex-go, so that all values are the same to the bit on amd64; elsewhere Go may fuse a product
+// and a sum here and not there.
 
 const (
 	gridFeature  = 32
