@@ -111,9 +111,16 @@ void set_arithmetic(bool tf32, bool deterministic) {
   context.setBenchmarkCuDNN(!deterministic);
 }
 
-// libtorch's own defaults allow TF32.
+// What libtorch and oneDNN do by default is not all wanted: libtorch's own allows TF32.
 void set_arithmetic_once() {
-  static const bool done = (set_arithmetic(false, false), true);
+  static const bool done = [] {
+    // oneDNN 2.6 now and then computes wrong numbers once its cache of primitives is full and drops some. It reads the
+    // size when it is first used, under either name.
+    setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "65536", /*overwrite=*/1);
+    setenv("DNNL_PRIMITIVE_CACHE_CAPACITY", "65536", /*overwrite=*/1);
+    set_arithmetic(false, false);
+    return true;
+  }();
   (void)done;
 }
 

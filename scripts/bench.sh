@@ -7,7 +7,6 @@
 #
 # With a GPU and a CUDA libtorch the networks are measured on both; without, what needs one is named and left out.
 set -euo pipefail
-cd "$(dirname "$0")/.."
 export PATH="/usr/local/go/bin:$PATH"
 case "${1:-}" in
 -*)
@@ -15,6 +14,12 @@ case "${1:-}" in
   exit 2
   ;;
 esac
+if [ -n "${1:-}" ] && [ ! -d "$1" ]; then
+  echo "bench: no folder is at $1; name that of a data set" >&2
+  exit 1
+fi
+data=${1:+$(realpath "$1")}
+cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 scripts/build.sh >/dev/null
@@ -31,13 +36,13 @@ bench() {
 }
 
 step machine
-grep -m1 'model name' /proc/cpuinfo | sed 's/.*: //'
+grep -m1 'model name' /proc/cpuinfo | sed 's/.*: //' || uname -m
 echo "$(nproc) logical processors, load $(cut -d' ' -f1 /proc/loadavg), $(go env GOVERSION)"
 devices=(cpu)
-if command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null; then
+if grep -q 'CUDA ON' build/configure.log && command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null; then
   devices+=(cuda)
 else
-  echo "no GPU: what needs one is left out, which is prediction by CUDA graphs, training steps, epochs and infer bench there," \
+  echo "no GPU, or no CUDA libtorch: what needs one is left out, which is prediction by CUDA graphs, training steps, epochs and infer bench there," \
     "tf32, and the memory of a device"
 fi
 
@@ -52,7 +57,6 @@ step "the evaluation of 100 images, over predicting them"
 bench ./rdpp Evaluation -benchtime 2x
 
 step "an epoch, from files to history; then models as infer serves them"
-data=${1:-}
 if [ -z "$data" ]; then
   data=$work/data/part
   bin/train sample --out "$work/data" --category part --train 213 --test-good 60 --test-defect 10 >/dev/null
@@ -64,10 +68,11 @@ for device in "${devices[@]}"; do
     run=$work/$device-$precision
     bin/train --data "$data" --out "$run" --arch resnet18 --image-size 256 --epochs 3 --calibration 0 \
       --teacher random --device "$device" --precision "$precision" >/dev/null
-    echo "$device, $precision: seconds per epoch $(cut -d, -f8 "$run"/*/history.csv | tail -n +2 | tr '\n' ' ')"
+    echo "$device, $precision: seconds per epoch $(cut -d, -f8 "$run"/*/history.csv | grep -v seconds | tr '\n' ' ')"
   done
+  models=("$run"/*/model.safetensors)
   for precision in "${precisions[@]}"; do
-    bin/infer bench --model "$run"/*/model.safetensors --device "$device" --precision "$precision" --batch 1,8 --seconds 8
+    bin/infer bench --model "${models[0]}" --device "$device" --precision "$precision" --batch 1,8 --seconds 8
   done
 done
 
@@ -83,8 +88,16 @@ bench ./rdpp/metric FullMVTec -benchtime 1x -full
 step "a tensor handle, through gotorch"
 bench ./torch Handle
 
-step "memory: wide_resnet50_2 at 256, batch 4"
-go test ./rdpp -count=1 -run Fits -v -args -slow | grep -E 'GiB|PASS|FAIL'
+# logged PACKAGE TEST [flags of the test]: what the test logs
+logged() {
+  local package=$1 which=$2 output
+  shift 2
+  output=$(go test "$package" -count=1 -run "$which" -v -args -slow "$@" 2>&1) || { echo "$output" >&2; return 1; }
+  grep '_test.go' <<<"$output"
+}
+
+step "memory: a training step and a prediction at 256, batch 4"
+logged ./rdpp Fits
 
 step "the service: 200 clients in another process, 60 s"
-go test ./infer/server -count=1 -run TestProcessUnderLoad -v -args -slow -load 60s | grep -E 'clients|memory|SIGTERM|PASS|FAIL|_test.go'
+logged ./infer/server TestProcessUnderLoad -load 60s

@@ -164,6 +164,8 @@ func TestFastPathsEqualReference(t *testing.T) {
 		{2, 64, torch.Float32, 1e-4, 1e-3},
 		{1, 160, torch.Float32, 1e-4, 1e-3},
 		{3, 96, torch.Float32, 1e-4, 1e-3},
+		{8, 96, torch.Float32, 1e-4, 1e-3}, // batches share what was made of the weights
+		{1, 96, torch.Float32, 1e-4, 1e-3},
 		{2, 64, torch.BFloat16, 0.01, 0.02},
 		{1, 160, torch.BFloat16, 0.01, 0.02},
 	}
@@ -211,6 +213,95 @@ func TestFastPathsEqualReference(t *testing.T) {
 				t.Errorf("%s: scores differ by %.1e, maps by %.1e, want at most %.0e and %.0e", name, score, pixel, c.score, c.pixel)
 			}
 			t.Logf("%s: scores differ by %.1e of %.2f, maps by %.1e", name, score, wantScores[0], pixel)
+		}
+	}
+}
+
+// What is made of the weights for prediction goes when they change, and does not depend on the batch.
+func TestPredictionFollowsWeights(t *testing.T) {
+	const S = 96
+	opt := torch.ModuleOptions{Arch: "resnet18", Seed: 5}
+	e, p := must(torch.NewTeacher(opt)), must(torch.NewProjection(opt))
+	o, d := must(torch.NewBottleneck(opt)), must(torch.NewStudent(opt))
+	networks := []torch.Network{e, p, o, d}
+	for _, n := range networks {
+		defer n.Close()
+	}
+	train := func(on bool) {
+		for _, n := range networks {
+			if err := n.Train(on); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	pixels := uniform("images", 4*3*S*S)
+	score := func(B int64) float64 {
+		var s torch.Scope
+		defer s.Close()
+		x := s.Tensor(s.Tensor(torch.FromSlice(pixels[:B*3*S*S], B, 3, S, S)).To(torch.CPU, torch.Float32))
+		_, scores := s.Pair(torch.Predict(e, p, o, d, x, 4))
+		if err := s.Err(); err != nil {
+			t.Fatal(err)
+		}
+		return must(torch.Read[float64](scores))[0]
+	}
+	train(false)
+	first := score(1)
+	if got := score(4); math.Abs(got-first) > 1e-6 {
+		t.Errorf("in a batch of 4: got a score of %v, want %v", got, first)
+	}
+	train(true)
+	for _, entry := range d.State() {
+		if entry.Name == "layer1.0.conv2.weight" || entry.Name == "layer3.1.bn2.weight" {
+			if err := torch.Write(entry.Tensor, make([]float32, must(entry.Tensor.Len()))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	train(false)
+	changed := score(1)
+	if math.Abs(changed-first) < 1e-3 {
+		t.Errorf("after the student's weights were changed: got a score of %v, as before", changed)
+	}
+	other := must(torch.NewStudent(opt)) // the same weights by another way: a network that never predicted before
+	defer other.Close()
+	for i, entry := range d.State() {
+		if must(entry.Tensor.DType()) != torch.Float32 {
+			continue
+		}
+		if err := torch.Write(other.State()[i].Tensor, must(torch.Read[float32](entry.Tensor))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d = other
+	networks[3] = other
+	train(false)
+	if got := score(1); got != changed {
+		t.Errorf("a new network of the same weights: got a score of %v, want %v", got, changed)
+	}
+}
+
+// Features of another network's width are refused, also where our own loops would read past them.
+func TestWrongWidths(t *testing.T) {
+	p := must(torch.NewProjection(torch.ModuleOptions{Arch: "resnet18", Seed: 1}))
+	defer p.Close()
+	for _, training := range []bool{true, false} {
+		if err := p.Train(training); err != nil {
+			t.Fatal(err)
+		}
+		for _, channels := range []int64{16, 4096} {
+			var s torch.Scope
+			defer s.Close()
+			var f torch.Features
+			for k := range f {
+				C, HW := channels<<k, int64(32>>k)
+				f[k] = s.Tensor(s.Tensor(torch.FromSlice(make([]float32, 8*C*HW*HW), 8, C, HW, HW)).To(torch.CPU, torch.Float32))
+			}
+			if err := s.Err(); err != nil {
+				t.Fatal(err)
+			}
+			_, err := p.Forward(f)
+			wantError(t, fmt.Sprintf("training %v, %d channels", training, channels), err, "projection", "channels")
 		}
 	}
 }
