@@ -67,7 +67,7 @@ func TestBenchSeveral(t *testing.T) {
 	}
 	for i, file := range []string{modelFile, other} {
 		row := lines[len(lines)-2+i]
-		if !strings.Contains(row, "| cpu, "+file+" (resnet18, 64 x 64, n = 2)") {
+		if !strings.Contains(row, "| cpu fp32, "+file+" (resnet18, 64 x 64, n = 2)") {
 			t.Errorf("got row %q, want one of %s", row, file)
 		}
 	}

@@ -14,9 +14,8 @@ import (
 
 const serveHelp = `Usage: infer serve --model FILE|DIR [flags]
 
-POST /v1/models/M/predict, with ?threshold=, pixel_threshold=, false_alarm=,
-name= and heatmap=1; the V2 protocol; /metrics; a page at /. Model files that
-change are read anew. SIGTERM lets requests under way finish.
+POST /v1/models/M/predict?threshold=, pixel_threshold=, false_alarm=, name=,
+heatmap=1; V2; /metrics; a page at /. Follows its files, ends by SIGTERM.
 `
 
 func runServe(ctx context.Context, args []string, t *terminal) (int, error) {
