@@ -110,7 +110,7 @@ func FuzzTerms(f *testing.F) {
 	f.Fuzz(func(t *testing.T, seed int64, x, y, z float64) {
 		for _, v := range []float64{x, y, z} {
 			if !(math.Abs(v) < 1<<28) {
-				t.Skip("terms are of smaller coordinates")
+				return // terms are of smaller coordinates
 			}
 		}
 		checkPlace(t, NewField(seed), x, y, z)
