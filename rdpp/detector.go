@@ -18,7 +18,7 @@ type DetectorOptions struct {
 	Device    torch.Device // default the CPU
 	MaxPixels int64        // largest image accepted, default imagefile.DefaultMaxPixels
 
-	// Precision is default torch.FP32. Thresholds were set by scores of FP32: BF16's differ by some 1 %. TF32 on a GPU
+	// Precision is default torch.FP32. Thresholds were set by scores of FP32: BF16's differ in the third digit. TF32 on a GPU
 	// holds for the whole process, until a training in it sets another.
 	Precision torch.Precision
 
