@@ -171,6 +171,13 @@ void give(const rdpp::Judged &judged, rdpp_tensor *loss, rdpp_tensor *accuracy) 
   *loss = first.release();
 }
 
+rdpp::TermWeights term_weights(const double weights[RDPP_TERMS]) {
+  static_assert(RDPP_TERMS == rdpp::kTerms);
+  rdpp::TermWeights w;
+  std::copy_n(weights, RDPP_TERMS, w.begin());
+  return w;
+}
+
 torch::Device at_device(int32_t device) {
   if (device == RDPP_CPU) return torch::kCPU;
   int32_t count = static_cast<int32_t>(torch::cuda::device_count());
@@ -385,6 +392,15 @@ rdpp_error rdpp_split(const rdpp_tensor x[RDPP_SCALES], int64_t B, rdpp_tensor h
   });
 }
 
+rdpp_error rdpp_join(const rdpp_tensor head[RDPP_SCALES], const rdpp_tensor tail[RDPP_SCALES],
+                     rdpp_tensor x[RDPP_SCALES]) {
+  return guarded([&] {
+    Features first = features(head), rest = features(tail), all;
+    for (int k = 0; k < kScales; k++) all[k] = torch::cat({first[k], rest[k]});
+    give(all, x);
+  });
+}
+
 rdpp_error rdpp_images(const uint8_t *pixels, int64_t B, int64_t S, const float mean[3], const float std[3],
                        int32_t device, int32_t dtype, rdpp_tensor *x) {
   return guarded([&] {
@@ -500,8 +516,10 @@ rdpp_error rdpp_head(const rdpp_module *m, int64_t k, rdpp_tensor f_k, rdpp_tens
 // Losses
 
 rdpp_error rdpp_loss_kd(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor g[RDPP_SCALES], int32_t per_position,
-                        rdpp_tensor *out) {
-  return guarded([&] { *out = handle(rdpp::loss_kd(features(f), features(g), per_position != 0)); });
+                        double easy_cut, double easy_below, rdpp_tensor *out) {
+  return guarded([&] {
+    *out = handle(rdpp::loss_kd(features(f), features(g), per_position != 0, {easy_cut, easy_below}));
+  });
 }
 
 rdpp_error rdpp_loss_recon(const rdpp_tensor p_noisy[RDPP_SCALES], const rdpp_tensor p[RDPP_SCALES], rdpp_tensor *out) {
@@ -628,17 +646,18 @@ rdpp_error rdpp_adam_set_step(rdpp_adam *a, int64_t group, int64_t i, int64_t st
 // Inference
 
 rdpp_error rdpp_anomaly_map(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor g[RDPP_SCALES], int64_t S, double sigma,
-                            rdpp_tensor *raw, rdpp_tensor *smoothed) {
+                            const double weights[RDPP_TERMS], rdpp_tensor *raw, rdpp_tensor *smoothed) {
   return guarded([&] {
     torch::NoGradGuard no_grad;
-    auto map = std::make_unique<Tensor>(rdpp::anomaly_map(features(f), features(g), S));
+    auto map = std::make_unique<Tensor>(rdpp::anomaly_map(features(f), features(g), S, term_weights(weights)));
     *smoothed = handle(rdpp::smooth(*map, sigma));
     *raw = map.release();
   });
 }
 
 rdpp_error rdpp_predict(const rdpp_module *teacher, const rdpp_module *projection, const rdpp_module *bottleneck,
-                        const rdpp_module *student, rdpp_tensor x, double sigma, rdpp_tensor *map, rdpp_tensor *score) {
+                        const rdpp_module *student, rdpp_tensor x, double sigma, const double weights[RDPP_TERMS],
+                        rdpp_tensor *map, rdpp_tensor *score) {
   return guarded([&] {
     rdpp::Networks n = {&network<rdpp::TeacherImpl>(teacher, RDPP_TEACHER),
                         projection ? &network<rdpp::ProjectionImpl>(projection, RDPP_PROJECTION) : nullptr,
@@ -646,7 +665,7 @@ rdpp_error rdpp_predict(const rdpp_module *teacher, const rdpp_module *projectio
                         &network<rdpp::StudentImpl>(student, RDPP_STUDENT)};
     rdpp::Versions versions = {teacher->version, projection ? projection->version : 0, bottleneck->version,
                                student->version};
-    rdpp::Prediction result = student->predictor->run(n, versions, at_tensor(x), sigma);
+    rdpp::Prediction result = student->predictor->run(n, versions, at_tensor(x), {sigma, term_weights(weights)});
     auto score_handle = std::make_unique<Tensor>(result.score);
     *map = handle(result.map);
     *score = score_handle.release();

@@ -22,15 +22,28 @@ torch::Tensor cosine(const torch::Tensor &narrow_a, const torch::Tensor &narrow_
   return dot / norms.clamp_min(kNormFloor * kNormFloor).sqrt();
 }
 
+// Factors of 1, as released, leave every bit alone.
+torch::Tensor weighted(const torch::Tensor &x, double weight) { return weight == 1 ? x : x * weight; }
+
 const int64_t kPosition[] = {1};    // a cosine per position: B x H x W
 const int64_t kImage[] = {1, 2, 3}; // a cosine per image: B
 
+// g with easy positions' gradients cut. A student that has learned most of a part goes on learning where it is wrong,
+// instead of learning to copy (ReContrast: Guo et al., 2023, "hard mining").
+torch::Tensor held_back(const torch::Tensor &f, const torch::Tensor &g, const EasyPositions &easy) {
+  torch::Tensor student = wide(g), fixed = student.detach();
+  torch::Tensor distance = 1 - cosine(f, fixed, kPosition); // B x H x W
+  torch::Tensor is_easy = distance < distance.mean() + easy.below * distance.std();
+  return torch::where(is_easy.unsqueeze(1), student * (1 - easy.cut) + fixed * easy.cut, student);
+}
+
 } // namespace
 
-torch::Tensor loss_kd(const Features &f, const Features &g, bool per_position) {
+torch::Tensor loss_kd(const Features &f, const Features &g, bool per_position, const EasyPositions &easy) {
   torch::Tensor loss;
   for (int k = 0; k < kScales; k++) {
-    torch::Tensor c = per_position ? cosine(f[k], g[k], kPosition) : cosine(f[k], g[k], kImage);
+    torch::Tensor student = easy.cut > 0 ? held_back(f[k], g[k], easy) : g[k];
+    torch::Tensor c = per_position ? cosine(f[k], student, kPosition) : cosine(f[k], student, kImage);
     torch::Tensor term = (1 - c).mean();
     loss = loss.defined() ? loss + term : term;
   }
@@ -97,22 +110,29 @@ Judged loss_pair(const torch::Tensor &z, double temperature) {
   return {torch::nn::functional::cross_entropy(similarity, partner), right.to(z.scalar_type()).mean()};
 }
 
-torch::Tensor anomaly_map(const Features &narrow_f, const Features &narrow_g, int64_t S) {
+torch::Tensor anomaly_map(const Features &f, const Features &g, int64_t S, const TermWeights &weights) {
   namespace F = torch::nn::functional;
-  torch::Tensor map = torch::zeros({narrow_f[0].size(0), S, S}, wide(narrow_f[0]).options()); // B x S x S
-  for (int k = 0; k < kScales; k++) {
-    torch::Tensor f = wide(narrow_f[k]), g = wide(narrow_g[k]); // B x C x H x W
-    bool fast = lies_channels_last(f) && lies_channels_last(g) && f.sizes() == g.sizes() &&
-                f.scalar_type() == torch::kFloat32 && g.scalar_type() == torch::kFloat32;
-    TORCH_CHECK(f.size(0) == map.size(0), "features of ", map.size(0), " and of ", f.size(0), " images");
+  torch::Tensor map = torch::zeros({f[0].size(0), S, S}, wide(f[0]).options()); // B x S x S
+  auto add = [&](const torch::Tensor &narrow_a, const torch::Tensor &narrow_b, double weight) {
+    torch::Tensor a = wide(narrow_a), b = wide(narrow_b); // B x C x H x W
+    TORCH_CHECK(a.size(0) == map.size(0), "features of ", map.size(0), " and of ", a.size(0), " images");
+    bool fast = lies_channels_last(a) && lies_channels_last(b) && a.sizes() == b.sizes() &&
+                a.scalar_type() == torch::kFloat32 && b.scalar_type() == torch::kFloat32;
     if (fast) {
-      add_upsampled(cosine_distance(f, g, kNormFloor * kNormFloor), map);
-      continue;
+      add_upsampled(weighted(cosine_distance(a, b, kNormFloor * kNormFloor), weight), map);
+      return;
     }
-    torch::Tensor distance = (1 - cosine(f, g, kPosition)).unsqueeze(1); // B x 1 x H x W
+    torch::Tensor distance = weighted(1 - cosine(a, b, kPosition), weight).unsqueeze(1); // B x 1 x H x W
     auto options =
         F::InterpolateFuncOptions().size(std::vector<int64_t>{S, S}).mode(torch::kBilinear).align_corners(true);
     map += F::interpolate(distance, options).squeeze(1);
+  };
+  auto averaged = [](const torch::Tensor &x) {
+    return torch::avg_pool2d(wide(x), 3, 1, 1, /*ceil_mode=*/false, /*count_include_pad=*/false);
+  };
+  for (int k = 0; k < kScales; k++) {
+    if (weights[k] != 0) add(f[k], g[k], weights[k]);
+    if (weights[kScales + k] != 0) add(averaged(f[k]), averaged(g[k]), weights[kScales + k]);
   }
   return map;
 }

@@ -9,7 +9,11 @@ namespace rdpp {
 enum class Ssot { kPairwise, kBatch, kOff };
 
 // All return a scalar. f, g, p: K tensors of B x C x H x W.
-torch::Tensor loss_kd(const Features &f, const Features &g, bool per_position);
+struct EasyPositions {
+  double cut = 0;   // share of the gradient that is taken from them; 0: none, as released
+  double below = 0; // they lie nearer to the teacher than the mean distance plus so many deviations
+};
+torch::Tensor loss_kd(const Features &f, const Features &g, bool per_position, const EasyPositions &easy = {});
 torch::Tensor loss_recon(const Features &p_noisy, const Features &p);
 torch::Tensor loss_contrast(const Features &f_noisy, const Features &p, double margin);
 torch::Tensor loss_ssot(const Features &p, const torch::Tensor &permutation, Ssot mode, const SinkhornOptions &options);
@@ -28,8 +32,13 @@ Judged loss_class(const torch::Tensor &logits, const torch::Tensor &labels, doub
 // for row 2i, and the other way round, among all other rows. z: B x D, rows of length 1, B even.
 Judged loss_pair(const torch::Tensor &z, double temperature);
 
-// Sum over scales of 1 - cos over channels, each upsampled to S x S: B x S x S.
-torch::Tensor anomaly_map(const Features &f, const Features &g, int64_t S);
+// What a map is the weighted sum of: 1 - cos over channels at every scale, and the same of features averaged over 3x3
+// positions at every scale.
+constexpr int kTerms = 2 * kScales;
+using TermWeights = std::array<double, kTerms>;
+
+// The sum, each term upsampled to S x S: B x S x S. A weight of 0 leaves a term out.
+torch::Tensor anomaly_map(const Features &f, const Features &g, int64_t S, const TermWeights &weights);
 
 // Gaussian blur of B x S x S maps, truncated at 4 sigma, edges mirrored with the edge pixel repeated.
 torch::Tensor smooth(const torch::Tensor &map, double sigma);

@@ -1,7 +1,5 @@
 #include "predict.h"
 
-#include "losses.h"
-
 #ifdef RDPP_CUDA
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -19,14 +17,14 @@ namespace rdpp {
 
 using torch::Tensor;
 
-Prediction predict(const Networks &n, const Tensor &x, double sigma) {
+Prediction predict(const Networks &n, const Tensor &x, const MapOptions &options) {
   torch::NoGradGuard no_grad;
   TORCH_CHECK(x.dim() == 4 && x.size(2) == x.size(3), "images must be B x 3 x S x S, got ", x.sizes());
   Features f = n.teacher->forward(x);                       // K tensors
   Features p = n.projection ? n.projection->forward(f) : f; // K tensors
   Tensor z = n.bottleneck->forward(p);                      // B x 512e x S/32 x S/32
   Features g = n.student->forward(z);                       // K tensors
-  Tensor map = smooth(anomaly_map(f, g, x.size(2)), sigma); // B x S x S
+  Tensor map = smooth(anomaly_map(f, g, x.size(2), options.weights), options.sigma); // B x S x S
   return {map, map.flatten(1).amax(1)};
 }
 
@@ -48,7 +46,7 @@ std::shared_mutex recording; // held alone by the one that records
 
 struct Predictor::Graphs {
   struct Graph {
-    double sigma = 0;
+    MapOptions options{};
     bool usable = false;
     at::cuda::CUDAGraph cuda;
     Tensor x; // that it reads
@@ -61,21 +59,21 @@ struct Predictor::Graphs {
   std::vector<std::unique_ptr<Graph>> all; // of those versions and that type: they read the networks' folded weights
 
   // The graph for x, or nullptr where there is none yet.
-  Graph *find(const Versions &of, const Tensor &x, double sigma) {
+  Graph *find(const Versions &of, const Tensor &x, const MapOptions &options) {
     if (of != versions || x.scalar_type() != type) {
       all.clear();
       versions = of, type = x.scalar_type();
     }
     for (auto &g : all) {
-      if (g->x.sizes() == x.sizes() && g->x.device() == x.device() && g->sigma == sigma) return g.get();
+      if (g->x.sizes() == x.sizes() && g->x.device() == x.device() && g->options == options) return g.get();
     }
     return nullptr;
   }
 
-  void record(const Networks &n, const Tensor &x, double sigma) {
+  void record(const Networks &n, const Tensor &x, const MapOptions &options) {
     all.push_back(std::make_unique<Graph>());
     Graph &g = *all.back();
-    g.sigma = sigma;
+    g.options = options;
     g.x = x.clone(torch::MemoryFormat::Contiguous);
     c10::cuda::CUDAStream ours = c10::cuda::getStreamFromPool();
     c10::cuda::getCurrentCUDAStream().synchronize();
@@ -83,7 +81,7 @@ struct Predictor::Graphs {
     bool capturing = false;
     try {
       // The first runs fold weights and choose algorithms, neither of which can be recorded.
-      for (int i = 0; i < 3; i++) predict(n, g.x, sigma);
+      for (int i = 0; i < 3; i++) predict(n, g.x, options);
       ours.synchronize();
       // Graphs are replayed one after the other, and their results copied: one pool of memory serves them all.
       if (all.size() > 1 && all.front()->usable) {
@@ -92,7 +90,7 @@ struct Predictor::Graphs {
         g.cuda.capture_begin();
       }
       capturing = true;
-      g.result = predict(n, g.x, sigma);
+      g.result = predict(n, g.x, options);
       g.cuda.capture_end();
       g.usable = true;
     } catch (const std::exception &) {
@@ -106,18 +104,18 @@ struct Predictor::Graphs {
   }
 };
 
-Prediction Predictor::run(const Networks &n, const Versions &versions, const Tensor &x, double sigma) {
-  if (!x.is_cuda() || !graphs_wanted()) return predict(n, x, sigma);
+Prediction Predictor::run(const Networks &n, const Versions &versions, const Tensor &x, const MapOptions &options) {
+  if (!x.is_cuda() || !graphs_wanted()) return predict(n, x, options);
   c10::cuda::CUDAGuard device(x.device());
   torch::NoGradGuard no_grad;
-  Graphs::Graph *g = graphs_->find(versions, x, sigma);
+  Graphs::Graph *g = graphs_->find(versions, x, options);
   if (!g && graphs_->all.size() < Graphs::kMost) {
     std::unique_lock<std::shared_mutex> alone(recording);
-    graphs_->record(n, x, sigma);
+    graphs_->record(n, x, options);
     g = graphs_->all.back().get();
   }
   std::shared_lock<std::shared_mutex> among(recording);
-  if (!g || !g->usable) return predict(n, x, sigma);
+  if (!g || !g->usable) return predict(n, x, options);
   g->x.copy_(x);
   g->cuda.replay();
   return {g->result.map.clone(), g->result.score.clone()}; // the graph writes to the same place again
@@ -127,8 +125,8 @@ Prediction Predictor::run(const Networks &n, const Versions &versions, const Ten
 
 struct Predictor::Graphs {};
 
-Prediction Predictor::run(const Networks &n, const Versions &, const Tensor &x, double sigma) {
-  return predict(n, x, sigma);
+Prediction Predictor::run(const Networks &n, const Versions &, const Tensor &x, const MapOptions &options) {
+  return predict(n, x, options);
 }
 
 #endif

@@ -1,6 +1,7 @@
 // A prediction: images through all networks to anomaly maps and scores.
 #pragma once
 
+#include "losses.h"
 #include "networks.h"
 
 #include <array>
@@ -21,8 +22,16 @@ struct Prediction {
   torch::Tensor score; // B, the map's maxima
 };
 
+// How a map is made of the scales' distances.
+struct MapOptions {
+  double sigma;         // Gaussian, pixels
+  TermWeights weights; // 1, 1, 1, 0, 0, 0: as released
+
+  bool operator==(const MapOptions &o) const { return sigma == o.sigma && weights == o.weights; }
+};
+
 // x: B x 3 x S x S, normalised; all networks in eval mode.
-Prediction predict(const Networks &n, const torch::Tensor &x, double sigma);
+Prediction predict(const Networks &n, const torch::Tensor &x, const MapOptions &options);
 
 // Of teacher, projection (or 0), bottleneck and student: numbers that no other state of a network in the process has.
 using Versions = std::array<uint64_t, 4>;
@@ -35,7 +44,7 @@ class Predictor {
 public:
   Predictor();
   ~Predictor();
-  Prediction run(const Networks &n, const Versions &versions, const torch::Tensor &x, double sigma);
+  Prediction run(const Networks &n, const Versions &versions, const torch::Tensor &x, const MapOptions &options);
 
 private:
   struct Graphs;

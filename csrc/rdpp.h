@@ -20,6 +20,7 @@ extern "C" {
 #endif
 
 #define RDPP_SCALES 3
+#define RDPP_TERMS (2 * RDPP_SCALES) /* of an anomaly map */
 #define RDPP_CPU (-1) /* a device: RDPP_CPU, or the CUDA device's number from 0 */
 
 typedef char *rdpp_error;
@@ -71,6 +72,9 @@ rdpp_error rdpp_tensor_set_grad(rdpp_tensor t, rdpp_tensor grad);
 /* Rows [0, B) and [B, ...) of each of the K tensors, as views. */
 rdpp_error rdpp_split(const rdpp_tensor x[RDPP_SCALES], int64_t B, rdpp_tensor head[RDPP_SCALES],
                       rdpp_tensor tail[RDPP_SCALES]);
+/* The way back: the rows of head and then those of tail, as copies. */
+rdpp_error rdpp_join(const rdpp_tensor head[RDPP_SCALES], const rdpp_tensor tail[RDPP_SCALES],
+                     rdpp_tensor x[RDPP_SCALES]);
 
 /* pixels: B x S x S x 3 bytes, RGB -> x: B x 3 x S x S of dtype on device, (pixel / 255 - mean) / std. */
 rdpp_error rdpp_images(const uint8_t *pixels, int64_t B, int64_t S, const float mean[3], const float std[3],
@@ -111,7 +115,7 @@ rdpp_error rdpp_teacher_ignore_level(rdpp_module *m, const double std[3]);
 /* x: B x 3 x S x S, normalised -> f[k]: B x 64e*2^k x S/(4*2^k) x S/(4*2^k); outside autograd where the teacher is
  * frozen or in eval mode. x of bfloat16 in a float32 teacher: mixed precision, f is bfloat16 too. */
 rdpp_error rdpp_teacher(const rdpp_module *m, rdpp_tensor x, rdpp_tensor f[RDPP_SCALES]);
-/* The same for clean and noisy images (B x 3 x S x S each) in one pass: f of 2B rows, the clean ones first. */
+/* The same for clean and noisy images (B and B' x 3 x S x S) in one pass: f of B + B' rows, the clean ones first. */
 rdpp_error rdpp_teacher_pair(const rdpp_module *m, rdpp_tensor clean, rdpp_tensor noisy, rdpp_tensor f[RDPP_SCALES]);
 /* f -> p, same shapes. */
 rdpp_error rdpp_projection(const rdpp_module *m, const rdpp_tensor f[RDPP_SCALES], rdpp_tensor p[RDPP_SCALES]);
@@ -126,9 +130,11 @@ rdpp_error rdpp_head(const rdpp_module *m, int64_t k, rdpp_tensor f_k, rdpp_tens
 
 /* Losses: each a scalar tensor. */
 
-/* L_KD. per_position == 0: cosines of whole feature maps (released), else per position (Eq. 1). */
+/* L_KD. per_position == 0: cosines of whole feature maps (released), else per position (Eq. 1). Positions whose distance
+ * 1 - cos is below the batch's mean plus easy_below deviations, per scale, get only 1 - easy_cut of their gradient; 0: all of
+ * it, as released. */
 rdpp_error rdpp_loss_kd(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor g[RDPP_SCALES], int32_t per_position,
-                        rdpp_tensor *out);
+                        double easy_cut, double easy_below, rdpp_tensor *out);
 /* L_Recon of projected noisy and projected clean features. */
 rdpp_error rdpp_loss_recon(const rdpp_tensor p_noisy[RDPP_SCALES], const rdpp_tensor p[RDPP_SCALES], rdpp_tensor *out);
 /* L_Con of the teacher's noisy and the projected clean features. */
@@ -189,13 +195,16 @@ rdpp_error rdpp_adam_set_step(rdpp_adam *a, int64_t group, int64_t i, int64_t st
 
 /* Inference, outside autograd */
 
-/* f, g -> raw, smoothed: B x S x S (the sum over k of upsampled 1 - cos, and its Gaussian of sigma pixels). */
+/* f, g -> raw, smoothed: B x S x S (the sum over k of weights[k] times upsampled 1 - cos, and of weights[K + k] times the
+ * same of features averaged over 3x3 positions; and its Gaussian of sigma pixels). Weights of 1, 1, 1, 0, 0, 0 are the
+ * released code's. */
 rdpp_error rdpp_anomaly_map(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor g[RDPP_SCALES], int64_t S, double sigma,
-                            rdpp_tensor *raw, rdpp_tensor *smoothed);
+                            const double weights[RDPP_TERMS], rdpp_tensor *raw, rdpp_tensor *smoothed);
 /* x: B x 3 x S x S, normalised -> map: B x S x S and score: B, the map's maxima. All modules in eval mode;
  * projection NULL: the bottleneck reads the teacher's features (RD). */
 rdpp_error rdpp_predict(const rdpp_module *teacher, const rdpp_module *projection, const rdpp_module *bottleneck,
-                        const rdpp_module *student, rdpp_tensor x, double sigma, rdpp_tensor *map, rdpp_tensor *score);
+                        const rdpp_module *student, rdpp_tensor x, double sigma, const double weights[RDPP_TERMS],
+                        rdpp_tensor *map, rdpp_tensor *score);
 
 /* TorchScript */
 

@@ -120,7 +120,7 @@ int main(void) {
   rdpp_sinkhorn_options options = {2, 0.05, 0, 1e7, 0.95, 1};
   int64_t shuffle[B] = {1, 0};
   double weights[4] = {1, 0.18, 0.0018, 0.018}, values[4];
-  check(rdpp_loss_kd(clean, g, 0, &terms[0]), "L_KD");
+  check(rdpp_loss_kd(clean, g, 0, 0.9, 0.5, &terms[0]), "L_KD");
   check(rdpp_loss_ssot(pc, shuffle, B, RDPP_SSOT_BATCH, &options, &terms[1]), "L_SSOT");
   check(rdpp_loss_recon(pn, pc, &terms[2]), "L_Recon");
   check(rdpp_loss_contrast(noisy, pc, 0.5, &terms[3]), "L_Con");
@@ -135,7 +135,8 @@ int main(void) {
 
   for (int kind = 0; kind < 4; kind++) check(rdpp_module_train(net[kind], 0), "eval mode");
   rdpp_tensor map, score;
-  check(rdpp_predict(net[0], net[1], net[2], net[3], x, 4, &map, &score), "predict");
+  const double weights[RDPP_TERMS] = {0, 1, 2, 1, 0, 1};
+  check(rdpp_predict(net[0], net[1], net[2], net[3], x, 4, weights, &map, &score), "predict");
   static float maps[B * S * S];
   float scores[B], highest = 0;
   check(rdpp_tensor_read(map, RDPP_FLOAT32, maps, B * S * S), "read");

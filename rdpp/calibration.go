@@ -305,5 +305,9 @@ func (r *run) crossScore(ctx context.Context, fold int, order []int) ([]float64,
 	if err := part.saveCheckpoint(); err != nil {
 		r.opt.Log.Warn("no checkpoint", "error", err)
 	}
-	return part.outcome().scores(ctx, out, r.cache)
+	model := part.outcome()
+	if err := model.balance(ctx, part.items, r.cache); err != nil {
+		return nil, err
+	}
+	return model.scores(ctx, out, r.cache)
 }

@@ -154,7 +154,7 @@ func readCheckpoint(path string) (*weights.File, *checkpoint, error) {
 // restore makes the run what it was when the checkpoint was written.
 func (r *run) restore(file *weights.File, c *checkpoint) error {
 	before := c.Info.Config
-	before.Epochs = r.config.Epochs // which may be raised
+	before.Epochs, before.Updates = r.config.Epochs, r.config.Updates // which may be raised
 	if err := sameConfig(before, r.config); err != nil {
 		return err
 	}

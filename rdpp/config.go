@@ -51,7 +51,8 @@ type Config struct {
 	Mean [3]float32 `json:"mean"` // subtracted from RGB in 0..1
 	Std  [3]float32 `json:"std"`  // divided by
 
-	Epochs     int    `json:"epochs"`
+	Updates    int    `json:"updates"`    // of the weights, at least; Epochs follow from it and the number of images; 0: Epochs count
+	Epochs     int    `json:"epochs"`     // passes over the images
 	Batch      int    `json:"batch"`      // images per step
 	Accumulate int    `json:"accumulate"` // steps whose gradients are summed for one update
 	Select     string `json:"select"`     // SelectLast or SelectBestOnTest
@@ -83,6 +84,16 @@ type Config struct {
 	NoiseLambda   float64 `json:"noise_lambda"`   // factor of the simplex noise on RGB in 0..1
 	NoiseReleased bool    `json:"noise_released"` // one noise field per run, as released, instead of one per image
 
+	Defects int     `json:"defects"` // pseudo-anomalies: at most so many made-up defects per image; 0: one box of noise, as released
+	Denoise float64 `json:"denoise"` // share of a batch that has pseudo-anomalies, and that O and D learn to see without them; 0: all have, and O and D see none, as released
+	Light   float64 `json:"light"`   // brightness of training images varies by up to this share; 0: not, as released
+
+	EasyCut   float64 `json:"easy_cut"`   // share of L_KD's gradient that positions lose where the student is near to the teacher; 0: none, as released
+	EasyBelow float64 `json:"easy_below"` // near: below the mean distance plus so many deviations
+
+	Equalise bool   `json:"equalise"` // the teacher's channels are scaled to one deviation over the training images
+	Score    string `json:"score"`    // ScoreReleased or ScoreBalanced
+
 	MapSigma float64 `json:"map_sigma"` // Gaussian that smooths the anomaly map, pixels of the network input
 
 	Calibration float64 `json:"calibration"` // share of the good images that is held out to calibrate the threshold; 0: none
@@ -101,7 +112,7 @@ func DefaultConfig() Config {
 		SSOT: "pairwise", WeightSSOT: 0.2 / 1.11, WeightRecon: 0.2 * 0.01 / 1.11, WeightContrast: 0.2 * 0.1 / 1.11,
 		Margin:    0.5,
 		SinkhornP: 2, SinkhornBlur: 0.05, SinkhornDiameter: 1e7, SinkhornScaling: 0.95,
-		NoiseLambda: 0.2, MapSigma: 4,
+		NoiseLambda: 0.2, MapSigma: 4, Score: ScoreReleased,
 		Calibration: 0.1, FalseAlarm: 0.01,
 	}
 }
@@ -110,6 +121,7 @@ func DefaultConfig() Config {
 const (
 	maxImageSize = 4096
 	maxBatch     = 4096
+	maxDefects   = 100
 )
 
 // Validate says which value cannot be, in terms of train's flags. Its errors wrap ErrConfig.
@@ -128,6 +140,8 @@ func (c *Config) Validate() error {
 		return wrong("standard deviations %v; all must be positive", c.Std)
 	case !(max(c.Mean[0], c.Mean[1], c.Mean[2], -c.Mean[0], -c.Mean[1], -c.Mean[2]) <= math.MaxFloat32):
 		return wrong("means %v; all must be finite", c.Mean)
+	case c.Updates < 0:
+		return wrong("--updates %d; use at least 1, or 0 to go by --epochs", c.Updates)
 	case c.Epochs < 1:
 		return wrong("--epochs %d; use at least 1", c.Epochs)
 	case c.Batch < 1 || c.Batch > maxBatch:
@@ -163,11 +177,24 @@ func (c *Config) Validate() error {
 			"scaling lies in (0, 1)", c.SinkhornBlur, c.SinkhornDiameter, c.SinkhornReach, c.SinkhornScaling)
 	case !(c.NoiseLambda >= 0 && c.NoiseLambda <= math.MaxFloat64):
 		return wrong("--noise %v; use 0 or more", c.NoiseLambda)
+	case c.Defects < 0 || c.Defects > maxDefects:
+		return wrong("--defects %d; use 0 to %d", c.Defects, maxDefects)
+	case !(c.Denoise >= 0 && c.Denoise <= 1) || c.Denoise > 0 && c.Method == MethodRD:
+		return wrong("--denoise %v; use a share of the images, 0 to 1, and 0 with --method rd", c.Denoise)
+	case !(c.EasyCut >= 0 && c.EasyCut < 1):
+		return wrong("--easy-cut %v; use a share of the gradient, 0 to less than 1", c.EasyCut)
+	case !(math.Abs(c.EasyBelow) <= math.MaxFloat32):
+		return wrong("--easy-below %v; use a number of deviations", c.EasyBelow)
+	case c.Score != ScoreReleased && c.Score != ScoreBalanced:
+		return wrong("--score %q; use %s or %s", c.Score, ScoreBalanced, ScoreReleased)
 	case !(c.MapSigma > 0 && c.MapSigma*4 < float64(c.ImageSize)):
 		return wrong("a map sigma of %v pixels; use more than 0 and less than a quarter of --image-size", c.MapSigma)
 	}
 	if _, err := c.ssot(); err != nil {
 		return wrong("%v", err)
+	}
+	if err := (dataset.Light{Exposure: c.Light}).Check(); err != nil {
+		return wrong("--light: %v", err)
 	}
 	return nil
 }
@@ -193,6 +220,9 @@ func (c *Config) ssot() (torch.SSOT, error) {
 func (c *Config) complete() {
 	if c.Schedule == "" {
 		c.Schedule = ScheduleConstant
+	}
+	if c.Score == "" {
+		c.Score = ScoreReleased
 	}
 }
 

@@ -266,7 +266,7 @@ func (m *Model) predict(x []float32) (maps []float32, scores []float64, err erro
 	defer s.Close()
 	input := s.Tensor(torch.FromSlice(x, int64(len(x)/(3*S*S)), 3, int64(S), int64(S)))
 	input = s.Tensor(input.To(m.Device, m.precision.DType()))
-	anomaly, maxima, err := torch.Predict(m.Teacher, m.Projection, m.Bottleneck, m.Student, input, m.Info.Config.MapSigma)
+	anomaly, maxima, err := torch.Predict(m.Teacher, m.Projection, m.Bottleneck, m.Student, input, m.mapOptions())
 	s.Tensor(anomaly, err)
 	s.Tensor(maxima, nil)
 	if err := s.Err(); err != nil {

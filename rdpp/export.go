@@ -92,6 +92,7 @@ func (m *Model) described() (*export.Model, error) {
 	config, calibration := &m.Info.Config, &m.Info.Calibration
 	return &export.Model{
 		Tensors: m.tensors(), Size: config.ImageSize, Mean: config.Mean, Std: config.Std, Sigma: config.MapSigma,
+		Weights:   m.Info.MapWeights,
 		Threshold: floorFloat32(calibration.Threshold), // judges every float32 as the float64 does
 		Producer:  "rdpp", Version: Version,
 		Metadata: map[string]string{

@@ -33,6 +33,7 @@ type Info struct {
 	Config        Config      `json:"config"`
 	Teacher       TeacherInfo `json:"teacher"`
 	Data          DataInfo    `json:"data"`
+	MapWeights    MapWeights  `json:"map_weights,omitzero"`
 	Epoch         int         `json:"epoch"` // that these weights are from, counted from 1
 	Calibration   Calibration `json:"calibration"`
 	Imported      ImportInfo  `json:"imported,omitzero"` // of a model that Import made; its Config tells nothing of its training

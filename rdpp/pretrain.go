@@ -452,7 +452,7 @@ func (r *pretraining) writeTeacher(document TeacherDocument) error {
 		if err != nil {
 			return err
 		}
-		equalise(state, deviations)
+		equalise(state, deviations, drawnFloor)
 	}
 	var s torch.Scope
 	defer s.Close()

@@ -177,7 +177,7 @@ func TestEqualise(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		factors := equalise(state, deviations)
+		factors := equalise(state, deviations, drawnFloor)
 		for _, e := range teacher.State() {
 			if err := torch.Write(e.Tensor, state[e.Name]); err != nil {
 				t.Fatal(err)
@@ -230,7 +230,7 @@ func TestDeviations(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	equalise(state, before)
+	equalise(state, before, drawnFloor)
 	for _, e := range r.teacher.State() {
 		if err := torch.Write(e.Tensor, state[e.Name]); err != nil {
 			t.Fatal(err)

@@ -230,6 +230,11 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	if err := r.readData(ctx); err != nil {
 		return err
 	}
+	if file == nil && r.config.Equalise {
+		if err := r.model.equaliseTeacher(ctx, r.items, r.cache); err != nil {
+			return err
+		}
+	}
 	if r.adam, err = torch.NewAdam(r.config.Beta1, r.config.Beta2, r.config.AdamEps); err != nil {
 		return err
 	}
@@ -383,6 +388,10 @@ func (r *run) readData(ctx context.Context) error {
 		return fmt.Errorf("rdpp: %w: --image-size %d with --batch %d leaves one of the %d images alone in a batch, which is too little for "+
 			"batch norm; use another --batch, or --image-size 64", ErrConfig, S, r.config.Batch, sizes[alone])
 	}
+	if steps := (len(r.items) + r.config.Batch - 1) / r.config.Batch; r.config.Updates > 0 {
+		r.config.Epochs = (r.config.Updates*r.config.Accumulate + steps - 1) / steps
+		r.model.Info.Config.Epochs = r.config.Epochs
+	}
 	if steps := (slices.Min(sizes) + r.config.Batch - 1) / r.config.Batch; r.config.Epochs*steps < r.config.Accumulate {
 		return fmt.Errorf("rdpp: %w: %d steps make no update of the weights with --accumulate %d; use more --epochs, or --accumulate 1", ErrConfig,
 			r.config.Epochs*steps, r.config.Accumulate)
@@ -390,8 +399,8 @@ func (r *run) readData(ctx context.Context) error {
 	r.model.Info.Category = r.set.Category
 	r.model.Info.Data = DataInfo{Images: len(r.items), HeldOut: len(r.held), Fingerprint: fingerprint, Layout: r.set.Layout}
 	r.loader, err = dataset.NewLoader(r.items, dataset.LoaderOptions{Batch: r.config.Batch, Size: S,
-		Norm: r.config.norm(), Seed: r.config.Seed, Workers: r.opt.Workers, Cache: r.cache,
-		Noise: dataset.NoiseOptions{Lambda: r.config.NoiseLambda, Released: r.config.NoiseReleased,
+		Norm: r.config.norm(), Seed: r.config.Seed, Workers: r.opt.Workers, Cache: r.cache, Light: dataset.Light{Exposure: r.config.Light},
+		Noise: dataset.NoiseOptions{Lambda: r.config.NoiseLambda, Released: r.config.NoiseReleased, Defects: r.config.Defects, Share: r.config.Denoise,
 			Off: r.config.Method == MethodRD}})
 	if err != nil {
 		return fmt.Errorf("rdpp: %w", err)
@@ -509,12 +518,12 @@ func (r *run) interrupt() error {
 // update. Clean and noisy images go through the networks together.
 func (r *run) step(batch *dataset.Batch) (Losses, error) {
 	c, m := &r.config, r.model
-	B, S := int64(batch.B), int64(c.ImageSize)
+	S := int64(c.ImageSize)
 	var s torch.Scope
 	defer s.Close()
 	dtype := torch.Precision(c.Precision).DType()
 	images := func(data []float32) *torch.Tensor { // B x 3 x S x S
-		host := s.Tensor(torch.FromSlice(data, B, 3, S, S))
+		host := s.Tensor(torch.FromSlice(data, int64(len(data))/(3*S*S), 3, S, S))
 		return s.Tensor(host.To(m.Device, dtype))
 	}
 	x := images(batch.Clean)
@@ -526,19 +535,25 @@ func (r *run) step(batch *dataset.Batch) (Losses, error) {
 		z := s.Tensor(m.Bottleneck.Forward(f)) // B x 512e x S/32 x S/32
 		g = s.Features(m.Student.Forward(z))
 	} else {
-		both := s.Features(m.Teacher.ForwardPair(x, images(batch.Noisy))) // 2B rows: clean, noisy
+		noisyB := len(batch.Noisy) / (3 * c.ImageSize * c.ImageSize)
+		both := s.Features(m.Teacher.ForwardPair(x, images(batch.Noisy))) // B + noisyB rows: clean, noisy
 		clean, noisy := s.Two(both.Split(batch.B))
 		projected := s.Features(m.Projection.Forward(both))
 		p, pNoisy := s.Two(projected.Split(batch.B))
-		z := s.Tensor(m.Bottleneck.Forward(p)) // B x 512e x S/32 x S/32
+		pSame, pRest := s.Two(p.Split(noisyB)) // those of the noisy ones, and the others
+		seen := p
+		if c.Denoise > 0 {
+			seen = s.Features(torch.Join(pNoisy, pRest))
+		}
+		z := s.Tensor(m.Bottleneck.Forward(seen)) // B x 512e x S/32 x S/32
 		f, g = clean, s.Features(m.Student.Forward(z))
 		terms = []torch.Term{
 			{Value: s.Tensor(torch.LossSSOT(p, batch.Shuffle, r.ssot, c.sinkhorn())), Weight: c.WeightSSOT},
-			{Value: s.Tensor(torch.LossRecon(pNoisy, p)), Weight: c.WeightRecon},
-			{Value: s.Tensor(torch.LossContrast(noisy, p, c.Margin)), Weight: c.WeightContrast},
+			{Value: s.Tensor(torch.LossRecon(pNoisy, pSame)), Weight: c.WeightRecon},
+			{Value: s.Tensor(torch.LossContrast(noisy, pSame, c.Margin)), Weight: c.WeightContrast},
 		}
 	}
-	kd := s.Tensor(torch.LossKD(f, g, c.KDPerPosition))
+	kd := s.Tensor(torch.LossKD(f, g, c.KDPerPosition, torch.Easy{Cut: c.EasyCut, Below: c.EasyBelow}))
 	total := s.Tensor(torch.WeightedSum(append(terms, torch.Term{Value: kd, Weight: 1})...))
 	s.Check(torch.Backward(total))
 	if r.state.Pending++; r.state.Pending >= c.Accumulate {
@@ -576,7 +591,11 @@ var errNoTests = fmt.Errorf("rdpp: %w: --select %s needs a test set with good an
 
 // test measures the epoch on the test set.
 func (r *run) test(ctx context.Context, report *EpochReport) error {
-	evaluation, err := r.outcome().evaluate(ctx, r.tests, r.set.HasMasks, r.cache)
+	model := r.outcome()
+	if err := model.balance(ctx, r.items, r.cache); err != nil {
+		return err
+	}
+	evaluation, err := model.evaluate(ctx, r.tests, r.set.HasMasks, r.cache)
 	if err == nil {
 		report.Metrics = &evaluation.Metrics
 	}
@@ -621,7 +640,10 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 		selection = "best of all epochs on the test set: the metrics below are optimistic"
 	}
 	began := time.Now()
-	var err error
+	err := model.balance(ctx, r.items, r.cache)
+	if err != nil {
+		return nil, err
+	}
 	if model.Info.Calibration, err = r.calibrate(ctx, model); err != nil {
 		return nil, err
 	}

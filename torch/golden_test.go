@@ -313,11 +313,11 @@ func checkModel(t *testing.T, g *modelGolden, exact map[string]map[string]float6
 		checkSummary(t, "decoded", d[k], g.Eval.Decoded[k], tolerance)
 	}
 	checkSummary(t, "bottleneck", z, g.Eval.Bottleneck, tolerance)
-	raw, smoothed, err := torch.AnomalyMap(f, d, S, 4)
+	raw, smoothed, err := torch.AnomalyMap(f, d, S, torch.MapOptions{Sigma: 4})
 	if err != nil {
 		t.Fatal(err)
 	}
-	maps, scores, err := torch.Predict(teacher, projection, bottleneck, student, clean, 4)
+	maps, scores, err := torch.Predict(teacher, projection, bottleneck, student, clean, torch.MapOptions{Sigma: 4})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -381,7 +381,7 @@ func checkModel(t *testing.T, g *modelGolden, exact map[string]map[string]float6
 		}
 		z := must(bottleneck.Forward(p))
 		d := must(student.Forward(z))
-		kd := must(torch.LossKD(fClean, d, false))
+		kd := must(torch.LossKD(fClean, d, false, torch.Easy{}))
 		ssot := must(torch.LossSSOT(p, g.Train.Permutation, torch.SSOTBatch, torch.SinkhornOptions{Diameter: 1e7}))
 		recon := must(torch.LossRecon(pNoisy, p))
 		contrast := must(torch.LossContrast(fNoisy, p, 0.5))
@@ -539,7 +539,7 @@ func TestLossesGolden(t *testing.T) {
 		t.Run(c.Name, func(t *testing.T) {
 			f, fn := load(c.Teacher, false), load(c.Noised, false)
 			p, pn, g := load(c.Projected, true), load(c.ProjectedNoised, true), load(c.Student, true)
-			kd := must(torch.LossKD(f, g, false))
+			kd := must(torch.LossKD(f, g, false, torch.Easy{}))
 			ssot := must(torch.LossSSOT(p, c.Permutation, torch.SSOTBatch, torch.SinkhornOptions{Diameter: 1e7}))
 			recon := must(torch.LossRecon(pn, p))
 			contrast := must(torch.LossContrast(fn, p, 0.5))
@@ -598,7 +598,7 @@ func TestLossKDPerPosition(t *testing.T) {
 	}
 	defer f.Close()
 	defer g.Close()
-	loss := must(torch.LossKD(f, g, true))
+	loss := must(torch.LossKD(f, g, true, torch.Easy{}))
 	defer loss.Close()
 	near(t, "L_KD per position", must(torch.Scalars(loss))[0], want, tolFloat64)
 }

@@ -8,16 +8,22 @@ import (
 	"runtime"
 )
 
+// Easy says which positions of L_KD are held back. The zero Easy holds none back, as released.
+type Easy struct {
+	Cut   float64 // share of the gradient that positions lose where the student is near to the teacher, 0 to 1
+	Below float64 // near: below the mean distance of the batch's positions at that scale, plus so many deviations
+}
+
 // LossKD is L_KD (Eq. 1): the sum over scales of the mean of 1 - cos(f_k, g_k), the cosine taken over the whole
 // flattened feature map (the released code), or with perPosition at every position (the equation's letter).
-func LossKD(f, g Features, perPosition bool) (*Tensor, error) {
+func LossKD(f, g Features, perPosition bool, easy Easy) (*Tensor, error) {
 	ft, gt := f.raw(), g.raw()
 	var form C.int32_t
 	if perPosition {
 		form = 1
 	}
 	return one("L_KD", func(out *C.rdpp_tensor) C.rdpp_error {
-		return C.rdpp_loss_kd(&ft[0], &gt[0], form, out)
+		return C.rdpp_loss_kd(&ft[0], &gt[0], form, C.double(easy.Cut), C.double(easy.Below), out)
 	})
 }
 

@@ -188,8 +188,8 @@ func (m Teacher) IgnoreLevel(std [3]float32) error {
 	return check("teacher", C.rdpp_teacher_ignore_level(m.raw(), &s[0]))
 }
 
-// ForwardPair maps clean and noisy images, B x 3 x S x S each, in one pass to features of 2B rows, the clean ones
-// first.
+// ForwardPair maps clean and noisy images, each B x 3 x S x S with a B of its own, in one pass to features, the rows of
+// the clean ones first.
 func (m Teacher) ForwardPair(clean, noisy *Tensor) (Features, error) {
 	var f [Scales]C.rdpp_tensor
 	if err := check("teacher", C.rdpp_teacher_pair(m.raw(), clean.raw(), noisy.raw(), &f[0])); err != nil {
@@ -263,12 +263,32 @@ func (m Head) Forward(k int, f *Tensor) (*Tensor, error) {
 	return one("head", func(out *C.rdpp_tensor) C.rdpp_error { return C.rdpp_head(m.raw(), C.int64_t(k), f.raw(), out) })
 }
 
-// AnomalyMap compares teacher and student features at input side S: raw is the sum over scales of upsampled
-// 1 - cos, smoothed its Gaussian of sigma pixels (paper, Figure 4), both B x S x S.
-func AnomalyMap(f, g Features, S int, sigma float64) (raw, smoothed *Tensor, err error) {
-	ft, gt := f.raw(), g.raw()
+// MapOptions say how an anomaly map is made of the distances of the scales.
+type MapOptions struct {
+	Sigma   float64        // of the Gaussian that smooths it, pixels
+	Weights [Terms]float64 // of what is summed; all zero: 1 for each scale, as released
+}
+
+// Terms is the number of maps that an anomaly map is the sum of: one for each scale, finest first, then one for
+// each scale's features averaged over 3 x 3 positions.
+const Terms = C.RDPP_TERMS
+
+func (o MapOptions) weights() (w [Terms]C.double) {
+	if o.Weights == ([Terms]float64{}) {
+		return [Terms]C.double{1, 1, 1}
+	}
+	for i, weight := range o.Weights {
+		w[i] = C.double(weight)
+	}
+	return w
+}
+
+// AnomalyMap compares teacher and student features at input side S: raw is the weighted sum over scales of upsampled
+// 1 - cos, smoothed its Gaussian (paper, Figure 4), both B x S x S.
+func AnomalyMap(f, g Features, S int, opt MapOptions) (raw, smoothed *Tensor, err error) {
+	ft, gt, w := f.raw(), g.raw(), opt.weights()
 	var r, s C.rdpp_tensor
-	err = check("anomaly map", C.rdpp_anomaly_map(&ft[0], &gt[0], C.int64_t(S), C.double(sigma), &r, &s))
+	err = check("anomaly map", C.rdpp_anomaly_map(&ft[0], &gt[0], C.int64_t(S), C.double(opt.Sigma), &w[0], &r, &s))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -278,9 +298,10 @@ func AnomalyMap(f, g Features, S int, sigma float64) (raw, smoothed *Tensor, err
 // Predict maps normalised images x, B x 3 x S x S, to smoothed anomaly maps, B x S x S, and their maxima, B: the
 // image scores. All networks must be in eval mode. A zero Projection means the RD baseline: the bottleneck reads
 // the teacher's features.
-func Predict(e Teacher, p Projection, o Bottleneck, d Student, x *Tensor, sigma float64) (maps, scores *Tensor, err error) {
+func Predict(e Teacher, p Projection, o Bottleneck, d Student, x *Tensor, opt MapOptions) (maps, scores *Tensor, err error) {
 	var mp, sc C.rdpp_tensor
-	err = check("predict", C.rdpp_predict(e.raw(), p.raw(), o.raw(), d.raw(), x.raw(), C.double(sigma), &mp, &sc))
+	w := opt.weights()
+	err = check("predict", C.rdpp_predict(e.raw(), p.raw(), o.raw(), d.raw(), x.raw(), C.double(opt.Sigma), &w[0], &mp, &sc))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -271,3 +271,13 @@ func (f Features) Split(B int) (head, tail Features, err error) {
 	}
 	return wrapFeatures(h), wrapFeatures(t), nil
 }
+
+// Join is the way back from Split: the rows of head and then those of tail, as copies.
+func Join(head, tail Features) (Features, error) {
+	h, t := head.raw(), tail.raw()
+	var x [Scales]C.rdpp_tensor
+	if err := check("join", C.rdpp_join(&h[0], &t[0], &x[0])); err != nil {
+		return Features{}, err
+	}
+	return wrapFeatures(x), nil
+}

@@ -194,7 +194,7 @@ func TestFastPathsEqualReference(t *testing.T) {
 			defer s.Close()
 			x := s.Tensor(torch.FromSlice(uniform("layouts", int(c.B*3*c.S*c.S)), c.B, 3, c.S, c.S))
 			predict := func(n networks, dtype torch.DType) (scores, maps []float64) {
-				m, score := s.Pair(torch.Predict(n.e, n.p, n.o, n.d, s.Tensor(x.To(torch.CPU, dtype)), 4))
+				m, score := s.Pair(torch.Predict(n.e, n.p, n.o, n.d, s.Tensor(x.To(torch.CPU, dtype)), torch.MapOptions{Sigma: 4}))
 				if err := s.Err(); err != nil {
 					t.Fatal(err)
 				}
@@ -239,7 +239,7 @@ func TestPredictionFollowsWeights(t *testing.T) {
 		var s torch.Scope
 		defer s.Close()
 		x := s.Tensor(s.Tensor(torch.FromSlice(pixels[:B*3*S*S], B, 3, S, S)).To(torch.CPU, torch.Float32))
-		_, scores := s.Pair(torch.Predict(e, p, o, d, x, 4))
+		_, scores := s.Pair(torch.Predict(e, p, o, d, x, torch.MapOptions{Sigma: 4}))
 		if err := s.Err(); err != nil {
 			t.Fatal(err)
 		}

@@ -117,6 +117,7 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	flags.StringVar(&c.Arch, "arch", c.Arch, "backbone, torchvision `NAME`")
 	flags.StringVar(&opt.Teacher, "teacher", rdpp.TeacherAuto, "`FILE`, imagenet, builtin or random")
 	flags.StringVar(&c.Method, "method", c.Method, "`NAME`: rd++ or the baseline rd")
+	flags.IntVar(&c.Updates, "updates", c.Updates, "`N` updates of the weights")
 	flags.IntVar(&c.Epochs, "epochs", c.Epochs, "`N` passes over the images")
 	flags.IntVar(&c.Batch, "batch", c.Batch, "`N` images per step")
 	flags.IntVar(&c.ImageSize, "image-size", c.ImageSize, "`N` x N pixels; 192 for builtin")
@@ -149,12 +150,19 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	flags.Float64Var(&c.NoiseLambda, "noise", c.NoiseLambda, "pseudo-anomalies of `X`, RGB being 0..1")
 	flags.BoolVar(&c.NoiseReleased, "noise-released", false, "one noise field per run, not per image")
 	flags.BoolVar(&c.KDPerPosition, "kd-per-position", false, "L_KD by the letter of Eq. 1")
+	flags.IntVar(&c.Defects, "defects", c.Defects, "up to `N` made-up defects per image; 0: a box of noise")
+	flags.Float64Var(&c.Denoise, "denoise", c.Denoise, "`SHARE` of images whose defects are unlearned")
+	flags.Float64Var(&c.Light, "light", c.Light, "vary the light by `SHARE`, brighter and darker")
+	flags.Float64Var(&c.EasyCut, "easy-cut", c.EasyCut, "`SHARE` of gradient lost where all is learned")
+	flags.Float64Var(&c.EasyBelow, "easy-below", c.EasyBelow, "learned: below mean plus `N` deviations")
+	flags.BoolVar(&c.Equalise, "equalise", c.Equalise, "give the teacher's channels one deviation")
+	flags.StringVar(&c.Score, "score", c.Score, "`KIND` of map: balanced, released")
 	flags.DurationVar(&opt.CheckpointEvery, "checkpoint-every", 5*time.Minute, "`TIME` between checkpoints")
 	cacheMiB := flags.Int64("cache", 2048, "`MIB` of memory for decoded images")
 	flags.Int64Var(&opt.MaxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted: `N` pixels")
 	helpAll := flags.Bool("help-all", false, "all flags, files and exit codes")
 	for _, rare := range []string{"threads", "deterministic", "ssot", "skip-bad", "test-every", "workers", "schedule", "accumulate", "layout", "average", "clip", "weight-ssot", "weight-recon",
-		"weight-contrast", "rate-projection", "rate-distill", "noise", "noise-released", "kd-per-position", "checkpoint-every",
+		"weight-contrast", "rate-projection", "rate-distill", "noise", "noise-released", "defects", "denoise", "light", "easy-cut", "easy-below", "equalise", "score", "kd-per-position", "checkpoint-every",
 		"cache", "max-pixels"} {
 		flags.Lookup(rare).Hidden = true // --help fits on a screen without them
 	}

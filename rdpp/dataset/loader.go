@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"math"
 	"math/rand/v2"
 	"runtime"
 	"sync"
@@ -21,6 +22,7 @@ type LoaderOptions struct {
 	Workers  int          // goroutines that make images, default GOMAXPROCS
 	Prefetch int          // batches made ahead of the one in use, default 4
 	Noise    NoiseOptions // the pseudo-anomalies
+	Light    Light        // how the light on the images is varied, before anything else
 	Cache    *Cache       // shared image cache of the same Size; default one of this loader's own
 }
 
@@ -28,7 +30,17 @@ type LoaderOptions struct {
 type NoiseOptions struct {
 	Lambda   float64 // factor of the noise on RGB in 0..1; the paper's is 0.2, 0 adds none
 	Released bool    // one noise field per run, as the released code has it, instead of one per image
+	Defects  int     // at most so many made-up defects of several kinds per image, at least one; 0: one box of noise, as in the paper
+	Share    float64 // of a batch, rounded up, that has noisy images: its first ones; 0: all
 	Off      bool    // make no noisy images: Batch.Noisy is nil
+}
+
+// count is how many of B images have noisy ones.
+func (n NoiseOptions) count(B int) int {
+	if n.Share == 0 {
+		return B
+	}
+	return min(B, int(math.Ceil(n.Share*float64(B))))
 }
 
 // Batch is a number of normalised training images. Its slices are overwritten
@@ -37,7 +49,7 @@ type Batch struct {
 	B       int       // number of images; the last batch of an epoch may be smaller
 	Index   []int     // B indices into the loader's items
 	Clean   []float32 // B,3,S,S: the images
-	Noisy   []float32 // B,3,S,S: the images with noise in a box, not clamped
+	Noisy   []float32 // B',3,S,S: the first B' images with noise in a box or made-up defects, not clamped
 	Shuffle []int64   // a permutation of 0..B-1, pairing the images for L_SSOT
 }
 
@@ -163,6 +175,7 @@ const (
 	orderStream   = iota // of an epoch: which image when
 	shuffleStream        // of a step: the pairs of L_SSOT
 	noiseStream          // of an image in an epoch: its box and field
+	lightStream          // of an image in an epoch: its light
 )
 
 func (l *Loader) rng(epoch, index int, stream uint64) *rand.Rand {
@@ -210,7 +223,7 @@ func (e *epochRun) prepare(s *slot, step int) {
 	s.B = len(s.Index)
 	s.Clean = s.clean[:s.B*e.values()]
 	if s.noisy != nil {
-		s.Noisy = s.noisy[:s.B*e.values()]
+		s.Noisy = s.noisy[:e.opt.Noise.count(s.B)*e.values()]
 	}
 	s.Shuffle = s.Shuffle[:0]
 	for _, i := range e.rng(e.epoch, step, shuffleStream).Perm(s.B) {
@@ -244,9 +257,19 @@ func (e *epochRun) makeImage(j job, room []float32) error {
 	if err != nil {
 		return err
 	}
+	if e.opt.Light != (Light{}) {
+		if &planes[0] != &room[0] { // the cache's own
+			copy(room, planes)
+			planes = room
+		}
+		e.opt.Light.apply(planes, e.opt.Size, e.rng(e.epoch, index, lightStream))
+	}
 	from, to := j.at*e.values(), (j.at+1)*e.values()
 	e.opt.Norm.Apply(j.Clean[from:to], planes, e.opt.Size)
 	if e.opt.Noise.Off {
+		return nil
+	}
+	if to > len(j.Noisy) {
 		return nil
 	}
 	copy(j.Noisy[from:to], j.Clean[from:to])
@@ -261,6 +284,15 @@ func (e *epochRun) makeImage(j job, room []float32) error {
 func (e *epochRun) disturb(dst, planes []float32, index int) error {
 	S := e.opt.Size
 	rng := e.rng(e.epoch, index, noiseStream)
+	if e.opt.Noise.Defects > 0 {
+		for range 1 + rng.IntN(e.opt.Noise.Defects) {
+			d := drawDefect(rng, S, e.opt.Noise.Lambda)
+			if err := d.paint(dst, planes, S, e.opt.Norm); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	box := simplex.RandomBox(rng, S)
 	field := e.field
 	if field == nil {

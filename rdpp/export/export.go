@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"rdpp/rdpp/weights"
 )
@@ -33,6 +34,10 @@ const (
 // normFloor is what the product of two squared lengths is raised to before it divides, as in csrc/losses.cpp.
 const normFloor = 1e-16
 
+// Terms is the number of maps that an anomaly map is the weighted sum of: one for each scale, finest first, then one for each
+// scale's features averaged over 3 x 3 positions.
+const Terms = 2 * scales
+
 // Model is what is exported. Its methods do not change it; how many may run at once is for the tensors' Bytes to say.
 type Model struct {
 	// Tensors are the complete state dicts of teacher ("encoder."), projection ("proj.", none for the RD baseline),
@@ -42,6 +47,7 @@ type Model struct {
 	Size      int               // S, side of the network's input in pixels, a multiple of 32
 	Mean, Std [3]float32        // of RGB in 0..1, for the normalisation
 	Sigma     float64           // of the map's Gaussian, pixels
+	Weights   [Terms]float64    // of the terms of the map; all zero: 1 for each scale
 	Threshold float32           // a score above it is anomalous
 	Producer  string            // program that exports, such as "rdpp"
 	Version   string            // its version
@@ -54,6 +60,8 @@ func (m *Model) validate() error {
 		return fmt.Errorf("an input side of %d pixels; use a multiple of 32", m.Size)
 	case !(m.Sigma > 0 && m.Sigma <= float64(m.Size)):
 		return fmt.Errorf("a map sigma of %v pixels; use more than 0 and at most %d", m.Sigma, m.Size)
+	case !(slices.Min(m.Weights[:]) >= 0 && slices.Max(m.Weights[:]) <= math.MaxFloat32):
+		return fmt.Errorf("weights %v of the map's terms; use 0 or more", m.Weights)
 	case !(min(m.Std[0], m.Std[1], m.Std[2]) > 0):
 		return fmt.Errorf("standard deviations %v; all must be positive", m.Std)
 	case math.IsNaN(float64(m.Threshold)):
@@ -73,11 +81,15 @@ type builder interface {
 	instanceNorm(x string, channels int, eps, slope float32) string
 	// maxPool is the teacher's: kernel 3, stride 2, padding 1.
 	maxPool(x string) string
+	// averagePool is the mean over 3 x 3 positions of those that are there.
+	averagePool(x string) string
 	add(x, y string) string
 	// concat joins channels.
 	concat(x ...string) string
 	// distance is 1 - cos over channels: B x 1 x H x W.
 	distance(f, g string) string
+	// times multiplies by a single value.
+	times(x string, factor weights.Source) string
 	// upsample is bilinear, from H x W of S/factor to S x S, corner pixels on corner pixels.
 	upsample(x string, S, factor int) string
 	// gather picks rows (axis 2) or columns (axis 3) by number.
@@ -106,11 +118,15 @@ func (m *Model) build(in Input, b builder) error {
 	for _, t := range m.Tensors {
 		n.tensors[t.Name] = t
 	}
+	terms := m.Weights
+	if terms == ([Terms]float64{}) {
+		terms = [Terms]float64{1, 1, 1}
+	}
 	x := b.images(in, m)
 	f := n.teacher(x)
 	p := n.projection(f)
 	z := n.bottleneck(p)
 	g := n.student(z)
-	b.finish(n.smooth(n.anomalyMap(f, g, m.Size), m.Size, m.Sigma), m)
+	b.finish(n.smooth(n.anomalyMap(f, g, terms, m.Size), m.Size, m.Sigma), m)
 	return n.err
 }

@@ -147,16 +147,30 @@ func (n *network) student(z string) (g [scales]string) {
 	return g
 }
 
-// anomalyMap is the sum over scales of upsampled 1 - cos: B x 1 x S x S.
-func (n *network) anomalyMap(f, g [scales]string, S int) (x string) {
-	for k := range f {
-		scale := n.upsample(n.distance(f[k], g[k]), S, 4<<k)
-		if k > 0 {
-			scale = n.add(x, scale)
+// anomalyMap is the weighted sum of upsampled 1 - cos, over scales and over their features' averages over 3x3
+// positions: B x 1 x S x S.
+func (n *network) anomalyMap(f, g [scales]string, weights [Terms]float64, S int) (sum string) {
+	for i, weight := range weights {
+		if weight == 0 {
+			continue
 		}
-		x = scale
+		k := i % scales
+		a, b := f[k], g[k]
+		if i >= scales {
+			a, b = n.averagePool(a), n.averagePool(b)
+		}
+		term := n.distance(a, b)
+		if weight != 1 {
+			name := fmt.Sprint("map.weight.", i+1)
+			term = n.times(term, float32s(name, []float32{float32(weight)}, 1))
+		}
+		term = n.upsample(term, S, 4<<k)
+		if sum != "" {
+			term = n.add(sum, term)
+		}
+		sum = term
 	}
-	return x
+	return sum
 }
 
 // smooth is a Gaussian, truncated at 4 sigma. Edges are mirrored with the edge pixel repeated.

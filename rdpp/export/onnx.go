@@ -219,6 +219,11 @@ func (g *graph) maxPool(x string) string {
 		list("pads", 1, 1, 1, 1))
 }
 
+func (g *graph) averagePool(x string) string {
+	return g.node(x+".mean", "AveragePool", []string{x}, list("kernel_shape", 3, 3), list("strides", 1, 1),
+		list("pads", 1, 1, 1, 1), integer("count_include_pad", 0))
+}
+
 func (g *graph) add(x, y string) string { return g.node(x+".sum", "Add", []string{x, y}) }
 
 func (g *graph) concat(x ...string) string { return g.node("concat", "Concat", x, integer("axis", 1)) }
@@ -235,6 +240,10 @@ func (g *graph) distance(x, y string) string {
 	norms := g.node("map.norms", "Sqrt", []string{g.node("map.floored", "Max", []string{squares, floor})})
 	cosine := g.node("map.cosine", "Div", []string{dot(x, y), norms})
 	return g.node("map.distance", "Sub", []string{one, cosine})
+}
+
+func (g *graph) times(x string, factor weights.Source) string {
+	return g.node("map.weighted", "Mul", []string{x, g.constant(factor)})
 }
 
 func (g *graph) upsample(x string, S, factor int) string {

@@ -102,6 +102,14 @@ func (s *script) distance(f, g string) string {
 	return s.line("1.0 - %s / %s", dot(f, g), norms)
 }
 
+func (s *script) averagePool(x string) string {
+	return s.line("torch.avg_pool2d(%s, [3, 3], [1, 1], [1, 1], False, False)", x)
+}
+
+func (s *script) times(x string, factor weights.Source) string {
+	return s.line("%s * %s", x, s.attribute(factor))
+}
+
 func (s *script) upsample(x string, S, _ int) string {
 	return s.line("torch.upsample_bilinear2d(%s, [%d, %d], True)", x, S, S)
 }
