@@ -90,11 +90,7 @@ func read(t weights.Source) ([]float32, error) {
 }
 
 func littleEndian(values []float32) []byte {
-	data := make([]byte, 0, 4*len(values))
-	for _, v := range values {
-		data = binary.LittleEndian.AppendUint32(data, math.Float32bits(v))
-	}
-	return data
+	return weights.AppendFloat32(make([]byte, 0, 4*len(values)), values)
 }
 
 // float32s and integers are constants.

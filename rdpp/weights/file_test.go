@@ -1,6 +1,8 @@
 package weights
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -195,6 +197,37 @@ func TestHalf(t *testing.T) {
 	nan := Tensor{DType: F16, Shape: []int{1}, Data: []byte{1, 0x7c}}
 	if got := nan.Float32()[0]; !math.IsNaN(float64(got)) {
 		t.Errorf("0x7c01: got %v, want NaN", got)
+	}
+}
+
+// Every half-precision number comes back, and others become the nearest.
+func TestAppendFloat16(t *testing.T) {
+	for bits := range 1 << 16 {
+		tensor := Tensor{DType: F16, Shape: []int{1}, Data: []byte{byte(bits), byte(bits >> 8)}}
+		values := tensor.Float32()
+		got := AppendFloat16(nil, values)
+		if back := (Tensor{DType: F16, Shape: []int{1}, Data: got}).Float32()[0]; math.IsNaN(float64(values[0])) {
+			if !math.IsNaN(float64(back)) {
+				t.Errorf("%#04x: got %v, want NaN", bits, back)
+			}
+		} else if !bytes.Equal(got, tensor.Data) {
+			t.Errorf("%#04x: got %x, want %x", bits, got, tensor.Data)
+		}
+	}
+	for _, c := range []struct {
+		value float32
+		want  uint16
+	}{
+		{1 + 0x1p-11, 0x3c00}, {1 + 0x1.8p-10, 0x3c02}, {1 + 0x1p-11 + 0x1p-23, 0x3c01}, {-1 - 0x1p-11, 0xbc00}, // halfway is to even
+		{0x1p-25, 0}, {0x1.000002p-25, 1}, {0x1.8p-24, 2}, {-0x1p-30, 0x8000}, {1e-40, 0}, // small ones
+		{0x1p-14 - 0x1p-26, 0x0400}, {65504, 0x7bff}, {65519.996, 0x7bff}, {65520, 0x7c00}, {-1e9, 0xfc00},
+	} {
+		if got := AppendFloat16([]byte{7}, []float32{c.value}); len(got) != 3 || got[0] != 7 || binary.LittleEndian.Uint16(got[1:]) != c.want {
+			t.Errorf("%v: got %x behind 7, want %#04x", c.value, got, c.want)
+		}
+	}
+	if got := AppendFloat32([]byte{7}, []float32{1, -2}); !bytes.Equal(got, []byte{7, 0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0}) {
+		t.Errorf("float32: got %x", got)
 	}
 }
 

@@ -105,6 +105,12 @@ func architectureOf(blocks []int, shape blockShape) string {
 	return ""
 }
 
+// Architecture is torchvision's name of a ResNet without groups: blocks are those of layer1, layer2 and so on, bottleneck says that
+// they have three convolutions, width is the channels that those of the first block but the last put out. "" is none.
+func Architecture(blocks []int, bottleneck bool, width int) string {
+	return architectureOf(blocks, blockShape{bottleneck, width, width})
+}
+
 // Name is how the file names the tensor that torchvision calls by name, such as "layer1.0.bn1.weight".
 func (r *ResNet) Name(name string) string { return r.Prefix + r.names.Replace(name) }
 

@@ -36,6 +36,22 @@ func resnet(prefix string, planes, width, group int, bottleneck bool, blocks ...
 	return shapes
 }
 
+func TestArchitecture(t *testing.T) {
+	for _, c := range []struct {
+		blocks     []int
+		bottleneck bool
+		width      int
+		want       string
+	}{
+		{[]int{2, 2, 2}, false, 64, "resnet18"}, {[]int{3, 4, 6, 3}, true, 64, "resnet50"}, {[]int{3, 4, 6}, true, 128, "wide_resnet50_2"},
+		{[]int{2, 2}, false, 64, ""}, {[]int{2, 2, 2}, true, 64, ""}, {[]int{2, 2, 2}, false, 32, ""},
+	} {
+		if got := Architecture(c.blocks, c.bottleneck, c.width); got != c.want {
+			t.Errorf("%v, %v, %d: got %q, want %q", c.blocks, c.bottleneck, c.width, got, c.want)
+		}
+	}
+}
+
 func TestResNets(t *testing.T) {
 	for _, c := range []struct {
 		want   string

@@ -143,3 +143,37 @@ func half(bits uint16) float32 {
 	}
 	return math.Float32frombits(sign | (exponent+127-15)<<23 | fraction<<13)
 }
+
+// AppendFloat16 appends values as little-endian half-precision numbers, rounded to the nearest, halfway to even. From 65520 on they
+// become infinite.
+func AppendFloat16(data []byte, values []float32) []byte {
+	for _, v := range values {
+		data = binary.LittleEndian.AppendUint16(data, halfOf(v))
+	}
+	return data
+}
+
+// AppendFloat32 appends values as little-endian numbers.
+func AppendFloat32(data []byte, values []float32) []byte {
+	for _, v := range values {
+		data = binary.LittleEndian.AppendUint32(data, math.Float32bits(v))
+	}
+	return data
+}
+
+// halfOf is the half-precision number nearest to v.
+func halfOf(v float32) uint16 {
+	bits := math.Float32bits(v)
+	sign, bits := uint16(bits>>16)&0x8000, bits&^(1<<31)
+	const half = 0x3f000000 // 0.5, whose neighbours are as far away as those of small half-precision numbers
+	switch {
+	case bits > 0xff<<23: // NaN
+		return sign | 0x7e00
+	case bits >= 0x477ff000: // 65520
+		return sign | 0x7c00
+	case bits < (127-14)<<23: // zero or subnormal
+		return sign | uint16(math.Float32bits(math.Float32frombits(bits)+0.5)-half)
+	}
+	bits += 0xfff + bits>>13&1
+	return sign | uint16((bits-(127-15)<<23)>>13)
+}
