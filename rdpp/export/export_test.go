@@ -14,6 +14,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"rdpp/rdpp/onnxfile"
 	"rdpp/rdpp/weights"
 )
 
@@ -145,7 +146,7 @@ func onnx(t *testing.T, m *Model, in Input) (model, graph map[protowire.Number][
 		t.Fatal(err)
 	}
 	model = fields(t, file.Bytes())
-	return model, fields(t, model[modelGraph][0].data)
+	return model, fields(t, model[onnxfile.ModelGraph][0].data)
 }
 
 func TestONNX(t *testing.T) {
@@ -165,22 +166,22 @@ func TestONNX(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			model, graph := onnx(t, smallModel(c.deep, c.projected), c.in)
-			if got := model[modelIRVersion][0].number; got != 8 {
+			if got := model[onnxfile.ModelIRVersion][0].number; got != 8 {
 				t.Errorf("got IR version %d, want 8", got)
 			}
-			if got := first(t, model[modelOpset][0].data, opsetVersion).number; got != 17 {
+			if got := first(t, model[onnxfile.ModelOpset][0].data, onnxfile.OpsetVersion).number; got != 17 {
 				t.Errorf("got opset %d, want 17", got)
 			}
 			var metadata []string
-			for _, entry := range model[modelMetadata] {
-				key, value := first(t, entry.data, entryKey).data, first(t, entry.data, entryValue).data
+			for _, entry := range model[onnxfile.ModelMetadata] {
+				key, value := first(t, entry.data, onnxfile.EntryKey).data, first(t, entry.data, onnxfile.EntryValue).data
 				metadata = append(metadata, fmt.Sprintf("%s=%s", key, value))
 			}
 			if want := []string{"a=1", "b=zwei"}; !slices.Equal(metadata, want) {
 				t.Errorf("got metadata %q, want %q", metadata, want)
 			}
-			if got := string(first(t, graph[graphInput][0].data, valueName).data); got != c.input || len(graph[graphInput]) != 1 {
-				t.Errorf("got input %q of %d, want %q alone", got, len(graph[graphInput]), c.input)
+			if got := string(first(t, graph[onnxfile.GraphInput][0].data, onnxfile.ValueName).data); got != c.input || len(graph[onnxfile.GraphInput]) != 1 {
+				t.Errorf("got input %q of %d, want %q alone", got, len(graph[onnxfile.GraphInput]), c.input)
 			}
 			counts := checkGraph(t, graph)
 			if got := counts["Conv"]; got != c.convolutions {
@@ -203,34 +204,34 @@ func checkGraph(t *testing.T, graph map[protowire.Number][]field) (counts map[st
 		}
 		uses[name] = 0
 	}
-	for _, input := range graph[graphInput] {
-		declare(string(first(t, input.data, valueName).data))
+	for _, input := range graph[onnxfile.GraphInput] {
+		declare(string(first(t, input.data, onnxfile.ValueName).data))
 	}
-	for _, tensor := range graph[graphInitializer] {
-		declare(string(first(t, tensor.data, tensorName).data))
-		size := map[int64]int{elementFloat: 4, elementInt64: 8}[first(t, tensor.data, tensorType).number]
-		for _, d := range fields(t, tensor.data)[tensorDims] {
+	for _, tensor := range graph[onnxfile.GraphInitializer] {
+		declare(string(first(t, tensor.data, onnxfile.TensorName).data))
+		size := map[int64]int{onnxfile.ElementFloat: 4, onnxfile.ElementInt64: 8}[first(t, tensor.data, onnxfile.TensorType).number]
+		for _, d := range fields(t, tensor.data)[onnxfile.TensorDims] {
 			size *= int(d.number)
 		}
-		if got := len(first(t, tensor.data, tensorRaw).data); got != size {
-			t.Errorf("%s: got %d bytes, want %d", first(t, tensor.data, tensorName).data, got, size)
+		if got := len(first(t, tensor.data, onnxfile.TensorRaw).data); got != size {
+			t.Errorf("%s: got %d bytes, want %d", first(t, tensor.data, onnxfile.TensorName).data, got, size)
 		}
 	}
 	counts = map[string]int{}
-	for _, node := range graph[graphNode] {
+	for _, node := range graph[onnxfile.GraphNode] {
 		f := fields(t, node.data)
-		counts[string(f[nodeOp][0].data)]++
-		for _, input := range f[nodeInput] {
+		counts[string(f[onnxfile.NodeOp][0].data)]++
+		for _, input := range f[onnxfile.NodeInput] {
 			name := string(input.data)
 			if _, found := uses[name]; !found && name != "" {
-				t.Errorf("%s: got input %q, which is not there", f[nodeName][0].data, name)
+				t.Errorf("%s: got input %q, which is not there", f[onnxfile.NodeName][0].data, name)
 			}
 			uses[name]++
 		}
-		declare(string(f[nodeOutput][0].data))
+		declare(string(f[onnxfile.NodeOutput][0].data))
 	}
-	for _, output := range graph[graphOutput] {
-		name := string(first(t, output.data, valueName).data)
+	for _, output := range graph[onnxfile.GraphOutput] {
+		name := string(first(t, output.data, onnxfile.ValueName).data)
 		if _, found := uses[name]; !found {
 			t.Errorf("got no output %q, want one", name)
 		}
@@ -247,9 +248,9 @@ func checkGraph(t *testing.T, graph map[protowire.Number][]field) (counts map[st
 // constant returns a constant's data.
 func constant(t *testing.T, graph map[protowire.Number][]field, name string) []byte {
 	t.Helper()
-	for _, tensor := range graph[graphInitializer] {
-		if string(first(t, tensor.data, tensorName).data) == name {
-			return first(t, tensor.data, tensorRaw).data
+	for _, tensor := range graph[onnxfile.GraphInitializer] {
+		if string(first(t, tensor.data, onnxfile.TensorName).data) == name {
+			return first(t, tensor.data, onnxfile.TensorRaw).data
 		}
 	}
 	t.Fatalf("got no constant %q, want one", name)

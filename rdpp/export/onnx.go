@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 
+	"rdpp/rdpp/onnxfile"
 	"rdpp/rdpp/weights"
 )
 
@@ -29,6 +30,9 @@ func (m *Model) ONNX(w io.Writer, in Input) error {
 	return nil
 }
 
+// message is an encoded protocol buffer.
+type message = onnxfile.Message
+
 // graph is the builder of an ONNX file. Its names are unique and tell where in the model a value belongs.
 type graph struct {
 	body      message // nodes, inputs and outputs of the GraphProto
@@ -38,7 +42,7 @@ type graph struct {
 
 // write writes a ModelProto. The length of the graph comes before the graph, and so do those of its tensors.
 func (g *graph) write(w io.Writer, m *Model) error {
-	g.body = g.body.text(graphName, "rdpp")
+	g.body = g.body.Text(onnxfile.GraphName, "rdpp")
 	heads, total := make([]message, len(g.constants)), len(g.body)
 	for i, t := range g.constants {
 		head, n, err := tensorHead(t)
@@ -48,13 +52,13 @@ func (g *graph) write(w io.Writer, m *Model) error {
 		heads[i] = head
 		total += len(head) + n
 	}
-	model := message(nil).integer(modelIRVersion, onnxIR)
-	model = model.text(modelProducerName, m.Producer).text(modelProducerVersion, m.Version)
-	model = model.sub(modelOpset, message(nil).integer(opsetVersion, onnxOpset))
+	model := message(nil).Integer(onnxfile.ModelIRVersion, onnxIR)
+	model = model.Text(onnxfile.ModelProducerName, m.Producer).Text(onnxfile.ModelProducerVersion, m.Version)
+	model = model.Sub(onnxfile.ModelOpset, message(nil).Integer(onnxfile.OpsetVersion, onnxOpset))
 	for _, key := range slices.Sorted(maps.Keys(m.Metadata)) {
-		model = model.sub(modelMetadata, message(nil).text(entryKey, key).text(entryValue, m.Metadata[key]))
+		model = model.Sub(onnxfile.ModelMetadata, message(nil).Text(onnxfile.EntryKey, key).Text(onnxfile.EntryValue, m.Metadata[key]))
 	}
-	model = model.open(modelGraph, total)
+	model = model.Open(onnxfile.ModelGraph, total)
 	if len(model)+total > onnxLimit {
 		return fmt.Errorf("the file would have %d bytes, and the format allows %d; export to TorchScript", len(model)+total,
 			onnxLimit)
@@ -72,17 +76,17 @@ func (g *graph) write(w io.Writer, m *Model) error {
 
 // tensorHead is a graph's initializer up to its data, and the number of bytes of the data.
 func tensorHead(t weights.Source) (message, int, error) {
-	element, known := map[weights.DType]int64{weights.F32: elementFloat, weights.I64: elementInt64}[t.DType]
+	element, known := map[weights.DType]int64{weights.F32: onnxfile.ElementFloat, weights.I64: onnxfile.ElementInt64}[t.DType]
 	if !known {
 		return nil, 0, fmt.Errorf("tensor %s has elements of type %s; F32 or I64 is needed", t.Name, t.DType)
 	}
 	var tensor message
 	for _, d := range t.Shape {
-		tensor = tensor.integer(tensorDims, int64(d))
+		tensor = tensor.Integer(onnxfile.TensorDims, int64(d))
 	}
 	n := size(t)
-	tensor = tensor.integer(tensorType, element).text(tensorName, t.Name).open(tensorRaw, n)
-	return append(message(nil).open(graphInitializer, len(tensor)+n), tensor...), n, nil
+	tensor = tensor.Integer(onnxfile.TensorType, element).Text(onnxfile.TensorName, t.Name).Open(onnxfile.TensorRaw, n)
+	return append(message(nil).Open(onnxfile.GraphInitializer, len(tensor)+n), tensor...), n, nil
 }
 
 func writeTensor(w io.Writer, head message, t weights.Source) error {
@@ -115,34 +119,34 @@ func (g *graph) node(base, op string, inputs []string, attributes ...message) st
 	output := g.name(base)
 	var node message
 	for _, input := range inputs {
-		node = node.text(nodeInput, input)
+		node = node.Text(onnxfile.NodeInput, input)
 	}
-	node = node.text(nodeOutput, output).text(nodeName, output).text(nodeOp, op)
+	node = node.Text(onnxfile.NodeOutput, output).Text(onnxfile.NodeName, output).Text(onnxfile.NodeOp, op)
 	for _, a := range attributes {
-		node = node.sub(nodeAttribute, a)
+		node = node.Sub(onnxfile.NodeAttribute, a)
 	}
-	g.body = g.body.sub(graphNode, node)
+	g.body = g.body.Sub(onnxfile.GraphNode, node)
 	return output
 }
 
 func integer(name string, v int) message {
-	return message(nil).text(attributeName, name).integer(attributeInteger, int64(v)).integer(attributeType, kindInteger)
+	return message(nil).Text(onnxfile.AttributeName, name).Integer(onnxfile.AttributeInteger, int64(v)).Integer(onnxfile.AttributeType, onnxfile.KindInteger)
 }
 
 func float(name string, v float32) message {
-	return message(nil).text(attributeName, name).float(attributeFloat, math.Float32bits(v)).integer(attributeType, kindFloat)
+	return message(nil).Text(onnxfile.AttributeName, name).Float(onnxfile.AttributeFloat, math.Float32bits(v)).Integer(onnxfile.AttributeType, onnxfile.KindFloat)
 }
 
 func text(name, v string) message {
-	return message(nil).text(attributeName, name).text(attributeText, v).integer(attributeType, kindText)
+	return message(nil).Text(onnxfile.AttributeName, name).Text(onnxfile.AttributeText, v).Integer(onnxfile.AttributeType, onnxfile.KindText)
 }
 
 func list(name string, values ...int) message {
-	a := message(nil).text(attributeName, name)
+	a := message(nil).Text(onnxfile.AttributeName, name)
 	for _, v := range values {
-		a = a.integer(attributeIntegers, int64(v))
+		a = a.Integer(onnxfile.AttributeIntegers, int64(v))
 	}
-	return a.integer(attributeType, kindIntegers)
+	return a.Integer(onnxfile.AttributeType, onnxfile.KindIntegers)
 }
 
 // constant adds a tensor and returns its name.
@@ -159,21 +163,21 @@ func value(name string, element int64, dimensions ...any) message {
 	for _, d := range dimensions {
 		switch d := d.(type) {
 		case int:
-			shape = shape.sub(shapeDimension, message(nil).integer(dimensionValue, int64(d)))
+			shape = shape.Sub(onnxfile.ShapeDimension, message(nil).Integer(onnxfile.DimensionValue, int64(d)))
 		case string:
-			shape = shape.sub(shapeDimension, message(nil).text(dimensionName, d))
+			shape = shape.Sub(onnxfile.ShapeDimension, message(nil).Text(onnxfile.DimensionName, d))
 		}
 	}
-	tensor := message(nil).integer(typeElement, element).sub(typeShape, shape)
-	return message(nil).text(valueName, name).sub(valueType, message(nil).sub(typeTensor, tensor))
+	tensor := message(nil).Integer(onnxfile.TypeElement, element).Sub(onnxfile.TypeShape, shape)
+	return message(nil).Text(onnxfile.ValueName, name).Sub(onnxfile.ValueType, message(nil).Sub(onnxfile.TypeTensor, tensor))
 }
 
 func (g *graph) images(in Input, m *Model) string {
 	if in == Planes {
-		g.body = g.body.sub(graphInput, value(NamePlanes, elementFloat, "batch", 3, m.Size, m.Size))
+		g.body = g.body.Sub(onnxfile.GraphInput, value(NamePlanes, onnxfile.ElementFloat, "batch", 3, m.Size, m.Size))
 		return NamePlanes
 	}
-	g.body = g.body.sub(graphInput, value(NamePixels, elementUint8, "batch", "height", "width", 3))
+	g.body = g.body.Sub(onnxfile.GraphInput, value(NamePixels, onnxfile.ElementUint8, "batch", "height", "width", 3))
 	x := g.resized(NamePixels, m.Size)
 	mean := g.constant(float32s("preprocess.mean", m.Mean[:], 1, 3, 1, 1))
 	std := g.constant(float32s("preprocess.std", m.Std[:], 1, 3, 1, 1))
@@ -182,7 +186,7 @@ func (g *graph) images(in Input, m *Model) string {
 
 // resized makes planes of 0..1 of side S out of pixels: bilinear, half-pixel centres, nothing averaged.
 func (g *graph) resized(x string, S int) string {
-	x = g.node("preprocess.float", "Cast", []string{x}, integer("to", elementFloat))
+	x = g.node("preprocess.float", "Cast", []string{x}, integer("to", onnxfile.ElementFloat))
 	x = g.node("preprocess.unit", "Div", []string{x, g.constant(float32s("preprocess.255", []float32{255}))})
 	x = g.node("preprocess.planes", "Transpose", []string{x}, list("perm", 0, 3, 1, 2))
 	outer := g.node("preprocess.outer", "Shape", []string{x}, integer("end", 2)) // B, 3
@@ -191,7 +195,7 @@ func (g *graph) resized(x string, S int) string {
 	x = g.node("preprocess.resized", "Resize", []string{x, "", "", sizes}, text("mode", "linear"),
 		text("coordinate_transformation_mode", "half_pixel"))
 	// Who reads the file cannot infer this shape, and could none of those that follow.
-	g.body = g.body.sub(graphValue, value(x, elementFloat, "batch", 3, S, S))
+	g.body = g.body.Sub(onnxfile.GraphValue, value(x, onnxfile.ElementFloat, "batch", 3, S, S))
 	return x
 }
 
@@ -267,13 +271,13 @@ func (g *graph) finish(x string, m *Model) {
 		g.node(NameNormalised, "Div", []string{positive, g.node("score.scale", "Add", []string{positive, limit})})
 	} else { // no scale: 0.5 up to the threshold, 1 above it
 		half := g.constant(float32s("half", []float32{0.5}))
-		flag := g.node("score.flag", "Cast", []string{anomalous}, integer("to", elementFloat))
+		flag := g.node("score.flag", "Cast", []string{anomalous}, integer("to", onnxfile.ElementFloat))
 		g.node(NameNormalised, "Add", []string{g.node("score.halved", "Mul", []string{flag, half}), half})
 	}
 	for _, output := range []message{
-		value(NameScore, elementFloat, "batch"), value(NameMap, elementFloat, "batch", m.Size, m.Size),
-		value(NameNormalised, elementFloat, "batch"), value(NameAnomalous, elementBool, "batch"),
+		value(NameScore, onnxfile.ElementFloat, "batch"), value(NameMap, onnxfile.ElementFloat, "batch", m.Size, m.Size),
+		value(NameNormalised, onnxfile.ElementFloat, "batch"), value(NameAnomalous, onnxfile.ElementBool, "batch"),
 	} {
-		g.body = g.body.sub(graphOutput, output)
+		g.body = g.body.Sub(onnxfile.GraphOutput, output)
 	}
 }
