@@ -2,14 +2,18 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"image/png"
 	"io"
 	"log/slog"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/spf13/pflag"
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/pattern"
@@ -21,13 +25,20 @@ const teacherUsage = `train teacher --out FILE [flags]     make a teacher from d
 It learns to tell programs that draw apart, which needs no photographs and no
 other weights. FILE is for train --teacher FILE; FILE.checkpoint lies beside it
 until the end. Exit codes are those of train.
+train teacher --onnx FILE --out FILE [--preprocess FILE] [--store P] [--arch NAME]
+makes one of a trained ResNet in an ONNX file, up to its layer3.
 `
+
+// convertFlags are those that --onnx goes with.
+var convertFlags = []string{"onnx", "preprocess", "out", "arch", "store", "overwrite", "json"}
 
 func runTeacher(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	c := rdpp.DefaultPretrainConfig()
 	opt := rdpp.PretrainOptions{}
 	flags := newFlags(teacherUsage, stdout)
 	flags.StringVar(&opt.Out, "out", "", "`FILE` for the teacher, .safetensors")
+	onnx := flags.String("onnx", "", "convert the ResNet in an ONNX `FILE`, and learn nothing")
+	preprocess := flags.String("preprocess", "", "ONNX `FILE` that turns BGR of 0 to 255 into its input; default: torchvision's")
 	flags.StringVar(&c.Arch, "arch", c.Arch, "backbone, torchvision `NAME`")
 	flags.StringVar(&c.Objective, "objective", c.Objective, "`NAME`: class, pair (contrastive) or dense (per position)")
 	flags.IntVar(&c.Classes, "classes", c.Classes, "`N` classes of pictures; 200 is the default of dense")
@@ -54,6 +65,14 @@ func runTeacher(ctx context.Context, args []string, stdout, stderr io.Writer) er
 		return err
 	}
 	switch {
+	case flags.Changed("onnx"):
+		opt := rdpp.ConvertOptions{ONNX: *onnx, Preprocess: *preprocess, Out: opt.Out, Store: opt.Store, Overwrite: opt.Overwrite}
+		if flags.Changed("arch") {
+			opt.Arch = c.Arch
+		}
+		return convertTeacher(flags, opt, stdout, *asJSON)
+	case *preprocess != "":
+		return fmt.Errorf("%w: --preprocess says something of --onnx, which is missing", errUsage)
 	case *sheet != "":
 		return writeSheet(*sheet, &pattern.Options{Size: c.ImageSize, Seed: c.Seed, Kinds: c.Kinds})
 	case opt.Out == "":
@@ -90,6 +109,43 @@ func runTeacher(ctx context.Context, args []string, stdout, stderr io.Writer) er
 	}
 	show.done(summary)
 	return nil
+}
+
+// convertTeacher makes a teacher of an ONNX file, and says what it has made of what.
+func convertTeacher(flags *pflag.FlagSet, opt rdpp.ConvertOptions, stdout io.Writer, asJSON bool) error {
+	var wrong error
+	flags.Visit(func(f *pflag.Flag) {
+		if !slices.Contains(convertFlags, f.Name) {
+			wrong = fmt.Errorf("%w: --%s is for learning; with --onnx nothing learns", errUsage, f.Name)
+		}
+	})
+	if wrong != nil {
+		return wrong
+	}
+	s, err := rdpp.ConvertTeacher(opt)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return json.NewEncoder(stdout).Encode(map[string]any{"event": "done", "category": "teacher", "summary": s})
+	}
+	by := ""
+	if s.Producer != "" {
+		by = fmt.Sprintf(", which %q made", s.Producer)
+	}
+	input := "torchvision's input"
+	if opt.Preprocess != "" {
+		input = "the preprocessing of " + opt.Preprocess + " for BGR, which is part of it now"
+	}
+	fmt.Fprintf(stdout, "teacher: %s up to layer3, %d numbers, of %s%s; with %s\n", s.Arch, s.Numbers, opt.ONNX, by, input)
+	for _, text := range s.LeftOut {
+		fmt.Fprintf(stdout, "teacher: left out: %s\n", text)
+	}
+	for _, text := range s.Notes {
+		fmt.Fprintf(stdout, "teacher: note: %s\n", text)
+	}
+	_, err = fmt.Fprintf(stdout, "teacher: %s (%s); train --arch %s --teacher %s uses it\n", s.File, s.Store, s.Arch, s.File)
+	return err
 }
 
 // writeSheet writes a contact sheet.

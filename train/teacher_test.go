@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"rdpp/rdpp/onnxfile/onnxtest"
 )
 
 // tinyTeacher is the command line of a pre-training of two steps, with further flags, of which the last of a kind counts.
@@ -65,6 +67,68 @@ func TestBuiltinTeacher(t *testing.T) {
 	}
 	out := filepath.Join(t.TempDir(), "out")
 	checkFails(t, "nothing built in", exitUsage, tiny(dataDir, out, "--teacher=builtin", "--arch=resnet34"), out, "resnet34", "--teacher FILE")
+}
+
+// writeONNX writes a graph and returns the file's path.
+func writeONNX(t *testing.T, g *onnxtest.Graph) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "network.onnx")
+	write(t, path, g.Encode())
+	return path
+}
+
+func TestTeacherOfONNX(t *testing.T) {
+	network := writeONNX(t, onnxtest.ResNet(onnxtest.Options{Top: true, Pad: "SAME_UPPER"}))
+	mean := writeONNX(t, onnxtest.MeanImage(8, 104, 117, 124))
+	out := filepath.Join(t.TempDir(), "teacher.safetensors")
+	code, stdout, stderr := command("teacher", "--onnx="+network, "--preprocess="+mean, "--out="+out)
+	if code != exitDone || stderr != "" {
+		t.Fatalf("got code %d, stderr %q, want code 0", code, stderr)
+	}
+	for _, want := range []string{"resnet18 up to layer3, 2787264 numbers, of " + network + `, which "onnxtest" made; with the preprocessing of ` + mean,
+		"left out: layer4\n", "left out: operations: ", "1 Gemm", "note: 4 of its layers with a stride pad", out + " (fp16); train --arch resnet18 --teacher " + out} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("got stdout %q, want %q in it", stdout, want)
+		}
+	}
+	run := filepath.Join(t.TempDir(), "run")
+	if code, _, stderr := command(tiny(dataDir, run, "--teacher="+out)...); code != exitDone || stderr != "" {
+		t.Errorf("train with it: got code %d, stderr %q, want code 0", code, stderr)
+	}
+	checkFails(t, "again", exitUsage, []string{"teacher", "--onnx=" + network, "--out=" + out}, "", out, "--overwrite")
+	code, stdout, stderr = command("teacher", "--onnx="+network, "--out="+out, "--overwrite", "--store=fp32", "--arch=resnet18", "--json")
+	if code != exitDone || stderr != "" {
+		t.Fatalf("--json: got code %d, stderr %q, want code 0", code, stderr)
+	}
+	all := objects(t, stdout)
+	if len(all) != 1 || all[0]["event"] != "done" {
+		t.Fatalf("--json: got %v, want the end alone", all)
+	}
+	s := all[0]["summary"].(map[string]any)
+	if s["file"] != out || s["arch"] != "resnet18" || s["store"] != "fp32" || s["numbers"] != 2787264.0 || len(s["left_out"].([]any)) != 2 || len(s["notes"].([]any)) != 1 {
+		t.Errorf("--json: got %v", s)
+	}
+
+	out = filepath.Join(t.TempDir(), "out")
+	for _, c := range []struct {
+		name string
+		code int
+		args []string
+		want []string
+	}{
+		{"no file to write", exitUsage, []string{"--onnx=" + network}, []string{"--out"}},
+		{"no file to read", exitUsage, []string{"--onnx=", "--out=" + out}, []string{"--onnx"}},
+		{"something of learning", exitUsage, []string{"--onnx=" + network, "--out=" + out, "--steps=3"}, []string{"--steps", "nothing learns"}},
+		{"to go on", exitUsage, []string{"--onnx=" + network, "--out=" + out, "--resume"}, []string{"--resume"}},
+		{"a sheet", exitUsage, []string{"--onnx=" + network, "--out=" + out, "--sheet=x"}, []string{"--sheet"}},
+		{"another architecture", exitUsage, []string{"--onnx=" + network, "--out=" + out, "--arch=resnet34"}, []string{network, "resnet18, not resnet34"}},
+		{"preprocessing of nothing", exitUsage, []string{"--preprocess=" + mean, "--out=" + out}, []string{"--onnx"}},
+		{"a missing file", exitFailed, []string{"--onnx=" + out, "--out=" + out}, []string{out, "name an ONNX file"}},
+		{"no network", exitFailed, []string{"--onnx=" + mean, "--out=" + out}, []string{mean, "no ResNet"}},
+		{"no preprocessing", exitFailed, []string{"--onnx=" + network, "--preprocess=" + network, "--out=" + out}, []string{network, "--preprocess"}},
+	} {
+		checkFails(t, c.name, c.code, append([]string{"teacher"}, c.args...), out, c.want...)
+	}
 }
 
 func TestTeacherJSON(t *testing.T) {
@@ -142,7 +206,7 @@ func TestTeacherHelp(t *testing.T) {
 			t.Errorf("got a line of %d columns, want at most %d: %s", got, columns, line)
 		}
 	}
-	for _, want := range []string{"--out FILE", "--objective NAME", "fractal", "--checkpoint-every TIME", `"0.3,0.5,1")`} {
+	for _, want := range []string{"--out FILE", "--objective NAME", "fractal", "--checkpoint-every TIME", `"0.3,0.5,1")`, "--onnx FILE", "--preprocess FILE"} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("got help %q, want %q in it", stdout, want)
 		}
