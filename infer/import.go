@@ -34,7 +34,7 @@ func runImport(ctx context.Context, args []string, t *terminal) (int, error) {
 	config := rdpp.DefaultConfig()
 	flags.StringVar(&opt.Checkpoint, "checkpoint", "", "released `FILE`; required")
 	out := flags.String("out", "", "model `FILE` to write; required")
-	flags.StringVar(&opt.Teacher, "teacher", rdpp.TeacherImageNet, "`FILE`, builtin, auto, imagenet (cache, download)\n")
+	flags.StringVar(&opt.Teacher, "teacher", rdpp.TeacherImageNet, "`FILE`, builtin, drawn, auto, imagenet (cache, download)\n")
 	flags.StringVar(&opt.Arch, "arch", "", "backbone `NAME` (default: as recognised)")
 	flags.IntVar(&opt.ImageSize, "image-size", config.ImageSize, "`N` x N pixels for the network")
 	flags.StringVar(&opt.Category, "category", "", "`NAME` of the parts, for the model file")
@@ -141,14 +141,6 @@ func printImported(t *terminal, m *rdpp.Model, out string) error {
 		threshold += ", provisional"
 	}
 	_, err := fmt.Fprintf(t.stdout, "model        %s\nmethod       %s, %s, %d x %d pixels\nteacher      %s\nthreshold    %s: %s\n", printable(out),
-		info.Config.Method, info.Config.Arch, info.Config.ImageSize, info.Config.ImageSize, printable(teacherText(info.Teacher)), threshold, c.Rule)
+		info.Config.Method, info.Config.Arch, info.Config.ImageSize, info.Config.ImageSize, printable(info.Teacher.String()), threshold, c.Rule)
 	return err
-}
-
-// teacherText names a teacher and the beginning of its file's SHA-256.
-func teacherText(teacher rdpp.TeacherInfo) string {
-	if sum := teacher.SHA256; sum != "" {
-		return fmt.Sprintf("%s, SHA-256 %s", teacher.Origin, sum[:min(8, len(sum))])
-	}
-	return teacher.Origin
 }

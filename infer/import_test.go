@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"rdpp/rdpp"
 	"rdpp/rdpp/weights"
 )
 
@@ -129,17 +128,5 @@ func TestDownloadProgress(t *testing.T) {
 	downloadProgress(&terminal{stderr: &stderr})("x", 3<<20, -1)
 	if got, want := stderr.String(), "infer: downloading x: 3 MiB\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
-	}
-}
-
-func TestTeacherText(t *testing.T) {
-	for want, teacher := range map[string]rdpp.TeacherInfo{
-		"random":                  {Origin: "random"},
-		"w.pth, SHA-256 0123abcd": {Origin: "w.pth", SHA256: "0123abcd4567"},
-		"w.pth, SHA-256 01":       {Origin: "w.pth", SHA256: "01"},
-	} {
-		if got := teacherText(teacher); got != want {
-			t.Errorf("got %q, want %q", got, want)
-		}
 	}
 }

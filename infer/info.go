@@ -113,7 +113,7 @@ func infoText(info *rdpp.FileInfo, all bool) string {
 func modelRows(m *rdpp.Info, row func(name, format string, args ...any)) {
 	c := &m.Config
 	row("model", "%s, %s, %d x %d pixels, by %s", c.Method, c.Arch, c.ImageSize, c.ImageSize, m.Software)
-	row("teacher", "%s", teacherText(m.Teacher))
+	row("teacher", "%s", m.Teacher)
 	if m.Imported.Origin != "" {
 		row("imported", "from %s, SHA-256 %.8s", m.Imported.Origin, m.Imported.SHA256)
 	} else {

@@ -28,7 +28,7 @@ func TestInfoText(t *testing.T) {
 	}{
 		{[]string{modelFile}, []string{"kind         model file of rdpp\n", "architecture resnet18\n", "teacher      random\n",
 			"model        rd++, resnet18, 64 x 64 pixels, by rdpp ", "provisional: no rate", "more; --all lists them\n"}, 0},
-		{[]string{filepath.Join("..", "rdpp", "builtin", "resnet18.safetensors")}, []string{"teacher made by train teacher\n", "drawn pictures"}, 0},
+		{[]string{filepath.Join("..", "rdpp", "builtin", "resnet18-drawn.safetensors")}, []string{"teacher made by train teacher\n", "drawn pictures"}, 0},
 		{[]string{pth("nested_checkpoint.pth")}, []string{"format       pytorch-zip, 1429 bytes\n", "tensors of no network", "tensors      3, 18 numbers\n",
 			"F32   [2 3] proj.proj.weight\n"}, 8},
 		{[]string{pth("more_legacy.pth")}, []string{"format       pytorch-legacy", "and 30 more; --all"}, 0},

@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"rdpp/rdpp"
-	"rdpp/torch"
 )
 
 // The exit codes, a contract with the programs that call infer.
@@ -40,6 +39,7 @@ var commands = []command{
 	{"import", "make a model file of a released checkpoint and its teacher", runImport},
 	{"info", "say what a weight or model file holds", runInfo},
 	{"export", "write a model for onnxruntime or libtorch, to run without rdpp", runExport},
+	{"version", "name versions; print licences", runVersion},
 }
 
 // terminal is where a command reads and writes.
@@ -93,11 +93,7 @@ func dispatch(ctx context.Context, args []string, t *terminal) (int, error) {
 		_, err := fmt.Fprint(t.stdout, usage())
 		return exitDone, err
 	case "--version":
-		libtorch, err := torch.Version()
-		if err == nil {
-			_, err = fmt.Fprintf(t.stdout, "rdpp %s, libtorch %s\n", rdpp.Version, libtorch)
-		}
-		return exitDone, err
+		return runVersion(ctx, nil, t)
 	}
 	for _, c := range commands {
 		if c.name == args[0] {

@@ -158,9 +158,16 @@ func TestVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	code, stdout, _ := infer(nil, "--version")
-	if want := "rdpp " + rdpp.Version + ", libtorch " + libtorch + "\n"; code != exitDone || stdout != want {
-		t.Errorf("got code %d, %q, want 0, %q", code, stdout, want)
+	version := "rdpp " + rdpp.Version + ", libtorch " + libtorch + "\n"
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--version"}, version}, {[]string{"version"}, version}, {[]string{"version", "--licenses"}, version + "\n" + rdpp.Notice()},
+	} {
+		if code, stdout, _ := infer(nil, c.args...); code != exitDone || stdout != c.want {
+			t.Errorf("%v: got code %d, %.99q, want 0, %.99q", c.args, code, stdout, c.want)
+		}
 	}
 }
 
@@ -173,6 +180,8 @@ func TestWrongUsage(t *testing.T) {
 	}{
 		{nil, "no command"},
 		{[]string{"nonsense"}, `unknown command "nonsense"`},
+		{[]string{"version", "more"}, `"more" is one argument too many`},
+		{[]string{"version", "--nonsense"}, "unknown flag: --nonsense"},
 		{[]string{"image", good[0]}, "--model is missing"},
 		{[]string{"image", model}, "no image named"},
 		{[]string{"image", model, "-", "-"}, "- is given 2 times"},
@@ -332,7 +341,7 @@ func TestClosedPipe(t *testing.T) {
 	for _, args := range [][]string{
 		{"image", "--json", "--model", modelFile, images},
 		{"eval", "--json", "--model", modelFile, "--data", dataDir},
-		{"--help"}, {"image", "--help"}, {"--version"},
+		{"--help"}, {"image", "--help"}, {"--version"}, {"version", "--licenses"},
 	} {
 		var stderr bytes.Buffer
 		code := run(args, nil, &closedPipe{}, &stderr)

@@ -218,14 +218,18 @@ func restoreAdam(file *weights.File, adam *torch.Adam, parts []part, counts map[
 	})
 }
 
-// sameTeacher compares the teacher asked for with the run's own; TeacherAuto accepts any.
+// sameTeacher compares the teacher asked for with the run's own. TeacherAuto accepts any, and then stands for that, in the
+// trainings for the calibration too.
 func (r *run) sameTeacher(own TeacherInfo) error {
 	var same bool
 	switch name := r.opt.Teacher; name {
 	case TeacherAuto:
 		same = true
+		if word := own.word(); word != "" {
+			r.opt.Teacher = word
+		}
 	case TeacherRandom:
-		same = own.Origin == TeacherRandom
+		same = own.Origin == OriginRandom
 	case TeacherImageNet:
 		same = strings.HasPrefix(own.SHA256, digestDigits(teacherFiles[r.config.Arch]))
 	default:

@@ -21,7 +21,8 @@ func TestInspect(t *testing.T) {
 	}{
 		{"model", model, rdpp.KindModel, "resnet18", "torchvision", "encoder.", "safetensors"},
 		{"checkpoint", filepath.Join(trained(t, tiny()), "checkpoint"), rdpp.KindCheckpoint, "resnet18", "torchvision", "encoder.", "safetensors"},
-		{"teacher", filepath.Join("builtin", "resnet18.safetensors"), rdpp.KindTeacher, "resnet18", "torchvision", "", "safetensors"},
+		{"teacher", filepath.Join("builtin", "resnet18-drawn.safetensors"), rdpp.KindTeacher, "resnet18", "torchvision", "", "safetensors"},
+		{"converted teacher", filepath.Join("builtin", "resnet18-imagenet.safetensors"), rdpp.KindResNet, "resnet18", "torchvision", "", "safetensors"},
 		{"released", pth(t, releasedParts(t, model)), rdpp.KindReleased, "resnet18", "", "", "pytorch-zip"},
 		{"transformers", writeFile(t, nil, encoder(t, transformers)), rdpp.KindResNet, "resnet18", "transformers", "resnet.", "safetensors"},
 		{"else", filepath.Join("weights", "testdata", "legacy.pth"), rdpp.KindTensors, "", "", "", "pytorch-legacy"},

@@ -47,7 +47,7 @@ type ImportInfo struct {
 
 // TeacherInfo says where the teacher's weights come from.
 type TeacherInfo struct {
-	Origin string `json:"origin"`           // TeacherRandom, TeacherBuiltin or the weight file's name
+	Origin string `json:"origin"`           // OriginRandom, OriginDrawn, OriginImageNet or the weight file's name
 	SHA256 string `json:"sha256,omitempty"` // of the weight file
 }
 
@@ -83,7 +83,7 @@ func newModel(config Config, device torch.Device, blank bool) (*Model, error) {
 		return nil, err
 	}
 	m := &Model{Device: device, Info: Info{FormatVersion: modelFormat, Software: "rdpp " + Version, Config: config,
-		Teacher: TeacherInfo{Origin: "random"}}}
+		Teacher: TeacherInfo{Origin: OriginRandom}}}
 	options := func(part string) torch.ModuleOptions {
 		return torch.ModuleOptions{Arch: config.Arch, Device: device, Seed: seedOf(part, config.Seed), Blank: blank}
 	}

@@ -127,10 +127,10 @@ func notes(info *Info, c *Calibration, skipped []dataset.Skip) (all []string) {
 			"each of which left out a part of the images and scored it.", c.Folds))
 	}
 	switch info.Teacher.Origin {
-	case TeacherRandom:
+	case OriginRandom:
 		all = append(all, "The teacher is random: it is of use for comparison only.")
-	case TeacherBuiltin:
-		all = append(all, "The teacher is the built-in one, which has seen drawn pictures only. Torchvision's ImageNet weights reach more.")
+	case OriginDrawn:
+		all = append(all, "The teacher has seen drawn pictures only. Torchvision's ImageNet weights reach more.")
 	}
 	switch n := len(skipped); n {
 	case 0:

@@ -2,6 +2,7 @@ package rdpp
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,14 +21,74 @@ import (
 // Words for a teacher other than a weight file's path.
 const (
 	TeacherRandom   = "random"   // random weights, for comparison
-	TeacherBuiltin  = "builtin"  // the teacher inside the program (package builtin), for resnet18
+	TeacherBuiltin  = "builtin"  // the teacher inside the program that has learned from ImageNet, for resnet18
+	TeacherDrawn    = "drawn"    // the one inside the program that has learned from drawn pictures, for resnet18
 	TeacherImageNet = "imagenet" // torchvision's file for the architecture: from the cache folder, else downloaded into it
 	TeacherAuto     = "auto"     // from the cache folder, else TeacherBuiltin where there is one, else downloaded
 )
 
 // TeacherWords lists them.
 func TeacherWords() []string {
-	return []string{TeacherAuto, TeacherImageNet, TeacherBuiltin, TeacherRandom}
+	return []string{TeacherAuto, TeacherImageNet, TeacherBuiltin, TeacherDrawn, TeacherRandom}
+}
+
+// Origins of teachers that are no files, in TeacherInfo. They are not all words: versions whose only built-in teacher was
+// that of drawn pictures called it "builtin", so no other may have that name.
+const (
+	OriginRandom   = TeacherRandom
+	OriginDrawn    = TeacherDrawn
+	OriginImageNet = "builtin-imagenet"
+	originOldDrawn = "builtin"
+)
+
+// inside are the teachers inside the program, by their words.
+var inside = map[string]struct{ from, origin string }{
+	TeacherBuiltin: {builtin.ImageNet, OriginImageNet},
+	TeacherDrawn:   {builtin.Drawn, OriginDrawn},
+}
+
+// Notice is the text of the repository's NOTICE: whose work is inside the program, and under which licences.
+func Notice() string { return builtin.Notice }
+
+// UnmarshalJSON reads the origins of older versions as today's.
+func (t *TeacherInfo) UnmarshalJSON(text []byte) error {
+	type plain TeacherInfo
+	if err := json.Unmarshal(text, (*plain)(t)); err != nil {
+		return err
+	}
+	if t.Origin == originOldDrawn {
+		t.Origin = OriginDrawn
+	}
+	return nil
+}
+
+// word is what names the teacher again; "" where it came from a file.
+func (t TeacherInfo) word() string {
+	if t.Origin == OriginRandom {
+		return TeacherRandom
+	}
+	for word, teacher := range inside {
+		if t.Origin == teacher.origin {
+			return word
+		}
+	}
+	return ""
+}
+
+// String names the teacher for people, with what it has learned from where its name does not say, and how its SHA-256
+// begins.
+func (t TeacherInfo) String() string {
+	text := t.Origin
+	switch t.Origin {
+	case OriginImageNet:
+		text += " (built in, learned from ImageNet; not torchvision's weights)"
+	case OriginDrawn:
+		text += " (built in, learned from drawn pictures)"
+	}
+	if t.SHA256 != "" {
+		text += ", SHA-256 " + t.SHA256[:min(8, len(t.SHA256))]
+	}
+	return text
 }
 
 // teacherFiles are torchvision's IMAGENET1K_V1 weight files; the digits begin the SHA-256.
@@ -59,17 +120,24 @@ type TeacherOptions struct {
 	Log        *slog.Logger                         // of failures that are tried again, default slog.Default()
 }
 
-// BuiltinImageSize is the side of the network input, pixels, at which the built-in teacher, which has learned from pictures
-// of 64 x 64, told good from defective images best, of 128, 192 and 256.
-const BuiltinImageSize = 192
+// DrawnImageSize is the side of the network input, pixels, at which the teacher of drawn pictures, which has learned from
+// pictures of 64 x 64, told good from defective images best, of 128, 192 and 256.
+const DrawnImageSize = 192
 
-// TakesBuiltin says whether a teacher of that name for the architecture will be the built-in one.
-func TakesBuiltin(name, arch string) bool {
-	if name == TeacherAuto && builtin.Has(arch) {
-		found, err := FindTeacher(context.Background(), name, arch, TeacherOptions{}) // which uses no network
-		return err == nil && found == TeacherBuiltin
+// DefaultImageSize is the side of the network input where nobody has asked for one: it depends on the teacher, which is
+// given as for FindTeacher.
+func DefaultImageSize(teacher, arch string) int {
+	if teacher == TeacherAuto && builtin.Has(builtin.ImageNet, arch) {
+		if found, err := FindTeacher(context.Background(), teacher, arch, TeacherOptions{}); err == nil { // without network
+			teacher = found
+		}
 	}
-	return name == TeacherBuiltin
+	switch teacher {
+	case TeacherDrawn:
+		return DrawnImageSize
+	default: // TeacherBuiltin, TeacherRandom and files
+		return DefaultConfig().ImageSize
+	}
 }
 
 // FindTeacher resolves TeacherAuto and TeacherImageNet to the path of a file or to TeacherBuiltin, and downloads what has
@@ -84,7 +152,7 @@ func FindTeacher(ctx context.Context, name, arch string, opt TeacherOptions) (st
 		return "", fmt.Errorf("rdpp: %w: --arch %q has no teacher; use one of %v", ErrConfig, arch, torch.Architectures())
 	}
 	dir, err := TeacherCache()
-	builtIn := name == TeacherAuto && builtin.Has(arch)
+	builtIn := name == TeacherAuto && builtin.Has(builtin.ImageNet, arch)
 	switch {
 	case err != nil && builtIn:
 		return TeacherBuiltin, nil
@@ -96,14 +164,14 @@ func FindTeacher(ctx context.Context, name, arch string, opt TeacherOptions) (st
 	case err == nil:
 		return path, checkCached(path)
 	case !errors.Is(err, os.ErrNotExist):
-		return "", fmt.Errorf("rdpp: looking for the teacher: %w; name one with --teacher FILE, %s or %s", err, TeacherBuiltin,
-			TeacherRandom)
+		return "", fmt.Errorf("rdpp: looking for the teacher: %w; name one with --teacher FILE, %s, %s or %s", err,
+			TeacherBuiltin, TeacherDrawn, TeacherRandom)
 	case builtIn:
 		return TeacherBuiltin, nil
 	}
 	if err := download(ctx, path, opt); err != nil {
 		return "", fmt.Errorf("rdpp: no weights for the teacher: %w; put torchvision's %s into %s, or name a file with --teacher FILE, "+
-			"or use --arch %s with --teacher %s", err, file, dir, strings.Join(builtin.Architectures(), " or "), TeacherBuiltin)
+			"or use --arch %s with --teacher %s", err, file, dir, strings.Join(builtin.Architectures(builtin.ImageNet), " or "), TeacherBuiltin)
 	}
 	return path, nil
 }
@@ -147,10 +215,10 @@ func download(ctx context.Context, path string, opt TeacherOptions) error {
 	return fetch.File(ctx, strings.TrimSuffix(base, "/")+"/"+file, path, o)
 }
 
-// openTeacher opens a weight file or the teacher that is built in.
+// openTeacher opens a weight file or a teacher that is built in.
 func openTeacher(name, arch string) (*weights.File, error) {
-	if name == TeacherBuiltin {
-		file, _, err := builtin.Open(arch)
+	if teacher, found := inside[name]; found {
+		file, _, err := builtin.Open(teacher.from, arch)
 		if err != nil {
 			return nil, fmt.Errorf("rdpp: %w: %w; name a file with --teacher FILE", ErrConfig, err)
 		}
@@ -158,8 +226,8 @@ func openTeacher(name, arch string) (*weights.File, error) {
 	}
 	file, err := weights.Open(name)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("rdpp: no teacher weights at %s; name a .pth or .safetensors file, or use --teacher %s or %s", name,
-			TeacherBuiltin, TeacherRandom)
+		return nil, fmt.Errorf("rdpp: no teacher weights at %s; name a .pth or .safetensors file, or use --teacher %s, %s or %s", name,
+			TeacherBuiltin, TeacherDrawn, TeacherRandom)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("rdpp: teacher: %w", err)
@@ -167,11 +235,14 @@ func openTeacher(name, arch string) (*weights.File, error) {
 	return file, nil
 }
 
-// teacherDigest returns the SHA-256 of a weight file or of the teacher that is built in.
+// teacherDigest returns the SHA-256 of a weight file or of a teacher that is built in.
 func teacherDigest(name, arch string) (string, error) {
-	if name == TeacherBuiltin {
-		_, digest, err := builtin.Open(arch)
-		return digest, err
+	if teacher, found := inside[name]; found {
+		_, digest, err := builtin.Open(teacher.from, arch)
+		if err != nil {
+			return "", fmt.Errorf("rdpp: %w: %w; name a file with --teacher FILE", ErrConfig, err)
+		}
+		return digest, nil
 	}
 	digest, err := weights.SHA256(name)
 	if err != nil {
@@ -183,11 +254,11 @@ func teacherDigest(name, arch string) (string, error) {
 // LoadTeacher fills the teacher from a weight file: PyTorch's .pth in either format or safetensors, in float16, bfloat16,
 // float32 or float64, with torchvision's names (timm's are the same) or those of Hugging Face transformers, and
 // whatever prefix before all of them, such as "encoder." (rdpp's own models) or "module.". Layers above layer3 are
-// ignored. name may be TeacherRandom, which leaves the fresh weights, TeacherBuiltin, or a word that FindTeacher
-// resolves.
+// ignored. name may be TeacherRandom, which leaves the fresh weights, TeacherBuiltin, TeacherDrawn, or a word that
+// FindTeacher resolves.
 func (m *Model) LoadTeacher(name string) error {
 	if name == TeacherRandom {
-		m.Info.Teacher = TeacherInfo{Origin: TeacherRandom}
+		m.Info.Teacher = TeacherInfo{Origin: OriginRandom}
 		return nil
 	}
 	arch := m.Info.Config.Arch
@@ -214,12 +285,11 @@ func (m *Model) LoadTeacher(name string) error {
 	if err != nil {
 		return err
 	}
-	origin := name
-	if name != TeacherBuiltin {
-		origin = filepath.Base(name)
-		if origin == TeacherBuiltin || origin == TeacherRandom {
-			origin = "./" + origin
-		}
+	origin := filepath.Base(name)
+	if teacher, found := inside[name]; found {
+		origin = teacher.origin
+	} else if (TeacherInfo{Origin: origin}).word() != "" || origin == originOldDrawn {
+		origin = "./" + origin // a file of that name
 	}
 	m.Info.Teacher = TeacherInfo{Origin: origin, SHA256: digest}
 	return nil

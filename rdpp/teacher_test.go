@@ -3,6 +3,7 @@ package rdpp_test
 import (
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -187,7 +188,8 @@ func TestLoadTeacherRefuses(t *testing.T) {
 		want                []string
 	}{
 		{"not built in", "resnet50", rdpp.TeacherBuiltin, []string{"resnet50", "resnet18", "--teacher FILE"}},
-		{"no file", "resnet18", filepath.Join(cache, "x.pth"), []string{filepath.Join(cache, "x.pth"), "--teacher builtin or random"}},
+		{"not drawn", "resnet34", rdpp.TeacherDrawn, []string{"drawn", "resnet34", "resnet18", "--teacher FILE"}},
+		{"no file", "resnet18", filepath.Join(cache, "x.pth"), []string{filepath.Join(cache, "x.pth"), "--teacher builtin, drawn or random"}},
 		{"no weights", "resnet18", garbage, []string{garbage}},
 		{"missing tensor", "resnet18", writeFile(t, nil, slices.Delete(slices.Clone(good), at, at+1)), []string{"missing: " + name, "resnet18"}},
 		{"wrong shape", "resnet18", writeFile(t, nil, changed(zeros(name, weights.F32, 3))), []string{name + " [3] instead of [256]"}},
@@ -226,8 +228,6 @@ func TestBuiltinTeacher(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked = true }))
 	defer server.Close()
 	t.Setenv("RDPP_TEACHER_URL", server.URL)
-	file := filepath.Join("builtin", "resnet18.safetensors")
-	want := rdpp.TeacherInfo{Origin: "builtin", SHA256: digest(t, file)}
 	m := newModel(t, tiny())
 	load := func(name string) []float32 {
 		t.Helper()
@@ -236,23 +236,38 @@ func TestBuiltinTeacher(t *testing.T) {
 		}
 		return stateValues(t, m)
 	}
-	fromFile := load(file)
-	for _, name := range []string{rdpp.TeacherBuiltin, rdpp.TeacherAuto} {
-		if got := load(name); m.Info.Teacher != want || !slices.Equal(got, fromFile) {
-			t.Errorf("%s: got %v, want %v with the weights of %s", name, m.Info.Teacher, want, file)
+	for _, c := range []struct{ word, file, origin, text string }{
+		{rdpp.TeacherBuiltin, "resnet18-imagenet.safetensors", "builtin-imagenet", "learned from ImageNet"},
+		{rdpp.TeacherAuto, "resnet18-imagenet.safetensors", "builtin-imagenet", "not torchvision's"},
+		{rdpp.TeacherDrawn, "resnet18-drawn.safetensors", "drawn", "drawn pictures"},
+	} {
+		file := filepath.Join("builtin", c.file)
+		fromFile := load(file)
+		if got, want := m.Info.Teacher, (rdpp.TeacherInfo{Origin: c.file, SHA256: digest(t, file)}); got != want {
+			t.Errorf("%s: got %v, want %v", file, got, want)
+		}
+		want := rdpp.TeacherInfo{Origin: c.origin, SHA256: digest(t, file)}
+		if got := load(c.word); m.Info.Teacher != want || !slices.Equal(got, fromFile) {
+			t.Errorf("%s: got %v, want %v with the weights of %s", c.word, m.Info.Teacher, want, file)
+		}
+		if got := m.Info.Teacher.String(); !strings.Contains(got, c.text) || !strings.HasSuffix(got, ", SHA-256 "+want.SHA256[:8]) {
+			t.Errorf("%s: got %q, want %q and the digest in it", c.word, got, c.text)
 		}
 	}
 	// A file of a teacher's name is told from that.
-	namesake := filepath.Join(t.TempDir(), "builtin")
-	if err := os.Rename(writeFile(t, nil, encoder(t, behind(""))), namesake); err != nil {
-		t.Fatal(err)
-	}
-	if load(namesake); m.Info.Teacher.Origin != "./builtin" {
-		t.Errorf("%s: got %v", namesake, m.Info.Teacher)
+	namesake := ""
+	for _, name := range []string{"builtin", "builtin-imagenet", "drawn", "random"} {
+		namesake = filepath.Join(t.TempDir(), name)
+		if err := os.Rename(writeFile(t, nil, encoder(t, behind(""))), namesake); err != nil {
+			t.Fatal(err)
+		}
+		if load(namesake); m.Info.Teacher.Origin != "./"+name {
+			t.Errorf("%s: got %v", namesake, m.Info.Teacher)
+		}
 	}
 	// A cache that cannot be looked into is no empty one.
 	t.Setenv("RDPP_CACHE", namesake)
-	checkError(t, "cache", m.LoadTeacher(rdpp.TeacherAuto), nil, namesake, "--teacher FILE, builtin or random")
+	checkError(t, "cache", m.LoadTeacher(rdpp.TeacherAuto), nil, namesake, "--teacher FILE, builtin, drawn or random")
 	t.Setenv("RDPP_CACHE", cache)
 	// Torchvision's weights come first, where they are, and are what their name says.
 	torchvision := filepath.Join(cache, "resnet18-f37072fd.pth")
@@ -356,5 +371,114 @@ func TestFindTeacherFails(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(cache); err != nil || len(entries) > 0 {
 		t.Errorf("got %v, %v, want nothing left in the cache", entries, err)
+	}
+}
+
+func TestTeacherInfo(t *testing.T) {
+	for _, c := range []struct{ document, origin, text string }{
+		{`{"origin":"random"}`, "random", "random"},
+		{`{"origin":"builtin","sha256":"393e58aac94f"}`, "drawn", "drawn (built in, learned from drawn pictures), SHA-256 393e58aa"}, // of an older version
+		{`{"origin":"drawn","sha256":"393e58aac94f"}`, "drawn", "drawn (built in, learned from drawn pictures), SHA-256 393e58aa"},
+		{`{"origin":"w.pth","sha256":"01"}`, "w.pth", "w.pth, SHA-256 01"},
+		{`{}`, "", ""},
+	} {
+		var got rdpp.TeacherInfo
+		if err := json.Unmarshal([]byte(c.document), &got); err != nil || got.Origin != c.origin || got.String() != c.text {
+			t.Errorf("%s: got origin %q, text %q, %v, want %q, %q", c.document, got.Origin, got, err, c.origin, c.text)
+		}
+	}
+	if err := json.Unmarshal([]byte(`{"origin":1}`), new(rdpp.TeacherInfo)); err == nil {
+		t.Error("an origin that is a number: got no error, want one")
+	}
+}
+
+func TestDefaultImageSize(t *testing.T) {
+	cache := t.TempDir()
+	t.Setenv("RDPP_CACHE", cache)
+	for _, c := range []struct {
+		teacher, arch string
+		want          int
+	}{
+		{rdpp.TeacherDrawn, "resnet18", 192}, {rdpp.TeacherBuiltin, "resnet18", 256}, {rdpp.TeacherAuto, "resnet18", 256},
+		{rdpp.TeacherAuto, "wide_resnet50_2", 256}, {rdpp.TeacherRandom, "resnet18", 256}, {"drawn.pth", "resnet18", 256},
+	} {
+		if got := rdpp.DefaultImageSize(c.teacher, c.arch); got != c.want {
+			t.Errorf("%s of %s: got %d, want %d", c.teacher, c.arch, got, c.want)
+		}
+	}
+}
+
+// What older versions called "builtin" is the teacher of drawn pictures: their models open and score as before, and their
+// runs go on with it and with no other.
+func TestOlderBuiltinTeacher(t *testing.T) {
+	t.Setenv("RDPP_CACHE", t.TempDir())
+	c := tiny()
+	c.Epochs, c.Method, c.ImageSize, c.Calibration = 1, rdpp.MethodRD, 64, 0.1 // trainings for the calibration follow
+	older := func(path, key, section string) {
+		t.Helper()
+		metadata, sources := contents(t, path)
+		var document map[string]any
+		if err := json.Unmarshal([]byte(metadata[key]), &document); err != nil {
+			t.Fatal(err)
+		}
+		info := document
+		if section != "" {
+			info = document[section].(map[string]any)
+		}
+		teacher := info["teacher"].(map[string]any)
+		if teacher["origin"] != "drawn" || teacher["sha256"] != digest(t, filepath.Join("builtin", "resnet18-drawn.safetensors")) {
+			t.Fatalf("got teacher %v, want that of drawn pictures", teacher)
+		}
+		teacher["origin"] = "builtin"
+		text, err := json.Marshal(document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(writeFile(t, map[string]string{key: string(text)}, sources), path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out := t.TempDir()
+	run := func(teacher string, end stop) (*rdpp.Summary, error) {
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		return rdpp.Train(ctx, c, openSet(t, dataDir), rdpp.TrainOptions{Out: out, Teacher: teacher, Resume: true, OnStep: func(r rdpp.StepReport) {
+			if r.Fold == 0 && r.Epoch == end.epoch && r.Step == end.step {
+				cancel()
+			}
+		}})
+	}
+	if _, err := run(rdpp.TeacherDrawn, stop{1, 1}); !errors.Is(err, rdpp.ErrInterrupted) {
+		t.Fatalf("got %v, want %v", err, rdpp.ErrInterrupted)
+	}
+	older(filepath.Join(out, "checkpoint"), "rdpp_checkpoint", "info")
+	_, err := run(rdpp.TeacherBuiltin, stop{})
+	checkError(t, "the other one that is built in", err, rdpp.ErrConfig, "has the teacher drawn", "not builtin", "--overwrite")
+	if _, err := run(rdpp.TeacherDrawn, stop{1, 2}); !errors.Is(err, rdpp.ErrInterrupted) {
+		t.Fatalf("got %v, want %v", err, rdpp.ErrInterrupted)
+	}
+	older(filepath.Join(out, "checkpoint"), "rdpp_checkpoint", "info")
+	summary, err := run(rdpp.TeacherAuto, stop{}) // which alone would be another teacher, for the calibration too
+	if err != nil || summary.Teacher.Origin != "drawn" || summary.CalibrationFolds == 0 {
+		t.Fatalf("got %+v, %v, want the teacher of drawn pictures and trainings for the calibration", summary, err)
+	}
+
+	model := filepath.Join(out, rdpp.ModelFile)
+	score := func() float64 {
+		t.Helper()
+		d, err := rdpp.OpenDetector(model, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		if got := d.Info().Teacher.Origin; got != "drawn" {
+			t.Errorf("got a model of the teacher %q, want drawn", got)
+		}
+		return detect(t, d, picture(64, 64)).Score
+	}
+	want := score()
+	older(model, "rdpp", "")
+	if got := score(); got != want || want == 0 {
+		t.Errorf("got the score %v, want %v", got, want)
 	}
 }

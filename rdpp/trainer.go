@@ -32,7 +32,7 @@ var errNotSaved = errors.New("no checkpoint could be written, and what was learn
 // fields mean the defaults.
 type TrainOptions struct {
 	Out             string        // folder for the results, made where missing; required
-	Teacher         string        // weight file, or one of TeacherAuto (default), TeacherImageNet, TeacherBuiltin, TeacherRandom
+	Teacher         string        // weight file, or one of TeacherWords; default TeacherAuto
 	Device          torch.Device  // default the CPU
 	Workers         int           // goroutines that make batches, default one per core
 	CheckpointEvery time.Duration // default 5 minutes

@@ -4,6 +4,7 @@
 //	train sample --out DIR [flags]
 //	train teacher --out FILE [flags]
 //	train reproduce --data ROOT --out RUN [flags]
+//	train version [--licenses]
 //
 // Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (after a checkpoint).
 package main
@@ -60,7 +61,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case len(args) > 0 && args[0] == "reproduce":
 		err = runReproduce(ctx, args[1:], stdout, stderr)
 	case len(args) == 1 && args[0] == "--version":
-		fmt.Fprintln(stdout, "rdpp", rdpp.Version)
+		err = runVersion(nil, stdout)
+	case len(args) > 0 && args[0] == "version":
+		err = runVersion(args[1:], stdout)
 	default:
 		err = runTrain(ctx, args, stdout, stderr)
 	}
@@ -103,7 +106,8 @@ func parse(flags *pflag.FlagSet, args []string) error {
 }
 
 const trainUsage = `train --data DIR --out RUN    learn from photographs of good parts
-train sample|teacher|reproduce --help: sample data, teachers, the paper's tables
+train sample|teacher|reproduce|version --help: sample data, teachers, the
+paper's tables, versions and licences
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (checkpoint kept)
 `
 
@@ -115,12 +119,12 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	flags.StringVar(&opt.Out, "out", "", "`DIR` for results")
 	categories := flags.StringSlice("category", nil, "`DIRs` in --data, with commas between; or all")
 	flags.StringVar(&c.Arch, "arch", c.Arch, "backbone, torchvision `NAME`")
-	flags.StringVar(&opt.Teacher, "teacher", rdpp.TeacherAuto, "`FILE`, imagenet, builtin or random")
+	flags.StringVar(&opt.Teacher, "teacher", rdpp.TeacherAuto, "`FILE`, imagenet, builtin, drawn, random")
 	flags.StringVar(&c.Method, "method", c.Method, "`NAME`: rd++ or the baseline rd")
 	flags.IntVar(&c.Updates, "updates", c.Updates, "`N` updates of the weights")
 	flags.IntVar(&c.Epochs, "epochs", c.Epochs, "`N` passes over the images")
 	flags.IntVar(&c.Batch, "batch", c.Batch, "`N` images per step")
-	flags.IntVar(&c.ImageSize, "image-size", c.ImageSize, "`N` x N pixels; 192 for builtin")
+	flags.IntVar(&c.ImageSize, "image-size", c.ImageSize, "`N` x N pixels; 192 for drawn")
 	device := flags.String("device", "auto", "`D`: auto, cpu, cuda or cuda:N")
 	flags.StringVar(&c.Precision, "precision", c.Precision, "`P`: fp32, tf32, bf16 (mixed)")
 	flags.Uint64Var(&c.Seed, "seed", c.Seed, "`N`, of weights, order and noise")
@@ -290,8 +294,8 @@ func configured(flags *pflag.FlagSet, c *rdpp.Config, preset, teacher string) (o
 		for f, value := range given {
 			err = errors.Join(err, f.Value.Set(value))
 		}
-		if !flags.Changed("image-size") && preset == "" && rdpp.TakesBuiltin(teacher, c.Arch) {
-			c.ImageSize = rdpp.BuiltinImageSize
+		if !flags.Changed("image-size") && preset == "" {
+			c.ImageSize = rdpp.DefaultImageSize(teacher, c.Arch)
 		}
 		return *c
 	}

@@ -471,17 +471,17 @@ func TestPreset(t *testing.T) {
 	t.Errorf("got no start event in %q", stdout)
 }
 
-// The built-in teacher has an image size of its own, where neither a flag nor a preset gives one.
-func TestImageSizeOfBuiltin(t *testing.T) {
+// The teacher of drawn pictures has an image size of its own, where neither a flag nor a preset gives one.
+func TestImageSizeOfTeacher(t *testing.T) {
 	t.Setenv("RDPP_CACHE", t.TempDir())
 	for _, c := range []struct {
 		args []string
 		want int
 	}{
-		{nil, 256}, // no teacher is built in for wide_resnet50_2
-		{[]string{"--arch=resnet18"}, 192}, {[]string{"--arch=resnet18", "--teacher=builtin"}, 192},
-		{[]string{"--arch=resnet18", "--teacher=random"}, 256}, {[]string{"--arch=resnet18", "--image-size=256"}, 256},
-		{[]string{"--arch=resnet18", "--image-size=64"}, 64}, {[]string{"--arch=resnet18", "--preset=paper"}, 256},
+		{nil, 256}, {[]string{"--arch=resnet18"}, 256}, {[]string{"--arch=resnet18", "--teacher=builtin"}, 256},
+		{[]string{"--arch=resnet18", "--teacher=drawn"}, 192}, {[]string{"--arch=resnet18", "--teacher=random"}, 256},
+		{[]string{"--arch=resnet18", "--teacher=drawn", "--image-size=256"}, 256}, {[]string{"--arch=resnet18", "--image-size=64"}, 64},
+		{[]string{"--arch=resnet18", "--teacher=drawn", "--preset=paper"}, 256},
 	} {
 		flags := newFlags("", io.Discard)
 		config := rdpp.DefaultConfig()
@@ -498,6 +498,28 @@ func TestImageSizeOfBuiltin(t *testing.T) {
 		if got := of("part").ImageSize; got != c.want {
 			t.Errorf("%v: got %d pixels, want %d", c.args, got, c.want)
 		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	version := "rdpp " + rdpp.Version + "\n"
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--version"}, version}, {[]string{"version"}, version}, {[]string{"version", "--licenses"}, version + "\n" + rdpp.Notice()},
+	} {
+		if code, stdout, stderr := command(c.args...); code != exitDone || stdout != c.want || stderr != "" {
+			t.Errorf("%v: got code %d, stdout %.99q, stderr %q, want code 0 and %.99q", c.args, code, stdout, stderr, c.want)
+		}
+	}
+	if !strings.Contains(rdpp.Notice(), "The MIT License (MIT)") {
+		t.Error("got no MIT licence in the notices, want that of the teacher that is built in")
+	}
+	checkFails(t, "an argument", exitUsage, []string{"version", "more"}, "", `"more"`)
+	checkFails(t, "a flag", exitUsage, []string{"version", "--nonsense"}, "", "--nonsense")
+	if code, stdout, _ := command("version", "--help"); code != exitDone || !strings.Contains(stdout, "--licenses") {
+		t.Errorf("got code %d, %q, want code 0 and --licenses", code, stdout)
 	}
 }
 

@@ -131,11 +131,7 @@ func (p *progress) teacher(info rdpp.Info) {
 		p.event("start", map[string]any{"config": info.Config, "teacher": info.Teacher, "data": info.Data})
 		return
 	}
-	text := info.Teacher.Origin
-	if sum := info.Teacher.SHA256; sum != "" {
-		text += ", SHA-256 " + sum[:min(8, len(sum))]
-	}
-	fmt.Fprintf(p.stdout, "%s: teacher %s\n%s: training on %d images", p.category, text, p.category, info.Data.Images)
+	fmt.Fprintf(p.stdout, "%s: teacher %s\n%s: training on %d images", p.category, info.Teacher, p.category, info.Data.Images)
 	if n := info.Data.HeldOut; n > 0 {
 		fmt.Fprintf(p.stdout, "; %d more are held out for the threshold", n)
 	}

@@ -62,7 +62,7 @@ func runReproduce(ctx context.Context, args []string, stdout, stderr io.Writer) 
 	flags.IntSliceVar(&opt.Tables, "tables", nil, "`N,N` of the paper, 1 to 8; default all")
 	flags.StringSliceVar(&opt.Categories, "categories", nil, "`NAMES` of MVTec AD's; default all that are in ROOT")
 	flags.StringVar(&opt.Arch, "arch", "wide_resnet50_2", "backbone of Tables 1 to 7, `NAME`; Table 8 has three")
-	teachers := flags.StringSlice("teacher", []string{rdpp.TeacherAuto}, "`FILE`, imagenet, builtin, random, auto; ARCH=FILE: of one")
+	teachers := flags.StringSlice("teacher", []string{rdpp.TeacherAuto}, "`FILE`, "+strings.Join(rdpp.TeacherWords(), ", ")+"; ARCH=FILE: of one")
 	flags.IntVar(&opt.Epochs, "epochs", 0, "`N` for every training; default the paper's, per category")
 	flags.IntVar(&opt.ImageSize, "image-size", 0, "`N` x N pixels for the network; default the paper's 256")
 	flags.IntVar(&opt.Seeds, "seeds", 1, "`N` trainings of each kind, with the seeds 1 to N")
@@ -109,7 +109,7 @@ func runReproduce(ctx context.Context, args []string, stdout, stderr io.Writer) 
 			return err
 		}
 	}
-	r.settings, r.named = settings{opt.Teacher, opt.Teachers, opt.Epochs, opt.ImageSize}, len(opt.Categories) > 0
+	r.settings, r.named = settings{settingsFormat, opt.Teacher, opt.Teachers, opt.Epochs, opt.ImageSize}, len(opt.Categories) > 0
 	if err = r.look(); err != nil {
 		return err
 	}
@@ -233,10 +233,27 @@ type reproduction struct {
 
 // settings are what all trainings of a RUN have in common and their folders' names do not say.
 type settings struct {
+	Format    int               `json:"format"` // settingsFormat; 0: "builtin" is the teacher of drawn pictures
 	Teacher   string            `json:"teacher"`
 	Teachers  map[string]string `json:"teachers,omitempty"` // of single backbones
 	Epochs    int               `json:"epochs,omitempty"`
 	ImageSize int               `json:"image_size,omitempty"`
+}
+
+const settingsFormat = 1
+
+// complete reads an older version's settings as today's.
+func (s *settings) complete() {
+	today := func(name string) string {
+		if s.Format == 0 && name == rdpp.TeacherBuiltin {
+			return rdpp.TeacherDrawn
+		}
+		return name
+	}
+	s.Teacher = today(s.Teacher)
+	for arch, name := range s.Teachers {
+		s.Teachers[arch] = today(name)
+	}
 }
 
 // String is the settings as flags.
@@ -270,6 +287,7 @@ func (r *reproduction) checkSettings() error {
 	if err := json.Unmarshal(text, &before); err != nil {
 		return fmt.Errorf("%s: %w; choose another folder with --out", path, err)
 	}
+	before.complete()
 	if before.String() != r.settings.String() {
 		return fmt.Errorf("%w: %s was made with %s, not with %s; give the same, or another folder with --out", errUsage, r.out, before,
 			r.settings)

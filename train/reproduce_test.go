@@ -391,6 +391,18 @@ func TestReproduceRefuses(t *testing.T) {
 	if got := files(t, s.out); !slices.Equal(got, []string{settingsFile}) {
 		t.Errorf("got files %q, want the settings alone", got)
 	}
+	// What older versions had built in has another name today.
+	for _, c := range []struct{ before, teacher, want string }{
+		{`{"teacher":"builtin","teachers":{"resnet18":"builtin"}}`, "builtin", "was made with --teacher drawn,resnet18=drawn, not with --teacher builtin"},
+		{`{"teacher":"builtin"}`, "drawn", ""}, {`{"format":1,"teacher":"builtin"}`, "builtin", ""},
+		{`{"format":1,"teacher":"builtin"}`, "drawn", "was made with --teacher builtin, not with --teacher drawn"},
+	} {
+		write(t, filepath.Join(s.out, settingsFile), []byte(c.before))
+		err := refused([]string{"--epochs=0", "--dry-run", "--teacher=" + c.teacher})
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s, now %s: got %v, want %q", c.before, c.teacher, err, c.want)
+		}
+	}
 	write(t, filepath.Join(s.out, settingsFile), []byte("{"))
 	if _, err := s.reproduce("--tables=1"); err == nil || !strings.Contains(err.Error(), settingsFile) {
 		t.Errorf("broken settings: got %v, want an error that names the file", err)

@@ -62,11 +62,13 @@ func TestTeacherSheet(t *testing.T) {
 func TestBuiltinTeacher(t *testing.T) {
 	t.Setenv("RDPP_CACHE", t.TempDir())
 	code, stdout, stderr := command(tiny(dataDir, t.TempDir(), "--teacher=auto")...)
-	if code != exitDone || stderr != "" || !strings.Contains(stdout, "part: teacher builtin, SHA-256 ") {
+	if code != exitDone || stderr != "" || !strings.Contains(stdout, "part: teacher builtin-imagenet (built in, learned from ImageNet; not torchvision's weights), SHA-256 c9786906\n") {
 		t.Errorf("got code %d, stdout %q, stderr %q, want code 0 and the teacher's name", code, stdout, stderr)
 	}
 	out := filepath.Join(t.TempDir(), "out")
-	checkFails(t, "nothing built in", exitUsage, tiny(dataDir, out, "--teacher=builtin", "--arch=resnet34"), out, "resnet34", "--teacher FILE")
+	for _, word := range []string{"builtin", "drawn"} {
+		checkFails(t, "nothing built in", exitUsage, tiny(dataDir, out, "--teacher="+word, "--arch=resnet34"), out, "resnet34", "--teacher FILE")
+	}
 }
 
 // writeONNX writes a graph and returns the file's path.

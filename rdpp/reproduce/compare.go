@@ -329,7 +329,7 @@ var torchvision = map[string]string{"resnet18": "f37072fd", "resnet34": "b627a59
 // teacherReasons say what is wrong with a backbone's teachers: those of the results or, without any, the one asked for.
 func (c *comparer) teacherReasons(arch string, trainings []Training) (why []string) {
 	all := c.teachers(arch, trainings)
-	if asked := c.teacher(arch); len(all) == 0 && (asked == teacherRandom || asked == teacherInside) {
+	if asked := c.teacher(arch); len(all) == 0 && slices.Contains(teachersInside, asked) {
 		all = []Teacher{{Origin: asked}}
 	}
 	for _, teacher := range all {

@@ -29,19 +29,20 @@ const (
 
 // The trained methods. Those between the baseline and RD++ are Table 6's.
 const (
-	rd            = "rd"          // L_KD alone, no projection
-	rdSSOT        = "rd+ssot"     // L_KD and L_SSOT
-	rdSSOTCon     = "rd+ssot+con" // and L_Con
-	rdpp          = "rd++"        // and L_Recon
-	paperArch     = "wide_resnet50_2"
-	paperNoise    = 0.2
-	paperSize     = 256 // pixels
-	paperSelect   = "best-on-test"
-	maxSeeds      = 100
-	teacherAuto   = "auto"
-	teacherRandom = "random"
-	teacherInside = "builtin"
+	rd          = "rd"          // L_KD alone, no projection
+	rdSSOT      = "rd+ssot"     // L_KD and L_SSOT
+	rdSSOTCon   = "rd+ssot+con" // and L_Con
+	rdpp        = "rd++"        // and L_Recon
+	paperArch   = "wide_resnet50_2"
+	paperNoise  = 0.2
+	paperSize   = 256 // pixels
+	paperSelect = "best-on-test"
+	maxSeeds    = 100
+	teacherAuto = "auto"
 )
+
+// teachersInside are the words for teachers that are surely not torchvision's.
+var teachersInside = []string{"random", "builtin", "drawn"}
 
 // Options say what to reproduce. Zero fields mean the defaults.
 type Options struct {
@@ -53,7 +54,7 @@ type Options struct {
 	// What departs from the paper's protocol, and is handed to every training.
 	Epochs    int               // of every training; default: the preset's, per category
 	ImageSize int               // side of the network's input, pixels; default 256
-	Teacher   string            // weight file, "random", "builtin" or "auto", the default
+	Teacher   string            // weight file, or a word such as "random" or "auto", the default
 	Teachers  map[string]string // the same for single backbones, which Teacher then does not apply to
 }
 
@@ -262,8 +263,20 @@ type Result struct {
 
 // Teacher is where a training's teacher came from.
 type Teacher struct {
-	Origin string `json:"origin"` // "random", "builtin" or a file's name
+	Origin string `json:"origin"` // "random", "drawn", "builtin-imagenet" or a file's name
 	SHA256 string `json:"sha256"` // of the weights; empty where they are random
+}
+
+// UnmarshalJSON reads "builtin", as older versions called the teacher of drawn pictures, as "drawn".
+func (t *Teacher) UnmarshalJSON(text []byte) error {
+	type plain Teacher
+	if err := json.Unmarshal(text, (*plain)(t)); err != nil {
+		return err
+	}
+	if t.Origin == "builtin" {
+		t.Origin = "drawn"
+	}
+	return nil
 }
 
 func (t Teacher) String() string {

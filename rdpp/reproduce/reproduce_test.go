@@ -331,7 +331,7 @@ func TestNotComparable(t *testing.T) {
 		o.Result.Teacher = teacher
 		return one(o)
 	}
-	mixed := with(Teacher{"builtin", "1234567890"})
+	mixed := with(Teacher{"drawn", "1234567890"})
 	mixed[Training{OCT, "oct", paperArch, "rd", 0, 1}] = measured(1, 1, 1)
 	good, last := one(measured(1, 1, 1)), one(measured(1, 1, 1))
 	last[Training{OCT, "oct", paperArch, "rd", 0, 1}].Result.Config.Select = "last"
@@ -346,9 +346,11 @@ func TestNotComparable(t *testing.T) {
 		{"nothing run", Options{}, nil, []string{"0 of 1 category"}},
 		{"random, nothing run", Options{Teacher: "random"}, nil, []string{"wide_resnet50_2 is random", "0 of 1"}},
 		{"random", Options{}, with(Teacher{Origin: "random"}), []string{"wide_resnet50_2 is random"}},
-		{"builtin", Options{}, with(Teacher{"builtin", "1234567890"}), []string{"is builtin, SHA-256 12345678 instead"}},
+		{"built in, nothing run", Options{Teacher: "builtin"}, nil, []string{"wide_resnet50_2 is builtin", "0 of 1"}},
+		{"drawn, nothing run", Options{Teacher: "drawn"}, nil, []string{"wide_resnet50_2 is drawn", "0 of 1"}},
+		{"built in", Options{}, with(Teacher{"builtin-imagenet", "1234567890"}), []string{"is builtin-imagenet, SHA-256 12345678 instead"}},
 		{"another file of that name", Options{}, with(Teacher{"wide_resnet50_2-95faca4d.pth", "abc"}), []string{"SHA-256 abc instead"}},
-		{"mixed", Options{}, mixed, []string{"builtin", "do not have the same teacher"}},
+		{"mixed", Options{}, mixed, []string{"drawn", "do not have the same teacher"}},
 		{"last epoch", Options{}, last, []string{"best on the test images"}},
 		{"epochs", Options{Epochs: 1}, good, []string{"1 epoch instead"}},
 		{"size", Options{ImageSize: 64}, good, []string{"64 x 64"}},
@@ -412,6 +414,12 @@ func TestReadResult(t *testing.T) {
 	if err != nil || *r.ImageAUROC != 0.5 || r.PixelAUROC != nil || r.Teacher.Origin != "random" {
 		t.Fatalf("got %+v, %v, want an image AUROC of 0.5", r, err)
 	}
+	for origin, want := range map[string]string{"builtin": "drawn", "drawn": "drawn", "builtin-imagenet": "builtin-imagenet"} {
+		r, err := ReadResult(write(fmt.Sprintf(`{"teacher":{"origin":%q,"sha256":"0123456789"}}`, origin)))
+		if err != nil || r.Teacher != (Teacher{want, "0123456789"}) {
+			t.Errorf("teacher %s: got %v, %v, want %s", origin, r, err, want)
+		}
+	}
 	base := Training{MVTec, "screw", "resnet18", "rd++", 0.2, 3}
 	for _, c := range []struct {
 		what   string
@@ -435,7 +443,7 @@ func TestReadResult(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", c.what, got, c.want)
 		}
 	}
-	for _, text := range []string{"", "{", `{"image_auroc":1.5}`, `{"pro_released":-1}`, `{"image_auroc":"x"}`, "[]"} {
+	for _, text := range []string{"", "{", `{"image_auroc":1.5}`, `{"pro_released":-1}`, `{"image_auroc":"x"}`, `{"teacher":{"origin":1}}`, "[]"} {
 		if _, err := ReadResult(write(text)); err == nil || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "remove") {
 			t.Errorf("%q: got %v, want an error that names file and remedy", text, err)
 		}
