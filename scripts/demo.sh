@@ -19,7 +19,8 @@ touch "$out/.rdpp-demo"
 bin/train sample --out "$out/data" --category part
 
 echo
-# The teacher is the one that is built in, or torchvision's weights where somebody has put them (see README).
+# The teacher is the built-in one that has learned from ImageNet, or torchvision's weights where somebody has put them
+# (see README).
 # At 128 pixels these settings take a minute on two cores.
 bin/train --data "$out/data/part" --out "$out/run" --arch resnet18 \
   --image-size 128 --epochs 30 --batch 8 --accumulate 1

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds everything and installs it under a folder: bin/train, bin/infer, the libraries with librdpp.so, its headers, and
-# examples. The folder may be moved afterwards. Needs patchelf beside what scripts/setup.sh installs.
+# Builds everything and installs it under a folder: bin/train, bin/infer, the libraries with librdpp.so, its headers,
+# examples, LICENSE and NOTICE. The folder may be moved afterwards. Needs patchelf beside what scripts/setup.sh installs.
 #
 #   scripts/install.sh /opt/rdpp
 #   LIBTORCH=DIR scripts/install.sh /opt/rdpp    against another libtorch than the system's
@@ -32,5 +32,8 @@ for file in "$prefix"/bin/train "$prefix"/bin/infer "$prefix"/lib/lib{rdpp,rdppt
     echo "install: $file looks for libraries in the folder above" >&2
     exit 1
   fi
+done
+for file in LICENSE NOTICE; do
+  cmp -s "$file" "$prefix/share/doc/rdpp/$file" || { echo "install: $file is not in $prefix/share/doc/rdpp" >&2; exit 1; }
 done
 echo "install: $prefix ($("$prefix/bin/infer" --version))"

@@ -3,10 +3,10 @@
 #
 #   scripts/judge_teacher.sh DIR TEACHER [FLAGS OF TRAIN...]
 #
-# DIR holds categories in MVTec AD's layout; TEACHER is what train --teacher takes, for resnet18. 20 epochs, and train's
-# default image size for the teacher, unless --epochs and --image-size say otherwise. Prints image and pixel AUROC per run
-# and their means. Every run's metrics.json is kept in judged/, under a name that tells teacher, flags and program apart,
-# so that a second call goes on where the first one was stopped.
+# DIR holds categories in MVTec AD's layout; TEACHER is what train --teacher takes, for resnet18: a file, builtin, drawn.
+# 20 epochs, and train's default image size for the teacher, unless --epochs and --image-size say otherwise. Prints image
+# and pixel AUROC per run and their means. Every run's metrics.json is kept in judged/, under a name that tells teacher,
+# flags and program apart, so that a second call goes on where the first one was stopped.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 data=$(realpath "$1") teacher=$2

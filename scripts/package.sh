@@ -37,7 +37,8 @@ rdpp ${version%,}, built against libtorch $libtorch for $(. /etc/os-release && e
 bin/infer and bin/train run from here. They need libtorch $libtorch: installed in the system (Debian: libtorch${libtorch%.*}
 and libopenblas0-pthread), or unpacked or linked as the folder "libtorch" beside this file, or named:
 LD_LIBRARY_PATH=/path/to/libtorch/lib. lib/librdpp.so with include/rdpp.h is the library for other programs;
-share/doc/rdpp holds examples and a systemd unit.
+share/doc/rdpp holds examples, a systemd unit, LICENSE and NOTICE, and the copyright of the libraries in lib/rdpp.
+"bin/infer version --licenses" prints NOTICE too.
 README
 tar -C "$stage" --sort=name --owner=0 --group=0 --numeric-owner -czf "build/$name.tar.gz" "$name"
 echo "package: build/$name.tar.gz, $(du -h "build/$name.tar.gz" | cut -f1)"
