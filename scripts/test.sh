@@ -60,8 +60,9 @@ networks=(./torch ./rdpp ./train)
 # -count=1: Go's cache of results does not see a change in the C++ libraries.
 go test -race -count=1 -run 'Worker|Detector|Close|Image|Stdin' ./torch ./rdpp ./infer
 go test -race -count=1 -run 'Queue|Batches|Leaving|Graceful|Folder|LoadAndUnload|File' ./infer/server
-others=$(go list ./... | grep -vxE 'rdpp/(torch|rdpp|train|infer|infer/(server|bench|capi))')
+others=$(go list ./... | grep -vxE 'rdpp/(torch|rdpp|rdpp/onnxfile|train|infer|infer/(server|bench|capi))')
 go test -race $others
+go test ./rdpp/onnxfile # which has no goroutines, and computes networks in plain Go
 go test -count=1 -timeout 20m ./infer ./infer/bench ./infer/capi
 if [ -n "$slow" ]; then
   step 'the tarball runs by itself'
