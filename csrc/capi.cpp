@@ -23,7 +23,11 @@
 #include <omp.h>
 #endif
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #ifdef RDPP_CUDA
+#include <ATen/cuda/CUDAContext.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #endif
 
@@ -286,6 +290,24 @@ rdpp_error rdpp_cuda_device_count(int32_t *count) {
   return guarded([&] { *count = torch::cuda::is_available() ? static_cast<int32_t>(torch::cuda::device_count()) : 0; });
 }
 
+rdpp_error rdpp_has_bfloat16(int32_t device, int32_t *yes) {
+  return guarded([&] {
+    torch::Device where = at_device(device);
+    bool has = false;
+#ifdef RDPP_CUDA
+    if (where.is_cuda()) has = at::cuda::getDeviceProperties(where.index())->major >= 8;
+#endif
+#if defined(__x86_64__)
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (where.is_cpu() && __builtin_cpu_supports("avx512bw") && __get_cpuid_count(7, 0, &a, &b, &c, &d)) {
+      has = d >> 22 & 1; // AMX-BF16
+      if (__get_cpuid_count(7, 1, &a, &b, &c, &d)) has |= a >> 5 & 1;
+    }
+#endif
+    *yes = has;
+  });
+}
+
 rdpp_error rdpp_set_threads(int32_t n) {
   return guarded([&] {
     if (n < 1 || n > kMostThreads) {
@@ -517,9 +539,8 @@ rdpp_error rdpp_head(const rdpp_module *m, int64_t k, rdpp_tensor f_k, rdpp_tens
 
 rdpp_error rdpp_loss_kd(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor g[RDPP_SCALES], int32_t per_position,
                         double easy_cut, double easy_below, rdpp_tensor *out) {
-  return guarded([&] {
-    *out = handle(rdpp::loss_kd(features(f), features(g), per_position != 0, {easy_cut, easy_below}));
-  });
+  return guarded(
+      [&] { *out = handle(rdpp::loss_kd(features(f), features(g), per_position != 0, {easy_cut, easy_below})); });
 }
 
 rdpp_error rdpp_loss_recon(const rdpp_tensor p_noisy[RDPP_SCALES], const rdpp_tensor p[RDPP_SCALES], rdpp_tensor *out) {

@@ -24,7 +24,7 @@ struct Prediction {
 
 // How a map is made of the scales' distances.
 struct MapOptions {
-  double sigma;         // Gaussian, pixels
+  double sigma;        // Gaussian, pixels
   TermWeights weights; // 1, 1, 1, 0, 0, 0: as released
 
   bool operator==(const MapOptions &o) const { return sigma == o.sigma && weights == o.weights; }

@@ -21,7 +21,7 @@ extern "C" {
 
 #define RDPP_SCALES 3
 #define RDPP_TERMS (2 * RDPP_SCALES) /* of an anomaly map */
-#define RDPP_CPU (-1) /* a device: RDPP_CPU, or the CUDA device's number from 0 */
+#define RDPP_CPU (-1)                /* a device: RDPP_CPU, or the CUDA device's number from 0 */
 
 typedef char *rdpp_error;
 typedef void *rdpp_tensor; /* an at::Tensor*, interchangeable with gotorch's handle */
@@ -46,6 +46,9 @@ void rdpp_string_free(char *s);
 /* version: libtorch's own, such as "2.6.0"; a static string. */
 rdpp_error rdpp_libtorch_version(const char **version);
 rdpp_error rdpp_cuda_device_count(int32_t *count);
+/* *yes: whether the device has instructions for products of bfloat16 (AVX512_BF16 or AMX; CUDA from compute capability
+ * 8 on). Elsewhere libtorch computes them too, slowly. */
+rdpp_error rdpp_has_bfloat16(int32_t device, int32_t *yes);
 /* Threads that one operation on the CPU may use, for all calls from now on; 1 to 1024. */
 rdpp_error rdpp_set_threads(int32_t n);
 /* tf32 != 0: products of float32 on GPUs may be rounded to TF32. deterministic != 0: only operations that give the same
@@ -130,9 +133,9 @@ rdpp_error rdpp_head(const rdpp_module *m, int64_t k, rdpp_tensor f_k, rdpp_tens
 
 /* Losses: each a scalar tensor. */
 
-/* L_KD. per_position == 0: cosines of whole feature maps (released), else per position (Eq. 1). Positions whose distance
- * 1 - cos is below the batch's mean plus easy_below deviations, per scale, get only 1 - easy_cut of their gradient; 0: all of
- * it, as released. */
+/* L_KD. per_position == 0: cosines of whole feature maps (released), else per position (Eq. 1). Positions whose
+ * distance 1 - cos is below the batch's mean plus easy_below deviations, per scale, get only 1 - easy_cut of their
+ * gradient; 0: all of it, as released. */
 rdpp_error rdpp_loss_kd(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor g[RDPP_SCALES], int32_t per_position,
                         double easy_cut, double easy_below, rdpp_tensor *out);
 /* L_Recon of projected noisy and projected clean features. */
@@ -195,9 +198,9 @@ rdpp_error rdpp_adam_set_step(rdpp_adam *a, int64_t group, int64_t i, int64_t st
 
 /* Inference, outside autograd */
 
-/* f, g -> raw, smoothed: B x S x S (the sum over k of weights[k] times upsampled 1 - cos, and of weights[K + k] times the
- * same of features averaged over 3x3 positions; and its Gaussian of sigma pixels). Weights of 1, 1, 1, 0, 0, 0 are the
- * released code's. */
+/* f, g -> raw, smoothed: B x S x S (the sum over k of weights[k] times upsampled 1 - cos, and of weights[K + k] times
+ * the same of features averaged over 3x3 positions; and its Gaussian of sigma pixels). Weights of 1, 1, 1, 0, 0, 0 are
+ * the released code's. */
 rdpp_error rdpp_anomaly_map(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor g[RDPP_SCALES], int64_t S, double sigma,
                             const double weights[RDPP_TERMS], rdpp_tensor *raw, rdpp_tensor *smoothed);
 /* x: B x 3 x S x S, normalised -> map: B x S x S and score: B, the map's maxima. All modules in eval mode;

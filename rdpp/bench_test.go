@@ -86,7 +86,7 @@ func BenchmarkTrainingStep(b *testing.B) {
 	for _, ssot := range []string{"pairwise", "batch"} {
 		b.Run("resnet18/ssot="+ssot, func(b *testing.B) {
 			onWorker(b, func() error {
-				c := DefaultConfig()
+				c := Preset(PresetPaper, "")
 				c.Arch, c.SSOT = "resnet18", ssot
 				r := &run{config: c, steps: 14}
 				defer r.close()

@@ -150,7 +150,7 @@ func holdOut(items []dataset.Item, c *Config) (kept, held []dataset.Item, folds 
 }
 
 // calibrate scores good images that model was not trained on, and sets the thresholds by them.
-func (r *run) calibrate(ctx context.Context, model *Model) (Calibration, error) {
+func (r *run) calibrate(ctx context.Context, model *Model, of maxima) (Calibration, error) {
 	if r.folds > 0 {
 		if c := r.calibratedBefore(); c != nil {
 			return *c, nil
@@ -162,7 +162,7 @@ func (r *run) calibrate(ctx context.Context, model *Model) (Calibration, error) 
 		return r.threshold(scores)
 	}
 	if len(r.held) > 0 {
-		scores, err := model.scores(ctx, r.held, r.cache)
+		scores, err := model.heldScores(ctx, r.held, of, r.cache)
 		if err != nil {
 			return Calibration{}, err
 		}
@@ -306,7 +306,7 @@ func (r *run) crossScore(ctx context.Context, fold int, order []int) ([]float64,
 		r.opt.Log.Warn("no checkpoint", "error", err)
 	}
 	model := part.outcome()
-	if err := model.balance(ctx, part.items, r.cache); err != nil {
+	if _, err := model.balance(ctx, nil, part.items, r.cache); err != nil {
 		return nil, err
 	}
 	return model.scores(ctx, out, r.cache)

@@ -60,6 +60,18 @@ func TestValidate(t *testing.T) {
 		{"sinkhorn diameter", func(c *rdpp.Config) { c.SinkhornDiameter = -1 }, "diameter -1"},
 		{"sinkhorn scaling", func(c *rdpp.Config) { c.SinkhornScaling = 1 }, "scaling 1"},
 		{"ssot", func(c *rdpp.Config) { c.SSOT = "" }, "--ssot"},
+		{"released", func(c *rdpp.Config) { *c = rdpp.Preset(rdpp.PresetPaper, "screw") }, ""},
+		{"by epochs", func(c *rdpp.Config) { c.Updates = 0 }, ""},
+		{"updates", func(c *rdpp.Config) { c.Updates = -1 }, "--updates -1"},
+		{"defects", func(c *rdpp.Config) { c.Defects = -1 }, "--defects -1"},
+		{"defects 1000", func(c *rdpp.Config) { c.Defects = 1000 }, "--defects 1000"},
+		{"denoise", func(c *rdpp.Config) { c.Denoise = 1.1 }, "--denoise 1.1"},
+		{"denoise NaN", func(c *rdpp.Config) { c.Denoise = nan }, "--denoise NaN"},
+		{"light", func(c *rdpp.Config) { c.Light = 0.9 }, "--light"},
+		{"light NaN", func(c *rdpp.Config) { c.Light = nan }, "--light"},
+		{"easy cut", func(c *rdpp.Config) { c.EasyCut = 1 }, "--easy-cut 1"},
+		{"easy below", func(c *rdpp.Config) { c.EasyBelow = inf }, "--easy-below"},
+		{"score", func(c *rdpp.Config) { c.Score = "best" }, `--score "best"`},
 	} {
 		config := rdpp.DefaultConfig()
 		c.set(&config)

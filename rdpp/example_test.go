@@ -31,6 +31,7 @@ func Example() {
 	}
 	config := rdpp.DefaultConfig()
 	config.Arch, config.ImageSize, config.Batch, config.Epochs = "resnet18", 64, 2, 2
+	config.Precision = "fp32"
 	summary, err := rdpp.Train(context.Background(), config, set,
 		rdpp.TrainOptions{Out: filepath.Join(dir, "run"), Teacher: rdpp.TeacherRandom})
 	if err != nil {

@@ -81,6 +81,9 @@ func randomModel(t *testing.T, config rdpp.Config) string {
 	}
 	defer m.Close()
 	m.Info.Category = "part"
+	if config.Score == rdpp.ScoreBalanced {
+		m.Info.MapWeights = rdpp.MapWeights{0.1, 0.3, 0.2, 0.7, 0, 0.9}
+	}
 	m.Info.Calibration = rdpp.Calibration{Rule: "test", Provisional: true, Scores: []float64{0.25, 0.5}}
 	rng := rand.New(rand.NewPCG(1, 2))
 	state := append(m.Teacher.State(), append(m.Bottleneck.State(), m.Student.State()...)...)
@@ -229,6 +232,9 @@ func TestExport(t *testing.T) {
 		t.Run(fmt.Sprint(m.arch, " ", m.method, " ", m.size), func(t *testing.T) {
 			config := rdpp.DefaultConfig()
 			config.Arch, config.Method, config.ImageSize = m.arch, m.method, m.size
+			if m.method == rdpp.MethodRD {
+				config.Score = rdpp.ScoreReleased
+			}
 			file := randomModel(t, config)
 			if m.threshold {
 				setThreshold(t, file, groups)

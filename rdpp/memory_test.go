@@ -119,6 +119,7 @@ func childFits(args []string) error {
 	}
 	c := rdpp.DefaultConfig()
 	c.Arch, c.Epochs, c.Batch, c.Accumulate, c.Calibration = args[2], 1, 4, 1, 0
+	c.Precision = "fp32"
 	summary, err := rdpp.Train(context.Background(), c, set, rdpp.TrainOptions{Out: args[1], Teacher: rdpp.TeacherRandom})
 	if err != nil {
 		return err

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"math"
 	"os"
+	"slices"
 	"strings"
 
 	"rdpp/rdpp/weights"
@@ -208,6 +210,9 @@ func LoadModel(path string, device torch.Device) (*Model, error) {
 	if info.FormatVersion != modelFormat {
 		return nil, fmt.Errorf("rdpp: %s: model format %d, this program reads %d; use the rdpp that wrote it, %s", path,
 			info.FormatVersion, modelFormat, info.Software)
+	}
+	if least, most := slices.Min(info.MapWeights[:]), slices.Max(info.MapWeights[:]); least < 0 || most > math.MaxFloat32 {
+		return nil, fmt.Errorf("rdpp: %s: map_weights %v are no weights, the file is damaged; restore it or train again", path, info.MapWeights)
 	}
 	m, err := newModel(info.Config, device, true)
 	if err != nil {

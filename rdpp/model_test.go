@@ -159,10 +159,15 @@ func document(t testing.TB, text, section, key string, value any) string {
 	return string(changed)
 }
 
-// Model files of before there was a schedule were trained at constant rates.
-func TestModelWithoutSchedule(t *testing.T) {
+// Model files of before there was a schedule were trained at constant rates, those of before maps had weights are scored
+// by their plain sum.
+func TestOldModel(t *testing.T) {
 	metadata, sources := contents(t, trainedModel(t))
 	text := document(t, metadata["rdpp"], "config", "schedule", nil)
+	for _, key := range []string{"updates", "defects", "denoise", "light", "easy_cut", "easy_below", "equalise", "score"} {
+		text = document(t, text, "config", key, nil)
+	}
+	text = document(t, text, "", "map_weights", nil)
 	m, err := rdpp.LoadModel(writeFile(t, map[string]string{"rdpp": text}, sources), torch.CPU)
 	if err != nil {
 		t.Fatal(err)
@@ -170,6 +175,9 @@ func TestModelWithoutSchedule(t *testing.T) {
 	defer m.Close()
 	if got, want := m.Info.Config.Schedule, rdpp.ScheduleConstant; got != want {
 		t.Errorf("got schedule %q, want %q", got, want)
+	}
+	if c := m.Info.Config; c.Score != rdpp.ScoreReleased || m.Info.MapWeights != (rdpp.MapWeights{}) || c.Updates != 0 || c.Equalise || c.Denoise != 0 {
+		t.Errorf("got %+v and the weights %v, want what was released", c, m.Info.MapWeights)
 	}
 }
 
@@ -194,6 +202,9 @@ func TestModelThatLies(t *testing.T) {
 		{"zero deviation", document(t, good, "config", "std", []float64{0, 1, 1}), "deviations"},
 		{"no sigma", document(t, good, "config", "map_sigma", 0), "sigma"},
 		{"endless sigma", document(t, good, "config", "map_sigma", 1e300), "sigma"},
+		{"negative weights", document(t, good, "", "map_weights", []float64{1, 1, -1, 0, 0, 0}), "map_weights"},
+		{"weights beyond float32", document(t, good, "", "map_weights", []float64{1e300, 1, 1, 0, 0, 0}), "map_weights"},
+		{"unknown score", document(t, good, "config", "score", "x"), "--score"},
 		{"unknown method", document(t, good, "config", "method", "x"), "--method"},
 		{"no tensors", good, "missing: encoder.conv1.weight"},
 	} {

@@ -1,6 +1,10 @@
 package rdpp
 
-import "slices"
+import (
+	"slices"
+
+	"rdpp/torch"
+)
 
 // PresetPaper names the released protocol.
 const PresetPaper = "paper"
@@ -29,9 +33,10 @@ func Preset(name, category string) Config {
 		if n, known := paperEpochs[category]; known {
 			c.Epochs = n
 		}
-		c.Batch, c.Accumulate, c.Select = 16, 2, SelectBestOnTest
+		c.Updates, c.Batch, c.Accumulate, c.Select, c.Precision = 0, 16, 2, SelectBestOnTest, string(torch.FP32)
 		c.RateProjection, c.RateDistill, c.Schedule, c.Average, c.Clip = 0.001, 0.005, ScheduleConstant, 0, 0
 		c.SSOT, c.NoiseReleased, c.Calibration = "batch", true, 0
+		c.Defects, c.Denoise, c.Light, c.EasyCut, c.EasyBelow, c.Equalise, c.Score = 0, 0, 0, 0, 0, false, ScoreReleased
 	}
 	return c
 }

@@ -2,8 +2,7 @@ package rdpp
 
 import (
 	"context"
-	"fmt"
-	"math"
+	"errors"
 	"slices"
 
 	"rdpp/rdpp/dataset"
@@ -13,63 +12,109 @@ import (
 // How the scales' distances become a map.
 const (
 	ScoreReleased = "released" // their plain sum
-	ScoreBalanced = "balanced" // weighted by what each of them does on training images
+	ScoreBalanced = "balanced" // weighted by what each of them does on good images
 )
 
 // MapWeights are those of the terms that a map is the sum of: the scales, finest first, then their features averaged over
 // 3 x 3 positions. All zero: 1 for each scale, as released.
 type MapWeights [torch.Terms]float64
 
-// balancedShares are the terms' shares in ScoreBalanced where all are equally steady.
-var balancedShares = MapWeights{1, 2, 2, 4}
+// balancedShares are the terms' shares in ScoreBalanced where all are equally steady. The finest scale counts through its
+// averages alone: as it is, it is mostly noise.
+var balancedShares = MapWeights{0, 1, 2, 1, 0, 2}
+
+// Few images tell a deviation badly. It is taken as if so many more had shown the usual one, relative to the mean.
+const (
+	usualSpread = 0.2
+	usualImages = 10
+)
 
 // mapOptions are those of the model's anomaly maps.
 func (m *Model) mapOptions() torch.MapOptions {
 	return torch.MapOptions{Sigma: m.Info.Config.MapSigma, Weights: m.Info.MapWeights}
 }
 
-// balance sets the weights of the map's terms by some of the items, which the model was trained on: images that
-// calibrate the threshold or test the model have no part in them. A term's highest point on an image of a good part has
-// a mean and a deviation over images. Its weight is its share over the mean, times the square of mean over deviation,
-// as independent measurements of one thing are weighted: a term that is restless on good parts counts less. They are
-// scaled so that good images reach about 1.
-func (m *Model) balance(ctx context.Context, items []dataset.Item, cache *dataset.Cache) error {
+// maxima are the highest points of a map's terms, per image of good parts.
+type maxima []MapWeights
+
+// weights of the terms for ScoreBalanced. A term's highest points have a mean and a deviation over images. Its weight is its
+// share, over the mean, times the square of mean over deviation, as independent measurements of one thing are weighted: a
+// term that is restless on good parts counts less. Where steady is false all are taken to be as steady. The image numbered
+// but, if there is one, has no part in it. Good images reach about 1.
+func (all maxima) weights(steady bool, but int) (w MapWeights, err error) {
+	total := 0.0
+	for i, share := range balancedShares {
+		n, sum, squares := 0.0, 0.0, 0.0
+		for at, highest := range all {
+			if at != but {
+				n++
+				sum += highest[i]
+				squares += highest[i] * highest[i]
+			}
+		}
+		if share == 0 {
+			continue
+		}
+		mean := sum / n
+		if !(mean > 0) {
+			return w, errors.New("rdpp: student and teacher are equal on every image; are the images all of one colour?")
+		}
+		spread := usualSpread * usualSpread
+		if steady {
+			own := max(squares/n-mean*mean, 0) / (mean * mean)
+			spread = (n*own + usualImages*spread) / (n + usualImages)
+		}
+		w[i] = share / spread / mean
+		total += share / spread
+	}
+	for i := range w {
+		w[i] /= total
+	}
+	return w, nil
+}
+
+// balance sets the weights of the map's terms by good images: those held out, or where there are none, by the terms' means
+// alone, some of those that were trained on, whose deviations are not those of other images.
+func (m *Model) balance(ctx context.Context, held, trained []dataset.Item, cache *dataset.Cache) (of maxima, err error) {
 	m.Info.MapWeights = MapWeights{}
 	if m.Info.Config.Score != ScoreBalanced {
-		return nil
+		return nil, nil
 	}
-	var sums, squares MapWeights // over images, of each term's highest point
-	items = spread(items, measuredImages)
-	err := m.read(ctx, items, cache, func(_ int, x []float32) error {
+	items := held
+	if len(held) == 0 {
+		items = spread(trained, measuredImages)
+	}
+	err = m.read(ctx, items, cache, func(_ int, x []float32) error {
 		highest, err := m.termMaxima(x)
-		for i, v := range highest {
-			sums[i] += v
-			squares[i] += v * v
-		}
+		of = append(of, highest)
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	n, total := float64(len(items)), 0.0
-	for i := range sums {
-		mean := sums[i] / n
-		if !(mean > 0) {
-			return fmt.Errorf("rdpp: the student equals the teacher on every training image; are the images all of one colour?")
-		}
-		spread := math.Sqrt(max(squares[i]/n-mean*mean, 0)) / mean
-		steady := balancedShares[i] / math.Pow(max(spread, leastSpread), 2)
-		m.Info.MapWeights[i] = steady / mean
-		total += steady
-	}
-	for i := range m.Info.MapWeights {
-		m.Info.MapWeights[i] /= total
-	}
-	return nil
+	m.Info.MapWeights, err = of.weights(len(held) > 0, -1)
+	return of, err
 }
 
-// leastSpread bounds how much a term counts for being steady.
-const leastSpread = 0.05
+// heldScores are the scores of held-out images, ascending, that the threshold is calibrated by. Where these images set
+// the map's weights, each is scored by those that the others set: it is to them what an image to come is to all.
+func (m *Model) heldScores(ctx context.Context, held []dataset.Item, of maxima, cache *dataset.Cache) (scores []float64, err error) {
+	if of == nil || len(held) < 2 {
+		return m.scores(ctx, held, cache)
+	}
+	all := m.Info.MapWeights
+	defer func() { m.Info.MapWeights = all }()
+	err = m.read(ctx, held, cache, func(i int, x []float32) (err error) {
+		if m.Info.MapWeights, err = of.weights(true, i); err != nil {
+			return err
+		}
+		_, one, err := m.predict(x)
+		scores = append(scores, one...)
+		return err
+	})
+	slices.Sort(scores)
+	return scores, err
+}
 
 // termMaxima are the highest points of the terms' own smoothed maps of a normalised image, 3 x S x S. The model is in
 // eval mode.
@@ -80,6 +125,9 @@ func (m *Model) termMaxima(x []float32) (highest MapWeights, err error) {
 	host := s.Tensor(torch.FromSlice(x, 1, 3, int64(S), int64(S)))
 	f, g := m.features(&s, s.Tensor(host.To(m.Device, torch.Float32)))
 	for i := range highest {
+		if balancedShares[i] == 0 {
+			continue
+		}
 		only := torch.MapOptions{Sigma: m.Info.Config.MapSigma}
 		only.Weights[i] = 1
 		_, smoothed := s.Pair(torch.AnomalyMap(f, g, S, only)) // 1 x S x S

@@ -215,6 +215,15 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	if r.ssot, err = r.config.ssot(); err != nil {
 		return err
 	}
+	switch {
+	case r.config.Precision != PrecisionAuto:
+	case file != nil:
+		r.config.Precision = saved.Info.Config.Precision
+	default:
+		if err := r.choosePrecision(); err != nil {
+			return err
+		}
+	}
 	if r.model, err = NewModel(r.config, r.opt.Device); err != nil {
 		return err
 	}
@@ -235,6 +244,23 @@ func (r *run) prepare(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if err := r.startAdam(); err != nil {
+		return err
+	}
+	if file != nil {
+		err = r.restore(file, saved)
+	} else {
+		// An older run's must not be taken for this one's.
+		err = removeAll(append(r.foldFiles(), r.path(checkpointFile)))
+	}
+	if err == nil && r.config.Average > 0 {
+		err = r.startAverage(file)
+	}
+	return err
+}
+
+// startAdam makes the optimiser, with a group for every network that learns.
+func (r *run) startAdam() (err error) {
 	if r.adam, err = torch.NewAdam(r.config.Beta1, r.config.Beta2, r.config.AdamEps); err != nil {
 		return err
 	}
@@ -248,19 +274,7 @@ func (r *run) prepare(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if err := r.adam.SetClip(r.config.Clip); err != nil {
-		return err
-	}
-	if file != nil {
-		err = r.restore(file, saved)
-	} else {
-		// An older run's must not be taken for this one's.
-		err = removeAll(append(r.foldFiles(), r.path(checkpointFile)))
-	}
-	if err == nil && r.config.Average > 0 {
-		err = r.startAverage(file)
-	}
-	return err
+	return r.adam.SetClip(r.config.Clip)
 }
 
 func removeAll(paths []string) error {
@@ -389,7 +403,7 @@ func (r *run) readData(ctx context.Context) error {
 			"batch norm; use another --batch, or --image-size 64", ErrConfig, S, r.config.Batch, sizes[alone])
 	}
 	if steps := (len(r.items) + r.config.Batch - 1) / r.config.Batch; r.config.Updates > 0 {
-		r.config.Epochs = (r.config.Updates*r.config.Accumulate + steps - 1) / steps
+		r.config.Epochs = min(r.config.Epochs, (r.config.Updates*r.config.Accumulate+steps-1)/steps)
 		r.model.Info.Config.Epochs = r.config.Epochs
 	}
 	if steps := (slices.Min(sizes) + r.config.Batch - 1) / r.config.Batch; r.config.Epochs*steps < r.config.Accumulate {
@@ -592,7 +606,7 @@ var errNoTests = fmt.Errorf("rdpp: %w: --select %s needs a test set with good an
 // test measures the epoch on the test set.
 func (r *run) test(ctx context.Context, report *EpochReport) error {
 	model := r.outcome()
-	if err := model.balance(ctx, r.items, r.cache); err != nil {
+	if _, err := model.balance(ctx, r.held, r.items, r.cache); err != nil {
 		return err
 	}
 	evaluation, err := model.evaluate(ctx, r.tests, r.set.HasMasks, r.cache)
@@ -640,11 +654,11 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 		selection = "best of all epochs on the test set: the metrics below are optimistic"
 	}
 	began := time.Now()
-	err := model.balance(ctx, r.items, r.cache)
+	maxima, err := model.balance(ctx, r.held, r.items, r.cache)
 	if err != nil {
 		return nil, err
 	}
-	if model.Info.Calibration, err = r.calibrate(ctx, model); err != nil {
+	if model.Info.Calibration, err = r.calibrate(ctx, model, maxima); err != nil {
 		return nil, err
 	}
 	calibrating := time.Since(began)

@@ -227,7 +227,7 @@ func TestResumeRefuses(t *testing.T) {
 		{"image size", func(c *rdpp.Config) { c.ImageSize = 64 }, dataDir, resume, rdpp.ErrConfig, []string{"image_size = 32", "64"}},
 		{"seed", func(c *rdpp.Config) { c.Seed = 9 }, dataDir, resume, rdpp.ErrConfig, []string{"seed = 1", "9"}},
 		{"batch", func(c *rdpp.Config) { c.Batch = 3 }, dataDir, resume, rdpp.ErrConfig, []string{"batch = 2", "3"}},
-		{"rate", func(c *rdpp.Config) { c.RateDistill = 0.1 }, dataDir, resume, rdpp.ErrConfig, []string{"rate_distill = 0.001", "0.1"}},
+		{"rate", func(c *rdpp.Config) { c.RateDistill = 0.1 }, dataDir, resume, rdpp.ErrConfig, []string{"rate_distill = 0.004", "0.1"}},
 		{"selection", func(c *rdpp.Config) { c.Select = rdpp.SelectBestOnTest }, dataDir, resume, rdpp.ErrConfig, []string{`select = "last"`}},
 		{"fewer epochs", func(c *rdpp.Config) { c.Epochs = 1 }, dataDir, resume, rdpp.ErrConfig, []string{"begun epoch 2", "--epochs 2"}},
 		{"other images", func(*rdpp.Config) {}, replaced, resume, nil, []string{"training images", "--overwrite"}},
@@ -578,5 +578,43 @@ func TestInterruptedWithoutCheckpoint(t *testing.T) {
 	checkError(t, "no folder to write to", err, nil, "no checkpoint", "lost")
 	if errors.Is(err, rdpp.ErrInterrupted) {
 		t.Errorf("got %q, which claims a checkpoint", err)
+	}
+}
+
+// Epochs follow from updates, up to the end of a pass, and are bounded by those that are given.
+func TestUpdates(t *testing.T) {
+	for _, c := range []struct{ updates, epochs, want int }{{5, 100, 4}, {3, 100, 2}, {4, 3, 3}} { // 3 steps and 2 of them an update
+		config := tiny()
+		config.Method, config.Updates, config.Epochs = rdpp.MethodRD, c.updates, c.epochs
+		out := t.TempDir()
+		summary := train(t, config, rdpp.TrainOptions{Out: out})
+		if summary.Config.Epochs != c.want || summary.Epoch != c.want || summary.Config.Updates != c.updates {
+			t.Errorf("%+v: got %d epochs, the model of %d, %d updates", c, summary.Config.Epochs, summary.Epoch, summary.Config.Updates)
+		}
+	}
+}
+
+// PrecisionAuto is resolved before the first step, and what a run has taken stays when it is resumed.
+func TestPrecisionAuto(t *testing.T) {
+	config := tiny()
+	config.Precision, config.Epochs = rdpp.PrecisionAuto, 1
+	out := t.TempDir()
+	taken := train(t, config, rdpp.TrainOptions{Out: out}).Config.Precision
+	able, err := torch.HasBFloat16(torch.CPU)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if taken != "fp32" && !(taken == "bf16" && able) {
+		t.Fatalf("took %q, bf16 is there: %v", taken, able)
+	}
+	// The other one, in the checkpoint's place: resuming must not choose anew.
+	for _, precision := range []string{"fp32", "bf16"} {
+		config.Precision, config.Epochs = precision, 1
+		out := t.TempDir()
+		train(t, config, rdpp.TrainOptions{Out: out})
+		config.Precision, config.Epochs = rdpp.PrecisionAuto, 2
+		if got := train(t, config, rdpp.TrainOptions{Out: out, Resume: true}).Config.Precision; got != precision {
+			t.Errorf("a run in %s was resumed in %s", precision, got)
+		}
 	}
 }

@@ -129,6 +129,14 @@ func ParseDevice(name string) (Device, error) {
 		"machine with a GPU", ErrNoDevice, name, int(count))
 }
 
+// HasBFloat16 says whether a device has instructions for products of bfloat16: AVX512_BF16 or AMX, or a GPU of compute
+// capability 8 or later.
+func HasBFloat16(d Device) (bool, error) {
+	var yes C.int32_t
+	err := check("bfloat16", C.rdpp_has_bfloat16(d.c(), &yes))
+	return yes != 0, err
+}
+
 // DeviceMemory returns the bytes of device memory in use now and at most so far; zero for the CPU.
 func DeviceMemory(d Device) (used, peak int64, err error) {
 	var u, p C.int64_t

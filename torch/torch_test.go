@@ -194,7 +194,8 @@ func TestFastPathsEqualReference(t *testing.T) {
 			defer s.Close()
 			x := s.Tensor(torch.FromSlice(uniform("layouts", int(c.B*3*c.S*c.S)), c.B, 3, c.S, c.S))
 			predict := func(n networks, dtype torch.DType) (scores, maps []float64) {
-				m, score := s.Pair(torch.Predict(n.e, n.p, n.o, n.d, s.Tensor(x.To(torch.CPU, dtype)), torch.MapOptions{Sigma: 4}))
+				m, score := s.Pair(torch.Predict(n.e, n.p, n.o, n.d, s.Tensor(x.To(torch.CPU, dtype)),
+					torch.MapOptions{Sigma: 4, Weights: [torch.Terms]float64{0.3, 0.4, 0.3, 0.3, 0.3, 0.4}}))
 				if err := s.Err(); err != nil {
 					t.Fatal(err)
 				}

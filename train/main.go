@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -121,12 +122,12 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	flags.StringVar(&c.Arch, "arch", c.Arch, "backbone, torchvision `NAME`")
 	flags.StringVar(&opt.Teacher, "teacher", rdpp.TeacherAuto, "`FILE`, imagenet, builtin, drawn, random")
 	flags.StringVar(&c.Method, "method", c.Method, "`NAME`: rd++ or the baseline rd")
-	flags.IntVar(&c.Updates, "updates", c.Updates, "`N` updates of the weights")
-	flags.IntVar(&c.Epochs, "epochs", c.Epochs, "`N` passes over the images")
+	flags.IntVar(&c.Updates, "updates", c.Updates, "`N` updates of the weights, of --batch images")
+	flags.IntVar(&c.Epochs, "epochs", c.Epochs, "`N` passes over the images, instead")
 	flags.IntVar(&c.Batch, "batch", c.Batch, "`N` images per step")
 	flags.IntVar(&c.ImageSize, "image-size", c.ImageSize, "`N` x N pixels; 192 for drawn")
 	device := flags.String("device", "auto", "`D`: auto, cpu, cuda or cuda:N")
-	flags.StringVar(&c.Precision, "precision", c.Precision, "`P`: fp32, tf32, bf16 (mixed)")
+	flags.StringVar(&c.Precision, "precision", c.Precision, "`P`: auto, fp32, tf32, bf16 (mixed)")
 	flags.Uint64Var(&c.Seed, "seed", c.Seed, "`N`, of weights, order and noise")
 	threads := flags.Int("threads", runtime.NumCPU(), "`N` CPU threads; results depend on it")
 	flags.IntVar(&opt.Workers, "workers", runtime.NumCPU(), "`N` goroutines that make batches")
@@ -293,6 +294,12 @@ func configured(flags *pflag.FlagSet, c *rdpp.Config, preset, teacher string) (o
 		*c = rdpp.Preset(preset, category)
 		for f, value := range given {
 			err = errors.Join(err, f.Value.Set(value))
+		}
+		switch updates, epochs := flags.Changed("updates"), flags.Changed("epochs"); {
+		case epochs && !updates:
+			c.Updates = 0
+		case updates && !epochs:
+			c.Epochs = math.MaxInt32 // however few the images
 		}
 		if !flags.Changed("image-size") && preset == "" {
 			c.ImageSize = rdpp.DefaultImageSize(teacher, c.Arch)

@@ -12,6 +12,7 @@ import (
 	"image/png"
 	"io"
 	"io/fs"
+	"math"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -52,7 +53,7 @@ func command(args ...string) (code int, stdout, stderr string) {
 
 // tiny is the command line of a training of one epoch of two steps, with further flags, of which the last of a kind counts.
 func tiny(data, out string, further ...string) []string {
-	return append([]string{"--data=" + data, "--out=" + out, "--arch=resnet18", "--image-size=32", "--batch=2", "--epochs=1",
+	return append([]string{"--data=" + data, "--out=" + out, "--arch=resnet18", "--image-size=32", "--batch=2", "--epochs=1", "--precision=fp32",
 		"--method=rd", "--teacher=random", "--calibration=0", "--accumulate=1", "--device=cpu", "--threads=1"}, further...)
 }
 
@@ -497,6 +498,33 @@ func TestImageSizeOfTeacher(t *testing.T) {
 		}
 		if got := of("part").ImageSize; got != c.want {
 			t.Errorf("%v: got %d pixels, want %d", c.args, got, c.want)
+		}
+	}
+}
+
+// Epochs that are given count instead of the default's updates, updates that are given however few the images are.
+func TestUpdatesOrEpochs(t *testing.T) {
+	d := rdpp.DefaultConfig()
+	for _, c := range []struct {
+		args            []string
+		updates, epochs int
+	}{
+		{nil, d.Updates, d.Epochs}, {[]string{"--epochs=7"}, 0, 7}, {[]string{"--updates=9"}, 9, math.MaxInt32},
+		{[]string{"--updates=9", "--epochs=7"}, 9, 7},
+	} {
+		flags := newFlags("", io.Discard)
+		config := rdpp.DefaultConfig()
+		flags.IntVar(&config.Updates, "updates", config.Updates, "")
+		flags.IntVar(&config.Epochs, "epochs", config.Epochs, "")
+		if err := flags.Parse(c.args); err != nil {
+			t.Fatal(err)
+		}
+		of, err := configured(flags, &config, "", rdpp.TeacherRandom)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := of("part"); got.Updates != c.updates || got.Epochs != c.epochs {
+			t.Errorf("%v: got %d updates, %d epochs, want %d, %d", c.args, got.Updates, got.Epochs, c.updates, c.epochs)
 		}
 	}
 }

@@ -82,8 +82,12 @@ func (p *progress) start(c *rdpp.Config, device torch.Device, threads int) {
 	if p.json != nil {
 		return
 	}
-	fmt.Fprintf(p.stdout, "%s: %s, %s, %d x %d pixels, %d epochs on %s with %d threads\n", p.category, c.Method, c.Arch,
-		c.ImageSize, c.ImageSize, c.Epochs, device, threads)
+	length := fmt.Sprintf("%d epochs", c.Epochs)
+	if c.Updates > 0 {
+		length = fmt.Sprintf("%d updates", c.Updates)
+	}
+	fmt.Fprintf(p.stdout, "%s: %s, %s, %d x %d pixels, %s on %s with %d threads\n", p.category, c.Method, c.Arch,
+		c.ImageSize, c.ImageSize, length, device, threads)
 }
 
 // download shows how much of a teacher has arrived, in bytes; total is -1 where that is unknown.

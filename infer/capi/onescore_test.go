@@ -52,6 +52,7 @@ func TestOneScore(t *testing.T) {
 	}
 	c := rdpp.DefaultConfig()
 	c.Arch, c.ImageSize, c.Batch, c.Accumulate, c.Epochs, c.Calibration = "resnet18", 64, 2, 1, 2, 0
+	c.Precision = "fp32"
 	if _, err := rdpp.Train(context.Background(), c, set, rdpp.TrainOptions{Out: out, Teacher: rdpp.TeacherDrawn}); err != nil {
 		t.Fatal(err)
 	}

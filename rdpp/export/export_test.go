@@ -365,6 +365,8 @@ func TestErrors(t *testing.T) {
 		{"a short bias", func(m *Model) { at(m, "proj.proj_c.proj.9.bias").Shape = []int{3} }, "proj.9.bias has 3 values"},
 		{"side", func(m *Model) { m.Size = 65 }, "side of 65 pixels"},
 		{"sigma", func(m *Model) { m.Sigma = math.NaN() }, "sigma of NaN"},
+		{"weights", func(m *Model) { m.Weights[4] = -1 }, "weights [0 0 0 0 -1 0] of the map's terms"},
+		{"weight", func(m *Model) { m.Weights[0] = math.NaN() }, "of the map's terms"},
 		{"deviation", func(m *Model) { m.Std[1] = 0 }, "standard deviations"},
 		{"threshold", func(m *Model) { m.Threshold = float32(math.NaN()) }, "threshold"},
 	} {
