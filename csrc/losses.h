@@ -8,11 +8,13 @@ namespace rdpp {
 
 enum class Ssot { kPairwise, kBatch, kOff };
 
-// All return a scalar. f, g, p: K tensors of B x C x H x W.
+// Positions of L_KD whose gradient is held back.
 struct EasyPositions {
   double cut = 0;   // share of the gradient that is taken from them; 0: none, as released
   double below = 0; // they lie nearer to the teacher than the mean distance plus so many deviations
 };
+
+// All return a scalar. f, g, p: K tensors of B x C x H x W.
 torch::Tensor loss_kd(const Features &f, const Features &g, bool per_position, const EasyPositions &easy = {});
 torch::Tensor loss_recon(const Features &p_noisy, const Features &p);
 torch::Tensor loss_contrast(const Features &f_noisy, const Features &p, double margin);

@@ -46,7 +46,6 @@ std::shared_mutex recording; // held alone by the one that records
 
 struct Predictor::Graphs {
   struct Graph {
-    MapOptions options{};
     bool usable = false;
     at::cuda::CUDAGraph cuda;
     Tensor x; // that it reads
@@ -56,24 +55,25 @@ struct Predictor::Graphs {
   static constexpr size_t kMost = 16; // shapes
   Versions versions{};
   torch::ScalarType type = torch::kFloat32;
-  std::vector<std::unique_ptr<Graph>> all; // of those versions and that type: they read the networks' folded weights
+  MapOptions options{};
+  std::vector<std::unique_ptr<Graph>>
+      all; // of those versions, type and options: they read the networks' folded weights
 
   // The graph for x, or nullptr where there is none yet.
-  Graph *find(const Versions &of, const Tensor &x, const MapOptions &options) {
-    if (of != versions || x.scalar_type() != type) {
+  Graph *find(const Versions &of, const Tensor &x, const MapOptions &wanted) {
+    if (of != versions || x.scalar_type() != type || !(wanted == options)) {
       all.clear();
-      versions = of, type = x.scalar_type();
+      versions = of, type = x.scalar_type(), options = wanted;
     }
     for (auto &g : all) {
-      if (g->x.sizes() == x.sizes() && g->x.device() == x.device() && g->options == options) return g.get();
+      if (g->x.sizes() == x.sizes() && g->x.device() == x.device()) return g.get();
     }
     return nullptr;
   }
 
-  void record(const Networks &n, const Tensor &x, const MapOptions &options) {
+  void record(const Networks &n, const Tensor &x) {
     all.push_back(std::make_unique<Graph>());
     Graph &g = *all.back();
-    g.options = options;
     g.x = x.clone(torch::MemoryFormat::Contiguous);
     c10::cuda::CUDAStream ours = c10::cuda::getStreamFromPool();
     c10::cuda::getCurrentCUDAStream().synchronize();
@@ -111,7 +111,7 @@ Prediction Predictor::run(const Networks &n, const Versions &versions, const Ten
   Graphs::Graph *g = graphs_->find(versions, x, options);
   if (!g && graphs_->all.size() < Graphs::kMost) {
     std::unique_lock<std::shared_mutex> alone(recording);
-    graphs_->record(n, x, options);
+    graphs_->record(n, x);
     g = graphs_->all.back().get();
   }
   std::shared_lock<std::shared_mutex> among(recording);

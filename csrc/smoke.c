@@ -135,8 +135,8 @@ int main(void) {
 
   for (int kind = 0; kind < 4; kind++) check(rdpp_module_train(net[kind], 0), "eval mode");
   rdpp_tensor map, score;
-  const double weights[RDPP_TERMS] = {0, 1, 2, 1, 0, 1};
-  check(rdpp_predict(net[0], net[1], net[2], net[3], x, 4, weights, &map, &score), "predict");
+  const double shares[RDPP_TERMS] = {0, 1, 2, 1, 0, 1};
+  check(rdpp_predict(net[0], net[1], net[2], net[3], x, 4, shares, &map, &score), "predict");
   static float maps[B * S * S];
   float scores[B], highest = 0;
   check(rdpp_tensor_read(map, RDPP_FLOAT32, maps, B * S * S), "read");

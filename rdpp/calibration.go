@@ -26,8 +26,9 @@ type Calibration struct {
 	// PixelThreshold is what pixels of the map are outlined above. By the same rule, at most that share of good images may
 	// have an outline. A score being its map's maximum, calibrating leads to the same number.
 	PixelThreshold float64   `json:"pixel_threshold"`
-	Folds          int       `json:"folds,omitempty"` // trainings that scored the images which each had left out; 0: the model did
-	Scores         []float64 `json:"scores"`          // of good images that were not trained on (Provisional: that were), ascending
+	Folds          int       `json:"folds,omitempty"`    // trainings that scored the images which each had left out; 0: the model did
+	LeftOut        bool      `json:"left_out,omitempty"` // each image was scored by a map that the others had set the weights of
+	Scores         []float64 `json:"scores"`             // of good images that were not trained on (Provisional: that were), ascending
 }
 
 // provisional is the calibration where no images were held out: scores are of the training images, ascending.
@@ -39,17 +40,22 @@ func provisional(scores []float64) Calibration {
 
 // calibrate sets the thresholds for a rate of false alarms by scores of good images, ascending: of images that the model
 // was not trained on or, with folds, of those that each of so many other trainings left out. The latter promise nothing
-// exactly, as they are not this model's.
-func calibrate(scores []float64, rate float64, folds int) (Calibration, error) {
+// exactly, as they are not this model's; nor do scores by maps whose weights the other images set (leftOut), which an image
+// to come is not scored by, if nearly.
+func calibrate(scores []float64, rate float64, folds int, leftOut bool) (Calibration, error) {
 	t, err := metric.Calibrate(scores, rate)
 	if err != nil {
 		return Calibration{}, fmt.Errorf("rdpp: calibration: %w", err)
 	}
-	c := Calibration{FalseAlarm: rate, Exact: t.Exact && folds == 0, Threshold: t.Value, PixelThreshold: t.Value, Folds: folds, Scores: scores}
+	c := Calibration{FalseAlarm: rate, Exact: t.Exact && folds == 0 && !leftOut, Threshold: t.Value, PixelThreshold: t.Value,
+		Folds: folds, LeftOut: leftOut, Scores: scores}
 	switch {
 	case c.Exact:
 		c.Rule = fmt.Sprintf("at most %s of good images lie above it (split conformal, %d images that were not trained on)",
 			percent(rate), len(scores))
+	case t.Exact && folds == 0:
+		c.Rule = fmt.Sprintf("some %s of good images lie above it, by the rank among %d images that were not trained on, each scored by a map "+
+			"that the others weighted", percent(rate), len(scores))
 	case t.Exact:
 		c.Rule = fmt.Sprintf("some %s of good images lie above it, by the rank among %d images, each scored by a training that left it out",
 			percent(rate), len(scores))
@@ -73,7 +79,7 @@ func (c *Calibration) At(rate float64) (Calibration, error) {
 		return Calibration{}, fmt.Errorf("rdpp: %w: the model holds no scores of images that it was not trained on, or too few, so it knows no "+
 			"rate of false alarms; train with --calibration, or give a threshold", ErrConfig)
 	}
-	return calibrate(c.Scores, rate, c.Folds)
+	return calibrate(c.Scores, rate, c.Folds, c.LeftOut)
 }
 
 // PValue is how rare a score is among good images, above 0 to 1; nil where that is not known. See metric.PValue.
@@ -150,7 +156,7 @@ func holdOut(items []dataset.Item, c *Config) (kept, held []dataset.Item, folds 
 }
 
 // calibrate scores good images that model was not trained on, and sets the thresholds by them.
-func (r *run) calibrate(ctx context.Context, model *Model, of maxima) (Calibration, error) {
+func (r *run) calibrate(ctx context.Context, model *Model, peaks maxima) (Calibration, error) {
 	if r.folds > 0 {
 		if c := r.calibratedBefore(); c != nil {
 			return *c, nil
@@ -162,7 +168,7 @@ func (r *run) calibrate(ctx context.Context, model *Model, of maxima) (Calibrati
 		return r.threshold(scores)
 	}
 	if len(r.held) > 0 {
-		scores, err := model.heldScores(ctx, r.held, of, r.cache)
+		scores, err := model.heldScores(ctx, r.held, peaks, r.cache)
 		if err != nil {
 			return Calibration{}, err
 		}
@@ -197,7 +203,7 @@ func (r *run) calibratedBefore() *Calibration {
 // threshold calibrates at the rate that was asked for. Where so few scores cannot bound it, the highest is taken, rather
 // than that a training ends in an error.
 func (r *run) threshold(scores []float64) (Calibration, error) {
-	c, err := calibrate(scores, r.config.FalseAlarm, r.folds)
+	c, err := calibrate(scores, r.config.FalseAlarm, r.folds, len(r.held) > 1 && r.config.Score == ScoreBalanced)
 	if !errors.Is(err, metric.ErrTooFew) {
 		return c, err
 	}

@@ -159,8 +159,11 @@ func (r *run) restore(file *weights.File, c *checkpoint) error {
 		return err
 	}
 	if begun := c.State.Epoch + min(c.State.Step, 1); begun > r.config.Epochs {
-		return fmt.Errorf("rdpp: %w: the run that --resume continues has begun epoch %d; give --epochs %d or more", ErrConfig,
-			begun, begun)
+		remedy := fmt.Sprintf("give --epochs %d or more", begun)
+		if updates := c.Info.Config.Updates; updates > 0 {
+			remedy = fmt.Sprintf("give --updates %d and --epochs %d, as it had, or more", updates, c.Info.Config.Epochs)
+		}
+		return fmt.Errorf("rdpp: %w: the run that --resume continues has begun epoch %d; %s", ErrConfig, begun, remedy)
 	}
 	if err := r.sameTeacher(c.Info.Teacher); err != nil {
 		return err
@@ -175,9 +178,8 @@ func (r *run) restore(file *weights.File, c *checkpoint) error {
 	if err := restoreAdam(file, r.adam, r.model.trained(), c.AdamSteps); err != nil {
 		return fmt.Errorf("rdpp: checkpoint %s: %w", file.Path, err)
 	}
-	epochs := r.config.Epochs
 	r.model.Info, r.state = c.Info, c.State
-	r.model.Info.Config.Epochs = epochs
+	r.model.Info.Config = r.config // the same, but for what may be raised
 	return nil
 }
 

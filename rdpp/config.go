@@ -52,7 +52,7 @@ type Config struct {
 	Std  [3]float32 `json:"std"`  // divided by
 
 	Updates    int    `json:"updates"`    // of the weights, to the end of a pass over the images; 0: Epochs alone count
-	Epochs     int    `json:"epochs"`     // passes over the images; with Updates the most, and once training has begun those that Updates take
+	Epochs     int    `json:"epochs"`     // passes over the images; with Updates the most, which end them earlier, and once training has begun those that Updates take
 	Batch      int    `json:"batch"`      // images per step
 	Accumulate int    `json:"accumulate"` // steps whose gradients are summed for one update
 	Select     string `json:"select"`     // SelectLast or SelectBestOnTest
@@ -179,6 +179,8 @@ func (c *Config) Validate() error {
 			"scaling lies in (0, 1)", c.SinkhornBlur, c.SinkhornDiameter, c.SinkhornReach, c.SinkhornScaling)
 	case !(c.NoiseLambda >= 0 && c.NoiseLambda <= math.MaxFloat64):
 		return wrong("--noise %v; use 0 or more", c.NoiseLambda)
+	case c.NoiseReleased && c.Defects > 0:
+		return wrong("--noise-released with --defects %d; it is about boxes of noise, so add --defects 0", c.Defects)
 	case c.Defects < 0 || c.Defects > maxDefects:
 		return wrong("--defects %d; use 0 to %d", c.Defects, maxDefects)
 	case !(c.Denoise >= 0 && c.Denoise <= 1):

@@ -63,6 +63,7 @@ func TestValidate(t *testing.T) {
 		{"released", func(c *rdpp.Config) { *c = rdpp.Preset(rdpp.PresetPaper, "screw") }, ""},
 		{"by epochs", func(c *rdpp.Config) { c.Updates = 0 }, ""},
 		{"updates", func(c *rdpp.Config) { c.Updates = -1 }, "--updates -1"},
+		{"released noise", func(c *rdpp.Config) { c.NoiseReleased = true }, "--defects 0"},
 		{"defects", func(c *rdpp.Config) { c.Defects = -1 }, "--defects -1"},
 		{"defects 1000", func(c *rdpp.Config) { c.Defects = 1000 }, "--defects 1000"},
 		{"denoise", func(c *rdpp.Config) { c.Denoise = 1.1 }, "--denoise 1.1"},

@@ -158,7 +158,7 @@ func (m *Model) calibrateBy(ctx context.Context, opt *ImportOptions) error {
 		m.Info.Calibration = provisional(scores)
 		return nil
 	}
-	if m.Info.Calibration, err = calibrate(scores, m.Info.Config.FalseAlarm, 0); err != nil {
+	if m.Info.Calibration, err = calibrate(scores, m.Info.Config.FalseAlarm, 0, false); err != nil {
 		return err
 	}
 	m.Info.Data.HeldOut = len(scores)

@@ -1,6 +1,8 @@
 package rdpp
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -17,33 +19,34 @@ const PrecisionAuto = "auto"
 const trialSteps = 2
 
 // choosePrecision puts a precision in the place of PrecisionAuto.
-func (r *run) choosePrecision() error {
+func (r *run) choosePrecision(ctx context.Context) error {
 	able, err := torch.HasBFloat16(r.opt.Device)
 	if err != nil {
 		return fmt.Errorf("rdpp: precision: %w", err)
 	}
+	chosen := torch.FP32
 	if !able {
-		r.config.Precision = string(torch.FP32)
 		r.opt.Log.Info("precision fp32: the device has no instructions for bf16")
-		return nil
-	}
-	var took [2]time.Duration
-	for i, p := range []torch.Precision{torch.FP32, torch.BF16} {
-		if took[i], err = trialStep(r.config, r.opt.Device, p); err != nil {
-			return fmt.Errorf("rdpp: precision: trying %s: %w", p, err)
+	} else {
+		wide, wideErr := trialStep(ctx, r.config, r.opt.Device, torch.FP32)
+		narrow, narrowErr := trialStep(ctx, r.config, r.opt.Device, torch.BF16)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case wideErr != nil && narrowErr != nil:
+			return fmt.Errorf("rdpp: precision: trying fp32 and bf16: %w; choose one with --precision", errors.Join(wideErr, narrowErr))
+		case narrowErr == nil && (wideErr != nil || narrow < wide): // one that fails may have wanted too much memory
+			chosen = torch.BF16
 		}
+		r.opt.Log.Info(fmt.Sprintf("precision %s: a step takes %d ms in fp32, %d ms in bf16", chosen, wide.Milliseconds(), narrow.Milliseconds()))
 	}
-	r.config.Precision = string(torch.BF16)
-	if took[1] >= took[0] {
-		r.config.Precision = string(torch.FP32)
-	}
-	r.opt.Log.Info(fmt.Sprintf("precision %s: a step takes %d ms in fp32, %d ms in bf16", r.config.Precision, took[0].Milliseconds(),
-		took[1].Milliseconds()))
+	r.config.Precision = string(chosen)
+	r.model.Info.Config.Precision = r.config.Precision
 	return nil
 }
 
-// trialStep is how long a training step takes, with fresh networks and images of one colour.
-func trialStep(config Config, device torch.Device, precision torch.Precision) (fastest time.Duration, err error) {
+// trialStep is how long a training step takes, with fresh networks and made-up images, all of which have a noisy one.
+func trialStep(ctx context.Context, config Config, device torch.Device, precision torch.Precision) (fastest time.Duration, err error) {
 	config.Precision, config.Accumulate, config.Average = string(precision), 1, 0
 	r := &run{config: config, opt: TrainOptions{Device: device}, steps: 1}
 	defer r.close()
@@ -70,6 +73,9 @@ func trialStep(config Config, device torch.Device, precision torch.Precision) (f
 	}
 	fastest = math.MaxInt64
 	for i := range 1 + trialSteps {
+		if ctx.Err() != nil {
+			return 0, ctx.Err()
+		}
 		began := time.Now()
 		if _, err := r.step(batch); err != nil {
 			return 0, err

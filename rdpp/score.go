@@ -2,7 +2,7 @@ package rdpp
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"slices"
 
 	"rdpp/rdpp/dataset"
@@ -40,13 +40,13 @@ type maxima []MapWeights
 // weights of the terms for ScoreBalanced. A term's highest points have a mean and a deviation over images. Its weight is its
 // share, over the mean, times the square of mean over deviation, as independent measurements of one thing are weighted: a
 // term that is restless on good parts counts less. Where steady is false all are taken to be as steady. The image numbered
-// but, if there is one, has no part in it. Good images reach about 1.
-func (all maxima) weights(steady bool, but int) (w MapWeights, err error) {
+// leaveOut, if there is one, has no part in it. Good images reach about 1.
+func (all maxima) weights(steady bool, leaveOut int) (w MapWeights, err error) {
 	total := 0.0
 	for i, share := range balancedShares {
 		n, sum, squares := 0.0, 0.0, 0.0
 		for at, highest := range all {
-			if at != but {
+			if at != leaveOut {
 				n++
 				sum += highest[i]
 				squares += highest[i] * highest[i]
@@ -57,7 +57,8 @@ func (all maxima) weights(steady bool, but int) (w MapWeights, err error) {
 		}
 		mean := sum / n
 		if !(mean > 0) {
-			return w, errors.New("rdpp: student and teacher are equal on every image; are the images all of one colour?")
+			return w, fmt.Errorf("rdpp: term %d of the map has peaks of mean %v on good images, so it cannot be weighted; are the images all of "+
+				"one colour? --score %s does without weights, in a new run", i+1, mean, ScoreReleased)
 		}
 		spread := usualSpread * usualSpread
 		if steady {
@@ -75,7 +76,7 @@ func (all maxima) weights(steady bool, but int) (w MapWeights, err error) {
 
 // balance sets the weights of the map's terms by good images: those held out, or where there are none, by the terms' means
 // alone, some of those that were trained on, whose deviations are not those of other images.
-func (m *Model) balance(ctx context.Context, held, trained []dataset.Item, cache *dataset.Cache) (of maxima, err error) {
+func (m *Model) balance(ctx context.Context, held, trained []dataset.Item, cache *dataset.Cache) (peaks maxima, err error) {
 	m.Info.MapWeights = MapWeights{}
 	if m.Info.Config.Score != ScoreBalanced {
 		return nil, nil
@@ -86,26 +87,26 @@ func (m *Model) balance(ctx context.Context, held, trained []dataset.Item, cache
 	}
 	err = m.read(ctx, items, cache, func(_ int, x []float32) error {
 		highest, err := m.termMaxima(x)
-		of = append(of, highest)
+		peaks = append(peaks, highest)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	m.Info.MapWeights, err = of.weights(len(held) > 0, -1)
-	return of, err
+	m.Info.MapWeights, err = peaks.weights(len(held) > 0, -1)
+	return peaks, err
 }
 
 // heldScores are the scores of held-out images, ascending, that the threshold is calibrated by. Where these images set
 // the map's weights, each is scored by those that the others set: it is to them what an image to come is to all.
-func (m *Model) heldScores(ctx context.Context, held []dataset.Item, of maxima, cache *dataset.Cache) (scores []float64, err error) {
-	if of == nil || len(held) < 2 {
+func (m *Model) heldScores(ctx context.Context, held []dataset.Item, peaks maxima, cache *dataset.Cache) (scores []float64, err error) {
+	if peaks == nil || len(held) < 2 {
 		return m.scores(ctx, held, cache)
 	}
 	all := m.Info.MapWeights
 	defer func() { m.Info.MapWeights = all }()
 	err = m.read(ctx, held, cache, func(i int, x []float32) (err error) {
-		if m.Info.MapWeights, err = of.weights(true, i); err != nil {
+		if m.Info.MapWeights, err = peaks.weights(true, i); err != nil {
 			return err
 		}
 		_, one, err := m.predict(x)
@@ -116,16 +117,16 @@ func (m *Model) heldScores(ctx context.Context, held []dataset.Item, of maxima, 
 	return scores, err
 }
 
-// termMaxima are the highest points of the terms' own smoothed maps of a normalised image, 3 x S x S. The model is in
-// eval mode.
+// termMaxima are the highest points of the terms' own smoothed maps of a normalised image, 3 x S x S; 0 of terms that have
+// no share. The model is in eval mode.
 func (m *Model) termMaxima(x []float32) (highest MapWeights, err error) {
 	S := m.Info.Config.ImageSize
 	var s torch.Scope
 	defer s.Close()
 	host := s.Tensor(torch.FromSlice(x, 1, 3, int64(S), int64(S)))
 	f, g := m.features(&s, s.Tensor(host.To(m.Device, torch.Float32)))
-	for i := range highest {
-		if balancedShares[i] == 0 {
+	for i, share := range balancedShares {
+		if share == 0 {
 			continue
 		}
 		only := torch.MapOptions{Sigma: m.Info.Config.MapSigma}

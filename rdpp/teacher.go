@@ -126,18 +126,11 @@ const DrawnImageSize = 192
 
 // DefaultImageSize is the side of the network input where nobody has asked for one: it depends on the teacher, which is
 // given as for FindTeacher.
-func DefaultImageSize(teacher, arch string) int {
-	if teacher == TeacherAuto && builtin.Has(builtin.ImageNet, arch) {
-		if found, err := FindTeacher(context.Background(), teacher, arch, TeacherOptions{}); err == nil { // without network
-			teacher = found
-		}
-	}
-	switch teacher {
-	case TeacherDrawn:
+func DefaultImageSize(teacher string) int {
+	if teacher == TeacherDrawn {
 		return DrawnImageSize
-	default: // TeacherBuiltin, TeacherRandom and files
-		return DefaultConfig().ImageSize
 	}
+	return DefaultConfig().ImageSize
 }
 
 // FindTeacher resolves TeacherAuto and TeacherImageNet to the path of a file or to TeacherBuiltin, and downloads what has

@@ -402,7 +402,7 @@ func TestDefaultImageSize(t *testing.T) {
 		{rdpp.TeacherDrawn, "resnet18", 192}, {rdpp.TeacherBuiltin, "resnet18", 256}, {rdpp.TeacherAuto, "resnet18", 256},
 		{rdpp.TeacherAuto, "wide_resnet50_2", 256}, {rdpp.TeacherRandom, "resnet18", 256}, {"drawn.pth", "resnet18", 256},
 	} {
-		if got := rdpp.DefaultImageSize(c.teacher, c.arch); got != c.want {
+		if got := rdpp.DefaultImageSize(c.teacher); got != c.want {
 			t.Errorf("%s of %s: got %d, want %d", c.teacher, c.arch, got, c.want)
 		}
 	}

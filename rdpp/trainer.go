@@ -121,8 +121,8 @@ const (
 )
 
 // Train trains a model on the good images of a data set, evaluates it on the test images, and writes model, metrics,
-// history and checkpoints to opt.Out. The same configuration, data, device and number of threads give the same model
-// file, byte for byte on the CPU, whether or not the training was interrupted and resumed. When ctx ends it writes a
+// history and checkpoints to opt.Out. The same configuration, with a precision that is not PrecisionAuto, data, device and
+// number of threads give the same model file, byte for byte on the CPU, whether or not the training was interrupted and resumed. When ctx ends it writes a
 // checkpoint and returns ErrInterrupted.
 func Train(ctx context.Context, config Config, set *dataset.Set, opt TrainOptions) (*Summary, error) {
 	if err := config.Validate(); err != nil {
@@ -141,9 +141,6 @@ func Train(ctx context.Context, config Config, set *dataset.Set, opt TrainOption
 	defer worker.Close()
 	var summary *Summary
 	err := worker.Do(func() (err error) {
-		if err := torch.SetArithmetic(config.Precision == string(torch.TF32), opt.Deterministic && opt.Device != torch.CPU); err != nil {
-			return fmt.Errorf("rdpp: %w", err)
-		}
 		r := &run{config: config, opt: opt, set: set}
 		defer r.close()
 		if err = r.prepare(ctx); err == nil {
@@ -215,14 +212,12 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	if r.ssot, err = r.config.ssot(); err != nil {
 		return err
 	}
-	switch {
-	case r.config.Precision != PrecisionAuto:
-	case file != nil:
+	if r.config.Precision == PrecisionAuto && file != nil {
 		r.config.Precision = saved.Info.Config.Precision
-	default:
-		if err := r.choosePrecision(); err != nil {
-			return err
-		}
+	}
+	err = torch.SetArithmetic(r.config.Precision == string(torch.TF32), r.opt.Deterministic && r.opt.Device != torch.CPU)
+	if err != nil {
+		return fmt.Errorf("rdpp: %w", err)
 	}
 	if r.model, err = NewModel(r.config, r.opt.Device); err != nil {
 		return err
@@ -238,6 +233,11 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	}
 	if err := r.readData(ctx); err != nil {
 		return err
+	}
+	if r.config.Precision == PrecisionAuto {
+		if err := r.choosePrecision(ctx); err != nil {
+			return err
+		}
 	}
 	if file == nil && r.config.Equalise {
 		if err := r.model.equaliseTeacher(ctx, r.items, r.cache); err != nil {
@@ -654,11 +654,11 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 		selection = "best of all epochs on the test set: the metrics below are optimistic"
 	}
 	began := time.Now()
-	maxima, err := model.balance(ctx, r.held, r.items, r.cache)
+	peaks, err := model.balance(ctx, r.held, r.items, r.cache)
 	if err != nil {
 		return nil, err
 	}
-	if model.Info.Calibration, err = r.calibrate(ctx, model, maxima); err != nil {
+	if model.Info.Calibration, err = r.calibrate(ctx, model, peaks); err != nil {
 		return nil, err
 	}
 	calibrating := time.Since(began)

@@ -618,3 +618,24 @@ func TestPrecisionAuto(t *testing.T) {
 		}
 	}
 }
+
+// What a run that is resumed for more updates writes says so everywhere.
+func TestResumeForMoreUpdates(t *testing.T) {
+	config := tiny()
+	config.Method, config.Updates, config.Epochs = rdpp.MethodRD, 2, 100
+	out := t.TempDir()
+	train(t, config, rdpp.TrainOptions{Out: out})
+	config.Updates, config.Epochs = 5, 100
+	summary := train(t, config, rdpp.TrainOptions{Out: out, Resume: true})
+	m, err := rdpp.LoadModel(summary.ModelFile, torch.CPU)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if m.Info.Config != summary.Config || m.Info.Config.Updates != 5 || m.Info.Epoch != 4 {
+		t.Errorf("the model says %+v of epoch %d, the summary %+v", m.Info.Config, m.Info.Epoch, summary.Config)
+	}
+	config.Updates, config.Epochs = 1, 100
+	_, err = rdpp.Train(context.Background(), config, openSet(t, dataDir), rdpp.TrainOptions{Out: out, Resume: true, Teacher: rdpp.TeacherRandom})
+	checkError(t, "fewer updates", err, rdpp.ErrConfig, "give --updates 5 and --epochs 4")
+}

@@ -60,7 +60,8 @@ func distance(f, g plane, S int) []float64 {
 	return out
 }
 
-// A map is the weighted sum of its terms, by either memory layout's way, against the definition in plain Go.
+// A map is the weighted sum of its terms, against the definition in plain Go. TestFastPathsEqualReference holds the other
+// memory layout's way against this one.
 func TestAnomalyMapTerms(t *testing.T) {
 	const S = 32
 	var f, g [torch.Scales]plane

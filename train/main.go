@@ -298,11 +298,11 @@ func configured(flags *pflag.FlagSet, c *rdpp.Config, preset, teacher string) (o
 		switch updates, epochs := flags.Changed("updates"), flags.Changed("epochs"); {
 		case epochs && !updates:
 			c.Updates = 0
-		case updates && !epochs:
+		case updates && !epochs && c.Updates > 0:
 			c.Epochs = math.MaxInt32 // however few the images
 		}
 		if !flags.Changed("image-size") && preset == "" {
-			c.ImageSize = rdpp.DefaultImageSize(teacher, c.Arch)
+			c.ImageSize = rdpp.DefaultImageSize(teacher)
 		}
 		return *c
 	}

@@ -510,7 +510,7 @@ func TestUpdatesOrEpochs(t *testing.T) {
 		updates, epochs int
 	}{
 		{nil, d.Updates, d.Epochs}, {[]string{"--epochs=7"}, 0, 7}, {[]string{"--updates=9"}, 9, math.MaxInt32},
-		{[]string{"--updates=9", "--epochs=7"}, 9, 7},
+		{[]string{"--updates=9", "--epochs=7"}, 9, 7}, {[]string{"--updates=0"}, 0, d.Epochs},
 	} {
 		flags := newFlags("", io.Discard)
 		config := rdpp.DefaultConfig()

@@ -34,7 +34,7 @@ type defect struct {
 const leastSide = 2
 
 // drawDefect makes a defect up for an image of S x S pixels, of which 32 are the fewest. Its sides are up to a quarter of the
-// image's, or of one in three, a scratch's, up to a sixteenth the one way.
+// image's and some pixels, and of two in three, scratches, about a sixteenth at most the one way.
 func drawDefect(rng *rand.Rand, S int, lambda float64) (d defect) {
 	d.H, d.W = leastSide+2+rng.IntN(S/4), leastSide+2+rng.IntN(S/4)
 	switch rng.IntN(3) {
@@ -57,7 +57,8 @@ func drawDefect(rng *rand.Rand, S int, lambda float64) (d defect) {
 	return d
 }
 
-// paint writes the defect on planes, an image of S x S pixels in RGB 0..1, to dst, normalised. Nothing else of dst changes.
+// paint writes the defect on planes, an image of S x S pixels in RGB 0..1, to dst, normalised: all of its box. What another
+// defect has painted there is lost.
 func (d *defect) paint(dst, planes []float32, S int, norm Norm) error {
 	var noise []float64
 	if d.kind == noiseDefect {

@@ -174,7 +174,7 @@ func (l *Loader) Epoch(ctx context.Context, epoch, firstStep int) iter.Seq2[*Bat
 const (
 	orderStream   = iota // of an epoch: which image when
 	shuffleStream        // of a step: the pairs of L_SSOT
-	noiseStream          // of an image in an epoch: its box and field
+	noiseStream          // of an image in an epoch: its box and field, or its made-up defects
 	lightStream          // of an image in an epoch: its light
 )
 
@@ -195,7 +195,7 @@ func (l *Loader) newSlot() *slot {
 	values := min(l.opt.Batch, len(l.items)) * l.values()
 	s := &slot{clean: make([]float32, values)}
 	if !l.opt.Noise.Off {
-		s.noisy = make([]float32, values)
+		s.noisy = make([]float32, l.opt.Noise.count(min(l.opt.Batch, len(l.items)))*l.values())
 	}
 	return s
 }
@@ -279,8 +279,8 @@ func (e *epochRun) makeImage(j job, room []float32) error {
 	return nil
 }
 
-// disturb adds lambda * noise to an image's planes within a random box, and
-// writes what comes of it, normalised, to the box in dst.
+// disturb adds lambda * noise to an image's planes within a random box, or
+// makes defects up, and writes what comes of it, normalised, to dst.
 func (e *epochRun) disturb(dst, planes []float32, index int) error {
 	S := e.opt.Size
 	rng := e.rng(e.epoch, index, noiseStream)
