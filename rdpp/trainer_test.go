@@ -146,7 +146,7 @@ func TestResumeIsExact(t *testing.T) {
 	bf16.Precision = "bf16"
 	averaged.Average, averaged.Clip = 0.5, 0.1
 	rd.Method, rd.Epochs = rdpp.MethodRD, 1
-	perPosition.KDPerPosition, perPosition.NoiseReleased = true, true
+	perPosition.KDPerPosition, perPosition.NoiseReleased, perPosition.Defects = true, true, 0
 	for _, c := range []struct {
 		name   string
 		config rdpp.Config
