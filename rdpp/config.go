@@ -100,7 +100,7 @@ type Config struct {
 	FalseAlarm  float64 `json:"false_alarm"` // share of good images that the threshold lets be called anomalous
 }
 
-// DefaultConfig returns what has proven right for a training of some minutes on real parts (BENCHMARKS.md); Preset returns
+// DefaultConfig returns what did best, of what was tried, in trainings of some minutes on real parts (BENCHMARKS.md); Preset returns
 // the released settings. Weights of the loss are those of the released code, 0.2/1.11 times (1, 0.01, 0.1); the paper's
 // text has 0.2, 0.002 and 0.02.
 func DefaultConfig() Config {

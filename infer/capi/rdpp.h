@@ -96,7 +96,7 @@ typedef struct rdpp_result {
   rdpp_region *regions; /* region_count of them, highest peak first; NULL where there are none */
   float *map;           /* the anomaly map, S x S, row by row, over the whole image */
   /* Here ends the structure of the first libraries: they leave what follows 0. */
-  int32_t exact;    /* 1: the rate of false alarms is exact, instead of a fit of the tail of too few scores */
+  int32_t exact;    /* 1: the rate of false alarms is exact, instead of nearly so or a fit of too few scores */
   int32_t reserved; /* 0 */
 } rdpp_result;
 

@@ -269,7 +269,7 @@ func (e *epochRun) makeImage(j job, room []float32) error {
 	if e.opt.Noise.Off {
 		return nil
 	}
-	if to > len(j.Noisy) {
+	if to > len(j.Noisy) { // one of those that have none
 		return nil
 	}
 	copy(j.Noisy[from:to], j.Clean[from:to])
