@@ -154,6 +154,19 @@ Features features(const rdpp_tensor x[kScales]) {
   return f;
 }
 
+// Those of the scales that a loss is of: the others are NULL.
+Features given(const rdpp_tensor x[kScales]) {
+  Features f;
+  bool any = false;
+  for (int k = 0; k < kScales; k++) {
+    if (!x[k]) continue;
+    f[k] = at_tensor(x[k]);
+    any = true;
+  }
+  if (!any) throw std::invalid_argument("features of no scale");
+  return f;
+}
+
 using Made = std::array<std::unique_ptr<Tensor>, kScales>;
 
 Made make(const Features &f) {
@@ -175,11 +188,13 @@ void give(const rdpp::Judged &judged, rdpp_tensor *loss, rdpp_tensor *accuracy) 
   *loss = first.release();
 }
 
-rdpp::TermWeights term_weights(const double weights[RDPP_TERMS]) {
+rdpp::MapOptions map_options(const rdpp_map_options &options) {
   static_assert(RDPP_TERMS == rdpp::kTerms);
-  rdpp::TermWeights w;
-  std::copy_n(weights, RDPP_TERMS, w.begin());
-  return w;
+  rdpp::MapOptions o{};
+  o.sigma = options.sigma;
+  std::copy_n(options.weights, RDPP_TERMS, o.terms.weights.begin());
+  std::copy_n(options.levels, RDPP_TERMS, o.terms.levels.begin());
+  return o;
 }
 
 torch::Device at_device(int32_t device) {
@@ -219,12 +234,12 @@ std::vector<Tensor> scalars(const rdpp_tensor *terms, int64_t n) {
   return all;
 }
 
-std::shared_ptr<torch::nn::Module> build(int32_t kind, const rdpp::Arch &arch) {
+std::shared_ptr<torch::nn::Module> build(int32_t kind, const rdpp::Arch &arch, int32_t flags) {
   switch (kind) {
   case RDPP_TEACHER:
     return std::make_shared<rdpp::TeacherImpl>(arch);
   case RDPP_PROJECTION:
-    return std::make_shared<rdpp::ProjectionImpl>(arch);
+    return std::make_shared<rdpp::ProjectionImpl>(arch, flags & RDPP_COARSEST ? kScales - 1 : 0);
   case RDPP_BOTTLENECK:
     return std::make_shared<rdpp::BottleneckImpl>(arch);
   case RDPP_STUDENT:
@@ -443,7 +458,7 @@ rdpp_error rdpp_module_new(int32_t kind, const char *arch, int32_t dtype, int32_
                            rdpp_module **out) {
   return guarded([&] {
     rdpp::install_caching_allocator();
-    *out = finish(kind, build(kind, rdpp::arch_named(arch)), dtype, device, seed, flags).release();
+    *out = finish(kind, build(kind, rdpp::arch_named(arch), flags), dtype, device, seed, flags).release();
   });
 }
 
@@ -544,20 +559,19 @@ rdpp_error rdpp_loss_kd(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor g[RD
 }
 
 rdpp_error rdpp_loss_recon(const rdpp_tensor p_noisy[RDPP_SCALES], const rdpp_tensor p[RDPP_SCALES], rdpp_tensor *out) {
-  return guarded([&] { *out = handle(rdpp::loss_recon(features(p_noisy), features(p))); });
+  return guarded([&] { *out = handle(rdpp::loss_recon(given(p_noisy), given(p))); });
 }
 
 rdpp_error rdpp_loss_contrast(const rdpp_tensor f_noisy[RDPP_SCALES], const rdpp_tensor p[RDPP_SCALES], double margin,
                               rdpp_tensor *out) {
-  return guarded([&] { *out = handle(rdpp::loss_contrast(features(f_noisy), features(p), margin)); });
+  return guarded([&] { *out = handle(rdpp::loss_contrast(given(f_noisy), given(p), margin)); });
 }
 
 rdpp_error rdpp_loss_ssot(const rdpp_tensor p[RDPP_SCALES], const int64_t *permutation, int64_t B, int32_t mode,
                           const rdpp_sinkhorn_options *options, rdpp_tensor *out) {
   return guarded([&] {
     if (mode < RDPP_SSOT_PAIRWISE || mode > RDPP_SSOT_OFF) throw std::invalid_argument("unknown mode of L_SSOT");
-    Features projected = features(p);
-    if (projected[0].size(0) != B) throw std::invalid_argument("the permutation has not one entry per image");
+    Features projected = given(p);
     Tensor rows = torch::from_blob(const_cast<int64_t *>(permutation), {B}, torch::kInt64).clone();
     *out = handle(rdpp::loss_ssot(projected, rows, static_cast<rdpp::Ssot>(mode), at_options(*options)));
   });
@@ -666,19 +680,20 @@ rdpp_error rdpp_adam_set_step(rdpp_adam *a, int64_t group, int64_t i, int64_t st
 
 // Inference
 
-rdpp_error rdpp_anomaly_map(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor g[RDPP_SCALES], int64_t S, double sigma,
-                            const double weights[RDPP_TERMS], rdpp_tensor *raw, rdpp_tensor *smoothed) {
+rdpp_error rdpp_anomaly_map(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor g[RDPP_SCALES], int64_t S,
+                            const rdpp_map_options *options, rdpp_tensor *raw, rdpp_tensor *smoothed) {
   return guarded([&] {
     torch::NoGradGuard no_grad;
-    auto map = std::make_unique<Tensor>(rdpp::anomaly_map(features(f), features(g), S, term_weights(weights)));
-    *smoothed = handle(rdpp::smooth(*map, sigma));
+    rdpp::MapOptions o = map_options(*options);
+    auto map = std::make_unique<Tensor>(rdpp::anomaly_map(features(f), features(g), S, o.terms));
+    *smoothed = handle(rdpp::smooth(*map, o.sigma));
     *raw = map.release();
   });
 }
 
 rdpp_error rdpp_predict(const rdpp_module *teacher, const rdpp_module *projection, const rdpp_module *bottleneck,
-                        const rdpp_module *student, rdpp_tensor x, double sigma, const double weights[RDPP_TERMS],
-                        rdpp_tensor *map, rdpp_tensor *score) {
+                        const rdpp_module *student, rdpp_tensor x, const rdpp_map_options *options, rdpp_tensor *map,
+                        rdpp_tensor *score) {
   return guarded([&] {
     rdpp::Networks n = {&network<rdpp::TeacherImpl>(teacher, RDPP_TEACHER),
                         projection ? &network<rdpp::ProjectionImpl>(projection, RDPP_PROJECTION) : nullptr,
@@ -686,7 +701,7 @@ rdpp_error rdpp_predict(const rdpp_module *teacher, const rdpp_module *projectio
                         &network<rdpp::StudentImpl>(student, RDPP_STUDENT)};
     rdpp::Versions versions = {teacher->version, projection ? projection->version : 0, bottleneck->version,
                                student->version};
-    rdpp::Prediction result = student->predictor->run(n, versions, at_tensor(x), {sigma, term_weights(weights)});
+    rdpp::Prediction result = student->predictor->run(n, versions, at_tensor(x), map_options(*options));
     auto score_handle = std::make_unique<Tensor>(result.score);
     *map = handle(result.map);
     *score = score_handle.release();

@@ -2,6 +2,7 @@
 
 #include "channels_last.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace rdpp {
@@ -42,6 +43,7 @@ torch::Tensor held_back(const torch::Tensor &f, const torch::Tensor &g, const Ea
 torch::Tensor loss_kd(const Features &f, const Features &g, bool per_position, const EasyPositions &easy) {
   torch::Tensor loss;
   for (int k = 0; k < kScales; k++) {
+    if (!g[k].defined()) continue;
     torch::Tensor student = easy.cut > 0 ? held_back(f[k], g[k], easy) : g[k];
     torch::Tensor c = per_position ? cosine(f[k], student, kPosition) : cosine(f[k], student, kImage);
     torch::Tensor term = (1 - c).mean();
@@ -57,6 +59,7 @@ torch::Tensor loss_recon(const Features &p_noisy, const Features &p) {
 torch::Tensor loss_contrast(const Features &f_noisy, const Features &p, double margin) {
   torch::Tensor loss;
   for (int k = 0; k < kScales; k++) {
+    if (!p[k].defined()) continue;
     torch::Tensor c = cosine(f_noisy[k], p[k], kImage); // B
     torch::Tensor term = (c - margin).clamp_min(0).mean();
     loss = loss.defined() ? loss + term : term;
@@ -66,10 +69,12 @@ torch::Tensor loss_contrast(const Features &f_noisy, const Features &p, double m
 
 torch::Tensor loss_ssot(const Features &p, const torch::Tensor &permutation, Ssot mode,
                         const SinkhornOptions &options) {
-  if (mode == Ssot::kOff) return torch::zeros({}, wide(p[0]).options());
-  torch::Tensor rows = permutation.to(p[0].device());
+  torch::Tensor coarsest = *std::find_if(p.rbegin(), p.rend(), [](const torch::Tensor &t) { return t.defined(); });
+  if (mode == Ssot::kOff) return torch::zeros({}, wide(coarsest).options());
+  torch::Tensor rows = permutation.to(coarsest.device());
   std::vector<torch::Tensor> x, y; // per scale: the batch as B points in C*H*W dimensions, and its shuffle
   for (int k = 0; k < kScales; k++) {
+    if (!p[k].defined()) continue;
     TORCH_CHECK(p[k].size(0) == rows.size(0), "features of ", p[k].size(0), " images, a shuffle of ", rows.size(0));
     x.push_back(torch::softmax(wide(p[k]).permute({0, 2, 3, 1}).flatten(1), 1)); // in channels-last order: a view
     y.push_back(x.back().index_select(0, rows));
@@ -77,7 +82,7 @@ torch::Tensor loss_ssot(const Features &p, const torch::Tensor &permutation, Sso
   if (mode == Ssot::kBatch) return sinkhorn_clouds(x, y, options).sum();
   // One point against one point: the de-biased divergence is the cost itself, |x - y|^2 / 2, whatever the blur.
   torch::Tensor loss;
-  for (int k = 0; k < kScales; k++) {
+  for (size_t k = 0; k < x.size(); k++) {
     torch::Tensor term = (x[k] - y[k]).square().sum(1).mean() / 2;
     loss = loss.defined() ? loss + term : term;
   }
@@ -110,19 +115,24 @@ Judged loss_pair(const torch::Tensor &z, double temperature) {
   return {torch::nn::functional::cross_entropy(similarity, partner), right.to(z.scalar_type()).mean()};
 }
 
-torch::Tensor anomaly_map(const Features &f, const Features &g, int64_t S, const TermWeights &weights) {
+torch::Tensor anomaly_map(const Features &f, const Features &g, int64_t S, const MapTerms &terms) {
   namespace F = torch::nn::functional;
   torch::Tensor map = torch::zeros({f[0].size(0), S, S}, wide(f[0]).options()); // B x S x S
-  auto add = [&](const torch::Tensor &narrow_a, const torch::Tensor &narrow_b, double weight) {
+  auto add = [&](const torch::Tensor &narrow_a, const torch::Tensor &narrow_b, int term) {
+    if (terms.weights[term] == 0) return;
+    auto scaled = [&](const torch::Tensor &d) {
+      double level = terms.levels[term];
+      return weighted(level > 0 ? (d / level).log1p() : d, terms.weights[term]);
+    };
     torch::Tensor a = wide(narrow_a), b = wide(narrow_b); // B x C x H x W
     TORCH_CHECK(a.size(0) == map.size(0), "features of ", map.size(0), " and of ", a.size(0), " images");
     bool fast = lies_channels_last(a) && lies_channels_last(b) && a.sizes() == b.sizes() &&
                 a.scalar_type() == torch::kFloat32 && b.scalar_type() == torch::kFloat32;
     if (fast) {
-      add_upsampled(weighted(cosine_distance(a, b, kNormFloor * kNormFloor), weight), map);
+      add_upsampled(scaled(cosine_distance(a, b, kNormFloor * kNormFloor)), map);
       return;
     }
-    torch::Tensor distance = weighted(1 - cosine(a, b, kPosition), weight).unsqueeze(1); // B x 1 x H x W
+    torch::Tensor distance = scaled(1 - cosine(a, b, kPosition)).unsqueeze(1); // B x 1 x H x W
     auto options =
         F::InterpolateFuncOptions().size(std::vector<int64_t>{S, S}).mode(torch::kBilinear).align_corners(true);
     map += F::interpolate(distance, options).squeeze(1);
@@ -131,8 +141,8 @@ torch::Tensor anomaly_map(const Features &f, const Features &g, int64_t S, const
     return torch::avg_pool2d(wide(x), 3, 1, 1, /*ceil_mode=*/false, /*count_include_pad=*/false);
   };
   for (int k = 0; k < kScales; k++) {
-    if (weights[k] != 0) add(f[k], g[k], weights[k]);
-    if (weights[kScales + k] != 0) add(averaged(f[k]), averaged(g[k]), weights[kScales + k]);
+    add(f[k], g[k], k);
+    if (terms.weights[kScales + k] != 0) add(averaged(f[k]), averaged(g[k]), kScales + k);
   }
   return map;
 }

@@ -14,7 +14,7 @@ struct EasyPositions {
   double below = 0; // they lie nearer to the teacher than the mean distance plus so many deviations
 };
 
-// All return a scalar. f, g, p: K tensors of B x C x H x W.
+// All return a scalar. f, g, p: K tensors of B x C x H x W. A scale that is undefined in p has no part.
 torch::Tensor loss_kd(const Features &f, const Features &g, bool per_position, const EasyPositions &easy = {});
 torch::Tensor loss_recon(const Features &p_noisy, const Features &p);
 torch::Tensor loss_contrast(const Features &f_noisy, const Features &p, double margin);
@@ -34,13 +34,18 @@ Judged loss_class(const torch::Tensor &logits, const torch::Tensor &labels, doub
 // for row 2i, and the other way round, among all other rows. z: B x D, rows of length 1, B even.
 Judged loss_pair(const torch::Tensor &z, double temperature);
 
-// What a map is the weighted sum of: 1 - cos over channels at every scale, and the same of features averaged over 3x3
-// positions at every scale.
+// What a map is the weighted sum of: d = 1 - cos over channels at every scale, and the same of features averaged over
+// 3x3 positions at every scale. A weight of 0 leaves a term out. A level above 0 makes it log(1 + d / level).
 constexpr int kTerms = 2 * kScales;
-using TermWeights = std::array<double, kTerms>;
+struct MapTerms {
+  std::array<double, kTerms> weights; // 1, 1, 1, 0, 0, 0: as released
+  std::array<double, kTerms> levels;  // 0: as released
 
-// The sum, each term upsampled to S x S: B x S x S. A weight of 0 leaves a term out.
-torch::Tensor anomaly_map(const Features &f, const Features &g, int64_t S, const TermWeights &weights);
+  bool operator==(const MapTerms &o) const { return weights == o.weights && levels == o.levels; }
+};
+
+// The sum, each term upsampled to S x S: B x S x S.
+torch::Tensor anomaly_map(const Features &f, const Features &g, int64_t S, const MapTerms &terms);
 
 // Gaussian blur of B x S x S maps, truncated at 4 sigma, edges mirrored with the edge pixel repeated.
 torch::Tensor smooth(const torch::Tensor &map, double sigma);

@@ -287,8 +287,8 @@ void TeacherImpl::ignore_level(const std::array<double, 3> &std) {
 
 // Projection
 
-ProjectionImpl::ProjectionImpl(const Arch &arch) {
-  for (int k = 0; k < kScales; k++) {
+ProjectionImpl::ProjectionImpl(const Arch &arch, int first) {
+  for (int k = first; k < kScales; k++) {
     int64_t C = (64 << k) * arch.expansion();
     auto proj = std::make_shared<nn::Module>(), scale = std::make_shared<nn::Module>();
     const int64_t channels[] = {C, C / 2, C / 4, C / 2, C};

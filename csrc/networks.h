@@ -85,9 +85,9 @@ struct TeacherImpl : torch::nn::Module {
 };
 TORCH_MODULE(Teacher);
 
-// Projection P: per scale four blocks of Conv3x3, InstanceNorm, LeakyReLU.
+// Projection P: per scale four blocks of Conv3x3, InstanceNorm, LeakyReLU. Scales finer than the first one pass.
 struct ProjectionImpl : torch::nn::Module {
-  explicit ProjectionImpl(const Arch &arch);
+  ProjectionImpl(const Arch &arch, int first);
   Features forward(const Features &f);
 
   std::array<std::vector<Conv>, kScales> convs;

@@ -20,11 +20,11 @@ using torch::Tensor;
 Prediction predict(const Networks &n, const Tensor &x, const MapOptions &options) {
   torch::NoGradGuard no_grad;
   TORCH_CHECK(x.dim() == 4 && x.size(2) == x.size(3), "images must be B x 3 x S x S, got ", x.sizes());
-  Features f = n.teacher->forward(x);                                                // K tensors
-  Features p = n.projection ? n.projection->forward(f) : f;                          // K tensors
-  Tensor z = n.bottleneck->forward(p);                                               // B x 512e x S/32 x S/32
-  Features g = n.student->forward(z);                                                // K tensors
-  Tensor map = smooth(anomaly_map(f, g, x.size(2), options.weights), options.sigma); // B x S x S
+  Features f = n.teacher->forward(x);                                              // K tensors
+  Features p = n.projection ? n.projection->forward(f) : f;                        // K tensors
+  Tensor z = n.bottleneck->forward(p);                                             // B x 512e x S/32 x S/32
+  Features g = n.student->forward(z);                                              // K tensors
+  Tensor map = smooth(anomaly_map(f, g, x.size(2), options.terms), options.sigma); // B x S x S
   return {map, map.flatten(1).amax(1)};
 }
 

@@ -24,10 +24,10 @@ struct Prediction {
 
 // How a map is made of the scales' distances.
 struct MapOptions {
-  double sigma;        // Gaussian, pixels
-  TermWeights weights; // 1, 1, 1, 0, 0, 0: as released
+  double sigma; // Gaussian, pixels
+  MapTerms terms;
 
-  bool operator==(const MapOptions &o) const { return sigma == o.sigma && weights == o.weights; }
+  bool operator==(const MapOptions &o) const { return sigma == o.sigma && terms == o.terms; }
 };
 
 // x: B x 3 x S x S, normalised; all networks in eval mode.

@@ -89,6 +89,7 @@ enum {
   RDPP_CHANNELS_LAST = 1, /* the fast memory layout, instead of the one in which the released code computes */
   RDPP_BLANK = 2,         /* parameters of zero, to be written over */
   RDPP_TRAINABLE = 4,     /* a teacher that learns, like the other networks, instead of a frozen one */
+  RDPP_COARSEST = 8,      /* a projection of the coarsest scale alone, that passes the others on */
 };
 
 /* A network with fresh parameters drawn from seed, in training mode (a frozen teacher always in eval mode). flags: a
@@ -131,7 +132,7 @@ rdpp_error rdpp_student(const rdpp_module *m, rdpp_tensor z, rdpp_tensor g[RDPP_
  * embeddings of length 1, B x D (RDPP_PAIR); float32 also where f_k is bfloat16. */
 rdpp_error rdpp_head(const rdpp_module *m, int64_t k, rdpp_tensor f_k, rdpp_tensor *y);
 
-/* Losses: each a scalar tensor. */
+/* Losses: each a scalar tensor. Those of a projection are of the scales whose tensors are not NULL. */
 
 /* L_KD. per_position == 0: cosines of whole feature maps (released), else per position (Eq. 1). Positions whose
  * distance 1 - cos is below the batch's mean plus easy_below deviations, per scale, get only 1 - easy_cut of their
@@ -198,16 +199,22 @@ rdpp_error rdpp_adam_set_step(rdpp_adam *a, int64_t group, int64_t i, int64_t st
 
 /* Inference, outside autograd */
 
-/* f, g -> raw, smoothed: B x S x S (the sum over k of weights[k] times upsampled 1 - cos, and of weights[K + k] times
- * the same of features averaged over 3x3 positions; and its Gaussian of sigma pixels). Weights of 1, 1, 1, 0, 0, 0 are
- * the released code's. */
-rdpp_error rdpp_anomaly_map(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor g[RDPP_SCALES], int64_t S, double sigma,
-                            const double weights[RDPP_TERMS], rdpp_tensor *raw, rdpp_tensor *smoothed);
+/* How a map is made. Its terms are d = 1 - cos of each of the K scales, then the same of the scales' features averaged
+ * over 3x3 positions. */
+typedef struct {
+  double sigma;               /* of the Gaussian, pixels */
+  double weights[RDPP_TERMS]; /* of the sum of terms; 1, 1, 1, 0, 0, 0: the released code's */
+  double levels[RDPP_TERMS];  /* above 0: the term is log(1 + d / level); 0: it is d, as released */
+} rdpp_map_options;
+
+/* f, g -> raw, smoothed: B x S x S, the sum of the upsampled terms and its Gaussian. */
+rdpp_error rdpp_anomaly_map(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor g[RDPP_SCALES], int64_t S,
+                            const rdpp_map_options *options, rdpp_tensor *raw, rdpp_tensor *smoothed);
 /* x: B x 3 x S x S, normalised -> map: B x S x S and score: B, the map's maxima. All modules in eval mode;
  * projection NULL: the bottleneck reads the teacher's features (RD). */
 rdpp_error rdpp_predict(const rdpp_module *teacher, const rdpp_module *projection, const rdpp_module *bottleneck,
-                        const rdpp_module *student, rdpp_tensor x, double sigma, const double weights[RDPP_TERMS],
-                        rdpp_tensor *map, rdpp_tensor *score);
+                        const rdpp_module *student, rdpp_tensor x, const rdpp_map_options *options, rdpp_tensor *map,
+                        rdpp_tensor *score);
 
 /* TorchScript */
 

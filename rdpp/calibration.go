@@ -27,7 +27,7 @@ type Calibration struct {
 	// have an outline. A score being its map's maximum, calibrating leads to the same number.
 	PixelThreshold float64   `json:"pixel_threshold"`
 	Folds          int       `json:"folds,omitempty"`    // trainings that scored the images which each had left out; 0: the model did
-	LeftOut        bool      `json:"left_out,omitempty"` // each image was scored by a map that the others had set the weights of
+	LeftOut        bool      `json:"left_out,omitempty"` // each image was scored by a map that the others had set the weights of; older files
 	Scores         []float64 `json:"scores"`             // of good images that were not trained on (Provisional: that were), ascending
 }
 
@@ -156,9 +156,9 @@ func holdOut(items []dataset.Item, c *Config) (kept, held []dataset.Item, folds 
 }
 
 // calibrate scores good images that model was not trained on, and sets the thresholds by them.
-func (r *run) calibrate(ctx context.Context, model *Model, peaks maxima) (Calibration, error) {
+func (r *run) calibrate(ctx context.Context, model *Model) (Calibration, error) {
 	if r.folds > 0 {
-		if c := r.calibratedBefore(); c != nil {
+		if c := r.calibratedBefore(model); c != nil {
 			return *c, nil
 		}
 		scores, err := r.crossScores(ctx)
@@ -168,7 +168,7 @@ func (r *run) calibrate(ctx context.Context, model *Model, peaks maxima) (Calibr
 		return r.threshold(scores)
 	}
 	if len(r.held) > 0 {
-		scores, err := model.heldScores(ctx, r.held, peaks, r.cache)
+		scores, err := model.scores(ctx, r.held, r.cache)
 		if err != nil {
 			return Calibration{}, err
 		}
@@ -183,7 +183,7 @@ func (r *run) calibrate(ctx context.Context, model *Model, peaks maxima) (Calibr
 
 // calibratedBefore is the calibration of the model that this very run has written before, if it is finished again: nil
 // where there is none. It saves the trainings for another one that would be the same.
-func (r *run) calibratedBefore() *Calibration {
+func (r *run) calibratedBefore(model *Model) *Calibration {
 	file, err := weights.OpenSafetensors(r.path(ModelFile))
 	if err != nil {
 		return nil
@@ -194,7 +194,8 @@ func (r *run) calibratedBefore() *Calibration {
 		return nil
 	}
 	now := &r.model.Info
-	if before.Config != r.config || before.Teacher != now.Teacher || before.Data != now.Data || before.Calibration.Folds != r.folds {
+	if before.Config != r.config || before.Teacher != now.Teacher || before.Data != now.Data || before.Calibration.Folds != r.folds ||
+		before.MapWeights != model.Info.MapWeights || before.MapLevels != model.Info.MapLevels {
 		return nil
 	}
 	return &before.Calibration
@@ -203,7 +204,7 @@ func (r *run) calibratedBefore() *Calibration {
 // threshold calibrates at the rate that was asked for. Where so few scores cannot bound it, the highest is taken, rather
 // than that a training ends in an error.
 func (r *run) threshold(scores []float64) (Calibration, error) {
-	c, err := calibrate(scores, r.config.FalseAlarm, r.folds, len(r.held) > 1 && r.config.Score == ScoreBalanced)
+	c, err := calibrate(scores, r.config.FalseAlarm, r.folds, false)
 	if !errors.Is(err, metric.ErrTooFew) {
 		return c, err
 	}
@@ -312,7 +313,7 @@ func (r *run) crossScore(ctx context.Context, fold int, order []int) ([]float64,
 		r.opt.Log.Warn("no checkpoint", "error", err)
 	}
 	model := part.outcome()
-	if _, err := model.balance(ctx, nil, part.items, r.cache); err != nil {
+	if err := model.balance(ctx, part.items, r.cache); err != nil {
 		return nil, err
 	}
 	return model.scores(ctx, out, r.cache)

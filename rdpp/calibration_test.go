@@ -219,7 +219,7 @@ func TestPreset(t *testing.T) {
 			Mean: [3]float32{0.485, 0.456, 0.406}, Std: [3]float32{0.229, 0.224, 0.225},
 			Epochs: want, Batch: 16, Accumulate: 2, Select: rdpp.SelectBestOnTest, Precision: "fp32", Seed: 1,
 			RateProjection: 0.001, RateDistill: 0.005, Schedule: rdpp.ScheduleConstant, Beta1: 0.5, Beta2: 0.999, AdamEps: 1e-8,
-			SSOT: "batch", WeightSSOT: 0.2 / 1.11, WeightRecon: 0.2 * 0.01 / 1.11, WeightContrast: 0.2 * 0.1 / 1.11, Margin: 0.5,
+			Project: rdpp.ProjectAll, SSOT: "batch", WeightSSOT: 0.2 / 1.11, WeightRecon: 0.2 * 0.01 / 1.11, WeightContrast: 0.2 * 0.1 / 1.11, Margin: 0.5,
 			SinkhornP: 2, SinkhornBlur: 0.05, SinkhornDiameter: 1e7, SinkhornScaling: 0.95,
 			NoiseLambda: 0.2, NoiseReleased: true, Score: rdpp.ScoreReleased, MapSigma: 4, FalseAlarm: 0.01,
 		}

@@ -35,6 +35,12 @@ const (
 	SelectBestOnTest = "best-on-test" // the released protocol; it chooses on the answer
 )
 
+// Which scales the projection is of. The others go to the bottleneck as the teacher sees them.
+const (
+	ProjectAll      = "all"      // as released
+	ProjectCoarsest = "coarsest" // layer3's
+)
+
 // How the learning rates change over the updates of the weights.
 const (
 	ScheduleCosine   = "cosine"   // up over the first twentieth, then down to a thousandth
@@ -67,6 +73,8 @@ type Config struct {
 	Beta1          float64 `json:"beta1"`
 	Beta2          float64 `json:"beta2"`
 	AdamEps        float64 `json:"adam_eps"`
+
+	Project string `json:"project"` // the scales that P is of: ProjectAll or ProjectCoarsest
 
 	KDPerPosition  bool    `json:"kd_per_position"` // Eq. 1 by its letter, instead of flattened maps as released
 	SSOT           string  `json:"ssot"`            // reading of L_SSOT: "pairwise", "batch" or "off"
@@ -107,9 +115,10 @@ func DefaultConfig() Config {
 	return Config{
 		Arch: "wide_resnet50_2", Method: MethodRDPP, ImageSize: 256,
 		Mean: dataset.ImageNet.Mean, Std: dataset.ImageNet.Std,
-		Updates: 1600, Epochs: 100, Batch: 4, Accumulate: 1, Select: SelectLast, Precision: PrecisionAuto, Seed: 1,
+		Updates: 2000, Epochs: 100, Batch: 4, Accumulate: 1, Select: SelectLast, Precision: PrecisionAuto, Seed: 1,
 		RateProjection: 0.001, RateDistill: 0.004, Schedule: ScheduleCosine, Beta1: 0.5, Beta2: 0.999, AdamEps: 1e-8,
-		SSOT: "pairwise", WeightSSOT: 0.2 / 1.11, WeightRecon: 0.2 * 0.01 / 1.11, WeightContrast: 0.2 * 0.1 / 1.11,
+		Project: ProjectCoarsest,
+		SSOT:    "pairwise", WeightSSOT: 0.2 / 1.11, WeightRecon: 0.2 * 0.01 / 1.11, WeightContrast: 0.2 * 0.1 / 1.11,
 		Margin:    0.5,
 		SinkhornP: 2, SinkhornBlur: 0.05, SinkhornDiameter: 1e7, SinkhornScaling: 0.95,
 		NoiseLambda: 0.2, Defects: 2, Denoise: 0.5, Light: 0.2, EasyCut: 0.9, EasyBelow: 0.5,
@@ -136,6 +145,8 @@ func (c *Config) Validate() error {
 		return wrong("--arch %q; use one of %v", c.Arch, torch.Architectures())
 	case c.Method != MethodRDPP && c.Method != MethodRD:
 		return wrong("--method %q; use %s or %s", c.Method, MethodRDPP, MethodRD)
+	case c.Project != ProjectAll && c.Project != ProjectCoarsest:
+		return wrong("--project %q; use %s or %s", c.Project, ProjectCoarsest, ProjectAll)
 	case c.ImageSize < 32 || c.ImageSize > maxImageSize || c.ImageSize%32 != 0:
 		return wrong("--image-size %d; use a multiple of 32 from 32 to %d", c.ImageSize, maxImageSize)
 	case !positive(float64(c.Std[0]), float64(c.Std[1]), float64(c.Std[2])):
@@ -224,6 +235,9 @@ func (c *Config) ssot() (torch.SSOT, error) {
 func (c *Config) complete() {
 	if c.Schedule == "" {
 		c.Schedule = ScheduleConstant
+	}
+	if c.Project == "" {
+		c.Project = ProjectAll
 	}
 	if c.Score == "" {
 		c.Score = ScoreReleased

@@ -126,5 +126,5 @@ func ExampleModel_Export() {
 	}
 	fmt.Println(info.Size()/1e6, "MB")
 	// Output:
-	// 76 MB
+	// 75 MB
 }

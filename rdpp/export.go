@@ -93,6 +93,7 @@ func (m *Model) described() (*export.Model, error) {
 	return &export.Model{
 		Tensors: m.tensors(), Size: config.ImageSize, Mean: config.Mean, Std: config.Std, Sigma: config.MapSigma,
 		Weights:   m.Info.MapWeights,
+		Levels:    m.Info.MapLevels,
 		Threshold: floorFloat32(calibration.Threshold), // judges every float32 as the float64 does
 		Producer:  "rdpp", Version: Version,
 		Metadata: map[string]string{

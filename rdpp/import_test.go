@@ -106,7 +106,7 @@ func scoreOf(t *testing.T, model, image string) float64 {
 func TestImport(t *testing.T) {
 	set := openSet(t, dataDir)
 	released := tiny()
-	released.Score = rdpp.ScoreReleased // checkpoints hold no weights of a map's terms
+	released.Score, released.Project = rdpp.ScoreReleased, rdpp.ProjectAll // checkpoints hold no weights of a map's terms, and all projections
 	model := filepath.Join(trained(t, released), rdpp.ModelFile)
 	rd := tiny()
 	rd.Method = rdpp.MethodRD

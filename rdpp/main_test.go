@@ -140,7 +140,9 @@ func trained(t *testing.T, c rdpp.Config) string {
 
 func trainedModel(t *testing.T) string {
 	t.Helper()
-	return filepath.Join(trained(t, tiny()), rdpp.ModelFile)
+	c := tiny()
+	c.Project = rdpp.ProjectAll // what released checkpoints have
+	return filepath.Join(trained(t, c), rdpp.ModelFile)
 }
 
 // outcome is what training must lead to, however it came about: the model file, as its SHA-256, and the history but

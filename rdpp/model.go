@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"math"
 	"os"
-	"slices"
 	"strings"
 
 	"rdpp/rdpp/weights"
@@ -35,8 +33,9 @@ type Info struct {
 	Config        Config      `json:"config"`
 	Teacher       TeacherInfo `json:"teacher"`
 	Data          DataInfo    `json:"data"`
-	MapWeights    MapWeights  `json:"map_weights,omitzero"`
-	Epoch         int         `json:"epoch"` // that these weights are from, counted from 1
+	MapWeights    MapTerms    `json:"map_weights,omitzero"` // zero: the plain sum of the scales
+	MapLevels     MapTerms    `json:"map_levels,omitzero"`  // torch.MapOptions.Levels
+	Epoch         int         `json:"epoch"`                // that these weights are from, counted from 1
 	Calibration   Calibration `json:"calibration"`
 	Imported      ImportInfo  `json:"imported,omitzero"` // of a model that Import made; its Config tells nothing of its training
 }
@@ -91,7 +90,9 @@ func newModel(config Config, device torch.Device, blank bool) (*Model, error) {
 	}
 	var err error
 	if m.Teacher, err = torch.NewTeacher(options(prefixTeacher)); err == nil && config.Method == MethodRDPP {
-		m.Projection, err = torch.NewProjection(options(prefixProjection))
+		o := options(prefixProjection)
+		o.Coarsest = config.Project == ProjectCoarsest
+		m.Projection, err = torch.NewProjection(o)
 	}
 	if err == nil {
 		m.Bottleneck, err = torch.NewBottleneck(options(prefixBottleneck))
@@ -211,8 +212,8 @@ func LoadModel(path string, device torch.Device) (*Model, error) {
 		return nil, fmt.Errorf("rdpp: %s: model format %d, this program reads %d; use the rdpp that wrote it, %s", path,
 			info.FormatVersion, modelFormat, info.Software)
 	}
-	if least, most := slices.Min(info.MapWeights[:]), slices.Max(info.MapWeights[:]); least < 0 || most > math.MaxFloat32 {
-		return nil, fmt.Errorf("rdpp: %s: map_weights %v are no weights, the file is damaged; restore it or train again", path, info.MapWeights)
+	if err := info.checkTerms(); err != nil {
+		return nil, fmt.Errorf("rdpp: %s: %w", path, err)
 	}
 	m, err := newModel(info.Config, device, true)
 	if err != nil {

@@ -164,10 +164,11 @@ func document(t testing.TB, text, section, key string, value any) string {
 func TestOldModel(t *testing.T) {
 	metadata, sources := contents(t, trainedModel(t))
 	text := document(t, metadata["rdpp"], "config", "schedule", nil)
-	for _, key := range []string{"updates", "defects", "denoise", "light", "easy_cut", "easy_below", "equalise", "score"} {
+	for _, key := range []string{"updates", "defects", "denoise", "light", "easy_cut", "easy_below", "equalise", "score", "project"} {
 		text = document(t, text, "config", key, nil)
 	}
 	text = document(t, text, "", "map_weights", nil)
+	text = document(t, text, "", "map_levels", nil)
 	m, err := rdpp.LoadModel(writeFile(t, map[string]string{"rdpp": text}, sources), torch.CPU)
 	if err != nil {
 		t.Fatal(err)
@@ -176,7 +177,7 @@ func TestOldModel(t *testing.T) {
 	if got, want := m.Info.Config.Schedule, rdpp.ScheduleConstant; got != want {
 		t.Errorf("got schedule %q, want %q", got, want)
 	}
-	if c := m.Info.Config; c.Score != rdpp.ScoreReleased || m.Info.MapWeights != (rdpp.MapWeights{}) || c.Updates != 0 || c.Equalise || c.Denoise != 0 {
+	if c := m.Info.Config; c.Score != rdpp.ScoreReleased || m.Info.MapWeights != (rdpp.MapTerms{}) || m.Info.MapLevels != (rdpp.MapTerms{}) || c.Project != rdpp.ProjectAll || c.Updates != 0 || c.Equalise || c.Denoise != 0 {
 		t.Errorf("got %+v and the weights %v, want what was released", c, m.Info.MapWeights)
 	}
 }
@@ -203,6 +204,7 @@ func TestModelThatLies(t *testing.T) {
 		{"no sigma", document(t, good, "config", "map_sigma", 0), "sigma"},
 		{"endless sigma", document(t, good, "config", "map_sigma", 1e300), "sigma"},
 		{"negative weights", document(t, good, "", "map_weights", []float64{1, 1, -1, 0, 0, 0}), "map_weights"},
+		{"negative levels", document(t, good, "", "map_levels", []float64{1, 1, -1, 0, 0, 0}), "map_levels"},
 		{"weights beyond float32", document(t, good, "", "map_weights", []float64{1e300, 1, 1, 0, 0, 0}), "map_weights"},
 		{"unknown score", document(t, good, "config", "score", "x"), "--score"},
 		{"unknown method", document(t, good, "config", "method", "x"), "--method"},

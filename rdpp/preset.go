@@ -35,7 +35,7 @@ func Preset(name, category string) Config {
 		}
 		c.Updates, c.Batch, c.Accumulate, c.Select, c.Precision = 0, 16, 2, SelectBestOnTest, string(torch.FP32)
 		c.RateProjection, c.RateDistill, c.Schedule, c.Average, c.Clip = 0.001, 0.005, ScheduleConstant, 0, 0
-		c.SSOT, c.NoiseReleased, c.Calibration = "batch", true, 0
+		c.Project, c.SSOT, c.NoiseReleased, c.Calibration = ProjectAll, "batch", true, 0
 		c.Defects, c.Denoise, c.Light, c.EasyCut, c.EasyBelow, c.Equalise, c.Score = 0, 0, 0, 0, 0, false, ScoreReleased
 	}
 	return c

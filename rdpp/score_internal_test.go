@@ -4,7 +4,6 @@ import (
 	"context"
 	"math"
 	"path/filepath"
-	"slices"
 	"testing"
 
 	"rdpp/rdpp/dataset"
@@ -12,75 +11,8 @@ import (
 	"rdpp/torch"
 )
 
-// Terms are weighted by their shares, over their means, and less where they are restless; good images reach about 1.
-func TestMapWeights(t *testing.T) {
-	images := func(n int, of func(i, term int) float64) (all maxima) {
-		for i := range n {
-			var w MapWeights
-			for term := range w {
-				w[term] = of(i, term)
-			}
-			all = append(all, w)
-		}
-		return all
-	}
-	alternate := func(i int, mean, spread float64) float64 { // of deviation spread * mean
-		if i%2 == 0 {
-			return mean * (1 + spread)
-		}
-		return mean * (1 - spread)
-	}
-	means := MapWeights{7, 0.5, 0.25, 0.1, 9, 0.02}
-	steady := images(40, func(i, term int) float64 { return alternate(i, means[term], usualSpread) })
-	w, err := steady.weights(true, -1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	total := 0.0
-	for _, share := range balancedShares {
-		total += share
-	}
-	for i, share := range balancedShares {
-		if want := share / total / means[i]; math.Abs(w[i]-want) > 1e-9 {
-			t.Errorf("all equally steady: weight %d is %v, want %v", i, w[i], want)
-		}
-	}
-
-	// One term with twice the usual deviation: (n * 0.16 + 10 * 0.04) / (n + 10) against 0.04.
-	const n = 40
-	restless := images(n, func(i, term int) float64 {
-		if term == 5 {
-			return alternate(i, means[term], 2*usualSpread)
-		}
-		return alternate(i, means[term], usualSpread)
-	})
-	w, err = restless.weights(true, -1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := balancedShares[5] / balancedShares[1] * 0.04 / ((n*0.16 + usualImages*0.04) / (n + usualImages))
-	if got := w[5] * means[5] / (w[1] * means[1]); math.Abs(got-want) > 1e-9 {
-		t.Errorf("a restless term counts %v times a steady one, want %v", got, want)
-	}
-	if plain, err := restless.weights(false, -1); err != nil || math.Abs(plain[5]*means[5]/(plain[1]*means[1])-balancedShares[5]/balancedShares[1]) > 1e-9 {
-		t.Errorf("without steadiness: got %v, %v", plain, err)
-	}
-
-	// An image that is left out has no part.
-	odd := append(images(0, nil), steady...)
-	odd = append(odd, MapWeights{100, 100, 100, 100, 100, 100})
-	without, err := odd.weights(true, len(odd)-1)
-	if full, _ := steady.weights(true, -1); err != nil || without != full {
-		t.Errorf("left out: got %v, %v, want %v", without, err, full)
-	}
-
-	if _, err := images(3, func(_, _ int) float64 { return 0 }).weights(true, -1); err == nil {
-		t.Error("terms that are 0 everywhere got weights")
-	}
-}
-
-// Held-out images set the weights, and each is scored by those that the others set.
-func TestHeldOutImagesBalance(t *testing.T) {
+// Levels are the terms' mean distances over training images.
+func TestBalance(t *testing.T) {
 	dir := t.TempDir()
 	if err := sample.Write(dir, &sample.Options{Category: "part", Size: 32, Train: 5, TestGood: 1, TestDefect: 1}); err != nil {
 		t.Fatal(err)
@@ -97,51 +29,48 @@ func TestHeldOutImagesBalance(t *testing.T) {
 	}
 	defer m.Close()
 	ctx, cache := context.Background(), dataset.NewCache(dataset.CacheOptions{Size: 32})
-	held := set.Train
-	of, err := m.balance(ctx, held, nil, cache)
-	if err != nil {
+	if err := m.balance(ctx, set.Train, cache); err != nil {
 		t.Fatal(err)
 	}
-	all := m.Info.MapWeights
-	got, err := m.heldScores(ctx, held, of, cache)
-	if err != nil {
-		t.Fatal(err)
+	total := 0.0
+	for _, w := range m.Info.MapWeights {
+		total += w
 	}
-	if m.Info.MapWeights != all || all == (MapWeights{}) {
-		t.Errorf("the model's weights are %v, were %v", m.Info.MapWeights, all)
-	}
-	var want []float64
-	for i, item := range held {
-		if m.Info.MapWeights, err = of.weights(true, i); err != nil {
-			t.Fatal(err)
-		}
-		if m.Info.MapWeights == all {
-			t.Errorf("image %d has no part in the weights", i)
-		}
-		one, err := m.scores(ctx, []dataset.Item{item}, cache)
-		if err != nil {
-			t.Fatal(err)
-		}
-		want = append(want, one...)
-	}
-	slices.Sort(want)
-	if !slices.Equal(got, want) {
-		t.Errorf("got the scores %v, want %v", got, want)
+	if m.Info.MapWeights != balancedShares || math.Abs(total-1) > 1e-12 {
+		t.Errorf("got the weights %v, whose sum is %v, want %v", m.Info.MapWeights, total, balancedShares)
 	}
 
-	// A term's highest point is what the map of that term alone reaches.
-	m.Info.MapWeights = MapWeights{5: 1}
-	highest := 0.0
-	for _, w := range of {
-		highest = max(highest, w[5])
-	}
-	alone, err := m.scores(ctx, held, cache)
-	if err != nil || math.Abs(alone[len(alone)-1]-highest) > 1e-6 { // sums in another order
-		t.Errorf("the last term alone reaches %v, %v, want %v", alone, err, highest)
+	// The mean of a term's own map, unsmoothed, is its level.
+	levels := m.Info.MapLevels
+	for i, share := range balancedShares {
+		sum, count := 0.0, 0
+		err := m.read(ctx, set.Train, cache, func(_ int, x []float32) error {
+			var s torch.Scope
+			defer s.Close()
+			f, g := m.features(&s, s.Tensor(torch.FromSlice(x, 1, 3, 32, 32)))
+			only := torch.MapOptions{Sigma: 1}
+			only.Weights[i] = 1
+			raw, _ := s.Pair(torch.AnomalyMap(f, g, 32, only))
+			if err := s.Err(); err != nil {
+				return err
+			}
+			values, err := torch.Read[float32](raw)
+			for _, v := range values {
+				sum, count = sum+float64(v), count+1
+			}
+			return err
+		})
+		want := sum / float64(count)
+		if share == 0 {
+			want = 0
+		}
+		if err != nil || math.Abs(levels[i]-want) > 1e-9 || share > 0 && want == 0 {
+			t.Errorf("term %d: got the level %v, %v, want %v", i+1, levels[i], err, want)
+		}
 	}
 
 	m.Info.Config.Score = ScoreReleased
-	if of, err := m.balance(ctx, held, nil, cache); err != nil || of != nil || m.Info.MapWeights != (MapWeights{}) {
-		t.Errorf("released: got %v, %v and the weights %v", of, err, m.Info.MapWeights)
+	if err := m.balance(ctx, set.Train, cache); err != nil || m.mapOptions() != (torch.MapOptions{Sigma: config.MapSigma}) {
+		t.Errorf("released: got %+v, %v", m.mapOptions(), err)
 	}
 }

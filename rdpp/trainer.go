@@ -562,6 +562,11 @@ func (r *run) step(batch *dataset.Batch) (Losses, error) {
 		}
 		z := s.Tensor(m.Bottleneck.Forward(seen)) // B x 512e x S/32 x S/32
 		f, g = clean, s.Features(m.Student.Forward(z))
+		if c.Project == ProjectCoarsest {
+			for _, features := range []*torch.Features{&noisy, &p, &pNoisy, &pSame} {
+				*features = torch.Features{torch.Scales - 1: features[torch.Scales-1]}
+			}
+		}
 		terms = []torch.Term{
 			{Value: s.Tensor(torch.LossSSOT(p, batch.Shuffle, r.ssot, c.sinkhorn())), Weight: c.WeightSSOT},
 			{Value: s.Tensor(torch.LossRecon(pNoisy, pSame)), Weight: c.WeightRecon},
@@ -607,7 +612,7 @@ var errNoTests = fmt.Errorf("rdpp: %w: --select %s needs a test set with good an
 // test measures the epoch on the test set.
 func (r *run) test(ctx context.Context, report *EpochReport) error {
 	model := r.outcome()
-	if _, err := model.balance(ctx, r.held, r.items, r.cache); err != nil {
+	if err := model.balance(ctx, r.items, r.cache); err != nil {
 		return err
 	}
 	evaluation, err := model.evaluate(ctx, r.tests, r.set.HasMasks, r.cache)
@@ -655,11 +660,11 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 		selection = "best of all epochs on the test set: the metrics below are optimistic"
 	}
 	began := time.Now()
-	peaks, err := model.balance(ctx, r.held, r.items, r.cache)
-	if err != nil {
+	if err := model.balance(ctx, r.items, r.cache); err != nil {
 		return nil, err
 	}
-	if model.Info.Calibration, err = r.calibrate(ctx, model, peaks); err != nil {
+	var err error
+	if model.Info.Calibration, err = r.calibrate(ctx, model); err != nil {
 		return nil, err
 	}
 	calibrating := time.Since(began)

@@ -27,7 +27,8 @@ func LossKD(f, g Features, perPosition bool, easy Easy) (*Tensor, error) {
 	})
 }
 
-// LossRecon is L_Recon (Eq. 8) of the projected noisy and the projected clean features.
+// LossRecon is L_Recon (Eq. 8) of the projected noisy and the projected clean features. In this and the next two, scales
+// that are nil have no part.
 func LossRecon(projectedNoisy, projected Features) (*Tensor, error) {
 	n, p := projectedNoisy.raw(), projected.raw()
 	return one("L_Recon", func(out *C.rdpp_tensor) C.rdpp_error {

@@ -33,8 +33,9 @@ func (p plane) averaged() plane {
 	return out
 }
 
-// distance is 1 - cos at every position, at input side S: bilinear, corners on corners.
-func distance(f, g plane, S int) []float64 {
+// distance is 1 - cos at every position, or log(1 + that / level) where there is a level, at input side S: bilinear,
+// corners on corners.
+func distance(f, g plane, level float64, S int) []float64 {
 	d := make([]float64, f.H*f.H)
 	for i := range d {
 		var fg, ff, gg float64
@@ -43,6 +44,9 @@ func distance(f, g plane, S int) []float64 {
 			fg, ff, gg = fg+a*b, ff+a*a, gg+b*b
 		}
 		d[i] = 1 - fg/math.Sqrt(ff*gg)
+		if level > 0 {
+			d[i] = math.Log1p(d[i] / level)
+		}
 	}
 	out := make([]float64, S*S)
 	at := func(i int) (int, int, float64) {
@@ -70,7 +74,16 @@ func TestAnomalyMapTerms(t *testing.T) {
 		f[k] = plane{uniform(fmt.Sprint("f", k), C*H*H), C, H}
 		g[k] = plane{uniform(fmt.Sprint("g", k), C*H*H), C, H}
 	}
-	for _, weights := range [][torch.Terms]float64{{}, {1, 1, 1}, {0, 1, 2, 1, 0, 2}, {0.5, 0, 0, 0, 3, 0}, {0, 0, 0, 0, 0, 1}} {
+	for _, c := range []struct{ weights, levels [torch.Terms]float64 }{
+		{},
+		{weights: [torch.Terms]float64{1, 1, 1}},
+		{weights: [torch.Terms]float64{0, 1, 2, 1, 0, 2}},
+		{weights: [torch.Terms]float64{0.5, 0, 0, 0, 3, 0}},
+		{weights: [torch.Terms]float64{0, 0, 0, 0, 0, 1}},
+		{weights: [torch.Terms]float64{0.2, 0.2, 0.4, 0, 0, 0.1}, levels: [torch.Terms]float64{0.1, 0.02, 3, 0, 0, 0.5}},
+		{levels: [torch.Terms]float64{0.1, 0, 0.3}},
+	} {
+		weights := c.weights
 		want := make([]float64, S*S)
 		for i := range weights {
 			weight := weights[i]
@@ -81,7 +94,7 @@ func TestAnomalyMapTerms(t *testing.T) {
 			if i >= torch.Scales {
 				a, b = a.averaged(), b.averaged()
 			}
-			for at, d := range distance(a, b, S) {
+			for at, d := range distance(a, b, c.levels[i], S) {
 				want[at] += weight * d
 			}
 		}
@@ -93,14 +106,14 @@ func TestAnomalyMapTerms(t *testing.T) {
 				ft[k] = s.Tensor(s.Tensor(torch.FromSlice(f[k].values, shape...)).To(torch.CPU, dtype))
 				gt[k] = s.Tensor(s.Tensor(torch.FromSlice(g[k].values, shape...)).To(torch.CPU, dtype))
 			}
-			raw, _ := s.Pair(torch.AnomalyMap(ft, gt, S, torch.MapOptions{Sigma: 1, Weights: weights}))
+			raw, _ := s.Pair(torch.AnomalyMap(ft, gt, S, torch.MapOptions{Sigma: 1, Weights: weights, Levels: c.levels}))
 			if err := s.Err(); err != nil {
 				t.Fatal(err)
 			}
 			tolerance := map[torch.DType]float64{torch.Float64: 1e-12, torch.Float32: 1e-5}[dtype]
 			for i, got := range must(torch.Read[float64](raw)) {
 				if math.Abs(got-want[i]) > tolerance {
-					t.Errorf("weights %v, %d bytes: at %d got %v, want %v", weights, dtype.Size(), i, got, want[i])
+					t.Errorf("weights %v, levels %v, %d bytes: at %d got %v, want %v", weights, c.levels, dtype.Size(), i, got, want[i])
 					break
 				}
 			}

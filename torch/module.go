@@ -22,6 +22,8 @@ type ModuleOptions struct {
 	Reference bool
 	// Blank leaves all parameters zero, for a State that is written over.
 	Blank bool
+	// Coarsest makes a projection of the coarsest scale alone, that passes the others on.
+	Coarsest bool
 	// Trainable makes a teacher that learns, with gradients and a training mode as the other networks have them.
 	Trainable bool
 }
@@ -52,6 +54,9 @@ func newModule(kind C.int32_t, opt ModuleOptions) (*module, error) {
 	}
 	if !opt.Reference {
 		flags |= C.RDPP_CHANNELS_LAST
+	}
+	if opt.Coarsest {
+		flags |= C.RDPP_COARSEST
 	}
 	if opt.Blank {
 		flags |= C.RDPP_BLANK
@@ -136,7 +141,8 @@ func (m *module) raw() *C.rdpp_module {
 // Teacher is E: a ResNet up to layer3, frozen unless it was made Trainable.
 type Teacher struct{ *module }
 
-// Projection is P: per scale four blocks of convolution, instance norm and LeakyReLU (paper, section 4.2).
+// Projection is P: per scale four blocks of convolution, instance norm and LeakyReLU (paper, section 4.2). See
+// ModuleOptions.Coarsest.
 type Projection struct{ *module }
 
 // Bottleneck is O, the one-class bottleneck embedding (OCBE).
@@ -267,28 +273,30 @@ func (m Head) Forward(k int, f *Tensor) (*Tensor, error) {
 type MapOptions struct {
 	Sigma   float64        // of the Gaussian that smooths it, pixels
 	Weights [Terms]float64 // of what is summed; all zero: 1 for each scale, as released
+	Levels  [Terms]float64 // above 0: the term is log(1 + d/level) of its distances d; 0: d, as released
 }
 
 // Terms is the number of maps that an anomaly map is the sum of: one for each scale, finest first, then one for
 // each scale's features averaged over 3 x 3 positions.
 const Terms = C.RDPP_TERMS
 
-func (o MapOptions) weights() (w [Terms]C.double) {
+func (o MapOptions) raw() C.rdpp_map_options {
 	if o.Weights == ([Terms]float64{}) {
-		return [Terms]C.double{1, 1, 1}
+		o.Weights = [Terms]float64{1, 1, 1}
 	}
+	c := C.rdpp_map_options{sigma: C.double(o.Sigma)}
 	for i, weight := range o.Weights {
-		w[i] = C.double(weight)
+		c.weights[i], c.levels[i] = C.double(weight), C.double(o.Levels[i])
 	}
-	return w
+	return c
 }
 
-// AnomalyMap compares teacher and student features at input side S: raw is the weighted sum over scales of upsampled
-// 1 - cos, smoothed its Gaussian (paper, Figure 4), both B x S x S.
+// AnomalyMap compares teacher and student features at input side S: raw is the weighted sum of the upsampled terms,
+// smoothed its Gaussian (paper, Figure 4), both B x S x S.
 func AnomalyMap(f, g Features, S int, opt MapOptions) (raw, smoothed *Tensor, err error) {
-	ft, gt, w := f.raw(), g.raw(), opt.weights()
+	ft, gt, options := f.raw(), g.raw(), opt.raw()
 	var r, s C.rdpp_tensor
-	err = check("anomaly map", C.rdpp_anomaly_map(&ft[0], &gt[0], C.int64_t(S), C.double(opt.Sigma), &w[0], &r, &s))
+	err = check("anomaly map", C.rdpp_anomaly_map(&ft[0], &gt[0], C.int64_t(S), &options, &r, &s))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -300,8 +308,8 @@ func AnomalyMap(f, g Features, S int, opt MapOptions) (raw, smoothed *Tensor, er
 // the teacher's features.
 func Predict(e Teacher, p Projection, o Bottleneck, d Student, x *Tensor, opt MapOptions) (maps, scores *Tensor, err error) {
 	var mp, sc C.rdpp_tensor
-	w := opt.weights()
-	err = check("predict", C.rdpp_predict(e.raw(), p.raw(), o.raw(), d.raw(), x.raw(), C.double(opt.Sigma), &w[0], &mp, &sc))
+	options := opt.raw()
+	err = check("predict", C.rdpp_predict(e.raw(), p.raw(), o.raw(), d.raw(), x.raw(), &options, &mp, &sc))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -195,7 +195,7 @@ func TestFastPathsEqualReference(t *testing.T) {
 			x := s.Tensor(torch.FromSlice(uniform("layouts", int(c.B*3*c.S*c.S)), c.B, 3, c.S, c.S))
 			predict := func(n networks, dtype torch.DType) (scores, maps []float64) {
 				m, score := s.Pair(torch.Predict(n.e, n.p, n.o, n.d, s.Tensor(x.To(torch.CPU, dtype)),
-					torch.MapOptions{Sigma: 4, Weights: [torch.Terms]float64{0.3, 0.4, 0.3, 0.3, 0.3, 0.4}}))
+					torch.MapOptions{Sigma: 4, Weights: [torch.Terms]float64{0.3, 0.4, 0.3, 0.3, 0.3, 0.4}, Levels: [torch.Terms]float64{0, 0.5, 0.3, 0.2, 0, 0.4}}))
 				if err := s.Err(); err != nil {
 					t.Fatal(err)
 				}
@@ -494,6 +494,73 @@ func TestProjectionGradients(t *testing.T) {
 	// changes its gradient a hundredfold: one among the 10^5 of a layer makes 3e-3.
 	compare("projected", outputs[0], outputs[1], 1e-4)
 	compare("gradient", grads[0], grads[1], 1e-2)
+}
+
+// A projection of the coarsest scale alone passes the others on, and losses are of it alone.
+func TestCoarsestProjection(t *testing.T) {
+	var s torch.Scope
+	defer s.Close()
+	opt := torch.ModuleOptions{Arch: "resnet18", Seed: 3, DType: torch.Float64}
+	all := must(torch.NewProjection(opt))
+	opt.Coarsest = true
+	one := must(torch.NewProjection(opt))
+	defer all.Close()
+	defer one.Close()
+	var want, got []string
+	for _, e := range all.State() {
+		if strings.HasPrefix(e.Name, "proj_c.") {
+			want = append(want, e.Name)
+		}
+	}
+	for _, e := range one.State() {
+		got = append(got, e.Name)
+	}
+	if !slices.Equal(got, want) || len(got) == 0 {
+		t.Fatalf("got the state %v, want %v", got, want)
+	}
+	for i, e := range one.State() {
+		values := must(torch.Read[float64](e.Tensor))
+		if err := torch.Write(all.State()[len(all.State())-len(want)+i].Tensor, values); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const B = 2
+	var f, noisy torch.Features
+	for k := range f {
+		C, H := int64(64<<k), int64(8>>k)
+		f[k] = s.Tensor(torch.FromSlice(uniform(fmt.Sprint("f", k), int(B*C*H*H)), B, C, H, H))
+		noisy[k] = s.Tensor(torch.FromSlice(uniform(fmt.Sprint("n", k), int(B*C*H*H)), B, C, H, H))
+	}
+	p, full := s.Features(one.Forward(f)), s.Features(all.Forward(f))
+	for k, wanted := range []*torch.Tensor{f[0], f[1], full[2]} {
+		if !slices.Equal(must(torch.Read[float64](p[k])), must(torch.Read[float64](wanted))) {
+			t.Errorf("scale %d: not what was wanted", k+1)
+		}
+	}
+
+	// A loss of several scales is the sum of what it is of each.
+	value := func(t *torch.Tensor, err error) float64 { return must(torch.Scalars(s.Tensor(t, err)))[0] }
+	shuffle := []int64{1, 0}
+	for name, loss := range map[string]func(f, p torch.Features) float64{
+		"L_Recon": func(f, p torch.Features) float64 { return value(torch.LossRecon(f, p)) },
+		"L_Con":   func(f, p torch.Features) float64 { return value(torch.LossContrast(f, p, -0.5)) },
+		"L_SSOT": func(_, p torch.Features) float64 {
+			return value(torch.LossSSOT(p, shuffle, torch.SSOTPairwise, torch.SinkhornOptions{}))
+		},
+	} {
+		sum := 0.0
+		for k := range f {
+			var a, b torch.Features
+			a[k], b[k] = noisy[k], full[k]
+			sum += loss(a, b)
+		}
+		if whole := loss(noisy, full); math.Abs(whole-sum) > 1e-12 || whole == 0 {
+			t.Errorf("%s: got %v over the scales, want %v", name, sum, whole)
+		}
+	}
+	if _, err := torch.LossRecon(torch.Features{}, torch.Features{}); err == nil {
+		t.Error("a loss of no scale: no error")
+	}
 }
 
 func TestAverage(t *testing.T) {

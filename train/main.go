@@ -155,6 +155,7 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	flags.Float64Var(&c.NoiseLambda, "noise", c.NoiseLambda, "pseudo-anomalies of `X`, RGB being 0..1")
 	flags.BoolVar(&c.NoiseReleased, "noise-released", false, "one noise field per run, not per image")
 	flags.BoolVar(&c.KDPerPosition, "kd-per-position", false, "L_KD by the letter of Eq. 1")
+	flags.StringVar(&c.Project, "project", c.Project, "`SCALES` that are projected: coarsest, all (released)")
 	flags.IntVar(&c.Defects, "defects", c.Defects, "up to `N` made-up defects per image; 0: a box of noise")
 	flags.Float64Var(&c.Denoise, "denoise", c.Denoise, "`SHARE` of images whose defects are unlearned")
 	flags.Float64Var(&c.Light, "light", c.Light, "vary the light by `SHARE`, brighter and darker")
@@ -167,7 +168,7 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	flags.Int64Var(&opt.MaxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted: `N` pixels")
 	helpAll := flags.Bool("help-all", false, "all flags, files and exit codes")
 	for _, rare := range []string{"threads", "deterministic", "ssot", "skip-bad", "test-every", "workers", "schedule", "accumulate", "layout", "average", "clip", "weight-ssot", "weight-recon",
-		"weight-contrast", "rate-projection", "rate-distill", "noise", "noise-released", "defects", "denoise", "light", "easy-cut", "easy-below", "equalise", "score", "kd-per-position", "checkpoint-every",
+		"weight-contrast", "rate-projection", "rate-distill", "project", "noise", "noise-released", "defects", "denoise", "light", "easy-cut", "easy-below", "equalise", "score", "kd-per-position", "checkpoint-every",
 		"cache", "max-pixels"} {
 		flags.Lookup(rare).Hidden = true // --help fits on a screen without them
 	}

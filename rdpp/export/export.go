@@ -48,6 +48,7 @@ type Model struct {
 	Mean, Std [3]float32        // of RGB in 0..1, for the normalisation
 	Sigma     float64           // of the map's Gaussian, pixels
 	Weights   [Terms]float64    // of the terms of the map; all zero: 1 for each scale
+	Levels    [Terms]float64    // above 0: the term is log(1 + d/level) of its distances d
 	Threshold float32           // a score above it is anomalous
 	Producer  string            // program that exports, such as "rdpp"
 	Version   string            // its version
@@ -62,6 +63,8 @@ func (m *Model) validate() error {
 		return fmt.Errorf("a map sigma of %v pixels; use more than 0 and at most %d", m.Sigma, m.Size)
 	case !(slices.Min(m.Weights[:]) >= 0 && slices.Max(m.Weights[:]) <= math.MaxFloat32):
 		return fmt.Errorf("weights %v of the map's terms; use 0 or more", m.Weights)
+	case !(slices.Min(m.Levels[:]) >= 0 && slices.Max(m.Levels[:]) <= math.MaxFloat32):
+		return fmt.Errorf("levels %v of the map's terms; use 0 or more", m.Levels)
 	case !(min(m.Std[0], m.Std[1], m.Std[2]) > 0):
 		return fmt.Errorf("standard deviations %v; all must be positive", m.Std)
 	case math.IsNaN(float64(m.Threshold)):
@@ -90,6 +93,8 @@ type builder interface {
 	distance(f, g string) string
 	// times multiplies by a single value.
 	times(x string, factor weights.Source) string
+	// log1p is log(1 + x).
+	log1p(x string) string
 	// upsample is bilinear, from H x W of S/factor to S x S, corner pixels on corner pixels.
 	upsample(x string, S, factor int) string
 	// gather picks rows (axis 2) or columns (axis 3) by number.
@@ -127,6 +132,6 @@ func (m *Model) build(in Input, b builder) error {
 	p := n.projection(f)
 	z := n.bottleneck(p)
 	g := n.student(z)
-	b.finish(n.smooth(n.anomalyMap(f, g, terms, m.Size), m.Size, m.Sigma), m)
+	b.finish(n.smooth(n.anomalyMap(f, g, terms, m.Levels, m.Size), m.Size, m.Sigma), m)
 	return n.err
 }

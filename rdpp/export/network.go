@@ -110,12 +110,12 @@ func (n *network) teacher(x string) (f [scales]string) {
 	return f
 }
 
-// projection is f itself for the RD baseline, which has none.
+// projection passes scales on that have none: all of them for the RD baseline.
 func (n *network) projection(f [scales]string) [scales]string {
-	if !n.has("proj.proj_a.proj.0.weight") {
-		return f
-	}
 	for k, letter := range "abc" {
+		if !n.has(fmt.Sprintf("proj.proj_%c.proj.0.weight", letter)) {
+			continue
+		}
 		// Convolution, norm and activation take three places each.
 		for i := 0; i < 12; i += 3 {
 			f[k] = n.projectionLayer(f[k], fmt.Sprintf("proj.proj_%c.proj.%d", letter, i))
@@ -147,9 +147,12 @@ func (n *network) student(z string) (g [scales]string) {
 	return g
 }
 
-// anomalyMap is the weighted sum of upsampled 1 - cos, over scales and over their features' averages over 3x3
-// positions: B x 1 x S x S.
-func (n *network) anomalyMap(f, g [scales]string, weights [Terms]float64, S int) (sum string) {
+// anomalyMap is the weighted sum of upsampled d = 1 - cos, or log(1 + d / level) where there is a level, over scales and over
+// their features' averages over 3x3 positions: B x 1 x S x S.
+func (n *network) anomalyMap(f, g [scales]string, weights, levels [Terms]float64, S int) (sum string) {
+	factor := func(x, name string, i int, value float64) string {
+		return n.times(x, float32s(fmt.Sprint(name, i+1), []float32{float32(value)}, 1))
+	}
 	for i, weight := range weights {
 		if weight == 0 {
 			continue
@@ -160,9 +163,11 @@ func (n *network) anomalyMap(f, g [scales]string, weights [Terms]float64, S int)
 			a, b = n.averagePool(a), n.averagePool(b)
 		}
 		term := n.distance(a, b)
+		if levels[i] > 0 {
+			term = n.log1p(factor(term, "map.level.", i, 1/levels[i]))
+		}
 		if weight != 1 {
-			name := fmt.Sprint("map.weight.", i+1)
-			term = n.times(term, float32s(name, []float32{float32(weight)}, 1))
+			term = factor(term, "map.weight.", i, weight)
 		}
 		term = n.upsample(term, S, 4<<k)
 		if sum != "" {

@@ -250,6 +250,11 @@ func (g *graph) times(x string, factor weights.Source) string {
 	return g.node("map.weighted", "Mul", []string{x, g.constant(factor)})
 }
 
+func (g *graph) log1p(x string) string {
+	one := g.constant(float32s("map.one", []float32{1}))
+	return g.node("map.log", "Log", []string{g.node("map.above", "Add", []string{x, one})})
+}
+
 func (g *graph) upsample(x string, S, factor int) string {
 	by := float32(factor)
 	scales := g.constant(float32s(fmt.Sprint("map.scales.", factor), []float32{1, 1, by, by}, 4))

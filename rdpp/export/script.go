@@ -110,6 +110,8 @@ func (s *script) times(x string, factor weights.Source) string {
 	return s.line("%s * %s", x, s.attribute(factor))
 }
 
+func (s *script) log1p(x string) string { return s.line("torch.log1p(%s)", x) }
+
 func (s *script) upsample(x string, S, _ int) string {
 	return s.line("torch.upsample_bilinear2d(%s, [%d, %d], True)", x, S, S)
 }
