@@ -167,6 +167,12 @@ Features given(const rdpp_tensor x[kScales]) {
   return f;
 }
 
+void same_scales(const Features &a, const Features &b) {
+  for (int k = 0; k < kScales; k++) {
+    if (a[k].defined() != b[k].defined()) throw std::invalid_argument("features are not of the same scales");
+  }
+}
+
 using Made = std::array<std::unique_ptr<Tensor>, kScales>;
 
 Made make(const Features &f) {
@@ -559,12 +565,20 @@ rdpp_error rdpp_loss_kd(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor g[RD
 }
 
 rdpp_error rdpp_loss_recon(const rdpp_tensor p_noisy[RDPP_SCALES], const rdpp_tensor p[RDPP_SCALES], rdpp_tensor *out) {
-  return guarded([&] { *out = handle(rdpp::loss_recon(given(p_noisy), given(p))); });
+  return guarded([&] {
+    Features noisy = given(p_noisy), clean = given(p);
+    same_scales(noisy, clean);
+    *out = handle(rdpp::loss_recon(noisy, clean));
+  });
 }
 
 rdpp_error rdpp_loss_contrast(const rdpp_tensor f_noisy[RDPP_SCALES], const rdpp_tensor p[RDPP_SCALES], double margin,
                               rdpp_tensor *out) {
-  return guarded([&] { *out = handle(rdpp::loss_contrast(given(f_noisy), given(p), margin)); });
+  return guarded([&] {
+    Features noisy = given(f_noisy), projected = given(p);
+    same_scales(noisy, projected);
+    *out = handle(rdpp::loss_contrast(noisy, projected, margin));
+  });
 }
 
 rdpp_error rdpp_loss_ssot(const rdpp_tensor p[RDPP_SCALES], const int64_t *permutation, int64_t B, int32_t mode,

@@ -14,7 +14,7 @@ struct EasyPositions {
   double below = 0; // they lie nearer to the teacher than the mean distance plus so many deviations
 };
 
-// All return a scalar. f, g, p: K tensors of B x C x H x W. A scale that is undefined in p has no part.
+// All return a scalar. f, g, p: K tensors of B x C x H x W. Scales whose tensors are undefined have no part.
 torch::Tensor loss_kd(const Features &f, const Features &g, bool per_position, const EasyPositions &easy = {});
 torch::Tensor loss_recon(const Features &p_noisy, const Features &p);
 torch::Tensor loss_contrast(const Features &f_noisy, const Features &p, double margin);

@@ -85,7 +85,7 @@ struct TeacherImpl : torch::nn::Module {
 };
 TORCH_MODULE(Teacher);
 
-// Projection P: per scale four blocks of Conv3x3, InstanceNorm, LeakyReLU. Scales finer than the first one pass.
+// Projection P: per scale four blocks of Conv3x3, InstanceNorm, LeakyReLU. Scales below `first`, counted from 0, pass.
 struct ProjectionImpl : torch::nn::Module {
   ProjectionImpl(const Arch &arch, int first);
   Features forward(const Features &f);

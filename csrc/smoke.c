@@ -135,8 +135,8 @@ int main(void) {
 
   for (int kind = 0; kind < 4; kind++) check(rdpp_module_train(net[kind], 0), "eval mode");
   rdpp_tensor map, score;
-  const double shares[RDPP_TERMS] = {0, 1, 2, 1, 0, 1};
-  check(rdpp_predict(net[0], net[1], net[2], net[3], x, 4, shares, &map, &score), "predict");
+  const rdpp_map_options how = {4, {0, 1, 2, 1, 0, 1}, {0, 0.05, 0.03, 0, 0, 0.01}};
+  check(rdpp_predict(net[0], net[1], net[2], net[3], x, &how, &map, &score), "predict");
   static float maps[B * S * S];
   float scores[B], highest = 0;
   check(rdpp_tensor_read(map, RDPP_FLOAT32, maps, B * S * S), "read");
@@ -150,6 +150,9 @@ int main(void) {
   rdpp_module *none = NULL;
   refused(rdpp_module_new(RDPP_TEACHER, "resnet19", RDPP_FLOAT32, RDPP_CPU, 0, 0, &none), "arch", "resnet19");
   refused(rdpp_module_new(RDPP_TEACHER, "resnet18", RDPP_FLOAT32, 99, 0, 0, &none), "device", "CUDA device 99");
+  rdpp_tensor coarsest[RDPP_SCALES] = {NULL, NULL, pc[2]}, nothing[RDPP_SCALES] = {NULL, NULL, NULL}, unused;
+  refused(rdpp_loss_recon(pn, coarsest, &unused), "other scales", "not of the same scales");
+  refused(rdpp_loss_recon(nothing, nothing, &unused), "no scale", "no scale");
   refused(rdpp_module_new(9, "resnet18", RDPP_FLOAT32, RDPP_CPU, 0, 0, &none), "kind", "unknown kind");
   refused(rdpp_teacher(net[RDPP_STUDENT], x, f), "wrong network", "a teacher is needed");
   refused(rdpp_teacher(NULL, x, f), "no network", "closed");

@@ -62,7 +62,7 @@ func prepare(dir string) error {
 		return err
 	}
 	config := rdpp.DefaultConfig()
-	config.Arch, config.ImageSize = "resnet18", 64
+	config.Arch, config.ImageSize, config.Project = "resnet18", 64, rdpp.ProjectAll // as released checkpoints have it
 	model, err := rdpp.NewModel(config, torch.CPU)
 	if err != nil {
 		return err

@@ -27,7 +27,7 @@ type Calibration struct {
 	// have an outline. A score being its map's maximum, calibrating leads to the same number.
 	PixelThreshold float64   `json:"pixel_threshold"`
 	Folds          int       `json:"folds,omitempty"`    // trainings that scored the images which each had left out; 0: the model did
-	LeftOut        bool      `json:"left_out,omitempty"` // each image was scored by a map that the others had set the weights of; older files
+	LeftOut        bool      `json:"left_out,omitempty"` // each image was scored by a map that the others had set the weights of, which makes no rate exact
 	Scores         []float64 `json:"scores"`             // of good images that were not trained on (Provisional: that were), ascending
 }
 
@@ -161,7 +161,7 @@ func (r *run) calibrate(ctx context.Context, model *Model) (Calibration, error) 
 		if c := r.calibratedBefore(model); c != nil {
 			return *c, nil
 		}
-		scores, err := r.crossScores(ctx)
+		scores, err := r.crossScores(ctx, model.Info.MapWeights)
 		if err != nil {
 			return Calibration{}, err
 		}
@@ -194,8 +194,11 @@ func (r *run) calibratedBefore(model *Model) *Calibration {
 		return nil
 	}
 	now := &r.model.Info
+	before.Config.complete()
+	before.Calibration.complete()
+	none := MapTerms{}
 	if before.Config != r.config || before.Teacher != now.Teacher || before.Data != now.Data || before.Calibration.Folds != r.folds ||
-		before.MapWeights != model.Info.MapWeights || before.MapLevels != model.Info.MapLevels {
+		before.MapWeights != model.Info.MapWeights || (before.MapLevels == none) != (model.Info.MapLevels == none) {
 		return nil
 	}
 	return &before.Calibration
@@ -239,13 +242,14 @@ func (r *run) foldFiles() (paths []string) {
 
 // foldScores is what a finished training for the calibration leaves.
 type foldScores struct {
-	Epochs int       `json:"epochs"`
-	Scores []float64 `json:"scores"`
+	Epochs  int       `json:"epochs"`
+	Weights MapTerms  `json:"map_weights"` // of the map that they are maxima of
+	Scores  []float64 `json:"scores"`
 }
 
-// crossScores trains once per fold without the fold's images, and scores them: every training image by a model that
+// crossScores, of maps of the given weights, trains once per fold without the fold's images, and scores them: every training image by a model that
 // has not seen it. The scores are ascending.
-func (r *run) crossScores(ctx context.Context) (all []float64, err error) {
+func (r *run) crossScores(ctx context.Context, weights MapTerms) (all []float64, err error) {
 	r.adam.Close() // its memory is needed
 	order := r.config.shuffled(len(r.items))
 	for fold := range r.folds {
@@ -255,11 +259,11 @@ func (r *run) crossScores(ctx context.Context) (all []float64, err error) {
 		if err == nil {
 			err = json.Unmarshal(text, &done)
 		}
-		if err != nil || done.Epochs != r.config.Epochs {
+		if err != nil || done.Epochs != r.config.Epochs || done.Weights != weights {
 			if done.Scores, err = r.crossScore(ctx, fold, order); err != nil {
 				return nil, err
 			}
-			done.Epochs = r.config.Epochs
+			done.Epochs, done.Weights = r.config.Epochs, weights
 			if text, err = json.Marshal(done); err == nil {
 				err = writeFile(file, text)
 			}

@@ -142,3 +142,17 @@ func TestSpread(t *testing.T) {
 		}
 	}
 }
+
+// Scores by maps that other held-out images weighted promise nothing exactly, however many there are.
+func TestLeftOutIsNotExact(t *testing.T) {
+	for _, leftOut := range []bool{false, true} {
+		c := Calibration{LeftOut: leftOut}
+		for i := range 200 {
+			c.Scores = append(c.Scores, 1+float64(i)/1000)
+		}
+		got, err := c.At(0.01)
+		if err != nil || got.Exact == leftOut || got.LeftOut != leftOut {
+			t.Errorf("left out %v: got %+v, %v", leftOut, got, err)
+		}
+	}
+}

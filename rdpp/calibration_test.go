@@ -26,7 +26,6 @@ func TestHeldOutImages(t *testing.T) {
 	}
 	c := tiny()
 	c.Epochs, c.Method, c.Batch, c.Calibration, c.FalseAlarm = 1, rdpp.MethodRD, 10, 0.1, 0.2
-	c.Score = rdpp.ScoreReleased // in ScoreBalanced held-out images are scored by the weights that the others set
 	set := openSet(t, filepath.Join(dir, "part"))
 	out := t.TempDir()
 	summary, err := rdpp.Train(context.Background(), c, set, rdpp.TrainOptions{Out: out, Teacher: rdpp.TeacherRandom})

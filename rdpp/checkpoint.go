@@ -155,6 +155,9 @@ func readCheckpoint(path string) (*weights.File, *checkpoint, error) {
 func (r *run) restore(file *weights.File, c *checkpoint) error {
 	before := c.Info.Config
 	before.Epochs, before.Updates = r.config.Epochs, r.config.Updates // which may be raised
+	if before.Method == MethodRD {
+		before.Project = r.config.Project // of what it has not
+	}
 	if err := sameConfig(before, r.config); err != nil {
 		return err
 	}

@@ -72,6 +72,7 @@ func TestValidate(t *testing.T) {
 		{"light NaN", func(c *rdpp.Config) { c.Light = nan }, "--light"},
 		{"easy cut", func(c *rdpp.Config) { c.EasyCut = 1 }, "--easy-cut 1"},
 		{"easy below", func(c *rdpp.Config) { c.EasyBelow = inf }, "--easy-below"},
+		{"project", func(c *rdpp.Config) { c.Project = "finest" }, `--project "finest"`},
 		{"score", func(c *rdpp.Config) { c.Score = "best" }, `--score "best"`},
 	} {
 		config := rdpp.DefaultConfig()

@@ -82,7 +82,7 @@ func randomModel(t *testing.T, config rdpp.Config) string {
 	defer m.Close()
 	m.Info.Category = "part"
 	if config.Score == rdpp.ScoreBalanced {
-		m.Info.MapWeights, m.Info.MapLevels = rdpp.MapTerms{0.1, 0.3, 0.2, 0.7, 0, 0.9}, rdpp.MapTerms{0.5, 0.02, 0, 0.1, 0, 0.3}
+		m.Info.MapWeights, m.Info.MapLevels = rdpp.MapTerms{0.1, 0.3, 0.2, 0.7, 0, 0.9}, rdpp.MapTerms{0.05, 0.04, 0, 0.02, 0, 0.01}
 	}
 	m.Info.Calibration = rdpp.Calibration{Rule: "test", Provisional: true, Scores: []float64{0.25, 0.5}}
 	rng := rand.New(rand.NewPCG(1, 2))

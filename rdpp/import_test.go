@@ -162,7 +162,7 @@ func TestImport(t *testing.T) {
 }
 
 func TestImportCalibration(t *testing.T) {
-	set, model := openSet(t, dataDir), trainedModel(t)
+	set, model := openSet(t, dataDir), projectedModel(t)
 	checkpoint := writeFile(t, nil, releasedParts(t, model))
 	for _, c := range []struct {
 		name        string
@@ -191,7 +191,7 @@ func TestImportCalibration(t *testing.T) {
 }
 
 func TestImportRefuses(t *testing.T) {
-	model := trainedModel(t)
+	model := projectedModel(t)
 	parts := releasedParts(t, model)
 	good := writeFile(t, nil, parts)
 	cache := t.TempDir()

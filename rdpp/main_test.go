@@ -140,8 +140,14 @@ func trained(t *testing.T, c rdpp.Config) string {
 
 func trainedModel(t *testing.T) string {
 	t.Helper()
+	return filepath.Join(trained(t, tiny()), rdpp.ModelFile)
+}
+
+// projectedModel is one with the projections that released checkpoints have.
+func projectedModel(t *testing.T) string {
+	t.Helper()
 	c := tiny()
-	c.Project = rdpp.ProjectAll // what released checkpoints have
+	c.Project = rdpp.ProjectAll
 	return filepath.Join(trained(t, c), rdpp.ModelFile)
 }
 

@@ -34,7 +34,7 @@ type Info struct {
 	Teacher       TeacherInfo `json:"teacher"`
 	Data          DataInfo    `json:"data"`
 	MapWeights    MapTerms    `json:"map_weights,omitzero"` // zero: the plain sum of the scales
-	MapLevels     MapTerms    `json:"map_levels,omitzero"`  // torch.MapOptions.Levels
+	MapLevels     MapTerms    `json:"map_levels,omitzero"`  // of log(1 + d/level); zero: the terms are distances d, also where they have weights
 	Epoch         int         `json:"epoch"`                // that these weights are from, counted from 1
 	Calibration   Calibration `json:"calibration"`
 	Imported      ImportInfo  `json:"imported,omitzero"` // of a model that Import made; its Config tells nothing of its training

@@ -3,6 +3,7 @@ package rdpp_test
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"testing"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
 )
@@ -162,7 +165,7 @@ func document(t testing.TB, text, section, key string, value any) string {
 // Model files of before there was a schedule were trained at constant rates, those of before maps had weights are scored
 // by their plain sum.
 func TestOldModel(t *testing.T) {
-	metadata, sources := contents(t, trainedModel(t))
+	metadata, sources := contents(t, projectedModel(t))
 	text := document(t, metadata["rdpp"], "config", "schedule", nil)
 	for _, key := range []string{"updates", "defects", "denoise", "light", "easy_cut", "easy_below", "equalise", "score", "project"} {
 		text = document(t, text, "config", key, nil)
@@ -182,8 +185,50 @@ func TestOldModel(t *testing.T) {
 	}
 }
 
-func TestModelThatLies(t *testing.T) {
+// Weights without levels are those of plain distances.
+func TestModelOfWeightsAlone(t *testing.T) {
 	metadata, sources := contents(t, trainedModel(t))
+	weights := rdpp.MapTerms{0, 2, 3, 4, 0, 2.5}
+	text := document(t, document(t, metadata["rdpp"], "", "map_levels", nil), "", "map_weights", weights)
+	path := writeFile(t, map[string]string{"rdpp": text}, sources)
+	d, err := rdpp.OpenDetector(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	m, err := rdpp.LoadModel(path, torch.CPU)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	for _, net := range []torch.Network{m.Teacher, m.Projection, m.Bottleneck, m.Student} {
+		if err := net.Train(false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	img, err := imagefile.DecodeFile(openSet(t, dataDir).Test[0].Path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	S, c := m.Info.Config.ImageSize, m.Info.Config
+	planes, x := make([]float32, 3*S*S), make([]float32, 3*S*S)
+	dataset.Resize(planes, img, S)
+	dataset.Norm{Mean: c.Mean, Std: c.Std}.Apply(x, planes, S)
+	var s torch.Scope
+	defer s.Close()
+	_, score := s.Pair(torch.Predict(m.Teacher, m.Projection, m.Bottleneck, m.Student, s.Tensor(torch.FromSlice(x, 1, 3, int64(S), int64(S))),
+		torch.MapOptions{Sigma: c.MapSigma, Weights: weights}))
+	want, err := torch.Scalars(score)
+	if err := errors.Join(s.Err(), err); err != nil {
+		t.Fatal(err)
+	}
+	if got := detect(t, d, img).Score; got != want[0] {
+		t.Errorf("got the score %v, want %v", got, want[0])
+	}
+}
+
+func TestModelThatLies(t *testing.T) {
+	metadata, sources := contents(t, projectedModel(t))
 	good := metadata["rdpp"]
 	for _, c := range []struct {
 		name, text, want string
@@ -204,6 +249,7 @@ func TestModelThatLies(t *testing.T) {
 		{"no sigma", document(t, good, "config", "map_sigma", 0), "sigma"},
 		{"endless sigma", document(t, good, "config", "map_sigma", 1e300), "sigma"},
 		{"negative weights", document(t, good, "", "map_weights", []float64{1, 1, -1, 0, 0, 0}), "map_weights"},
+		{"a tiny level", document(t, good, "", "map_levels", []float64{1e-300, 1, 1, 0, 0, 0}), "map_levels"},
 		{"negative levels", document(t, good, "", "map_levels", []float64{1, 1, -1, 0, 0, 0}), "map_levels"},
 		{"weights beyond float32", document(t, good, "", "map_weights", []float64{1e300, 1, 1, 0, 0, 0}), "map_weights"},
 		{"unknown score", document(t, good, "config", "score", "x"), "--score"},

@@ -6,13 +6,14 @@ import (
 	"slices"
 
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/export"
 	"rdpp/torch"
 )
 
 // How the scales' distances become a map.
 const (
 	ScoreReleased = "released" // their plain sum
-	ScoreBalanced = "balanced" // the sum of their logarithms, each over what it is on the training images
+	ScoreBalanced = "balanced" // the weighted sum of log(1 + d/level), levels being what distances d are on training images
 )
 
 // MapTerms has a number for each term of a map: the scales, finest first, then their features averaged over 3 x 3
@@ -51,8 +52,8 @@ func (m *Model) balance(ctx context.Context, trained []dataset.Item, cache *data
 		return err
 	}
 	for i, share := range balancedShares {
-		if share > 0 && !(levels[i] > 0) {
-			return fmt.Errorf("rdpp: term %d of the map is %v on all training images, so it cannot be balanced; are the images all of one "+
+		if share > 0 && !(levels[i] >= leastLevel) {
+			return fmt.Errorf("rdpp: term %d of the map is %v on the training images, so it cannot be balanced; are they all of one "+
 				"colour? --score %s does without, in a new run", i+1, levels[i], ScoreReleased)
 		}
 	}
@@ -103,12 +104,17 @@ func (m *Model) features(s *torch.Scope, x *torch.Tensor) (f, g torch.Features) 
 // checkTerms says what of a model file's terms cannot be.
 func (i *Info) checkTerms() error {
 	for name, terms := range map[string]MapTerms{"map_weights": i.MapWeights, "map_levels": i.MapLevels} {
-		if least, most := slices.Min(terms[:]), slices.Max(terms[:]); !(least >= 0 && most <= maxTerm) {
+		tiny := func(x float64) bool { return name == "map_levels" && x > 0 && x < leastLevel }
+		if !(slices.Min(terms[:]) >= 0 && slices.Max(terms[:]) <= maxTerm) || slices.ContainsFunc(terms[:], tiny) {
 			return fmt.Errorf("%s %v cannot be, the file is damaged; restore it or train again", name, terms)
 		}
 	}
 	return nil
 }
 
-// maxTerm bounds the weights and levels that a model file may have.
-const maxTerm = 1e30
+// What a model file's weights and levels are at most, and levels at least: where distances are rounding errors there is
+// nothing to divide by.
+const (
+	maxTerm    = 1e30
+	leastLevel = export.LeastLevel
+)

@@ -195,7 +195,7 @@ func TestFastPathsEqualReference(t *testing.T) {
 			x := s.Tensor(torch.FromSlice(uniform("layouts", int(c.B*3*c.S*c.S)), c.B, 3, c.S, c.S))
 			predict := func(n networks, dtype torch.DType) (scores, maps []float64) {
 				m, score := s.Pair(torch.Predict(n.e, n.p, n.o, n.d, s.Tensor(x.To(torch.CPU, dtype)),
-					torch.MapOptions{Sigma: 4, Weights: [torch.Terms]float64{0.3, 0.4, 0.3, 0.3, 0.3, 0.4}, Levels: [torch.Terms]float64{0, 0.5, 0.3, 0.2, 0, 0.4}}))
+					torch.MapOptions{Sigma: 4, Weights: [torch.Terms]float64{0.3, 0.4, 0.3, 0.3, 0.3, 0.4}, Levels: [torch.Terms]float64{0, 0.05, 0.03, 0.02, 0, 0.01}}))
 				if err := s.Err(); err != nil {
 					t.Fatal(err)
 				}

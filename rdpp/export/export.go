@@ -48,12 +48,15 @@ type Model struct {
 	Mean, Std [3]float32        // of RGB in 0..1, for the normalisation
 	Sigma     float64           // of the map's Gaussian, pixels
 	Weights   [Terms]float64    // of the terms of the map; all zero: 1 for each scale
-	Levels    [Terms]float64    // above 0: the term is log(1 + d/level) of its distances d
+	Levels    [Terms]float64    // the term is log(1 + d/level) of its distances d, from LeastLevel on; 0: it is d
 	Threshold float32           // a score above it is anomalous
 	Producer  string            // program that exports, such as "rdpp"
 	Version   string            // its version
 	Metadata  map[string]string // travels in the file
 }
+
+// LeastLevel is far above the rounding errors of 1 - cos in float32, and far below what a student leaves.
+const LeastLevel = 1e-5
 
 func (m *Model) validate() error {
 	switch {
@@ -63,8 +66,9 @@ func (m *Model) validate() error {
 		return fmt.Errorf("a map sigma of %v pixels; use more than 0 and at most %d", m.Sigma, m.Size)
 	case !(slices.Min(m.Weights[:]) >= 0 && slices.Max(m.Weights[:]) <= math.MaxFloat32):
 		return fmt.Errorf("weights %v of the map's terms; use 0 or more", m.Weights)
-	case !(slices.Min(m.Levels[:]) >= 0 && slices.Max(m.Levels[:]) <= math.MaxFloat32):
-		return fmt.Errorf("levels %v of the map's terms; use 0 or more", m.Levels)
+	case !(slices.Max(m.Levels[:]) <= math.MaxFloat32) ||
+		slices.ContainsFunc(m.Levels[:], func(x float64) bool { return !(x == 0 || x >= LeastLevel) }):
+		return fmt.Errorf("levels %v of the map's terms; use 0, or %v and more", m.Levels, LeastLevel)
 	case !(min(m.Std[0], m.Std[1], m.Std[2]) > 0):
 		return fmt.Errorf("standard deviations %v; all must be positive", m.Std)
 	case math.IsNaN(float64(m.Threshold)):

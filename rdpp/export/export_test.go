@@ -367,6 +367,7 @@ func TestErrors(t *testing.T) {
 		{"sigma", func(m *Model) { m.Sigma = math.NaN() }, "sigma of NaN"},
 		{"weights", func(m *Model) { m.Weights[4] = -1 }, "weights [0 0 0 0 -1 0] of the map's terms"},
 		{"levels", func(m *Model) { m.Levels[1] = math.Inf(1) }, "levels [0 +Inf 0 0 0 0] of the map's terms"},
+		{"a tiny level", func(m *Model) { m.Levels[1] = 1e-300 }, "of the map's terms; use 0, or 1e-05 and more"},
 		{"weight", func(m *Model) { m.Weights[0] = math.NaN() }, "of the map's terms"},
 		{"deviation", func(m *Model) { m.Std[1] = 0 }, "standard deviations"},
 		{"threshold", func(m *Model) { m.Threshold = float32(math.NaN()) }, "threshold"},
