@@ -115,7 +115,7 @@ func DefaultConfig() Config {
 	return Config{
 		Arch: "wide_resnet50_2", Method: MethodRDPP, ImageSize: 256,
 		Mean: dataset.ImageNet.Mean, Std: dataset.ImageNet.Std,
-		Updates: 2000, Epochs: 100, Batch: 4, Accumulate: 1, Select: SelectLast, Precision: PrecisionAuto, Seed: 1,
+		Updates: 1900, Epochs: 100, Batch: 4, Accumulate: 1, Select: SelectLast, Precision: PrecisionAuto, Seed: 1,
 		RateProjection: 0.001, RateDistill: 0.004, Schedule: ScheduleCosine, Beta1: 0.5, Beta2: 0.999, AdamEps: 1e-8,
 		Project: ProjectCoarsest,
 		SSOT:    "pairwise", WeightSSOT: 0.2 / 1.11, WeightRecon: 0.2 * 0.01 / 1.11, WeightContrast: 0.2 * 0.1 / 1.11,
