@@ -123,8 +123,7 @@ const (
 // Train trains a model on the good images of a data set, evaluates it on the test images, and writes model, metrics,
 // history and checkpoints to opt.Out. The same configuration, with a precision that is not PrecisionAuto, data, device and
 // number of threads give the same model file, byte for byte on the CPU, whether or not the training was interrupted and
-// resumed. When ctx ends it writes a
-// checkpoint and returns ErrInterrupted.
+// resumed. When ctx ends it writes a checkpoint and returns ErrInterrupted.
 func Train(ctx context.Context, config Config, set *dataset.Set, opt TrainOptions) (*Summary, error) {
 	if err := config.Validate(); err != nil {
 		return nil, err
