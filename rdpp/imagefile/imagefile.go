@@ -33,8 +33,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/image/bmp"
-	"golang.org/x/image/tiff"
 	"golang.org/x/image/webp"
 )
 
@@ -48,6 +46,10 @@ const maxMetadata = 64 << 20
 type Image struct {
 	W, H int // pixels
 	Pix  []uint8
+
+	// Pages is how many pictures the file holds, as a multi-page TIFF does, of
+	// which this is the first; 0 for a picture that is not from a file.
+	Pages int
 }
 
 // Options bound what is decoded; nil means the defaults.
@@ -161,17 +163,22 @@ type codec struct {
 	size        func(data []byte) (w, h int, err error) // from the header alone
 	pixels      func(data []byte) (*Image, error)       // as stored
 	orientation func(data []byte) int                   // of a file that pixels accepted; 0 if it has none
+	pages       func(data []byte) int                   // of such a file
 }
 
 func upright([]byte) int { return 0 }
 
+func onePage([]byte) int { return 1 }
+
 var codecs = []codec{
-	{"PNG", "\x89PNG\r\n\x1a\n", sizeBy(png.DecodeConfig), pngPixels, pngOrientation},
-	{"JPEG", "\xff\xd8\xff", jpegSize, jpegPixels, jpegOrientation},
-	{"BMP", "BM", sizeBy(bmp.DecodeConfig), pixelsBy(bmp.Decode), upright},
-	{"TIFF", "II*\x00", sizeBy(tiff.DecodeConfig), tiffPixels, tagOrientation},
-	{"TIFF", "MM\x00*", sizeBy(tiff.DecodeConfig), tiffPixels, tagOrientation},
-	{"WebP", "RIFF????WEBP", webpSize, pixelsBy(webp.Decode), upright},
+	{"PNG", "\x89PNG\r\n\x1a\n", sizeBy(png.DecodeConfig), pngPixels, pngOrientation, onePage},
+	{"JPEG", "\xff\xd8\xff", jpegSize, jpegPixels, jpegOrientation, onePage},
+	{"BMP", "BM", bmpSize, bmpPixels, upright, onePage},
+	{"TIFF", "II*\x00", tiffSize, tiffPixels, tiffOrientation, tiffPages},
+	{"TIFF", "MM\x00*", tiffSize, tiffPixels, tiffOrientation, tiffPages},
+	{"TIFF", "II+\x00", tiffSize, tiffPixels, tiffOrientation, tiffPages}, // BigTIFF
+	{"TIFF", "MM\x00+", tiffSize, tiffPixels, tiffOrientation, tiffPages},
+	{"WebP", "RIFF????WEBP", webpSize, pixelsBy(webp.Decode), upright, onePage},
 }
 
 func (c *codec) matches(data []byte) bool {
@@ -218,11 +225,21 @@ func (c *codec) decode(data []byte, opt *Options) (im *Image, err error) {
 	if err != nil {
 		return nil, c.explain(err)
 	}
-	return im.orient(c.orientation(data)), nil
+	im = im.orient(c.orientation(data))
+	im.Pages = c.pages(data)
+	return im, nil
 }
+
+// unsupported says what a sound file has that is not read.
+type unsupported string
+
+func (u unsupported) Error() string { return string(u) }
 
 // explain says what a decoder's error means for the file.
 func (c *codec) explain(err error) error {
+	if u := unsupported(""); errors.As(err, &u) {
+		return fmt.Errorf("%s file %w, which is not read: save it as PNG", c.name, err)
+	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("truncated %s file, copy it again: %w", c.name, err)
 	}
@@ -244,28 +261,4 @@ func pixelsBy(decode func(io.Reader) (image.Image, error)) func([]byte) (*Image,
 		}
 		return pack(m), nil
 	}
-}
-
-// tiffPixels is pixelsBy(tiff.Decode) with two corrections.
-func tiffPixels(data []byte) (*Image, error) {
-	m, err := tiff.Decode(bytes.NewReader(data))
-	if err != nil {
-		return nil, err
-	}
-	switch m := m.(type) {
-	case *image.Gray:
-		const compression, group3, group4 = 0x103, 3, 4
-		const photometric, blackIsZero = 0x106, 1
-		// The decoder shows fax data black for white unless white is zero.
-		if c := tiffTag(data, compression); (c == group3 || c == group4) && tiffTag(data, photometric) == blackIsZero {
-			for i := range m.Pix {
-				m.Pix[i] = ^m.Pix[i]
-			}
-		}
-	case *image.RGBA64: // libtiff rounds colour to 8 bits, but truncates grey
-		round16(m.Pix)
-	case *image.NRGBA64:
-		round16(m.Pix)
-	}
-	return pack(m), nil
 }

@@ -42,14 +42,10 @@ func pngOrientation(data []byte) int {
 	return 0
 }
 
-// tagOrientation reads the Orientation of TIFF data, which Exif data is too.
+// tagOrientation reads the Orientation of Exif data, which is laid out like a
+// TIFF file (TIFF 6.0, section 2), from its first directory; 0 if there is none.
 func tagOrientation(data []byte) int {
-	return tiffTag(data, 0x112)
-}
-
-// tiffTag reads a tag with one 16-bit value from the first directory of TIFF
-// data (TIFF 6.0, section 2), 0 if there is none.
-func tiffTag(data []byte, tag uint16) int {
+	const tag = 0x112
 	if len(data) < 8 {
 		return 0
 	}

@@ -130,7 +130,7 @@ func (p *plainPNG) decode() *Image {
 		for y := range p.h {
 			copy(rows[y*width:], rows[(1+y)*stride+1:][:width])
 		}
-		return &Image{p.w, p.h, rows[:p.h*width]}
+		return &Image{W: p.w, H: p.h, Pix: rows[:p.h*width]}
 	}
 	im, sample := newImage(p.w, p.h), 0
 	if p.channels == 4 {

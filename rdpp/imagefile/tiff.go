@@ -1,0 +1,315 @@
+package imagefile
+
+// #cgo !codecs_shared LDFLAGS: -l:libtiff.a -l:libturbojpeg.a -l:libzstd.a -l:libdeflate.a -l:libz.a -lm
+// #cgo codecs_shared LDFLAGS: -ltiff
+// #include "tiff.h"
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"image"
+	"image/color"
+	"io"
+	"runtime"
+	"strings"
+	"unicode"
+	"unsafe"
+)
+
+// TIFF goes through libtiff, the decoder under OpenCV and Pillow.
+
+// Values of tags (TIFF 6.0; zstd is libtiff's own).
+const (
+	tiffWhiteIsZero = 0
+	tiffBlackIsZero = 1
+	tiffRGB         = 2
+	tiffPalette     = 3
+	tiffSeparated   = 5
+	tiffYCbCr       = 6
+	tiffLab         = 8
+
+	tiffJPEG = 7
+
+	tiffUnsigned = 1
+	tiffUntyped  = 4
+
+	tiffSeparatePlanes = 2
+)
+
+// maxTIFFSamples bounds the samples of a pixel, as a row of them is read at
+// once.
+const maxTIFFSamples = 8
+
+// tiffCompressions are the ones that are read. LERC, WebP, LZMA and JBIG would
+// be four more libraries, of which LZMA allocates what a file asks for.
+var tiffCompressions = map[C.uint16_t]bool{
+	1: true, 2: true, 3: true, 4: true, 5: true, tiffJPEG: true, 8: true, 32771: true, 32773: true, 32946: true, 50000: true,
+}
+
+var tiffCompressionNames = map[C.uint16_t]string{
+	6: "old-style JPEG", 34661: "JBIG", 34676: "SGILog", 34677: "SGILog", 34712: "JPEG 2000", 34887: "LERC",
+	34925: "LZMA", 50001: "WebP", 50002: "JPEG XL", 32766: "NeXT", 32809: "ThunderScan", 32908: "PixarFilm", 32909: "PixarLog",
+}
+
+var tiffPhotometricNames = map[C.uint16_t]string{
+	4: "a transparency mask", 9: "ICC L*a*b* colour", 10: "ITU L*a*b* colour", 32803: "a sensor's raw data (CFA)",
+	32844: "LogL brightness", 32845: "LogLuv colour", 34892: "raw data (LinearRaw)",
+}
+
+// tiffFile is what libtiff reads from while the function that gets it runs.
+type tiffFile struct {
+	source C.rdpp_tiff_source
+	header C.rdpp_tiff_header
+	pinned runtime.Pinner
+}
+
+// openTIFF reads a file's header. The caller closes it.
+func openTIFF(data []byte) (*tiffFile, error) {
+	f := new(tiffFile)
+	f.pinned.Pin(&data[0])
+	f.source.data, f.source.size = (*C.uint8_t)(&data[0]), C.size_t(len(data))
+	// While opening libtiff allocates directories alone: 8 bytes for what may be 2 in the file.
+	f.source.limit = C.size_t(4*len(data) + maxMetadata)
+	if C.rdpp_tiff_read_header(&f.source, &f.header) == 0 {
+		defer f.close()
+		return nil, f.err()
+	}
+	return f, nil
+}
+
+func (f *tiffFile) close() { f.pinned.Unpin() }
+
+// err is what libtiff said.
+func (f *tiffFile) err() error {
+	msg := C.GoString(&f.source.error[0])
+	if msg == "" {
+		msg = C.GoString(&f.source.warning[0])
+	}
+	if msg == "" {
+		return errors.New("libtiff cannot read it")
+	}
+	msg = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, msg)
+	for _, end := range []string{"Cannot read TIFF header", "Can not read TIFF directory", "Read error", "IO error", "Not enough data", "Premature E", "premature end"} {
+		if strings.Contains(strings.ToLower(msg), strings.ToLower(end)) {
+			return fmt.Errorf("%s: %w", msg, io.ErrUnexpectedEOF)
+		}
+	}
+	return errors.New(msg)
+}
+
+// tiffSize reads a TIFF's size in pixels, as it is stored.
+func tiffSize(data []byte) (w, h int, err error) {
+	f, err := openTIFF(data)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer f.close()
+	return int(f.header.width), int(f.header.height), nil
+}
+
+// tiffOrientation reads a TIFF's orientation, 1 if it has none.
+func tiffOrientation(data []byte) int {
+	f, err := openTIFF(data)
+	if err != nil {
+		return 0
+	}
+	defer f.close()
+	return int(f.header.orientation)
+}
+
+// tiffPages counts a TIFF's pages, at least 1.
+func tiffPages(data []byte) int {
+	f, err := openTIFF(data)
+	if err != nil {
+		return 1
+	}
+	defer f.close()
+	return int(C.rdpp_tiff_pages(&f.source))
+}
+
+// tiffPixels decodes a TIFF's first page.
+func tiffPixels(data []byte) (*Image, error) {
+	m, err := decodeTIFF(data)
+	if err != nil {
+		return nil, err
+	}
+	if m, ok := m.(*image.NRGBA64); ok { // libtiff rounds colour to 8 bits, but truncates grey
+		round16(m.Pix)
+	}
+	return pack(m), nil
+}
+
+// decodeTIFF decodes a TIFF's first page as its samples are stored, not
+// turned: into Gray, Gray16, NRGBA, NRGBA64 or, with the file's own indexes,
+// Paletted. Samples of fewer bits than 8 or 16 fill the range of those. The
+// alpha of 16-bit grey is left out; alpha that the colour was multiplied by is
+// kept like any other.
+func decodeTIFF(data []byte) (image.Image, error) {
+	f, err := openTIFF(data)
+	if err != nil {
+		return nil, err
+	}
+	defer f.close()
+	if err := f.check(); err != nil {
+		return nil, err
+	}
+	h := &f.header
+	size := image.Rect(0, 0, int(h.width), int(h.height))
+	f.source.limit += C.size_t(8 * size.Dx() * size.Dy())
+	if uint64(h.tile) > uint64(f.source.limit) {
+		return nil, fmt.Errorf("a tile of %d bytes is larger than the picture", h.tile)
+	}
+	alpha := h.extra_samples > 0 && (h.first_extra == 1 || h.first_extra == 2)
+	switch h.photometric {
+	case tiffWhiteIsZero, tiffBlackIsZero:
+		if h.bits > 8 {
+			m := image.NewGray16(size)
+			return m, f.samples(m.Pix, m.Stride, 2, 1)
+		}
+		if alpha && h.samples-h.extra_samples == 1 {
+			return f.greyAlpha(size)
+		}
+		m := image.NewGray(size)
+		return m, f.samples(m.Pix, m.Stride, 1, 1)
+	case tiffPalette:
+		return f.paletted(size)
+	case tiffRGB:
+		take := 3
+		if alpha && h.samples-h.extra_samples == 3 {
+			take = 4
+		}
+		return f.colour(size, take)
+	case tiffYCbCr:
+		if h.compression == tiffJPEG && h.planar != tiffSeparatePlanes {
+			return f.colour(size, 3)
+		}
+	}
+	m := image.NewNRGBA(size)
+	return m, f.read(m.Pix, func(pix *C.uint8_t) C.int { return C.rdpp_tiff_read_rgba(&f.source, pix) })
+}
+
+// check refuses what would not be read as it is meant.
+func (f *tiffFile) check() error {
+	h := &f.header
+	bits := map[C.uint16_t]bool{8: true}
+	switch h.photometric {
+	case tiffWhiteIsZero, tiffBlackIsZero, tiffRGB:
+		bits = map[C.uint16_t]bool{1: true, 2: true, 4: true, 8: true, 10: true, 12: true, 14: true, 16: true}
+	case tiffPalette:
+		bits = map[C.uint16_t]bool{1: true, 2: true, 4: true, 8: true}
+	}
+	colours := C.uint16_t(1)
+	switch h.photometric {
+	case tiffRGB, tiffYCbCr, tiffLab:
+		colours = 3
+	case tiffSeparated:
+		colours = 4
+	}
+	name := tiffPhotometricNames[h.photometric]
+	switch {
+	case h.has_photometric == 0:
+		return unsupported("that does not say what its values mean (no PhotometricInterpretation)")
+	case !tiffCompressions[h.compression] || h.decodable == 0:
+		return unsupported(fmt.Sprintf("with compression %d (%s)", h.compression, known(tiffCompressionNames[h.compression])))
+	case h.photometric != tiffLab && (h.photometric > tiffYCbCr || name != ""):
+		return unsupported(fmt.Sprintf("with PhotometricInterpretation %d (%s)", h.photometric, known(name)))
+	case h.sample_format == 3 || h.sample_format == 6:
+		return unsupported("with floating-point values")
+	case h.sample_format != tiffUnsigned && h.sample_format != tiffUntyped:
+		return unsupported("with signed values")
+	case !bits[h.bits]:
+		return unsupported(fmt.Sprintf("with %d bits per sample", h.bits))
+	case h.samples < colours:
+		return unsupported(fmt.Sprintf("with %d samples per pixel where its colours need %d", h.samples, colours))
+	case h.samples > maxTIFFSamples:
+		return unsupported(fmt.Sprintf("with %d samples per pixel, at most %d are read", h.samples, maxTIFFSamples))
+	}
+	return nil
+}
+
+func known(name string) string {
+	if name == "" {
+		return "unknown"
+	}
+	return name
+}
+
+// read passes pix to C, whose answer becomes an error.
+func (f *tiffFile) read(pix []uint8, c func(*C.uint8_t) C.int) error {
+	f.pinned.Pin(&pix[0])
+	if c((*C.uint8_t)(unsafe.Pointer(&pix[0]))) == 0 {
+		return f.err()
+	}
+	return nil
+}
+
+// samples reads the first take samples of every pixel into pix, of whose
+// pixels each has pixel bytes.
+func (f *tiffFile) samples(pix []uint8, stride, pixel, take int) error {
+	h := &f.header
+	t := C.rdpp_tiff_target{stride: C.size_t(stride), pixel: C.size_t(pixel), take: C.int(take), bytes: 1, scale: 1}
+	switch {
+	case h.bits > 8:
+		t.bytes, t.scale = 2, 1<<(16-h.bits)
+	case h.photometric != tiffPalette:
+		t.scale = 255 / (1<<h.bits - 1)
+	}
+	if h.photometric == tiffWhiteIsZero {
+		t.invert = 1
+	}
+	return f.read(pix, func(first *C.uint8_t) C.int {
+		t.pix = first
+		return C.rdpp_tiff_read_samples(&f.source, &t)
+	})
+}
+
+// colour reads R, G, B and, where take is 4, alpha.
+func (f *tiffFile) colour(size image.Rectangle, take int) (image.Image, error) {
+	if f.header.bits > 8 {
+		m := image.NewNRGBA64(size)
+		opaque(m.Pix, 8, 2)
+		return m, f.samples(m.Pix, m.Stride, 8, take)
+	}
+	m := image.NewNRGBA(size)
+	opaque(m.Pix, 4, 1)
+	return m, f.samples(m.Pix, m.Stride, 4, take)
+}
+
+// greyAlpha reads 8-bit grey and alpha as R = G = B and alpha.
+func (f *tiffFile) greyAlpha(size image.Rectangle) (image.Image, error) {
+	m := image.NewNRGBA(size)
+	err := f.samples(m.Pix, m.Stride, 4, 2)
+	for p := m.Pix; len(p) >= 4; p = p[4:] {
+		p[1], p[2], p[3] = p[0], p[0], p[1]
+	}
+	return m, err
+}
+
+// opaque sets the last of the four samples of every pixel to its largest
+// value.
+func opaque(pix []uint8, pixel, bytes int) {
+	for i := pixel - bytes; i < len(pix); i += pixel {
+		for b := range bytes {
+			pix[i+b] = 255
+		}
+	}
+}
+
+func (f *tiffFile) paletted(size image.Rectangle) (image.Image, error) {
+	var rgb [256 * 3]uint8
+	if err := f.read(rgb[:], func(pix *C.uint8_t) C.int { return C.rdpp_tiff_read_palette(&f.source, pix) }); err != nil {
+		return nil, err
+	}
+	palette := make(color.Palette, 1<<f.header.bits)
+	for i := range palette {
+		palette[i] = color.NRGBA{rgb[3*i], rgb[3*i+1], rgb[3*i+2], 255}
+	}
+	m := image.NewPaletted(size, palette)
+	return m, f.samples(m.Pix, m.Stride, 1, 1)
+}
