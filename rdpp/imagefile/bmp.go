@@ -58,6 +58,10 @@ func decodeBMP(data []byte) (image.Image, error) {
 	if m, err := bmp.Decode(bytes.NewReader(data)); err == nil {
 		return m, nil
 	}
+	return decodeOddBMP(data)
+}
+
+func decodeOddBMP(data []byte) (image.Image, error) {
 	head, err := parseBMP(data)
 	if err != nil {
 		return nil, err

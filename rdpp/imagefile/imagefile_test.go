@@ -364,8 +364,13 @@ func bmpHeader(w, h int32) []byte {
 
 // tiffHeader is an 8-bit grey TIFF without pixels.
 func tiffHeader(w, h uint32) []byte {
-	data := []byte("II*\x00\x08\x00\x00\x00\x04\x00")
-	for _, e := range [][2]uint32{{0x100, w}, {0x101, h}, {0x102, 8}, {0x106, 1}} {
+	return tiffOf([][2]uint32{{0x100, w}, {0x101, h}, {0x102, 8}, {0x106, 1}, {0x111, 8}, {0x117, 1}})
+}
+
+// tiffOf is a TIFF of nothing but tags of one LONG each.
+func tiffOf(tags [][2]uint32) []byte {
+	data := append([]byte("II*\x00\x08\x00\x00\x00"), byte(len(tags)), 0)
+	for _, e := range tags {
 		data = binary.LittleEndian.AppendUint16(data, uint16(e[0]))
 		data = append(data, 4, 0, 1, 0, 0, 0)
 		data = binary.LittleEndian.AppendUint32(data, e[1])
@@ -408,6 +413,9 @@ func TestLyingHeaders(t *testing.T) {
 		{"huge top-down BMP", bmpHeader(60000, -60000), limit},
 		{"huge TIFF", tiffHeader(60000, 60000), limit},
 		{"huge WebP", webpHeader(16384, 16384), limit},
+		{"TIFF of huge tiles", tiffOf([][2]uint32{{0x100, 4}, {0x101, 4}, {0x102, 8}, {0x106, 1}, {0x142, 1 << 16}, {0x143, 1 << 16}, {0x144, 8}, {0x145, 1}}), "larger than the picture"},
+		{"TIFF of many samples", tiffOf([][2]uint32{{0x100, 4}, {0x101, 4}, {0x102, 8}, {0x106, 2}, {0x111, 8}, {0x115, 60000}, {0x117, 1}}), "with 60000 samples per pixel"},
+		{"TIFF of many strips", tiffOf([][2]uint32{{0x100, 1}, {0x101, 99_000_000}, {0x102, 8}, {0x106, 1}, {0x111, 8}, {0x116, 1}, {0x117, 1}}), "StripOffsets"},
 		{"overflowing PNG", pngHeader(1<<31-1, 1<<31-1), "PNG"},
 		{"overflowing BMP", bmpHeader(math.MaxInt32, math.MinInt32), "BMP"},
 		{"overflowing TIFF", tiffHeader(math.MaxUint32, math.MaxUint32), "TIFF"},

@@ -69,7 +69,7 @@ static int has_any(const char *text, const char *const *parts) {
 // Tells whether a warning is one of damage to the picture, where libtiff goes on without a colour map, or with grey or
 // white.
 static int damage(const rdpp_tiff_source *source, TIFF *tif, const char *text) {
-  static const char *const ignored[] = {"ignored", "ignoring", NULL};
+  static const char *const ignored[] = {"ignored", "Ignoring", NULL};
   static const char *const tags[] = {
       "ColorMap", "SampleFormat", "ExtraSamples", "YCbCr", "JPEGTables", "ReferenceBlackWhite", NULL};
   // Neither padding before the end marker nor rows below the picture touch a pixel.
@@ -144,12 +144,13 @@ int rdpp_tiff_read_header(rdpp_tiff_source *source, rdpp_tiff_header *header) {
 static uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
 // Copies count pixels of apart samples each from row to pix.
-static void copy_samples(const rdpp_tiff_target *target, const uint8_t *row, int bits, int apart, int take,
-                         uint32_t count, uint8_t *pix) {
+static inline __attribute__((always_inline)) void copy_bits(const rdpp_tiff_target *target, const uint8_t *row,
+                                                            int bits, int apart, int take, uint32_t count,
+                                                            uint8_t *pix) {
   const unsigned most = (1u << bits) - 1;
   for (size_t x = 0; x < count; x++, pix += target->pixel) {
     for (int s = 0; s < take; s++) {
-      size_t i = x * apart + s;
+      const size_t i = x * apart + s;
       unsigned v = 0;
       if (bits == 8) {
         v = row[i];
@@ -170,6 +171,21 @@ static void copy_samples(const rdpp_tiff_target *target, const uint8_t *row, int
         pix[2 * s + 1] = v;
       }
     }
+  }
+}
+
+// copy_bits, compiled for each of the usual widths.
+static void copy_samples(const rdpp_tiff_target *target, const uint8_t *row, int bits, int apart, int take,
+                         uint32_t count, uint8_t *pix) {
+  switch (bits) {
+  case 8:
+    copy_bits(target, row, 8, apart, take, count, pix);
+    break;
+  case 16:
+    copy_bits(target, row, 16, apart, take, count, pix);
+    break;
+  default:
+    copy_bits(target, row, bits, apart, take, count, pix);
   }
 }
 

@@ -6,12 +6,15 @@ package imagefile
 import "C"
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"image"
 	"image/color"
 	"io"
 	"runtime"
+	"slices"
 	"strings"
 	"unicode"
 	"unsafe"
@@ -66,6 +69,7 @@ type tiffFile struct {
 
 // openTIFF reads a file's header. The caller closes it.
 func openTIFF(data []byte) (*tiffFile, error) {
+	data = sortTags(data)
 	f := new(tiffFile)
 	f.pinned.Pin(&data[0])
 	f.source.data, f.source.size = (*C.uint8_t)(&data[0]), C.size_t(len(data))
@@ -76,6 +80,46 @@ func openTIFF(data []byte) (*tiffFile, error) {
 		return nil, f.err()
 	}
 	return f, nil
+}
+
+// sortTags returns data, or where its first directory's tags are out of order a
+// copy in which they are not: libtiff would leave out a ColorMap that comes
+// before BitsPerSample.
+func sortTags(data []byte) []byte {
+	var order binary.ByteOrder = binary.LittleEndian
+	if data[0] == 'M' {
+		order = binary.BigEndian
+	}
+	var start, count, entry uint64 // of the directory's entries; of bytes in one
+	switch {
+	case len(data) >= 16 && order.Uint16(data[2:]) == 43: // BigTIFF
+		entry = 20
+		if start = order.Uint64(data[8:]); start < uint64(len(data)-8) {
+			count = order.Uint64(data[start:])
+			start += 8
+		}
+	case len(data) >= 8:
+		entry = 12
+		if start = uint64(order.Uint32(data[4:])); start+2 < uint64(len(data)) {
+			count = uint64(order.Uint16(data[start:]))
+			start += 2
+		}
+	}
+	if count == 0 || count > (uint64(len(data))-start)/entry {
+		return data
+	}
+	entries := func(data []byte) [][]byte {
+		return slices.Collect(slices.Chunk(data[start:][:count*entry], int(entry)))
+	}
+	byTag := func(a, b []byte) int { return int(order.Uint16(a)) - int(order.Uint16(b)) }
+	if slices.IsSortedFunc(entries(data), byTag) {
+		return data
+	}
+	sorted := entries(data)
+	slices.SortStableFunc(sorted, byTag)
+	data = bytes.Clone(data)
+	copy(data[start:], slices.Concat(sorted...))
+	return data
 }
 
 func (f *tiffFile) close() { f.pinned.Unpin() }
@@ -227,6 +271,8 @@ func (f *tiffFile) check() error {
 		return unsupported(fmt.Sprintf("with %d bits per sample", h.bits))
 	case h.samples < colours:
 		return unsupported(fmt.Sprintf("with %d samples per pixel where its colours need %d", h.samples, colours))
+	case colours == 1 && h.samples > 2: // colour, perhaps, that says it is grey
+		return unsupported(fmt.Sprintf("of grey or palette with %d samples per pixel", h.samples))
 	case h.samples > maxTIFFSamples:
 		return unsupported(fmt.Sprintf("with %d samples per pixel, at most %d are read", h.samples, maxTIFFSamples))
 	}
