@@ -58,6 +58,7 @@ type source struct {
 type verdict struct {
 	source     source
 	prediction *rdpp.Prediction
+	pages      int // of the file, the first of which was scored
 	err        error
 }
 
@@ -100,6 +101,9 @@ func runImage(ctx context.Context, args []string, t *terminal) (int, error) {
 		if v.err != nil {
 			t.complain(v.err)
 			code = exitFailed
+		}
+		if v.pages > 1 {
+			fmt.Fprintf(t.stderr, "infer: %s: the first of %d pages is scored\n", v.source.path, v.pages)
 		}
 		if v.prediction == nil && *asJSON {
 			return objects.Encode(failedRecord{v.source.path, v.err.Error()})
@@ -239,7 +243,7 @@ func (s source) judge(ctx context.Context, d *rdpp.Detector, stdin io.Reader, ma
 			return v
 		}
 	}
-	v.prediction = new(result.Prediction(s.path))
+	v.prediction, v.pages = new(result.Prediction(s.path)), img.Pages
 	if s.heatmap != "" && ctx.Err() == nil {
 		v.err = writeHeatmap(s.heatmap, img, result)
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -379,6 +380,10 @@ func (r *run) readData(ctx context.Context) error {
 	}
 	for _, s := range r.skipped {
 		r.opt.Log.Warn("left out", "file", s.Path, "reason", s.Reason)
+	}
+	if pages := r.cache.Pages(); len(pages) > 0 {
+		first := slices.Min(slices.Collect(maps.Keys(pages)))
+		r.opt.Log.Warn("of images with several pages the first is used", "images", len(pages), "file", first, "pages", pages[first])
 	}
 	defective := func(item dataset.Item) bool { return item.Defective }
 	good := func(item dataset.Item) bool { return !item.Defective }

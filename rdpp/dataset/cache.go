@@ -3,6 +3,7 @@ package dataset
 import (
 	"context"
 	"fmt"
+	"maps"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -26,9 +27,10 @@ type CacheOptions struct {
 // A Cache is safe for concurrent use.
 type Cache struct {
 	opt     CacheOptions
-	mu      sync.Mutex // guards entries and used
+	mu      sync.Mutex // guards what follows
 	entries map[string]*entry
 	used    int64
+	pages   map[string]int // by path, where there are several
 }
 
 // entry is one image; img and planes are nil where nothing is kept, else one
@@ -47,7 +49,15 @@ func NewCache(opt CacheOptions) *Cache {
 	if opt.MaxBytes == 0 {
 		opt.MaxBytes = 2 << 30
 	}
-	return &Cache{opt: opt, entries: make(map[string]*entry)}
+	return &Cache{opt: opt, entries: make(map[string]*entry), pages: make(map[string]int)}
+}
+
+// Pages returns the number of pages of every image read so far that has
+// several, by path. The first of them is the image.
+func (c *Cache) Pages() map[string]int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.pages)
 }
 
 // Planes writes the image in path, resized as Resize does, to dst: 3,S,S
@@ -99,6 +109,11 @@ func (c *Cache) load(path string) (*imagefile.Image, []float32, error) {
 	img, err := imagefile.DecodeFile(path, c.decoding())
 	if err != nil {
 		return nil, nil, fmt.Errorf("dataset: reading image: %w", err)
+	}
+	if img.Pages > 1 {
+		c.mu.Lock()
+		c.pages[path] = img.Pages
+		c.mu.Unlock()
 	}
 	values := 3 * c.opt.Size * c.opt.Size
 	switch {

@@ -2,7 +2,7 @@ package imagefile
 
 // #cgo !codecs_shared LDFLAGS: -l:libtiff.a -l:libturbojpeg.a -l:libzstd.a -l:libdeflate.a -l:libz.a -lm
 // #cgo codecs_shared LDFLAGS: -ltiff
-// #include "tiff.h"
+// #include "tiffread.h"
 import "C"
 
 import (

@@ -1,5 +1,5 @@
-#ifndef RDPP_TIFF_H
-#define RDPP_TIFF_H
+#ifndef RDPP_TIFFREAD_H
+#define RDPP_TIFFREAD_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-#include "tiff.h"
+#include "tiffread.h"
 
 #include <stdarg.h>
 #include <stdio.h>
