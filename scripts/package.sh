@@ -20,16 +20,7 @@ for library in librdpptorch.so libcgotorch.so; do
 done
 
 # librdpp.so alone needs the codecs' libraries. In a folder of their own they are nobody else's.
-mkdir -p "$stage/$name/lib/rdpp"
-for library in libturbojpeg.so.0 libdeflate.so.0; do
-  path=$(ldd "$stage/$name/lib/librdpp.so" | awk -v name=$library '$1 == name { print $3 }')
-  cp -L "$path" "$stage/$name/lib/rdpp/$library"
-done
-for package in libturbojpeg0 libdeflate-dev; do
-  if [ -e "/usr/share/doc/$package/copyright" ]; then
-    cp "/usr/share/doc/$package/copyright" "$stage/$name/share/doc/rdpp/${package%[0-]*}.copyright"
-  fi
-done
+scripts/codecs.sh "$stage/$name/lib/librdpp.so" "$stage/$name/lib/rdpp" "$stage/$name/share/doc/rdpp"
 
 cat >"$stage/$name/README" <<README
 rdpp ${version%,}, built against libtorch $libtorch for $(. /etc/os-release && echo "$PRETTY_NAME").

@@ -14,7 +14,8 @@ case "${1:-}" in
 esac
 cd "$(dirname "$0")/.."
 
-packages=(g++ cmake ninja-build ccache libturbojpeg0-dev libdeflate-dev clang-format-19 ca-certificates)
+packages=(g++ cmake ninja-build ccache libturbojpeg0-dev libdeflate-dev libtiff-dev libzstd-dev zlib1g-dev
+  clang-format-19 ca-certificates)
 if [ -n "${1:-}" ]; then
   packages+=(patchelf python3 chromium)
   command -v npm >/dev/null || packages+=(npm) # fetches onnxruntime for the tests

@@ -86,7 +86,8 @@ func TestNotice(t *testing.T) {
 	defer f.Close()
 	const nuget = "Microsoft.ML.DnnImageFeaturizer.ResNet18"
 	for _, want := range []string{nuget, "0.23.1", "resnet18-imagenet.safetensors", "Copyright (c) .NET Foundation and Contributors",
-		"Permission is hereby granted, free of charge", "ML.NET uses third-party libraries"} {
+		"Permission is hereby granted, free of charge", "ML.NET uses third-party libraries", "LICENSE of libtiff",
+		"LICENSE of libjpeg-turbo", "the work of the Independent JPEG Group", "LICENSE of libdeflate", "LICENSE of zlib", "LICENSE of zstd"} {
 		if !strings.Contains(builtin.Notice, want) {
 			t.Errorf("NOTICE: got no %q", want)
 		}

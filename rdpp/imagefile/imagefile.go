@@ -13,8 +13,20 @@
 //     (v + 128) / 257: the roundings of libpng and libtiff under OpenCV.
 //   - EXIF orientation 1 to 8 is applied to JPEG (APP1) and PNG (eXIf), the
 //     Orientation tag to TIFF. WebP's is ignored, as OpenCV 4.6 does.
-//   - Of a file with several pages the first is read; animated WebP, CMYK,
-//     JPEG-compressed and 2- and 4-bit grey TIFF, RLE and 16-bit BMP are refused.
+//   - Of a file with several pages the first is read, and Image.Pages counts
+//     them. Animated WebP is refused.
+//   - TIFF and BigTIFF are libtiff's: grey of 1, 2, 4, 8, 10, 12, 14 or 16 bits,
+//     RGB of the same, palettes, CMYK, YCbCr and L*a*b* of 8; in strips, tiles
+//     or planes; uncompressed or by LZW, Deflate, PackBits, fax, JPEG or zstd.
+//     OpenCV refuses some of these, and reads others wrong: 16-bit grey and
+//     extra samples in tiles, and grey with extra samples in planes.
+//   - BMPs of 16 bits and of 32 with masks follow their masks, as Pillow does
+//     and OpenCV does for some. Five bits v become v << 3, as in OpenCV. Run
+//     lengths follow Windows: OpenCV misplaces rows after some skips.
+//
+// What would be guessed is refused, with the reason: TIFF of floating-point or
+// signed values, without PhotometricInterpretation, or of grey with more than
+// two samples per pixel.
 //
 // A truncated or damaged file is an error, never a partly grey picture, and a
 // panic in a decoder is returned as one. All functions are safe for
@@ -56,9 +68,9 @@ type Image struct {
 type Options struct {
 	// MaxPixels is the largest W*H accepted, in pixels; 0 means
 	// DefaultMaxPixels. It is checked from the header, before memory for the
-	// pixels is allocated. Decoding takes up to 15 bytes per pixel at once (a
-	// progressive CMYK JPEG; 6 for an RGB PNG that does not compress, 3 for a
-	// JPEG).
+	// pixels is allocated. Decoding takes up to 20 bytes per pixel at once (a
+	// TIFF of 16-bit RGBA in one tile; 15 for a progressive CMYK JPEG, 6 for an
+	// RGB PNG that does not compress, 3 for a JPEG).
 	MaxPixels int64
 }
 

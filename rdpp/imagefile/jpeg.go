@@ -2,8 +2,8 @@ package imagefile
 
 // The codecs are linked statically, so that a command needs no library
 // installed. Debian's archives are not position independent: -buildmode=c-shared
-// needs the tag codecs_shared, and libturbojpeg.so.0 and libdeflate.so.0 where
-// it runs.
+// needs the tag codecs_shared, and libturbojpeg.so.0, libdeflate.so.0 and
+// libtiff.so.6 where it runs.
 
 // #cgo !codecs_shared LDFLAGS: -l:libturbojpeg.a
 // #cgo codecs_shared LDFLAGS: -lturbojpeg

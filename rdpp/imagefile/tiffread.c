@@ -6,6 +6,10 @@
 #include <string.h>
 #include <tiffio.h>
 
+#if TIFFLIB_VERSION < 20221213
+#error libtiff 4.5 or newer is needed: older ones have no handlers and limits of their own for each file
+#endif
+
 // libtiff sees a mapped file, whose strips it reads where they are. What is written to it is lost.
 
 static tmsize_t read_bytes(thandle_t handle, void *buffer, tmsize_t size) {
