@@ -64,13 +64,15 @@ var tiffPhotometricNames = map[C.uint16_t]string{
 type tiffFile struct {
 	source C.rdpp_tiff_source
 	header C.rdpp_tiff_header
-	pinned runtime.Pinner
+
+	saysPalette bool
+	pinned      runtime.Pinner
 }
 
 // openTIFF reads a file's header. The caller closes it.
 func openTIFF(data []byte) (*tiffFile, error) {
 	data = sortTags(data)
-	f := new(tiffFile)
+	f := &tiffFile{saysPalette: saysPalette(data)}
 	f.pinned.Pin(&data[0])
 	f.source.data, f.source.size = (*C.uint8_t)(&data[0]), C.size_t(len(data))
 	// While opening libtiff allocates directories alone: 8 bytes for what may be 2 in the file.
@@ -82,44 +84,71 @@ func openTIFF(data []byte) (*tiffFile, error) {
 	return f, nil
 }
 
-// sortTags returns data, or where its first directory's tags are out of order a
-// copy in which they are not: libtiff would leave out a ColorMap that comes
-// before BitsPerSample.
-func sortTags(data []byte) []byte {
-	var order binary.ByteOrder = binary.LittleEndian
+// tiffEntries returns the entries of a file's first directory, which begin with
+// their tag and type, and where in them the value is; none where they are not
+// in the file.
+func tiffEntries(data []byte) (order binary.ByteOrder, entries [][]byte, value int) {
+	order = binary.LittleEndian
 	if data[0] == 'M' {
 		order = binary.BigEndian
 	}
-	var start, count, entry uint64 // of the directory's entries; of bytes in one
-	switch {
-	case len(data) >= 16 && order.Uint16(data[2:]) == 43: // BigTIFF
-		entry = 20
+	var start, count uint64
+	size := 12
+	value = 8
+	if len(data) >= 16 && order.Uint16(data[2:]) == 43 { // BigTIFF
+		size, value = 20, 12
 		if start = order.Uint64(data[8:]); start < uint64(len(data)-8) {
 			count = order.Uint64(data[start:])
 			start += 8
 		}
-	case len(data) >= 8:
-		entry = 12
+	} else if len(data) >= 8 {
 		if start = uint64(order.Uint32(data[4:])); start+2 < uint64(len(data)) {
 			count = uint64(order.Uint16(data[start:]))
 			start += 2
 		}
 	}
-	if count == 0 || count > (uint64(len(data))-start)/entry {
-		return data
+	if count == 0 || count > (uint64(len(data))-start)/uint64(size) {
+		return order, nil, value
 	}
-	entries := func(data []byte) [][]byte {
-		return slices.Collect(slices.Chunk(data[start:][:count*entry], int(entry)))
-	}
+	return order, slices.Collect(slices.Chunk(data[start:][:int(count)*size], size)), value
+}
+
+// sortTags returns data, or where its first directory's tags are out of order a
+// copy in which they are not: libtiff would leave out a ColorMap that comes
+// before BitsPerSample.
+func sortTags(data []byte) []byte {
+	order, entries, _ := tiffEntries(data)
 	byTag := func(a, b []byte) int { return int(order.Uint16(a)) - int(order.Uint16(b)) }
-	if slices.IsSortedFunc(entries(data), byTag) {
+	if slices.IsSortedFunc(entries, byTag) {
 		return data
 	}
-	sorted := entries(data)
+	sorted := slices.Clone(entries)
 	slices.SortStableFunc(sorted, byTag)
 	data = bytes.Clone(data)
-	copy(data[start:], slices.Concat(sorted...))
+	_, places, _ := tiffEntries(data)
+	for i, e := range sorted {
+		copy(places[i], e)
+	}
 	return data
+}
+
+// saysPalette says whether a file's PhotometricInterpretation is the palette's,
+// which libtiff changes to grey where there are no colours.
+func saysPalette(data []byte) bool {
+	order, entries, value := tiffEntries(data)
+	for _, e := range entries {
+		const photometric, short, long = 262, 3, 4
+		if order.Uint16(e) != photometric {
+			continue
+		}
+		switch order.Uint16(e[2:]) {
+		case short:
+			return order.Uint16(e[value:]) == tiffPalette
+		case long:
+			return order.Uint32(e[value:]) == tiffPalette
+		}
+	}
+	return false
 }
 
 func (f *tiffFile) close() { f.pinned.Unpin() }
@@ -259,6 +288,8 @@ func (f *tiffFile) check() error {
 	switch {
 	case h.has_photometric == 0:
 		return unsupported("that does not say what its values mean (no PhotometricInterpretation)")
+	case f.saysPalette && h.photometric != tiffPalette:
+		return unsupported("with a palette that has no colours (no ColorMap)")
 	case !tiffCompressions[h.compression] || h.decodable == 0:
 		return unsupported(fmt.Sprintf("with compression %d (%s)", h.compression, known(tiffCompressionNames[h.compression])))
 	case h.photometric != tiffLab && (h.photometric > tiffYCbCr || name != ""):

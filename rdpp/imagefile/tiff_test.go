@@ -71,6 +71,7 @@ func TestTIFFRefusals(t *testing.T) {
 		want string
 	}{
 		{"no photometric", tiffGrey(8, tiffEntry{photometric, nil}), "does not say what its values mean"},
+		{"no colours", tiffGrey(8, tiffEntry{photometric, []uint16{3}}), "with a palette that has no colours"},
 		{"float", tiffGrey(32, tiffEntry{format, []uint16{3}}), "floating-point values"},
 		{"half float", tiffGrey(16, tiffEntry{format, []uint16{3}}), "floating-point values"},
 		{"complex", tiffGrey(32, tiffEntry{format, []uint16{6}}), "floating-point values"},
