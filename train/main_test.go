@@ -310,8 +310,24 @@ func TestBadData(t *testing.T) {
 	checkFails(t, "unwritable output", exitFailed, tiny(dataDir, filepath.Join(file, "out")), "", file, "--out")
 }
 
+// twoPages is a TIFF of two pages of 2 x 1 grey pixels.
+func twoPages() []byte {
+	data := []byte("II*\x00\x0a\x00\x00\x00\x10\x20") // the pixels behind the header, then the directories
+	for _, next := range []uint32{88, 0} {
+		data = binary.LittleEndian.AppendUint16(data, 6)
+		for _, e := range [][2]uint32{{0x100, 2}, {0x101, 1}, {0x102, 8}, {0x106, 1}, {0x111, 8}, {0x117, 2}} {
+			data = binary.LittleEndian.AppendUint16(data, uint16(e[0]))
+			data = append(data, 4, 0, 1, 0, 0, 0)
+			data = binary.LittleEndian.AppendUint32(data, e[1])
+		}
+		data = binary.LittleEndian.AppendUint32(data, next)
+	}
+	return data
+}
+
 func TestSkipBad(t *testing.T) {
 	dir := copyData(t)
+	paged := write(t, filepath.Join(dir, "train/good/001.png"), twoPages())
 	bad := []string{
 		write(t, filepath.Join(dir, "train/good/000.png"), nil),
 		write(t, filepath.Join(dir, "train/good/003.png"), hugePNG()),
@@ -333,6 +349,9 @@ func TestSkipBad(t *testing.T) {
 	}
 	if s.TrainImages != 2 || s.Good != 1 || s.Defective != 3 || len(s.Skipped) != len(bad) {
 		t.Errorf("got %+v, want 2 training images, 1 good and 3 defective ones, %d skipped", s, len(bad))
+	}
+	if !strings.Contains(stderr, "of images with several pages the first is used") || !strings.Contains(stderr, paged) {
+		t.Errorf("stderr: got %q, want a line about the pages of %s", stderr, paged)
 	}
 	for _, path := range bad {
 		if !strings.Contains(stderr, path) {

@@ -94,19 +94,18 @@ func TestMadeUp(t *testing.T) {
 	t.Logf("%d files: %d pictures equal, %d to be refused", len(files), equal, refused)
 }
 
-// A file that is cut or damaged anywhere never crashes, and takes no more
-// memory than a whole one.
+// A file that is cut or damaged anywhere never crashes the decoder.
 func TestMadeUpDamaged(t *testing.T) {
 	files, _ := readMadeUp(t)
 	for i, f := range files {
 		data := unzip(t, f)
-		for n := range 20 {
+		for n := range 10 {
 			damaged := bytes.Clone(data)
-			damaged[(n*len(data)/20+i)%len(data)] ^= uint8(1 << (n % 8))
+			damaged[(n*len(data)/10+i)%len(data)] ^= uint8(1 << (n % 8))
 			if im, err := Decode(damaged, &Options{MaxPixels: 1 << 20}); err == nil && len(im.Pix) != 3*im.W*im.H {
 				t.Fatalf("%s: %d x %d with %d bytes", f.Name, im.W, im.H, len(im.Pix))
 			}
-			_, _ = Decode(data[:n*len(data)/20], nil)
+			_, _ = Decode(data[:n*len(data)/10], nil)
 		}
 	}
 }
