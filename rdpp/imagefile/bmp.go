@@ -89,7 +89,10 @@ func parseBMP(data []byte) (*bmpFile, error) {
 	if uint64(len(data)) < fileHeader+uint64(size) || uint64(offset) > uint64(len(data)) {
 		return nil, io.ErrUnexpectedEOF
 	}
-	// The end of what shorter headers leave out is 0.
+	if uint64(offset) < fileHeader+uint64(size) {
+		return nil, fmt.Errorf("its pixels begin at byte %d, inside the header", offset)
+	}
+	// What shorter headers leave out is 0.
 	var info [56]byte
 	copy(info[:], data[fileHeader:][:size])
 	u16 := func(at int) int { return int(binary.LittleEndian.Uint16(info[at:])) }

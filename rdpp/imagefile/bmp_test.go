@@ -30,6 +30,11 @@ func masks(values ...uint32) (data []byte) {
 func TestBMP(t *testing.T) {
 	palette := []byte{1, 2, 3, 0, 11, 12, 13, 0, 21, 22, 23, 0}
 	short := bmpOf(2, 1, 24, 0, 0, nil, []byte{1, 2, 3, 4, 5, 6, 0, 0})
+	os2 := bmpOf(1, 1, 24, 0, 0, nil, nil)[:14+16]
+	os2[10], os2[14] = 14+16, 16
+	os2 = append(os2, 1, 2, 3, 0)
+	inside := bytes.Clone(short)
+	inside[10] = 0
 	for _, c := range []struct {
 		name string
 		data []byte
@@ -41,6 +46,8 @@ func TestBMP(t *testing.T) {
 		{"ten bits", bmpOf(1, 1, 32, 3, 0, masks(0x3ff00000, 0xffc00, 0x3ff), masks(0x2aa<<20|0x155<<10|0x3ff)), []uint8{0xaa, 0x55, 0xff}, ""},
 		{"a palette that is too short", bmpOf(2, 1, 8, 0, 1, palette[:4], []byte{0, 1, 0, 0}), []uint8{3, 2, 1, 0, 0, 0}, ""},
 		{"no padding after the last row", short[:len(short)-2], []uint8{3, 2, 1, 6, 5, 4}, ""},
+		{"a header of 16 bytes", os2, []uint8{3, 2, 1}, ""},
+		{"pixels inside the header", inside, nil, "its pixels begin at byte 0, inside the header"},
 		{"RLE8", bmpOf(3, 2, 8, 1, 3, palette, []byte{2, 1, 1, 2, 0, 0, 0, 3, 2, 1, 0, 0, 0, 1}),
 			[]uint8{23, 22, 21, 13, 12, 11, 3, 2, 1, 13, 12, 11, 13, 12, 11, 23, 22, 21}, ""},
 		{"RLE8 with steps", bmpOf(3, 2, 8, 1, 3, palette, []byte{0, 2, 1, 1, 2, 2, 0, 1}),
