@@ -11,6 +11,7 @@
 //     of a TIFF file by its unassociated alpha.)
 //   - 16-bit samples become 8-bit ones by v >> 8, in RGB TIFF files by
 //     (v + 128) / 257: the roundings of libpng and libtiff under OpenCV.
+//     Options.BitDepth is for cameras that use fewer of the 16 bits.
 //   - EXIF orientation 1 to 8 is applied to JPEG (APP1) and PNG (eXIf), the
 //     Orientation tag to TIFF. WebP's is ignored, as OpenCV 4.6 does.
 //   - Of a file with several pages the first is read; animated WebP, CMYK,
@@ -46,8 +47,9 @@ const maxMetadata = 64 << 20
 
 // Image is an 8-bit RGB picture: Pix holds H*W*3 bytes, row-major, R G B.
 type Image struct {
-	W, H int // pixels
-	Pix  []uint8
+	W, H   int // pixels
+	Pix    []uint8
+	Stored Stored // what the file's samples were
 }
 
 // Options bound what is decoded; nil means the defaults.
@@ -58,6 +60,12 @@ type Options struct {
 	// progressive CMYK JPEG; 6 for an RGB PNG that does not compress, 3 for a
 	// JPEG).
 	MaxPixels int64
+	// BitDepth is how many bits the samples of files of 16 bits use: a camera
+	// of 12 bits leaves values of 0 to 4095 there. They are spread over the
+	// whole range before they become 8-bit ones, so that the largest, and what
+	// is above it, becomes 255. 8 to 16; 0 and all others mean 16. Files of 8
+	// bits are not changed.
+	BitDepth int
 }
 
 func (o *Options) maxPixels() int64 {
@@ -65,6 +73,13 @@ func (o *Options) maxPixels() int64 {
 		return DefaultMaxPixels
 	}
 	return min(o.MaxPixels, math.MaxInt64/16) // 8 bytes per pixel must not overflow
+}
+
+func (o *Options) bitDepth() int {
+	if o == nil || o.BitDepth < 8 || o.BitDepth > 16 {
+		return 16
+	}
+	return o.BitDepth
 }
 
 // MaxBytes returns the size in bytes that a file is read up to: 8 for each of
@@ -158,9 +173,9 @@ type codec struct {
 	name  string
 	magic string // the file's first bytes, ? standing for any byte
 
-	size        func(data []byte) (w, h int, err error) // from the header alone
-	pixels      func(data []byte) (*Image, error)       // as stored
-	orientation func(data []byte) int                   // of a file that pixels accepted; 0 if it has none
+	size        func(data []byte) (w, h int, err error)      // from the header alone
+	pixels      func(data []byte, depth int) (*Image, error) // as stored, samples of 16 bits by Options.BitDepth
+	orientation func(data []byte) int                        // of a file that pixels accepted; 0 if it has none
 }
 
 func upright([]byte) int { return 0 }
@@ -214,11 +229,17 @@ func (c *codec) decode(data []byte, opt *Options) (im *Image, err error) {
 	if limit := opt.maxPixels(); int64(w) > limit/int64(h) {
 		return nil, fmt.Errorf("%s file of %d x %d pixels, the limit is %d pixels: raise --max-pixels to accept it", c.name, w, h, limit)
 	}
-	im, err = c.pixels(data)
+	im, err = c.pixels(data, opt.bitDepth())
 	if err != nil {
 		return nil, c.explain(err)
 	}
-	return im.orient(c.orientation(data)), nil
+	stored := im.Stored
+	if stored.Bits == 0 {
+		stored.Bits = 8
+	}
+	im = im.orient(c.orientation(data))
+	im.Stored = stored
+	return im, nil
 }
 
 // explain says what a decoder's error means for the file.
@@ -236,22 +257,23 @@ func sizeBy(config func(io.Reader) (image.Config, error)) func([]byte) (int, int
 	}
 }
 
-func pixelsBy(decode func(io.Reader) (image.Image, error)) func([]byte) (*Image, error) {
-	return func(data []byte) (*Image, error) {
+func pixelsBy(decode func(io.Reader) (image.Image, error)) func([]byte, int) (*Image, error) {
+	return func(data []byte, depth int) (*Image, error) {
 		m, err := decode(bytes.NewReader(data))
 		if err != nil {
 			return nil, err
 		}
-		return pack(m), nil
+		return pack(m, narrowing{depth: depth}), nil
 	}
 }
 
 // tiffPixels is pixelsBy(tiff.Decode) with two corrections.
-func tiffPixels(data []byte) (*Image, error) {
+func tiffPixels(data []byte, depth int) (*Image, error) {
 	m, err := tiff.Decode(bytes.NewReader(data))
 	if err != nil {
 		return nil, err
 	}
+	n := narrowing{depth: depth}
 	switch m := m.(type) {
 	case *image.Gray:
 		const compression, group3, group4 = 0x103, 3, 4
@@ -262,10 +284,8 @@ func tiffPixels(data []byte) (*Image, error) {
 				m.Pix[i] = ^m.Pix[i]
 			}
 		}
-	case *image.RGBA64: // libtiff rounds colour to 8 bits, but truncates grey
-		round16(m.Pix)
-	case *image.NRGBA64:
-		round16(m.Pix)
+	case *image.RGBA64, *image.NRGBA64: // libtiff rounds colour to 8 bits, but truncates grey
+		n.round = true
 	}
-	return pack(m), nil
+	return pack(m, n).withHint(tiffHint(data)), nil
 }

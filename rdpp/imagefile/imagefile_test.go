@@ -212,7 +212,7 @@ func TestPackOfOtherModels(t *testing.T) {
 	m := image.NewCMYK(image.Rect(0, 0, 2, 1))
 	m.SetCMYK(1, 0, color.CMYK{C: 255})
 	want := []uint8{255, 255, 255, 0, 255, 255}
-	if got := pack(m).Pix; !bytes.Equal(got, want) {
+	if got := pack(m, narrowing{depth: 16}).Pix; !bytes.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
@@ -477,7 +477,7 @@ func TestDecoderPanicIsAnError(t *testing.T) {
 	c := codec{
 		name: "Odd", orientation: upright,
 		size:   func([]byte) (int, int, error) { return 1, 1, nil },
-		pixels: func([]byte) (*Image, error) { panic("index out of range") },
+		pixels: func([]byte, int) (*Image, error) { panic("index out of range") },
 	}
 	im, err := c.decode([]byte("x"), nil)
 	if im != nil || err == nil || !strings.Contains(err.Error(), "damaged Odd file, save it again: its decoder panicked: index out of range") {
