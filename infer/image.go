@@ -117,6 +117,9 @@ func runImage(ctx context.Context, args []string, t *terminal) (int, error) {
 			}
 			return objects.Encode(r)
 		}
+		for _, warning := range v.prediction.Warnings {
+			t.complain(fmt.Errorf("%s: %s", v.source.path, warning))
+		}
 		return printLine(t.stdout, v.prediction)
 	})
 	return code, err
