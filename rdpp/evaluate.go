@@ -247,7 +247,12 @@ func (m *Model) read(ctx context.Context, items []dataset.Item, cache *dataset.C
 	}()
 	i := 0
 	for next := range ahead {
-		p := <-next
+		var p picture
+		select {
+		case p = <-next:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 		if p.err != nil {
 			return fmt.Errorf("rdpp: %w", p.err)
 		}

@@ -175,7 +175,8 @@ func (c *Cache) bounds() *imagefile.Options {
 // of workers (0 means GOMAXPROCS), filling the cache (nil for none). It
 // returns the items that can be read, in order. The first that cannot ends the
 // check with its error; with skipBad, such items are listed in skipped instead.
-// The result does not depend on the number of workers.
+// The result does not depend on the number of workers. When ctx ends, files that
+// are being read are not waited for.
 func Check(ctx context.Context, items []Item, cache *Cache, workers int, skipBad bool) (good []Item, skipped []Skip, err error) {
 	if cache == nil {
 		cache = NewCache(CacheOptions{MaxBytes: -1})
@@ -201,7 +202,15 @@ func Check(ctx context.Context, items []Item, cache *Cache, workers int, skipBad
 			}
 		})
 	}
-	wg.Wait()
+	read := make(chan struct{})
+	go func() {
+		wg.Wait()
+		close(read)
+	}()
+	select {
+	case <-read:
+	case <-ctx.Done(): // not waiting for a network share that no longer answers
+	}
 	if ctx.Err() != nil {
 		return nil, nil, fmt.Errorf("dataset: checking images: %w", ctx.Err())
 	}

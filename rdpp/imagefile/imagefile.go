@@ -29,10 +29,12 @@ import (
 	"image"
 	"image/png"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"golang.org/x/image/bmp"
 	"golang.org/x/image/tiff"
@@ -98,7 +100,9 @@ func Decode(data []byte, opt *Options) (*Image, error) {
 	return im, nil
 }
 
-// DecodeFile is Decode of the file at path, which its errors name.
+// DecodeFile is Decode of the file at path, which its errors name. What is no
+// regular file, such as a pipe or a device, is an error: reading it may never
+// end.
 func DecodeFile(path string, opt *Options) (*Image, error) {
 	data, err := readFile(path, opt)
 	if err != nil {
@@ -142,20 +146,26 @@ func IsImage(name string) bool {
 	return false
 }
 
-// readFile reads a file of at most opt.MaxBytes. Pipes and devices, whose size
-// is not known, are cut off there.
+// readFile reads a regular file of at most opt.MaxBytes.
 func readFile(path string, opt *Options) ([]byte, error) {
-	f, err := os.Open(path)
+	info, err := os.Stat(path) // opening some devices does something
+	if err == nil {
+		err = checkRegular(path, info)
+	}
+	if err != nil {
+		return nil, err
+	}
+	// What has become a pipe since must not wait for its other end.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
+	if info, err = f.Stat(); err == nil {
+		err = checkRegular(path, info)
+	}
 	if err != nil {
 		return nil, err
-	}
-	if info.IsDir() {
-		return nil, fmt.Errorf("%s: is a directory, name the image files in it", path)
 	}
 	limit := opt.MaxBytes()
 	if info.Size() > limit {
@@ -166,6 +176,23 @@ func readFile(path string, opt *Options) ([]byte, error) {
 	buf.Grow(int(info.Size()) + bytes.MinRead) // MinRead spares a copy at the end
 	_, err = buf.ReadFrom(io.LimitReader(f, limit))
 	return buf.Bytes(), err
+}
+
+// checkRegular says what is at path where that is no regular file. Reading a
+// pipe, a socket or a device may never end.
+func checkRegular(path string, info fs.FileInfo) error {
+	kind := "device"
+	switch mode := info.Mode(); {
+	case mode.IsRegular():
+		return nil
+	case mode.IsDir():
+		return fmt.Errorf("%s: is a directory, name the image files in it", path)
+	case mode&fs.ModeNamedPipe != 0:
+		kind = "pipe"
+	case mode&fs.ModeSocket != 0:
+		kind = "socket"
+	}
+	return fmt.Errorf("%s: is a %s, not a file: remove it from among the images", path, kind)
 }
 
 // codec decodes one format.

@@ -14,11 +14,13 @@ import (
 	"io"
 	"io/fs"
 	"math"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/image/tiff"
@@ -285,6 +287,19 @@ func TestBadFiles(t *testing.T) {
 	if err := os.Truncate(huge, 2<<30); err != nil {
 		t.Fatal(err)
 	}
+	pipe, socket := filepath.Join(folder, "pipe.png"), filepath.Join(folder, "socket.png")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	linked := filepath.Join(folder, "linked.png")
+	if err := os.Symlink(pipe, linked); err != nil {
+		t.Fatal(err)
+	}
 	cut := func(name string) string {
 		data := readFixture(t, name)
 		return write("cut_"+name, data[:len(data)-40])
@@ -292,6 +307,10 @@ func TestBadFiles(t *testing.T) {
 	for _, c := range []struct{ path, want string }{
 		{filepath.Join(folder, "missing.png"), "no such file"},
 		{folder, "is a directory, name the image files in it"},
+		{pipe, "is a pipe, not a file"},
+		{linked, "is a pipe, not a file"},
+		{socket, "is a socket, not a file"},
+		{"/dev/zero", "is a device, not a file"},
 		{write("empty.png", nil), "empty file (0 bytes), copy it again"},
 		{write("text.png", []byte("Dear all,\nhello")), `not an image: starts with "Dear all,\nhe", give a PNG`},
 		{write("short.png", []byte("\x89P")), `not an image: starts with "\x89P"`},
