@@ -55,6 +55,13 @@ func writeDeep(t *testing.T, path, from string, factor int) {
 	}
 }
 
+// seen is what a model makes of an image.
+type seen struct {
+	path    string
+	score   any    // nil: not looked at
+	warning string // "": none
+}
+
 // Images of 12 bits score as what they show, by a model of 12 bits; what has another range is scored, with a word.
 func TestImageBitDepth(t *testing.T) {
 	good, _ := testImages()
@@ -64,33 +71,46 @@ func TestImageBitDepth(t *testing.T) {
 	writeDeep(t, sixteen, good[0], 257)
 	writeDeep(t, ten, good[0], 4)
 	for _, c := range []struct {
-		name, path string
-		bits       int
-		score      any    // nil: not looked at
-		warning    string // "": none
+		bits   int // the model's
+		images []seen
 	}{
-		{"12 bits", twelve, 12, scores[good[0]], ""},
-		{"16 bits", sixteen, 16, scores[good[0]], ""},
-		{"16 bits for 12", sixteen, 12, nil, "the training images use 12 bits, up to 4095"},
-		{"10 bits for 12", ten, 12, nil, "less than half of the darkest"},
-		{"8 bits for 12", good[0], 12, scores[good[0]], "it has 8 bits per sample, the training images use 12 of 16"},
-		{"12 bits for 16", twelve, 16, nil, "less than half of the darkest"},
-		{"8 bits for 16", good[0], 16, scores[good[0]], ""},
+		{12, []seen{
+			{twelve, scores[good[0]], ""},
+			{sixteen, nil, "the training images use 12 bits, up to 4095"},
+			{ten, nil, "less than half of the darkest"},
+			{good[0], scores[good[0]], "it has 8 bits per sample, the training images use 12 of 16"},
+		}},
+		{16, []seen{
+			{sixteen, scores[good[0]], ""},
+			{twelve, nil, "less than half of the darkest"},
+			{good[0], scores[good[0]], ""},
+		}},
 	} {
-		args := []string{"image", "--model", deepModel(t, c.bits), "--threads=2", c.path}
+		args := []string{"image", "--model", deepModel(t, c.bits), "--threads=2"}
+		for _, image := range c.images {
+			args = append(args, image.path)
+		}
 		_, stdout, stderr := infer(nil, append(args, "--json")...)
 		all := objects(t, stdout)
-		if len(all) != 1 || c.score != nil && all[0]["score"] != c.score || stderr != "" {
-			t.Errorf("%s: got %s, stderr %q, want score %v", c.name, stdout, stderr, c.score)
-			continue
+		if len(all) != len(c.images) || stderr != "" {
+			t.Fatalf("model of %d bits: got %s, stderr %q", c.bits, stdout, stderr)
 		}
-		warnings, _ := all[0]["warnings"].([]any)
-		if len(warnings) > 0 != (c.warning != "") || c.warning != "" && !strings.Contains(warnings[0].(string), c.warning) {
-			t.Errorf("%s: got warnings %q, want %q", c.name, warnings, c.warning)
-		}
-		_, _, stderr = infer(nil, args...)
-		if said := strings.Contains(stderr, c.path+": it"); said != (c.warning != "") || !strings.Contains(stderr, c.warning) {
-			t.Errorf("%s: got stderr %q, want %q", c.name, stderr, c.warning)
+		_, _, lines := infer(nil, args...)
+		for i, image := range c.images {
+			name := filepath.Base(image.path)
+			if image.score != nil && all[i]["score"] != image.score {
+				t.Errorf("%s, model of %d bits: got %v, want score %v", name, c.bits, all[i], image.score)
+			}
+			var got string
+			if warnings, _ := all[i]["warnings"].([]any); len(warnings) > 0 {
+				got, _ = warnings[0].(string)
+			}
+			if (got == "") != (image.warning == "") || !strings.Contains(got, image.warning) {
+				t.Errorf("%s, model of %d bits: got warning %q, want %q", name, c.bits, got, image.warning)
+			}
+			if said := strings.Contains(lines, image.path+": it"); said != (image.warning != "") || !strings.Contains(lines, got) {
+				t.Errorf("%s, model of %d bits: got stderr %q, want %q", name, c.bits, lines, got)
+			}
 		}
 	}
 }
