@@ -146,7 +146,7 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	asJSON := flags.Bool("json", false, "one JSON object per line")
 	flags.IntVar(&c.Accumulate, "accumulate", c.Accumulate, "`N` steps per update of the weights")
 	flags.StringVar(&open.Layout, "layout", "auto", "of --data, `NAME`: "+strings.Join(dataset.Layouts(), ", "))
-	flags.Var(bitDepth{&c.BitDepth}, "bit-depth", "of 16 that images use, `N`: auto, 8, 10, 12, 14, 16")
+	flags.Var(bitDepth{&c.BitDepth}, "bit-depth", "`N` bits of 16 in use: auto, 8, 10, 12, 14, 16")
 	flags.Float64Var(&c.Average, "average", c.Average, "model averages the last `SHARE` of updates")
 	flags.Float64Var(&c.Clip, "clip", c.Clip, "`LENGTH` to shorten gradients to; 0: none")
 	flags.Float64Var(&c.WeightSSOT, "weight-ssot", c.WeightSSOT, "`X` times L_SSOT in the loss")
