@@ -3,6 +3,7 @@ package imagefile
 import (
 	"bytes"
 	"encoding/binary"
+	"math"
 	"math/bits"
 	"sync"
 )
@@ -26,47 +27,52 @@ type Stored struct {
 // become bytes: the upper 8 bits of those, or with round the nearest share of
 // the range. Of 16 bits these are v >> 8 and (v + 128) / 257.
 type narrowing struct {
-	depth int
-	round bool
+	depth  int
+	round  bool
+	invert bool // the file says that 0 is white, and its samples come as 65535 - v
 }
 
-// of returns what becomes of a sample, 255 of those above the range.
+// of returns what becomes of a sample as it comes, 255 of those above the
+// range.
 func (n narrowing) of(v uint16) uint8 {
 	most := uint32(1)<<n.depth - 1
-	w := min(uint32(v), most)
+	w := min(uint32(n.stored(v)), most)
+	if n.invert {
+		w = most - w
+	}
 	if n.round {
 		return uint8((255*w + most/2) / most)
 	}
 	return uint8(w >> (n.depth - 8))
 }
 
-// narrowTables hold of(v) for every v, by depth - 8 and round.
-var narrowTables = func() (tables [9][2]func() *[1 << 16]uint8) {
-	for i := range tables {
-		for j := range tables[i] {
-			tables[i][j] = sync.OnceValue(func() *[1 << 16]uint8 {
-				table := new([1 << 16]uint8)
-				for v := range table {
-					table[v] = narrowing{8 + i, j == 1}.of(uint16(v))
-				}
-				return table
-			})
-		}
+// stored is a sample as the file has it.
+func (n narrowing) stored(v uint16) uint16 {
+	if n.invert {
+		return ^v
 	}
-	return tables
-}()
+	return v
+}
+
+// narrowTables hold of(v) for every v.
+var narrowTables sync.Map // from narrowing to *[1 << 16]uint8
 
 func (n narrowing) table() *[1 << 16]uint8 {
-	if n.round {
-		return narrowTables[n.depth-8][1]()
+	if table, found := narrowTables.Load(n); found {
+		return table.(*[1 << 16]uint8)
 	}
-	return narrowTables[n.depth-8][0]()
+	table := new([1 << 16]uint8)
+	for v := range table {
+		table[v] = n.of(uint16(v))
+	}
+	narrowTables.Store(n, table)
+	return table
 }
 
 // packWide is packSamples of big-endian samples of 16 bits, which are told by
 // the picture's Stored.
 func (im *Image) packWide(pix []uint8, stride, pixel, sample int, n narrowing) {
-	table, largest := n.table(), uint16(0)
+	table, least, most := n.table(), uint16(math.MaxUint16), uint16(0)
 	for y := range im.H {
 		src := pix[y*stride:][:im.W*pixel]
 		dst := im.Pix[3*y*im.W:][:3*im.W]
@@ -74,12 +80,15 @@ func (im *Image) packWide(pix []uint8, stride, pixel, sample int, n narrowing) {
 			r := binary.BigEndian.Uint16(src)
 			g := binary.BigEndian.Uint16(src[sample:])
 			b := binary.BigEndian.Uint16(src[2*sample:])
-			largest = max(largest, r, g, b)
+			least, most = min(least, r, g, b), max(most, r, g, b)
 			dst[0], dst[1], dst[2] = table[r], table[g], table[b]
 			src, dst = src[pixel:], dst[3:]
 		}
 	}
-	im.Stored = Stored{Bits: 16, Max: largest, Depth: n.depth}
+	if n.invert {
+		most = n.stored(least)
+	}
+	im.Stored = Stored{Bits: 16, Max: most, Depth: n.depth}
 }
 
 // pngHint reads the most significant bits of a channel, alpha aside, from a

@@ -13,13 +13,14 @@ import (
 func TestNarrowing(t *testing.T) {
 	for depth := 8; depth <= 16; depth++ {
 		truncated, rounded := narrowing{depth: depth}, narrowing{depth: depth, round: true}
+		inverted := narrowing{depth: depth, invert: true}
 		most := 1<<depth - 1
 		for v := range 1 << 16 {
 			want := uint8(255)
 			if v <= most {
 				want = uint8(v >> (depth - 8))
 			}
-			if got := truncated.of(uint16(v)); got != want {
+			if got := truncated.of(uint16(v)); got != want || inverted.of(^uint16(v)) != 255-want {
 				t.Fatalf("%d bits, %d: got %d, want %d", depth, v, got, want)
 			}
 			want = uint8(math.Round(255 * min(1, float64(v)/float64(most))))
@@ -29,7 +30,7 @@ func TestNarrowing(t *testing.T) {
 		}
 	}
 	for v := range 1 << 16 { // as libtiff
-		if got, want := (narrowing{16, true}).of(uint16(v)), uint8((v+128)/257); got != want {
+		if got, want := (narrowing{depth: 16, round: true}).of(uint16(v)), uint8((v+128)/257); got != want {
 			t.Fatalf("%d rounded: got %d, want %d", v, got, want)
 		}
 	}
@@ -116,6 +117,34 @@ func TestBitDepth(t *testing.T) {
 					t.Errorf("%s, read as 16: got %+v", name, plain.Stored)
 				}
 			}
+		}
+	}
+}
+
+// In a file whose zero is white, the bits that are used are inverted, not all
+// 16.
+func TestBitDepthOfWhiteIsZero(t *testing.T) {
+	data := encodeTIFF(t, deepPictures(rand.New(rand.NewPCG(1, 2)), 12)["grey"])
+	want, err := Decode(data, &Options{BitDepth: 12})
+	if err != nil {
+		t.Fatal(err)
+	}
+	blackIsZero := []byte{0x06, 1, 3, 0, 1, 0, 0, 0, 1, 0, 0, 0}
+	at := bytes.Index(data, blackIsZero)
+	if at < 0 {
+		t.Fatal("no PhotometricInterpretation in the file")
+	}
+	data[at+8] = 0
+	got, err := Decode(data, &Options{BitDepth: 12})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Stored != want.Stored {
+		t.Errorf("got %+v, want %+v", got.Stored, want.Stored)
+	}
+	for i, v := range want.Pix {
+		if got.Pix[i] != 255-v {
+			t.Fatalf("value %d: got %d, want %d", i, got.Pix[i], 255-v)
 		}
 	}
 }

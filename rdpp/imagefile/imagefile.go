@@ -300,11 +300,13 @@ func tiffPixels(data []byte, depth int) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	const photometric, whiteIsZero, blackIsZero = 0x106, 0, 1
 	n := narrowing{depth: depth}
 	switch m := m.(type) {
+	case *image.Gray16:
+		n.invert = tiffTag(data, photometric) == whiteIsZero
 	case *image.Gray:
 		const compression, group3, group4 = 0x103, 3, 4
-		const photometric, blackIsZero = 0x106, 1
 		// The decoder shows fax data black for white unless white is zero.
 		if c := tiffTag(data, compression); (c == group3 || c == group4) && tiffTag(data, photometric) == blackIsZero {
 			for i := range m.Pix {
