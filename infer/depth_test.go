@@ -161,3 +161,14 @@ func TestInfoBitDepth(t *testing.T) {
 		}
 	}
 }
+
+// An exported file takes pixels of 8 bits, so whoever feeds it is told how to make them.
+func TestExportBitDepth(t *testing.T) {
+	for bits, want := range map[int]string{12: "the model reads 16-bit images as 12 bits; give the file's input their value >> 4", 16: ""} {
+		out := filepath.Join(t.TempDir(), "model.onnx")
+		code, _, stderr := infer(nil, "export", "--model", deepModel(t, bits), "--out", out)
+		if code != exitDone || !strings.Contains(stderr, want) || want == "" && stderr != "" {
+			t.Errorf("%d bits: got code %d, stderr %q, want %q", bits, code, stderr, want)
+		}
+	}
+}
