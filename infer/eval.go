@@ -37,6 +37,7 @@ type evaluation struct {
 	FalseAlarm    float64 `json:"false_alarm,omitempty"` // share of good images that it is to flag at most; 0: none is promised
 	Provisional   bool    `json:"provisional"`           // the threshold is a stand-in, no rate of false alarms is promised
 	Skipped       int     `json:"skipped"`               // unreadable files, left out
+	Warning       string  `json:"warning,omitempty"`     // of images that are unlike those of training
 }
 
 func runEval(ctx context.Context, args []string, t *terminal) (int, error) {
@@ -92,7 +93,10 @@ func runEval(ctx context.Context, args []string, t *terminal) (int, error) {
 		t.complain(fmt.Errorf("the model is of %s, the data of %s", own, set.Category))
 	}
 	e := evaluation{Category: set.Category, Data: set.Why, Teacher: d.Info().Teacher, Metrics: measured.Metrics, Verdicts: measured.Verdicts(c.Threshold),
-		Threshold: c.Threshold, ThresholdRule: c.Rule, FalseAlarm: c.FalseAlarm, Provisional: c.Provisional, Skipped: len(set.Skipped)}
+		Threshold: c.Threshold, ThresholdRule: c.Rule, FalseAlarm: c.FalseAlarm, Provisional: c.Provisional, Skipped: len(set.Skipped), Warning: measured.Warning()}
+	if e.Warning != "" {
+		t.complain(errors.New(e.Warning))
+	}
 	if *asJSON {
 		err = json.NewEncoder(t.stdout).Encode(e)
 	} else {

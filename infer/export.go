@@ -76,6 +76,9 @@ func runExport(ctx context.Context, args []string, t *terminal) (int, error) {
 		return 0, err
 	}
 	config := &m.Info.Config
+	if bits := config.BitDepth; bits < 16 {
+		fmt.Fprintf(t.stderr, "infer: the model reads 16-bit images as %d bits; give the file's input their value >> %d, at most 255\n", bits, bits-8)
+	}
 	_, err = fmt.Fprintf(t.stdout, "%s: %s of %s, %d x %d, input %s, %.1f MB\n", *out, *format, config.Arch, config.ImageSize,
 		config.ImageSize, *input, float64(info.Size())/1e6)
 	return exitDone, err

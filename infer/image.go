@@ -51,6 +51,7 @@ type failedRecord struct {
 type source struct {
 	path    string // "-" for standard input; a folder, where err says what is wrong with it
 	heatmap string // file to draw, "" for none
+	piped   bool   // path is a pipe, named on the command line
 	err     error  // why it cannot be
 }
 
@@ -121,6 +122,9 @@ func runImage(ctx context.Context, args []string, t *terminal) (int, error) {
 			}
 			return objects.Encode(r)
 		}
+		for _, warning := range v.prediction.Warnings {
+			t.complain(fmt.Errorf("%s: %s", v.source.path, warning))
+		}
 		return printLine(t.stdout, v.prediction)
 	})
 	return code, err
@@ -143,7 +147,7 @@ func listSources(args []string) (sources []source, err error) {
 		case info.IsDir():
 			sources = append(sources, listFolder(arg)...)
 		default:
-			sources = append(sources, source{path: arg})
+			sources = append(sources, source{path: arg, piped: info.Mode()&fs.ModeNamedPipe != 0})
 		}
 	}
 	switch {
@@ -229,17 +233,27 @@ func (s source) judge(ctx context.Context, d *rdpp.Detector, stdin io.Reader, ma
 	case s.err != nil:
 		v.err = s.err
 		return v
-	case s.path == "-":
-		data, err := readAll(ctx, stdin, maxPixels)
+	case s.path == "-", s.piped:
+		name, open := s.path, func() (io.ReadCloser, error) { return os.Open(s.path) }
+		if s.path == "-" {
+			name, open = "standard input", func() (io.ReadCloser, error) { return io.NopCloser(stdin), nil }
+		}
+		data, err := readAll(ctx, open, maxPixels)
 		if err == nil {
 			result, img, err = d.DetectBytes(data)
 		}
 		if err != nil {
-			v.err = fmt.Errorf("standard input: %w", err)
+			v.err = fmt.Errorf("%s: %w", name, err)
 			return v
 		}
 	default:
-		if result, img, v.err = d.DetectFile(s.path); v.err != nil {
+		images := d.ImageOptions()
+		img, v.err = await(ctx, func() (*imagefile.Image, error) { return imagefile.DecodeFile(s.path, &images) })
+		if v.err != nil {
+			return v
+		}
+		if result, v.err = d.Detect(img); v.err != nil {
+			v.err = fmt.Errorf("%w (%s)", v.err, s.path)
 			return v
 		}
 	}
@@ -251,25 +265,40 @@ func (s source) judge(ctx context.Context, d *rdpp.Detector, stdin io.Reader, ma
 }
 
 // readAll reads one encoded image of at most maxPixels, or until ctx ends.
-func readAll(ctx context.Context, from io.Reader, maxPixels int64) ([]byte, error) {
+func readAll(ctx context.Context, open func() (io.ReadCloser, error), maxPixels int64) ([]byte, error) {
 	limit := (&imagefile.Options{MaxPixels: maxPixels}).MaxBytes()
-	type content struct {
-		data []byte
-		err  error
-	}
-	done := make(chan content, 1) // a reader that nobody awaits any more must not block
-	go func() {
+	return await(ctx, func() ([]byte, error) {
+		from, err := open()
+		if err != nil {
+			return nil, err
+		}
+		defer from.Close()
 		data, err := io.ReadAll(io.LimitReader(from, limit+1))
-		done <- content{data, err}
+		if int64(len(data)) > limit {
+			return nil, fmt.Errorf("more than %d bytes; give a smaller image or raise --max-pixels", limit)
+		}
+		return data, err
+	})
+}
+
+// await returns what f does, or ctx's error where that ends first: nothing can interrupt the reading of a pipe that
+// nobody writes to, or of a network share that no longer answers.
+func await[T any](ctx context.Context, f func() (T, error)) (T, error) {
+	type answer struct {
+		value T
+		err   error
+	}
+	done := make(chan answer, 1) // f, which nobody awaits any more, must not block
+	go func() {
+		value, err := f()
+		done <- answer{value, err}
 	}()
 	select {
 	case <-ctx.Done():
-		return nil, ctx.Err()
-	case c := <-done:
-		if int64(len(c.data)) > limit {
-			return nil, fmt.Errorf("more than %d bytes; give a smaller image or raise --max-pixels", limit)
-		}
-		return c.data, c.err
+		var none T
+		return none, ctx.Err()
+	case a := <-done:
+		return a.value, a.err
 	}
 }
 

@@ -122,6 +122,12 @@ func modelRows(m *rdpp.Info, row func(name, format string, args ...any)) {
 	if m.Category != "" {
 		row("category", "%s", m.Category)
 	}
+	if text := m.BitDepthText(); text != "" {
+		row("images", "%s", text)
+	}
+	if seen := m.Data.Range; seen.Brightest > 0 {
+		row("brightness", "%.3f to %.3f, mean of a training image", seen.Darkest, seen.Brightest)
+	}
 	if cal := &m.Calibration; cal.Rule != "" {
 		row("threshold", "%.6f of scores, %.6f of the map", cal.Threshold, cal.PixelThreshold)
 		row("calibration", "%s; %d scores", cal.Rule, len(cal.Scores))

@@ -319,7 +319,7 @@ func (c cancelling) Read(p []byte) (int, error) {
 func TestReadAllInterrupted(t *testing.T) {
 	for range 100 {
 		ctx, cancel := context.WithCancel(context.Background())
-		data, err := readAll(ctx, cancelling{cancel}, 1)
+		data, err := readAll(ctx, func() (io.ReadCloser, error) { return io.NopCloser(cancelling{cancel}), nil }, 1)
 		if read, interrupted := string(data) == "data" && err == nil, data == nil && err == context.Canceled; !read && !interrupted {
 			t.Fatalf("got %q, %v, want the data or %v", data, err, context.Canceled)
 		}

@@ -196,6 +196,7 @@ func (r *run) calibratedBefore(model *Model) *Calibration {
 	now := &r.model.Info
 	before.Config.complete()
 	before.Calibration.complete()
+	before.Data.Range = now.Data.Range // which older versions did not tell
 	none := MapTerms{}
 	if before.Config != r.config || before.Teacher != now.Teacher || before.Data != now.Data || before.Calibration.Folds != r.folds ||
 		before.MapWeights != model.Info.MapWeights || (before.MapLevels == none) != (model.Info.MapLevels == none) {

@@ -181,8 +181,8 @@ func (r *run) restore(file *weights.File, c *checkpoint) error {
 	if err := restoreAdam(file, r.adam, r.model.trained(), c.AdamSteps); err != nil {
 		return fmt.Errorf("rdpp: checkpoint %s: %w", file.Path, err)
 	}
+	c.Info.Config, c.Info.Data = r.config, r.model.Info.Data // the same, but for what may be raised and what older versions did not tell
 	r.model.Info, r.state = c.Info, c.State
-	r.model.Info.Config = r.config // the same, but for what may be raised
 	return nil
 }
 

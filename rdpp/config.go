@@ -41,6 +41,9 @@ const (
 	ProjectCoarsest = "coarsest" // layer3's
 )
 
+// BitDepthAuto stands for the number of bits that the training images use.
+const BitDepthAuto = 0
+
 // How the learning rates change over the updates of the weights.
 const (
 	ScheduleCosine   = "cosine"   // up over the first twentieth, then down to a thousandth
@@ -53,6 +56,8 @@ type Config struct {
 	Arch      string `json:"arch"`       // backbone, one of torch.Architectures
 	Method    string `json:"method"`     // MethodRDPP or MethodRD
 	ImageSize int    `json:"image_size"` // side S of the network input in pixels, a multiple of 32
+
+	BitDepth int `json:"bit_depth"` // bits that the values of 16-bit images use, 8 to 16, or BitDepthAuto, which the start of training replaces
 
 	Mean [3]float32 `json:"mean"` // subtracted from RGB in 0..1
 	Std  [3]float32 `json:"std"`  // divided by
@@ -149,6 +154,8 @@ func (c *Config) Validate() error {
 		return wrong("--project %q; use %s or %s", c.Project, ProjectCoarsest, ProjectAll)
 	case c.ImageSize < 32 || c.ImageSize > maxImageSize || c.ImageSize%32 != 0:
 		return wrong("--image-size %d; use a multiple of 32 from 32 to %d", c.ImageSize, maxImageSize)
+	case c.BitDepth != BitDepthAuto && (c.BitDepth < 8 || c.BitDepth > 16):
+		return wrong("--bit-depth %d; use 8, 10, 12, 14 or 16, or auto", c.BitDepth)
 	case !positive(float64(c.Std[0]), float64(c.Std[1]), float64(c.Std[2])):
 		return wrong("standard deviations %v; all must be positive", c.Std)
 	case !(max(c.Mean[0], c.Mean[1], c.Mean[2], -c.Mean[0], -c.Mean[1], -c.Mean[2]) <= math.MaxFloat32):
@@ -233,6 +240,9 @@ func (c *Config) ssot() (torch.SSOT, error) {
 
 // complete fills in what files of before a setting was there lack.
 func (c *Config) complete() {
+	if c.BitDepth == 0 {
+		c.BitDepth = 16
+	}
 	if c.Schedule == "" {
 		c.Schedule = ScheduleConstant
 	}

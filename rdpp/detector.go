@@ -52,6 +52,9 @@ type Result struct {
 	Regions        []metric.Region // where the map is above PixelThreshold, in the image's pixels
 	Map            []float32       // the anomaly map, S x S
 	Size           int             // S
+	// Warnings say in words what tells that the image was not taken, or stored, as the training images were: another range
+	// of values, a mean brightness less than half of the darkest one's or more than twice the brightest one's. nil: nothing.
+	Warnings []string
 }
 
 // OpenDetector reads a model file.
@@ -74,6 +77,7 @@ func OpenDetector(path string, opt *DetectorOptions) (*Detector, error) {
 		if d.model, err = LoadModel(path, opt.Device); err != nil {
 			return err
 		}
+		d.images.BitDepth = d.model.Info.Config.BitDepth
 		d.model.precision, d.model.settled = precision, true
 		return d.model.train(false)
 	})
@@ -113,6 +117,9 @@ func (d *Detector) do(f func() error) error {
 
 // Info describes the model.
 func (d *Detector) Info() Info { return d.model.Info }
+
+// ImageOptions are those to decode the images with that Detect, DetectBatch and Prepare are given.
+func (d *Detector) ImageOptions() imagefile.Options { return d.images }
 
 // Calibration is what verdicts are made by: the model's own, or what DetectorOptions put in its place.
 func (d *Detector) Calibration() Calibration { return d.calibration }
@@ -180,8 +187,9 @@ func (d *Detector) DetectBatch(images []*imagefile.Image) ([]*Result, error) {
 // Input is an image as a detector's networks see it: smaller than a large image, and made without the device. It can be
 // used with the detector that made it, any number of times.
 type Input struct {
-	x    []float32 // 3 x S x S, normalised
-	w, h int       // of the image, pixels
+	x        []float32 // 3 x S x S, normalised
+	w, h     int       // of the image, pixels
+	warnings []string
 }
 
 // Prepare is the first of the three steps of Detect: it resizes and normalises an image, in the caller's goroutine.
@@ -192,14 +200,14 @@ func (d *Detector) Prepare(img *imagefile.Image) (*Input, error) {
 	}
 	config := &d.model.Info.Config
 	S := config.ImageSize
-	in := &Input{x: make([]float32, 3*S*S), w: img.W, h: img.H}
+	in := &Input{x: make([]float32, 3*S*S), w: img.W, h: img.H, warnings: d.model.Info.unlike(dataset.LookAt(img))}
 	dataset.Resize(in.x, img, S)
 	config.norm().Apply(in.x, in.x, S)
 	return in, nil
 }
 
 // Measure is the second step of Detect, for a batch: one pass of the networks, on the device. The results, in the order of
-// the inputs, hold Map, Score and the sizes; Judge fills in the rest.
+// the inputs, hold Map, Score, Warnings and the sizes; Judge fills in the rest.
 func (d *Detector) Measure(inputs []*Input) ([]*Result, error) {
 	if len(inputs) == 0 {
 		return nil, nil
@@ -223,7 +231,7 @@ func (d *Detector) Measure(inputs []*Input) ([]*Result, error) {
 	}
 	results := make([]*Result, len(inputs))
 	for i, in := range inputs {
-		results[i] = &Result{Score: scores[i], Map: maps[i*S*S:][: S*S : S*S], Size: S, Width: in.w, Height: in.h}
+		results[i] = &Result{Score: scores[i], Map: maps[i*S*S:][: S*S : S*S], Size: S, Width: in.w, Height: in.h, Warnings: in.warnings}
 	}
 	return results, nil
 }
@@ -254,7 +262,8 @@ func (d *Detector) Evaluate(ctx context.Context, set *dataset.Set) (evaluation *
 
 // cache reads images and keeps none.
 func (d *Detector) cache() *dataset.Cache {
-	return dataset.NewCache(dataset.CacheOptions{Size: d.model.Info.Config.ImageSize, MaxBytes: -1, MaxPixels: d.images.MaxPixels})
+	return dataset.NewCache(dataset.CacheOptions{Size: d.model.Info.Config.ImageSize, MaxBytes: -1, MaxPixels: d.images.MaxPixels,
+		BitDepth: d.images.BitDepth})
 }
 
 // normalise maps a score to 0..1, 0.5 at the threshold. Scores are sums of 1 - cos and so not negative.

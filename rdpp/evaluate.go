@@ -67,7 +67,8 @@ type Verdicts struct {
 // ItemScore is an image of a data set and its score.
 type ItemScore struct {
 	dataset.Item
-	Score float64
+	Score    float64
+	Warnings []string // that it is unlike the training images, as in Result
 }
 
 // Evaluation is what scoring a test set leads to.
@@ -115,7 +116,7 @@ func (m *Model) evaluate(ctx context.Context, items []dataset.Item, hasMasks boo
 	e := &Evaluation{Scores: make([]ItemScore, 0, len(items))}
 	var pixels metric.Pixels
 	err := m.scan(ctx, items, cache, func(i int, anomaly []float32, score float64) error {
-		e.Scores = append(e.Scores, ItemScore{items[i], score})
+		e.Scores = append(e.Scores, ItemScore{items[i], score, m.Info.unlike(cache.Look(items[i].Path))})
 		if items[i].Defective {
 			e.Defective++
 		} else {
@@ -246,7 +247,12 @@ func (m *Model) read(ctx context.Context, items []dataset.Item, cache *dataset.C
 	}()
 	i := 0
 	for next := range ahead {
-		p := <-next
+		var p picture
+		select {
+		case p = <-next:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 		if p.err != nil {
 			return fmt.Errorf("rdpp: %w", p.err)
 		}

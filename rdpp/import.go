@@ -110,7 +110,7 @@ func importModel(ctx context.Context, file *weights.File, opt *ImportOptions) (*
 // importConfig is the configuration of a checkpoint, the released protocol's where nothing tells.
 func importConfig(released *weights.Released, opt *ImportOptions) (Config, error) {
 	config := Preset(PresetPaper, opt.Category)
-	config.Method = MethodRD
+	config.Method, config.BitDepth = MethodRD, 16 // as OpenCV has read its images
 	if released.Projection {
 		config.Method = MethodRDPP
 	}
@@ -149,7 +149,7 @@ func (m *Model) calibrateBy(ctx context.Context, opt *ImportOptions) error {
 		m.Info.Calibration = Calibration{Rule: "none: imported without images of good parts", Provisional: true}
 		return nil
 	}
-	cache := dataset.NewCache(dataset.CacheOptions{Size: m.Info.Config.ImageSize, MaxBytes: -1, MaxPixels: opt.MaxPixels})
+	cache := dataset.NewCache(dataset.CacheOptions{Size: m.Info.Config.ImageSize, MaxBytes: -1, MaxPixels: opt.MaxPixels, BitDepth: m.Info.Config.BitDepth})
 	scores, err := m.scores(ctx, opt.Good, cache)
 	if err != nil {
 		return err

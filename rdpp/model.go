@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
 )
@@ -58,6 +59,8 @@ type DataInfo struct {
 	HeldOut     int    `json:"held_out"`    // kept out of training, for the calibration
 	Fingerprint string `json:"fingerprint"` // SHA-256 over names and contents
 	Layout      string `json:"layout"`
+
+	Range dataset.Range `json:"range,omitzero"` // of all that could be read, held out or not; zero: not known
 }
 
 const (

@@ -15,7 +15,8 @@ type Prediction struct {
 	PValue         *float64        `json:"p_value"`     // how rare such a score is among good images; null: not calibrated
 	Width          int             `json:"width"`       // of the image, pixels
 	Height         int             `json:"height"`
-	Regions        []metric.Region `json:"regions"` // in the image's pixels
+	Regions        []metric.Region `json:"regions"`            // in the image's pixels
+	Warnings       []string        `json:"warnings,omitempty"` // that the image is unlike those of training, as in Result
 }
 
 // Prediction is the result without its map. Regions is never nil.
@@ -25,5 +26,6 @@ func (r *Result) Prediction(image string) Prediction {
 		regions = []metric.Region{}
 	}
 	return Prediction{Image: image, Score: r.Score, Normalised: r.Normalised, Anomalous: r.Anomalous, Threshold: r.Threshold,
-		PixelThreshold: r.PixelThreshold, Provisional: r.Provisional, Exact: r.Exact, PValue: r.PValue, Width: r.Width, Height: r.Height, Regions: regions}
+		PixelThreshold: r.PixelThreshold, Provisional: r.Provisional, Exact: r.Exact, PValue: r.PValue, Width: r.Width, Height: r.Height, Regions: regions,
+		Warnings: r.Warnings}
 }

@@ -64,7 +64,11 @@ func (m *Model) report(ctx context.Context, set *dataset.Set, e *Evaluation, opt
 		c = &info.Calibration
 	}
 	pixelThreshold := floorFloat32(c.PixelThreshold)
-	r := &report.Report{Category: set.Category, Notes: notes(info, c, opt.Skipped), Threshold: &c.Threshold, ThresholdRule: c.Rule,
+	said := notes(info, c, opt.Skipped)
+	if w := e.Warning(); w != "" {
+		said = append(said, w+".")
+	}
+	r := &report.Report{Category: set.Category, Notes: said, Threshold: &c.Threshold, ThresholdRule: c.Rule,
 		PixelThreshold: &pixelThreshold, Metrics: reportMetrics(&e.Metrics, set.HasMasks), ImageROC: points(e.ImageROC),
 		PixelROC: points(e.PixelROC), PRO: points(e.PRO), ChosenEpoch: info.Epoch, Selection: opt.Selection,
 		Teacher: report.Teacher{Name: info.Teacher.Origin, SHA256: info.Teacher.SHA256}, Fingerprint: info.Data.Fingerprint,
@@ -82,7 +86,8 @@ func (m *Model) report(ctx context.Context, set *dataset.Set, e *Evaluation, opt
 	}
 	cache := opt.cache
 	if cache == nil {
-		cache = dataset.NewCache(dataset.CacheOptions{Size: info.Config.ImageSize, MaxBytes: -1, MaxPixels: opt.MaxPixels})
+		cache = dataset.NewCache(dataset.CacheOptions{Size: info.Config.ImageSize, MaxBytes: -1, MaxPixels: opt.MaxPixels,
+			BitDepth: info.Config.BitDepth})
 	}
 	var err error
 	worst, best := report.Pick(r.Images, shownCases)
@@ -121,6 +126,9 @@ func notes(info *Info, c *Calibration, skipped []dataset.Skip) (all []string) {
 		all = append(all, "The threshold is provisional, the "+c.Rule+": it promises no rate of false alarms.")
 	case c.FalseAlarm > 0 && !c.Exact:
 		all = append(all, "Threshold: "+c.Rule+".")
+	}
+	if text := info.BitDepthText(); text != "" && info.Config.BitDepth < 16 {
+		all = append(all, "Training: "+text+".")
 	}
 	if c.Folds > 0 && c.FalseAlarm > 0 {
 		all = append(all, fmt.Sprintf("There were too few images to keep some out of training. The threshold comes from %d further trainings, "+
@@ -216,7 +224,7 @@ func (m *Model) cases(ctx context.Context, items []dataset.Item, picked []int, c
 	}
 	err = m.scan(ctx, some, cache, func(i int, anomaly []float32, _ float64) error {
 		c := report.Case{Image: picked[i], Map: anomaly, H: S, W: S}
-		if c.Picture, err = imagefile.DecodeFile(some[i].Path, &imagefile.Options{MaxPixels: maxPixels}); err != nil {
+		if c.Picture, err = imagefile.DecodeFile(some[i].Path, &imagefile.Options{MaxPixels: maxPixels, BitDepth: m.Info.Config.BitDepth}); err != nil {
 			return err
 		}
 		if some[i].Mask != "" {
@@ -321,13 +329,21 @@ func reportSettings(info *Info) (all []report.Setting, err error) {
 		}
 		all = append(all, report.Setting{Name: fmt.Sprint(name), Value: strings.Trim(string(value), `"`)})
 	}
-	return append(all, report.Setting{Name: "software", Value: info.Software}, report.Setting{Name: "layout", Value: info.Data.Layout},
-		report.Setting{Name: "images held out for the threshold", Value: fmt.Sprint(info.Data.HeldOut)}), nil
+	all = append(all, report.Setting{Name: "software", Value: info.Software}, report.Setting{Name: "layout", Value: info.Data.Layout},
+		report.Setting{Name: "images held out for the threshold", Value: fmt.Sprint(info.Data.HeldOut)})
+	seen := info.Data.Range
+	if seen.Wide > 0 {
+		all = append(all, report.Setting{Name: "largest value of 16-bit images", Value: fmt.Sprint(seen.Largest)})
+	}
+	if seen.Brightest > 0 {
+		all = append(all, report.Setting{Name: "mean brightness of images", Value: fmt.Sprintf("%.3f to %.3f", seen.Darkest, seen.Brightest)})
+	}
+	return all, nil
 }
 
 // indexNotes are what to know of a category before its figures are trusted.
 func indexNotes(s *Summary) []string {
-	info := Info{Config: s.Config, Teacher: s.Teacher}
+	info := Info{Config: s.Config, Teacher: s.Teacher, Data: DataInfo{Range: s.Range}}
 	return notes(&info, &Calibration{Rule: s.ThresholdRule, Provisional: s.Provisional}, s.Skipped)
 }
 

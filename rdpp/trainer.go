@@ -107,6 +107,8 @@ type Summary struct {
 	EvaluationSeconds  float64        `json:"evaluation_seconds"`
 	DeviceBytes        int64          `json:"device_peak_bytes,omitempty"` // of a CUDA device's memory, at most in use
 	Skipped            []dataset.Skip `json:"skipped,omitempty"`
+	Range              dataset.Range  `json:"range"`             // of the training images
+	Warning            string         `json:"warning,omitempty"` // of test images that are unlike those
 	ModelFile          string         `json:"model_file"`
 }
 
@@ -215,6 +217,9 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	}
 	if r.config.Precision == PrecisionAuto && file != nil {
 		r.config.Precision = saved.Info.Config.Precision
+	}
+	if r.config.BitDepth == BitDepthAuto && file != nil {
+		r.config.BitDepth = saved.Info.Config.BitDepth
 	}
 	err = torch.SetArithmetic(r.config.Precision == string(torch.TF32), r.opt.Deterministic && r.opt.Device != torch.CPU)
 	if err != nil {
@@ -361,7 +366,8 @@ func lockFolder(dir string, log *slog.Logger) (*os.File, error) {
 func (r *run) readData(ctx context.Context) error {
 	S := r.config.ImageSize
 	if r.cache == nil {
-		r.cache = dataset.NewCache(dataset.CacheOptions{Size: S, MaxBytes: r.opt.CacheBytes, MaxPixels: r.opt.MaxPixels})
+		r.cache = dataset.NewCache(dataset.CacheOptions{Size: S, MaxBytes: r.opt.CacheBytes, MaxPixels: r.opt.MaxPixels,
+			BitDepth: r.config.BitDepth})
 	}
 	r.skipped = slices.Clone(r.set.Skipped)
 	for _, part := range []struct {
@@ -377,6 +383,11 @@ func (r *run) readData(ctx context.Context) error {
 		}
 		*part.to = good
 		r.skipped = append(r.skipped, skipped...)
+		if r.config.BitDepth == BitDepthAuto { // the first part's, which are trained on
+			if err := r.chooseBitDepth(ctx); err != nil {
+				return err
+			}
+		}
 	}
 	for _, s := range r.skipped {
 		r.opt.Log.Warn("left out", "file", s.Path, "reason", s.Reason)
@@ -394,6 +405,7 @@ func (r *run) readData(ctx context.Context) error {
 	if len(r.items) == 0 {
 		return fmt.Errorf("rdpp: no good image of %s can be read; mend the files listed above", r.set.Category)
 	}
+	seen := r.cache.Range(r.items)
 	fingerprint, err := dataset.Fingerprint(r.items)
 	if err != nil {
 		return fmt.Errorf("rdpp: %w", err)
@@ -416,7 +428,8 @@ func (r *run) readData(ctx context.Context) error {
 			r.config.Epochs*steps, r.config.Accumulate)
 	}
 	r.model.Info.Category = r.set.Category
-	r.model.Info.Data = DataInfo{Images: len(r.items), HeldOut: len(r.held), Fingerprint: fingerprint, Layout: r.set.Layout}
+	r.model.Info.Data = DataInfo{Images: len(r.items), HeldOut: len(r.held), Fingerprint: fingerprint, Layout: r.set.Layout,
+		Range: seen}
 	r.loader, err = dataset.NewLoader(r.items, dataset.LoaderOptions{Batch: r.config.Batch, Size: S,
 		Norm: r.config.norm(), Seed: r.config.Seed, Workers: r.opt.Workers, Cache: r.cache, Light: dataset.Light{Exposure: r.config.Light},
 		Noise: dataset.NoiseOptions{Lambda: r.config.NoiseLambda, Released: r.config.NoiseReleased, Defects: r.config.Defects, Share: r.config.Denoise,
@@ -428,11 +441,32 @@ func (r *run) readData(ctx context.Context) error {
 	return nil
 }
 
+// chooseBitDepth finds how many of 16 bits the training images use, and reads them again where that is not all.
+func (r *run) chooseBitDepth(ctx context.Context) error {
+	bits := r.cache.Range(r.items).BitDepth()
+	r.config.BitDepth, r.model.Info.Config.BitDepth = bits, bits
+	if bits == 16 {
+		return nil
+	}
+	var wide []dataset.Item
+	for _, item := range r.items {
+		if r.cache.Look(item.Path).Stored.Bits == 16 {
+			wide = append(wide, item)
+		}
+	}
+	r.cache.SetBitDepth(bits)
+	if _, _, err := dataset.Check(ctx, wide, r.cache, r.opt.Workers, false); err != nil {
+		return fmt.Errorf("rdpp: %w", err)
+	}
+	return nil
+}
+
 // train is the training loop.
 func (r *run) train(ctx context.Context) (*Summary, error) {
 	if r.opt.OnStart != nil {
 		r.opt.OnStart(r.model.Info)
 	}
+	r.warnOfRange()
 	if err := r.learn(ctx); err != nil {
 		return nil, err
 	}
@@ -688,7 +722,7 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 		Threshold: calibration.Threshold, ThresholdRule: calibration.Rule, Provisional: calibration.Provisional,
 		CalibrationImages: len(calibration.Scores), CalibrationFolds: calibration.Folds, CalibrationSeconds: calibrating.Seconds(),
 		HasMasks: r.set.HasMasks,
-		Skipped:  r.skipped, ModelFile: r.path(ModelFile)}
+		Skipped:  r.skipped, Range: model.Info.Data.Range, ModelFile: r.path(ModelFile)}
 	trained := 0
 	for _, epoch := range r.state.History {
 		summary.TrainingSeconds += epoch.Seconds
@@ -697,6 +731,9 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 	evaluation, err := model.evaluate(ctx, r.tests, r.set.HasMasks, r.cache)
 	if err != nil {
 		return nil, err
+	}
+	if summary.Warning = evaluation.Warning(); summary.Warning != "" {
+		r.opt.Log.Warn(summary.Warning)
 	}
 	summary.Metrics, summary.Verdicts, summary.EvaluationSeconds = evaluation.Metrics, evaluation.Verdicts(calibration.Threshold), evaluation.Seconds
 	if _, summary.DeviceBytes, err = torch.DeviceMemory(r.opt.Device); err != nil {

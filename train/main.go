@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -145,6 +146,7 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	asJSON := flags.Bool("json", false, "one JSON object per line")
 	flags.IntVar(&c.Accumulate, "accumulate", c.Accumulate, "`N` steps per update of the weights")
 	flags.StringVar(&open.Layout, "layout", "auto", "of --data, `NAME`: "+strings.Join(dataset.Layouts(), ", "))
+	flags.Var(bitDepth{&c.BitDepth}, "bit-depth", "`N` bits of 16 in use: auto, 8, 10, 12, 14, 16")
 	flags.Float64Var(&c.Average, "average", c.Average, "model averages the last `SHARE` of updates")
 	flags.Float64Var(&c.Clip, "clip", c.Clip, "`LENGTH` to shorten gradients to; 0: none")
 	flags.Float64Var(&c.WeightSSOT, "weight-ssot", c.WeightSSOT, "`X` times L_SSOT in the loss")
@@ -167,7 +169,7 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	cacheMiB := flags.Int64("cache", 2048, "`MIB` of memory for decoded images")
 	flags.Int64Var(&opt.MaxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted: `N` pixels")
 	helpAll := flags.Bool("help-all", false, "all flags, files and exit codes")
-	for _, rare := range []string{"threads", "deterministic", "ssot", "skip-bad", "test-every", "workers", "schedule", "accumulate", "layout", "average", "clip", "weight-ssot", "weight-recon",
+	for _, rare := range []string{"threads", "deterministic", "ssot", "skip-bad", "test-every", "workers", "schedule", "accumulate", "layout", "bit-depth", "average", "clip", "weight-ssot", "weight-recon",
 		"weight-contrast", "rate-projection", "rate-distill", "project", "noise", "noise-released", "defects", "denoise", "light", "easy-cut", "easy-below", "equalise", "score", "kd-per-position", "checkpoint-every",
 		"cache", "max-pixels"} {
 		flags.Lookup(rare).Hidden = true // --help fits on a screen without them
@@ -313,6 +315,31 @@ func configured(flags *pflag.FlagSet, c *rdpp.Config, preset, teacher string) (o
 	}
 	return of, err
 }
+
+// bitDepth is the value of --bit-depth: a number of bits, or auto.
+type bitDepth struct{ bits *int }
+
+func (b bitDepth) String() string {
+	if b.bits == nil || *b.bits == rdpp.BitDepthAuto {
+		return "auto"
+	}
+	return strconv.Itoa(*b.bits)
+}
+
+func (b bitDepth) Set(text string) error {
+	*b.bits = rdpp.BitDepthAuto
+	if text == "auto" {
+		return nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || !slices.Contains([]int{8, 10, 12, 14, 16}, n) {
+		return errors.New("use auto, 8, 10, 12, 14 or 16")
+	}
+	*b.bits = n
+	return nil
+}
+
+func (b bitDepth) Type() string { return "string" }
 
 // setDevice resolves --device and sets --threads.
 func setDevice(name string, threads int) (torch.Device, error) {

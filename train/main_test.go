@@ -167,6 +167,8 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"--precision=int8"}, "fp32"},
 		{[]string{"--noise=-1"}, "--noise -1"},
 		{[]string{"--seed=-1"}, "--seed"},
+		{[]string{"--bit-depth=11"}, "use auto, 8, 10, 12, 14 or 16"},
+		{[]string{"--bit-depth=twelve"}, "use auto, 8, 10, 12, 14 or 16"},
 		{[]string{"--threads=0"}, "--threads"},
 		{[]string{"--workers=0"}, "--workers"},
 		{[]string{"--checkpoint-every=0"}, "--checkpoint-every"},

@@ -140,6 +140,9 @@ func (p *progress) teacher(info rdpp.Info) {
 		fmt.Fprintf(p.stdout, "; %d more are held out for the threshold", n)
 	}
 	fmt.Fprintln(p.stdout)
+	if text := info.BitDepthText(); text != "" {
+		fmt.Fprintf(p.stdout, "%s: %s; --bit-depth overrules\n", p.category, text)
+	}
 }
 
 // left estimates the time to the end of the last epoch, evaluation not included.

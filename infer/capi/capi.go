@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"math"
 	"runtime/cgo"
+	"strings"
 	"sync"
 	"unsafe"
 
@@ -218,6 +219,10 @@ func (d *detector) detect(img *imagefile.Image, result *C.rdpp_result) error {
 		return err
 	}
 	copy(unsafe.Slice((*float32)(anomalies), len(r.Map)), r.Map)
+	var warnings *C.char
+	if len(r.Warnings) > 0 && holdsWarnings(result) {
+		warnings = C.CString(oneLine(strings.Join(r.Warnings, "; ")))
+	}
 
 	to := C.rdpp_result{size: result.size}
 	to.anomalous, to.provisional, to.exact = truth(r.Anomalous), truth(r.Provisional), truth(r.Exact)
@@ -228,9 +233,14 @@ func (d *detector) detect(img *imagefile.Image, result *C.rdpp_result) error {
 	to.threshold, to.pixel_threshold = C.double(r.Threshold), C.double(r.PixelThreshold)
 	to.width, to.height, to.map_side = C.int32_t(r.Width), C.int32_t(r.Height), C.int32_t(r.Size)
 	to.region_count, to.regions = C.int64_t(len(r.Regions)), (*C.rdpp_region)(regions)
-	to._map = (*C.float)(anomalies)
+	to._map, to.warnings = (*C.float)(anomalies), warnings
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(result)), result.size), bytesOf(&to))
 	return nil
+}
+
+// holdsWarnings says whether the caller's header has the field, and so its caller frees it.
+func holdsWarnings(r *C.rdpp_result) bool {
+	return uintptr(r.size) >= unsafe.Offsetof(r.warnings)+unsafe.Sizeof(r.warnings)
 }
 
 func copyRegions(r *rdpp.Result) (unsafe.Pointer, error) {
@@ -272,6 +282,9 @@ func rdpp_result_free(r *C.rdpp_result) {
 	}
 	C.free(unsafe.Pointer(r.regions))
 	C.free(unsafe.Pointer(r._map))
+	if holdsWarnings(r) {
+		C.free(unsafe.Pointer(r.warnings))
+	}
 	_ = clearResult(r) // checked above
 }
 

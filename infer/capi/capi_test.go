@@ -82,6 +82,7 @@ func makeModel() error {
 		return err
 	}
 	defer model.Close()
+	model.Info.Data.Range = dataset.Range{Darkest: 0.2, Brightest: 0.8}
 	modelFile = filepath.Join(scratch, "model.safetensors")
 	for range 2 { // at first to learn the score
 		if err := model.Save(modelFile); err != nil {

@@ -91,7 +91,7 @@ func open(file string, o options) (*detector, error) {
 			return nil, err
 		}
 	}
-	return &detector{d, imagefile.Options{MaxPixels: o.maxPixels}}, nil
+	return &detector{d, d.ImageOptions()}, nil
 }
 
 // channelOrder is one of RDPP_RGB, RDPP_BGR and RDPP_GREY.

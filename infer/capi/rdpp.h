@@ -13,8 +13,8 @@
  * rdpp_message_free. No function ends the process, and no exception or panic leaves the library.
  *
  * Memory. What the caller passes is copied or read during the call and never kept. What the library allocates
- * (messages, a result's regions and map) belongs to the caller, who gives it back with the function named for it, not
- * with free().
+ * (messages, a result's regions, map and warnings) belongs to the caller, who gives it back with the function named for
+ * it, not with free().
  *
  * Threads. Every function may be called from any thread at any time, for the same detector too: one detector works
  * through its images in turn, several work at the same time. A result belongs to one thread at a time.
@@ -98,6 +98,9 @@ typedef struct rdpp_result {
   /* Here ends the structure of the first libraries: they leave what follows 0. */
   int32_t exact;    /* 1: the rate of false alarms is exact, instead of nearly so or a fit of too few scores */
   int32_t reserved; /* 0 */
+  /* Here ends the structure of the second ones. */
+  char
+      *warnings; /* in words, one line: the image was not taken, or stored, as the training images were; NULL: it was */
 } rdpp_result;
 
 /* RDPP_ABI_VERSION of the library. */
@@ -119,7 +122,8 @@ int32_t rdpp_detect_pixels(rdpp_detector detector, const uint8_t *pixels, int32_
 /* Scores the content of a PNG, JPEG, BMP, TIFF or WebP file; otherwise like rdpp_detect_pixels. */
 int32_t rdpp_detect_encoded(rdpp_detector detector, const void *data, size_t size, rdpp_result *result, char **message);
 
-/* Frees regions and map and empties the result but for its size. Doing so again, or with NULL, does nothing. */
+/* Frees regions, map and warnings and empties the result but for its size. Doing so again, or with NULL, does nothing.
+ */
 void rdpp_result_free(rdpp_result *result);
 void rdpp_message_free(char *message);
 

@@ -174,7 +174,7 @@ func (s *Server) predict(x *exchange, r *http.Request) error {
 		return err
 	}
 	if asPicture {
-		return s.writeOverlay(ctx, x, original, results[0])
+		return s.writeOverlay(ctx, x, m, original, results[0])
 	}
 	predictions := make([]prediction, len(results))
 	for i, r := range results {
@@ -223,6 +223,9 @@ func (s *Server) judge(ctx context.Context, x *exchange, m *model, c *rdpp.Calib
 			return nil, err
 		}
 		x.images++
+		if len(r.Warnings) > 0 && x.warning == "" {
+			x.warning = strings.Join(r.Warnings, "; ")
+		}
 		if r.Anomalous {
 			x.anomalous++
 		}
@@ -274,15 +277,16 @@ func (s *Server) prepare(ctx context.Context, m *model, p *picture) (*rdpp.Input
 	defer release()
 	img := p.pixels
 	if img == nil {
-		if img, err = s.decode(p.encoded); err != nil {
+		if img, err = m.decode(p.encoded); err != nil {
 			return nil, err
 		}
 	}
 	return m.detector.Prepare(img)
 }
 
-func (s *Server) decode(data []byte) (*imagefile.Image, error) {
-	img, err := imagefile.Decode(data, &imagefile.Options{MaxPixels: s.opt.Detector.MaxPixels})
+func (m *model) decode(data []byte) (*imagefile.Image, error) {
+	opt := m.detector.ImageOptions()
+	img, err := imagefile.Decode(data, &opt)
 	if err != nil {
 		return nil, failf(http.StatusBadRequest, "%w", err)
 	}
@@ -290,8 +294,8 @@ func (s *Server) decode(data []byte) (*imagefile.Image, error) {
 }
 
 // writeOverlay answers with the picture under its anomaly map.
-func (s *Server) writeOverlay(ctx context.Context, x *exchange, original []byte, r *rdpp.Result) error {
-	overlay, err := s.overlay(ctx, original, r)
+func (s *Server) writeOverlay(ctx context.Context, x *exchange, m *model, original []byte, r *rdpp.Result) error {
+	overlay, err := s.overlay(ctx, m, original, r)
 	if err == nil {
 		err = s.hold(x, int64(len(overlay)))
 	}
@@ -300,18 +304,21 @@ func (s *Server) writeOverlay(ctx context.Context, x *exchange, original []byte,
 	}
 	x.Header().Set("X-Score", strconv.FormatFloat(r.Score, 'g', -1, 64))
 	x.Header().Set("X-Anomalous", strconv.FormatBool(r.Anomalous))
+	if len(r.Warnings) > 0 {
+		x.Header().Set("X-Warning", strings.Join(r.Warnings, "; "))
+	}
 	write(x, http.StatusOK, "image/png", overlay)
 	return nil
 }
 
 // overlay decodes the picture once more: keeping the pixels of all who wait would take far more memory.
-func (s *Server) overlay(ctx context.Context, original []byte, r *rdpp.Result) ([]byte, error) {
+func (s *Server) overlay(ctx context.Context, m *model, original []byte, r *rdpp.Result) ([]byte, error) {
 	release, err := s.slot(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	img, err := s.decode(original)
+	img, err := m.decode(original)
 	if err != nil {
 		return nil, err
 	}
@@ -408,13 +415,14 @@ type about struct {
 	Rule           string  `json:"rule"` // where the threshold comes from
 	FalseAlarm     float64 `json:"false_alarm"`
 	Teacher        string  `json:"teacher"`
-	Software       string  `json:"software"` // that made the model
+	Software       string  `json:"software"`  // that made the model
+	BitDepth       int     `json:"bit_depth"` // that images of 16 bits are read as
 }
 
 func (m *model) about() about {
 	info, c := m.detector.Info(), m.detector.Calibration()
 	return about{m.name, m.version, info.Category, info.Config.Arch, info.Config.ImageSize, c.Threshold, c.PixelThreshold,
-		c.Provisional, c.Rule, c.FalseAlarm, info.Teacher.Origin, info.Software}
+		c.Provisional, c.Rule, c.FalseAlarm, info.Teacher.Origin, info.Software, info.Config.BitDepth}
 }
 
 // listModels answers GET /v1/models.

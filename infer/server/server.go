@@ -240,7 +240,8 @@ type exchange struct {
 	route             string
 	model             string
 	images, anomalous int
-	held              int64 // bytes of the memory budget
+	warning           string // of the first image that is unlike those of training
+	held              int64  // bytes of the memory budget
 	err               error
 }
 
@@ -271,6 +272,10 @@ func (x *exchange) log(logger *slog.Logger, r *http.Request, taken time.Duration
 		attributes = append(attributes, slog.String("model", x.model), slog.Int("images", x.images), slog.Int("anomalous", x.anomalous))
 	}
 	level := slog.LevelInfo
+	if x.warning != "" {
+		attributes = append(attributes, slog.String("warning", x.warning))
+		level = slog.LevelWarn
+	}
 	if x.err != nil {
 		attributes = append(attributes, slog.String("error", x.err.Error()))
 		if x.status >= 500 && x.status != http.StatusServiceUnavailable {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/imagefile"
@@ -337,10 +338,28 @@ type v2Answer struct {
 	ModelVersion string     `json:"model_version"`
 	ID           string     `json:"id,omitempty"`
 	Outputs      []v2Tensor `json:"outputs"`
+	Parameters   v2Said     `json:"parameters,omitzero"`
+}
+
+// v2Said are the parameters of an answer.
+type v2Said struct {
+	Warnings string `json:"warnings,omitempty"` // of images that are unlike those of training
+}
+
+// said gathers the results' warnings, each behind its image's number.
+func said(results []*rdpp.Result) (s v2Said) {
+	var all []string
+	for i, r := range results {
+		for _, w := range r.Warnings {
+			all = append(all, fmt.Sprintf("image %d: %s", i+1, w))
+		}
+	}
+	s.Warnings = strings.Join(all, "; ")
+	return s
 }
 
 func (r *v2Request) answer(x *exchange, m *model, results []*rdpp.Result) error {
-	a := v2Answer{ModelName: m.name, ModelVersion: strconv.Itoa(m.version), ID: r.ID}
+	a := v2Answer{ModelName: m.name, ModelVersion: strconv.Itoa(m.version), ID: r.ID, Parameters: said(results)}
 	var tail bytes.Buffer
 	for _, o := range r.Outputs {
 		t, data, err := output(o.Name, results, r.binary(o))

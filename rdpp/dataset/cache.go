@@ -16,6 +16,7 @@ type CacheOptions struct {
 	Size      int   // side S of the resized images, pixels; default 256
 	MaxBytes  int64 // pixels kept in memory, bytes; default 2 GiB; negative keeps nothing
 	MaxPixels int64 // largest image accepted, pixels; default imagefile's
+	BitDepth  int   // bits that images of 16 bits use, as in imagefile.Options; default 16
 }
 
 // Cache reads images and keeps them, decoded, within a bound on memory: as
@@ -39,6 +40,7 @@ type entry struct {
 	mu     sync.Mutex
 	img    *imagefile.Image
 	planes []float32
+	look   Look // also where nothing is kept
 }
 
 // NewCache returns an empty cache.
@@ -87,7 +89,44 @@ func (c *Cache) planes(room []float32, path string) ([]float32, error) {
 
 // Mask reads a mask as ReadMask does, at the cache's Size and within its MaxPixels. Masks are not kept.
 func (c *Cache) Mask(path string) ([]uint8, error) {
-	return ReadMask(path, c.opt.Size, c.decoding())
+	return ReadMask(path, c.opt.Size, c.bounds())
+}
+
+// Look returns the look of the image in path as it was last read.
+func (c *Cache) Look(path string) Look {
+	c.mu.Lock()
+	e := c.entries[path]
+	c.mu.Unlock()
+	if e == nil {
+		return Look{}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.look
+}
+
+// Range returns what the items' images, which were read before, have in common.
+func (c *Cache) Range(items []Item) (r Range) {
+	for i, item := range items {
+		r.add(c.Look(item.Path), i == 0)
+	}
+	return r
+}
+
+// SetBitDepth changes CacheOptions.BitDepth, and forgets the images of 16 bits.
+// Nobody may use the cache meanwhile.
+func (c *Cache) SetBitDepth(bits int) {
+	c.opt.BitDepth = bits
+	for path, e := range c.entries {
+		if e.look.Stored.Bits != 16 {
+			continue
+		}
+		if e.img != nil {
+			c.used -= int64(len(e.img.Pix))
+		}
+		c.used -= int64(4 * len(e.planes))
+		delete(c.entries, path)
+	}
 }
 
 // load returns the image in path either as pixels or as resized planes. The
@@ -106,7 +145,9 @@ func (c *Cache) load(path string) (*imagefile.Image, []float32, error) {
 	if e.img != nil || e.planes != nil {
 		return e.img, e.planes, nil
 	}
-	img, err := imagefile.DecodeFile(path, c.decoding())
+	opt := c.bounds()
+	opt.BitDepth = c.opt.BitDepth
+	img, err := imagefile.DecodeFile(path, opt)
 	if err != nil {
 		return nil, nil, fmt.Errorf("dataset: reading image: %w", err)
 	}
@@ -115,6 +156,7 @@ func (c *Cache) load(path string) (*imagefile.Image, []float32, error) {
 		c.pages[path] = img.Pages
 		c.mu.Unlock()
 	}
+	e.look = LookAt(img)
 	values := 3 * c.opt.Size * c.opt.Size
 	switch {
 	case len(img.Pix) <= 4*values:
@@ -140,7 +182,7 @@ func (c *Cache) reserve(n int) bool {
 	return true
 }
 
-func (c *Cache) decoding() *imagefile.Options {
+func (c *Cache) bounds() *imagefile.Options {
 	return &imagefile.Options{MaxPixels: c.opt.MaxPixels}
 }
 
@@ -148,7 +190,8 @@ func (c *Cache) decoding() *imagefile.Options {
 // of workers (0 means GOMAXPROCS), filling the cache (nil for none). It
 // returns the items that can be read, in order. The first that cannot ends the
 // check with its error; with skipBad, such items are listed in skipped instead.
-// The result does not depend on the number of workers.
+// The result does not depend on the number of workers. When ctx ends, files that
+// are being read are not waited for.
 func Check(ctx context.Context, items []Item, cache *Cache, workers int, skipBad bool) (good []Item, skipped []Skip, err error) {
 	if cache == nil {
 		cache = NewCache(CacheOptions{MaxBytes: -1})
@@ -174,7 +217,15 @@ func Check(ctx context.Context, items []Item, cache *Cache, workers int, skipBad
 			}
 		})
 	}
-	wg.Wait()
+	read := make(chan struct{})
+	go func() {
+		wg.Wait()
+		close(read)
+	}()
+	select {
+	case <-read:
+	case <-ctx.Done(): // not waiting for a network share that no longer answers
+	}
 	if ctx.Err() != nil {
 		return nil, nil, fmt.Errorf("dataset: checking images: %w", ctx.Err())
 	}
@@ -198,6 +249,6 @@ func (c *Cache) check(item Item) error {
 	if item.Mask == "" {
 		return nil
 	}
-	_, err := ReadMask(item.Mask, c.opt.Size, c.decoding())
+	_, err := ReadMask(item.Mask, c.opt.Size, c.bounds())
 	return err
 }

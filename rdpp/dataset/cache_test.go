@@ -9,7 +9,9 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // pictures writes n small pictures of different shapes and returns their items.
@@ -230,5 +232,73 @@ func TestCheck(t *testing.T) {
 	}
 	if good, skipped, err := Check(context.Background(), nil, nil, 2, false); good != nil || skipped != nil || err != nil {
 		t.Errorf("no items: got %v, %v, %v, want nothing", good, skipped, err)
+	}
+}
+
+// stuck makes the reading of a picture last until the test ends, as on a network share that no longer answers.
+func stuck(t *testing.T, cache *Cache, path string) {
+	t.Helper()
+	e := &entry{}
+	e.mu.Lock()
+	cache.entries[path] = e
+	t.Cleanup(e.mu.Unlock)
+}
+
+// A file that cannot be read to its end does not keep a check or an epoch from
+// being cancelled.
+func TestCancelledWhileReading(t *testing.T) {
+	items := pictures(t, 6)
+	for name, read := range map[string]func(ctx context.Context, cache *Cache) error{
+		"Check": func(ctx context.Context, cache *Cache) error {
+			_, _, err := Check(ctx, items, cache, 2, false)
+			return err
+		},
+		"Epoch": func(ctx context.Context, cache *Cache) error {
+			l := newLoader(t, items, LoaderOptions{Batch: 2, Size: 32, Cache: cache})
+			for _, err := range l.Epoch(ctx, 0, 0) {
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	} {
+		cache := NewCache(CacheOptions{Size: 32})
+		stuck(t, cache, items[3].Path)
+		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		defer cancel()
+		ended := make(chan error, 1)
+		go func() { ended <- read(ctx, cache) }()
+		select {
+		case err := <-ended:
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%s: got error %v, want that of the context", name, err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Errorf("%s: goes on reading after its context has ended", name)
+		}
+	}
+}
+
+// What is no regular file is an error that names it, or left out and listed.
+func TestCheckPipe(t *testing.T) {
+	items := pictures(t, 3)
+	pipe := items[1].Path
+	if err := os.Remove(pipe); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Check(context.Background(), items, nil, 2, false); !containsAll(err, pipe, "is a pipe, not a file") {
+		t.Errorf("got error %v, want one naming the pipe", err)
+	}
+	good, skipped, err := Check(context.Background(), items, nil, 2, true)
+	if err != nil || len(good) != 2 || len(skipped) != 1 || skipped[0].Path != pipe {
+		t.Errorf("got %v, %v, error %v, want two images, and the pipe listed", good, skipped, err)
+	}
+	masked := []Item{{Path: items[0].Path, Mask: pipe, Type: "dent", Defective: true}}
+	if _, _, err := Check(context.Background(), masked, nil, 1, false); !containsAll(err, pipe, "is a pipe") {
+		t.Errorf("mask: got error %v, want one naming the pipe", err)
 	}
 }

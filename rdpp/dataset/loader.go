@@ -112,7 +112,7 @@ func (l *Loader) Steps() int {
 // permutation of the items drawn from Seed and epoch. A batch is valid until
 // the next one is asked for. The first error (an unreadable image, named, or
 // ctx's end) is the last thing yielded. All goroutines have ended when the
-// loop has, and soon after ctx is cancelled.
+// loop has, or soon after it where ctx was cancelled.
 func (l *Loader) Epoch(ctx context.Context, epoch, firstStep int) iter.Seq2[*Batch, error] {
 	return func(yield func(*Batch, error) bool) {
 		if epoch < 0 || firstStep < 0 {
@@ -136,8 +136,13 @@ func (l *Loader) Epoch(ctx context.Context, epoch, firstStep int) iter.Seq2[*Bat
 
 		ctx, cancel := context.WithCancel(ctx)
 		var wg sync.WaitGroup
-		defer wg.Wait()
-		defer cancel()
+		defer func() {
+			cancelled := ctx.Err() != nil
+			cancel()
+			if !cancelled { // else a network share that no longer answers would be waited for
+				wg.Wait()
+			}
+		}()
 		for range min(l.opt.Workers, cap(jobs)) {
 			wg.Go(func() { e.work(ctx, jobs) })
 		}

@@ -85,13 +85,18 @@ func (s *Set) readRows(rows []splitRow, root string, opt OpenOptions) error {
 	return nil
 }
 
-// checkFile says why name is not a file.
+// checkFile says why name is not a file. Reading a pipe or a device may never end.
 func checkFile(name string) error {
 	info, err := os.Stat(name)
-	if err == nil && info.IsDir() {
-		err = fmt.Errorf("%s: is a folder", name)
+	switch {
+	case err != nil:
+		return err
+	case info.IsDir():
+		return fmt.Errorf("%s: is a folder", name)
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s: is no regular file", name)
 	}
-	return err
+	return nil
 }
 
 // splitRow is one line of a split file. Paths are relative to VisA's root and
@@ -105,9 +110,13 @@ type splitRow struct {
 
 // readSplitFile returns the rows of a split file, none where there is no file.
 func readSplitFile(name string) ([]splitRow, error) {
-	f, err := os.Open(name)
+	err := checkFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
+	}
+	var f *os.File
+	if err == nil {
+		f, err = os.Open(name)
 	}
 	var rows []splitRow
 	if err == nil {

@@ -43,12 +43,12 @@ func bmpSize(data []byte) (w, h int, err error) {
 }
 
 // bmpPixels decodes a BMP.
-func bmpPixels(data []byte) (*Image, error) {
+func bmpPixels(data []byte, _ int) (*Image, error) {
 	m, err := decodeBMP(data)
 	if err != nil {
 		return nil, err
 	}
-	return pack(m), nil
+	return pack(m, narrowing{}), nil
 }
 
 // decodeBMP decodes a BMP. Ordinary files are golang.org/x/image's; the rest,

@@ -11,6 +11,7 @@
 //     of a TIFF file by its unassociated alpha.)
 //   - 16-bit samples become 8-bit ones by v >> 8, in RGB TIFF files by
 //     (v + 128) / 257: the roundings of libpng and libtiff under OpenCV.
+//     Options.BitDepth is for cameras that use fewer of the 16 bits.
 //   - EXIF orientation 1 to 8 is applied to JPEG (APP1) and PNG (eXIf), the
 //     Orientation tag to TIFF. WebP's is ignored, as OpenCV 4.6 does.
 //   - Of a file with several pages the first is read, and Image.Pages counts
@@ -40,10 +41,12 @@ import (
 	"image"
 	"image/png"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"golang.org/x/image/webp"
 )
@@ -56,8 +59,9 @@ const maxMetadata = 64 << 20
 
 // Image is an 8-bit RGB picture: Pix holds H*W*3 bytes, row-major, R G B.
 type Image struct {
-	W, H int // pixels
-	Pix  []uint8
+	W, H   int // pixels
+	Pix    []uint8
+	Stored Stored // what the file's samples were
 
 	// Pages is how many pictures the file holds, as a multi-page TIFF does, of
 	// which this is the first; 0 for a picture that is not from a file.
@@ -72,6 +76,12 @@ type Options struct {
 	// TIFF of 16-bit RGBA in one tile; 15 for a progressive CMYK JPEG, 6 for an
 	// RGB PNG that does not compress, 3 for a JPEG).
 	MaxPixels int64
+	// BitDepth is how many bits the samples of files of 16 bits use: a camera
+	// of 12 bits leaves values of 0 to 4095 there. They are spread over the
+	// whole range before they become 8-bit ones, so that the largest, and what
+	// is above it, becomes 255. 8 to 16; 0 and all others mean 16. Files of 8
+	// bits are not changed.
+	BitDepth int
 }
 
 func (o *Options) maxPixels() int64 {
@@ -79,6 +89,13 @@ func (o *Options) maxPixels() int64 {
 		return DefaultMaxPixels
 	}
 	return min(o.MaxPixels, math.MaxInt64/16) // 8 bytes per pixel must not overflow
+}
+
+func (o *Options) bitDepth() int {
+	if o == nil || o.BitDepth < 8 || o.BitDepth > 16 {
+		return 16
+	}
+	return o.BitDepth
 }
 
 // MaxBytes returns the size in bytes that a file is read up to: 8 for each of
@@ -97,7 +114,9 @@ func Decode(data []byte, opt *Options) (*Image, error) {
 	return im, nil
 }
 
-// DecodeFile is Decode of the file at path, which its errors name.
+// DecodeFile is Decode of the file at path, which its errors name. What is no
+// regular file, such as a pipe or a device, is an error: reading it may never
+// end.
 func DecodeFile(path string, opt *Options) (*Image, error) {
 	data, err := readFile(path, opt)
 	if err != nil {
@@ -141,20 +160,26 @@ func IsImage(name string) bool {
 	return false
 }
 
-// readFile reads a file of at most opt.MaxBytes. Pipes and devices, whose size
-// is not known, are cut off there.
+// readFile reads a regular file of at most opt.MaxBytes.
 func readFile(path string, opt *Options) ([]byte, error) {
-	f, err := os.Open(path)
+	info, err := os.Stat(path) // opening some devices does something
+	if err == nil {
+		err = checkRegular(path, info)
+	}
+	if err != nil {
+		return nil, err
+	}
+	// What has become a pipe since must not wait for its other end.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
+	if info, err = f.Stat(); err == nil {
+		err = checkRegular(path, info)
+	}
 	if err != nil {
 		return nil, err
-	}
-	if info.IsDir() {
-		return nil, fmt.Errorf("%s: is a directory, name the image files in it", path)
 	}
 	limit := opt.MaxBytes()
 	if info.Size() > limit {
@@ -167,15 +192,32 @@ func readFile(path string, opt *Options) ([]byte, error) {
 	return buf.Bytes(), err
 }
 
+// checkRegular says what is at path where that is no regular file. Reading a
+// pipe, a socket or a device may never end.
+func checkRegular(path string, info fs.FileInfo) error {
+	kind := "device"
+	switch mode := info.Mode(); {
+	case mode.IsRegular():
+		return nil
+	case mode.IsDir():
+		return fmt.Errorf("%s: is a directory, name the image files in it", path)
+	case mode&fs.ModeNamedPipe != 0:
+		kind = "pipe"
+	case mode&fs.ModeSocket != 0:
+		kind = "socket"
+	}
+	return fmt.Errorf("%s: is a %s, not a file: remove it from among the images", path, kind)
+}
+
 // codec decodes one format.
 type codec struct {
 	name  string
 	magic string // the file's first bytes, ? standing for any byte
 
-	size        func(data []byte) (w, h int, err error) // from the header alone
-	pixels      func(data []byte) (*Image, error)       // as stored
-	orientation func(data []byte) int                   // of a file that pixels accepted; 0 if it has none
-	pages       func(data []byte) int                   // of such a file
+	size        func(data []byte) (w, h int, err error)      // from the header alone
+	pixels      func(data []byte, depth int) (*Image, error) // as stored, samples of 16 bits by Options.BitDepth
+	orientation func(data []byte) int                        // of a file that pixels accepted; 0 if it has none
+	pages       func(data []byte) int                        // of such a file
 }
 
 func upright([]byte) int { return 0 }
@@ -233,12 +275,16 @@ func (c *codec) decode(data []byte, opt *Options) (im *Image, err error) {
 	if limit := opt.maxPixels(); int64(w) > limit/int64(h) {
 		return nil, fmt.Errorf("%s file of %d x %d pixels, the limit is %d pixels: raise --max-pixels to accept it", c.name, w, h, limit)
 	}
-	im, err = c.pixels(data)
+	im, err = c.pixels(data, opt.bitDepth())
 	if err != nil {
 		return nil, c.explain(err)
 	}
+	stored := im.Stored
+	if stored.Bits == 0 {
+		stored.Bits = 8
+	}
 	im = im.orient(c.orientation(data))
-	im.Pages = c.pages(data)
+	im.Stored, im.Pages = stored, c.pages(data)
 	return im, nil
 }
 
@@ -265,12 +311,12 @@ func sizeBy(config func(io.Reader) (image.Config, error)) func([]byte) (int, int
 	}
 }
 
-func pixelsBy(decode func(io.Reader) (image.Image, error)) func([]byte) (*Image, error) {
-	return func(data []byte) (*Image, error) {
+func pixelsBy(decode func(io.Reader) (image.Image, error)) func([]byte, int) (*Image, error) {
+	return func(data []byte, depth int) (*Image, error) {
 		m, err := decode(bytes.NewReader(data))
 		if err != nil {
 			return nil, err
 		}
-		return pack(m), nil
+		return pack(m, narrowing{depth: depth}), nil
 	}
 }

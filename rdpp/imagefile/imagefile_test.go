@@ -14,11 +14,13 @@ import (
 	"io"
 	"io/fs"
 	"math"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/image/tiff"
@@ -212,7 +214,7 @@ func TestPackOfOtherModels(t *testing.T) {
 	m := image.NewCMYK(image.Rect(0, 0, 2, 1))
 	m.SetCMYK(1, 0, color.CMYK{C: 255})
 	want := []uint8{255, 255, 255, 0, 255, 255}
-	if got := pack(m).Pix; !bytes.Equal(got, want) {
+	if got := pack(m, narrowing{depth: 16}).Pix; !bytes.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
@@ -285,6 +287,19 @@ func TestBadFiles(t *testing.T) {
 	if err := os.Truncate(huge, 2<<30); err != nil {
 		t.Fatal(err)
 	}
+	pipe, socket := filepath.Join(folder, "pipe.png"), filepath.Join(folder, "socket.png")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	linked := filepath.Join(folder, "linked.png")
+	if err := os.Symlink(pipe, linked); err != nil {
+		t.Fatal(err)
+	}
 	cut := func(name string) string {
 		data := readFixture(t, name)
 		return write("cut_"+name, data[:len(data)-40])
@@ -292,6 +307,10 @@ func TestBadFiles(t *testing.T) {
 	for _, c := range []struct{ path, want string }{
 		{filepath.Join(folder, "missing.png"), "no such file"},
 		{folder, "is a directory, name the image files in it"},
+		{pipe, "is a pipe, not a file"},
+		{linked, "is a pipe, not a file"},
+		{socket, "is a socket, not a file"},
+		{"/dev/zero", "is a device, not a file"},
 		{write("empty.png", nil), "empty file (0 bytes), copy it again"},
 		{write("text.png", []byte("Dear all,\nhello")), `not an image: starts with "Dear all,\nhe", give a PNG`},
 		{write("short.png", []byte("\x89P")), `not an image: starts with "\x89P"`},
@@ -485,7 +504,7 @@ func TestDecoderPanicIsAnError(t *testing.T) {
 	c := codec{
 		name: "Odd", orientation: upright,
 		size:   func([]byte) (int, int, error) { return 1, 1, nil },
-		pixels: func([]byte) (*Image, error) { panic("index out of range") },
+		pixels: func([]byte, int) (*Image, error) { panic("index out of range") },
 	}
 	im, err := c.decode([]byte("x"), nil)
 	if im != nil || err == nil || !strings.Contains(err.Error(), "damaged Odd file, save it again: its decoder panicked: index out of range") {

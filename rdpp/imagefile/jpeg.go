@@ -33,7 +33,7 @@ func jpegSize(data []byte) (w, h int, err error) {
 }
 
 // jpegPixels decodes a JPEG.
-func jpegPixels(data []byte) (*Image, error) {
+func jpegPixels(data []byte, _ int) (*Image, error) {
 	d := C.tjInitDecompress()
 	if d == nil {
 		return nil, errors.New("out of memory")

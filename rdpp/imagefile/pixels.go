@@ -10,10 +10,10 @@ func newImage(w, h int) *Image {
 	return &Image{W: w, H: h, Pix: make([]uint8, 3*w*h)}
 }
 
-// pack copies m into 8-bit RGB, dropping alpha and the low byte of 16-bit
-// samples. It reads the pixels as stored: m.At would return premultiplied
-// colours, and slowly. Decoded images start at (0, 0).
-func pack(m image.Image) *Image {
+// pack copies m into 8-bit RGB, dropping alpha and narrowing 16-bit samples.
+// It reads the pixels as stored: m.At would return premultiplied colours, and
+// slowly. Decoded images start at (0, 0).
+func pack(m image.Image, n narrowing) *Image {
 	w, h := m.Bounds().Dx(), m.Bounds().Dy()
 	im := newImage(w, h)
 	switch m := m.(type) {
@@ -22,13 +22,13 @@ func pack(m image.Image) *Image {
 	case *image.NRGBA:
 		im.packSamples(m.Pix, m.Stride, 4, 1)
 	case *image.RGBA64:
-		im.packSamples(m.Pix, m.Stride, 8, 2)
+		im.packWide(m.Pix, m.Stride, 8, 2, n)
 	case *image.NRGBA64:
-		im.packSamples(m.Pix, m.Stride, 8, 2)
+		im.packWide(m.Pix, m.Stride, 8, 2, n)
 	case *image.Gray:
 		im.packSamples(m.Pix, m.Stride, 1, 0)
 	case *image.Gray16:
-		im.packSamples(m.Pix, m.Stride, 2, 0)
+		im.packWide(m.Pix, m.Stride, 2, 0, n)
 	case *image.Paletted:
 		im.packPaletted(m)
 	case *image.YCbCr:
@@ -114,14 +114,6 @@ func upsample(near, beside, above, across uint8) int {
 // clip takes the 6 fraction bits off v.
 func clip(v int) uint8 {
 	return uint8(min(max(v>>6, 0), 255))
-}
-
-// round16 replaces the high byte of each big-endian 16-bit sample v by
-// (v + 128) / 257.
-func round16(pix []uint8) {
-	for i := 0; i < len(pix); i += 2 {
-		pix[i] = uint8((uint32(pix[i])<<8 + uint32(pix[i+1]) + 128) / 257)
-	}
 }
 
 // luma returns the picture in one channel by ITU-R 601-2 in 16-bit fixed

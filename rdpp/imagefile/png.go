@@ -22,13 +22,17 @@ import (
 // pngPixels decodes a PNG. What cameras and libraries write as a rule goes
 // through libdeflate, in a fourth (RGB) to a half (grey) of image/png's time. The
 // rest is image/png's, which also says what is wrong with a file.
-func pngPixels(data []byte) (*Image, error) {
+func pngPixels(data []byte, depth int) (*Image, error) {
 	if p := parsePNG(data); p != nil {
-		if im := p.decode(); im != nil {
-			return im, nil
+		if im := p.decode(depth); im != nil {
+			return im.withHint(pngHint(data)), nil
 		}
 	}
-	return pixelsBy(png.Decode)(data)
+	im, err := pixelsBy(png.Decode)(data, depth)
+	if err != nil {
+		return nil, err
+	}
+	return im.withHint(pngHint(data)), nil
 }
 
 // plainPNG is a PNG of grey or RGB pixels, with or without alpha, of one to
@@ -110,7 +114,7 @@ func newPlainPNG(kind string, body []byte) *plainPNG {
 }
 
 // decode returns nil where the data is damaged, or is not exactly the picture's.
-func (p *plainPNG) decode() *Image {
+func (p *plainPNG) decode(depth int) *Image {
 	pixel := p.channels * p.depth
 	width := p.w * pixel
 	stride := 1 + width                   // a row begins with its filter
@@ -133,6 +137,10 @@ func (p *plainPNG) decode() *Image {
 		return &Image{W: p.w, H: p.h, Pix: rows[:p.h*width]}
 	}
 	im, sample := newImage(p.w, p.h), 0
+	if p.depth == 2 {
+		im.packWide(rows[stride+1:], stride, pixel, 0, narrowing{depth: depth})
+		return im
+	}
 	if p.channels == 4 {
 		sample = 1
 	}

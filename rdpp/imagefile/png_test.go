@@ -75,7 +75,7 @@ func plainly(data []byte) *Image {
 	if p == nil {
 		return nil
 	}
-	return p.decode()
+	return p.decode(16)
 }
 
 func TestPlainPNGEqualsImagePNG(t *testing.T) {
@@ -93,7 +93,7 @@ func TestPlainPNGEqualsImagePNG(t *testing.T) {
 				cut := len(stream) / 2
 				data := pngOf(pngIHDR(w, h, kind.bits, kind.colour), pngChunk("tEXt", []byte("a\x00b")),
 					pngChunk("IDAT", stream[:cut]), pngChunk("IDAT", nil), pngChunk("IDAT", stream[cut:]), pngChunk("tIME", make([]byte, 7)))
-				want, err := pixelsBy(png.Decode)(data)
+				want, err := pixelsBy(png.Decode)(data, 16)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -153,7 +153,7 @@ func TestPNGVerdicts(t *testing.T) {
 		{"length beyond the file", slices.Concat([]byte(pngSignature), ihdr, []byte("\xff\xff\xff\xf4tEXt"), idat), "Bad chunk length"},
 	} {
 		im, err := Decode(c.data, nil)
-		want, wantErr := pixelsBy(png.Decode)(c.data)
+		want, wantErr := pixelsBy(png.Decode)(c.data, 16)
 		if (err == nil) != (wantErr == nil) || err == nil && !bytes.Equal(im.Pix, want.Pix) {
 			t.Errorf("%s: got %v, image/png says %v", c.name, err, wantErr)
 		}
@@ -235,8 +235,8 @@ func FuzzPNG(f *testing.F) {
 			if w == 0 || h == 0 {
 				continue // refused before
 			}
-			want, err := pixelsBy(png.Decode)(data)
-			got, gotErr := pngPixels(data)
+			want, err := pixelsBy(png.Decode)(data, 16)
+			got, gotErr := pngPixels(data, 16)
 			if fmt.Sprint(err) != fmt.Sprint(gotErr) || err == nil && !bytes.Equal(got.Pix, want.Pix) {
 				t.Fatalf("%s of %d x %d: got %v, image/png says %v", k.name, w, h, gotErr, err)
 			}

@@ -207,28 +207,49 @@ func tiffPages(data []byte) int {
 }
 
 // tiffPixels decodes a TIFF's first page.
-func tiffPixels(data []byte) (*Image, error) {
-	m, err := decodeTIFF(data)
+func tiffPixels(data []byte, depth int) (*Image, error) {
+	f, err := openTIFF(data)
 	if err != nil {
 		return nil, err
 	}
-	if m, ok := m.(*image.NRGBA64); ok { // libtiff rounds colour to 8 bits, but truncates grey
-		round16(m.Pix)
+	defer f.close()
+	m, err := f.decode()
+	if err != nil {
+		return nil, err
 	}
-	return pack(m), nil
+	n := narrowing{depth: depth}
+	if f.header.bits < 16 { // 10 to 14, which fill the range
+		n.depth = 16
+	}
+	switch m.(type) {
+	case *image.Gray16:
+		n.invert = f.header.photometric == tiffWhiteIsZero
+	case *image.NRGBA64: // libtiff rounds colour to 8 bits, but truncates grey
+		n.round = true
+	}
+	im := pack(m, n)
+	if f.header.bits < 16 {
+		im.Stored = Stored{}
+	}
+	return im.withHint(tiffHint(data)), nil
 }
 
-// decodeTIFF decodes a TIFF's first page as its samples are stored, not
-// turned: into Gray, Gray16, NRGBA, NRGBA64 or, with the file's own indexes,
-// Paletted. Samples of fewer bits than 8 or 16 fill the range of those. The
-// alpha of 16-bit grey is left out; alpha that the colour was multiplied by is
-// kept like any other.
+// decodeTIFF is decode of a whole file.
 func decodeTIFF(data []byte) (image.Image, error) {
 	f, err := openTIFF(data)
 	if err != nil {
 		return nil, err
 	}
 	defer f.close()
+	return f.decode()
+}
+
+// decode decodes a TIFF's first page as its samples are stored, not
+// turned: into Gray, Gray16, NRGBA, NRGBA64 or, with the file's own indexes,
+// Paletted. Samples of fewer bits than 8 or 16 fill the range of those. The
+// alpha of 16-bit grey is left out; alpha that the colour was multiplied by is
+// kept like any other.
+func (f *tiffFile) decode() (image.Image, error) {
 	if err := f.check(); err != nil {
 		return nil, err
 	}

@@ -217,3 +217,18 @@ func checkDecoded(t *testing.T, data []byte) {
 		t.Fatalf("%d x %d with %d bytes, %d pages", im.W, im.H, len(im.Pix), im.Pages)
 	}
 }
+
+// Samples of 12 bits without gaps between them fill the range, whatever the
+// bits of 16 mean.
+func TestTIFFPackedSamples(t *testing.T) {
+	data := tiffPagesOf([]byte{0x12, 0x3f, 0xff}, tiffGrey(12)) // 0x123 and 0xfff
+	for _, depth := range []int{0, 12, 16} {
+		im, err := Decode(data, &Options{BitDepth: depth})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if im.Pix[0] != 0x12 || im.Pix[3] != 0xff || im.Stored != (Stored{Bits: 8}) {
+			t.Errorf("depth %d: got pixels %#x and %#x, stored %+v; want 0x12, 0xff and 8 bits", depth, im.Pix[0], im.Pix[3], im.Stored)
+		}
+	}
+}

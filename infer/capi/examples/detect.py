@@ -29,7 +29,7 @@ class Result(ctypes.Structure):
                 ("pixel_threshold", ctypes.c_double), ("provisional", ctypes.c_int32), ("width", ctypes.c_int32),
                 ("height", ctypes.c_int32), ("map_side", ctypes.c_int32), ("region_count", ctypes.c_int64),
                 ("regions", ctypes.POINTER(Region)), ("map", ctypes.POINTER(ctypes.c_float)), ("exact", ctypes.c_int32),
-                ("reserved", ctypes.c_int32)]
+                ("reserved", ctypes.c_int32), ("warnings", ctypes.c_char_p)]
 
 
 class Detector:
@@ -66,6 +66,7 @@ class Detector:
             del result["size"], result["reserved"]
             for name in ("anomalous", "provisional", "exact"):
                 result[name] = bool(result[name])
+            result["warnings"] = (raw.warnings or b"").decode()
             result["regions"] = [{name: getattr(raw.regions[i], name) for name, _ in Region._fields_}
                                  for i in range(raw.region_count)]
             S = raw.map_side

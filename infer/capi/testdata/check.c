@@ -105,6 +105,27 @@ static void pixels(void) {
   free(spread);
 }
 
+/* An image that is unlike those of training is scored, with a word to those whose header has a place for it. */
+static void warnings(void) {
+  unsigned char *black = calloc((size_t)3 * width, height);
+  rdpp_result r = {.size = sizeof r};
+  EXPECT(RDPP_OK, "", rdpp_detect_pixels(detector, rgb, width, height, 0, RDPP_RGB, &r, &message));
+  CHECK(r.warnings == NULL, "got warnings \"%s\", want none", r.warnings);
+  rdpp_result_free(&r);
+  EXPECT(RDPP_OK, "", rdpp_detect_pixels(detector, black, width, height, 0, RDPP_RGB, &r, &message));
+  CHECK(r.warnings && strstr(r.warnings, "less than half") && !strchr(r.warnings, '\n'),
+        "got warnings \"%s\", want one line about the brightness", r.warnings ? r.warnings : "(null)");
+  rdpp_result_free(&r);
+  CHECK(r.warnings == NULL, "a freed result holds warnings");
+  char unset[] = "unset";
+  r.size = offsetof(rdpp_result, warnings); /* of the header before */
+  r.warnings = unset;
+  EXPECT(RDPP_OK, "", rdpp_detect_pixels(detector, black, width, height, 0, RDPP_RGB, &r, &message));
+  rdpp_result_free(&r);
+  CHECK(r.warnings == unset, "a field that an older header does not have was written");
+  free(black);
+}
+
 static void wrong_arguments(const char *model, const char *image_file) {
   size_t size;
   unsigned char *image = read_file(image_file, &size);
@@ -359,6 +380,7 @@ int main(int argc, char **argv) {
   rgb = frame + start + 1;
   EXPECT(RDPP_OK, "", rdpp_open(argv[1], NULL, &detector, &message));
   pixels();
+  warnings();
   wrong_arguments(argv[1], argv[3]);
   first_version(argv[1]);
   in_threads(work, NULL);

@@ -111,6 +111,7 @@ async function judge(model, file) {
     items.unshift(item);
     for (const old of items.splice(maxHistory)) URL.revokeObjectURL(old.thumb);
     await show(item);
+    if (p.warnings) complain(name + ": " + p.warnings.join("; "));
   } catch (e) {
     complain(name + ": " + e.message);
     if (current) refresh();
