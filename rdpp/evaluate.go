@@ -127,7 +127,7 @@ func (m *Model) evaluate(ctx context.Context, items []dataset.Item, hasMasks boo
 		mask := make([]uint8, S*S)
 		if items[i].Mask != "" {
 			var err error
-			if mask, err = cache.Mask(items[i].Mask); err != nil {
+			if mask, err = cache.Mask(items[i]); err != nil {
 				return err
 			}
 		}

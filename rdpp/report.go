@@ -220,7 +220,7 @@ func (m *Model) cases(ctx context.Context, items []dataset.Item, picked []int, c
 			return err
 		}
 		if some[i].Mask != "" {
-			if c.Mask, err = cache.Mask(some[i].Mask); err != nil {
+			if c.Mask, err = cache.Mask(some[i]); err != nil {
 				return err
 			}
 		}

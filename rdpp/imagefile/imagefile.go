@@ -118,13 +118,30 @@ func DecodeGrayFile(path string, opt *Options) (w, h int, pix []uint8, err error
 }
 
 // IsImage reports whether name ends, in any case, in one of .png .jpg .jpeg
-// .bmp .tif .tiff .webp.
+// .jpe .jfif .jif .jfi .pjpeg .pjp .bmp .dib .tif .tiff .webp.
 func IsImage(name string) bool {
 	switch strings.ToLower(filepath.Ext(name)) {
-	case ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp":
+	case ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".bmp", ".dib", ".tif", ".tiff", ".webp":
 		return true
 	}
 	return false
+}
+
+// SizeFile returns the size in pixels of the image in the file at path, upright
+// as DecodeFile gives it, by the file's header alone. Its errors name the path.
+func SizeFile(path string, opt *Options) (w, h int, err error) {
+	data, err := readFile(path, opt)
+	if err != nil {
+		return 0, 0, fmt.Errorf("imagefile: %w", err) // names the path already
+	}
+	c, err := find(data)
+	if err == nil {
+		w, h, err = c.upright(data, opt)
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("imagefile: %s: %w", path, err)
+	}
+	return w, h, nil
 }
 
 // readFile reads a file of at most opt.MaxBytes. Pipes and devices, whose size
@@ -163,15 +180,15 @@ type codec struct {
 	orientation func(data []byte) int                   // of a file that pixels accepted; 0 if it has none
 }
 
-func upright([]byte) int { return 0 }
+func unturned([]byte) int { return 0 }
 
 var codecs = []codec{
 	{"PNG", "\x89PNG\r\n\x1a\n", sizeBy(png.DecodeConfig), pngPixels, pngOrientation},
 	{"JPEG", "\xff\xd8\xff", jpegSize, jpegPixels, jpegOrientation},
-	{"BMP", "BM", sizeBy(bmp.DecodeConfig), pixelsBy(bmp.Decode), upright},
+	{"BMP", "BM", sizeBy(bmp.DecodeConfig), pixelsBy(bmp.Decode), unturned},
 	{"TIFF", "II*\x00", sizeBy(tiff.DecodeConfig), tiffPixels, tagOrientation},
 	{"TIFF", "MM\x00*", sizeBy(tiff.DecodeConfig), tiffPixels, tagOrientation},
-	{"WebP", "RIFF????WEBP", webpSize, pixelsBy(webp.Decode), upright},
+	{"WebP", "RIFF????WEBP", webpSize, pixelsBy(webp.Decode), unturned},
 }
 
 func (c *codec) matches(data []byte) bool {
@@ -187,38 +204,68 @@ func (c *codec) matches(data []byte) bool {
 }
 
 func decode(data []byte, opt *Options) (*Image, error) {
+	c, err := find(data)
+	if err != nil {
+		return nil, err
+	}
+	return c.decode(data, opt)
+}
+
+// find returns the codec of a file's format.
+func find(data []byte) (*codec, error) {
 	if len(data) == 0 {
 		return nil, errors.New("empty file (0 bytes), copy it again")
 	}
 	for i := range codecs {
 		if codecs[i].matches(data) {
-			return codecs[i].decode(data, opt)
+			return &codecs[i], nil
 		}
 	}
 	return nil, fmt.Errorf("not an image: starts with %q, give a PNG, JPEG, BMP, TIFF or WebP file", data[:min(12, len(data))])
 }
 
 func (c *codec) decode(data []byte, opt *Options) (im *Image, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			im, err = nil, fmt.Errorf("damaged %s file, save it again: its decoder panicked: %v", c.name, r)
-		}
-	}()
-	w, h, err := c.size(data)
-	if err != nil {
-		return nil, c.explain(err)
-	}
-	if w < 1 || h < 1 {
-		return nil, fmt.Errorf("damaged %s file, save it again: it says it has %d x %d pixels", c.name, w, h)
-	}
-	if limit := opt.maxPixels(); int64(w) > limit/int64(h) {
-		return nil, fmt.Errorf("%s file of %d x %d pixels, the limit is %d pixels: raise --max-pixels to accept it", c.name, w, h, limit)
+	defer c.recover(&err)
+	if _, _, err := c.header(data, opt); err != nil {
+		return nil, err
 	}
 	im, err = c.pixels(data)
 	if err != nil {
 		return nil, c.explain(err)
 	}
 	return im.orient(c.orientation(data)), nil
+}
+
+// recover, deferred, makes a decoder's panic an error.
+func (c *codec) recover(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("damaged %s file, save it again: its decoder panicked: %v", c.name, r)
+	}
+}
+
+// header returns the size of the picture as it is stored, within the limit.
+func (c *codec) header(data []byte, opt *Options) (w, h int, err error) {
+	w, h, err = c.size(data)
+	if err != nil {
+		return 0, 0, c.explain(err)
+	}
+	if w < 1 || h < 1 {
+		return 0, 0, fmt.Errorf("damaged %s file, save it again: it says it has %d x %d pixels", c.name, w, h)
+	}
+	if limit := opt.maxPixels(); int64(w) > limit/int64(h) {
+		return 0, 0, fmt.Errorf("%s file of %d x %d pixels, the limit is %d pixels: raise --max-pixels to accept it", c.name, w, h, limit)
+	}
+	return w, h, nil
+}
+
+// upright returns the size of the picture turned as its orientation says.
+func (c *codec) upright(data []byte, opt *Options) (w, h int, err error) {
+	defer c.recover(&err)
+	w, h, err = c.header(data, opt)
+	if err == nil && sideways(c.orientation(data)) {
+		w, h = h, w
+	}
+	return w, h, err
 }
 
 // explain says what a decoder's error means for the file.
@@ -246,14 +293,10 @@ func pixelsBy(decode func(io.Reader) (image.Image, error)) func([]byte) (*Image,
 	}
 }
 
-// tiffPixels is pixelsBy(tiff.Decode) with two corrections.
-func tiffPixels(data []byte) (*Image, error) {
+// tiffImage is tiff.Decode with a correction.
+func tiffImage(data []byte) (image.Image, error) {
 	m, err := tiff.Decode(bytes.NewReader(data))
-	if err != nil {
-		return nil, err
-	}
-	switch m := m.(type) {
-	case *image.Gray:
+	if m, grey := m.(*image.Gray); err == nil && grey {
 		const compression, group3, group4 = 0x103, 3, 4
 		const photometric, blackIsZero = 0x106, 1
 		// The decoder shows fax data black for white unless white is zero.
@@ -262,6 +305,17 @@ func tiffPixels(data []byte) (*Image, error) {
 				m.Pix[i] = ^m.Pix[i]
 			}
 		}
+	}
+	return m, err
+}
+
+// tiffPixels is tiffImage in 8 bits.
+func tiffPixels(data []byte) (*Image, error) {
+	m, err := tiffImage(data)
+	if err != nil {
+		return nil, err
+	}
+	switch m := m.(type) {
 	case *image.RGBA64: // libtiff rounds colour to 8 bits, but truncates grey
 		round16(m.Pix)
 	case *image.NRGBA64:
