@@ -21,6 +21,7 @@ import (
 // progress shows a training: a bar on a terminal, plain lines elsewhere, or JSON objects.
 type progress struct {
 	category       string
+	taken          dataset.Taken // of the data
 	stdout, stderr io.Writer
 	json           *json.Encoder // nil: for people
 
@@ -44,9 +45,11 @@ const lineEvery = 30 * time.Second
 
 func newProgress(set *dataset.Set, stdout, stderr io.Writer, asJSON bool) *progress {
 	if !asJSON {
-		fmt.Fprintf(stdout, "%s: %s\n", set.Category, set.Why)
+		fmt.Fprintf(stdout, "%s: %s | %s\n", set.Category, set.Why, set.Taken())
 	}
-	return openProgress(set.Category, stdout, stderr, asJSON)
+	p := openProgress(set.Category, stdout, stderr, asJSON)
+	p.taken = set.Taken()
+	return p
 }
 
 func openProgress(category string, stdout, stderr io.Writer, asJSON bool) *progress {
@@ -132,7 +135,7 @@ func (p *progress) teacher(info rdpp.Info) {
 		p.fetchBar.Abort(true) // which ends it where the total was unknown
 	}
 	if p.json != nil {
-		p.event("start", map[string]any{"config": info.Config, "teacher": info.Teacher, "data": info.Data})
+		p.event("start", map[string]any{"config": info.Config, "teacher": info.Teacher, "data": info.Data, "taken": p.taken})
 		return
 	}
 	fmt.Fprintf(p.stdout, "%s: teacher %s\n%s: training on %d images", p.category, info.Teacher, p.category, info.Data.Images)

@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"image/png"
 	"mime"
 	"net/http"
 	"net/url"
@@ -320,8 +319,7 @@ func (s *Server) overlay(ctx context.Context, original []byte, r *rdpp.Result) (
 		return nil, err
 	}
 	var file bytes.Buffer
-	encoder := png.Encoder{CompressionLevel: png.BestSpeed}
-	err = encoder.Encode(&file, drawn)
+	err = imagefile.EncodeHeatmap(&file, drawn)
 	return file.Bytes(), err
 }
 

@@ -68,11 +68,12 @@ func (l *listing) sortOut(dir string) {
 	for _, name := range l.images {
 		stems[stem(name)] = true
 	}
+	heatmaps := imagefile.Heatmaps(dir, l.images)
 	photographs := l.images[:0]
 	for _, name := range l.images {
 		of, isMask := cutMaskWord(stem(name))
 		switch {
-		case isHeatmap(dir, name, stems):
+		case heatmaps[name]:
 			l.heatmaps = append(l.heatmaps, name)
 		case isMask && stems[of]:
 			l.masks = append(l.masks, name)
@@ -81,17 +82,6 @@ func (l *listing) sortOut(dir string) {
 		}
 	}
 	l.images = photographs
-}
-
-var heatmapName = regexp.MustCompile(`(?i)^(.*)_heatmap(_[0-9]+)?\.png$`)
-
-// isHeatmap says whether a file is a heat map: by its mark where its name
-// speaks of one, or by a name that an image beside it explains.
-func isHeatmap(dir, name string, stems map[string]bool) bool {
-	if m := heatmapName.FindStringSubmatch(name); m != nil && stems[m[1]] {
-		return true
-	}
-	return strings.Contains(strings.ToLower(name), "heatmap") && imagefile.IsHeatmap(filepath.Join(dir, name))
 }
 
 // listFolders returns the sub-folders of dir; none where dir does not exist.

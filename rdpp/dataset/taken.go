@@ -52,6 +52,7 @@ const (
 	UnreadFolder   Reason = "unread_folder"  // folders that cannot be read
 	UncountedFiles Reason = "uncounted"      // folders whose files are too many to be counted
 	UnknownColumn  Reason = "column"         // columns of a list that it has no use for
+	BadFile        Reason = "bad_file"       // what Set.Skipped names
 )
 
 // reasons in the order in which they are told, with what they are told of.
@@ -70,11 +71,15 @@ var reasons = []struct {
 	{UnreadFolder, "folder that cannot be read", "folders that cannot be read", ""},
 	{UncountedFiles, "folder too large to be counted", "folders too large to be counted", ""},
 	{UnknownColumn, "unknown column", "unknown columns", ""},
+	{BadFile, "bad file", "bad files", " (--skip-bad)"},
 }
 
 // Taken counts what the set holds.
 func (s *Set) Taken() Taken {
-	t := Taken{Train: len(s.Train), LeftOut: s.left}
+	t := Taken{Train: len(s.Train), LeftOut: slices.Clone(s.left)}
+	if n := len(s.Skipped); n > 0 {
+		t.LeftOut = append(t.LeftOut, Left{Reason: BadFile, Count: n})
+	}
 	types := make(map[string]int)
 	folders := make(map[string]bool)
 	for _, item := range s.Test {

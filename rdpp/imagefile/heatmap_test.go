@@ -5,6 +5,7 @@ import (
 	"errors"
 	"image"
 	"image/color"
+	"maps"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -53,6 +54,29 @@ func TestHeatmap(t *testing.T) {
 		if IsHeatmap(path) {
 			t.Errorf("%s: got a heat map", path)
 		}
+	}
+}
+
+func TestHeatmaps(t *testing.T) {
+	dir := t.TempDir()
+	var file bytes.Buffer
+	if err := EncodeHeatmap(&file, image.NewGray(image.Rect(0, 0, 1, 1))); err != nil {
+		t.Fatal(err)
+	}
+	names := []string{"a.jpg", "a_heatmap.png", "a_HeatMap_12.PNG", "b_heatmap.png", "c_heatmap.png", "heatmap.png", "a_heatmap.jpg", "marked.png"}
+	for _, name := range names {
+		content := []byte("no mark")
+		if name == "c_heatmap.png" || name == "marked.png" {
+			content = file.Bytes()
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := Heatmaps(dir, names)
+	want := map[string]bool{"a_heatmap.png": true, "a_HeatMap_12.PNG": true, "c_heatmap.png": true}
+	if !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 
