@@ -142,7 +142,7 @@ func listSources(args []string) (sources []source, left []string, err error) {
 			inside, heatmaps := listFolder(arg)
 			sources = append(sources, inside...)
 			if heatmaps > 0 {
-				left = append(left, fmt.Sprintf("left out: %d heat maps of infer image in %q", heatmaps, arg))
+				left = append(left, fmt.Sprintf("left out: %d of the images in %q, heat maps of infer image", heatmaps, arg))
 			}
 		case info.Mode().IsRegular() && imagefile.IsHeatmap(arg):
 			left = append(left, fmt.Sprintf("left out: %q is a heat map of infer image", arg))

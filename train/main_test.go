@@ -151,7 +151,11 @@ func TestWrongUsage(t *testing.T) {
 		args []string // after the tiny command line; the last of a flag counts
 		want string
 	}{
-		{[]string{"--data="}, "--data and --out"},
+		{[]string{"--data="}, "--good DIR --bad DIR"},
+		{[]string{"--good=" + dataDir}, "exclude each other"},
+		{[]string{"--data=", "--good=" + dataDir, "--category=a,b"}, "one name"},
+		{[]string{"--data=", "--bad=" + dataDir}, "nothing to train on"},
+		{[]string{"--category=.."}, "--category"},
 		{[]string{"--out="}, "--data and --out"},
 		{[]string{"--nonsense"}, "--nonsense"},
 		{[]string{"more"}, `"more"`},
@@ -347,9 +351,9 @@ func TestSkipBad(t *testing.T) {
 func TestPlainLines(t *testing.T) {
 	dir, out := copyData(t), t.TempDir()
 	// A mask of another size than its image is resized.
-	mask := image.NewGray(image.Rect(0, 0, 128, 50))
+	mask := image.NewGray(image.Rect(0, 0, 128, 128))
 	for i := range mask.Pix {
-		mask.Pix[i] = uint8(i / 3200 * 255)
+		mask.Pix[i] = uint8(i / 8192 * 255)
 	}
 	var data bytes.Buffer
 	if err := png.Encode(&data, mask); err != nil {
@@ -361,7 +365,8 @@ func TestPlainLines(t *testing.T) {
 	if code != exitDone || stderr != "" {
 		t.Fatalf("got code %d, stderr %q, want code 0", code, stderr)
 	}
-	for _, want := range []string{"part: MVTec layout", "training images: 4; test images: 1 good, 4 defective", "training on 4 images\n", "rd, resnet18, 32 x 32 pixels, 1 epochs on cpu with 1 threads",
+	for _, want := range []string{"part: MVTec layout", " | train 4 good | test 1 good, 4 defective (dent 1, missing_hole 1, scratch 1, stain 1) | masks 4 in ground_truth | nothing left out\n",
+		"training on 4 images\n", "rd, resnet18, 32 x 32 pixels, 1 epochs on cpu with 1 threads",
 		"epoch 1  loss ", "images/s", "on the test set: image AUROC", "1 good and 4 defective test images", "pixel AUROC", "AUPRO", "optimistic",
 		"part: teacher random\n", "threshold ", "part: model " + filepath.Join(out, "part", rdpp.ModelFile)} {
 		if !strings.Contains(stdout, want) {
@@ -442,6 +447,20 @@ func TestFailingCategory(t *testing.T) {
 	if !strings.Contains(stdout, filepath.Join(out, rdpp.IndexFile)) {
 		t.Errorf("got %q, want the page named", stdout)
 	}
+
+	// Neither does one that fails before its folder is made, in a folder for results that is not there.
+	write(t, filepath.Join(data, "part", "ground_truth", "dent", "077.png"), nil)
+	fresh := filepath.Join(t.TempDir(), "new", "out")
+	code, _, stderr = command(tiny(data, fresh, "--category=all")...)
+	if code != exitFailed || !strings.Contains(stderr, "077.png") || !strings.Contains(stderr, "1 of 2 categories failed: part") {
+		t.Errorf("a new folder: got code %d, stderr %q, want code 1, the file and the category named", code, stderr)
+	}
+	for _, path := range []string{rdpp.IndexFile, filepath.Join("texture", rdpp.ModelFile)} {
+		if _, err := os.Stat(filepath.Join(fresh, path)); err != nil {
+			t.Error(err)
+		}
+	}
+
 	checkFails(t, "a finished run", exitUsage, tiny(filepath.Join(data, "texture"), out), "", "finished run", "--overwrite")
 	checkFails(t, "no update", exitUsage, tiny(filepath.Join(data, "texture"), t.TempDir(), "--accumulate=5"), "", "make no update")
 	checkFails(t, "another layout", exitFailed, tiny(filepath.Join(data, "part"), out, "--layout=btad"), "", "btad", "train/ok")

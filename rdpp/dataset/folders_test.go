@@ -116,7 +116,7 @@ func TestSource(t *testing.T) {
 		want     error
 		named    string
 	}{
-		{"nothing", Source{}, false, ErrSource, "--data DIR, or --good DIR --bad DIR, or --list FILE"},
+		{"nothing", Source{}, false, ErrSource, "--data is missing; name the images with it, or with --good DIR --bad DIR, or --list FILE"},
 		{"all", Source{Data: dir, Folders: Folders{Good: good}}, false, ErrSource, "exclude each other"},
 		{"a folder and a list", Source{Data: dir, List: "x"}, false, ErrSource, "exclude each other"},
 		{"no good ones", Source{Folders: Folders{Bad: bad}}, false, ErrSource, "--good"},

@@ -52,7 +52,7 @@ func TestOpenList(t *testing.T) {
 		{name: "no split", text: "path,label\ngut/0.png,good\ngut/1.png,good\ngut/2.png,good\nschlecht/0.png,dent\nschlecht/1.png,scratch\n", train: train,
 			test: []string{"gut/2.png good", "schlecht/0.png dent", "schlecht/1.png scratch"}, taken: "train 2 good | test 1 good, 2 defective (dent 1, scratch 1) | no masks | nothing left out"},
 		{name: "a folder of masks, and a good image's mask", text: listHeader + listTrain + "gut/2.png,test,good,masken/1.png\nschlecht/0.png,test,dent,masken/both\n", train: train,
-			test: []string{"gut/2.png good", "schlecht/0.png dent masken/both"}, taken: strings.Replace(taken, "nothing left out", "left out: 1 mask (of good images)", 1)},
+			test: []string{"gut/2.png good", "schlecht/0.png dent masken/both"}, taken: strings.Replace(taken, "nothing left out", "left out: 1 mask (not needed)", 1)},
 		{name: "to test alone", text: listHeader + "gut/2.png,test,good,\nschlecht/0.png,test,dent,masken/0.png\n", opt: &OpenOptions{TestOnly: true}, test: test,
 			taken: strings.Replace(taken, "train 2", "train 0", 1)},
 		{name: "bad lines left out", text: listHeader + listTrain + "gut/9.png,train,good,\ngut/2.png,test,good,\nschlecht/0.png,test,dent,masken/0.png\n" +

@@ -29,7 +29,7 @@ func (s *Source) Check(testOnly bool) error {
 	}
 	switch {
 	case given == 0:
-		return fmt.Errorf("dataset: %w: name the images with --data DIR, or --good DIR --bad DIR, or --list FILE", ErrSource)
+		return fmt.Errorf("dataset: %w: --data is missing; name the images with it, or with --good DIR --bad DIR, or --list FILE", ErrSource)
 	case given > 1:
 		return fmt.Errorf("dataset: %w: --data, --list and the folders of --good and --bad exclude each other; use one of them", ErrSource)
 	case folders && len(s.Good) == 0 && !testOnly:

@@ -62,7 +62,7 @@ var reasons = []struct {
 }{
 	{InSubfolder, "image", "images", " (subfolders: --recursive)"},
 	{OutsideLayout, "image", "images", " (not used by the layout)"},
-	{MaskNotNeeded, "mask", "masks", " (of good images)"},
+	{MaskNotNeeded, "mask", "masks", " (not needed)"},
 	{Heatmap, "heat map of infer image", "heat maps of infer image", ""},
 	{NoImageType, "file of no image type", "files of no image type", ""},
 	{Hidden, "hidden file", "hidden files", ""},
