@@ -204,6 +204,9 @@ func (e *evaluation) print(w io.Writer) error {
 			text = fmt.Appendf(text, "%-16s %.4f\n", row.name, *row.value)
 		}
 	}
+	if e.LostMasks > 0 {
+		text = fmt.Appendf(text, "masks lost       %d of %d, too small for the model's image size\n", e.LostMasks, e.Taken.Masks)
+	}
 	text = fmt.Appendf(text, "threshold        %.6f", e.Threshold)
 	if e.Provisional {
 		text = append(text, " (provisional)"...)

@@ -71,6 +71,10 @@ func (m *Model) report(ctx context.Context, set *dataset.Set, e *Evaluation, opt
 		Teacher: report.Teacher{Name: info.Teacher.Origin, SHA256: info.Teacher.SHA256}, Fingerprint: info.Data.Fingerprint,
 		TrainImages: info.Data.Images, Data: set.Why + " | " + set.Taken().String()}
 	r.Notes = append(r.Notes, leftOutNotes(set.Taken())...)
+	if n := e.LostMasks; n > 0 {
+		r.Notes = append(r.Notes, fmt.Sprintf("Of the masks, %d have no defect pixel left at %d x %d pixels: pixel metrics take those images for good ones.", n,
+			info.Config.ImageSize, info.Config.ImageSize))
+	}
 	if !c.Provisional {
 		r.Calibration = c.Scores
 	}

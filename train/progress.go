@@ -242,6 +242,10 @@ func (p *progress) done(s *rdpp.Summary) {
 		fmt.Fprintf(p.stdout, "%s: %d good and %d defective test images:%s (%s)\n", p.category, s.Good, s.Defective,
 			metricsText(&s.Metrics), s.Selection)
 	}
+	if s.LostMasks > 0 {
+		fmt.Fprintf(p.stdout, "%s: %d of %d masks have no defect pixel left at %d x %d pixels\n", p.category, s.LostMasks, s.Taken.Masks,
+			s.Config.ImageSize, s.Config.ImageSize)
+	}
 	if s.DeviceBytes > 0 {
 		fmt.Fprintf(p.stdout, "%s: %d MiB of device memory in use at most\n", p.category, s.DeviceBytes>>20)
 	}
