@@ -252,7 +252,21 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	if *asJSON {
 		said = io.Discard // lines are objects
 	}
+	if slices.Equal(*categories, []string{"all"}) {
+		if err := tellOthers(said, source.Data); err != nil {
+			return err
+		}
+	}
 	return trainAll(sources, out, train, said, stderr)
+}
+
+// tellOthers says what of a folder of data sets is none.
+func tellOthers(stdout io.Writer, data string) error {
+	others, err := dataset.Others(data)
+	if err == nil && len(others) > 0 {
+		fmt.Fprintf(stdout, "all: left out, being no data set: %s\n", strings.Join(others, ", "))
+	}
+	return err
 }
 
 // trainAll trains on one category after the other, and keeps the page of all of them. What fails in one is said, and the

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"hash/crc32"
@@ -46,9 +47,9 @@ func TestMain(m *testing.M) {
 
 // command runs a command line and returns what a shell would see.
 func command(args ...string) (code int, stdout, stderr string) {
-	var out, errors bytes.Buffer
-	code = run(context.Background(), args, &out, &errors)
-	return code, out.String(), errors.String()
+	var out, complaints bytes.Buffer
+	code = run(context.Background(), args, &out, &complaints)
+	return code, out.String(), complaints.String()
 }
 
 // tiny is the command line of a training of one epoch of two steps, with further flags, of which the last of a kind counts.
@@ -451,9 +452,13 @@ func TestFailingCategory(t *testing.T) {
 	// Neither does one that fails before its folder is made, in a folder for results that is not there.
 	write(t, filepath.Join(data, "part", "ground_truth", "dent", "077.png"), nil)
 	fresh := filepath.Join(t.TempDir(), "new", "out")
-	code, _, stderr = command(tiny(data, fresh, "--category=all")...)
+	write(t, filepath.Join(data, "notes", "1.png"), nil)
+	code, stdout, stderr = command(tiny(data, fresh, "--category=all")...)
 	if code != exitFailed || !strings.Contains(stderr, "077.png") || !strings.Contains(stderr, "1 of 2 categories failed: part") {
 		t.Errorf("a new folder: got code %d, stderr %q, want code 1, the file and the category named", code, stderr)
+	}
+	if want := "all: left out, being no data set: notes (1 image)\n"; !strings.Contains(stdout, want) {
+		t.Errorf("got %q, want %q in it", stdout, want)
 	}
 	for _, path := range []string{rdpp.IndexFile, filepath.Join("texture", rdpp.ModelFile)} {
 		if _, err := os.Stat(filepath.Join(fresh, path)); err != nil {
@@ -468,6 +473,44 @@ func TestFailingCategory(t *testing.T) {
 }
 
 // Flags that are given win over the preset, which wins over the defaults.
+// Folders of any name and a list train the model that a layout does, and metrics.json says what was taken for what.
+func TestFoldersAndLists(t *testing.T) {
+	dir := copyData(t)
+	for from, to := range map[string]string{"train/good": "gut", "test/good": "pruefung", "test/dent": "schlecht", "ground_truth/dent": "masken"} {
+		if err := os.Rename(filepath.Join(dir, from), filepath.Join(dir, to)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list := write(t, filepath.Join(dir, "liste.csv"), []byte("path;label;split;mask\ngut/000.png;good;train;\ngut/001.png;good;train;\ngut/002.png;good;train;\n"+
+		"gut/003.png;good;train;\npruefung/000.png;good;test;\nschlecht/000.png;dent;test;masken/000_mask.png\n"))
+	in := func(name string) string { return filepath.Join(dir, name) }
+	for _, c := range []struct {
+		name  string
+		flags []string
+		want  []string // in the first line
+	}{
+		{"folders", []string{"--good=" + in("gut"), "--bad=" + in("schlecht"), "--test-good=" + in("pruefung"), "--masks=" + in("masken"), "--category=deckel"},
+			[]string{"deckel: ", " | train 4 good | test 1 good, 1 defective (schlecht 1) | masks 1 in masken | nothing left out"}},
+		{"list", []string{"--list=" + list}, []string{"part: ", " | train 4 good | test 1 good, 1 defective (dent 1) | masks 1 in masken | nothing left out"}},
+		{"good and bad", []string{"--good=" + in("gut"), "--bad=" + in("schlecht"), "--batch=3"}, []string{"part: ", " | train 3 good | test 1 good, 1 defective (schlecht 1) | no masks"}},
+	} {
+		out := t.TempDir()
+		code, stdout, stderr := command(tiny("", out, c.flags...)...)
+		first, _, _ := strings.Cut(stdout, "\n")
+		if code != exitDone || stderr != "" || !strings.HasPrefix(first, c.want[0]) || !strings.Contains(first, c.want[1]) {
+			t.Errorf("%s: got code %d, stderr %q, first line %q, want code 0 and %q", c.name, code, stderr, first, c.want)
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(out, strings.TrimSuffix(c.want[0], ": "), rdpp.MetricsFile))
+		var s rdpp.Summary
+		if err := errors.Join(err, json.Unmarshal(text, &s)); err != nil || !strings.Contains(" | "+s.Taken.String(), c.want[1]) {
+			t.Errorf("%s: got %s, %v in %s, want %s", c.name, s.Taken, err, rdpp.MetricsFile, c.want[1])
+		}
+	}
+	checkFails(t, "a folder of other names", exitFailed, tiny(filepath.Join(dir, ".."), t.TempDir(), "--layout=auto"), "", "name the folders: --good DIR --bad DIR")
+	checkFails(t, "a list that is none", exitFailed, tiny("", t.TempDir(), "--list="+in("gut/000.png")), "", "list of images")
+}
+
 func TestPreset(t *testing.T) {
 	out := t.TempDir()
 	code, stdout, stderr := command("--preset=paper", "--data="+dataDir, "--out="+out, "--arch=resnet18", "--image-size=32", "--batch=2", "--epochs=1",

@@ -242,13 +242,16 @@ func (s *Set) noImages(err error) error {
 }
 
 // imagesBelow names the sub-folders of dir that hold images, at any depth, with
-// their number.
-func imagesBelow(dir string) (names []string) {
+// their number, but for some.
+func imagesBelow(dir string, but ...string) (names []string) {
 	folders, err := listFolders(dir)
 	if err != nil {
 		return nil
 	}
 	for _, name := range folders {
+		if slices.Contains(but, name) {
+			continue
+		}
 		s := &Set{root: dir}
 		s.countLeft(filepath.Join(dir, name))
 		n := 0
@@ -281,6 +284,16 @@ func Categories(dir string) ([]string, error) {
 		return nil, err
 	}
 	return slices.DeleteFunc(l.folders, func(name string) bool { return isPart(name) || !isSet(filepath.Join(dir, name)) }), nil
+}
+
+// Others names, for people, the sub-folders of dir that hold images, with their
+// number, and that Categories does not return.
+func Others(dir string) ([]string, error) {
+	categories, err := Categories(dir)
+	if err != nil {
+		return nil, err
+	}
+	return imagesBelow(dir, categories...), nil
 }
 
 // isPart says that a folder is a part of a data set by its name, whatever is in it.
@@ -440,6 +453,9 @@ func (s *Set) readHoldout(dir string, roots []maskRoot, opt OpenOptions) error {
 	if err := s.readTests(dir, roots, opt); err != nil {
 		return err
 	}
+	if slices.ContainsFunc(s.Test, func(item Item) bool { return item.Defective }) {
+		s.Why += " beside defective ones"
+	}
 	s.holdOutGood(opt)
 	return nil
 }
@@ -460,7 +476,7 @@ func (s *Set) holdOutGood(opt OpenOptions) {
 		var held []Item
 		s.Train, held = holdOut(s.Train, opt.Holdout)
 		s.Test = append(held, defective...)
-		s.Why += fmt.Sprintf(" beside defective ones, %d of the good images, evenly spread, held out for testing", len(held))
+		s.Why += fmt.Sprintf(", %d of the good images, evenly spread, held out for testing", len(held))
 	}
 }
 

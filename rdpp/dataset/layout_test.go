@@ -368,6 +368,17 @@ func TestCategories(t *testing.T) {
 	}
 }
 
+func TestOthers(t *testing.T) {
+	dir := tree(t, "nut/train/good/a.png", "bolt/OK/a.png", "notes/a.png", "notes/b/c.png", "papers/x.pdf", "overview.png")
+	got, err := Others(dir)
+	if want := []string{"notes (2 images)"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %q, %v, want %q", got, err, want)
+	}
+	if _, err := Others(filepath.Join(dir, "nowhere")); !errors.Is(err, ErrNoFolder) {
+		t.Errorf("missing folder: got error %v, want %v", err, ErrNoFolder)
+	}
+}
+
 func TestOpenFollowsLinks(t *testing.T) {
 	dir := tree(t, "good/a.png")
 	link := tree(t, "x.txt")
