@@ -13,6 +13,8 @@
 //     (v + 128) / 257: the roundings of libpng and libtiff under OpenCV.
 //   - EXIF orientation 1 to 8 is applied to JPEG (APP1) and PNG (eXIf), the
 //     Orientation tag to TIFF. WebP's is ignored, as OpenCV 4.6 does.
+//   - DecodeMask reads a mask's samples as stored instead, and SizeFile a file's
+//     header alone; EncodeHeatmap marks a picture as none of a camera.
 //   - Of a file with several pages the first is read; animated WebP, CMYK,
 //     JPEG-compressed and 2- and 4-bit grey TIFF, RLE and 16-bit BMP are refused.
 //
@@ -96,7 +98,7 @@ func DecodeFile(path string, opt *Options) (*Image, error) {
 	return im, nil
 }
 
-// DecodeGray decodes an image file's bytes, a mask for one, into one channel:
+// DecodeGray decodes an image file's bytes into one channel (see DecodeMask for masks):
 // pix holds h*w bytes, row-major. A grey file keeps its values (1-bit ones
 // become 0 and 255); colour and palettes become Pillow's convert("L"),
 // (19595 R + 38470 G + 7471 B + 32768) >> 16.

@@ -22,7 +22,7 @@ type Mask struct {
 
 // lossyBackground is the brightest sample, of 0 to 255, that is background in a
 // JPEG or lossy WebP file: their compression leaves ripples around what is
-// drawn, at usual qualities (75 and above) up to about 40.
+// drawn, of which few are brighter at usual qualities (75 and above).
 const lossyBackground = 32
 
 // DecodeMask decodes an image file's bytes into what is drawn in it: every
