@@ -21,14 +21,15 @@ import (
 const evalHelp = `Usage: infer eval --model FILE --data DIR [flags]
 
 Scores the test images of one category and prints how well scores and anomaly
-maps tell good from defective. Metrics are shares of 1; those that the data
-cannot give are left out. Exit codes: 0 done, 1 failed, 2 wrong usage.
+maps tell good from defective, in shares of 1. Exit codes: 0 done, 1 failed,
+2 wrong usage. --test-good, --masks, --recursive are as in train --help-all.
 `
 
 // evaluation is what --json prints.
 type evaluation struct {
 	Category string           `json:"category"` // the data folder's name
 	Data     string           `json:"data"`     // what was recognised of it, and by what
+	Taken    dataset.Taken    `json:"taken"`    // what of it was taken for what
 	Teacher  rdpp.TeacherInfo `json:"teacher"`  // of the model
 	rdpp.Metrics
 	rdpp.Verdicts         // by the threshold
@@ -44,27 +45,39 @@ func runEval(ctx context.Context, args []string, t *terminal) (int, error) {
 	flags := pflag.NewFlagSet("eval", pflag.ContinueOnError)
 	var m modelFlags
 	m.register(flags)
-	dir := flags.String("data", "", "data set `DIR`, one category; required")
-	skipBad := flags.Bool("skip-bad", false, "leave out files that cannot be read and name them")
+	var source dataset.Source
+	var open dataset.OpenOptions
+	flags.StringVar(&source.Data, "data", "", "data set `DIR`, one category")
+	flags.StringArrayVar(&source.Good, "good", nil, "or `DIR` as train had it, of any name; repeatable")
+	flags.StringArrayVar(&source.Bad, "bad", nil, "and `DIR` of defective images; repeatable")
+	flags.StringArrayVar(&source.TestGood, "test-good", nil, "`DIR` of good images to test on; else some of --good")
+	flags.StringArrayVar(&source.Masks, "masks", nil, "`DIR` of the masks of --bad")
+	flags.StringVar(&source.List, "list", "", "or `FILE`, CSV or JSON lines: path,split,label,mask")
+	flags.BoolVar(&open.Recursive, "recursive", false, "take images in sub-folders, too")
+	flags.BoolVar(&open.SkipBad, "skip-bad", false, "leave out files that cannot be read and name them")
 	scoresFile := flags.String("scores", "", "write path,type,defective,score as CSV to `FILE`")
 	reportFile := flags.String("report", "", "write the HTML report to `FILE`")
-	layout := flags.String("layout", "auto", "`NAME` of --data's layout")
+	flags.StringVar(&open.Layout, "layout", "auto", "`NAME` of --data's layout")
 	asJSON := flags.Bool("json", false, "print one JSON object instead of the table")
+	for _, rare := range []string{"test-good", "masks", "recursive"} {
+		flags.Lookup(rare).Hidden = true // --help fits on a screen without them
+	}
+	open.TestOnly = true
 	switch err := t.parse(flags, args, evalHelp); {
 	case err != nil:
 		return 0, err
 	case flags.NArg() > 0:
 		return 0, usagef("%q is one argument too many; name the data set with --data", flags.Arg(0))
-	case *dir == "":
-		return 0, usagef("--data is missing; name the folder of one category")
+	}
+	if err := source.Check(open.TestOnly); err != nil {
+		return 0, usageError{err}
 	}
 	d, err := m.open()
 	if err != nil {
 		return 0, err
 	}
 	defer d.Close()
-	open := dataset.OpenOptions{SkipBad: *skipBad, Layout: *layout}
-	set, err := openTests(ctx, *dir, &open, d.Info().Config.ImageSize, m.maxPixels)
+	set, err := openTests(ctx, &source, &open, d.Info().Config.ImageSize, m.maxPixels)
 	if err != nil {
 		return 0, err
 	}
@@ -92,7 +105,7 @@ func runEval(ctx context.Context, args []string, t *terminal) (int, error) {
 	if own := d.Info().Category; own != "" && own != set.Category {
 		t.complain(fmt.Errorf("the model is of %s, the data of %s", own, set.Category))
 	}
-	e := evaluation{Category: set.Category, Data: set.Why, Teacher: d.Info().Teacher, Metrics: measured.Metrics, Verdicts: measured.Verdicts(c.Threshold),
+	e := evaluation{Category: set.Category, Data: set.Why, Taken: set.Taken(), Teacher: d.Info().Teacher, Metrics: measured.Metrics, Verdicts: measured.Verdicts(c.Threshold),
 		Threshold: c.Threshold, ThresholdRule: c.Rule, FalseAlarm: c.FalseAlarm, Provisional: c.Provisional, Skipped: len(set.Skipped), Warning: measured.Warning()}
 	if e.Warning != "" {
 		t.complain(errors.New(e.Warning))
@@ -111,11 +124,17 @@ func runEval(ctx context.Context, args []string, t *terminal) (int, error) {
 	return exitDone, err
 }
 
-// openTests finds the test images of a data set, and with SkipBad leaves out those that cannot be read.
-func openTests(ctx context.Context, dir string, open *dataset.OpenOptions, S int, maxPixels int64) (*dataset.Set, error) {
-	set, err := dataset.Open(dir, open)
+// openTests finds the test images of a data set, holds their masks against them, and with SkipBad leaves out those that
+// cannot be used.
+func openTests(ctx context.Context, source *dataset.Source, open *dataset.OpenOptions, S int, maxPixels int64) (*dataset.Set, error) {
+	set, err := source.Open(open)
 	if err != nil {
 		return nil, err
+	}
+	if !open.SkipBad {
+		if err := dataset.CheckMasks(ctx, set.Test, maxPixels); err != nil {
+			return nil, fmt.Errorf("%w; --skip-bad leaves such files out", err)
+		}
 	}
 	if open.SkipBad {
 		cache := dataset.NewCache(dataset.CacheOptions{Size: S, MaxBytes: -1, MaxPixels: maxPixels})
@@ -127,7 +146,7 @@ func openTests(ctx context.Context, dir string, open *dataset.OpenOptions, S int
 		set.HasMasks = slices.ContainsFunc(good, func(item dataset.Item) bool { return item.Mask != "" })
 	}
 	if len(set.Test) == 0 {
-		return nil, fmt.Errorf("%s: no test images; put some into test/good and test/DEFECT", dir)
+		return nil, fmt.Errorf("%s: no test images; put some into test/good and test/DEFECT", set.Dir)
 	}
 	return set, nil
 }
@@ -173,8 +192,8 @@ func writeScores(path string, e *rdpp.Evaluation) (err error) {
 
 // print writes the table for people.
 func (e *evaluation) print(w io.Writer) error {
-	text := fmt.Appendf(nil, "category         %s\ndata             %s\nteacher          %s\nimages           %d good, %d defective", e.Category,
-		e.Data, e.Teacher.Origin, e.Good, e.Defective)
+	text := fmt.Appendf(nil, "category         %s\ndata             %s | %s\nteacher          %s\nimages           %d good, %d defective", e.Category,
+		e.Data, e.Taken, e.Teacher.Origin, e.Good, e.Defective)
 	if e.Skipped > 0 {
 		text = fmt.Appendf(text, ", %d left out", e.Skipped)
 	}
@@ -188,6 +207,9 @@ func (e *evaluation) print(w io.Writer) error {
 		if row.value != nil {
 			text = fmt.Appendf(text, "%-16s %.4f\n", row.name, *row.value)
 		}
+	}
+	if e.LostMasks > 0 {
+		text = fmt.Appendf(text, "masks lost       %d of %d, too small for the model's image size\n", e.LostMasks, e.Taken.Masks)
 	}
 	text = fmt.Appendf(text, "threshold        %.6f", e.Threshold)
 	if e.Provisional {

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"encoding/csv"
 	"fmt"
+	"image"
+	"image/color"
+	"image/png"
 	"math"
 	"os"
 	"path/filepath"
@@ -11,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/sample"
 )
 
@@ -68,7 +73,7 @@ func TestEvalJSON(t *testing.T) {
 	if got := all[0]["teacher"].(map[string]any)["origin"]; got != "random" {
 		t.Errorf("teacher: got %v, want random", got)
 	}
-	others := []string{"teacher", "image_f1_threshold", "pixel_f1_threshold", "false_alarm_interval", "threshold_rule", "data"}
+	others := []string{"teacher", "image_f1_threshold", "pixel_f1_threshold", "false_alarm_interval", "threshold_rule", "data", "taken"}
 	if n := len(want) + len(shares) + len(others); len(all[0]) != n {
 		t.Errorf("got fields %v, want %d", all[0], n)
 	}
@@ -259,5 +264,130 @@ func TestEvalSkipBad(t *testing.T) {
 	code, stdout, stderr = infer(nil, commandLine("eval", "--json", "--skip-bad", "--data", dir)...)
 	if all := objects(t, stdout); code != exitDone || len(all) != 1 || all[0]["skipped"] != 5.0 || all[0]["pixel_auroc"] != nil {
 		t.Errorf("got code %d, stdout %q, stderr %q, want code 0, 5 skipped and no pixel metrics", code, stdout, stderr)
+	}
+}
+
+// paint writes a mask anew, as another tool would have drawn it.
+func paint(t *testing.T, path string, draw func(w, h int, drawn func(x, y int) bool) image.Image) {
+	t.Helper()
+	old, err := imagefile.DecodeMaskFile(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var data bytes.Buffer
+	if err := png.Encode(&data, draw(old.W, old.H, func(x, y int) bool { return old.Pix[y*old.W+x] == 1 })); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, data.Bytes(), 0o666); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// in paints with two colours.
+func in[M interface {
+	image.Image
+	Set(x, y int, c color.Color)
+}](make func(image.Rectangle) M, background, colour color.Color) func(int, int, func(x, y int) bool) image.Image {
+	return func(w, h int, drawn func(x, y int) bool) image.Image {
+		m := make(image.Rect(0, 0, w, h))
+		for y := range h {
+			for x := range w {
+				m.Set(x, y, background)
+				if drawn(x, y) {
+					m.Set(x, y, colour)
+				}
+			}
+		}
+		return m
+	}
+}
+
+// However a mask is drawn, the figures are those of white on black; one that is not plain is named.
+func TestEvalMasks(t *testing.T) {
+	voc := func(r image.Rectangle) *image.Paletted {
+		return image.NewPaletted(r, color.Palette{color.Black, color.NRGBA{R: 128, A: 255}})
+	}
+	black := color.Black
+	figures := func(dir string, flags ...string) (code int, figures map[string]any, stderr string) {
+		code, stdout, stderr := infer(nil, commandLine("eval", append(flags, "--json", "--data", dir)...)...)
+		if all := objects(t, stdout); len(all) == 1 {
+			figures = all[0]
+		}
+		return code, figures, stderr
+	}
+	_, want, _ := figures(dataDir)
+	for _, c := range []struct {
+		name string
+		draw func(int, int, func(x, y int) bool) image.Image
+		bad  string // in the error
+	}{
+		{"red", in(image.NewRGBA, black, color.NRGBA{R: 255, A: 255}), ""},
+		{"VOC", in(voc, black, color.NRGBA{R: 128, A: 255}), ""},
+		{"1 of 16 bits", in(image.NewGray16, black, color.Gray16{Y: 1}), ""},
+		{"grey", in(image.NewGray, black, color.Gray{Y: 50}), ""},
+		{"alpha", in(image.NewNRGBA, color.Transparent, color.White), ""},
+		{"black", in(image.NewGray, black, black), "without a defect"},
+		{"white", in(image.NewGray, color.White, color.White), "all defect"},
+		{"inverted", in(image.NewGray, color.White, black), "inverted"},
+		{"cut", func(w, h int, drawn func(x, y int) bool) image.Image {
+			return in(image.NewGray, black, color.White)(w/2, h, drawn)
+		}, "another shape"},
+	} {
+		dir := copyData(t, "")
+		mask := filepath.Join(dir, "ground_truth", "stain", "000_mask.png")
+		paint(t, mask, c.draw)
+		code, got, stderr := figures(dir)
+		if c.bad != "" {
+			if code != exitFailed || got != nil || !oneLine(stderr, mask) || !strings.Contains(stderr, c.bad) || !strings.Contains(stderr, "--skip-bad") {
+				t.Errorf("%s: got code %d, %v, stderr %q, want code 1 and the mask named, %s", c.name, code, got, stderr, c.bad)
+			}
+			code, got, stderr = figures(dir, "--skip-bad")
+			if code != exitDone || got["defective"] != 3.0 || got["skipped"] != 1.0 || !oneLine(stderr, mask) {
+				t.Errorf("%s, skipped: got code %d, %v, stderr %q, want code 0, 3 defective, 1 skipped", c.name, code, got, stderr)
+			}
+			continue
+		}
+		for _, name := range []string{"pixel_auroc", "pixel_ap", "aupro_030"} {
+			if code != exitDone || stderr != "" || got[name] != want[name] {
+				t.Errorf("%s: got code %d, stderr %q, %s %v, want %v", c.name, code, stderr, name, got[name], want[name])
+			}
+		}
+	}
+}
+
+// The images may lie in folders of any name, or in a list, and give what they give in a layout.
+func TestEvalFoldersAndLists(t *testing.T) {
+	_, stdout, _ := infer(nil, commandLine("eval", "--json", "--data", dataDir)...)
+	want := objects(t, stdout)[0]
+	test := filepath.Join(dataDir, "test")
+	folders := []string{"--test-good", filepath.Join(test, "good"), "--masks", filepath.Join(dataDir, "ground_truth")}
+	list := "path;label;split;mask\n" + test + "/good/000.png;good;test;\n" + test + "/good/001.png;good;test;\n"
+	for _, kind := range []string{"dent", "missing_hole", "scratch", "stain"} {
+		folders = append(folders, "--bad", filepath.Join(test, kind))
+		list += fmt.Sprintf("%s/%s/000.png;%s;test;%s/ground_truth/%s/000_mask.png\n", test, kind, kind, dataDir, kind)
+	}
+	file := filepath.Join(t.TempDir(), "list.csv")
+	if err := os.WriteFile(file, []byte(list), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for name, flags := range map[string][]string{"folders": folders, "list": {"--list", file}} {
+		code, stdout, stderr := infer(nil, commandLine("eval", append(flags, "--json")...)...)
+		all := objects(t, stdout)
+		if code != exitDone || len(all) != 1 {
+			t.Fatalf("%s: got code %d, stdout %q, stderr %q, want code 0 and one object", name, code, stdout, stderr)
+		}
+		for _, figure := range []string{"good", "defective", "image_auroc", "pixel_auroc", "aupro_030"} {
+			if all[0][figure] != want[figure] {
+				t.Errorf("%s: %s: got %v, want %v", name, figure, all[0][figure], want[figure])
+			}
+		}
+	}
+	gut := filepath.Join(t.TempDir(), "teile")
+	if err := os.CopyFS(filepath.Join(gut, "gut"), os.DirFS(filepath.Join(test, "good"))); err != nil {
+		t.Fatal(err)
+	}
+	code, _, stderr := infer(nil, commandLine("eval", "--data", gut)...)
+	if code != exitFailed || !strings.HasPrefix(stderr, "infer: name the folders: --good DIR --bad DIR") || !oneLine(stderr, "gut (2 images)") {
+		t.Errorf("a folder of another name: got code %d, stderr %q, want code 1 and what to do first", code, stderr)
 	}
 }

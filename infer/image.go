@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"image/png"
 	"io"
 	"io/fs"
 	"os"
@@ -72,9 +71,12 @@ func runImage(ctx context.Context, args []string, t *terminal) (int, error) {
 	if err := t.parse(flags, args, imageHelp); err != nil {
 		return 0, err
 	}
-	sources, err := listSources(flags.Args())
+	sources, left, err := listSources(flags.Args())
 	if err != nil {
 		return 0, err
+	}
+	for _, note := range left {
+		fmt.Fprintf(t.stderr, "infer: %s\n", note)
 	}
 	d, err := m.open()
 	if err != nil {
@@ -131,8 +133,8 @@ func runImage(ctx context.Context, args []string, t *terminal) (int, error) {
 }
 
 // listSources resolves the arguments. What cannot be read becomes a source with an error, so that the others are
-// still scored.
-func listSources(args []string) (sources []source, err error) {
+// still scored. Heat maps that this program has drawn are left out, which the notes say.
+func listSources(args []string) (sources []source, left []string, err error) {
 	stdin := 0
 	for _, arg := range args {
 		if arg == "-" {
@@ -145,34 +147,51 @@ func listSources(args []string) (sources []source, err error) {
 		case err != nil:
 			sources = append(sources, source{path: arg, err: fmt.Errorf("%w; check the path", err)})
 		case info.IsDir():
-			sources = append(sources, listFolder(arg)...)
+			inside, heatmaps := listFolder(arg)
+			sources = append(sources, inside...)
+			if heatmaps > 0 {
+				left = append(left, fmt.Sprintf("left out: %d of the images in %q, heat maps of infer image", heatmaps, arg))
+			}
+		case info.Mode().IsRegular() && imagefile.IsHeatmap(arg):
+			left = append(left, fmt.Sprintf("left out: %q is a heat map of infer image", arg))
 		default:
 			sources = append(sources, source{path: arg, piped: info.Mode()&fs.ModeNamedPipe != 0})
 		}
 	}
 	switch {
 	case len(args) == 0:
-		return nil, usagef("no image named; give image files, folders, or - for standard input")
+		return nil, nil, usagef("no image named; give image files, folders, or - for standard input")
 	case stdin > 1:
-		return nil, usagef("- is given %d times; standard input holds one image", stdin)
+		return nil, nil, usagef("- is given %d times; standard input holds one image", stdin)
 	}
-	return sources, nil
+	if len(sources) == 0 {
+		return nil, nil, fmt.Errorf("%s; name photographs", left[0])
+	}
+	return sources, left, nil
 }
 
-func listFolder(dir string) (sources []source) {
+// listFolder returns the images directly in a folder, and the number of heat maps among them that it leaves out.
+func listFolder(dir string) (sources []source, heatmaps int) {
 	entries, err := os.ReadDir(dir) // sorted
 	if err != nil {
-		return []source{{path: dir, err: fmt.Errorf("%w; check the folder", err)}}
+		return []source{{path: dir, err: fmt.Errorf("%w; check the folder", err)}}, 0
 	}
+	var names []string
 	for _, e := range entries {
 		if !e.IsDir() && imagefile.IsImage(e.Name()) && !strings.HasPrefix(e.Name(), ".") {
-			sources = append(sources, source{path: filepath.Join(dir, e.Name())})
+			names = append(names, e.Name())
+		}
+	}
+	drawn := imagefile.Heatmaps(dir, names)
+	for _, name := range names {
+		if !drawn[name] {
+			sources = append(sources, source{path: filepath.Join(dir, name)})
 		}
 	}
 	if len(sources) == 0 {
-		return []source{{path: dir, err: fmt.Errorf("%s: no images directly in this folder; name one that holds some", dir)}}
+		return []source{{path: dir, err: fmt.Errorf("%s: no images directly in this folder; name one that holds some", dir)}}, len(drawn)
 	}
-	return sources
+	return sources, len(drawn)
 }
 
 // nameHeatmaps gives each source its own file in dir: NAME_heatmap.png, and where several images have that name,
@@ -308,10 +327,7 @@ func writeHeatmap(path string, img *imagefile.Image, r *rdpp.Result) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	err = weights.WriteFileAtomic(path, func(w io.Writer) error {
-		encoder := png.Encoder{CompressionLevel: png.BestSpeed}
-		return encoder.Encode(w, overlay)
-	})
+	err = weights.WriteFileAtomic(path, func(w io.Writer) error { return imagefile.EncodeHeatmap(w, overlay) })
 	if errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("%w; choose another folder with --heatmap", err)
 	}

@@ -448,6 +448,38 @@ func TestHeatmaps(t *testing.T) {
 	}
 }
 
+// Heat maps that lie among the photographs are not scored as such, whether found in a folder or named.
+func TestHeatmapsAreNotScored(t *testing.T) {
+	dir := t.TempDir()
+	good, _ := testImages()
+	content, err := os.ReadFile(good[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "a.png")
+	if err := os.WriteFile(path, content, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	// The second time over the folder has two files in it, of which one counts.
+	for _, note := range []string{"", fmt.Sprintf("left out: 1 of the images in %q, heat maps of infer image", dir)} {
+		code, stdout, stderr := infer(nil, commandLine("image", "--json", "--threshold=6", "--heatmap", dir, dir)...)
+		if all := objects(t, stdout); code != exitDone || len(all) != 1 || all[0]["image"] != path || !strings.Contains(stderr, note) || note == "" && stderr != "" {
+			t.Errorf("got code %d, stdout %q, stderr %q, want code 0, one object, and %q", code, stdout, stderr, note)
+		}
+	}
+	drawn := filepath.Join(dir, "a_heatmap.png")
+	if files, err := filepath.Glob(filepath.Join(dir, "*")); err != nil || len(files) != 2 {
+		t.Errorf("got files %v, %v, want the image and one heat map", files, err)
+	}
+	code, stdout, stderr := infer(nil, commandLine("image", "--json", "--threshold=6", path, drawn)...)
+	if all := objects(t, stdout); code != exitDone || len(all) != 1 || !oneLine(stderr, fmt.Sprintf("left out: %q is a heat map", drawn)) {
+		t.Errorf("named: got code %d, stdout %q, stderr %q, want code 0, one object, and a note", code, stdout, stderr)
+	}
+	if code, stdout, stderr := infer(nil, commandLine("image", drawn)...); code != exitFailed || stdout != "" || !oneLine(stderr, "name photographs") {
+		t.Errorf("named alone: got code %d, stdout %q, stderr %q, want code 1", code, stdout, stderr)
+	}
+}
+
 // A threshold of 0 has no scale of its own, but a line: random weights leave nothing at 0.
 func TestHeatmapAtThresholdZero(t *testing.T) {
 	good, _ := testImages()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"time"
 
@@ -37,6 +38,7 @@ type Metrics struct {
 	AUPRO            *float64 `json:"aupro_030,omitempty"`    // up to a false positive rate of 0.3
 	AUPROStrict      *float64 `json:"aupro_005,omitempty"`    // up to 0.05
 	PROReleased      *float64 `json:"pro_released,omitempty"` // as the released code counts, for comparison with the paper
+	LostMasks        int      `json:"lost_masks,omitempty"`   // masks of which no pixel is left at the image size; they count as good pixels
 }
 
 // mean of the three metrics that are there; the released protocol picks the epoch by it, and counts PRO its own way. Maps
@@ -128,8 +130,11 @@ func (m *Model) evaluate(ctx context.Context, items []dataset.Item, hasMasks boo
 		mask := make([]uint8, S*S)
 		if items[i].Mask != "" {
 			var err error
-			if mask, err = cache.Mask(items[i].Mask); err != nil {
+			if mask, err = cache.Mask(items[i]); err != nil {
 				return err
+			}
+			if !slices.Contains(mask, 1) {
+				e.LostMasks++
 			}
 		}
 		return pixels.Add(anomaly, mask, S, S)
@@ -167,7 +172,7 @@ func (e *Evaluation) measureImages() error {
 	return errors.Join(errs[:]...)
 }
 
-// measurePixels leaves all absent where the masks are empty, or have become so at the size S.
+// measurePixels leaves all absent where no pixel of the masks is left at the size S.
 func (e *Evaluation) measurePixels(pixels *metric.Pixels) error {
 	var errs [8]error
 	if e.PixelAUROC, errs[0] = present(pixels.AUROC()); e.PixelAUROC == nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -72,7 +73,12 @@ func (m *Model) report(ctx context.Context, set *dataset.Set, e *Evaluation, opt
 		PixelThreshold: &pixelThreshold, Metrics: reportMetrics(&e.Metrics, set.HasMasks), ImageROC: points(e.ImageROC),
 		PixelROC: points(e.PixelROC), PRO: points(e.PRO), ChosenEpoch: info.Epoch, Selection: opt.Selection,
 		Teacher: report.Teacher{Name: info.Teacher.Origin, SHA256: info.Teacher.SHA256}, Fingerprint: info.Data.Fingerprint,
-		TrainImages: info.Data.Images}
+		TrainImages: info.Data.Images, Data: set.Why + " | " + set.Taken().String()}
+	r.Notes = append(r.Notes, leftOutNotes(set.Taken())...)
+	if n := e.LostMasks; n > 0 {
+		r.Notes = append(r.Notes, fmt.Sprintf("Of the masks, %d have no defect pixel left at %d x %d pixels: pixel metrics take those images for good ones.", n,
+			info.Config.ImageSize, info.Config.ImageSize))
+	}
 	if !c.Provisional {
 		r.Calibration = c.Scores
 	}
@@ -146,6 +152,16 @@ func notes(info *Info, c *Calibration, skipped []dataset.Skip) (all []string) {
 		all = append(all, "1 file was left out, as it could not be used.")
 	default:
 		all = append(all, fmt.Sprintf("%d files were left out, as they could not be used.", n))
+	}
+	return all
+}
+
+// leftOutNotes names images that were left out without anything being wrong with them.
+func leftOutNotes(t dataset.Taken) (all []string) {
+	for _, l := range t.LeftOut {
+		if l.Reason == dataset.InSubfolder || l.Reason == dataset.OutsideLayout {
+			all = append(all, "Left out: "+l.String()+".")
+		}
 	}
 	return all
 }
@@ -228,7 +244,7 @@ func (m *Model) cases(ctx context.Context, items []dataset.Item, picked []int, c
 			return err
 		}
 		if some[i].Mask != "" {
-			if c.Mask, err = cache.Mask(some[i].Mask); err != nil {
+			if c.Mask, err = cache.Mask(some[i]); err != nil {
 				return err
 			}
 		}
@@ -357,7 +373,8 @@ type IndexEntry struct {
 	Reason   string
 }
 
-// WriteIndex writes the page of a run over several categories, whose folders lie in out under their names.
+// WriteIndex writes the page of a run over several categories, whose folders lie in out under their names. out is made
+// where missing.
 func WriteIndex(out, title string, entries []IndexEntry) error {
 	ix := &report.Index{Title: title}
 	for _, e := range entries {
@@ -375,6 +392,9 @@ func WriteIndex(out, title string, entries []IndexEntry) error {
 				s.Teacher.Origin, s.Config.Epochs, s.Selection, s.Config.Seed, s.GoodFlagged, s.Good, s.DefectiveFound, s.Defective)})
 		}
 		ix.Rows = append(ix.Rows, row)
+	}
+	if err := os.MkdirAll(out, 0o777); err != nil { // where no category has got as far as making it
+		return fmt.Errorf("rdpp: index: %w; choose another folder with --out", err)
 	}
 	err := weights.WriteFileAtomic(filepath.Join(out, IndexFile), func(w io.Writer) error { return report.WriteIndex(w, ix) })
 	if err != nil {

@@ -28,7 +28,8 @@ func TestReport(t *testing.T) {
 	page := readFile(t, filepath.Join(out, rdpp.ReportFile))
 	for _, want := range []string{"<h1><bdi>part</bdi>", fmt.Sprintf("%.2f %%", 100**s.ImageAUROC), fmt.Sprintf("%.2f", 100**s.PixelAP),
 		fmt.Sprintf("%.2f", 100**s.AUPROStrict), "chosen by the test images", "provisional", "The teacher is random", "test/good/000.png",
-		"Compactness", "good against defective images", s.Selection, "noise_lambda", "Timings", "evaluation"} {
+		"Compactness", "good against defective images", s.Selection, "noise_lambda", "Timings", "evaluation",
+		"MVTec layout with train/good | train 6 good | test 2 good, 4 defective"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("got a report without %q", want)
 		}

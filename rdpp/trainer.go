@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/report"
@@ -93,6 +94,7 @@ type Summary struct {
 	Epoch              int            `json:"epoch"`     // that became the model
 	Selection          string         `json:"selection"` // how it was chosen, in words
 	TrainImages        int            `json:"train_images"`
+	Taken              dataset.Taken  `json:"taken"` // what of the data was taken for what
 	Metrics                           // on the test set
 	HasMasks           bool           `json:"has_masks"` // it has masks
 	Verdicts                          // by the threshold
@@ -110,6 +112,7 @@ type Summary struct {
 	Range              dataset.Range  `json:"range"`             // of the training images
 	Warning            string         `json:"warning,omitempty"` // of test images that are unlike those
 	ModelFile          string         `json:"model_file"`
+	ModelFileBytes     []byte         `json:"model_file_base64,omitempty"` // its name, where that is no UTF-8
 }
 
 // The files of Out.
@@ -389,6 +392,10 @@ func (r *run) readData(ctx context.Context) error {
 			}
 		}
 	}
+	set := *r.set
+	set.Train, set.Test, set.Skipped = r.items, r.tests, r.skipped
+	set.HasMasks = set.HasMasks && slices.ContainsFunc(r.tests, func(item dataset.Item) bool { return item.Mask != "" })
+	r.set = &set
 	for _, s := range r.skipped {
 		r.opt.Log.Warn("left out", "file", s.Path, "reason", s.Reason)
 	}
@@ -721,8 +728,11 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 		Epoch: model.Info.Epoch, Selection: selection, TrainImages: len(r.items), Losses: last.Losses,
 		Threshold: calibration.Threshold, ThresholdRule: calibration.Rule, Provisional: calibration.Provisional,
 		CalibrationImages: len(calibration.Scores), CalibrationFolds: calibration.Folds, CalibrationSeconds: calibrating.Seconds(),
-		HasMasks: r.set.HasMasks,
-		Skipped:  r.skipped, Range: model.Info.Data.Range, ModelFile: r.path(ModelFile)}
+		HasMasks: r.set.HasMasks, Taken: r.set.Taken(),
+		Skipped: r.skipped, Range: model.Info.Data.Range, ModelFile: r.path(ModelFile)}
+	if !utf8.ValidString(summary.ModelFile) {
+		summary.ModelFileBytes = []byte(summary.ModelFile)
+	}
 	trained := 0
 	for _, epoch := range r.state.History {
 		summary.TrainingSeconds += epoch.Seconds

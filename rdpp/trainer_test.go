@@ -338,6 +338,10 @@ func TestSummary(t *testing.T) {
 	if s.ImageAUROC == nil || s.PixelAUROC == nil || s.AUPRO == nil {
 		t.Errorf("got metrics %+v, want all three", s.Metrics)
 	}
+	if got, want := s.Taken.String(), "train 6 good | test 2 good, 4 defective (dent 1, missing_hole 1, scratch 1, stain 1) | masks 4 in ground_truth | "+
+		"nothing left out"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
 	m, err := rdpp.LoadModel(filepath.Join(out, rdpp.ModelFile), torch.CPU)
 	if err != nil {
 		t.Fatal(err)
@@ -362,21 +366,30 @@ func TestSummary(t *testing.T) {
 
 // What the data cannot give is absent, and does not end a training or an evaluation.
 func TestAbsentMetrics(t *testing.T) {
-	noMasks, noTests, emptyMasks, oddMasks := copyData(t), copyData(t), copyData(t), copyData(t)
+	noMasks, noTests, smallMasks, emptyMasks, largeMasks := copyData(t), copyData(t), copyData(t), copyData(t), copyData(t)
 	for _, dir := range []string{filepath.Join(noMasks, "ground_truth"), filepath.Join(noTests, "test"), filepath.Join(noTests, "ground_truth")} {
 		if err := os.RemoveAll(dir); err != nil {
 			t.Fatal(err)
 		}
 	}
+	dot := image.NewGray(image.Rect(0, 0, 640, 640)) // of which nothing is left at the model's size
+	dot.Pix[9] = 255
+	for _, item := range openSet(t, smallMasks).Test {
+		if item.Defective {
+			writePNG(t, item.Mask, dot)
+		}
+	}
+	var empty string
 	for _, item := range openSet(t, emptyMasks).Test {
 		if item.Defective {
+			empty = item.Mask
 			writePNG(t, item.Mask, image.NewGray(image.Rect(0, 0, 64, 64)))
 		}
 	}
 	// Masks of another size than their images are resized.
-	for _, item := range openSet(t, oddMasks).Test {
+	for _, item := range openSet(t, largeMasks).Test {
 		if item.Defective {
-			mask := image.NewGray(image.Rect(0, 0, 200, 100))
+			mask := image.NewGray(image.Rect(0, 0, 200, 200))
 			for i := range mask.Pix[:len(mask.Pix)/2] {
 				mask.Pix[i] = 255
 			}
@@ -391,13 +404,16 @@ func TestAbsentMetrics(t *testing.T) {
 		{"all there", dataDir, true, true},
 		{"no masks", noMasks, true, false},
 		{"no tests", noTests, false, false},
-		{"empty masks", emptyMasks, true, false},
-		{"masks of another size", oddMasks, true, true},
+		{"small masks", smallMasks, true, false},
+		{"masks of another size", largeMasks, true, true},
 	} {
 		m, err := d.Evaluate(context.Background(), openSet(t, set.dir))
 		if err != nil {
 			t.Errorf("%s: %v", set.name, err)
 			continue
+		}
+		if got, want := m.LostMasks, map[string]int{"all there": 1, "small masks": 4}[set.name]; got != want {
+			t.Errorf("%s: got %d lost masks, want %d", set.name, got, want)
 		}
 		if got := m.ImageAUROC != nil; got != set.image {
 			t.Errorf("%s: image AUROC: got %v, want %v", set.name, got, set.image)
@@ -406,6 +422,13 @@ func TestAbsentMetrics(t *testing.T) {
 			t.Errorf("%s: pixel metrics: got %v, want %v", set.name, got, set.pixels)
 		}
 	}
+
+	if _, err := d.Evaluate(context.Background(), openSet(t, emptyMasks)); !errors.Is(err, dataset.ErrMaskEmpty) {
+		t.Errorf("empty masks: got error %v, want %v", err, dataset.ErrMaskEmpty)
+	}
+	_, err := rdpp.Train(context.Background(), tiny(), openSet(t, emptyMasks), rdpp.TrainOptions{Out: t.TempDir(), Teacher: rdpp.TeacherRandom,
+		OnStep: func(rdpp.StepReport) { t.Error("empty masks: got a step, want an error before it") }})
+	checkError(t, "empty masks", err, dataset.ErrMaskEmpty, filepath.Dir(filepath.Dir(empty)))
 
 	c := tiny()
 	c.Epochs = 1

@@ -117,7 +117,11 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	c := rdpp.DefaultConfig()
 	opt, open := rdpp.TrainOptions{}, dataset.OpenOptions{}
 	flags := newFlags(trainUsage, stdout)
-	data := flags.String("data", "", "`DIR` with train/good, good or images; or of such")
+	var source dataset.Source
+	flags.StringVar(&source.Data, "data", "", "`DIR` with train/good, good or images; or of such")
+	flags.StringArrayVar(&source.Good, "good", nil, "or `DIR` of good images, of any name; repeatable")
+	flags.StringArrayVar(&source.Bad, "bad", nil, "and `DIR` of defective ones; repeatable")
+	flags.StringVar(&source.List, "list", "", "or `FILE`, CSV or JSON lines: path,split,label,mask")
 	flags.StringVar(&opt.Out, "out", "", "`DIR` for results")
 	categories := flags.StringSlice("category", nil, "`DIRs` in --data, with commas between; or all")
 	flags.StringVar(&c.Arch, "arch", c.Arch, "backbone, torchvision `NAME`")
@@ -145,6 +149,9 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	flags.BoolVar(&opt.SkipBad, "skip-bad", false, "leave out and list what cannot be read")
 	asJSON := flags.Bool("json", false, "one JSON object per line")
 	flags.IntVar(&c.Accumulate, "accumulate", c.Accumulate, "`N` steps per update of the weights")
+	flags.StringArrayVar(&source.TestGood, "test-good", nil, "`DIR` of good images to test on; else some of --good")
+	flags.StringArrayVar(&source.Masks, "masks", nil, "`DIR` of the masks of --bad")
+	flags.BoolVar(&open.Recursive, "recursive", false, "take images in sub-folders, too")
 	flags.StringVar(&open.Layout, "layout", "auto", "of --data, `NAME`: "+strings.Join(dataset.Layouts(), ", "))
 	flags.Var(bitDepth{&c.BitDepth}, "bit-depth", "`N` bits of 16 in use: auto, 8, 10, 12, 14, 16")
 	flags.Float64Var(&c.Average, "average", c.Average, "model averages the last `SHARE` of updates")
@@ -169,7 +176,7 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	cacheMiB := flags.Int64("cache", 2048, "`MIB` of memory for decoded images")
 	flags.Int64Var(&opt.MaxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted: `N` pixels")
 	helpAll := flags.Bool("help-all", false, "all flags, files and exit codes")
-	for _, rare := range []string{"threads", "deterministic", "ssot", "skip-bad", "test-every", "workers", "schedule", "accumulate", "layout", "bit-depth", "average", "clip", "weight-ssot", "weight-recon",
+	for _, rare := range []string{"threads", "deterministic", "ssot", "skip-bad", "test-every", "workers", "schedule", "accumulate", "test-good", "masks", "recursive", "layout", "bit-depth", "average", "clip", "weight-ssot", "weight-recon",
 		"weight-contrast", "rate-projection", "rate-distill", "project", "noise", "noise-released", "defects", "denoise", "light", "easy-cut", "easy-below", "equalise", "score", "kd-per-position", "checkpoint-every",
 		"cache", "max-pixels"} {
 		flags.Lookup(rare).Hidden = true // --help fits on a screen without them
@@ -186,7 +193,7 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	}
 
 	switch {
-	case *data == "" || opt.Out == "":
+	case opt.Out == "":
 		return fmt.Errorf("%w: --data and --out are needed; see --help", errUsage)
 	case opt.Workers < 1 || opt.Workers > 1024:
 		return fmt.Errorf("%w: --workers %d; use 1 to 1024", errUsage, opt.Workers)
@@ -199,6 +206,9 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	case opt.Resume && opt.Overwrite:
 		return fmt.Errorf("%w: --resume and --overwrite exclude each other", errUsage)
 	}
+	if err := source.Check(false); err != nil {
+		return fmt.Errorf("%w: %w; see --help", errUsage, err)
+	}
 	configOf, err := configured(flags, &c, *preset, opt.Teacher)
 	if err != nil {
 		return err
@@ -209,14 +219,14 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	if opt.CacheBytes = *cacheMiB << 20; opt.CacheBytes == 0 {
 		opt.CacheBytes = -1
 	}
-	folders, err := dataFolders(*data, *categories)
+	sources, err := dataSources(source, *categories)
 	if err != nil {
 		return err
 	}
 	out := opt.Out
 	open.SkipBad = opt.SkipBad
-	train := func(folder string) (*rdpp.Summary, error) {
-		set, err := dataset.Open(folder, &open)
+	train := func(source dataset.Source) (*rdpp.Summary, error) {
+		set, err := source.Open(&open)
 		if errors.Is(err, dataset.ErrCategories) {
 			return nil, fmt.Errorf("%w, with --category, or all", err)
 		}
@@ -236,27 +246,41 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		}
 		return summary, err
 	}
-	if len(folders) == 1 {
-		_, err := train(folders[0])
+	if len(sources) == 1 {
+		_, err := train(sources[0])
 		return err
 	}
 	said := stdout
 	if *asJSON {
 		said = io.Discard // lines are objects
 	}
-	return trainAll(folders, out, train, said, stderr)
+	if slices.Equal(*categories, []string{"all"}) {
+		if err := tellOthers(said, source.Data); err != nil {
+			return err
+		}
+	}
+	return trainAll(sources, out, train, said, stderr)
+}
+
+// tellOthers says what of a folder of data sets is none.
+func tellOthers(stdout io.Writer, data string) error {
+	others, err := dataset.Others(data)
+	if err == nil && len(others) > 0 {
+		fmt.Fprintf(stdout, "all: left out, being no data set: %s\n", strings.Join(others, ", "))
+	}
+	return err
 }
 
 // trainAll trains on one category after the other, and keeps the page of all of them. What fails in one is said, and the
 // others go on.
-func trainAll(folders []string, out string, train func(folder string) (*rdpp.Summary, error), stdout, stderr io.Writer) error {
-	entries := make([]rdpp.IndexEntry, len(folders))
-	for i, folder := range folders {
-		entries[i] = rdpp.IndexEntry{Category: filepath.Base(folder), Reason: "not trained yet"}
+func trainAll(sources []dataset.Source, out string, train func(dataset.Source) (*rdpp.Summary, error), stdout, stderr io.Writer) error {
+	entries := make([]rdpp.IndexEntry, len(sources))
+	for i, source := range sources {
+		entries[i] = rdpp.IndexEntry{Category: filepath.Base(source.Data), Reason: "not trained yet"}
 	}
 	var failed []string
-	for i, folder := range folders {
-		summary, err := train(folder)
+	for i, source := range sources {
+		summary, err := train(source)
 		if errors.Is(err, rdpp.ErrInterrupted) {
 			return err
 		}
@@ -272,7 +296,7 @@ func trainAll(folders []string, out string, train func(folder string) (*rdpp.Sum
 	}
 	fmt.Fprintf(stdout, "all: page %s\n", filepath.Join(out, rdpp.IndexFile))
 	if len(failed) > 0 {
-		return fmt.Errorf("%d of %d categories failed: %s; see above", len(failed), len(folders), strings.Join(failed, ", "))
+		return fmt.Errorf("%d of %d categories failed: %s; see above", len(failed), len(sources), strings.Join(failed, ", "))
 	}
 	return nil
 }
@@ -356,27 +380,36 @@ func setDevice(name string, threads int) (torch.Device, error) {
 	return device, nil
 }
 
-// dataFolders resolves --data and --category to the folders of the data sets.
-func dataFolders(data string, categories []string) ([]string, error) {
+// dataSources resolves --category: to the folders of the data sets in --data or, of other sources, to the one's name.
+func dataSources(source dataset.Source, categories []string) ([]dataset.Source, error) {
 	if len(categories) == 0 {
-		return []string{data}, nil
+		return []dataset.Source{source}, nil
+	}
+	for _, category := range categories {
+		if category == "" || category != filepath.Base(category) || category == "." || category == ".." {
+			return nil, fmt.Errorf("%w: --category %q; give names of folders in --data", errUsage, category)
+		}
+	}
+	if source.Data == "" {
+		if len(categories) > 1 {
+			return nil, fmt.Errorf("%w: --category names %d categories; give --good and --list one name", errUsage, len(categories))
+		}
+		source.Category = categories[0]
+		return []dataset.Source{source}, nil
 	}
 	if len(categories) == 1 && categories[0] == "all" {
-		found, err := dataset.Categories(data)
+		found, err := dataset.Categories(source.Data)
 		if err != nil {
 			return nil, err
 		}
 		if len(found) == 0 {
-			return []string{data}, nil
+			return []dataset.Source{source}, nil
 		}
 		categories = found
 	}
-	var folders []string
+	var sources []dataset.Source
 	for _, category := range categories {
-		if category == "" || category != filepath.Base(category) || category == ".." {
-			return nil, fmt.Errorf("%w: --category %q; give names of folders in --data", errUsage, category)
-		}
-		folders = append(folders, filepath.Join(data, category))
+		sources = append(sources, dataset.Source{Data: filepath.Join(source.Data, category)})
 	}
-	return folders, nil
+	return sources, nil
 }

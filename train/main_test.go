@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"hash/crc32"
@@ -46,9 +47,9 @@ func TestMain(m *testing.M) {
 
 // command runs a command line and returns what a shell would see.
 func command(args ...string) (code int, stdout, stderr string) {
-	var out, errors bytes.Buffer
-	code = run(context.Background(), args, &out, &errors)
-	return code, out.String(), errors.String()
+	var out, complaints bytes.Buffer
+	code = run(context.Background(), args, &out, &complaints)
+	return code, out.String(), complaints.String()
 }
 
 // tiny is the command line of a training of one epoch of two steps, with further flags, of which the last of a kind counts.
@@ -151,7 +152,11 @@ func TestWrongUsage(t *testing.T) {
 		args []string // after the tiny command line; the last of a flag counts
 		want string
 	}{
-		{[]string{"--data="}, "--data and --out"},
+		{[]string{"--data="}, "--good DIR --bad DIR"},
+		{[]string{"--good=" + dataDir}, "exclude each other"},
+		{[]string{"--data=", "--good=" + dataDir, "--category=a,b"}, "one name"},
+		{[]string{"--data=", "--bad=" + dataDir}, "nothing to train on"},
+		{[]string{"--category=.."}, "--category"},
 		{[]string{"--out="}, "--data and --out"},
 		{[]string{"--nonsense"}, "--nonsense"},
 		{[]string{"more"}, `"more"`},
@@ -368,9 +373,9 @@ func TestSkipBad(t *testing.T) {
 func TestPlainLines(t *testing.T) {
 	dir, out := copyData(t), t.TempDir()
 	// A mask of another size than its image is resized.
-	mask := image.NewGray(image.Rect(0, 0, 128, 50))
+	mask := image.NewGray(image.Rect(0, 0, 128, 128))
 	for i := range mask.Pix {
-		mask.Pix[i] = uint8(i / 3200 * 255)
+		mask.Pix[i] = uint8(i / 8192 * 255)
 	}
 	var data bytes.Buffer
 	if err := png.Encode(&data, mask); err != nil {
@@ -382,7 +387,8 @@ func TestPlainLines(t *testing.T) {
 	if code != exitDone || stderr != "" {
 		t.Fatalf("got code %d, stderr %q, want code 0", code, stderr)
 	}
-	for _, want := range []string{"part: MVTec layout", "training images: 4; test images: 1 good, 4 defective", "training on 4 images\n", "rd, resnet18, 32 x 32 pixels, 1 epochs on cpu with 1 threads",
+	for _, want := range []string{"part: MVTec layout", " | train 4 good | test 1 good, 4 defective (dent 1, missing_hole 1, scratch 1, stain 1) | masks 4 in ground_truth | nothing left out\n",
+		"training on 4 images\n", "rd, resnet18, 32 x 32 pixels, 1 epochs on cpu with 1 threads",
 		"epoch 1  loss ", "images/s", "on the test set: image AUROC", "1 good and 4 defective test images", "pixel AUROC", "AUPRO", "optimistic",
 		"part: teacher random\n", "threshold ", "part: model " + filepath.Join(out, "part", rdpp.ModelFile)} {
 		if !strings.Contains(stdout, want) {
@@ -463,6 +469,24 @@ func TestFailingCategory(t *testing.T) {
 	if !strings.Contains(stdout, filepath.Join(out, rdpp.IndexFile)) {
 		t.Errorf("got %q, want the page named", stdout)
 	}
+
+	// Neither does one that fails before its folder is made, in a folder for results that is not there.
+	write(t, filepath.Join(data, "part", "ground_truth", "dent", "077.png"), nil)
+	fresh := filepath.Join(t.TempDir(), "new", "out")
+	write(t, filepath.Join(data, "notes", "1.png"), nil)
+	code, stdout, stderr = command(tiny(data, fresh, "--category=all")...)
+	if code != exitFailed || !strings.Contains(stderr, "077.png") || !strings.Contains(stderr, "1 of 2 categories failed: part") {
+		t.Errorf("a new folder: got code %d, stderr %q, want code 1, the file and the category named", code, stderr)
+	}
+	if want := "all: left out, being no data set: notes (1 image)\n"; !strings.Contains(stdout, want) {
+		t.Errorf("got %q, want %q in it", stdout, want)
+	}
+	for _, path := range []string{rdpp.IndexFile, filepath.Join("texture", rdpp.ModelFile)} {
+		if _, err := os.Stat(filepath.Join(fresh, path)); err != nil {
+			t.Error(err)
+		}
+	}
+
 	checkFails(t, "a finished run", exitUsage, tiny(filepath.Join(data, "texture"), out), "", "finished run", "--overwrite")
 	checkFails(t, "no update", exitUsage, tiny(filepath.Join(data, "texture"), t.TempDir(), "--accumulate=5"), "", "make no update")
 	checkFails(t, "another layout", exitFailed, tiny(filepath.Join(data, "part"), out, "--layout=btad"), "", "btad", "train/ok")
@@ -470,6 +494,44 @@ func TestFailingCategory(t *testing.T) {
 }
 
 // Flags that are given win over the preset, which wins over the defaults.
+// Folders of any name and a list train the model that a layout does, and metrics.json says what was taken for what.
+func TestFoldersAndLists(t *testing.T) {
+	dir := copyData(t)
+	for from, to := range map[string]string{"train/good": "gut", "test/good": "pruefung", "test/dent": "schlecht", "ground_truth/dent": "masken"} {
+		if err := os.Rename(filepath.Join(dir, from), filepath.Join(dir, to)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list := write(t, filepath.Join(dir, "liste.csv"), []byte("path;label;split;mask\ngut/000.png;good;train;\ngut/001.png;good;train;\ngut/002.png;good;train;\n"+
+		"gut/003.png;good;train;\npruefung/000.png;good;test;\nschlecht/000.png;dent;test;masken/000_mask.png\n"))
+	in := func(name string) string { return filepath.Join(dir, name) }
+	for _, c := range []struct {
+		name  string
+		flags []string
+		want  []string // in the first line
+	}{
+		{"folders", []string{"--good=" + in("gut"), "--bad=" + in("schlecht"), "--test-good=" + in("pruefung"), "--masks=" + in("masken"), "--category=deckel"},
+			[]string{"deckel: ", " | train 4 good | test 1 good, 1 defective (schlecht 1) | masks 1 in masken | nothing left out"}},
+		{"list", []string{"--list=" + list}, []string{"part: ", " | train 4 good | test 1 good, 1 defective (dent 1) | masks 1 in masken | nothing left out"}},
+		{"good and bad", []string{"--good=" + in("gut"), "--bad=" + in("schlecht"), "--batch=3"}, []string{"part: ", " | train 3 good | test 1 good, 1 defective (schlecht 1) | no masks"}},
+	} {
+		out := t.TempDir()
+		code, stdout, stderr := command(tiny("", out, c.flags...)...)
+		first, _, _ := strings.Cut(stdout, "\n")
+		if code != exitDone || stderr != "" || !strings.HasPrefix(first, c.want[0]) || !strings.Contains(first, c.want[1]) {
+			t.Errorf("%s: got code %d, stderr %q, first line %q, want code 0 and %q", c.name, code, stderr, first, c.want)
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(out, strings.TrimSuffix(c.want[0], ": "), rdpp.MetricsFile))
+		var s rdpp.Summary
+		if err := errors.Join(err, json.Unmarshal(text, &s)); err != nil || !strings.Contains(" | "+s.Taken.String(), c.want[1]) {
+			t.Errorf("%s: got %s, %v in %s, want %s", c.name, s.Taken, err, rdpp.MetricsFile, c.want[1])
+		}
+	}
+	checkFails(t, "a folder of other names", exitFailed, tiny(filepath.Join(dir, ".."), t.TempDir(), "--layout=auto"), "", "name the folders: --good DIR --bad DIR")
+	checkFails(t, "a list that is none", exitFailed, tiny("", t.TempDir(), "--list="+in("gut/000.png")), "", "list of images")
+}
+
 func TestPreset(t *testing.T) {
 	out := t.TempDir()
 	code, stdout, stderr := command("--preset=paper", "--data="+dataDir, "--out="+out, "--arch=resnet18", "--image-size=32", "--batch=2", "--epochs=1",

@@ -21,6 +21,7 @@ import (
 // progress shows a training: a bar on a terminal, plain lines elsewhere, or JSON objects.
 type progress struct {
 	category       string
+	taken          dataset.Taken // of the data
 	stdout, stderr io.Writer
 	json           *json.Encoder // nil: for people
 
@@ -44,9 +45,11 @@ const lineEvery = 30 * time.Second
 
 func newProgress(set *dataset.Set, stdout, stderr io.Writer, asJSON bool) *progress {
 	if !asJSON {
-		fmt.Fprintf(stdout, "%s: %s\n", set.Category, set.Why)
+		fmt.Fprintf(stdout, "%s: %s | %s\n", set.Category, set.Why, set.Taken())
 	}
-	return openProgress(set.Category, stdout, stderr, asJSON)
+	p := openProgress(set.Category, stdout, stderr, asJSON)
+	p.taken = set.Taken()
+	return p
 }
 
 func openProgress(category string, stdout, stderr io.Writer, asJSON bool) *progress {
@@ -132,7 +135,7 @@ func (p *progress) teacher(info rdpp.Info) {
 		p.fetchBar.Abort(true) // which ends it where the total was unknown
 	}
 	if p.json != nil {
-		p.event("start", map[string]any{"config": info.Config, "teacher": info.Teacher, "data": info.Data})
+		p.event("start", map[string]any{"config": info.Config, "teacher": info.Teacher, "data": info.Data, "taken": p.taken})
 		return
 	}
 	fmt.Fprintf(p.stdout, "%s: teacher %s\n%s: training on %d images", p.category, info.Teacher, p.category, info.Data.Images)
@@ -241,6 +244,10 @@ func (p *progress) done(s *rdpp.Summary) {
 	} else {
 		fmt.Fprintf(p.stdout, "%s: %d good and %d defective test images:%s (%s)\n", p.category, s.Good, s.Defective,
 			metricsText(&s.Metrics), s.Selection)
+	}
+	if s.LostMasks > 0 {
+		fmt.Fprintf(p.stdout, "%s: %d of %d masks have no defect pixel left at %d x %d pixels\n", p.category, s.LostMasks, s.Taken.Masks,
+			s.Config.ImageSize, s.Config.ImageSize)
 	}
 	if s.DeviceBytes > 0 {
 		fmt.Fprintf(p.stdout, "%s: %d MiB of device memory in use at most\n", p.category, s.DeviceBytes>>20)

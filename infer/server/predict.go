@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"image/png"
 	"mime"
 	"net/http"
 	"net/url"
@@ -327,8 +326,7 @@ func (s *Server) overlay(ctx context.Context, m *model, original []byte, r *rdpp
 		return nil, err
 	}
 	var file bytes.Buffer
-	encoder := png.Encoder{CompressionLevel: png.BestSpeed}
-	err = encoder.Encode(&file, drawn)
+	err = imagefile.EncodeHeatmap(&file, drawn)
 	return file.Bytes(), err
 }
 

@@ -87,11 +87,6 @@ func (c *Cache) planes(room []float32, path string) ([]float32, error) {
 	return room, nil
 }
 
-// Mask reads a mask as ReadMask does, at the cache's Size and within its MaxPixels. Masks are not kept.
-func (c *Cache) Mask(path string) ([]uint8, error) {
-	return ReadMask(path, c.opt.Size, c.bounds())
-}
-
 // Look returns the look of the image in path as it was last read.
 func (c *Cache) Look(path string) Look {
 	c.mu.Lock()
@@ -127,6 +122,30 @@ func (c *Cache) SetBitDepth(bits int) {
 		c.used -= int64(4 * len(e.planes))
 		delete(c.entries, path)
 	}
+}
+
+// Mask reads an item's mask as ReadMask does, at the cache's Size and within its
+// MaxPixels, and refuses one that is not plain (ErrMaskEmpty and its like). Masks
+// are not kept.
+func (c *Cache) Mask(item Item) ([]uint8, error) {
+	m, err := plainMask(item, c.bounds())
+	if err != nil {
+		return nil, err
+	}
+	return resizeMask(m, c.opt.Size), nil
+}
+
+// plainMask reads an item's mask and holds it against the image.
+func plainMask(item Item, opt *imagefile.Options) (*imagefile.Mask, error) {
+	m, err := decodeMask(item.Mask, opt)
+	if err != nil {
+		return nil, err
+	}
+	w, h, err := imagefile.SizeFile(item.Path, opt)
+	if err != nil {
+		return nil, fmt.Errorf("dataset: reading image: %w", err)
+	}
+	return m, checkMask(m, item.Mask, w, h)
 }
 
 // load returns the image in path either as pixels or as resized planes. The
@@ -186,7 +205,8 @@ func (c *Cache) bounds() *imagefile.Options {
 	return &imagefile.Options{MaxPixels: c.opt.MaxPixels}
 }
 
-// Check reads every item's image, and its mask where it has one, with a number
+// Check reads every item's image, and its mask where it has one, which has to be
+// plain (ErrMaskEmpty and its like), with a number
 // of workers (0 means GOMAXPROCS), filling the cache (nil for none). It
 // returns the items that can be read, in order. The first that cannot ends the
 // check with its error; with skipBad, such items are listed in skipped instead.
@@ -196,6 +216,24 @@ func Check(ctx context.Context, items []Item, cache *Cache, workers int, skipBad
 	if cache == nil {
 		cache = NewCache(CacheOptions{MaxBytes: -1})
 	}
+	return check(ctx, items, cache.check, workers, skipBad)
+}
+
+// CheckMasks is Check of the items' masks alone, for those who read the images
+// only once. maxPixels bounds images and masks; 0 means imagefile's default.
+func CheckMasks(ctx context.Context, items []Item, maxPixels int64) error {
+	opt := &imagefile.Options{MaxPixels: maxPixels}
+	_, _, err := check(ctx, items, func(item Item) error {
+		if item.Mask == "" {
+			return nil
+		}
+		_, err := plainMask(item, opt)
+		return err
+	}, 0, false)
+	return err
+}
+
+func check(ctx context.Context, items []Item, one func(Item) error, workers int, skipBad bool) (good []Item, skipped []Skip, err error) {
 	if workers < 1 {
 		workers = runtime.GOMAXPROCS(0)
 	}
@@ -211,7 +249,7 @@ func Check(ctx context.Context, items []Item, cache *Cache, workers int, skipBad
 				if i >= int64(len(items)) {
 					return
 				}
-				if errs[i] = cache.check(items[i]); errs[i] != nil {
+				if errs[i] = one(items[i]); errs[i] != nil {
 					failed.Add(1)
 				}
 			}
@@ -246,9 +284,12 @@ func (c *Cache) check(item Item) error {
 	if _, _, err := c.load(item.Path); err != nil {
 		return err
 	}
+	if imagefile.IsHeatmap(item.Path) {
+		return fmt.Errorf("dataset: %s: %w; move it out of the data set", item.Path, ErrHeatmap)
+	}
 	if item.Mask == "" {
 		return nil
 	}
-	_, err := ReadMask(item.Mask, c.opt.Size, c.bounds())
+	_, err := plainMask(item, c.bounds())
 	return err
 }

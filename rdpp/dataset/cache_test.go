@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"rdpp/rdpp/imagefile"
 )
 
 // pictures writes n small pictures of different shapes and returns their items.
@@ -140,11 +142,13 @@ func TestCacheErrors(t *testing.T) {
 	if err := cache.Planes(planes, path); !containsAll(err, path) {
 		t.Errorf("110 of 100 pixels: got error %v, want one naming %s", err, path)
 	}
-	if _, err := cache.Mask(path); !containsAll(err, path) {
+	if _, err := cache.Mask(Item{Path: path, Mask: path}); !containsAll(err, path) {
 		t.Errorf("mask of 110 of 100 pixels: got error %v, want one naming %s", err, path)
 	}
 	writeRGB(t, path, "a", 10, 10)
-	if mask, err := cache.Mask(path); err != nil || len(mask) != 8*8 {
+	mask := filepath.Join(filepath.Dir(path), "mask.png")
+	writePNG(t, mask, drawing(10, 10))
+	if mask, err := cache.Mask(Item{Path: path, Mask: mask}); err != nil || len(mask) != 8*8 {
 		t.Errorf("mask of 100 of 100 pixels: got %d values, error %v, want 64", len(mask), err)
 	}
 	if err := cache.Planes(planes, path); err != nil {
@@ -185,7 +189,11 @@ func TestCheck(t *testing.T) {
 	const S = 32
 	items := pictures(t, 12)
 	mask := filepath.Join(t.TempDir(), "mask.png")
-	writeGray(t, mask, "mask", 20, 20)
+	w, h, err := imagefile.SizeFile(items[1].Path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writePNG(t, mask, drawing(w, h))
 	items[1].Mask = mask
 	damage := func(path string) {
 		if err := os.WriteFile(path, []byte("not an image"), 0o644); err != nil {

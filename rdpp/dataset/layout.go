@@ -1,17 +1,16 @@
 package dataset
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"rdpp/rdpp/imagefile"
+	"unicode/utf8"
 )
 
 // What can be wrong with a folder. Errors of Open and Categories wrap one of
@@ -20,6 +19,9 @@ var (
 	ErrNoFolder         = errors.New("no such folder")
 	ErrEmpty            = errors.New("no images found")
 	ErrNoGood           = errors.New("no good images to train on")
+	ErrUnrecognised     = errors.New("folders that no layout has")
+	ErrMissing          = errors.New("no such image")
+	ErrTwice            = errors.New("an image that is named twice")
 	ErrCategories       = errors.New("a collection of several data sets")
 	ErrMaskWithoutImage = errors.New("a mask without its image")
 	ErrImageWithoutMask = errors.New("a defective image without its mask")
@@ -33,15 +35,32 @@ const GoodType = "good"
 
 // Item is one image of a data set.
 type Item struct {
-	Path      string // the image file
-	Mask      string // the ground-truth mask file, "" where there is none
-	Type      string // GoodType or the defect's folder name, such as "scratch"; VisA's split file names it "anomaly"
-	Defective bool   // false exactly where Type is GoodType
+	Path string // the image file
+	// Mask is the ground-truth mask file, or a folder of several, whose union
+	// counts; "" where there is none.
+	Mask string
+	// Type is GoodType or the defect's folder name, such as "scratch" or, of
+	// nested folders, "NG/scratch"; VisA's split file names it "anomaly".
+	Type      string
+	Defective bool // false exactly where Type is GoodType
 }
 
 // Skip is a file that was left out, and why.
 type Skip struct {
 	Path, Reason string
+}
+
+// MarshalJSON writes Path and Reason and, where the path is no UTF-8 and Path
+// therefore not the file's name, path_base64, which holds its bytes.
+func (s Skip) MarshalJSON() ([]byte, error) {
+	object := struct {
+		Path, Reason string
+		Bytes        []byte `json:"path_base64,omitempty"`
+	}{Path: s.Path, Reason: s.Reason}
+	if !utf8.ValidString(s.Path) {
+		object.Bytes = []byte(s.Path)
+	}
+	return json.Marshal(object)
 }
 
 // Set is the content of one data set: one category of parts. Train holds good
@@ -50,10 +69,15 @@ type Set struct {
 	Dir         string // the folder, as given
 	Category    string // the folder's name
 	Layout      string // one of Layouts, but "auto"
-	Why         string // what was recognised and by what, in one sentence
+	Why         string // what was recognised and by what, in words
 	Train, Test []Item
 	HasMasks    bool   // every defective test image has a mask, so pixel metrics exist
 	Skipped     []Skip // what OpenOptions.SkipBad left out
+
+	root      string   // Dir, or the folder around it
+	read      []string // folders whose images were taken
+	maskRoots []string // folders of masks
+	left      []Left
 }
 
 // OpenOptions says how Open reads a folder. nil or zero fields mean the defaults.
@@ -67,9 +91,15 @@ type OpenOptions struct {
 	// spread over the sorted names, at least one, never all. Default 0.2;
 	// negative for none.
 	Holdout float64
-	// SkipBad leaves out masks without images and defective images without
-	// masks, listing them in Set.Skipped, where Open would end in an error.
+	// SkipBad leaves out masks without images, defective images without masks or
+	// with two, and such as share one, listing them in Set.Skipped, where Open
+	// would end in an error.
 	SkipBad bool
+	// Recursive takes the images in sub-folders, at any depth, as those of the
+	// folder itself. Defective ones get the sub-folder's path as their type.
+	Recursive bool
+	// TestOnly accepts a data set without images to train on.
+	TestOnly bool
 }
 
 // Layouts of any data set, and of one whose images lie directly in its folder.
@@ -104,40 +134,46 @@ func Layouts() []string {
 }
 
 // Open reads the names, not the contents, of the image files of the data set
-// in dir. Hidden files and files that are not images by their name are
-// ignored. Where opt.Layout does not name one, the first of these that fits is
-// taken:
+// in dir. Where opt.Layout does not name one, the first of these that fits is
+// taken, capital letters in folders' names being no matter:
 //
 //   - "btad", a category of BTAD: train/ok, test/ok, test/ko and masks in
 //     ground_truth/ko, named like their images;
 //   - "oct", the retinal OCT images of Kermany et al.: train/NORMAL, test/NORMAL,
 //     test/CNV, test/DME and test/DRUSEN, without masks; what else there is in
 //     train, and val, is not used;
-//   - "mvtec": train/good, test/TYPE and, where there are masks,
-//     ground_truth/TYPE/NNN_mask.png or NNN.png for test/TYPE/NNN.*;
+//   - "mvtec": train/good, test/TYPE and, where there are masks, a folder of
+//     them beside train or in test. MVTec LOCO's several masks per image, in
+//     ground_truth/TYPE/NNN/, are one together;
 //   - "visa", an object of VisA: Data/Images/Normal, Data/Images/Anomaly and
 //     masks in Data/Masks/Anomaly, named like their images. Training and test
 //     images are those of ../split_csv/1cls.csv, where it lists the object;
-//   - "folders": a sub-folder of good images named good, ok or normal (in any
-//     case), beside it any number of sub-folders of defective ones, and masks
-//     in ground_truth/TYPE as above; dir may also be the good folder itself;
+//   - "folders": a sub-folder of good images named good, ok or normal, beside it
+//     any number of sub-folders of defective ones, and perhaps one of masks; dir
+//     may also be the good folder itself;
 //   - "plain": images directly in dir, all good, nothing to test on.
+//
+// The images of a folder are those directly in it, but where a folder of
+// defective images has none, each of its sub-folders is a type of its own, such
+// as NG/dent. opt.Recursive takes all.
+//
+// A folder of masks is one named mask, masks, mask_dir, ground_truth, gt, label,
+// labels, annotations, segmentation or the like, or, beside a folder NG, NG_mask.
+// A mask in it has the name of its image, perhaps with _mask, _gt or _label, and
+// lies in sub-folders that the image's path ends in: none, dent/ or NG/dent/. A
+// mask may also lie beside its image, as 000_mask.png.
 //
 // A data set without any mask is one of image labels: HasMasks is false. A
 // missing folder, one without images, one without good images, one of several
-// data sets (see Categories), one that does not fit the layout asked for, a
-// split file that is damaged or names files outside its data set, and masks
-// that do not match the defective images end in an error that wraps one of this
-// package's Err values.
+// data sets (see Categories), one that fits no layout (ErrUnrecognised; see
+// OpenFolders and OpenList) or not the one asked for, a split file that is
+// damaged or names files outside its data set, and masks that do not match the
+// defective images end in an error that wraps one of this package's Err values.
+// What was taken for what, and everything that was left out, says Set.Taken.
 func Open(dir string, opt *OpenOptions) (*Set, error) {
-	o := OpenOptions{}
-	if opt != nil {
-		o = *opt
-	}
-	setDefault(&o.Layout, layoutAuto)
-	setDefault(&o.Holdout, 0.2)
-	if !(o.Holdout < 1) {
-		return nil, fmt.Errorf("dataset: Holdout is %v; give a share below 1", o.Holdout)
+	o, err := opt.complete()
+	if err != nil {
+		return nil, err
 	}
 	choices := strings.Join(Layouts(), ", ")
 	if !slices.Contains(Layouts(), o.Layout) {
@@ -161,22 +197,81 @@ func Open(dir string, opt *OpenOptions) (*Set, error) {
 	}
 	switch {
 	case set == nil && o.Layout == layoutAuto:
-		return nil, fmt.Errorf("dataset: %s: %w where a layout has them: %s; add what one of them lacks", dir, ErrEmpty, missing)
+		holds := imagesBelow(dir)
+		if len(holds) == 0 {
+			return nil, fmt.Errorf("dataset: %s: %w, nor in its sub-folders; check the path", dir, ErrEmpty)
+		}
+		return nil, fmt.Errorf("dataset: %s: %w: it holds %s; of the layouts, %s", dir, ErrUnrecognised, enumerate(holds, namedTypes), missing)
 	case set == nil:
 		return nil, fmt.Errorf("dataset: %s: %w: %s; add that or choose another layout of %s", dir, ErrLayout, missing, choices)
 	case len(set.Train)+len(set.Test) == 0:
-		return nil, fmt.Errorf("dataset: %s: %w in the folders of its layout, %s; put images of good parts into its good folder", dir, ErrEmpty, set.Layout)
-	case len(set.Train) == 0:
-		return nil, fmt.Errorf("dataset: %s: %w; put images of good parts into its good folder", dir, ErrNoGood)
+		return nil, set.noImages(fmt.Errorf("dataset: %s: %w in the folders of its layout, %s", dir, ErrEmpty, set.Layout))
+	case len(set.Train) == 0 && !o.TestOnly:
+		return nil, set.noImages(fmt.Errorf("dataset: %s: %w", dir, ErrNoGood))
 	}
 	set.Dir = dir
-	set.finish()
+	set.finish(set.root)
 	return set, nil
+}
+
+// complete fills in the defaults and checks what was given.
+func (o *OpenOptions) complete() (all OpenOptions, err error) {
+	if o != nil {
+		all = *o
+	}
+	setDefault(&all.Layout, layoutAuto)
+	setDefault(&all.Holdout, 0.2)
+	if !(all.Holdout < 1) {
+		return all, fmt.Errorf("dataset: Holdout is %v; give a share below 1", all.Holdout)
+	}
+	return all, nil
+}
+
+// noImages adds what to do to an error about missing images.
+func (s *Set) noImages(err error) error {
+	for _, dir := range s.read {
+		l, listError := list(dir)
+		if listError != nil || !isGood(filepath.Base(dir)) || len(l.images) > 0 {
+			continue
+		}
+		if holds := imagesBelow(dir); len(holds) > 0 {
+			return fmt.Errorf("%w; %s has none directly in it, but sub-folders: %s; take them with --recursive", err, shown(dir), enumerate(holds, namedTypes))
+		}
+	}
+	return fmt.Errorf("%w; put images of good parts into its good folder", err)
+}
+
+// imagesBelow names the sub-folders of dir that hold images, at any depth, with
+// their number, but for some.
+func imagesBelow(dir string, but ...string) (names []string) {
+	folders, err := listFolders(dir)
+	if err != nil {
+		return nil
+	}
+	for _, name := range folders {
+		if slices.Contains(but, name) {
+			continue
+		}
+		s := &Set{root: dir}
+		s.countLeft(filepath.Join(dir, name))
+		n := 0
+		for _, l := range s.left {
+			switch l.Reason {
+			case InSubfolder, OutsideLayout, MaskNotNeeded:
+				n += l.Count
+			}
+		}
+		if n > 0 {
+			names = append(names, fmt.Sprintf("%s (%s)", shown(name), count(n, "image", "images")))
+		}
+	}
+	return names
 }
 
 // Categories returns the names of the sub-folders of dir that are data sets of
 // any layout but "plain", sorted: the objects of VisA, for one. It is empty
-// where dir itself is such a data set.
+// where dir itself is such a data set. Folders named train, test, masks and the
+// like are none.
 func Categories(dir string) ([]string, error) {
 	if err := checkFolder(dir); err != nil {
 		return nil, err
@@ -184,11 +279,30 @@ func Categories(dir string) ([]string, error) {
 	if isSet(dir) {
 		return nil, nil
 	}
-	names, _, err := list(dir)
+	l, err := list(dir)
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(names, func(name string) bool { return !isSet(filepath.Join(dir, name)) }), nil
+	return slices.DeleteFunc(l.folders, func(name string) bool { return isPart(name) || !isSet(filepath.Join(dir, name)) }), nil
+}
+
+// Others names, for people, the sub-folders of dir that hold images, with their
+// number, and that Categories does not return.
+func Others(dir string) ([]string, error) {
+	categories, err := Categories(dir)
+	if err != nil {
+		return nil, err
+	}
+	return imagesBelow(dir, categories...), nil
+}
+
+// isPart says that a folder is a part of a data set by its name, whatever is in it.
+func isPart(name string) bool {
+	switch plainName(name) {
+	case "train", "training", "test", "testing", "val", "valid", "validation":
+		return true
+	}
+	return isMaskFolder(name)
 }
 
 func checkFolder(dir string) error {
@@ -236,120 +350,119 @@ func readBTAD(dir string, opt OpenOptions) (*Set, string, error) {
 	if missing := lacking(dir, "train/ok", "test/ok", "test/ko"); missing != "" {
 		return nil, missing, nil
 	}
-	set := &Set{Category: folderName(dir), Why: "BTAD layout with train/ok, test/ok and test/ko"}
-	return set, "", set.readSplit(dir, "ok", filepath.Join(dir, truthFolder), opt)
+	set := &Set{Category: folderName(dir), Why: "BTAD layout with train/ok, test/ok and test/ko", root: dir}
+	return set, "", set.readSplit(dir, "ok", true, opt)
 }
 
 func readOCT(dir string, opt OpenOptions) (*Set, string, error) {
 	if missing := lacking(dir, "train/NORMAL", "test/NORMAL", "test/CNV", "test/DME", "test/DRUSEN"); missing != "" {
 		return nil, missing, nil
 	}
-	set := &Set{Category: folderName(dir), Why: "retinal OCT layout with train/NORMAL and test/NORMAL, CNV, DME and DRUSEN"}
-	var unused []string
-	for _, name := range []string{"train/CNV", "train/DME", "train/DRUSEN", "val"} {
-		if lacking(dir, name) == "" {
-			unused = append(unused, name)
-		}
-	}
-	if len(unused) > 0 {
-		set.Why += ", not using " + strings.Join(unused, ", ")
-	}
-	return set, "", set.readSplit(dir, "NORMAL", "", opt)
+	set := &Set{Category: folderName(dir), Why: "retinal OCT layout with train/NORMAL and test/NORMAL, CNV, DME and DRUSEN", root: dir}
+	return set, "", set.readSplit(dir, "NORMAL", false, opt)
 }
 
 func readMVTec(dir string, opt OpenOptions) (*Set, string, error) {
-	names, err := listFolders(filepath.Join(dir, "train"))
-	if err != nil {
+	train, _ := findPath(dir, "train")
+	names, err := listFolders(train)
+	if err != nil && train != "" {
 		return nil, "", err
 	}
 	i := slices.IndexFunc(names, isGood)
-	if i < 0 {
+	if train == "" || i < 0 {
 		return nil, "train/good", nil
 	}
-	set := &Set{Category: folderName(dir), Why: "MVTec layout with train/" + names[i]}
-	return set, "", set.readSplit(dir, names[i], filepath.Join(dir, truthFolder), opt)
+	set := &Set{Category: folderName(dir), Why: "MVTec layout with " + filepath.Base(train) + "/" + names[i], root: dir}
+	return set, "", set.readSplit(dir, names[i], true, opt)
 }
 
 func readFolders(dir string, opt OpenOptions) (*Set, string, error) {
-	names, images, err := list(dir)
+	l, err := list(dir)
 	if err != nil {
 		return nil, "", err
 	}
-	if !slices.ContainsFunc(names, isGood) {
-		if isGood(folderName(dir)) && len(images) > 0 {
+	if !slices.ContainsFunc(l.folders, isGood) {
+		if isGood(folderName(dir)) && len(l.images) > 0 {
 			return readFolders(filepath.Dir(absolute(dir)), opt)
 		}
 		return nil, "a sub-folder named good, ok or normal", nil
 	}
-	set := &Set{Category: folderName(dir), Why: "a folder of good images"}
-	return set, "", set.readHoldout(dir, filepath.Join(dir, truthFolder), opt)
+	set := &Set{Category: folderName(dir), Why: "a folder of good images", root: dir}
+	return set, "", set.readHoldout(dir, nil, opt)
 }
 
-func readPlain(dir string, _ OpenOptions) (*Set, string, error) {
-	_, images, err := list(dir)
+func readPlain(dir string, opt OpenOptions) (*Set, string, error) {
+	l, err := list(dir)
 	if err != nil {
 		return nil, "", err
 	}
-	if len(images) == 0 {
+	if len(l.images) == 0 && !(opt.Recursive && opt.Layout == layoutPlain) {
 		return nil, "images directly in the folder", nil
 	}
-	set := &Set{Category: folderName(dir), Why: "a plain folder of images, all taken as good"}
-	for _, name := range images {
-		set.Train = append(set.Train, Item{Path: filepath.Join(dir, name), Type: GoodType})
-	}
-	return set, "", nil
+	set := &Set{Category: folderName(dir), Why: "a plain folder of images, all taken as good", root: dir}
+	set.Train, _, _, err = set.readImages(dir, GoodType, opt)
+	return set, "", err
 }
 
 // lacking returns those of the sub-folders that dir does not have, as text.
 func lacking(dir string, folders ...string) string {
 	return strings.Join(slices.DeleteFunc(folders, func(name string) bool {
-		info, err := os.Stat(filepath.Join(dir, filepath.FromSlash(name)))
-		return err == nil && info.IsDir()
+		_, ok := findPath(dir, name)
+		return ok
 	}), ", ")
 }
 
-// finish sorts the set and completes Why and HasMasks.
-func (s *Set) finish() {
+// finish sorts the set, completes HasMasks, and counts what lies in the folders
+// and is no part of it.
+func (s *Set) finish(folders ...string) {
 	byPath := func(a, b Item) int { return strings.Compare(a.Path, b.Path) }
 	slices.SortFunc(s.Train, byPath)
 	slices.SortFunc(s.Test, byPath)
-	defective := 0
-	for _, item := range s.Test {
-		if item.Defective {
-			defective++
-		}
-		s.HasMasks = s.HasMasks || item.Mask != ""
-	}
-	s.Why += fmt.Sprintf("; training images: %d", len(s.Train))
-	if len(s.Test) == 0 {
-		s.Why += "; no test images"
-		return
-	}
-	masks := "without masks"
-	if s.HasMasks {
-		masks = "with masks"
-	}
-	s.Why += fmt.Sprintf("; test images: %d good, %d defective, %s", len(s.Test)-defective, defective, masks)
+	s.HasMasks = slices.ContainsFunc(s.Test, func(item Item) bool { return item.Mask != "" })
+	s.countLeft(folders...)
 }
-
-// truthFolder holds the masks, in one sub-folder per defect type.
-const truthFolder = "ground_truth"
 
 // readSplit fills Train from dir/train/GOOD and Test as readTests does from
-// dir/test.
-func (s *Set) readSplit(dir, good, truth string, opt OpenOptions) (err error) {
-	if s.Train, err = readType(filepath.Join(dir, "train"), good); err != nil {
+// dir/test, where there are masks with those in the folders of masks beside it.
+func (s *Set) readSplit(dir, good string, masks bool, opt OpenOptions) (err error) {
+	folder, _ := findPath(dir, "train/"+good)
+	if s.Train, _, _, err = s.readImages(folder, GoodType, opt); err != nil {
 		return err
 	}
-	return s.readTests(filepath.Join(dir, "test"), truth, opt)
+	names, err := listFolders(dir)
+	if err != nil {
+		return err
+	}
+	var roots []maskRoot
+	for _, name := range names {
+		if masks && isMaskFolder(name) {
+			roots = append(roots, maskRoot{dir: filepath.Join(dir, name)})
+		}
+	}
+	test, ok := findPath(dir, "test")
+	if !ok {
+		test = filepath.Join(dir, "test")
+	}
+	return s.readTests(test, roots, opt)
 }
 
-// readHoldout fills Train and Test from dir/TYPE/* and the masks of
-// truth/TYPE/*, holding good images out where there are defective ones.
-func (s *Set) readHoldout(dir, truth string, opt OpenOptions) error {
-	if err := s.readTests(dir, truth, opt); err != nil {
+// readHoldout fills Train and Test from dir/TYPE/* and the masks of the roots
+// and of folders of masks in dir, holding good images out where there are
+// defective ones.
+func (s *Set) readHoldout(dir string, roots []maskRoot, opt OpenOptions) error {
+	if err := s.readTests(dir, roots, opt); err != nil {
 		return err
 	}
+	if slices.ContainsFunc(s.Test, func(item Item) bool { return item.Defective }) {
+		s.Why += " beside defective ones"
+	}
+	s.holdOutGood(opt)
+	return nil
+}
+
+// holdOutGood moves the good images of Test to Train, but for those that are
+// held out where there are defective ones.
+func (s *Set) holdOutGood(opt OpenOptions) {
 	var good, defective []Item
 	for _, item := range s.Test {
 		if item.Defective {
@@ -358,62 +471,46 @@ func (s *Set) readHoldout(dir, truth string, opt OpenOptions) error {
 			good = append(good, item)
 		}
 	}
-	s.Train, s.Test = good, nil
+	s.Train, s.Test = append(s.Train, good...), nil
 	if len(defective) > 0 {
 		var held []Item
-		s.Train, held = holdOut(good, opt.Holdout)
+		s.Train, held = holdOut(s.Train, opt.Holdout)
 		s.Test = append(held, defective...)
-		s.Why += fmt.Sprintf(" beside defective ones, %d of the good images, evenly spread, held out for testing", len(held))
+		s.Why += fmt.Sprintf(", %d of the good images, evenly spread, held out for testing", len(held))
 	}
-	return nil
 }
 
-// readTests fills Test from dir/TYPE/* and the masks of truth/TYPE/*. Either
-// folder may be missing, and truth is "" for no masks at all. Masks of good images say nothing and are ignored.
-func (s *Set) readTests(dir, truth string, opt OpenOptions) error {
-	types, err := listFolders(dir)
+// readTests fills Test from dir/TYPE/*, a folder that may be missing, and the
+// masks of the roots and of folders of masks in dir.
+func (s *Set) readTests(dir string, roots []maskRoot, opt OpenOptions) error {
+	names, err := listFolders(dir)
 	if err != nil {
 		return err
 	}
-	masks, err := readMasks(truth)
-	if err != nil {
-		return err
-	}
-	unused := make(map[string]bool, len(masks))
-	for key := range masks {
-		unused[key] = true
-	}
-	for _, name := range types {
-		if name == truthFolder {
+	var beside []maskFile
+	for _, name := range names {
+		path := filepath.Join(dir, name)
+		if isMaskFolder(name) {
+			roots = append(roots, maskRoot{dir: path})
 			continue
 		}
-		items, err := readType(dir, name)
+		if of, ok := maskFolderOf(name, names); ok {
+			roots = append(roots, maskRoot{path, of})
+			continue
+		}
+		kind := name
+		if isGood(name) {
+			kind = GoodType
+		}
+		items, inside, masks, err := s.readImages(path, kind, opt)
 		if err != nil {
 			return err
 		}
-		for _, item := range items {
-			if item.Defective && len(masks) > 0 {
-				key := filepath.Join(name, stem(item.Path))
-				delete(unused, key)
-				item.Mask = masks[key]
-				if item.Mask == "" {
-					err := fmt.Errorf("dataset: %s: %w; add %s_mask.png or remove the image", item.Path, ErrImageWithoutMask, filepath.Join(truth, key))
-					if err := s.skip(item.Path, err, opt); err != nil {
-						return err
-					}
-					continue
-				}
-			}
-			s.Test = append(s.Test, item)
-		}
+		s.Test = append(s.Test, items...)
+		roots = append(roots, inside...)
+		beside = append(beside, masks...)
 	}
-	for _, key := range slices.Sorted(maps.Keys(unused)) {
-		err := fmt.Errorf("dataset: %s: %w; add the image %s or remove the mask", masks[key], ErrMaskWithoutImage, filepath.Join(dir, key))
-		if err := s.skip(masks[key], err, opt); err != nil {
-			return err
-		}
-	}
-	return nil
+	return s.pair(roots, beside, opt)
 }
 
 // skip notes a bad file and goes on, or returns what is wrong with it.
@@ -425,45 +522,50 @@ func (s *Set) skip(path string, err error, opt OpenOptions) error {
 	return nil
 }
 
-// readType returns the images of dir/name, sorted.
-func readType(dir, name string) ([]Item, error) {
-	_, images, err := list(filepath.Join(dir, name))
-	if err != nil {
-		return nil, err
-	}
-	defective, kind := !isGood(name), name
-	if !defective {
-		kind = GoodType
-	}
-	items := make([]Item, len(images))
-	for i, image := range images {
-		items[i] = Item{Path: filepath.Join(dir, name, image), Type: kind, Defective: defective}
-	}
-	return items, nil
-}
-
-// readMasks returns the mask files below truth by TYPE/NNN, the name of their
-// image without its extension.
-func readMasks(truth string) (map[string]string, error) {
-	types, err := listFolders(truth)
-	if err != nil {
-		return nil, err
-	}
-	masks := make(map[string]string)
-	for _, name := range types {
-		if isGood(name) {
-			continue
+// readImages returns the images of a folder, sorted, and for defective ones the
+// folders of masks in it and the masks that lie beside an image.
+func (s *Set) readImages(dir, kind string, opt OpenOptions) (items []Item, roots []maskRoot, beside []maskFile, err error) {
+	defective := kind != GoodType
+	var walk func(dir, kind string, above []string) error
+	walk = func(dir, kind string, above []string) error {
+		real, err := filepath.EvalSymlinks(dir)
+		if err == nil && slices.Contains(above, real) { // a link to a folder around it
+			return nil
 		}
-		_, files, err := list(filepath.Join(truth, name))
+		l, err := list(dir)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		for _, file := range files {
-			key := filepath.Join(name, strings.TrimSuffix(stem(file), "_mask"))
-			masks[key] = filepath.Join(truth, name, file)
+		s.read = append(s.read, dir)
+		for _, name := range l.images {
+			items = append(items, Item{Path: filepath.Join(dir, name), Type: kind, Defective: defective})
 		}
+		for _, name := range l.masks {
+			if defective {
+				beside = append(beside, maskFile{filepath.Join(dir, name), append(keyOf(dir), name)})
+			}
+		}
+		for _, name := range l.folders {
+			path, inner := filepath.Join(dir, name), kind
+			switch {
+			case isMaskFolder(name):
+				if defective {
+					roots = append(roots, maskRoot{path, filepath.Base(dir)})
+				}
+				continue
+			case defective && isGood(name), !opt.Recursive && (!defective || len(l.images) > 0 || isPart(filepath.Base(dir))):
+				continue
+			case defective && !isImageFolder(name):
+				inner = kind + "/" + name
+			}
+			if err := walk(path, inner, append(above, real)); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
-	return masks, nil
+	err = walk(dir, kind, nil)
+	return items, roots, beside, err
 }
 
 // holdOut keeps a share of the sorted items out: every k-th, at least one, but
@@ -482,65 +584,4 @@ func holdOut(items []Item, share float64) (kept, held []Item) {
 		}
 	}
 	return kept, held
-}
-
-// list returns the names of the sub-folders and of the images in dir, sorted,
-// without hidden ones. Links are followed.
-func list(dir string) (folders, images []string, err error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, nil, fmt.Errorf("dataset: %w", err)
-	}
-	for _, e := range entries {
-		name := e.Name()
-		if strings.HasPrefix(name, ".") {
-			continue
-		}
-		isDir := e.IsDir()
-		if e.Type()&fs.ModeSymlink != 0 {
-			info, err := os.Stat(filepath.Join(dir, name))
-			isDir = err == nil && info.IsDir()
-		}
-		switch {
-		case isDir:
-			folders = append(folders, name)
-		case imagefile.IsImage(name):
-			images = append(images, name)
-		}
-	}
-	return folders, images, nil
-}
-
-// listFolders returns the sub-folders of dir; none where dir does not exist.
-func listFolders(dir string) ([]string, error) {
-	folders, _, err := list(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	return folders, err
-}
-
-func isGood(name string) bool {
-	switch strings.ToLower(name) {
-	case "good", "ok", "normal":
-		return true
-	}
-	return false
-}
-
-// stem returns a file's name without folder and extension.
-func stem(path string) string {
-	base := filepath.Base(path)
-	return strings.TrimSuffix(base, filepath.Ext(base))
-}
-
-func folderName(dir string) string { return filepath.Base(absolute(dir)) }
-
-// absolute returns dir as an absolute path, or as it is where the working
-// directory is gone.
-func absolute(dir string) string {
-	if abs, err := filepath.Abs(dir); err == nil {
-		return abs
-	}
-	return dir
 }

@@ -95,7 +95,7 @@ func TestOpen(t *testing.T) {
 			files: []string{"train/good/001.png", "train/good/000.png", "test/good/000.png", "test/scratch/000.png", "test/cut/001.jpg",
 				"ground_truth/scratch/000_mask.png", "ground_truth/cut/001.png", "ground_truth/good/000_mask.png",
 				"train/good/.hidden.png", "train/good/notes.txt", "license.txt"},
-			layout: "mvtec", why: "MVTec layout with train/good; training images: 2; test images: 1 good, 2 defective, with masks",
+			layout: "mvtec", why: "MVTec layout with train/good",
 			train: []string{"train/good/000.png good", "train/good/001.png good"},
 			test: []string{"test/cut/001.jpg cut ground_truth/cut/001.png", "test/good/000.png good",
 				"test/scratch/000.png scratch ground_truth/scratch/000_mask.png"},
@@ -104,14 +104,14 @@ func TestOpen(t *testing.T) {
 		{
 			name:   "mvtec without masks",
 			files:  []string{"train/good/000.png", "test/good/000.png", "test/defect/000.png"},
-			layout: "mvtec", why: "MVTec layout with train/good; training images: 1; test images: 1 good, 1 defective, without masks",
+			layout: "mvtec", why: "MVTec layout with train/good",
 			train: []string{"train/good/000.png good"},
 			test:  []string{"test/defect/000.png defect", "test/good/000.png good"},
 		},
 		{
 			name:   "mvtec without a test set, good named ok",
 			files:  []string{"train/ok/000.png"},
-			layout: "mvtec", why: "MVTec layout with train/ok; training images: 1; no test images",
+			layout: "mvtec", why: "MVTec layout with train/ok",
 			train: []string{"train/ok/000.png good"},
 		},
 		{
@@ -119,7 +119,7 @@ func TestOpen(t *testing.T) {
 			files: []string{"train/good/000.png", "test/cut/000.png", "test/cut/001.png", "ground_truth/cut/000_mask.png",
 				"ground_truth/cut/002_mask.png", "ground_truth/hole/000_mask.png"},
 			opt:    &OpenOptions{SkipBad: true},
-			layout: "mvtec", why: "MVTec layout with train/good; training images: 1; test images: 0 good, 1 defective, with masks",
+			layout: "mvtec", why: "MVTec layout with train/good",
 			train: []string{"train/good/000.png good"},
 			test:  []string{"test/cut/000.png cut ground_truth/cut/000_mask.png"},
 			masks: true,
@@ -130,7 +130,7 @@ func TestOpen(t *testing.T) {
 			name: "btad",
 			files: []string{"train/ok/0000.bmp", "test/ok/0000.bmp", "test/ko/0001.bmp", "test/ko/0002.png", "ground_truth/ko/0001.png",
 				"ground_truth/ko/0002.bmp", "ground_truth/ok/0000.png", "test/ko/Thumbs.db"},
-			layout: "btad", why: "BTAD layout with train/ok, test/ok and test/ko; training images: 1; test images: 1 good, 2 defective, with masks",
+			layout: "btad", why: "BTAD layout with train/ok, test/ok and test/ko",
 			train: []string{"train/ok/0000.bmp good"},
 			test: []string{"test/ko/0001.bmp ko ground_truth/ko/0001.png", "test/ko/0002.png ko ground_truth/ko/0002.bmp",
 				"test/ok/0000.bmp good"},
@@ -140,7 +140,7 @@ func TestOpen(t *testing.T) {
 			name:   "btad without masks",
 			files:  []string{"train/ok/0.bmp", "test/ok/0.bmp", "test/ko/1.bmp"},
 			opt:    &OpenOptions{Layout: "btad"},
-			layout: "btad", why: "BTAD layout with train/ok, test/ok and test/ko; training images: 1; test images: 1 good, 1 defective, without masks",
+			layout: "btad", why: "BTAD layout with train/ok, test/ok and test/ko",
 			train: []string{"train/ok/0.bmp good"},
 			test:  []string{"test/ko/1.bmp ko", "test/ok/0.bmp good"},
 		},
@@ -148,7 +148,7 @@ func TestOpen(t *testing.T) {
 			name:   "btad by the name of mvtec",
 			files:  []string{"train/ok/0.bmp", "test/ok/0.bmp", "test/ko/1.bmp"},
 			opt:    &OpenOptions{Layout: "mvtec"},
-			layout: "mvtec", why: "MVTec layout with train/ok; training images: 1; test images: 1 good, 1 defective, without masks",
+			layout: "mvtec", why: "MVTec layout with train/ok",
 			train: []string{"train/ok/0.bmp good"},
 			test:  []string{"test/ko/1.bmp ko", "test/ok/0.bmp good"},
 		},
@@ -157,8 +157,7 @@ func TestOpen(t *testing.T) {
 			files: []string{"train/NORMAL/NORMAL-1-1.jpeg", "train/CNV/CNV-1-1.jpeg", "train/DME/DME-1-1.jpeg", "train/DRUSEN/DRUSEN-1-1.jpeg",
 				"test/NORMAL/NORMAL-2-1.jpeg", "test/CNV/CNV-2-1.jpeg", "test/DME/DME-2-1.jpeg", "test/DRUSEN/DRUSEN-2-1.jpeg",
 				"val/NORMAL/NORMAL-3-1.jpeg", "val/CNV/CNV-3-1.jpeg", "test/.DS_Store", "train/NORMAL/._NORMAL-1-1.jpeg"},
-			layout: "oct", why: "retinal OCT layout with train/NORMAL and test/NORMAL, CNV, DME and DRUSEN, not using train/CNV, train/DME, train/DRUSEN, val;" +
-				" training images: 1; test images: 1 good, 3 defective, without masks",
+			layout: "oct", why: "retinal OCT layout with train/NORMAL and test/NORMAL, CNV, DME and DRUSEN",
 			train: []string{"train/NORMAL/NORMAL-1-1.jpeg good"},
 			test: []string{"test/CNV/CNV-2-1.jpeg CNV", "test/DME/DME-2-1.jpeg DME", "test/DRUSEN/DRUSEN-2-1.jpeg DRUSEN",
 				"test/NORMAL/NORMAL-2-1.jpeg good"},
@@ -168,14 +167,14 @@ func TestOpen(t *testing.T) {
 			files: []string{"train/NORMAL/1.jpeg", "test/NORMAL/2.jpeg", "test/CNV/3.jpeg", "test/DME/4.jpeg", "test/DRUSEN/",
 				"ground_truth/CNV/5.png"},
 			opt:    &OpenOptions{Layout: "oct"},
-			layout: "oct", why: "retinal OCT layout with train/NORMAL and test/NORMAL, CNV, DME and DRUSEN; training images: 1; test images: 1 good, 2 defective, without masks",
+			layout: "oct", why: "retinal OCT layout with train/NORMAL and test/NORMAL, CNV, DME and DRUSEN",
 			train: []string{"train/NORMAL/1.jpeg good"},
 			test:  []string{"test/CNV/3.jpeg CNV", "test/DME/4.jpeg DME", "test/NORMAL/2.jpeg good"},
 		},
 		{
 			name:   "part of oct",
 			files:  []string{"train/NORMAL/1.jpeg", "train/CNV/2.jpeg", "test/NORMAL/3.jpeg", "test/CNV/4.jpeg"},
-			layout: "mvtec", why: "MVTec layout with train/NORMAL; training images: 1; test images: 1 good, 1 defective, without masks",
+			layout: "mvtec", why: "MVTec layout with train/NORMAL",
 			train: []string{"train/NORMAL/1.jpeg good"},
 			test:  []string{"test/CNV/4.jpeg CNV", "test/NORMAL/3.jpeg good"},
 		},
@@ -185,7 +184,7 @@ func TestOpen(t *testing.T) {
 				"Data/Masks/Anomaly/000.png", "Data/Masks/Anomaly/001.png", "image_anno.csv"),
 			opt:    &OpenOptions{Holdout: 0.3},
 			layout: "visa", why: "VisA layout with Data/Images/Normal, not listed in ../split_csv/1cls.csv: a folder of good images beside defective ones, " +
-				"1 of the good images, evenly spread, held out for testing; training images: 2; test images: 1 good, 2 defective, with masks",
+				"1 of the good images, evenly spread, held out for testing",
 			train: []string{"Data/Images/Normal/000.png good", "Data/Images/Normal/001.png good"},
 			test: []string{"Data/Images/Anomaly/000.JPG Anomaly Data/Masks/Anomaly/000.png",
 				"Data/Images/Anomaly/001.JPG Anomaly Data/Masks/Anomaly/001.png", "Data/Images/Normal/002.png good"},
@@ -195,28 +194,28 @@ func TestOpen(t *testing.T) {
 			name:   "folders by name, beside mvtec's",
 			files:  []string{"train/good/000.png", "ok/001.png"},
 			opt:    &OpenOptions{Layout: "folders"},
-			layout: "folders", why: "a folder of good images; training images: 1; no test images",
+			layout: "folders", why: "a folder of good images",
 			train: []string{"ok/001.png good"},
 		},
 		{
 			name:   "plain by name, beside data sets",
 			files:  []string{"a.png", "bolt/good/a.png"},
 			opt:    &OpenOptions{Layout: "plain"},
-			layout: "plain", why: "a plain folder of images, all taken as good; training images: 1; no test images",
+			layout: "plain", why: "a plain folder of images, all taken as good",
 			train: []string{"a.png good"},
 		},
 		{
 			name:   "folders, held out by default",
 			files:  append(numbered("OK", 7), "scratch/a.png", "empty/", "dent/b.png"),
-			layout: "folders", why: "a folder of good images beside defective ones, 1 of the good images, evenly spread, held out for testing; training images: 6; test images: 1 good, 2 defective, without masks",
+			layout: "folders", why: "a folder of good images beside defective ones, 1 of the good images, evenly spread, held out for testing",
 			train: []string{"OK/000.png good", "OK/001.png good", "OK/002.png good", "OK/003.png good", "OK/004.png good", "OK/005.png good"},
 			test:  []string{"OK/006.png good", "dent/b.png dent", "scratch/a.png scratch"},
 		},
 		{
 			name:   "folders, half held out, with masks",
-			files:  append(numbered("normal", 4), "bad/a.png", "ground_truth/bad/a_mask.png", "ground_truth/stray.png"),
+			files:  append(numbered("normal", 4), "bad/a.png", "ground_truth/bad/a_mask.png", "ground_truth/readme.txt"),
 			opt:    &OpenOptions{Holdout: 0.5},
-			layout: "folders", why: "a folder of good images beside defective ones, 2 of the good images, evenly spread, held out for testing; training images: 2; test images: 2 good, 1 defective, with masks",
+			layout: "folders", why: "a folder of good images beside defective ones, 2 of the good images, evenly spread, held out for testing",
 			train: []string{"normal/000.png good", "normal/002.png good"},
 			test:  []string{"bad/a.png bad ground_truth/bad/a_mask.png", "normal/001.png good", "normal/003.png good"},
 			masks: true,
@@ -225,14 +224,14 @@ func TestOpen(t *testing.T) {
 			name:   "folders, none held out",
 			files:  append(numbered("good", 2), "bad/a.png"),
 			opt:    &OpenOptions{Holdout: -1},
-			layout: "folders", why: "a folder of good images beside defective ones, 0 of the good images, evenly spread, held out for testing; training images: 2; test images: 0 good, 1 defective, without masks",
+			layout: "folders", why: "a folder of good images beside defective ones, 0 of the good images, evenly spread, held out for testing",
 			train: []string{"good/000.png good", "good/001.png good"},
 			test:  []string{"bad/a.png bad"},
 		},
 		{
 			name:   "folders, the only good image is never held out",
 			files:  []string{"good/000.png", "bad/a.png"},
-			layout: "folders", why: "a folder of good images beside defective ones, 0 of the good images, evenly spread, held out for testing; training images: 1; test images: 0 good, 1 defective, without masks",
+			layout: "folders", why: "a folder of good images beside defective ones, 0 of the good images, evenly spread, held out for testing",
 			train: []string{"good/000.png good"},
 			test:  []string{"bad/a.png bad"},
 		},
@@ -240,20 +239,20 @@ func TestOpen(t *testing.T) {
 			name:   "the good folder itself, with a sibling",
 			files:  append(numbered("good", 2), "bad/a.png"),
 			sub:    "good",
-			layout: "folders", why: "a folder of good images beside defective ones, 1 of the good images, evenly spread, held out for testing; training images: 1; test images: 1 good, 1 defective, without masks",
+			layout: "folders", why: "a folder of good images beside defective ones, 1 of the good images, evenly spread, held out for testing",
 			train: []string{"good/000.png good"},
 			test:  []string{"bad/a.png bad", "good/001.png good"},
 		},
 		{
 			name:   "only good",
 			files:  numbered("good", 2),
-			layout: "folders", why: "a folder of good images; training images: 2; no test images",
+			layout: "folders", why: "a folder of good images",
 			train: []string{"good/000.png good", "good/001.png good"},
 		},
 		{
 			name:   "plain",
 			files:  []string{"b.png", "a.jpg", "readme.txt", ".c.png"},
-			layout: "plain", why: "a plain folder of images, all taken as good; training images: 2; no test images",
+			layout: "plain", why: "a plain folder of images, all taken as good",
 			train: []string{"a.jpg good", "b.png good"},
 		},
 	} {
@@ -304,8 +303,8 @@ func TestOpenErrors(t *testing.T) {
 		{name: "a collection beside images", files: []string{"bolt/train/good/a.png", "overview.png"}, want: ErrCategories, names: "bolt"},
 		{name: "a collection by a layout's name", files: []string{"01/train/ok/a.png", "01/test/ok/a.png", "01/test/ko/a.png"},
 			opt: &OpenOptions{Layout: "btad"}, want: ErrCategories, names: "choose one of 01"},
-		{name: "nothing recognised", files: []string{"train/ok.png", "test/ko/a.png"}, want: ErrEmpty,
-			names: "btad lacks train/ok, test/ok; oct lacks train/NORMAL, test/NORMAL, test/CNV, test/DME, test/DRUSEN; mvtec lacks train/good; " +
+		{name: "nothing recognised", files: []string{"train/ok.png", "test/ko/a.png"}, want: ErrUnrecognised,
+			names: "it holds test (1 image), train (1 image); of the layouts, btad lacks train/ok, test/ok; oct lacks train/NORMAL, test/NORMAL, test/CNV, test/DME, test/DRUSEN; mvtec lacks train/good; " +
 				"visa lacks Data/Images/Normal; folders lacks a sub-folder named good, ok or normal; plain lacks images directly in the folder"},
 		{name: "not btad", files: []string{"train/ok/a.png", "test/ok/a.png"}, opt: &OpenOptions{Layout: "btad"}, want: ErrLayout, names: "btad lacks test/ko;"},
 		{name: "not oct", files: []string{"train/NORMAL/a.png", "test/NORMAL/a.png", "test/CNV/a.png", "test/DME"}, opt: &OpenOptions{Layout: "oct"},
@@ -365,6 +364,17 @@ func TestCategories(t *testing.T) {
 		})
 	}
 	if _, err := Categories(filepath.Join(tree(t), "nowhere")); !errors.Is(err, ErrNoFolder) {
+		t.Errorf("missing folder: got error %v, want %v", err, ErrNoFolder)
+	}
+}
+
+func TestOthers(t *testing.T) {
+	dir := tree(t, "nut/train/good/a.png", "bolt/OK/a.png", "notes/a.png", "notes/b/c.png", "papers/x.pdf", "overview.png")
+	got, err := Others(dir)
+	if want := []string{"notes (2 images)"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %q, %v, want %q", got, err, want)
+	}
+	if _, err := Others(filepath.Join(dir, "nowhere")); !errors.Is(err, ErrNoFolder) {
 		t.Errorf("missing folder: got error %v, want %v", err, ErrNoFolder)
 	}
 }
@@ -466,5 +476,5 @@ func ExampleOpen() {
 		return
 	}
 	fmt.Println(set.Why)
-	// Output: a folder of good images beside defective ones, 1 of the good images, evenly spread, held out for testing; training images: 1; test images: 1 good, 1 defective, without masks
+	// Output: a folder of good images beside defective ones, 1 of the good images, evenly spread, held out for testing
 }

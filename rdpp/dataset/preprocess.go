@@ -3,7 +3,6 @@ package dataset
 import (
 	"fmt"
 	"math"
-	"slices"
 
 	"rdpp/rdpp/imagefile"
 )
@@ -96,35 +95,36 @@ func linearTaps(n, size int) []tap {
 	return taps
 }
 
-// maxDefectNumber is the largest value of a mask that holds numbers of defects.
-const maxDefectNumber = 31
-
-// ReadMask reads the ground-truth mask in path as 8-bit grey, resizes it to
-// S x S as Pillow's bilinear filter does (averaging when shrinking) and
-// returns H,W values: 1 where the result / 255 exceeds 0.5, else 0. A mask with no
-// pixel above 31, black to the eye, holds the numbers of kinds of defects, as
-// VisA's masks do with 1 to 9: all that is not 0 is read as 255. opt bounds the
-// file's size and may be nil.
+// ReadMask reads the ground-truth mask in path, or the union of those in the
+// folder path, resizes it to S x S as Pillow's bilinear filter does (averaging
+// when shrinking) and returns H,W values: 1 where more than half of what was
+// averaged is drawn, else 0. What counts as drawn says imagefile.DecodeMask. opt
+// bounds the file's size and may be nil.
 func ReadMask(path string, S int, opt *imagefile.Options) ([]uint8, error) {
 	if S < 1 {
 		return nil, fmt.Errorf("dataset: mask size is %d; give at least 1", S)
 	}
-	w, h, pix, err := imagefile.DecodeGrayFile(path, opt)
+	m, err := decodeMask(path, opt)
 	if err != nil {
-		return nil, fmt.Errorf("dataset: reading mask: %w", err)
+		return nil, err
 	}
-	if !slices.ContainsFunc(pix, func(v uint8) bool { return v > maxDefectNumber }) {
-		for i, v := range pix {
-			if v != 0 {
-				pix[i] = 255
-			}
-		}
+	return resizeMask(m, S), nil
+}
+
+// resizeMask resizes a mask, which it makes use of, to S x S.
+func resizeMask(m *imagefile.Mask, S int) []uint8 {
+	for i, v := range m.Pix {
+		m.Pix[i] = 255 * v
 	}
-	mask := resizeGray(pix, w, h, S)
-	for i, v := range mask {
-		mask[i] = v >> 7 // v/255 > 0.5 exactly where v > 127
+	return aboveHalf(resizeGray(m.Pix, m.W, m.H, S))
+}
+
+// aboveHalf makes greys 1 where they exceed 0.5, white being 1, else 0.
+func aboveHalf(grey []uint8) []uint8 {
+	for i, v := range grey {
+		grey[i] = v >> 7 // v/255 > 0.5 exactly where v > 127
 	}
-	return mask, nil
+	return grey
 }
 
 // filterBits is the fixed-point precision of Pillow's 8-bit resampling.

@@ -27,7 +27,7 @@ func readVisA(dir string, opt OpenOptions) (*Set, string, error) {
 	if missing := lacking(dir, "Data/Images/Normal"); missing != "" {
 		return nil, missing, nil
 	}
-	set := &Set{Category: folderName(dir), Why: "VisA layout with Data/Images/Normal"}
+	set := &Set{Category: folderName(dir), Why: "VisA layout with Data/Images/Normal", root: dir}
 	root := filepath.Dir(absolute(dir))
 	rows, err := readSplitFile(filepath.Join(root, filepath.FromSlash(splitFile)))
 	if err != nil {
@@ -39,8 +39,12 @@ func readVisA(dir string, opt OpenOptions) (*Set, string, error) {
 		return set, "", set.readRows(rows, root, opt)
 	}
 	set.Why += ", not listed in ../" + splitFile + ": a folder of good images"
-	data := filepath.Join(dir, "Data")
-	return set, "", set.readHoldout(filepath.Join(data, "Images"), filepath.Join(data, "Masks"), opt)
+	images, _ := findPath(dir, "Data/Images")
+	var roots []maskRoot
+	if masks, ok := findPath(dir, "Data/Masks"); ok {
+		roots = []maskRoot{{dir: masks}}
+	}
+	return set, "", set.readHoldout(images, roots, opt)
 }
 
 // readRows fills Train and Test from the rows of a split file. As in the other
@@ -67,6 +71,12 @@ func (s *Set) readRows(rows []splitRow, root string, opt OpenOptions) error {
 			s.Test = append(s.Test, item)
 		}
 	}
+	return s.requireMasks("add the mask that "+splitFile+" names or remove the image's line there", opt)
+}
+
+// requireMasks leaves out, or refuses, defective images without a mask where
+// there are masks, and such as share one.
+func (s *Set) requireMasks(advice string, opt OpenOptions) error {
 	if !slices.ContainsFunc(s.Test, func(item Item) bool { return item.Mask != "" }) {
 		return nil
 	}
@@ -74,7 +84,7 @@ func (s *Set) readRows(rows []splitRow, root string, opt OpenOptions) error {
 	s.Test = nil
 	for _, item := range tests {
 		if item.Defective && item.Mask == "" {
-			err := fmt.Errorf("dataset: %s: %w; add the mask that %s names or remove the image's line there", item.Path, ErrImageWithoutMask, splitFile)
+			err := fmt.Errorf("dataset: %s: %w; %s", shown(item.Path), ErrImageWithoutMask, advice)
 			if err := s.skip(item.Path, err, opt); err != nil {
 				return err
 			}
@@ -82,7 +92,7 @@ func (s *Set) readRows(rows []splitRow, root string, opt OpenOptions) error {
 		}
 		s.Test = append(s.Test, item)
 	}
-	return nil
+	return s.unshare(opt)
 }
 
 // checkFile says why name is not a file. Reading a pipe or a device may never end.

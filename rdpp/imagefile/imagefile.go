@@ -29,6 +29,9 @@
 // signed values, without PhotometricInterpretation, or of grey with more than
 // two samples per pixel.
 //
+// DecodeMask reads a mask's samples as stored instead, and SizeFile a file's
+// header alone; EncodeHeatmap marks a picture as none of a camera.
+//
 // A truncated or damaged file is an error, never a partly grey picture, and a
 // panic in a decoder is returned as one. All functions are safe for
 // concurrent use.
@@ -129,7 +132,7 @@ func DecodeFile(path string, opt *Options) (*Image, error) {
 	return im, nil
 }
 
-// DecodeGray decodes an image file's bytes, a mask for one, into one channel:
+// DecodeGray decodes an image file's bytes into one channel (see DecodeMask for masks):
 // pix holds h*w bytes, row-major. A grey file keeps its values (1-bit ones
 // become 0 and 255); colour and palettes become Pillow's convert("L"),
 // (19595 R + 38470 G + 7471 B + 32768) >> 16.
@@ -151,13 +154,30 @@ func DecodeGrayFile(path string, opt *Options) (w, h int, pix []uint8, err error
 }
 
 // IsImage reports whether name ends, in any case, in one of .png .jpg .jpeg
-// .bmp .tif .tiff .webp.
+// .jpe .jfif .jif .jfi .pjpeg .pjp .bmp .dib .tif .tiff .webp.
 func IsImage(name string) bool {
 	switch strings.ToLower(filepath.Ext(name)) {
-	case ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp":
+	case ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".bmp", ".dib", ".tif", ".tiff", ".webp":
 		return true
 	}
 	return false
+}
+
+// SizeFile returns the size in pixels of the image in the file at path, upright
+// as DecodeFile gives it, by the file's header alone. Its errors name the path.
+func SizeFile(path string, opt *Options) (w, h int, err error) {
+	data, err := readFile(path, opt)
+	if err != nil {
+		return 0, 0, fmt.Errorf("imagefile: %w", err) // names the path already
+	}
+	c, err := find(data)
+	if err == nil {
+		w, h, err = c.upright(data, opt)
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("imagefile: %s: %w", path, err)
+	}
+	return w, h, nil
 }
 
 // readFile reads a regular file of at most opt.MaxBytes.
@@ -220,19 +240,19 @@ type codec struct {
 	pages       func(data []byte) int                        // of such a file
 }
 
-func upright([]byte) int { return 0 }
+func unturned([]byte) int { return 0 }
 
 func onePage([]byte) int { return 1 }
 
 var codecs = []codec{
 	{"PNG", "\x89PNG\r\n\x1a\n", sizeBy(png.DecodeConfig), pngPixels, pngOrientation, onePage},
 	{"JPEG", "\xff\xd8\xff", jpegSize, jpegPixels, jpegOrientation, onePage},
-	{"BMP", "BM", bmpSize, bmpPixels, upright, onePage},
+	{"BMP", "BM", bmpSize, bmpPixels, unturned, onePage},
 	{"TIFF", "II*\x00", tiffSize, tiffPixels, tiffOrientation, tiffPages},
 	{"TIFF", "MM\x00*", tiffSize, tiffPixels, tiffOrientation, tiffPages},
 	{"TIFF", "II+\x00", tiffSize, tiffPixels, tiffOrientation, tiffPages}, // BigTIFF
 	{"TIFF", "MM\x00+", tiffSize, tiffPixels, tiffOrientation, tiffPages},
-	{"WebP", "RIFF????WEBP", webpSize, pixelsBy(webp.Decode), upright, onePage},
+	{"WebP", "RIFF????WEBP", webpSize, pixelsBy(webp.Decode), unturned, onePage},
 }
 
 func (c *codec) matches(data []byte) bool {
@@ -248,32 +268,30 @@ func (c *codec) matches(data []byte) bool {
 }
 
 func decode(data []byte, opt *Options) (*Image, error) {
+	c, err := find(data)
+	if err != nil {
+		return nil, err
+	}
+	return c.decode(data, opt)
+}
+
+// find returns the codec of a file's format.
+func find(data []byte) (*codec, error) {
 	if len(data) == 0 {
 		return nil, errors.New("empty file (0 bytes), copy it again")
 	}
 	for i := range codecs {
 		if codecs[i].matches(data) {
-			return codecs[i].decode(data, opt)
+			return &codecs[i], nil
 		}
 	}
 	return nil, fmt.Errorf("not an image: starts with %q, give a PNG, JPEG, BMP, TIFF or WebP file", data[:min(12, len(data))])
 }
 
 func (c *codec) decode(data []byte, opt *Options) (im *Image, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			im, err = nil, fmt.Errorf("damaged %s file, save it again: its decoder panicked: %v", c.name, r)
-		}
-	}()
-	w, h, err := c.size(data)
-	if err != nil {
-		return nil, c.explain(err)
-	}
-	if w < 1 || h < 1 {
-		return nil, fmt.Errorf("damaged %s file, save it again: it says it has %d x %d pixels", c.name, w, h)
-	}
-	if limit := opt.maxPixels(); int64(w) > limit/int64(h) {
-		return nil, fmt.Errorf("%s file of %d x %d pixels, the limit is %d pixels: raise --max-pixels to accept it", c.name, w, h, limit)
+	defer c.recover(&err)
+	if _, _, err := c.header(data, opt); err != nil {
+		return nil, err
 	}
 	im, err = c.pixels(data, opt.bitDepth())
 	if err != nil {
@@ -292,6 +310,38 @@ func (c *codec) decode(data []byte, opt *Options) (im *Image, err error) {
 type unsupported string
 
 func (u unsupported) Error() string { return string(u) }
+
+// recover, deferred, makes a decoder's panic an error.
+func (c *codec) recover(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("damaged %s file, save it again: its decoder panicked: %v", c.name, r)
+	}
+}
+
+// header returns the size of the picture as it is stored, within the limit.
+func (c *codec) header(data []byte, opt *Options) (w, h int, err error) {
+	w, h, err = c.size(data)
+	if err != nil {
+		return 0, 0, c.explain(err)
+	}
+	if w < 1 || h < 1 {
+		return 0, 0, fmt.Errorf("damaged %s file, save it again: it says it has %d x %d pixels", c.name, w, h)
+	}
+	if limit := opt.maxPixels(); int64(w) > limit/int64(h) {
+		return 0, 0, fmt.Errorf("%s file of %d x %d pixels, the limit is %d pixels: raise --max-pixels to accept it", c.name, w, h, limit)
+	}
+	return w, h, nil
+}
+
+// upright returns the size of the picture turned as its orientation says.
+func (c *codec) upright(data []byte, opt *Options) (w, h int, err error) {
+	defer c.recover(&err)
+	w, h, err = c.header(data, opt)
+	if err == nil && sideways(c.orientation(data)) {
+		w, h = h, w
+	}
+	return w, h, err
+}
 
 // explain says what a decoder's error means for the file.
 func (c *codec) explain(err error) error {

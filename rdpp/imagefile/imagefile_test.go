@@ -502,7 +502,7 @@ func TestMaxBytes(t *testing.T) {
 
 func TestDecoderPanicIsAnError(t *testing.T) {
 	c := codec{
-		name: "Odd", orientation: upright,
+		name: "Odd", orientation: unturned,
 		size:   func([]byte) (int, int, error) { return 1, 1, nil },
 		pixels: func([]byte, int) (*Image, error) { panic("index out of range") },
 	}

@@ -68,6 +68,9 @@ func tagOrientation(data []byte) int {
 	return 0
 }
 
+// sideways says that an orientation exchanges width and height.
+func sideways(orientation int) bool { return orientation >= 5 && orientation <= 8 }
+
 // orient returns the picture turned upright from the way that an orientation
 // of 2 to 8 says it is stored (TIFF 6.0, page 36); other values leave it as is.
 func (im *Image) orient(orientation int) *Image {
@@ -92,7 +95,7 @@ func (im *Image) orient(orientation int) *Image {
 	default:
 		return im
 	}
-	if orientation >= 5 {
+	if sideways(orientation) {
 		w, h = h, w
 	}
 	out := newImage(w, h)

@@ -371,11 +371,11 @@ func (f *tiffFile) samples(pix []uint8, stride, pixel, take int) error {
 func (f *tiffFile) colour(size image.Rectangle, take int) (image.Image, error) {
 	if f.header.bits > 8 {
 		m := image.NewNRGBA64(size)
-		opaque(m.Pix, 8, 2)
+		fillOpaque(m.Pix, 8, 2)
 		return m, f.samples(m.Pix, m.Stride, 8, take)
 	}
 	m := image.NewNRGBA(size)
-	opaque(m.Pix, 4, 1)
+	fillOpaque(m.Pix, 4, 1)
 	return m, f.samples(m.Pix, m.Stride, 4, take)
 }
 
@@ -389,9 +389,9 @@ func (f *tiffFile) greyAlpha(size image.Rectangle) (image.Image, error) {
 	return m, err
 }
 
-// opaque sets the last of the four samples of every pixel to its largest
+// fillOpaque sets the last of the four samples of every pixel to its largest
 // value.
-func opaque(pix []uint8, pixel, bytes int) {
+func fillOpaque(pix []uint8, pixel, bytes int) {
 	for i := pixel - bytes; i < len(pix); i += pixel {
 		for b := range bytes {
 			pix[i+b] = 255

@@ -397,6 +397,7 @@ func facts(r *Report) (out []Setting) {
 			out = append(out, Setting{name, value})
 		}
 	}
+	add("Data", r.Data)
 	if r.TrainImages > 0 {
 		add("Training images", fmt.Sprint(r.TrainImages))
 	}

@@ -46,6 +46,7 @@ type Report struct {
 	Teacher     Teacher
 	Fingerprint string // of the training data
 	TrainImages int    // images trained on; 0: not said
+	Data        string // what was recognised, taken for what and left out, in words
 	Settings    []Setting
 	Timings     []Timing
 }

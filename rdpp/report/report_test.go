@@ -103,6 +103,7 @@ func full() *Report {
 			PROReleased: Metric{Reason: "a map is constant"}},
 		ImageROC: curve(30), PixelROC: curve(20_000), PRO: curve(20_000),
 		ChosenEpoch: 3, Selection: "last epoch", Fingerprint: "sha256:0123", TrainImages: 200,
+		Data:        "a folder | train 200 good | nothing left out",
 		Teacher:     Teacher{"builtin resnet18", "abcdef"},
 		Settings:    []Setting{{"batch", "16"}},
 		Timings:     []Timing{{"training", 83 * time.Second, 600}, {"evaluation", 2345678 * time.Microsecond, 0}},
@@ -414,7 +415,7 @@ func TestHostileNames(t *testing.T) {
 	// Elements that a page is made of do not depend on the names in it.
 	shape := func(name string) string {
 		r := full()
-		r.Category, r.Selection, r.ThresholdRule, r.Fingerprint = name, name, name, name
+		r.Category, r.Selection, r.ThresholdRule, r.Fingerprint, r.Data = name, name, name, name, name
 		r.Notes, r.Settings, r.Teacher = []string{name}, []Setting{{name, name}}, Teacher{name, name}
 		r.Timings[0].Stage, r.Compactness.Other, r.Metrics.PROReleased.Reason = name, name, name
 		for i := range r.Images {
