@@ -5,7 +5,9 @@
 #   scripts/compile_check.sh root/usr/include                                   a libtorch-dev unpacked to root/
 #   scripts/compile_check.sh root/usr/include -DRDPP_CUDA -isystem CUDA_INCLUDE   also the code for CUDA
 set -euo pipefail
-include=$(realpath "${1:?usage: scripts/compile_check.sh INCLUDE_DIR [more compiler arguments]}")
+source "$(dirname "$0")/common.sh"
+[ -d "${1:-}" ] || fail 2 "INCLUDE_DIR, the first argument, must be a folder; see --help"
+include=$(realpath "$1")
 shift
 cd "$(dirname "$0")/.."
 for file in csrc/*.cpp; do
