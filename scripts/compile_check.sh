@@ -10,8 +10,12 @@ source "$(dirname "$0")/common.sh"
 include=$(realpath "$1")
 shift
 cd "$(dirname "$0")/.."
+# As third_party/libtorch.cmake does: the headers say which standard they need at least.
+standard=17
+needed=$(sed -n 's/.*__cplusplus < \([0-9]*\)L.*/\1/p' "$include/torch/csrc/api/include/torch/all.h" | head -1)
+if [ "${needed:-0}" -gt 202002 ]; then standard=23; elif [ "${needed:-0}" -gt 201703 ]; then standard=20; fi
 for file in csrc/*.cpp; do
-  "${CXX:-c++}" -std=c++17 -fsyntax-only -Wall -Wextra -Wno-unused-parameter -Wno-psabi -isystem "$include" \
+  "${CXX:-c++}" -std=c++$standard -fsyntax-only -Wall -Wextra -Wno-unused-parameter -Wno-psabi -isystem "$include" \
     -isystem "$include/torch/csrc/api/include" "$@" "$file"
-  echo "compiles: $file"
+  echo "compiles as C++$standard: $file"
 done

@@ -106,7 +106,7 @@ bare() {
 inside() {
   local packages=
   if [ -n "$cache" ]; then
-    packages=$cache/packages
+    packages=$cache/$suite
     mkdir -p "$packages/partial"
   fi
   unshare --mount --pid --fork --kill-child bash -euc '
