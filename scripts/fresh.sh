@@ -10,7 +10,7 @@
 #   --foreign      its files belong to another user than root, as those of a mounted folder do
 #   --dir DIR      the folder that is made, for root and logs, 8 GB; default: one in /var/tmp
 #   --keep         does not remove that folder at the end
-#   --cache DIR    keeps bare roots and Debian's packages for the next call
+#   --cache DIR    keeps bare roots, Debian's packages, and what ccache and Go fetch and make, so that the next call is quicker
 #   --mirror URL   where Debian comes from; default: where this machine's apt has it from
 #
 # Of this machine the bare one gets apt's sources and proxies, certificates of its own, where Go and npm fetch from, and no
@@ -104,21 +104,24 @@ bare() {
 
 # inside FOLDER LINE: runs a line in the root, with processes and mounts of its own, so that nothing of it stays.
 inside() {
-  local packages=
+  local binds=()
   if [ -n "$cache" ]; then
-    packages=$cache/$suite
-    mkdir -p "$packages/partial"
+    mkdir -p "$cache/$suite"/{packages/partial,made,fetched} "$root"/root/{.cache,go}
+    binds=("$cache/$suite/packages" /var/cache/apt/archives "$cache/$suite/made" /root/.cache "$cache/$suite/fetched" /root/go)
   fi
   unshare --mount --pid --fork --kill-child bash -euc '
-    root=$1 packages=$2 folder=$3 line=$4
+    root=$1 folder=$2 line=$3 binds=$4
     shift 4
     mount -t proc proc "$root/proc"
     mount --rbind /sys "$root/sys"
     mount --rbind /dev "$root/dev"
     mount -t tmpfs tmpfs "$root/dev/shm"
-    [ -z "$packages" ] || mount --bind "$packages" "$root/var/cache/apt/archives"
+    for ((; binds; binds--)); do
+      mount --bind "$1" "$root$2"
+      shift 2
+    done
     exec chroot "$root" env -i "$@" bash -c "cd \"\$1\" && eval \"\$2\"" bash "$folder" "$line"
-  ' bash "$root" "$packages" "$1" "$2" "${environment[@]}" </dev/null
+  ' bash "$root" "$1" "$2" $((${#binds[@]} / 2)) "${binds[@]}" "${environment[@]}" </dev/null
 }
 
 install_git() {

@@ -39,6 +39,21 @@ go mod tidy -diff
 GOBIN="$PWD/build/tools" go install honnef.co/go/tools/cmd/staticcheck@v0.8.2
 build/tools/staticcheck ./...
 
+step 'scripts answer --help and refuse unknown arguments'
+for script in scripts/*.sh; do
+  [ -x "$script" ] || continue # the other two are sourced
+  for help in --help -h; do
+    text=$("$script" $help </dev/null) || fail 1 "$script $help failed"
+    [[ $text == [A-Z]* ]] || fail 1 "$script $help says: $text"
+  done
+  code=0
+  "$script" --no-such-argument </dev/null >/dev/null 2>&1 || code=$?
+  [ $code = 2 ] || fail 1 "$script --no-such-argument: got exit code $code, want 2"
+done
+
+step 'CMake and several libtorches'
+scripts/libtorch_check.sh
+
 step 'the C boundary from C (with --slow under sanitizers)'
 if [ -n "$slow" ]; then
   cmake -S . -B build/sanitize -G Ninja -DLIBTORCH="${LIBTORCH:-}" -DRDPP_SANITIZE=ON >/dev/null

@@ -10,7 +10,6 @@ if(LIBTORCH)
                         "libtorch, or what python prints for: import torch; torch.__path__[0]")
   endif()
   # TorchConfig.cmake looks for its other half, Caffe2, and for libraries everywhere else first.
-  list(PREPEND CMAKE_PREFIX_PATH ${LIBTORCH})
   set(Caffe2_DIR ${LIBTORCH}/share/cmake/Caffe2)
   set(Torch_ROOT ${LIBTORCH})
   set(ENV{TORCH_INSTALL_PREFIX} ${LIBTORCH})
