@@ -80,7 +80,16 @@ fi
 
 if [ -n "$dir" ]; then mkdir -p "$dir"; else dir=$(mktemp -d /var/tmp/rdpp-fresh.XXXXXX); fi
 root=$dir/root project=/root/rdpp
-trap '[ -n "$keep" ] || rm -rf --one-file-system "$dir"' EXIT
+end() {
+  local running
+  running=$(jobs -p)
+  [ -z "$running" ] || kill $running
+  wait
+  [ -n "$keep" ] || rm -rf --one-file-system "$dir"
+}
+trap end EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
 
 # bare: makes the root, or unpacks the one of an earlier call.
 bare() {
@@ -121,7 +130,8 @@ inside() {
       shift 2
     done
     exec chroot "$root" env -i "$@" bash -c "cd \"\$1\" && eval \"\$2\"" bash "$folder" "$line"
-  ' bash "$root" "$1" "$2" $((${#binds[@]} / 2)) "${binds[@]}" "${environment[@]}" </dev/null
+  ' bash "$root" "$1" "$2" $((${#binds[@]} / 2)) "${binds[@]}" "${environment[@]}" </dev/null &
+  wait $! # which, unlike a command in the foreground, a signal interrupts
 }
 
 install_git() {
