@@ -83,7 +83,7 @@ root=$dir/root project=/root/rdpp
 end() {
   local running
   running=$(jobs -p)
-  [ -z "$running" ] || kill $running
+  [ -z "$running" ] || kill -KILL $running # unshare lets no other signal end it
   wait
   [ -n "$keep" ] || rm -rf --one-file-system "$dir"
 }

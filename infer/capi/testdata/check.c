@@ -1,4 +1,5 @@
-/* Holds librdpp.so to what rdpp.h promises: check MODEL FRAME.PPM IMAGE. Says what is wrong and ends with 1. */
+/* Holds librdpp.so to what rdpp.h promises: check MODEL FRAME.PPM IMAGE, or of the signals alone: check MODEL. Says what is wrong and
+ * ends with 1. */
 #include "../rdpp.h"
 
 #include <math.h>
@@ -352,11 +353,17 @@ static void check_signals(int opened) {
 }
 
 int main(int argc, char **argv) {
-  if (argc != 4) return 2;
+  if (argc != 2 && argc != 4) return 2;
   check_signals(0);
   struct sigaction ours = {.sa_handler = handler, .sa_flags = SA_ONSTACK};
   sigaction(SIGUSR1, &ours, NULL);
   signal(SIGPIPE, SIG_IGN);
+  if (argc == 2) {
+    EXPECT(RDPP_OK, "", rdpp_open(argv[1], NULL, &detector, &message));
+    rdpp_close(detector);
+    check_signals(1);
+    return failures ? 1 : 0;
+  }
 
   CHECK(rdpp_abi_version() == RDPP_ABI_VERSION, "got ABI %u, want %d", rdpp_abi_version(), RDPP_ABI_VERSION);
   CHECK(rdpp_version()[0] >= '0' && rdpp_version()[0] <= '9', "got version %s", rdpp_version());
