@@ -1,5 +1,5 @@
-/* Holds librdpp.so to what rdpp.h promises: check MODEL FRAME.PPM IMAGE; of the signals alone: check MODEL. Says what is
- * wrong and ends with 1. */
+/* Holds librdpp.so to what rdpp.h promises: check MODEL FRAME.PPM IMAGE; of the signals alone: check MODEL.
+ * Says what is wrong and ends with 1. */
 #include "../rdpp.h"
 
 #include <math.h>
