@@ -3,7 +3,7 @@ export PATH="/usr/local/go/bin:$PATH"
 
 # Services and containers may have no HOME, where all three keep what they fetch and make.
 if [ -z "${HOME:-}" ]; then
-  HOME=$(getent passwd "$(id -u)" | cut -d: -f6)
+  HOME=$(getent passwd "$(id -u)" | cut -d: -f6) || true
   export HOME="${HOME:?is not set, and user $(id -u) has no folder; set it to one that you may write to}"
 fi
 
