@@ -59,8 +59,12 @@ else
   mirror=$(awk -v suite="$suite" '$3 == suite { print $2; exit }' <<<"$sources")
   [ -n "$mirror" ] || fail 1 "apt knows no Debian here; call apt-get update, or name a mirror: --mirror URL"
 fi
-eval "$(apt-config shell proxy Acquire::http::Proxy)"
-[ -z "${proxy:-}" ] || export http_proxy=$proxy
+settings=''
+if command -v apt-config >/dev/null; then
+  settings=$(apt-config dump Acquire | grep -E '^Acquire::(https?|Check-[A-Za-z-]*)(::[^ ]*)? ') || true
+  eval "$(apt-config shell http_proxy Acquire::http::Proxy)" # for debootstrap
+  [ -z "${http_proxy:-}" ] || export http_proxy
+fi
 
 environment=(PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin)
 for name in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY; do
@@ -104,11 +108,11 @@ bare() {
     fi
   fi || return
   echo "$sources" >"$root/etc/apt/sources.list"
-  apt-config dump Acquire | grep -E '^Acquire::(http|https|Check-[A-Za-z-]*)(::[^ ]*)? ' >"$root/etc/apt/apt.conf.d/90here" || true
+  echo "$settings" >"$root/etc/apt/apt.conf.d/90here"
   cp /etc/resolv.conf /etc/hosts "$root/etc/"
   mkdir -p "$root$certificates"
   cp "$certificates"/*.crt "$root$certificates/" 2>/dev/null || true
-  if [ ${#include[@]} -gt 0 ]; then inside / update-ca-certificates; fi
+  [ ${#include[@]} = 0 ] || inside / update-ca-certificates
 }
 
 # inside FOLDER LINE: runs a line in the root, with processes and mounts of its own, so that nothing of it stays.
