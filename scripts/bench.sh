@@ -7,17 +7,10 @@
 #
 # With a GPU and a CUDA libtorch the networks are measured on both; without, what needs one is named and left out.
 set -euo pipefail
-export PATH="/usr/local/go/bin:$PATH"
-case "${1:-}" in
--*)
-  echo "bench: unknown argument $1; usage: scripts/bench.sh [DIR of a data set]" >&2
-  exit 2
-  ;;
-esac
-if [ -n "${1:-}" ] && [ ! -d "$1" ]; then
-  echo "bench: no folder is at $1; name that of a data set" >&2
-  exit 1
-fi
+source "$(dirname "$0")/common.sh"
+case "${1:-}" in -*) unknown "$1" ;; esac
+[ $# -le 1 ] || unknown "$2"
+if [ -n "${1:-}" ] && [ ! -d "$1" ]; then fail 1 "no folder is at $1; name that of a data set"; fi
 data=${1:+$(realpath "$1")}
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)

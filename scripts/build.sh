@@ -7,8 +7,9 @@
 # Afterwards plain `go build`, `go vet` and `go test` work: the linker finds libcgotorch.so in /usr/local/lib, or,
 # where this script may not write there or LIBTORCH is set, after `source build/env.sh`.
 set -euo pipefail
+source "$(dirname "$0")/common.sh"
+[ $# = 0 ] || unknown "$1"
 cd "$(dirname "$0")/.."
-export PATH="/usr/local/go/bin:$PATH"
 
 # CMake remembers everything it has found of a libtorch, so another one needs a fresh configuration.
 mkdir -p build
@@ -20,9 +21,9 @@ printf '%s' "${LIBTORCH:-}" >build/libtorch
 grep -E '^-- libtorch' build/configure.log
 cmake --build build
 
-# For shells that source it: where Go may be, and what the linker must know.
+# For shells that source it: what Go and the linker must know.
 cat >build/env.sh <<ENV
-export PATH="/usr/local/go/bin:\$PATH"
+. "$PWD/scripts/env.sh"
 export LIBRARY_PATH="$PWD/build/lib${LIBTORCH:+:$LIBTORCH/lib}\${LIBRARY_PATH:+:\$LIBRARY_PATH}"
 ENV
 source build/env.sh

@@ -1,18 +1,24 @@
 #!/usr/bin/env bash
 # The whole way in one command: sets up, builds, makes a sample data set, trains, evaluates, scores single images.
-# Everything it makes goes to demo/ (or DIR: scripts/demo.sh DIR).
+#
+#   scripts/demo.sh          everything it makes goes to the checkout's folder demo
+#   scripts/demo.sh DIR      or to DIR
 set -euo pipefail
+source "$(dirname "$0")/common.sh"
+case "${1:-}" in -*) unknown "$1" ;; esac
+[ $# -le 1 ] || unknown "$2"
+out=${1:+$(realpath -m "$1")}
 cd "$(dirname "$0")/.."
-out=${1:-demo}
+out=${out:-demo}
+
+# Only what an earlier demo made is replaced.
+if [ -e "$out" ] && [ ! -e "$out/.rdpp-demo" ]; then
+  fail 1 "$out is there and no earlier demo made it; name another folder: scripts/demo.sh DIR"
+fi
 
 scripts/setup.sh
 scripts/build.sh
 
-# Only what an earlier demo made is replaced.
-if [ -e "$out" ] && [ ! -e "$out/.rdpp-demo" ]; then
-  echo "demo: $out is there and no earlier demo made it; name another folder: scripts/demo.sh DIR" >&2
-  exit 1
-fi
 rm -rf "$out"/{data,run,heatmaps,images}
 mkdir -p "$out"
 touch "$out/.rdpp-demo"

@@ -5,18 +5,12 @@
 #   scripts/install.sh /opt/rdpp
 #   LIBTORCH=DIR scripts/install.sh /opt/rdpp    against another libtorch than the system's
 set -euo pipefail
-case "$#${1:-}" in
-1-h | 1--help)
-  sed -n '2,6s/^# \{0,1\}//p' "$0"
-  exit 0
-  ;;
-1-* | 0 | [2-9]*)
-  echo "install: usage: scripts/install.sh PREFIX" >&2
-  exit 2
-  ;;
-esac
+source "$(dirname "$0")/common.sh"
+case "${1:-}" in -*) unknown "$1" ;; esac
+[ -n "${1:-}" ] || fail 2 "PREFIX is needed; see --help"
+[ $# = 1 ] || unknown "$2"
 prefix=$1
-command -v patchelf >/dev/null || { echo "install: patchelf is missing; apt-get install patchelf" >&2; exit 1; }
+command -v patchelf >/dev/null || fail 1 "patchelf is missing; apt-get install patchelf"
 prefix=$(realpath -m "$prefix")
 cd "$(dirname "$0")/.."
 

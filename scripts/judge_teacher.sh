@@ -8,7 +8,9 @@
 # and pixel AUROC per run and their means. Every run's metrics.json is kept in judged/, under a name that tells teacher,
 # flags and program apart, so that a second call goes on where the first one was stopped.
 set -euo pipefail
-[ $# -ge 2 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+source "$(dirname "$0")/common.sh"
+[ $# -ge 2 ] || fail 2 "DIR and TEACHER are needed; see --help"
+[ -d "$1" ] || fail 2 "DIR, the first argument, must be a folder; see --help"
 data=$(realpath "$1") teacher=$2
 shift 2
 [ ! -e "$teacher" ] || teacher=$(realpath "$teacher")

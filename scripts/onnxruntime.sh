@@ -2,6 +2,8 @@
 # Puts onnxruntime's CPU library, with which tests run exported models, into build/onnxruntime: out of the npm package
 # onnxruntime-node, of which nothing is executed. Quick where it is there already. Needs npm and, once, 110 MB.
 set -euo pipefail
+source "$(dirname "$0")/common.sh"
+[ $# = 0 ] || unknown "$1"
 cd "$(dirname "$0")/.."
 
 version=1.30.0
@@ -14,11 +16,10 @@ case "$(uname -s)-$(uname -m)" in
 Linux-x86_64) platform=linux/x64 ;;
 Linux-aarch64) platform=linux/arm64 ;;
 *)
-  echo "onnxruntime: the package has no library for $(uname -s) on $(uname -m); name one: RDPP_ONNXRUNTIME=FILE" >&2
-  exit 1
+  fail 1 "the package has no library for $(uname -s) on $(uname -m); name one: RDPP_ONNXRUNTIME=FILE"
   ;;
 esac
-command -v npm >/dev/null || { echo "onnxruntime: npm is missing; install Debian's package npm" >&2; exit 1; }
+command -v npm >/dev/null || fail 1 "npm is missing; install Debian's package npm"
 
 mkdir -p build
 work=$(mktemp -d build/.onnxruntime.XXXXXX)
@@ -26,7 +27,7 @@ trap 'rm -rf "$work"' EXIT
 (cd "$work" && npm pack --silent --ignore-scripts "onnxruntime-node@$version" >/dev/null)
 archive=$work/onnxruntime-node-$version.tgz
 echo "$sha512  $archive" | sha512sum --check --quiet ||
-  { echo "onnxruntime: $archive is not the version $version that this script knows; fetch it again" >&2; exit 1; }
+  fail 1 "$archive is not the version $version that this script knows; fetch it again"
 tar -xzf "$archive" -C "$work" --strip-components=5 "package/bin/napi-v6/$platform/$library"
 rm -rf $target
 mkdir $target

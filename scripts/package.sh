@@ -4,7 +4,8 @@
 #   scripts/package.sh                   build/rdpp-VERSION-linux-ARCH.tar.gz, for the system's libtorch
 #   LIBTORCH=DIR scripts/package.sh      for another libtorch
 set -euo pipefail
-[ $# = 0 ] || { echo "package: takes no arguments; LIBTORCH=DIR names another libtorch" >&2; exit 2; }
+source "$(dirname "$0")/common.sh"
+[ $# = 0 ] || unknown "$1"
 cd "$(dirname "$0")/.."
 
 stage=$(mktemp -d)

@@ -2,6 +2,8 @@
 # Makes the tarball, unpacks it into a folder of another name, and runs it there where neither the build tree nor
 # /usr/local/lib nor Go's modules can be seen. Needs to be root, or allowed to make user namespaces.
 set -euo pipefail
+source "$(dirname "$0")/common.sh"
+[ $# = 0 ] || unknown "$1"
 cd "$(dirname "$0")/.."
 if ! unshare -rm mount -t tmpfs none /mnt 2>/dev/null; then
   echo "package_check: skipped, no mount namespaces here"

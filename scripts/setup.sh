@@ -5,13 +5,12 @@
 #   LIBTORCH=/path/to/libtorch scripts/setup.sh   another one: a libtorch or PyTorch installation, CPU or CUDA
 #   scripts/setup.sh --all                  also what packaging and tests need: patchelf, Python, npm, a browser
 set -euo pipefail
+source "$(dirname "$0")/common.sh"
 case "${1:-}" in
 "" | --all) ;;
-*)
-  echo "setup: unknown argument $1; usage: scripts/setup.sh [--all]" >&2
-  exit 2
-  ;;
+*) unknown "$1" ;;
 esac
+[ $# -le 1 ] || unknown "$2"
 cd "$(dirname "$0")/.."
 
 packages=(g++ cmake ninja-build ccache libturbojpeg0-dev libdeflate-dev libtiff-dev libzstd-dev zlib1g-dev
@@ -24,15 +23,13 @@ if [ -z "${LIBTORCH:-}" ]; then
   # Without OpenBLAS, libtorch's matrix products run on a reference BLAS.
   packages+=(libtorch-dev libopenblas0-pthread)
 elif [ ! -e "$LIBTORCH/share/cmake/Torch/TorchConfig.cmake" ]; then
-  echo "setup: LIBTORCH=$LIBTORCH holds no share/cmake/Torch/TorchConfig.cmake; name the folder of a libtorch," \
-    "or what python prints for: import torch; print(torch.__path__[0])" >&2
-  exit 1
+  fail 1 "LIBTORCH=$LIBTORCH holds no share/cmake/Torch/TorchConfig.cmake; name the folder of a libtorch," \
+    "or what python prints for: import torch; print(torch.__path__[0])"
 fi
 
 # From 1.21 on, Go itself fetches the version that go.mod names.
-toolchain=go1.26.0
-export PATH="/usr/local/go/bin:$PATH"
-go_usable() { command -v go >/dev/null && go version | grep -qE 'go1\.(2[1-9]|[3-9][0-9])|go[2-9]'; }
+toolchain=go$(sed -n 's/^go //p' go.mod)
+go_usable() { command -v go >/dev/null && (cd / && go version) | grep -qE 'go1\.(2[1-9]|[3-9][0-9])|go[2-9]'; }
 
 missing=()
 if ! command -v dpkg-query >/dev/null; then
@@ -54,13 +51,13 @@ if [ ${#missing[@]} -gt 0 ]; then
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -qq
   apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  source scripts/env.sh # again, as Go may have come
 fi
 
 if ! go_usable; then
   if [ "$(id -u)" != 0 ] || [ -e /usr/local/go ] || ! command -v go >/dev/null; then
-    echo "setup: Go 1.21 or newer is needed, found: $(go version 2>/dev/null || echo none)." \
-      "Install one from https://go.dev/dl to /usr/local/go" >&2
-    exit 1
+    fail 1 "Go 1.21 or newer is needed, found: $(go version 2>/dev/null || echo none)." \
+      "Install one from https://go.dev/dl to /usr/local/go"
   fi
   # Debian 12's Go is too old to fetch another by itself, but can download it as the module that it is.
   echo "setup: installing $toolchain to /usr/local/go"
@@ -72,6 +69,7 @@ if ! go_usable; then
   chmod +x /usr/local/go/bin/* /usr/local/go/pkg/tool/*/*  # a module carries no file modes
   ln -sf /usr/local/go/bin/go /usr/local/go/bin/gofmt /usr/local/bin/  # before /usr/bin in PATH
   hash -r
+  source scripts/env.sh
 fi
 go mod download
 echo "setup: all there ($(go env GOVERSION), libtorch ${LIBTORCH:-of the system})"

@@ -9,41 +9,38 @@
 # metrics.json says. What has its line is skipped, and what was interrupted goes on where it stopped, so the same command
 # again finishes a sweep. Runs that fail are named at the end, and their output is in OUT/NAME/seed-S/CATEGORY.log.
 set -euo pipefail
-
-usage() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; }
-fail() { echo "sweep: $*" >&2; exit 2; }
+source "$(dirname "$0")/common.sh"
 
 data='' out='' categories='' seeds=1 jobs=1 list=''
 while [ $# -gt 0 ]; do
   case "$1" in
-    --help) usage; exit 0 ;;
     --data | --out | --categories | --seeds | --jobs)
-      [ $# -ge 2 ] || fail "$1 needs a value; see --help"
+      [ $# -ge 2 ] || fail 2 "$1 needs a value; see --help"
       declare "${1#--}=$2"
       shift 2 ;;
-    -*) fail "unknown flag $1; see --help" ;;
+    -*) unknown "$1" ;;
     *)
-      [ -z "$list" ] || fail "one LIST is enough, got $list and $1"
+      [ -z "$list" ] || fail 2 "one LIST is enough, got $list and $1"
       list=$1
       shift ;;
   esac
 done
-[ -n "$data" ] && [ -n "$out" ] && [ -n "$list" ] || fail "--data, --out and LIST are needed; see --help"
-[ -d "$data" ] || fail "no folder $data"
-[ -f "$list" ] || fail "no file $list"
-[[ $jobs =~ ^[1-9][0-9]*$ ]] || fail "--jobs $jobs; use 1 or more"
+[ -n "$data" ] && [ -n "$out" ] && [ -n "$list" ] || fail 2 "--data, --out and LIST are needed; see --help"
+[ -d "$data" ] || fail 2 "no folder $data"
+[ -f "$list" ] || fail 2 "no file $list"
+[[ $jobs =~ ^[1-9][0-9]*$ ]] || fail 2 "--jobs $jobs; use 1 or more"
 if [ -z "$categories" ]; then
   categories=$(cd "$data" && for d in */; do [ ! -d "${d}train" ] || echo "${d%/}"; done | paste -sd,)
 fi
-[ -n "$categories" ] || fail "$data holds no folder with train in it; name them with --categories"
+[ -n "$categories" ] || fail 2 "$data holds no folder with train in it; name them with --categories"
 train=$(cd "$(dirname "$0")/.." && pwd)/bin/train
-[ -x "$train" ] || fail "no $train; run scripts/build.sh"
+[ -x "$train" ] || fail 2 "no $train; run scripts/build.sh"
 
 mkdir -p "$out"
 results=$out/results.jsonl
 touch "$results"
 exec 9>"$out/lock"
-flock -n 9 || fail "another sweep is writing to $out"
+flock -n 9 || fail 2 "another sweep is writing to $out"
 if [ -s "$results" ] && [ -n "$(tail -c1 "$results")" ]; then sed -i '$d' "$results"; fi # a line cut short by a kill
 
 # run NAME FLAGS CATEGORY SEED
@@ -78,7 +75,7 @@ for seed in ${seeds//,/ }; do
     name=${line%% *} flags=''
     [[ $line != *' '* ]] || flags=${line#* }
     [[ -n $name && $name != \#* ]] || continue
-    [[ $name =~ ^[A-Za-z0-9._+-]+$ ]] || fail "$list: the name $name may hold letters, digits and ._+- alone"
+    [[ $name =~ ^[A-Za-z0-9._+-]+$ ]] || fail 2 "$list: the name $name may hold letters, digits and ._+- alone"
     for category in ${categories//,/ }; do
       if [ "$running" -ge "$jobs" ]; then
         drain

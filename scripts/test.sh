@@ -4,17 +4,15 @@
 #   scripts/test.sh           the quick tests
 #   scripts/test.sh --slow    also those that take minutes and gigabytes
 set -euo pipefail
-cd "$(dirname "$0")/.."
-export PATH="/usr/local/go/bin:$PATH"
+source "$(dirname "$0")/common.sh"
 slow=
 case "${1:-}" in
 "") ;;
 --slow) slow=-slow ;;
-*)
-  echo "test: unknown argument $1; usage: scripts/test.sh [--slow]" >&2
-  exit 2
-  ;;
+*) unknown "$1" ;;
 esac
+[ $# -le 1 ] || unknown "$2"
+cd "$(dirname "$0")/.."
 
 step() { printf '\n== %s\n' "$*"; }
 
@@ -24,15 +22,37 @@ scripts/build.sh
 source build/env.sh
 
 step formatting
-unformatted=$(git ls-files '*.go' | xargs gofmt -l)
-[ -z "$unformatted" ] || { echo "gofmt would change: $unformatted"; exit 1; }
-git ls-files '*.cpp' '*.hpp' '*.h' '*.c' | xargs clang-format-19 --dry-run -Werror
+# ours SUFFIX...: the files of these kinds, in a source tarball or without git too
+ours() {
+  local suffixes
+  suffixes=$(IFS='|' && echo "$*")
+  find . \( -path ./.git -o -path ./bin -o -path ./build -o -path ./demo -o -path ./judged -o -path ./runs \) -prune \
+    -o -type f -regextype egrep -regex ".*\.($suffixes)" -print0
+}
+unformatted=$(ours go | xargs -0 gofmt -l)
+[ -z "$unformatted" ] || fail 1 "gofmt would change: $unformatted"
+ours cpp hpp h c | xargs -0 clang-format-19 --dry-run -Werror
 
 step go vet, staticcheck, tidy modules
 go vet ./...
 go mod tidy -diff
 GOBIN="$PWD/build/tools" go install honnef.co/go/tools/cmd/staticcheck@v0.8.2
 build/tools/staticcheck ./...
+
+step 'scripts answer --help and refuse unknown arguments'
+for script in scripts/*.sh; do
+  [ -x "$script" ] || continue # the other two are sourced
+  for help in --help -h; do
+    text=$("$script" $help </dev/null) || fail 1 "$script $help failed"
+    [[ $text == [A-Z]* ]] || fail 1 "$script $help says: $text"
+  done
+  code=0
+  "$script" --no-such-argument </dev/null >/dev/null 2>&1 || code=$?
+  [ $code = 2 ] || fail 1 "$script --no-such-argument: got exit code $code, want 2"
+done
+
+step 'CMake and several libtorches'
+scripts/libtorch_check.sh
 
 step 'the C boundary from C (with --slow under sanitizers)'
 if [ -n "$slow" ]; then

@@ -1,5 +1,6 @@
 # Finds libtorch: -DLIBTORCH=DIR (a libtorch, or the torch folder of a PyTorch installation), else the system's.
-# Gives the target `libtorch` and RDPP_CUDA, which is ON where that libtorch was built with CUDA.
+# Gives the target `libtorch`; RDPP_CUDA, which is ON where that libtorch was built with CUDA; and LIBTORCH_STANDARD, the C++
+# standard to compile its headers with.
 set(LIBTORCH "" CACHE PATH "A libtorch or PyTorch installation; empty: the system's libtorch-dev")
 set(LIBTORCH_OLDEST 1.13)
 
@@ -8,6 +9,10 @@ if(LIBTORCH)
     message(FATAL_ERROR "LIBTORCH=${LIBTORCH} holds no share/cmake/Torch/TorchConfig.cmake. Name the folder of a "
                         "libtorch, or what python prints for: import torch; torch.__path__[0]")
   endif()
+  # TorchConfig.cmake looks for its other half, Caffe2, and for libraries everywhere else first.
+  set(Caffe2_DIR ${LIBTORCH}/share/cmake/Caffe2)
+  set(Torch_ROOT ${LIBTORCH})
+  set(ENV{TORCH_INSTALL_PREFIX} ${LIBTORCH})
   find_package(Torch REQUIRED PATHS ${LIBTORCH}/share/cmake/Torch NO_DEFAULT_PATH)
 else()
   find_package(Torch QUIET)
@@ -21,11 +26,61 @@ if(Torch_VERSION VERSION_LESS LIBTORCH_OLDEST)
                       "name another one: LIBTORCH=/path/to/libtorch scripts/build.sh")
 endif()
 
+# What is linked and included of libtorch itself. CUDA, MKL and others may lie elsewhere.
+set(libtorch_parts ${TORCH_INCLUDE_DIRS})
+foreach(item IN LISTS TORCH_LIBRARIES)
+  if(item MATCHES "/lib(torch|c10|caffe2|kineto)[^/]*$")
+    list(APPEND libtorch_parts ${item})
+  endif()
+endforeach()
+get_property(targets DIRECTORY PROPERTY IMPORTED_TARGETS)
+list(FILTER targets INCLUDE REGEX "^(torch|c10|caffe2|headeronly|shm)[a-z0-9_]*$")
+foreach(target IN LISTS targets)
+  get_target_property(folders ${target} INTERFACE_INCLUDE_DIRECTORIES)
+  list(FILTER folders EXCLUDE REGEX "NOTFOUND$|^\\$<") # none, or those of another target
+  list(APPEND libtorch_parts ${folders})
+  get_target_property(type ${target} TYPE)
+  if(NOT type STREQUAL INTERFACE_LIBRARY)
+    get_target_property(file ${target} LOCATION)
+    list(APPEND libtorch_parts ${file})
+  endif()
+endforeach()
+list(REMOVE_DUPLICATES libtorch_parts)
+if(LIBTORCH)
+  get_filename_component(libtorch_real ${LIBTORCH} REALPATH)
+  foreach(part IN LISTS libtorch_parts)
+    # Inside by its name, or by where links lead to.
+    get_filename_component(named ${part} ABSOLUTE)
+    get_filename_component(real ${part} REALPATH)
+    string(FIND ${named} ${LIBTORCH}/ at_name)
+    string(FIND ${real} ${libtorch_real}/ at_real)
+    if(NOT at_name EQUAL 0 AND NOT at_real EQUAL 0)
+      message(FATAL_ERROR "${part} lies outside of LIBTORCH=${LIBTORCH}, and would be mixed with what is inside. Is that "
+                          "libtorch whole? Is an environment variable or ${CMAKE_BINARY_DIR}/CMakeCache.txt of another one?")
+    endif()
+  endforeach()
+endif()
+
+# Its headers say which standard they need at least; ours is 17.
+set(LIBTORCH_STANDARD 17)
+find_file(libtorch_header torch/all.h PATHS ${TORCH_INCLUDE_DIRS} NO_DEFAULT_PATH NO_CACHE)
+if(libtorch_header)
+  file(STRINGS ${libtorch_header} needed REGEX "__cplusplus < [0-9]+L")
+  if(needed MATCHES "__cplusplus < ([0-9]+)L")
+    if(CMAKE_MATCH_1 GREATER 202002)
+      set(LIBTORCH_STANDARD 23)
+    elseif(CMAKE_MATCH_1 GREATER 201703)
+      set(LIBTORCH_STANDARD 20)
+    endif()
+  endif()
+endif()
+
 set(RDPP_CUDA OFF)
 if(TARGET torch_cuda)
   set(RDPP_CUDA ON)
 endif()
-message(STATUS "libtorch ${Torch_VERSION}, CUDA ${RDPP_CUDA}")
+get_target_property(libtorch_file torch LOCATION)
+message(STATUS "libtorch ${Torch_VERSION}, CUDA ${RDPP_CUDA}, C++${LIBTORCH_STANDARD}: ${libtorch_file}")
 
 add_library(libtorch INTERFACE)
 target_link_libraries(libtorch INTERFACE ${TORCH_LIBRARIES})

@@ -200,6 +200,11 @@ func TestContract(t *testing.T) {
 	if err != nil || string(stdout) != want {
 		t.Errorf("%v, got\n%swant\n%s", err, stdout, want)
 	}
+	// As nohup and cron start programs, with signals ignored.
+	ignoring := exec.Command("sh", "-c", `trap '' HUP INT QUIT USR2; exec "$@"`, "sh", program, modelFile)
+	if text, err := ignoring.CombinedOutput(); err != nil {
+		t.Errorf("with signals ignored: %v\n%s", err, text)
+	}
 }
 
 // The functions of the library are those of rdpp.h, and none has the name of one in csrc: two libraries of one process

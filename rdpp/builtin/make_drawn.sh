@@ -3,6 +3,7 @@
 # on two cores. Made by rdpp 0.1.0 with libtorch 1.13.0 and 2 threads on an AMD EPYC with AVX512_BF16; other versions,
 # processors and numbers of threads round otherwise and give other weights.
 set -euo pipefail
+source "$(dirname "$0")/../../scripts/common.sh"
 cd "$(dirname "$0")/../.."
 bin/train teacher --out build/resnet18-drawn.safetensors --overwrite --arch resnet18 --objective class --classes 1000 \
   --size 64 --batch 128 --steps 7000 --rate 0.002 --scales 0.3,0.5,1 --ignore-level --equalise --precision bf16 \

@@ -12,15 +12,18 @@
 #
 #   rdpp/builtin/make_imagenet.sh --half FILE    FILE: the float32 tensors, here SHA-256 a1e172c07efef8d0a1d2360b726e7d87...
 set -euo pipefail
-usage() { sed -n '2,16s/^# \{0,1\}//p' "$0" >&2; exit 2; }
-[ $# = 1 ] || { [ $# = 2 ] && [ "$1" = --half ]; } || usage
+source "$(dirname "$0")/../../scripts/common.sh"
+case "$#${1:-}" in
+2--half | 1[!-]*) ;;
+*) fail 2 "FOLDER or --half FILE is needed; see --help" ;;
+esac
 from=$(realpath "${!#}")
 cd "$(dirname "$0")/../.."
 
 if [ $# = 1 ]; then
   # As many digits of the files' SHA-256 as are known.
   check() {
-    [[ $(sha256sum "$1" | cut -d' ' -f1) == $2*$3 ]] || { echo "make_imagenet: $1 is another file: its SHA-256 is not $2...$3" >&2; exit 1; }
+    [[ $(sha256sum "$1" | cut -d' ' -f1) == $2*$3 ]] || fail 1 "$1 is another file: its SHA-256 is not $2...$3"
   }
   network=$from/ResNet18Onnx/ResNet18.onnx preprocess=$from/ResNetPrepOnnx/ResNetPreprocess.onnx
   check "$network" e2552f19 8d

@@ -1,4 +1,5 @@
-/* Holds librdpp.so to what rdpp.h promises: check MODEL FRAME.PPM IMAGE. Says what is wrong and ends with 1. */
+/* Holds librdpp.so to what rdpp.h promises: check MODEL FRAME.PPM IMAGE; of the signals alone: check MODEL.
+ * Says what is wrong and ends with 1. */
 #include "../rdpp.h"
 
 #include <math.h>
@@ -353,23 +354,37 @@ static void handler(int number) { (void)number; }
 
 static const int signals[] = {SIGHUP, SIGINT, SIGTERM, SIGCHLD, SIGUSR1, SIGUSR2, SIGALRM, SIGQUIT};
 
-/* The library, loaded at start, has left the signals' defaults; a handler of ours stays ours. */
+#define SIGNALS (sizeof signals / sizeof *signals)
+static struct sigaction inherited[SIGNALS];
+
+/* Called before any library's own code runs. Whoever started the program may have let it ignore some, as nohup does. */
+static void remember_signals(void) {
+  for (size_t i = 0; i < SIGNALS; i++) sigaction(signals[i], NULL, &inherited[i]);
+}
+__attribute__((section(".preinit_array"), used)) static void (*const remember)(void) = remember_signals;
+
+/* The library, loaded at start, has left the signals as they were; a handler of ours stays ours. */
 static void check_signals(int opened) {
-  for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
+  for (size_t i = 0; i < SIGNALS; i++) {
     struct sigaction now;
     sigaction(signals[i], NULL, &now);
-    void (*want)(int) = opened && signals[i] == SIGUSR1 ? handler : SIG_DFL;
-    CHECK(now.sa_handler == want || (want == SIG_DFL && now.sa_handler == SIG_IGN), "signal %d has another handler",
-          signals[i]);
+    void (*want)(int) = opened && signals[i] == SIGUSR1 ? handler : inherited[i].sa_handler;
+    CHECK(now.sa_handler == want, "signal %d has another handler", signals[i]);
   }
 }
 
 int main(int argc, char **argv) {
-  if (argc != 4) return 2;
+  if (argc != 2 && argc != 4) return 2;
   check_signals(0);
   struct sigaction ours = {.sa_handler = handler, .sa_flags = SA_ONSTACK};
   sigaction(SIGUSR1, &ours, NULL);
   signal(SIGPIPE, SIG_IGN);
+  if (argc == 2) {
+    EXPECT(RDPP_OK, "", rdpp_open(argv[1], NULL, &detector, &message));
+    rdpp_close(detector);
+    check_signals(1);
+    return failures ? 1 : 0;
+  }
 
   CHECK(rdpp_abi_version() == RDPP_ABI_VERSION, "got ABI %u, want %d", rdpp_abi_version(), RDPP_ABI_VERSION);
   CHECK(rdpp_version()[0] >= '0' && rdpp_version()[0] <= '9', "got version %s", rdpp_version());
