@@ -15,6 +15,7 @@ import (
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/printable"
 	"rdpp/rdpp/weights"
 )
 
@@ -169,8 +170,8 @@ func writeScores(path string, e *rdpp.Evaluation) (err error) {
 
 // print writes the table for people.
 func (e *evaluation) print(w io.Writer) error {
-	text := fmt.Appendf(nil, "category         %s\ndata             %s\nteacher          %s\nimages           %d good, %d defective", e.Category,
-		e.Data, e.Teacher.Origin, e.Good, e.Defective)
+	text := fmt.Appendf(nil, "category         %s\ndata             %s\nteacher          %s\nimages           %d good, %d defective", printable.Text(e.Category),
+		printable.Text(e.Data), printable.Text(e.Teacher.Origin), e.Good, e.Defective)
 	if e.Skipped > 0 {
 		text = fmt.Appendf(text, ", %d left out", e.Skipped)
 	}
@@ -189,7 +190,7 @@ func (e *evaluation) print(w io.Writer) error {
 	if e.Provisional {
 		text = append(text, " (provisional)"...)
 	}
-	text = fmt.Appendf(text, "\nwhere it is from %s", e.ThresholdRule)
+	text = fmt.Appendf(text, "\nwhere it is from %s", printable.Text(e.ThresholdRule))
 	text = fmt.Appendf(text, "\ngood flagged     %d of %d", e.GoodFlagged, e.Good)
 	if i := e.FalseAlarms; i != nil {
 		text = fmt.Appendf(text, " (95 %% interval of the share: %.1f to %.1f %%", 100*i[0], 100*i[1])

@@ -76,9 +76,8 @@ func runExport(ctx context.Context, args []string, t *terminal) (int, error) {
 		return 0, err
 	}
 	config := &m.Info.Config
-	_, err = fmt.Fprintf(t.stdout, "%s: %s of %s, %d x %d, input %s, %.1f MB\n", *out, *format, config.Arch, config.ImageSize,
+	return exitDone, t.say(t.stdout, "%s: %s of %s, %d x %d, input %s, %.1f MB", *out, *format, config.Arch, config.ImageSize,
 		config.ImageSize, *input, float64(info.Size())/1e6)
-	return exitDone, err
 }
 
 // checkExportFile refuses to write over the model itself and over what is no regular file.

@@ -13,12 +13,12 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"unicode"
 
 	"github.com/spf13/pflag"
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/printable"
 	"rdpp/rdpp/report"
 	"rdpp/rdpp/weights"
 )
@@ -88,9 +88,9 @@ func runImage(ctx context.Context, args []string, t *terminal) (int, error) {
 	switch c := d.Calibration(); {
 	case *asJSON: // says the same in each object
 	case c.Provisional:
-		fmt.Fprintf(t.stderr, "infer: the threshold is provisional (%s); --threshold X sets your own\n", c.Rule)
+		t.say(t.stderr, "infer: the threshold is provisional (%s); --threshold X sets your own", c.Rule)
 	case c.FalseAlarm > 0 && !c.Exact:
-		fmt.Fprintf(t.stderr, "infer: the threshold is estimated: %s\n", c.Rule)
+		t.say(t.stderr, "infer: the threshold is estimated: %s", c.Rule)
 	}
 	objects := json.NewEncoder(t.stdout)
 	objects.SetEscapeHTML(false)
@@ -102,7 +102,7 @@ func runImage(ctx context.Context, args []string, t *terminal) (int, error) {
 			code = exitFailed
 		}
 		if v.prediction == nil && *asJSON {
-			return objects.Encode(failedRecord{v.source.path, v.err.Error()})
+			return objects.Encode(failedRecord{v.source.path, t.tell(v.err)})
 		}
 		if v.prediction == nil {
 			return nil
@@ -294,10 +294,6 @@ func printLine(w io.Writer, p *rdpp.Prediction) error {
 	if p.PValue != nil {
 		rare = fmt.Sprintf("%.4f", *p.PValue)
 	}
-	name := p.Image
-	if strings.ContainsFunc(name, func(c rune) bool { return !unicode.IsPrint(c) }) {
-		name = strconv.Quote(name) // a line break in a name must not look like another image
-	}
-	_, err := fmt.Fprintf(w, "%-9s  %9.6f  %9.6f  %6s  %3d  %s\n", word, p.Score, p.Threshold, rare, len(p.Regions), name)
+	_, err := fmt.Fprintf(w, "%-9s  %9.6f  %9.6f  %6s  %3d  %s\n", word, p.Score, p.Threshold, rare, len(p.Regions), printable.Text(p.Image))
 	return err
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 
@@ -44,13 +43,9 @@ func runSample(args []string, stdout io.Writer) error {
 	if opt.TestDefect == 0 {
 		opt.TestDefect = -1
 	}
-	err := sample.Write(*out, &opt)
-	if errors.Is(err, sample.ErrOptions) {
-		return fmt.Errorf("%w: %w; see train sample --help", errUsage, err)
+	if err := sample.Write(*out, &opt); err != nil {
+		return inFlags(flags, err)
 	}
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(stdout, "sample data: %s\n", *out)
+	say(stdout, "sample data: %s", *out)
 	return nil
 }
