@@ -15,6 +15,7 @@ import (
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/metric"
 	"rdpp/rdpp/printable"
 	"rdpp/rdpp/weights"
 )
@@ -193,7 +194,7 @@ func (e *evaluation) print(w io.Writer) error {
 	text = fmt.Appendf(text, "\nwhere it is from %s", printable.Text(e.ThresholdRule))
 	text = fmt.Appendf(text, "\ngood flagged     %d of %d", e.GoodFlagged, e.Good)
 	if i := e.FalseAlarms; i != nil {
-		text = fmt.Appendf(text, " (95 %% interval of the share: %.1f to %.1f %%", 100*i[0], 100*i[1])
+		text = fmt.Appendf(text, " (95 %% interval of the share: %s", metric.IntervalText(i[0], i[1]))
 		if e.FalseAlarm > 0 {
 			text = fmt.Appendf(text, "; asked: %.3g %%", 100*e.FalseAlarm)
 		}

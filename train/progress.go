@@ -15,6 +15,7 @@ import (
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/metric"
 	"rdpp/rdpp/printable"
 	"rdpp/torch"
 )
@@ -250,8 +251,8 @@ func (p *progress) done(s *rdpp.Summary) {
 	}
 	say(p.stdout, "%s: threshold %.4f, %s%s", p.category, s.Threshold, word, s.ThresholdRule)
 	if i := s.FalseAlarms; i != nil {
-		say(p.stdout, "%s: it flags %d of %d good test images (95 %% interval of the share: %.1f to %.1f %%) and %d of %d defective ones",
-			p.category, s.GoodFlagged, s.Good, 100*i[0], 100*i[1], s.DefectiveFound, s.Defective)
+		say(p.stdout, "%s: it flags %d of %d good test images (95 %% interval of the share: %s) and %d of %d defective ones",
+			p.category, s.GoodFlagged, s.Good, metric.IntervalText(i[0], i[1]), s.DefectiveFound, s.Defective)
 	}
 	say(p.stdout, "%s: model %s, report %s", p.category, s.ModelFile, filepath.Join(filepath.Dir(s.ModelFile), rdpp.ReportFile))
 }
