@@ -215,6 +215,7 @@ func (b *benchFlags) measureElsewhere(ctx context.Context, model string, device 
 	if err != nil {
 		return nil, fmt.Errorf("bench: measuring %s in a process of its own: %w; measure it alone", model, err)
 	}
+	one.Reports[0].Model = model // which JSON may have changed
 	return one.Reports[0], nil
 }
 

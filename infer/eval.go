@@ -29,9 +29,10 @@ cannot give are left out. Exit codes: 0 done, 1 failed, 2 wrong usage.
 
 // evaluation is what --json prints.
 type evaluation struct {
-	Category string           `json:"category"` // the data folder's name
-	Data     string           `json:"data"`     // what was recognised of it, and by what
-	Teacher  rdpp.TeacherInfo `json:"teacher"`  // of the model
+	Category string           `json:"category"`                  // the data folder's name
+	Base64   string           `json:"category_base64,omitempty"` // its bytes, where it is not UTF-8, which JSON cannot hold
+	Data     string           `json:"data"`                      // what was recognised of it, and by what
+	Teacher  rdpp.TeacherInfo `json:"teacher"`                   // of the model
 	rdpp.Metrics
 	rdpp.Verdicts         // by the threshold
 	Threshold     float64 `json:"threshold"`
@@ -93,7 +94,7 @@ func runEval(ctx context.Context, args []string, t *terminal) (int, error) {
 	if own := d.Info().Category; own != "" && own != set.Category {
 		t.complain(fmt.Errorf("the model is of %s, the data of %s", own, set.Category))
 	}
-	e := evaluation{Category: set.Category, Data: set.Why, Teacher: d.Info().Teacher, Metrics: measured.Metrics, Verdicts: measured.Verdicts(c.Threshold),
+	e := evaluation{Category: set.Category, Base64: printable.Base64(set.Category), Data: set.Why, Teacher: d.Info().Teacher, Metrics: measured.Metrics, Verdicts: measured.Verdicts(c.Threshold),
 		Threshold: c.Threshold, ThresholdRule: c.Rule, FalseAlarm: c.FalseAlarm, Provisional: c.Provisional, Skipped: len(set.Skipped)}
 	if *asJSON {
 		err = json.NewEncoder(t.stdout).Encode(e)

@@ -245,7 +245,7 @@ func TestModelThatLies(t *testing.T) {
 		{"odd image", document(t, good, "config", "image_size", 33), "image_size"},
 		{"negative image", document(t, good, "config", "image_size", -32), "image_size"},
 		{"image beyond int", document(t, good, "config", "image_size", 1e30), "damaged"},
-		{"zero deviation", document(t, good, "config", "std", []float64{0, 1, 1}), "deviations"},
+		{"zero deviation", document(t, good, "config", "std", []float64{0, 1, 1}), "std is [0 1 1]"},
 		{"no sigma", document(t, good, "config", "map_sigma", 0), "sigma"},
 		{"endless sigma", document(t, good, "config", "map_sigma", 1e300), "sigma"},
 		{"negative weights", document(t, good, "", "map_weights", []float64{1, 1, -1, 0, 0, 0}), "map_weights"},

@@ -18,6 +18,7 @@ import (
 
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/report"
+	"rdpp/rdpp/printable"
 	"rdpp/rdpp/setting"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
@@ -88,6 +89,7 @@ type EpochReport struct {
 // Summary is the outcome of a training, and metrics.json.
 type Summary struct {
 	Category           string         `json:"category"`
+	CategoryBase64     string         `json:"category_base64,omitempty"` // its bytes, where it is not UTF-8, which JSON cannot hold
 	Config             Config         `json:"config"`
 	Teacher            TeacherInfo    `json:"teacher"`
 	Epoch              int            `json:"epoch"`     // that became the model
@@ -108,6 +110,7 @@ type Summary struct {
 	DeviceBytes        int64          `json:"device_peak_bytes,omitempty"` // of a CUDA device's memory, at most in use
 	Skipped            []dataset.Skip `json:"skipped,omitempty"`
 	ModelFile          string         `json:"model_file"`
+	ModelFileBase64    string         `json:"model_file_base64,omitempty"` // as CategoryBase64
 }
 
 // The files of Out.
@@ -683,7 +686,8 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 		Threshold: calibration.Threshold, ThresholdRule: calibration.Rule, Provisional: calibration.Provisional,
 		CalibrationImages: len(calibration.Scores), CalibrationFolds: calibration.Folds, CalibrationSeconds: calibrating.Seconds(),
 		HasMasks: r.set.HasMasks,
-		Skipped:  r.skipped, ModelFile: r.path(ModelFile)}
+		Skipped:  r.skipped, ModelFile: r.path(ModelFile), ModelFileBase64: printable.Base64(r.path(ModelFile)),
+		CategoryBase64: printable.Base64(r.set.Category)}
 	trained := 0
 	for _, epoch := range r.state.History {
 		summary.TrainingSeconds += epoch.Seconds

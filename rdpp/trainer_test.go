@@ -229,7 +229,7 @@ func TestResumeRefuses(t *testing.T) {
 		{"batch", func(c *rdpp.Config) { c.Batch = 3 }, dataDir, resume, rdpp.ErrConfig, []string{"batch is 3", "has 2"}},
 		{"rate", func(c *rdpp.Config) { c.RateDistill = 0.1 }, dataDir, resume, rdpp.ErrConfig, []string{"rate_distill is 0.1", "has 0.004"}},
 		{"selection", func(c *rdpp.Config) { c.Select = rdpp.SelectBestOnTest }, dataDir, resume, rdpp.ErrConfig, []string{`select is "best-on-test"`, `has "last"`}},
-		{"fewer epochs", func(c *rdpp.Config) { c.Epochs = 1 }, dataDir, resume, rdpp.ErrConfig, []string{"epochs is 1", "begun epoch 2", "use 2 or more"}},
+		{"fewer epochs", func(c *rdpp.Config) { c.Epochs = 1 }, dataDir, resume, rdpp.ErrConfig, []string{"epochs is 1", "begun epoch 2", "use 2, and 1900 for updates"}},
 		{"other images", func(*rdpp.Config) {}, replaced, resume, nil, []string{"training images", "overwrite"}},
 	} {
 		config := tiny()

@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +13,7 @@ import (
 	"strings"
 
 	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/printable"
 )
 
 // What can be wrong with a folder. Errors of Open and Categories wrap one of
@@ -42,6 +44,15 @@ type Item struct {
 // Skip is a file that was left out, and why.
 type Skip struct {
 	Path, Reason string
+}
+
+// MarshalJSON adds PathBase64, the path's bytes in base64, where the path is not UTF-8, which JSON cannot hold.
+func (s Skip) MarshalJSON() ([]byte, error) {
+	type plain Skip
+	return json.Marshal(struct {
+		plain
+		PathBase64 string `json:",omitempty"`
+	}{plain(s), printable.Base64(s.Path)})
 }
 
 // Set is the content of one data set: one category of parts. Train holds good

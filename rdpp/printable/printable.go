@@ -2,6 +2,7 @@
 package printable
 
 import (
+	"encoding/base64"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -41,6 +42,15 @@ func Cut(s string, longest int) string {
 	head, rest := front(s, half)
 	tail, begin := back(s, half)
 	return head + fmt.Sprintf(notice, begin-(len(s)-rest)) + tail
+}
+
+// Base64 returns a name's bytes in standard base64 where the name is not valid UTF-8, and nothing where it is. JSON cannot hold
+// such a name; this leads back to its file.
+func Base64(name string) string {
+	if utf8.ValidString(name) {
+		return ""
+	}
+	return base64.StdEncoding.EncodeToString([]byte(name))
 }
 
 // Attr makes messages, texts and errors of a log safe. It is for slog.HandlerOptions.ReplaceAttr.

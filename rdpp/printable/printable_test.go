@@ -72,6 +72,14 @@ func TestCut(t *testing.T) {
 	}
 }
 
+func TestBase64(t *testing.T) {
+	for _, c := range []struct{ name, want string }{{"", ""}, {"part.png", ""}, {"Prüfling\u202e\x00.png", ""}, {"part_\xe4.png", "cGFydF/kLnBuZw=="}} {
+		if got := Base64(c.name); got != c.want {
+			t.Errorf("%q: got %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
 func TestAttr(t *testing.T) {
 	evil := "a\x1b[31m\u202e\xff" + strings.Repeat("z", 60000)
 	for _, kind := range []string{"text", "json"} {
