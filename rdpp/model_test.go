@@ -61,6 +61,9 @@ func checkNoModel(t *testing.T, what, path string, texts ...string) {
 		m.Close()
 	}
 	checkError(t, what, err, nil, append(texts, path)...)
+	if errors.Is(err, rdpp.ErrConfig) {
+		t.Errorf("%s: got %v, which is an error about the caller's settings, not about the file", what, err)
+	}
 	if after := torch.LiveTensors(); after != before {
 		t.Errorf("%s: got %d open tensors, want %d", what, after, before)
 	}

@@ -17,8 +17,8 @@ import (
 	"time"
 
 	"rdpp/rdpp/dataset"
-	"rdpp/rdpp/report"
 	"rdpp/rdpp/printable"
+	"rdpp/rdpp/report"
 	"rdpp/rdpp/setting"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
