@@ -24,6 +24,7 @@ Input, for a batch of B images, S the model's image size:
   uint8   pixels  B x H x W x 3, RGB of any one size; resized inside
   float   images  B x 3 x S x S, RGB resized and normalised by the caller, to
                   whom the metadata tell the mean and the standard deviation
+OpenCV's dnn reads float, with the same scores, in 4.12 and 5.0; 4.6 cannot.
 Outputs, in this order: score (B), map (B x S x S), normalised (B; 0.5 at the
 threshold), anomalous (B; true above it). Metadata hold the threshold and more.
 
