@@ -50,11 +50,12 @@ var (
 	parseDevice  = torch.ParseDevice
 )
 
-func runReproduce(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+func runReproduce(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
 	r := &reproduction{stdout: stdout, stderr: stderr, started: time.Now(), roots: map[string]string{},
 		running: map[reproduce.Training]time.Time{}, took: map[reproduce.Training]time.Duration{}}
 	opt := reproduce.Options{}
 	flags := newFlags(reproduceUsage, stdout)
+	defer func() { err = inFlags(flags, err) }()
 	data := flags.String("data", "", "`ROOT` of MVTec AD's categories, for Tables 1 to 3 and 6 to 8")
 	btad := flags.String("btad", "", "`DIR` of BTAD's categories 01, 02 and 03, for Table 4")
 	oct := flags.String("oct", "", "`DIR` of the retinal OCT images, for Table 5")
@@ -79,7 +80,6 @@ func runReproduce(ctx context.Context, args []string, stdout, stderr io.Writer) 
 	if r.out == "" {
 		return fmt.Errorf("%w: --out is needed; see train reproduce --help", errUsage)
 	}
-	var err error
 	if err = readTeachers(&opt, *teachers); err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func runReproduce(ctx context.Context, args []string, stdout, stderr io.Writer) 
 		return err
 	}
 	if r.plan, err = reproduce.NewPlan(&opt); err != nil {
-		return inFlags(flags, err)
+		return err
 	}
 	if r.devices, err = findDevices(*devices); err != nil {
 		return err

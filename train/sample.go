@@ -1,9 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
+	"rdpp/rdpp"
 	"rdpp/rdpp/sample"
 )
 
@@ -44,7 +46,10 @@ func runSample(args []string, stdout io.Writer) error {
 		opt.TestDefect = -1
 	}
 	if err := sample.Write(*out, &opt); err != nil {
-		return inFlags(flags, err)
+		if err = inFlags(flags, err); errors.Is(err, rdpp.ErrConfig) {
+			err = fmt.Errorf("%w; see train sample --help", err)
+		}
+		return err
 	}
 	say(stdout, "sample data: %s", *out)
 	return nil
