@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/base64"
+	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -152,6 +153,48 @@ func TestNamesBeyondUTF8(t *testing.T) {
 	}
 	if !oneLine(stderr, `broken_\xff.png`) {
 		t.Errorf("got %q, want one line about the broken file", stderr)
+	}
+}
+
+// TestFoldersBeyondUTF8: the same of a data set's and a model's name, in the JSON of eval and bench and in the CSV.
+func TestFoldersBeyondUTF8(t *testing.T) {
+	dir := t.TempDir()
+	data, model, csvFile := filepath.Join(dir, "part_\xe4"), filepath.Join(dir, "m_\xe4.safetensors"), filepath.Join(dir, "scores.csv")
+	content, err := os.ReadFile(modelFile)
+	if err := errors.Join(err, os.CopyFS(data, os.DirFS(dataDir)), os.WriteFile(model, content, 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := infer(nil, "eval", "--model", model, "--data", data, "--json", "--scores", csvFile)
+	if code != exitDone {
+		t.Fatalf("eval: got code %d, stderr %q, want 0", code, stderr)
+	}
+	if got, want := objects(t, stdout)[0]["category_base64"], base64.StdEncoding.EncodeToString([]byte("part_\xe4")); got != want {
+		t.Errorf("eval: got category_base64 %v, want %s", got, want)
+	}
+	f, err := os.Open(csvFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	rows, err := csv.NewReader(f).ReadAll()
+	if err != nil || len(rows) != 1+len(scores) {
+		t.Fatalf("got %d rows, %v, want a head and %d", len(rows), err, len(scores))
+	}
+	for _, row := range rows[1:] {
+		if _, err := os.Stat(row[0]); err != nil {
+			t.Errorf("the CSV: %v", err)
+		}
+	}
+	_, stdout, _ = infer(nil, "eval", "--model", model, "--data", data)
+	checkPrintable(t, "eval", stdout)
+
+	code, stdout, stderr = infer(nil, "bench", "--model", model, "--json", "--count=1", "--warm-up=0", "--seconds=1")
+	if code != exitDone {
+		t.Fatalf("bench: got code %d, stderr %q, want 0", code, stderr)
+	}
+	report := objects(t, stdout)[0]["reports"].([]any)[0].(map[string]any)
+	if got, want := report["model_base64"], base64.StdEncoding.EncodeToString([]byte(model)); got != want {
+		t.Errorf("bench: got model_base64 %v, want %s", got, want)
 	}
 }
 
