@@ -122,7 +122,7 @@ func (o *ConvertOptions) check() error {
 	}
 	for _, path := range []string{o.ONNX, o.Preprocess} {
 		if in, err := os.Stat(path); err == nil && os.SameFile(in, out) {
-			return wrong("out", o.Out, "%s would be overwritten; choose another", path)
+			return wrong("out", o.Out, "a file that is read would be overwritten; choose another")
 		}
 	}
 	return nil

@@ -19,7 +19,7 @@ type Error struct {
 	Want  string // what to do, in words; names of other settings in it stand in braces: "below a quarter of {image_size}"
 }
 
-// Wrong is an Error whose Want is formatted.
+// Wrong is an Error whose Want is formatted. Names of files belong into value, since braces in them would be taken for settings.
 func Wrong(field string, value any, want string, args ...any) error {
 	return &Error{field, value, fmt.Sprintf(want, args...)}
 }
