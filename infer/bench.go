@@ -19,6 +19,7 @@ import (
 
 	"rdpp/infer/bench"
 	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/printable"
 	"rdpp/torch"
 )
 
@@ -214,6 +215,7 @@ func (b *benchFlags) measureElsewhere(ctx context.Context, model string, device 
 	if err != nil {
 		return nil, fmt.Errorf("bench: measuring %s in a process of its own: %w; measure it alone", model, err)
 	}
+	one.Reports[0].Model = model // which JSON may have changed
 	return one.Reports[0], nil
 }
 
@@ -224,7 +226,7 @@ func (b *benchmark) printHead(w io.Writer, batches []int) error {
 	for _, gpu := range m.GPUs {
 		text = fmt.Appendf(text, "%s\n", gpu)
 	}
-	text = fmt.Appendf(text, "%s\n\n", b.Input)
+	text = fmt.Appendf(text, "%s\n\n", printable.Text(b.Input))
 	text = fmt.Appendf(text, "%7s %7s | %7s %7s %7s %7s %7s |", "open", "first", "p50", "p90", "p95", "p99", "max")
 	units := fmt.Appendf(nil, "%7s %7s | %7s %7s %7s %7s %7s |", "ms", "ms", "ms", "ms", "ms", "ms", "ms")
 	for _, n := range batches {
@@ -245,7 +247,7 @@ func printReport(w io.Writer, r *bench.Report) error {
 	}
 	const mib = 1 << 20
 	text = fmt.Appendf(text, " | %6d %6d | %s %s, %s (%s, %d x %d, n = %d)\n", r.PeakMemory/mib, r.PeakDeviceMemory/mib, r.Device, r.Precision,
-		r.Model, r.Arch, r.ImageSize, r.ImageSize, r.Speeds[0].Images)
+		printable.Text(r.Model), r.Arch, r.ImageSize, r.ImageSize, r.Speeds[0].Images)
 	_, err := w.Write(text)
 	return err
 }

@@ -15,6 +15,8 @@ import (
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/metric"
+	"rdpp/rdpp/printable"
 	"rdpp/rdpp/weights"
 )
 
@@ -27,10 +29,11 @@ maps tell good from defective, in shares of 1. Exit codes: 0 done, 1 failed,
 
 // evaluation is what --json prints.
 type evaluation struct {
-	Category string           `json:"category"` // the data folder's name
-	Data     string           `json:"data"`     // what was recognised of it, and by what
-	Taken    dataset.Taken    `json:"taken"`    // what of it was taken for what
-	Teacher  rdpp.TeacherInfo `json:"teacher"`  // of the model
+	Category string           `json:"category"`                  // the data folder's name
+	Base64   string           `json:"category_base64,omitempty"` // its bytes, where it is not UTF-8, which JSON cannot hold
+	Data     string           `json:"data"`                      // what was recognised of it, and by what
+	Taken    dataset.Taken    `json:"taken"`                     // what of it was taken for what
+	Teacher  rdpp.TeacherInfo `json:"teacher"`                   // of the model
 	rdpp.Metrics
 	rdpp.Verdicts         // by the threshold
 	Threshold     float64 `json:"threshold"`
@@ -105,7 +108,7 @@ func runEval(ctx context.Context, args []string, t *terminal) (int, error) {
 	if own := d.Info().Category; own != "" && own != set.Category {
 		t.complain(fmt.Errorf("the model is of %s, the data of %s", own, set.Category))
 	}
-	e := evaluation{Category: set.Category, Data: set.Why, Taken: set.Taken(), Teacher: d.Info().Teacher, Metrics: measured.Metrics, Verdicts: measured.Verdicts(c.Threshold),
+	e := evaluation{Category: set.Category, Base64: printable.Base64(set.Category), Data: set.Why, Taken: set.Taken(), Teacher: d.Info().Teacher, Metrics: measured.Metrics, Verdicts: measured.Verdicts(c.Threshold),
 		Threshold: c.Threshold, ThresholdRule: c.Rule, FalseAlarm: c.FalseAlarm, Provisional: c.Provisional, Skipped: len(set.Skipped), Warning: measured.Warning()}
 	if e.Warning != "" {
 		t.complain(errors.New(e.Warning))
@@ -113,7 +116,7 @@ func runEval(ctx context.Context, args []string, t *terminal) (int, error) {
 	if *asJSON {
 		err = json.NewEncoder(t.stdout).Encode(e)
 	} else {
-		err = e.print(t.stdout)
+		err = e.print(t.stdout, t.flagOf)
 	}
 	if *scoresFile != "" {
 		err = errors.Join(err, writeScores(*scoresFile, measured))
@@ -191,9 +194,9 @@ func writeScores(path string, e *rdpp.Evaluation) (err error) {
 }
 
 // print writes the table for people.
-func (e *evaluation) print(w io.Writer) error {
-	text := fmt.Appendf(nil, "category         %s\ndata             %s | %s\nteacher          %s\nimages           %d good, %d defective", e.Category,
-		e.Data, e.Taken, e.Teacher.Origin, e.Good, e.Defective)
+func (e *evaluation) print(w io.Writer, flagOf func(setting string) string) error {
+	text := fmt.Appendf(nil, "category         %s\ndata             %s | %s\nteacher          %s\nimages           %d good, %d defective", printable.Text(e.Category),
+		printable.Text(e.Data), printable.Text(e.Taken.Text(flagOf)), printable.Text(e.Teacher.Origin), e.Good, e.Defective)
 	if e.Skipped > 0 {
 		text = fmt.Appendf(text, ", %d left out", e.Skipped)
 	}
@@ -215,10 +218,10 @@ func (e *evaluation) print(w io.Writer) error {
 	if e.Provisional {
 		text = append(text, " (provisional)"...)
 	}
-	text = fmt.Appendf(text, "\nwhere it is from %s", e.ThresholdRule)
+	text = fmt.Appendf(text, "\nwhere it is from %s", printable.Text(e.ThresholdRule))
 	text = fmt.Appendf(text, "\ngood flagged     %d of %d", e.GoodFlagged, e.Good)
 	if i := e.FalseAlarms; i != nil {
-		text = fmt.Appendf(text, " (95 %% interval of the share: %.1f to %.1f %%", 100*i[0], 100*i[1])
+		text = fmt.Appendf(text, " (95 %% interval of the share: %s", metric.IntervalText(i[0], i[1]))
 		if e.FalseAlarm > 0 {
 			text = fmt.Appendf(text, "; asked: %.3g %%", 100*e.FalseAlarm)
 		}

@@ -24,6 +24,7 @@ Input, for a batch of B images, S the model's image size:
   uint8   pixels  B x H x W x 3, RGB of any one size; resized inside
   float   images  B x 3 x S x S, RGB resized and normalised by the caller, to
                   whom the metadata tell the mean and the standard deviation
+OpenCV's dnn reads float, with the same scores, in 4.12 and 5.0; 4.6 cannot.
 Outputs, in this order: score (B), map (B x S x S), normalised (B; 0.5 at the
 threshold), anomalous (B; true above it). Metadata hold the threshold and more.
 
@@ -79,9 +80,8 @@ func runExport(ctx context.Context, args []string, t *terminal) (int, error) {
 	if bits := config.BitDepth; bits < 16 {
 		fmt.Fprintf(t.stderr, "infer: the model reads 16-bit images as %d bits; give the file's input their value >> %d, at most 255\n", bits, bits-8)
 	}
-	_, err = fmt.Fprintf(t.stdout, "%s: %s of %s, %d x %d, input %s, %.1f MB\n", *out, *format, config.Arch, config.ImageSize,
+	return exitDone, t.say(t.stdout, "%s: %s of %s, %d x %d, input %s, %.1f MB", *out, *format, config.Arch, config.ImageSize,
 		config.ImageSize, *input, float64(info.Size())/1e6)
-	return exitDone, err
 }
 
 // checkExportFile refuses to write over the model itself and over what is no regular file.

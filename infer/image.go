@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,15 +10,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
-	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/pflag"
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/printable"
 	"rdpp/rdpp/report"
 	"rdpp/rdpp/weights"
 )
@@ -37,13 +38,15 @@ const inFlight = 4
 // record is what --json prints of an image that could be scored.
 type record struct {
 	rdpp.Prediction
-	Heatmap string `json:"heatmap,omitempty"` // file that --heatmap has made
+	Heatmap       string `json:"heatmap,omitempty"`        // file that --heatmap has made
+	HeatmapBase64 string `json:"heatmap_base64,omitempty"` // as image_base64
 }
 
 // failedRecord is what --json prints of one that could not.
 type failedRecord struct {
-	Image string `json:"image"` // or folder
-	Error string `json:"error"`
+	Image       string `json:"image"` // or folder
+	ImageBase64 string `json:"image_base64,omitempty"`
+	Error       string `json:"error"`
 }
 
 // source is an image to score.
@@ -92,9 +95,9 @@ func runImage(ctx context.Context, args []string, t *terminal) (int, error) {
 	switch c := d.Calibration(); {
 	case *asJSON: // says the same in each object
 	case c.Provisional:
-		fmt.Fprintf(t.stderr, "infer: the threshold is provisional (%s); --threshold X sets your own\n", c.Rule)
+		t.say(t.stderr, "infer: the threshold is provisional (%s); --threshold X sets your own", c.Rule)
 	case c.FalseAlarm > 0 && !c.Exact:
-		fmt.Fprintf(t.stderr, "infer: the threshold is estimated: %s\n", c.Rule)
+		t.say(t.stderr, "infer: the threshold is estimated: %s", c.Rule)
 	}
 	objects := json.NewEncoder(t.stdout)
 	objects.SetEscapeHTML(false)
@@ -109,7 +112,7 @@ func runImage(ctx context.Context, args []string, t *terminal) (int, error) {
 			fmt.Fprintf(t.stderr, "infer: %s: the first of %d pages is scored\n", v.source.path, v.pages)
 		}
 		if v.prediction == nil && *asJSON {
-			return objects.Encode(failedRecord{v.source.path, v.err.Error()})
+			return objects.Encode(failedRecord{v.source.path, printable.Base64(v.source.path), t.tell(v.err)})
 		}
 		if v.prediction == nil {
 			return nil
@@ -120,7 +123,7 @@ func runImage(ctx context.Context, args []string, t *terminal) (int, error) {
 		if *asJSON {
 			r := record{Prediction: *v.prediction}
 			if v.err == nil {
-				r.Heatmap = v.source.heatmap
+				r.Heatmap, r.HeatmapBase64 = v.source.heatmap, printable.Base64(v.source.heatmap)
 			}
 			return objects.Encode(r)
 		}
@@ -194,21 +197,54 @@ func listFolder(dir string) (sources []source, heatmaps int) {
 	return sources, len(drawn)
 }
 
-// nameHeatmaps gives each source its own file in dir: NAME_heatmap.png, and where several images have that name,
-// NAME_heatmap_2.png and so on.
+// nameHeatmaps gives each source its own file in dir, which is no source itself: NAME_heatmap.png, and where several images
+// have that name, NAME_heatmap_2.png and so on.
 func nameHeatmaps(sources []source, dir string) {
-	taken := map[string]int{}
+	taken := map[string]bool{}
+	for _, s := range sources {
+		taken[absolute(s.path)] = true
+	}
 	for i := range sources {
 		name := filepath.Base(sources[i].path)
 		if name == "-" {
 			name = "stdin"
 		}
-		name = strings.TrimSuffix(name, filepath.Ext(name)) + "_heatmap"
-		if taken[name]++; taken[name] > 1 {
-			name += "_" + strconv.Itoa(taken[name])
+		name = strings.TrimSuffix(name, filepath.Ext(name))
+		end := "_heatmap.png"
+		for n := 2; ; n++ {
+			path := filepath.Join(dir, fileName(name, end))
+			if !taken[absolute(path)] {
+				sources[i].heatmap, taken[absolute(path)] = path, true
+				break
+			}
+			end = fmt.Sprintf("_heatmap_%d.png", n)
 		}
-		sources[i].heatmap = filepath.Join(dir, name+".png")
 	}
+}
+
+// absolute is the path from the root, or the path where the working directory is gone.
+func absolute(path string) string {
+	if full, err := filepath.Abs(path); err == nil {
+		return full
+	}
+	return path
+}
+
+// longestName is how many bytes a file's name may have on Linux.
+const longestName = 255
+
+// fileName is name + end. Of a name that is too long for a file, whole characters are cut off, and a digest of it is put in
+// their place, so that names with the same beginning stay apart.
+func fileName(name, end string) string {
+	if len(name)+len(end) <= longestName {
+		return name + end
+	}
+	end = fmt.Sprintf("_%.4x", sha256.Sum256([]byte(name))) + end
+	cut := longestName - len(end)
+	for cut > longestName/2 && !utf8.RuneStart(name[cut]) {
+		cut--
+	}
+	return name[:cut] + end
 }
 
 // judgeAll judges several sources at once and hands their verdicts to each in the order of sources, until each fails
@@ -343,10 +379,6 @@ func printLine(w io.Writer, p *rdpp.Prediction) error {
 	if p.PValue != nil {
 		rare = fmt.Sprintf("%.4f", *p.PValue)
 	}
-	name := p.Image
-	if strings.ContainsFunc(name, func(c rune) bool { return !unicode.IsPrint(c) }) {
-		name = strconv.Quote(name) // a line break in a name must not look like another image
-	}
-	_, err := fmt.Fprintf(w, "%-9s  %9.6f  %9.6f  %6s  %3d  %s\n", word, p.Score, p.Threshold, rare, len(p.Regions), name)
+	_, err := fmt.Fprintf(w, "%-9s  %9.6f  %9.6f  %6s  %3d  %s\n", word, p.Score, p.Threshold, rare, len(p.Regions), printable.Text(p.Image))
 	return err
 }

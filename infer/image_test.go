@@ -181,7 +181,7 @@ func TestImageCalibrated(t *testing.T) {
 		t.Error(err)
 	}
 	code, _, stderr := infer(nil, "image", "--model", modelFile, "--false-alarm", "0.01", good[0])
-	if code != exitUsage || !oneLine(stderr, "train with --calibration") {
+	if code != exitUsage || !oneLine(stderr, "train with calibration, or give a --threshold") {
 		t.Errorf("a provisional model: got code %d, stderr %q, want code 2 and what to do", code, stderr)
 	}
 }
@@ -207,7 +207,7 @@ func TestImageLines(t *testing.T) {
 	for i, want := range []string{
 		fmt.Sprintf("good       %9.6f  %9.6f       -    0  %s", scores[good[0]], threshold, good[0]),
 		fmt.Sprintf("ANOMALOUS  %9.6f  %9.6f  ", scores[anomalous[0]], threshold),
-		fmt.Sprintf("good       %9.6f  %9.6f       -    0  %q", scores[good[0]], threshold, odd),
+		fmt.Sprintf("good       %9.6f  %9.6f       -    0  %s", scores[good[0]], threshold, strings.ReplaceAll(odd, "\n", `\n`)),
 	} {
 		if !strings.HasPrefix(lines[i], want) {
 			t.Errorf("line %d: got %q, want %q", i, lines[i], want)

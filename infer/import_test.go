@@ -93,7 +93,7 @@ func TestImportFails(t *testing.T) {
 		{"no threads", append(both, "--out", out, "--threads=0"), exitUsage, "--threads 0"},
 		{"no pixels", append(both, "--out", out, "--max-pixels=0"), exitUsage, "--max-pixels 0"},
 		{"odd device", append(both, "--out", out, "--device=gpu"), exitUsage, "--device"},
-		{"odd size", append(both, "--out", out, "--image-size=65"), exitUsage, "--image-size 65"},
+		{"odd size", append(both, "--out", out, "--image-size=65"), exitUsage, "--image-size is 65"},
 		{"odd rate", append(both, "--out", out, "--false-alarm=2"), exitUsage, "--false-alarm"},
 		{"random teacher", append(both, "--out", out, "--teacher=random"), exitUsage, "random"},
 		{"missing folder for the model", append(both, "--out", filepath.Join(out, "x")), exitFailed, "--out"},

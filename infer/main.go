@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/printable"
+	"rdpp/rdpp/setting"
 )
 
 // The exit codes, a contract with the programs that call infer.
@@ -46,10 +48,19 @@ var commands = []command{
 type terminal struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
+
+	flags *pflag.FlagSet // of the command, from parse on
 }
 
 // usageError is the caller's mistake.
 type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// isUsage says whether an error is the caller's mistake: a wrong command line, or a flag with a value that cannot be.
+func isUsage(err error) bool {
+	return errors.As(err, new(usageError)) || errors.Is(err, rdpp.ErrConfig)
+}
 
 func usagef(format string, args ...any) error {
 	return usageError{fmt.Errorf(format, args...)}
@@ -65,7 +76,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 
-	t := &terminal{stdin, stdout, stderr}
+	t := &terminal{stdin: stdin, stdout: stdout, stderr: stderr}
 	code, err := dispatch(ctx, args, t)
 	switch {
 	case err == nil:
@@ -77,7 +88,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return exitInterrupted
 	}
 	t.complain(err)
-	if errors.As(err, new(usageError)) || errors.Is(err, rdpp.ErrConfig) {
+	if isUsage(err) {
 		return exitUsage
 	}
 	return exitFailed
@@ -98,7 +109,7 @@ func dispatch(ctx context.Context, args []string, t *terminal) (int, error) {
 	for _, c := range commands {
 		if c.name == args[0] {
 			code, err := c.run(ctx, args[1:], t)
-			if errors.As(err, new(usageError)) {
+			if isUsage(err) {
 				err = fmt.Errorf("%s: %w; see `infer %s --help`", c.name, err, c.name)
 			}
 			return code, err
@@ -125,11 +136,31 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 some image is anomalous (image),
 
 // complain prints an error as one line, whatever is in it.
 func (t *terminal) complain(err error) {
-	fmt.Fprintf(t.stderr, "infer: %s\n", strings.ReplaceAll(err.Error(), "\n", " "))
+	t.say(t.stderr, "infer: %s", strings.ReplaceAll(t.tell(err), "\n", " "))
+}
+
+// tell is an error's text, with settings called by their flags where the command has such.
+func (t *terminal) tell(err error) string {
+	return setting.Text(err, t.flagOf)
+}
+
+// flagOf is the flag of a setting where the command has such, else the setting.
+func (t *terminal) flagOf(field string) string {
+	if name := strings.ReplaceAll(field, "_", "-"); t.flags != nil && t.flags.Lookup(name) != nil {
+		return "--" + name
+	}
+	return field
+}
+
+// say prints a line for people, in which names from files cannot act on the terminal.
+func (t *terminal) say(w io.Writer, format string, args ...any) error {
+	_, err := fmt.Fprintln(w, printable.Text(fmt.Sprintf(format, args...)))
+	return err
 }
 
 // parse reads a command's flags. Asked for help it prints the text and the flags, and returns pflag.ErrHelp.
 func (t *terminal) parse(flags *pflag.FlagSet, args []string, help string) error {
+	t.flags = flags
 	flags.SortFlags = false
 	flags.Usage = func() {}
 	err := flags.Parse(args)

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"rdpp/infer/server"
+	"rdpp/rdpp/printable"
 )
 
 const serveHelp = `Usage: infer serve --model FILE|DIR [flags]
@@ -38,7 +39,8 @@ func runServe(ctx context.Context, args []string, t *terminal) (int, error) {
 		return 0, err
 	}
 	opt.MaxBody = *maxBody << 20
-	handler, known := map[string]slog.Handler{"text": slog.NewTextHandler(t.stderr, nil), "json": slog.NewJSONHandler(t.stderr, nil)}[*logs]
+	safe := &slog.HandlerOptions{ReplaceAttr: printable.Attr}
+	handler, known := map[string]slog.Handler{"text": slog.NewTextHandler(t.stderr, safe), "json": slog.NewJSONHandler(t.stderr, safe)}[*logs]
 	switch {
 	case flags.NArg() > 0:
 		return 0, usagef("%q is one argument too many; name the models with --model", flags.Arg(0))

@@ -76,8 +76,8 @@ func percent(share float64) string { return fmt.Sprintf("%.3g %%", 100*share) }
 // with: none but those of images that it was trained on.
 func (c *Calibration) At(rate float64) (Calibration, error) {
 	if c.Provisional || len(c.Scores) == 0 {
-		return Calibration{}, fmt.Errorf("rdpp: %w: the model holds no scores of images that it was not trained on, or too few, so it knows no "+
-			"rate of false alarms; train with --calibration, or give a threshold", ErrConfig)
+		return Calibration{}, wrong("false_alarm", rate, "the model holds no scores of images that it was not trained on, or too few, so it knows no rate: "+
+			"train with {calibration}, or give a {threshold}")
 	}
 	return calibrate(c.Scores, rate, c.Folds, c.LeftOut)
 }
@@ -308,8 +308,8 @@ func (r *run) crossScore(ctx context.Context, fold int, order []int) ([]float64,
 		return nil, fmt.Errorf("%w (training %d of %d for the calibration)", err, fold+1, r.folds)
 	}
 	if own, found := r.model.Info.Teacher, part.model.Info.Teacher; own != found {
-		return nil, fmt.Errorf("rdpp: %w: the model has the teacher %s, the training for its calibration found %s; name the model's with --teacher",
-			ErrConfig, own.Origin, found.Origin)
+		return nil, wrong("teacher", part.opt.Teacher, "the model has the teacher %s, the training for its calibration found %s: name the model's",
+			own.Origin, found.Origin)
 	}
 	if err := part.learn(ctx); err != nil {
 		return nil, fmt.Errorf("%w (training %d of %d for the calibration)", err, fold+1, r.folds)

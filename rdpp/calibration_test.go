@@ -99,7 +99,7 @@ func TestHeldOutImages(t *testing.T) {
 		t.Errorf("got %+v, want a fit of the tail that says how many images an exact rate needs", got)
 	}
 	if _, err := rdpp.OpenDetector(trainedModel(t), &rdpp.DetectorOptions{FalseAlarm: new(0.01)}); !errors.Is(err, rdpp.ErrConfig) ||
-		!strings.Contains(err.Error(), "--calibration") {
+		!strings.Contains(err.Error(), "calibration") {
 		t.Errorf("a model without a calibration: got %v, want what to do", err)
 	}
 }

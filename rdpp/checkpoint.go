@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"rdpp/rdpp/setting"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
 )
@@ -114,11 +115,11 @@ func openCheckpoint(path, key string, into any) (*weights.File, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("rdpp: checkpoint: %w; --overwrite starts anew", err)
+		return nil, setting.Advise(fmt.Errorf("rdpp: checkpoint: %w", err), "{overwrite} starts anew")
 	}
 	if err := readDocument(file, key, into); err != nil {
 		file.Close()
-		return nil, fmt.Errorf("rdpp: checkpoint %s: %w; --overwrite starts anew", path, err)
+		return nil, setting.Advise(fmt.Errorf("rdpp: checkpoint %s: %w", path, err), "{overwrite} starts anew")
 	}
 	return file, nil
 }
@@ -145,8 +146,8 @@ func readCheckpoint(path string) (*weights.File, *checkpoint, error) {
 	sound := s.Epoch >= 0 && s.Step >= 0 && s.Pending >= 0 && len(s.History) == s.Epoch && (s.Step == 0) == (s.Images == 0)
 	if !sound || !countsSound(c.AdamSteps) {
 		file.Close()
-		return nil, nil, fmt.Errorf("rdpp: checkpoint %s: %d epochs, %d steps and %d lines of history contradict each other; --overwrite "+
-			"starts anew", path, s.Epoch, s.Step, len(s.History))
+		return nil, nil, setting.Advise(fmt.Errorf("rdpp: checkpoint %s: %d epochs, %d steps and %d lines of history contradict each other", path,
+			s.Epoch, s.Step, len(s.History)), "{overwrite} starts anew")
 	}
 	return file, &c, nil
 }
@@ -162,18 +163,18 @@ func (r *run) restore(file *weights.File, c *checkpoint) error {
 		return err
 	}
 	if begun := c.State.Epoch + min(c.State.Step, 1); begun > r.config.Epochs {
-		remedy := fmt.Sprintf("give --epochs %d or more", begun)
+		remedy := fmt.Sprintf("use %d or more", begun)
 		if updates := c.Info.Config.Updates; updates > 0 {
-			remedy = fmt.Sprintf("give --updates %d and --epochs %d, as it had, or more", updates, c.Info.Config.Epochs)
+			remedy = fmt.Sprintf("use %d, and %d for {updates}, as it had, or more", c.Info.Config.Epochs, updates)
 		}
-		return fmt.Errorf("rdpp: %w: the run that --resume continues has begun epoch %d; %s", ErrConfig, begun, remedy)
+		return wrong("epochs", r.config.Epochs, "the run that {resume} continues has begun epoch %d: %s", begun, remedy)
 	}
 	if err := r.sameTeacher(c.Info.Teacher); err != nil {
 		return err
 	}
 	if c.Info.Data.Fingerprint != r.model.Info.Data.Fingerprint {
-		return fmt.Errorf("rdpp: the training images are not those that %s began with; put them back, or start anew with "+
-			"--overwrite", file.Path)
+		return setting.Advise(fmt.Errorf("rdpp: the training images are not those that %s began with", file.Path),
+			"put them back, or start anew with {overwrite}")
 	}
 	if err := r.model.load(file); err != nil {
 		return fmt.Errorf("rdpp: checkpoint %s: %w", file.Path, err)
@@ -245,8 +246,8 @@ func (r *run) sameTeacher(own TeacherInfo) error {
 		same = digest == own.SHA256
 	}
 	if !same {
-		return fmt.Errorf("rdpp: %w: the run that --resume continues has the teacher %s, not %s; leave --teacher out, or start "+
-			"anew with --overwrite", ErrConfig, own.Origin, r.opt.Teacher)
+		return wrong("teacher", r.opt.Teacher, "the run that {resume} continues has the teacher %s: leave {teacher} out, or start anew "+
+			"with {overwrite}", own.Origin)
 	}
 	return nil
 }
@@ -270,8 +271,13 @@ func sameConfig[C any](before, now C) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(a)) {
 		if !bytes.Equal(a[name], b[name]) {
-			return fmt.Errorf("rdpp: %w: the run that --resume continues has %s = %s, now it is %s; give the same value, or "+
-				"start anew with --overwrite", ErrConfig, name, a[name], b[name])
+			var given any
+			values := json.NewDecoder(bytes.NewReader(b[name]))
+			values.UseNumber() // as above
+			if err := values.Decode(&given); err != nil {
+				return err
+			}
+			return wrong(name, given, "the run that {resume} continues has %s: give the same value, or start anew with {overwrite}", a[name])
 		}
 	}
 	return nil

@@ -8,20 +8,29 @@
 package rdpp
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"slices"
 
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/setting"
 	"rdpp/torch"
 )
 
 // Version is written into model files.
 const Version = "0.1.0"
 
-// ErrConfig is wrapped by every error about a value of Config.
-var ErrConfig = errors.New("wrong setting")
+// SettingError refuses the value of a setting: a field of Config, PretrainConfig or the options of a function, by its name in
+// JSON. Text of rdpp/setting tells it with other names.
+type SettingError = setting.Error
+
+// ErrConfig is what every SettingError is, by errors.Is.
+var ErrConfig = setting.ErrValue
+
+// wrong refuses a value; want says what to do, with other settings in braces.
+func wrong(field string, value any, want string, args ...any) error {
+	return fmt.Errorf("rdpp: %w", setting.Wrong(field, value, want, args...))
+}
 
 // The methods.
 const (
@@ -140,85 +149,95 @@ const (
 	maxUpdates   = 1_000_000_000
 )
 
-// Validate says which value cannot be, in terms of train's flags. Its errors wrap ErrConfig.
+// Validate says which value cannot be, by a SettingError.
 func (c *Config) Validate() error {
-	wrong := func(format string, args ...any) error {
-		return fmt.Errorf("rdpp: %w: %s", ErrConfig, fmt.Sprintf(format, args...))
-	}
 	switch {
 	case !slices.Contains(torch.Architectures(), c.Arch):
-		return wrong("--arch %q; use one of %v", c.Arch, torch.Architectures())
+		return wrong("arch", c.Arch, "use one of %v", torch.Architectures())
 	case c.Method != MethodRDPP && c.Method != MethodRD:
-		return wrong("--method %q; use %s or %s", c.Method, MethodRDPP, MethodRD)
+		return wrong("method", c.Method, "use %s or %s", MethodRDPP, MethodRD)
 	case c.Project != ProjectAll && c.Project != ProjectCoarsest:
-		return wrong("--project %q; use %s or %s", c.Project, ProjectCoarsest, ProjectAll)
+		return wrong("project", c.Project, "use %s or %s", ProjectCoarsest, ProjectAll)
 	case c.ImageSize < 32 || c.ImageSize > maxImageSize || c.ImageSize%32 != 0:
-		return wrong("--image-size %d; use a multiple of 32 from 32 to %d", c.ImageSize, maxImageSize)
+		return wrong("image_size", c.ImageSize, "use a multiple of 32 from 32 to %d", maxImageSize)
 	case c.BitDepth != BitDepthAuto && (c.BitDepth < 8 || c.BitDepth > 16):
-		return wrong("--bit-depth %d; use 8, 10, 12, 14 or 16, or auto", c.BitDepth)
+		return wrong("bit_depth", c.BitDepth, "use 8, 10, 12, 14 or 16, or auto")
 	case !positive(float64(c.Std[0]), float64(c.Std[1]), float64(c.Std[2])):
-		return wrong("standard deviations %v; all must be positive", c.Std)
+		return wrong("std", c.Std, "all three must be positive")
 	case !(max(c.Mean[0], c.Mean[1], c.Mean[2], -c.Mean[0], -c.Mean[1], -c.Mean[2]) <= math.MaxFloat32):
-		return wrong("means %v; all must be finite", c.Mean)
+		return wrong("mean", c.Mean, "all three must be finite")
 	case c.Updates < 0 || c.Updates > maxUpdates:
-		return wrong("--updates %d; use 1 to %d, or 0 to go by --epochs", c.Updates, maxUpdates)
+		return wrong("updates", c.Updates, "use 1 to %d, or 0 to go by {epochs}", maxUpdates)
 	case c.Epochs < 1:
-		return wrong("--epochs %d; use at least 1", c.Epochs)
+		return wrong("epochs", c.Epochs, "use at least 1")
 	case c.Batch < 1 || c.Batch > maxBatch:
-		return wrong("--batch %d; use 1 to %d", c.Batch, maxBatch)
+		return wrong("batch", c.Batch, "use 1 to %d", maxBatch)
 	case c.Accumulate < 1:
-		return wrong("--accumulate %d; use at least 1", c.Accumulate)
+		return wrong("accumulate", c.Accumulate, "use at least 1")
 	case c.Select != SelectLast && c.Select != SelectBestOnTest:
-		return wrong("--select %q; use %s or %s", c.Select, SelectLast, SelectBestOnTest)
+		return wrong("select", c.Select, "use %s or %s", SelectLast, SelectBestOnTest)
 	case c.Precision != PrecisionAuto && !slices.Contains(torch.Precisions(), c.Precision):
-		return wrong("--precision %q; use auto, fp32, tf32 or bf16", c.Precision)
-	case !positive(c.RateProjection, c.RateDistill):
-		return wrong("learning rates %v and %v; both must be positive", c.RateProjection, c.RateDistill)
+		return wrong("precision", c.Precision, "use auto, fp32, tf32 or bf16")
+	case !positive(c.RateProjection):
+		return wrong("rate_projection", c.RateProjection, "it must be positive and finite")
+	case !positive(c.RateDistill):
+		return wrong("rate_distill", c.RateDistill, "it must be positive and finite")
 	case c.Schedule != ScheduleCosine && c.Schedule != ScheduleConstant:
-		return wrong("--schedule %q; use %s or %s", c.Schedule, ScheduleCosine, ScheduleConstant)
+		return wrong("schedule", c.Schedule, "use %s or %s", ScheduleCosine, ScheduleConstant)
 	case !(c.Average >= 0 && c.Average <= 1):
-		return wrong("--average %v; use a share of the updates, 0 to 1", c.Average)
+		return wrong("average", c.Average, "use a share of the updates, 0 to 1")
 	case !(c.Clip >= 0 && c.Clip <= math.MaxFloat64):
-		return wrong("--clip %v; use a positive length, or 0 for none", c.Clip)
+		return wrong("clip", c.Clip, "use a positive length, or 0 for none")
+	case !(c.Beta1 >= 0 && c.Beta1 < 1):
+		return wrong("beta1", c.Beta1, "use 0 to less than 1")
+	case !(c.Beta2 >= 0 && c.Beta2 < 1):
+		return wrong("beta2", c.Beta2, "use 0 to less than 1")
+	case !positive(c.AdamEps):
+		return wrong("adam_eps", c.AdamEps, "it must be positive and finite")
 	case !(c.Calibration >= 0 && c.Calibration <= 0.3):
-		return wrong("--calibration %v; use a share of the good images, 0 to 0.3", c.Calibration)
+		return wrong("calibration", c.Calibration, "use a share of the good images, 0 to 0.3")
 	case !(c.FalseAlarm >= 0 && c.FalseAlarm < 1) || c.Calibration > 0 && c.FalseAlarm == 0:
-		return wrong("--false-alarm %v; use a share of the good images, above 0 and below 1", c.FalseAlarm)
-	case !(c.Beta1 >= 0 && c.Beta1 < 1 && c.Beta2 >= 0 && c.Beta2 < 1 && positive(c.AdamEps)):
-		return wrong("Adam's betas %v, %v, eps %v; betas lie in [0, 1), eps is positive", c.Beta1, c.Beta2, c.AdamEps)
-	case !(min(c.WeightSSOT, c.WeightRecon, c.WeightContrast) >= 0 && max(c.WeightSSOT, c.WeightRecon, c.WeightContrast) <= math.MaxFloat64):
-		return wrong("loss weights %v, %v and %v; use 0 or more", c.WeightSSOT, c.WeightRecon, c.WeightContrast)
+		return wrong("false_alarm", c.FalseAlarm, "use a share of the good images, above 0 and below 1")
+	case !(c.WeightSSOT >= 0 && c.WeightSSOT <= math.MaxFloat64):
+		return wrong("weight_ssot", c.WeightSSOT, "use 0 or more")
+	case !(c.WeightRecon >= 0 && c.WeightRecon <= math.MaxFloat64):
+		return wrong("weight_recon", c.WeightRecon, "use 0 or more")
+	case !(c.WeightContrast >= 0 && c.WeightContrast <= math.MaxFloat64):
+		return wrong("weight_contrast", c.WeightContrast, "use 0 or more")
 	case !(c.Margin >= -1 && c.Margin <= 1):
-		return wrong("a margin of %v; cosines lie in [-1, 1]", c.Margin)
+		return wrong("margin", c.Margin, "cosines lie in [-1, 1]")
 	case c.SinkhornP != 1 && c.SinkhornP != 2:
-		return wrong("Sinkhorn's exponent %d; use 1 or 2", c.SinkhornP)
-	case !(positive(c.SinkhornBlur, c.SinkhornDiameter) && c.SinkhornReach >= 0 && c.SinkhornScaling > 0 && c.SinkhornScaling < 1):
-		return wrong("Sinkhorn's blur %v, diameter %v, reach %v, scaling %v; blur and diameter are positive, reach is not negative, "+
-			"scaling lies in (0, 1)", c.SinkhornBlur, c.SinkhornDiameter, c.SinkhornReach, c.SinkhornScaling)
+		return wrong("sinkhorn_p", c.SinkhornP, "use 1 or 2")
+	case !positive(c.SinkhornBlur):
+		return wrong("sinkhorn_blur", c.SinkhornBlur, "it must be positive and finite")
+	case !positive(c.SinkhornDiameter):
+		return wrong("sinkhorn_diameter", c.SinkhornDiameter, "it must be positive and finite")
+	case !(c.SinkhornReach >= 0):
+		return wrong("sinkhorn_reach", c.SinkhornReach, "use 0 or more")
+	case !(c.SinkhornScaling > 0 && c.SinkhornScaling < 1):
+		return wrong("sinkhorn_scaling", c.SinkhornScaling, "use a number between 0 and 1")
 	case !(c.NoiseLambda >= 0 && c.NoiseLambda <= math.MaxFloat64):
-		return wrong("--noise %v; use 0 or more", c.NoiseLambda)
+		return wrong("noise_lambda", c.NoiseLambda, "use 0 or more")
 	case c.NoiseReleased && c.Defects > 0:
-		return wrong("--noise-released with --defects %d; it is about boxes of noise, so add --defects 0", c.Defects)
+		return wrong("noise_released", true, "it is about boxes of noise, so set {defects} to 0, not %d", c.Defects)
 	case c.Defects < 0 || c.Defects > maxDefects:
-		return wrong("--defects %d; use 0 to %d", c.Defects, maxDefects)
+		return wrong("defects", c.Defects, "use 0 to %d", maxDefects)
 	case !(c.Denoise >= 0 && c.Denoise <= 1):
-		return wrong("--denoise %v; use a share of the images, 0 to 1", c.Denoise)
+		return wrong("denoise", c.Denoise, "use a share of the images, 0 to 1")
 	case !(c.EasyCut >= 0 && c.EasyCut < 1):
-		return wrong("--easy-cut %v; use a share of the gradient, 0 to less than 1", c.EasyCut)
+		return wrong("easy_cut", c.EasyCut, "use a share of the gradient, 0 to less than 1")
 	case !(math.Abs(c.EasyBelow) <= math.MaxFloat32):
-		return wrong("--easy-below %v; use a number of deviations", c.EasyBelow)
+		return wrong("easy_below", c.EasyBelow, "use a number of deviations")
 	case c.Score != ScoreReleased && c.Score != ScoreBalanced:
-		return wrong("--score %q; use %s or %s", c.Score, ScoreBalanced, ScoreReleased)
+		return wrong("score", c.Score, "use %s or %s", ScoreBalanced, ScoreReleased)
 	case !(c.MapSigma > 0 && c.MapSigma*4 < float64(c.ImageSize)):
-		return wrong("a map sigma of %v pixels; use more than 0 and less than a quarter of --image-size", c.MapSigma)
-	}
-	if _, err := c.ssot(); err != nil {
-		return wrong("%v", err)
+		return wrong("map_sigma", c.MapSigma, "use more than 0 and less than a quarter of {image_size}, which is %d", c.ImageSize)
 	}
 	if err := (dataset.Light{Exposure: c.Light}).Check(); err != nil {
-		return wrong("--light: %v", err)
+		return wrong("light", c.Light, "use a share of the brightness, 0 to less than 0.8")
 	}
-	return nil
+	_, err := c.ssot()
+	return err
 }
 
 // positive says whether all values are, and finite. A NaN makes minimum and maximum NaN, and so the answer false.
@@ -235,7 +254,7 @@ func (c *Config) ssot() (torch.SSOT, error) {
 	case "off":
 		return torch.SSOTOff, nil
 	}
-	return 0, fmt.Errorf("--ssot %q; use pairwise, batch or off", c.SSOT)
+	return 0, wrong("ssot", c.SSOT, "use pairwise, batch or off")
 }
 
 // complete fills in what files of before a setting was there lack.

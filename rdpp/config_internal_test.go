@@ -36,7 +36,7 @@ func TestSameConfig(t *testing.T) {
 	before.Seed = 1 << 53 // a float64 holds it, and not the next one
 	now := before
 	now.Seed++
-	if err := sameConfig(before, now); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "seed = 9007199254740992, now it is 9007199254740993") {
+	if err := sameConfig(before, now); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "seed is 9007199254740993; the run that resume continues has 9007199254740992") {
 		t.Errorf("another seed: got %v", err)
 	}
 }

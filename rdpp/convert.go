@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"rdpp/rdpp/onnxfile"
+	"rdpp/rdpp/setting"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
 )
@@ -56,10 +57,10 @@ func ConvertTeacher(opt ConvertOptions) (*ConvertSummary, error) {
 	if opt.Preprocess != "" {
 		before, err := onnxfile.Open(opt.Preprocess)
 		if err != nil {
-			return nil, fmt.Errorf("rdpp: --preprocess: %w", err)
+			return nil, fmt.Errorf("rdpp: preprocessing: %w", err)
 		}
 		if preprocess, err = before.Preprocess(); err != nil {
-			return nil, fmt.Errorf("rdpp: --preprocess: %w", err)
+			return nil, fmt.Errorf("rdpp: preprocessing: %w", err)
 		}
 		sources += "; " + describeFile(opt.Preprocess)
 	}
@@ -69,7 +70,7 @@ func ConvertTeacher(opt ConvertOptions) (*ConvertSummary, error) {
 		return nil, fmt.Errorf("rdpp: %w; torchvision's, exported by torch.onnx.export, is one", err)
 	}
 	if opt.Arch != "" && opt.Arch != net.Arch || !slices.Contains(torch.Architectures(), net.Arch) {
-		return nil, fmt.Errorf("rdpp: %w: %s is of the architecture %s, not %s; name another file or another --arch", ErrConfig, opt.ONNX, net.Arch,
+		return nil, wrong("onnx", opt.ONNX, "it is of the architecture %s, not %s: name another file or another {arch}", net.Arch,
 			strings.Join(architecturesFor(opt.Arch), " or "))
 	}
 	summary := &ConvertSummary{File: opt.Out, Arch: net.Arch, Store: opt.Store, Producer: file.Producer, LeftOut: net.LeftOut, Notes: net.Notes}
@@ -96,29 +97,32 @@ func architecturesFor(arch string) []string {
 
 // check finds what is wrong with the options before anything is read.
 func (o *ConvertOptions) check() error {
-	if o.ONNX == "" || o.Out == "" {
-		return fmt.Errorf("rdpp: %w: a teacher for %q of %q; name the files with --onnx and --out", ErrConfig, o.Out, o.ONNX)
+	if o.ONNX == "" {
+		return wrong("onnx", nil, "name the file to convert")
+	}
+	if o.Out == "" {
+		return wrong("out", nil, "name a file for the teacher")
 	}
 	if o.Store != StoreFP16 && o.Store != StoreFP32 {
-		return fmt.Errorf("rdpp: %w: --store %q; use %s or %s", ErrConfig, o.Store, StoreFP16, StoreFP32)
+		return wrong("store", o.Store, "use %s or %s", StoreFP16, StoreFP32)
 	}
 	if o.Arch != "" && !slices.Contains(torch.Architectures(), o.Arch) {
-		return fmt.Errorf("rdpp: %w: --arch %q; use one of %v", ErrConfig, o.Arch, torch.Architectures())
+		return wrong("arch", o.Arch, "use one of %v", torch.Architectures())
 	}
 	out, err := os.Stat(o.Out)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return nil
 	case err != nil:
-		return fmt.Errorf("rdpp: --out: %w", err)
+		return fmt.Errorf("rdpp: the teacher's file: %w", err)
 	case out.IsDir():
-		return fmt.Errorf("rdpp: %w: --out %s is a folder; name a file", ErrConfig, o.Out)
+		return wrong("out", o.Out, "that is a folder; name a file")
 	case !o.Overwrite:
-		return fmt.Errorf("rdpp: %w: %s is there already; choose another --out, or replace it with --overwrite", ErrConfig, o.Out)
+		return wrong("out", o.Out, "it is there already; choose another, or replace it with {overwrite}")
 	}
 	for _, path := range []string{o.ONNX, o.Preprocess} {
 		if in, err := os.Stat(path); err == nil && os.SameFile(in, out) {
-			return fmt.Errorf("rdpp: %w: %s would be overwritten; choose another --out", ErrConfig, path)
+			return wrong("out", o.Out, "a file that is read would be overwritten; choose another")
 		}
 	}
 	return nil
@@ -144,7 +148,7 @@ func stored(net *onnxfile.ResNet, store string) (sources []weights.Source, err e
 			data = weights.AppendFloat16(nil, t.Values)
 			for i, v := range (weights.Tensor{DType: weights.F16, Data: data}).Float32() {
 				if math.IsInf(float64(v), 0) {
-					return nil, fmt.Errorf("%s has the number %v, which %s cannot hold; use --store %s", name, t.Values[i], store, StoreFP32)
+					return nil, setting.Advise(fmt.Errorf("%s has the number %v, which %s cannot hold", name, t.Values[i], store), "use %s for {store}", StoreFP32)
 				}
 			}
 		} else {

@@ -193,26 +193,26 @@ func TestConvertTeacherRefuses(t *testing.T) {
 		want error
 		text []string
 	}{
-		{"no source", rdpp.ConvertOptions{Out: out}, rdpp.ErrConfig, []string{"--onnx and --out"}},
-		{"no file to write", rdpp.ConvertOptions{ONNX: network}, rdpp.ErrConfig, []string{"--onnx and --out"}},
-		{"a precision of none", rdpp.ConvertOptions{ONNX: network, Out: out, Store: "int8"}, rdpp.ErrConfig, []string{"--store", "fp16 or fp32"}},
-		{"an architecture of none", rdpp.ConvertOptions{ONNX: network, Out: out, Arch: "vgg"}, rdpp.ErrConfig, []string{"--arch", "resnet18"}},
+		{"no source", rdpp.ConvertOptions{Out: out}, rdpp.ErrConfig, []string{"onnx is missing"}},
+		{"no file to write", rdpp.ConvertOptions{ONNX: network}, rdpp.ErrConfig, []string{"out is missing"}},
+		{"a precision of none", rdpp.ConvertOptions{ONNX: network, Out: out, Store: "int8"}, rdpp.ErrConfig, []string{`store is "int8"`, "fp16 or fp32"}},
+		{"an architecture of none", rdpp.ConvertOptions{ONNX: network, Out: out, Arch: "vgg"}, rdpp.ErrConfig, []string{`arch is "vgg"`, "resnet18"}},
 		{"another architecture", rdpp.ConvertOptions{ONNX: network, Out: out, Arch: "resnet34"}, rdpp.ErrConfig, []string{network, "resnet18, not resnet34"}},
 		{"an architecture that is not supported", rdpp.ConvertOptions{ONNX: deep, Out: out}, rdpp.ErrConfig, []string{deep, "resnet101, not resnet18 or"}},
-		{"a file that is there", rdpp.ConvertOptions{ONNX: network, Out: there}, rdpp.ErrConfig, []string{there, "--overwrite"}},
+		{"a file that is there", rdpp.ConvertOptions{ONNX: network, Out: there}, rdpp.ErrConfig, []string{there, "overwrite"}},
 		{"a folder", rdpp.ConvertOptions{ONNX: network, Out: dir, Overwrite: true}, rdpp.ErrConfig, []string{dir, "name a file"}},
 		{"over the source", rdpp.ConvertOptions{ONNX: network, Out: network, Overwrite: true}, rdpp.ErrConfig, []string{network, "would be overwritten"}},
 		{"over the preprocessing", rdpp.ConvertOptions{ONNX: network, Preprocess: mean, Out: mean, Overwrite: true}, rdpp.ErrConfig, []string{mean, "would be overwritten"}},
 		{"into no folder", rdpp.ConvertOptions{ONNX: network, Out: filepath.Join(dir, "none", "out")}, os.ErrNotExist, []string{"none"}},
-		{"below a file", rdpp.ConvertOptions{ONNX: network, Out: filepath.Join(there, "out")}, nil, []string{there, "--out"}},
+		{"below a file", rdpp.ConvertOptions{ONNX: network, Out: filepath.Join(there, "out")}, nil, []string{there, "the teacher's file"}},
 		{"a missing source", rdpp.ConvertOptions{ONNX: missing, Out: out}, os.ErrNotExist, []string{missing, "name an ONNX file"}},
 		{"no ONNX file", rdpp.ConvertOptions{ONNX: garbage, Out: out}, nil, []string{garbage, "no ONNX file"}},
 		{"half a file", rdpp.ConvertOptions{ONNX: cut, Out: out}, nil, []string{cut, "damaged"}},
 		{"no network", rdpp.ConvertOptions{ONNX: mean, Out: out}, nil, []string{mean, "no ResNet", "torch.onnx.export"}},
 		{"an infinite number", rdpp.ConvertOptions{ONNX: infinite, Out: out}, nil, []string{infinite, "conv1.weight", "-Inf"}},
-		{"a large number", rdpp.ConvertOptions{ONNX: large, Out: out}, nil, []string{large, "conv1.weight", "100000", "--store fp32"}},
-		{"missing preprocessing", rdpp.ConvertOptions{ONNX: network, Preprocess: missing, Out: out}, os.ErrNotExist, []string{missing, "--preprocess"}},
-		{"preprocessing of no kind", rdpp.ConvertOptions{ONNX: network, Preprocess: network, Out: out}, nil, []string{network, "--preprocess", "Conv"}},
+		{"a large number", rdpp.ConvertOptions{ONNX: large, Out: out}, nil, []string{large, "conv1.weight", "100000", "fp32 for store"}},
+		{"missing preprocessing", rdpp.ConvertOptions{ONNX: network, Preprocess: missing, Out: out}, os.ErrNotExist, []string{missing, "preprocess"}},
+		{"preprocessing of no kind", rdpp.ConvertOptions{ONNX: network, Preprocess: network, Out: out}, nil, []string{network, "preprocess", "Conv"}},
 	} {
 		_, err := rdpp.ConvertTeacher(c.opt)
 		checkError(t, c.name, err, c.want, c.text...)

@@ -36,8 +36,8 @@ type ExportOptions struct {
 // metadata, which in TorchScript are further entries of the file: threshold, pixel_threshold, false_alarm, provisional,
 // architecture, category, teacher, software, image_size, and the whole of Info as JSON under the key rdpp.
 //
-// What is at path stays there until the new file is complete, also when ctx ends before. An error about an unknown
-// format or input wraps ErrConfig.
+// What is at path stays there until the new file is complete, also when ctx ends before. An unknown format
+// or input is a SettingError.
 func (m *Model) Export(ctx context.Context, path string, opt *ExportOptions) error {
 	o := ExportOptions{Format: FormatONNX, Input: InputUint8}
 	if opt != nil && opt.Format != "" {
@@ -48,7 +48,7 @@ func (m *Model) Export(ctx context.Context, path string, opt *ExportOptions) err
 	}
 	input, known := map[string]export.Input{InputUint8: export.Pixels, InputFloat: export.Planes}[o.Input]
 	if !known {
-		return fmt.Errorf("rdpp: %w: input %q; use %s or %s", ErrConfig, o.Input, InputUint8, InputFloat)
+		return wrong("input", o.Input, "use %s or %s", InputUint8, InputFloat)
 	}
 	described, err := m.described()
 	if err != nil {
@@ -61,7 +61,7 @@ func (m *Model) Export(ctx context.Context, path string, opt *ExportOptions) err
 	case FormatTorchScript:
 		write = func(w io.Writer) error { return writeScript(w, described, input) }
 	default:
-		return fmt.Errorf("rdpp: %w: format %q; use %s or %s", ErrConfig, o.Format, FormatONNX, FormatTorchScript)
+		return wrong("format", o.Format, "use %s or %s", FormatONNX, FormatTorchScript)
 	}
 	err = weights.WriteFileAtomic(path, func(w io.Writer) error { return write(interruptible{ctx, w}) })
 	if err != nil {

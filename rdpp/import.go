@@ -7,8 +7,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/setting"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
 )
@@ -42,7 +44,7 @@ func Import(ctx context.Context, opt ImportOptions) (*Model, error) {
 		opt.Teacher = TeacherImageNet
 	}
 	if opt.Teacher == TeacherRandom {
-		return nil, fmt.Errorf("rdpp: %w: a checkpoint needs the teacher that it was trained with, not a random one", ErrConfig)
+		return nil, wrong("teacher", opt.Teacher, "a checkpoint needs the teacher that it was trained with")
 	}
 	file, err := weights.Open(opt.Checkpoint)
 	if errors.Is(err, os.ErrNotExist) {
@@ -77,7 +79,7 @@ func importModel(ctx context.Context, file *weights.File, opt *ImportOptions) (*
 	released, ok := file.Released()
 	if !ok {
 		if nets := file.ResNets(); len(nets) > 0 {
-			return nil, fmt.Errorf("it is a %s, so it may be the --teacher; a checkpoint has \"bn\" and \"decoder\"", &nets[0])
+			return nil, setting.Advise(fmt.Errorf("it is a %s; a checkpoint has \"bn\" and \"decoder\"", &nets[0]), "it may be the {teacher}")
 		}
 		return nil, errors.New("it has no \"bn\" and \"decoder\", as checkpoints of RD++ and RD have; `infer info` shows what it holds")
 	}
@@ -116,16 +118,19 @@ func importConfig(released *weights.Released, opt *ImportOptions) (Config, error
 	}
 	switch config.Arch = opt.Arch; {
 	case opt.Arch == "" && released.Arch == "":
-		return config, errors.New("its architecture is not recognised; name it with --arch")
+		return config, setting.Advise(errors.New("its architecture is not recognised"), "name it with {arch}")
 	case opt.Arch == "":
 		config.Arch = released.Arch
+		if !slices.Contains(torch.Architectures(), released.Arch) {
+			return config, fmt.Errorf("it is of the architecture %s; one of %v is needed", released.Arch, torch.Architectures())
+		}
 	}
 	if opt.ImageSize != 0 {
 		config.ImageSize = opt.ImageSize
 	}
 	if rate := opt.FalseAlarm; rate != 0 {
 		if !(rate > 0 && rate < 1) {
-			return config, fmt.Errorf("%w: --false-alarm %v; use a share above 0 and below 1", ErrConfig, rate)
+			return config, wrong("false_alarm", rate, "use a share of the good images, above 0 and below 1")
 		}
 		config.FalseAlarm = rate
 	}

@@ -118,7 +118,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatalf("got %v, stderr %q, want exit code 1", err, stderr.String())
 	}
 	lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
-	checkError(t, "full disk", errors.New(lines[len(lines)-1]), nil, path, syscall.EFBIG.Error(), "make room", "--resume")
+	checkError(t, "full disk", errors.New(lines[len(lines)-1]), nil, path, syscall.EFBIG.Error(), "make room", "resume")
 	if !strings.Contains(stderr.String(), "no checkpoint") {
 		t.Errorf("got log %q, want a warning about checkpoints", stderr.String())
 	}

@@ -218,6 +218,10 @@ func LoadModel(path string, device torch.Device) (*Model, error) {
 	if err := info.checkTerms(); err != nil {
 		return nil, fmt.Errorf("rdpp: %s: %w", path, err)
 	}
+	if err := info.Config.Validate(); err != nil {
+		// What is wrong is the file, and no setting of the caller's: it is no SettingError.
+		return nil, fmt.Errorf("rdpp: %s: a setting in it cannot be: %s; restore the file or train again", path, strings.TrimPrefix(err.Error(), "rdpp: "))
+	}
 	m, err := newModel(info.Config, device, true)
 	if err != nil {
 		return nil, fmt.Errorf("rdpp: %s: %w", path, err)
@@ -242,7 +246,7 @@ var errNotOurs = errors.New("this is no file that rdpp wrote")
 func readDocument(file *weights.File, key string, into any) error {
 	text, found := file.Metadata[key]
 	if _, unfinished := file.Metadata[checkpointKey]; !found && unfinished {
-		return errors.New("this is the checkpoint of a training; use the " + ModelFile + " beside it, or finish the training with train --resume")
+		return errors.New("this is the checkpoint of a training; use the " + ModelFile + " beside it, or resume the training, which finishes it")
 	}
 	if !found {
 		return fmt.Errorf("%w, its header has no %q entry; `train` makes one", errNotOurs, key)

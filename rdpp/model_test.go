@@ -61,6 +61,9 @@ func checkNoModel(t *testing.T, what, path string, texts ...string) {
 		m.Close()
 	}
 	checkError(t, what, err, nil, append(texts, path)...)
+	if errors.Is(err, rdpp.ErrConfig) {
+		t.Errorf("%s: got %v, which is an error about the caller's settings, not about the file", what, err)
+	}
 	if after := torch.LiveTensors(); after != before {
 		t.Errorf("%s: got %d open tensors, want %d", what, after, before)
 	}
@@ -239,21 +242,21 @@ func TestModelThatLies(t *testing.T) {
 		{"empty object", "{}", "model format 0"},
 		{"a later format", document(t, good, "", "format_version", 2), "model format 2, this program reads 1"},
 		{"format of the wrong type", document(t, good, "", "format_version", "1"), "damaged"},
-		{"no config", document(t, good, "", "config", nil), "--arch"},
+		{"no config", document(t, good, "", "config", nil), "arch"},
 		{"unknown architecture", document(t, good, "config", "arch", "vgg"), `"vgg"`},
-		{"huge image", document(t, good, "config", "image_size", 1<<20), "--image-size"},
-		{"odd image", document(t, good, "config", "image_size", 33), "--image-size"},
-		{"negative image", document(t, good, "config", "image_size", -32), "--image-size"},
+		{"huge image", document(t, good, "config", "image_size", 1<<20), "image_size"},
+		{"odd image", document(t, good, "config", "image_size", 33), "image_size"},
+		{"negative image", document(t, good, "config", "image_size", -32), "image_size"},
 		{"image beyond int", document(t, good, "config", "image_size", 1e30), "damaged"},
-		{"zero deviation", document(t, good, "config", "std", []float64{0, 1, 1}), "deviations"},
+		{"zero deviation", document(t, good, "config", "std", []float64{0, 1, 1}), "std is [0 1 1]"},
 		{"no sigma", document(t, good, "config", "map_sigma", 0), "sigma"},
 		{"endless sigma", document(t, good, "config", "map_sigma", 1e300), "sigma"},
 		{"negative weights", document(t, good, "", "map_weights", []float64{1, 1, -1, 0, 0, 0}), "map_weights"},
 		{"a tiny level", document(t, good, "", "map_levels", []float64{1e-300, 1, 1, 0, 0, 0}), "map_levels"},
 		{"negative levels", document(t, good, "", "map_levels", []float64{1, 1, -1, 0, 0, 0}), "map_levels"},
 		{"weights beyond float32", document(t, good, "", "map_weights", []float64{1e300, 1, 1, 0, 0, 0}), "map_weights"},
-		{"unknown score", document(t, good, "config", "score", "x"), "--score"},
-		{"unknown method", document(t, good, "config", "method", "x"), "--method"},
+		{"unknown score", document(t, good, "config", "score", "x"), "score"},
+		{"unknown method", document(t, good, "config", "method", "x"), "method"},
 		{"no tensors", good, "missing: encoder.conv1.weight"},
 	} {
 		checkNoModel(t, c.name, writeFile(t, map[string]string{"rdpp": c.text}, nil), c.want)

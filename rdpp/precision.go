@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/setting"
 	"rdpp/torch"
 )
 
@@ -34,7 +35,7 @@ func (r *run) choosePrecision(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case wideErr != nil && narrowErr != nil:
-			return fmt.Errorf("rdpp: precision: trying fp32 and bf16: %w; choose one with --precision", errors.Join(wideErr, narrowErr))
+			return setting.Advise(fmt.Errorf("rdpp: precision: trying fp32 and bf16: %w", errors.Join(wideErr, narrowErr)), "choose one with {precision}")
 		case narrowErr == nil && (wideErr != nil || narrow < wide): // one that fails may have wanted too much memory
 			chosen = torch.BF16
 		}

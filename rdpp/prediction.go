@@ -1,10 +1,14 @@
 package rdpp
 
-import "rdpp/rdpp/metric"
+import (
+	"rdpp/rdpp/metric"
+	"rdpp/rdpp/printable"
+)
 
 // Prediction is what every way of asking answers about an image, as JSON: infer image, the server, the C library.
 type Prediction struct {
-	Image          string          `json:"image"` // its name, as given
+	Image          string          `json:"image"`                  // its name, as given
+	ImageBase64    string          `json:"image_base64,omitempty"` // the name's bytes, where it is not UTF-8, which JSON cannot hold
 	Score          float64         `json:"score"`
 	Normalised     float64         `json:"normalised"` // 0 to 1, 0.5 at the threshold
 	Anomalous      bool            `json:"anomalous"`
@@ -25,7 +29,7 @@ func (r *Result) Prediction(image string) Prediction {
 	if regions == nil {
 		regions = []metric.Region{}
 	}
-	return Prediction{Image: image, Score: r.Score, Normalised: r.Normalised, Anomalous: r.Anomalous, Threshold: r.Threshold,
+	return Prediction{Image: image, ImageBase64: printable.Base64(image), Score: r.Score, Normalised: r.Normalised, Anomalous: r.Anomalous, Threshold: r.Threshold,
 		PixelThreshold: r.PixelThreshold, Provisional: r.Provisional, Exact: r.Exact, PValue: r.PValue, Width: r.Width, Height: r.Height, Regions: regions,
 		Warnings: r.Warnings}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"rdpp/rdpp/pattern"
+	"rdpp/rdpp/setting"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
 )
@@ -111,11 +112,13 @@ func Pretrain(ctx context.Context, config PretrainConfig, opt PretrainOptions) (
 		opt.Store = StoreFP16
 	}
 	if opt.Store != StoreFP16 && opt.Store != StoreFP32 {
-		return nil, fmt.Errorf("rdpp: %w: --store %q; use %s or %s", ErrConfig, opt.Store, StoreFP16, StoreFP32)
+		return nil, wrong("store", opt.Store, "use %s or %s", StoreFP16, StoreFP32)
 	}
-	if opt.Out == "" || opt.Workers < 0 {
-		return nil, fmt.Errorf("rdpp: %w: a teacher for %q drawn by %d goroutines; name a file with --out, use --workers 1 or more",
-			ErrConfig, opt.Out, opt.Workers)
+	if opt.Out == "" {
+		return nil, wrong("out", nil, "name a file for the teacher")
+	}
+	if opt.Workers < 0 {
+		return nil, wrong("workers", opt.Workers, "use 1 or more")
 	}
 	if opt.Workers == 0 {
 		opt.Workers = runtime.NumCPU()
@@ -221,7 +224,7 @@ func (r *pretraining) prepare() (err error) {
 	for range 2 {
 		if err := r.saveCheckpoint(); err != nil {
 			os.Remove(r.checkpoint()) // of no step, and in the way of the next try
-			return fmt.Errorf("%w; make room, or choose another --out", err)
+			return setting.Advise(err, "make room, or choose another {out}")
 		}
 	}
 	return nil
@@ -231,7 +234,7 @@ func (r *pretraining) prepare() (err error) {
 func (r *pretraining) openCheckpoint() (*weights.File, *pretrainCheckpoint, error) {
 	out, err := os.Stat(r.opt.Out)
 	if err == nil && out.IsDir() {
-		return nil, nil, fmt.Errorf("rdpp: %w: --out %s is a folder; name a file", ErrConfig, r.opt.Out)
+		return nil, nil, wrong("out", r.opt.Out, "that is a folder; name a file")
 	}
 	if r.opt.Overwrite {
 		return nil, nil, nil
@@ -242,14 +245,13 @@ func (r *pretraining) openCheckpoint() (*weights.File, *pretrainCheckpoint, erro
 	case openError != nil:
 		return nil, nil, openError
 	case file == nil && err == nil:
-		return nil, nil, fmt.Errorf("rdpp: %w: %s is there already; choose another --out, or replace it with --overwrite", ErrConfig,
-			r.opt.Out)
+		return nil, nil, wrong("out", r.opt.Out, "it is there already; choose another, or replace it with {overwrite}")
 	case file == nil || r.opt.Resume:
 		return file, &c, nil
 	}
 	file.Close()
-	return nil, nil, fmt.Errorf("rdpp: %w: %s holds an unfinished run (%d of %d steps done); continue it with --resume, or start "+
-		"anew with --overwrite", ErrConfig, r.checkpoint(), c.State.Step, c.Config.Steps)
+	return nil, nil, wrong("out", r.opt.Out, "its checkpoint holds an unfinished run (%d of %d steps done): continue it with {resume}, or start anew "+
+		"with {overwrite}", c.State.Step, c.Config.Steps)
 }
 
 // restore makes the run what it was when the checkpoint was written.
@@ -259,8 +261,8 @@ func (r *pretraining) restore(file *weights.File, c *pretrainCheckpoint) error {
 	}
 	s := &c.State
 	if s.Step < 0 || s.Step > r.config.Steps || len(s.Scales) != len(r.state.Scales) || !countsSound(c.AdamSteps) {
-		return fmt.Errorf("rdpp: checkpoint %s: %d steps and %d scales cannot be; --overwrite starts anew", file.Path, s.Step,
-			len(s.Scales))
+		return setting.Advise(fmt.Errorf("rdpp: checkpoint %s: %d steps and %d scales cannot be", file.Path, s.Step, len(s.Scales)),
+			"{overwrite} starts anew")
 	}
 	for _, part := range r.parts() {
 		for _, e := range part.net.State() {
@@ -332,8 +334,8 @@ func (r *pretraining) interrupt() error {
 	if err := r.saveCheckpoint(); err != nil {
 		return fmt.Errorf("rdpp: %w: %w", errNotSaved, err)
 	}
-	return fmt.Errorf("rdpp: %w after %d of %d steps, and a checkpoint; --resume continues", ErrInterrupted, r.state.Step,
-		r.config.Steps)
+	return setting.Advise(fmt.Errorf("rdpp: %w after %d of %d steps, and a checkpoint", ErrInterrupted, r.state.Step, r.config.Steps),
+		"{resume} continues")
 }
 
 // step learns from the pictures of a step.
@@ -374,7 +376,7 @@ func (r *pretraining) step(batch *drawn) error {
 	for i, was := range r.state.Scales {
 		loss, accuracy := values[2*i], values[2*i+1]
 		if math.IsNaN(loss) || math.IsInf(loss, 0) {
-			return fmt.Errorf("the loss of %s is %v; start anew with a lower --rate and --overwrite", was.Layer, loss)
+			return setting.Advise(fmt.Errorf("the loss of %s is %v", was.Layer, loss), "start anew with a lower {rate} and {overwrite}")
 		}
 		scales[i] = ScaleReport{was.Layer, was.Loss + share*(loss-was.Loss), was.Accuracy + share*(accuracy-was.Accuracy)}
 	}
@@ -419,7 +421,7 @@ func (r *pretraining) finish() (*PretrainSummary, error) {
 		if saveError := r.saveCheckpoint(); saveError != nil {
 			return nil, fmt.Errorf("rdpp: %w: %w: %w", errNotSaved, err, saveError)
 		}
-		return nil, fmt.Errorf("%w; the checkpoint is kept, --resume tries again", err)
+		return nil, setting.Advise(err, "the checkpoint is kept, {resume} tries again")
 	}
 	if err := os.Remove(r.checkpoint()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("rdpp: the teacher is written, but its checkpoint stays: %w", err)
@@ -476,7 +478,7 @@ func (r *pretraining) writeTeacher(document TeacherDocument) error {
 			return err
 		}
 		if math.IsNaN(total[0]) || math.IsInf(total[0], 0) {
-			return fmt.Errorf("rdpp: %s has numbers that %s cannot hold; use --store %s, or start anew with a lower --rate", e.Name, r.opt.Store, StoreFP32)
+			return setting.Advise(fmt.Errorf("rdpp: %s has numbers that %s cannot hold", e.Name, r.opt.Store), "use %s for {store}, or start anew with a lower {rate}", StoreFP32)
 		}
 		sources = append(sources, source(e.Name, stored))
 	}

@@ -1,7 +1,6 @@
 package rdpp
 
 import (
-	"fmt"
 	"math"
 	"slices"
 
@@ -60,49 +59,51 @@ func DefaultPretrainConfig() PretrainConfig {
 	}
 }
 
-// Validate says which value cannot be, in terms of train teacher's flags. Its errors wrap ErrConfig.
+// Validate says which value cannot be, by a SettingError.
 func (c *PretrainConfig) Validate() error {
-	wrong := func(format string, args ...any) error {
-		return fmt.Errorf("rdpp: %w: %s", ErrConfig, fmt.Sprintf(format, args...))
-	}
 	_, known := objectives[c.Objective]
 	switch {
 	case !slices.Contains(torch.Architectures(), c.Arch):
-		return wrong("--arch %q; use one of %v", c.Arch, torch.Architectures())
+		return wrong("arch", c.Arch, "use one of %v", torch.Architectures())
 	case !known:
-		return wrong("--objective %q; use %s, %s or %s", c.Objective, ObjectiveClass, ObjectiveDense, ObjectivePair)
+		return wrong("objective", c.Objective, "use %s, %s or %s", ObjectiveClass, ObjectiveDense, ObjectivePair)
 	case c.Classes < 2 || c.Classes > 1<<15:
-		return wrong("--classes %d; use 2 to %d", c.Classes, 1<<15)
+		return wrong("classes", c.Classes, "use 2 to %d", 1<<15)
 	case c.ImageSize < 32 || c.ImageSize > pattern.MaxSize || c.ImageSize%32 != 0:
-		return wrong("--size %d; use a multiple of 32 from 32 to %d", c.ImageSize, pattern.MaxSize)
+		return wrong("image_size", c.ImageSize, "use a multiple of 32 from 32 to %d", pattern.MaxSize)
 	case !positive(float64(c.Std[0]), float64(c.Std[1]), float64(c.Std[2])):
-		return wrong("standard deviations %v; all must be positive", c.Std)
+		return wrong("std", c.Std, "all three must be positive")
 	case !(max(c.Mean[0], c.Mean[1], c.Mean[2], -c.Mean[0], -c.Mean[1], -c.Mean[2]) <= math.MaxFloat32):
-		return wrong("means %v; all must be finite", c.Mean)
+		return wrong("mean", c.Mean, "all three must be finite")
 	case c.Steps < 1 || c.Steps > 1<<40:
-		return wrong("--steps %d; use 1 to %d", c.Steps, 1<<40)
+		return wrong("steps", c.Steps, "use 1 to %d", 1<<40)
 	case c.Batch < 2 || c.Batch > maxBatch:
-		return wrong("--batch %d; use 2 to %d", c.Batch, maxBatch)
+		return wrong("batch", c.Batch, "use 2 to %d", maxBatch)
 	case c.Objective == ObjectivePair && (c.Batch < 4 || c.Batch%2 != 0):
-		return wrong("--batch %d; pairs need an even number from 4", c.Batch)
+		return wrong("batch", c.Batch, "pairs need an even number from 4")
 	case !slices.Contains(torch.Precisions(), c.Precision):
-		return wrong("--precision %q; use fp32, tf32 or bf16", c.Precision)
+		return wrong("precision", c.Precision, "use fp32, tf32 or bf16")
 	case !positive(c.Rate):
-		return wrong("--rate %v; it must be positive", c.Rate)
+		return wrong("rate", c.Rate, "it must be positive and finite")
 	case !(c.WeightDecay >= 0 && c.WeightDecay*c.Rate < 1):
-		return wrong("a weight decay of %v; use 0 or more, and less than 1 / --rate", c.WeightDecay)
-	case !(c.Beta1 >= 0 && c.Beta1 < 1 && c.Beta2 >= 0 && c.Beta2 < 1 && positive(c.AdamEps)):
-		return wrong("Adam's betas %v, %v, eps %v; betas lie in [0, 1), eps is positive", c.Beta1, c.Beta2, c.AdamEps)
+		return wrong("weight_decay", c.WeightDecay, "use 0 or more, and less than 1 / {rate}")
+	case !(c.Beta1 >= 0 && c.Beta1 < 1):
+		return wrong("beta1", c.Beta1, "use 0 to less than 1")
+	case !(c.Beta2 >= 0 && c.Beta2 < 1):
+		return wrong("beta2", c.Beta2, "use 0 to less than 1")
+	case !positive(c.AdamEps):
+		return wrong("adam_eps", c.AdamEps, "it must be positive and finite")
 	case !(min(c.Scales[0], c.Scales[1], c.Scales[2]) >= 0 && positive(c.Scales[0]+c.Scales[1]+c.Scales[2])):
-		return wrong("--scales %v; use 0 or more for each, and more than 0 for one", c.Scales)
-	case !(c.Smoothing >= 0 && c.Smoothing < 1 && positive(c.Temperature)):
-		return wrong("a smoothing of %v, a temperature of %v; smoothing lies in [0, 1), the temperature is positive", c.Smoothing,
-			c.Temperature)
+		return wrong("scales", c.Scales, "use 0 or more for each, and more than 0 for one")
+	case !(c.Smoothing >= 0 && c.Smoothing < 1):
+		return wrong("smoothing", c.Smoothing, "use 0 to less than 1")
+	case !positive(c.Temperature):
+		return wrong("temperature", c.Temperature, "it must be positive and finite")
 	case c.Embedding < 2 || c.Embedding > maxEmbedding:
-		return wrong("an embedding of %d dimensions; use 2 to %d", c.Embedding, maxEmbedding)
+		return wrong("embedding", c.Embedding, "use 2 to %d", maxEmbedding)
 	}
 	if _, err := pattern.New(c.pictures()); err != nil {
-		return wrong("--kinds: %v", err)
+		return wrong("kinds", c.Kinds, "name each once, of %v", pattern.Kinds())
 	}
 	return nil
 }

@@ -70,7 +70,7 @@ func TestPretrainResume(t *testing.T) {
 			if err == nil {
 				break
 			}
-			checkError(t, "interrupted", err, rdpp.ErrInterrupted, "checkpoint", "--resume")
+			checkError(t, "interrupted", err, rdpp.ErrInterrupted, "checkpoint", "resume")
 			if t.Failed() {
 				break
 			}
@@ -213,7 +213,7 @@ func TestPretrainProtects(t *testing.T) {
 		t.Errorf("cancelled before: got files %v, error %v, want none", entries, err)
 	}
 	checkError(t, "interrupted", run(config, rdpp.PretrainOptions{}, 2), rdpp.ErrInterrupted, "2 of 6")
-	checkError(t, "unfinished", run(config, rdpp.PretrainOptions{}, -1), rdpp.ErrConfig, "2 of 6", "--resume", "--overwrite")
+	checkError(t, "unfinished", run(config, rdpp.PretrainOptions{}, -1), rdpp.ErrConfig, "2 of 6", "resume", "overwrite")
 	other := config
 	other.Rate = 1
 	checkError(t, "another rate", run(other, rdpp.PretrainOptions{Resume: true}, -1), rdpp.ErrConfig, "rate")
@@ -221,32 +221,32 @@ func TestPretrainProtects(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := digest(t, out)
-	checkError(t, "finished", run(config, rdpp.PretrainOptions{Resume: true}, -1), rdpp.ErrConfig, out, "--overwrite")
-	checkError(t, "finished", run(config, rdpp.PretrainOptions{}, -1), rdpp.ErrConfig, out, "--overwrite")
+	checkError(t, "finished", run(config, rdpp.PretrainOptions{Resume: true}, -1), rdpp.ErrConfig, out, "overwrite")
+	checkError(t, "finished", run(config, rdpp.PretrainOptions{}, -1), rdpp.ErrConfig, out, "overwrite")
 	if got := digest(t, out); got != before {
 		t.Errorf("the teacher: got SHA-256 %s, want %s", got, before)
 	}
 	if err := run(config, rdpp.PretrainOptions{Overwrite: true}, -1); err != nil || digest(t, out) != before {
-		t.Errorf("with --overwrite: got error %v, SHA-256 %s, want %s", err, digest(t, out), before)
+		t.Errorf("with Overwrite: got error %v, SHA-256 %s, want %s", err, digest(t, out), before)
 	}
 	if err := os.WriteFile(out+".checkpoint", []byte("x"), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	checkError(t, "damaged checkpoint", run(config, rdpp.PretrainOptions{Resume: true}, -1), nil, "checkpoint", "--overwrite")
+	checkError(t, "damaged checkpoint", run(config, rdpp.PretrainOptions{Resume: true}, -1), nil, "checkpoint", "overwrite")
 
 	folder := t.TempDir()
 	_, err := rdpp.Pretrain(context.Background(), config, rdpp.PretrainOptions{Out: folder})
 	checkError(t, "a folder", err, rdpp.ErrConfig, folder, "name a file")
 	_, err = rdpp.Pretrain(context.Background(), config, rdpp.PretrainOptions{Out: "/proc/teacher"})
-	checkError(t, "unwritable", err, nil, "/proc", "--out")
+	checkError(t, "unwritable", err, nil, "/proc", "out")
 	_, err = rdpp.Pretrain(context.Background(), config, rdpp.PretrainOptions{Out: filepath.Join(out, "teacher")})
-	checkError(t, "below a file", err, nil, "--out")
+	checkError(t, "below a file", err, nil, "out")
 	_, err = rdpp.Pretrain(context.Background(), config, rdpp.PretrainOptions{Out: out, Store: "int8"})
-	checkError(t, "store", err, rdpp.ErrConfig, "--store", "int8")
+	checkError(t, "store", err, rdpp.ErrConfig, `store is "int8"`)
 	_, err = rdpp.Pretrain(context.Background(), config, rdpp.PretrainOptions{})
-	checkError(t, "nowhere", err, rdpp.ErrConfig, "--out")
+	checkError(t, "nowhere", err, rdpp.ErrConfig, "out is missing")
 	_, err = rdpp.Pretrain(context.Background(), config, rdpp.PretrainOptions{Out: filepath.Join(t.TempDir(), "a"), Workers: -1})
-	checkError(t, "workers", err, rdpp.ErrConfig, "--workers")
+	checkError(t, "workers", err, rdpp.ErrConfig, "workers is -1")
 }
 
 // Others may write to the folder too: only what is left of the run's own files is cleared away.
@@ -271,29 +271,29 @@ func TestCheckpointIsNoTeacher(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	checkError(t, "checkpoint", m.LoadTeacher(out+".checkpoint"), rdpp.ErrConfig, "unfinished teacher", "--resume")
+	checkError(t, "checkpoint", m.LoadTeacher(out+".checkpoint"), rdpp.ErrConfig, "unfinished teacher", "resume")
 }
 
 func TestPretrainConfigIsChecked(t *testing.T) {
 	for want, change := range map[string]func(c *rdpp.PretrainConfig){
-		"--arch":        func(c *rdpp.PretrainConfig) { c.Arch = "vgg" },
-		"--objective":   func(c *rdpp.PretrainConfig) { c.Objective = "" },
-		"--classes 1":   func(c *rdpp.PretrainConfig) { c.Classes = 1 },
-		"--size 48":     func(c *rdpp.PretrainConfig) { c.ImageSize = 48 },
-		"--steps 0":     func(c *rdpp.PretrainConfig) { c.Steps = 0 },
-		"--batch 1":     func(c *rdpp.PretrainConfig) { c.Batch = 1 },
-		"even":          func(c *rdpp.PretrainConfig) { c.Objective, c.Batch = rdpp.ObjectivePair, 5 },
-		"--precision":   func(c *rdpp.PretrainConfig) { c.Precision = "fp8" },
-		"--rate NaN":    func(c *rdpp.PretrainConfig) { c.Rate = math.NaN() },
-		"decay":         func(c *rdpp.PretrainConfig) { c.WeightDecay = -1 },
-		"betas":         func(c *rdpp.PretrainConfig) { c.Beta1 = 1 },
-		"--scales [0 0": func(c *rdpp.PretrainConfig) { c.Scales = [3]float64{} },
-		"--scales [1 -": func(c *rdpp.PretrainConfig) { c.Scales = [3]float64{1, -1, 1} },
-		"temperature":   func(c *rdpp.PretrainConfig) { c.Temperature = 0 },
-		"embedding":     func(c *rdpp.PretrainConfig) { c.Embedding = 0 },
-		"deviations":    func(c *rdpp.PretrainConfig) { c.Std[1] = 0 },
-		"means":         func(c *rdpp.PretrainConfig) { c.Mean[1] = float32(math.Inf(1)) },
-		"--kinds":       func(c *rdpp.PretrainConfig) { c.Kinds = []string{"cats"} },
+		"arch is":            func(c *rdpp.PretrainConfig) { c.Arch = "vgg" },
+		"objective is":       func(c *rdpp.PretrainConfig) { c.Objective = "" },
+		"classes is 1":       func(c *rdpp.PretrainConfig) { c.Classes = 1 },
+		"image_size is 48":   func(c *rdpp.PretrainConfig) { c.ImageSize = 48 },
+		"steps is 0":         func(c *rdpp.PretrainConfig) { c.Steps = 0 },
+		"batch is 1":         func(c *rdpp.PretrainConfig) { c.Batch = 1 },
+		"even":               func(c *rdpp.PretrainConfig) { c.Objective, c.Batch = rdpp.ObjectivePair, 5 },
+		"precision is":       func(c *rdpp.PretrainConfig) { c.Precision = "fp8" },
+		"rate is NaN":        func(c *rdpp.PretrainConfig) { c.Rate = math.NaN() },
+		"weight_decay is -1": func(c *rdpp.PretrainConfig) { c.WeightDecay = -1 },
+		"beta1 is 1":         func(c *rdpp.PretrainConfig) { c.Beta1 = 1 },
+		"scales is [0 0":     func(c *rdpp.PretrainConfig) { c.Scales = [3]float64{} },
+		"scales is [1 -":     func(c *rdpp.PretrainConfig) { c.Scales = [3]float64{1, -1, 1} },
+		"temperature is 0":   func(c *rdpp.PretrainConfig) { c.Temperature = 0 },
+		"embedding is 0":     func(c *rdpp.PretrainConfig) { c.Embedding = 0 },
+		"std is":             func(c *rdpp.PretrainConfig) { c.Std[1] = 0 },
+		"mean is":            func(c *rdpp.PretrainConfig) { c.Mean[1] = float32(math.Inf(1)) },
+		"kinds is":           func(c *rdpp.PretrainConfig) { c.Kinds = []string{"cats"} },
 	} {
 		c := rdpp.DefaultPretrainConfig()
 		if err := c.Validate(); err != nil {

@@ -14,6 +14,7 @@ import (
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/report"
+	"rdpp/rdpp/setting"
 	"rdpp/rdpp/weights"
 )
 
@@ -394,7 +395,7 @@ func WriteIndex(out, title string, entries []IndexEntry) error {
 		ix.Rows = append(ix.Rows, row)
 	}
 	if err := os.MkdirAll(out, 0o777); err != nil { // where no category has got as far as making it
-		return fmt.Errorf("rdpp: index: %w; choose another folder with --out", err)
+		return setting.Advise(fmt.Errorf("rdpp: index: %w", err), "choose another folder with {out}")
 	}
 	err := weights.WriteFileAtomic(filepath.Join(out, IndexFile), func(w io.Writer) error { return report.WriteIndex(w, ix) })
 	if err != nil {

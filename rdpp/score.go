@@ -7,6 +7,7 @@ import (
 
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/export"
+	"rdpp/rdpp/setting"
 	"rdpp/torch"
 )
 
@@ -53,8 +54,8 @@ func (m *Model) balance(ctx context.Context, trained []dataset.Item, cache *data
 	}
 	for i, share := range balancedShares {
 		if share > 0 && !(levels[i] >= leastLevel) {
-			return fmt.Errorf("rdpp: term %d of the map is %v on the training images, so it cannot be balanced; are they all of one "+
-				"colour? --score %s does without, in a new run", i+1, levels[i], ScoreReleased)
+			return setting.Advise(fmt.Errorf("rdpp: term %d of the map is %v on the training images, so it cannot be balanced; are they all of one colour?",
+				i+1, levels[i]), "{score} %s does without, in a new run", ScoreReleased)
 		}
 	}
 	m.Info.MapWeights, m.Info.MapLevels = balancedShares, levels

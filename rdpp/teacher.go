@@ -14,6 +14,7 @@ import (
 
 	"rdpp/rdpp/builtin"
 	"rdpp/rdpp/fetch"
+	"rdpp/rdpp/setting"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
 )
@@ -142,7 +143,7 @@ func FindTeacher(ctx context.Context, name, arch string, opt TeacherOptions) (st
 		return name, nil
 	}
 	if file == "" {
-		return "", fmt.Errorf("rdpp: %w: --arch %q has no teacher; use one of %v", ErrConfig, arch, torch.Architectures())
+		return "", wrong("arch", arch, "that has no teacher; use one of %v", torch.Architectures())
 	}
 	dir, err := TeacherCache()
 	builtIn := name == TeacherAuto && builtin.Has(builtin.ImageNet, arch)
@@ -157,14 +158,14 @@ func FindTeacher(ctx context.Context, name, arch string, opt TeacherOptions) (st
 	case err == nil:
 		return path, checkCached(path)
 	case !errors.Is(err, os.ErrNotExist):
-		return "", fmt.Errorf("rdpp: looking for the teacher: %w; name one with --teacher FILE, %s, %s or %s", err,
+		return "", setting.Advise(fmt.Errorf("rdpp: looking for the teacher: %w", err), "name a file with {teacher}, or %s, %s or %s",
 			TeacherBuiltin, TeacherDrawn, TeacherRandom)
 	case builtIn:
 		return TeacherBuiltin, nil
 	}
 	if err := download(ctx, path, opt); err != nil {
-		return "", fmt.Errorf("rdpp: no weights for the teacher: %w; put torchvision's %s into %s, or name a file with --teacher FILE, "+
-			"or use --arch %s with --teacher %s", err, file, dir, strings.Join(builtin.Architectures(builtin.ImageNet), " or "), TeacherBuiltin)
+		return "", setting.Advise(fmt.Errorf("rdpp: no weights for the teacher: %w", err), "put torchvision's %s into %s, or name a file with {teacher}, "+
+			"or use {arch} %s with {teacher} %s", file, dir, strings.Join(builtin.Architectures(builtin.ImageNet), " or "), TeacherBuiltin)
 	}
 	return path, nil
 }
@@ -182,8 +183,8 @@ func checkCached(path string) error {
 		return fmt.Errorf("rdpp: teacher: %w", err)
 	}
 	if want := digestDigits(filepath.Base(path)); !strings.HasPrefix(digest, want) {
-		return fmt.Errorf("rdpp: teacher: %s is damaged or another file: its SHA-256 begins with %s, not with %s; remove it, or name it "+
-			"with --teacher FILE", path, digest[:8], want)
+		return setting.Advise(fmt.Errorf("rdpp: teacher: %s is damaged or another file: its SHA-256 begins with %s, not with %s", path, digest[:8], want),
+			"remove it, or name it with {teacher}")
 	}
 	return nil
 }
@@ -213,13 +214,13 @@ func openTeacher(name, arch string) (*weights.File, error) {
 	if teacher, found := inside[name]; found {
 		file, _, err := builtin.Open(teacher.from, arch)
 		if err != nil {
-			return nil, fmt.Errorf("rdpp: %w: %w; name a file with --teacher FILE", ErrConfig, err)
+			return nil, wrong("teacher", name, "%v; name a file", err)
 		}
 		return file, nil
 	}
 	file, err := weights.Open(name)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("rdpp: no teacher weights at %s; name a .pth or .safetensors file, or use --teacher %s, %s or %s", name,
+		return nil, setting.Advise(fmt.Errorf("rdpp: no teacher weights at %s", name), "name a .pth or .safetensors file with {teacher}, or use %s, %s or %s",
 			TeacherBuiltin, TeacherDrawn, TeacherRandom)
 	}
 	if err != nil {
@@ -233,7 +234,7 @@ func teacherDigest(name, arch string) (string, error) {
 	if teacher, found := inside[name]; found {
 		_, digest, err := builtin.Open(teacher.from, arch)
 		if err != nil {
-			return "", fmt.Errorf("rdpp: %w: %w; name a file with --teacher FILE", ErrConfig, err)
+			return "", wrong("teacher", name, "%v; name a file", err)
 		}
 		return digest, nil
 	}
@@ -265,7 +266,7 @@ func (m *Model) LoadTeacher(name string) error {
 	}
 	defer file.Close()
 	if _, found := file.Metadata[pretrainCheckpointKey]; found {
-		return fmt.Errorf("rdpp: %w: %s is the checkpoint of an unfinished teacher; finish that with train teacher --resume", ErrConfig, name)
+		return wrong("teacher", name, "that is the checkpoint of an unfinished teacher; resume `train teacher`, which finishes it")
 	}
 	net, err := teacherIn(file, arch)
 	if err != nil {
@@ -310,7 +311,7 @@ func sameArch(found, needed string) error {
 	case found == "" || found == needed:
 		return nil
 	case slices.Contains(torch.Architectures(), found):
-		return fmt.Errorf("it is of another architecture: %s, not %s; name another file, or use --arch %s", found, needed, found)
+		return setting.Advise(fmt.Errorf("it is of another architecture: %s, not %s", found, needed), "name another file, or use {arch} %s", found)
 	}
 	return fmt.Errorf("it is of another architecture: %s, not %s; name another file", found, needed)
 }

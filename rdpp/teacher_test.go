@@ -187,16 +187,16 @@ func TestLoadTeacherRefuses(t *testing.T) {
 		name, arch, teacher string
 		want                []string
 	}{
-		{"not built in", "resnet50", rdpp.TeacherBuiltin, []string{"resnet50", "resnet18", "--teacher FILE"}},
-		{"not drawn", "resnet34", rdpp.TeacherDrawn, []string{"drawn", "resnet34", "resnet18", "--teacher FILE"}},
-		{"no file", "resnet18", filepath.Join(cache, "x.pth"), []string{filepath.Join(cache, "x.pth"), "--teacher builtin, drawn or random"}},
+		{"not built in", "resnet50", rdpp.TeacherBuiltin, []string{"resnet50", "resnet18", `teacher is "`, "name a file"}},
+		{"not drawn", "resnet34", rdpp.TeacherDrawn, []string{"drawn", "resnet34", "resnet18", `teacher is "`, "name a file"}},
+		{"no file", "resnet18", filepath.Join(cache, "x.pth"), []string{filepath.Join(cache, "x.pth"), "with teacher, or use builtin, drawn or random"}},
 		{"no weights", "resnet18", garbage, []string{garbage}},
 		{"missing tensor", "resnet18", writeFile(t, nil, slices.Delete(slices.Clone(good), at, at+1)), []string{"missing: " + name, "resnet18"}},
 		{"wrong shape", "resnet18", writeFile(t, nil, changed(zeros(name, weights.F32, 3))), []string{name + " [3] instead of [256]"}},
 		{"wrong type", "resnet18", writeFile(t, nil, changed(zeros(name, weights.U8, 256))), []string{name + " U8"}},
 		{"one more", "resnet18", writeFile(t, nil, append(slices.Clone(good), zeros("layer1.0.se.fc.weight", weights.F32, 1))), []string{"not expected: layer1.0.se.fc.weight"}},
-		{"smaller architecture", "resnet34", writeFile(t, nil, good), []string{"resnet18, not resnet34", "--arch resnet18"}},
-		{"other architecture", "resnet50", writeFile(t, nil, good), []string{"resnet18, not resnet50", "--arch resnet18"}},
+		{"smaller architecture", "resnet34", writeFile(t, nil, good), []string{"resnet18, not resnet34", "arch resnet18"}},
+		{"other architecture", "resnet50", writeFile(t, nil, good), []string{"resnet18, not resnet50", "arch resnet18"}},
 		{"two networks", "resnet18", writeFile(t, nil, twice), []string{"2 ResNets", `"student."`, `"teacher."`}},
 		{"no network", "resnet18", writeFile(t, nil, good[1:]), []string{"no ResNet", "infer info"}},
 		{"a released checkpoint", "resnet18", writeFile(t, nil, released), []string{"checkpoint of RD", "infer import"}},
@@ -267,7 +267,7 @@ func TestBuiltinTeacher(t *testing.T) {
 	}
 	// A cache that cannot be looked into is no empty one.
 	t.Setenv("RDPP_CACHE", namesake)
-	checkError(t, "cache", m.LoadTeacher(rdpp.TeacherAuto), nil, namesake, "--teacher FILE, builtin, drawn or random")
+	checkError(t, "cache", m.LoadTeacher(rdpp.TeacherAuto), nil, namesake, "name a file with teacher, or builtin, drawn or random")
 	t.Setenv("RDPP_CACHE", cache)
 	// Torchvision's weights come first, where they are, and are what their name says.
 	torchvision := filepath.Join(cache, "resnet18-f37072fd.pth")
@@ -358,7 +358,7 @@ func TestFindTeacherFails(t *testing.T) {
 		ctx                      context.Context
 		want                     []string
 	}{
-		{"offline", rdpp.TeacherAuto, "resnet34", offline, context.Background(), []string{"refused", "resnet34-b627a593.pth into " + cache, "--teacher FILE", "--arch resnet18 with --teacher builtin"}},
+		{"offline", rdpp.TeacherAuto, "resnet34", offline, context.Background(), []string{"refused", "resnet34-b627a593.pth into " + cache, "a file with teacher", "arch resnet18 with teacher builtin"}},
 		{"offline, though another is built in", rdpp.TeacherImageNet, "resnet18", offline, context.Background(), []string{"refused", "resnet18-f37072fd.pth into " + cache}},
 		{"not on the mirror", rdpp.TeacherAuto, "wide_resnet50_2", missing.URL, context.Background(), []string{"404", missing.URL + "/wide_resnet50_2-95faca4d.pth"}},
 		{"interrupted", rdpp.TeacherAuto, "resnet50", missing.URL, ended, []string{context.Canceled.Error()}},
@@ -453,7 +453,7 @@ func TestOlderBuiltinTeacher(t *testing.T) {
 	}
 	older(filepath.Join(out, "checkpoint"), "rdpp_checkpoint", "info")
 	_, err := run(rdpp.TeacherBuiltin, stop{})
-	checkError(t, "the other one that is built in", err, rdpp.ErrConfig, "has the teacher drawn", "not builtin", "--overwrite")
+	checkError(t, "the other one that is built in", err, rdpp.ErrConfig, "has the teacher drawn", `teacher is "builtin"`, "overwrite")
 	if _, err := run(rdpp.TeacherDrawn, stop{1, 2}); !errors.Is(err, rdpp.ErrInterrupted) {
 		t.Fatalf("got %v, want %v", err, rdpp.ErrInterrupted)
 	}

@@ -16,10 +16,11 @@ import (
 	"strconv"
 	"syscall"
 	"time"
-	"unicode/utf8"
 
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/printable"
 	"rdpp/rdpp/report"
+	"rdpp/rdpp/setting"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
 )
@@ -89,6 +90,7 @@ type EpochReport struct {
 // Summary is the outcome of a training, and metrics.json.
 type Summary struct {
 	Category           string         `json:"category"`
+	CategoryBase64     string         `json:"category_base64,omitempty"` // its bytes, where it is not UTF-8, which JSON cannot hold
 	Config             Config         `json:"config"`
 	Teacher            TeacherInfo    `json:"teacher"`
 	Epoch              int            `json:"epoch"`     // that became the model
@@ -112,7 +114,7 @@ type Summary struct {
 	Range              dataset.Range  `json:"range"`             // of the training images
 	Warning            string         `json:"warning,omitempty"` // of test images that are unlike those
 	ModelFile          string         `json:"model_file"`
-	ModelFileBytes     []byte         `json:"model_file_base64,omitempty"` // its name, where that is no UTF-8
+	ModelFileBase64    string         `json:"model_file_base64,omitempty"` // as CategoryBase64
 }
 
 // The files of Out.
@@ -155,7 +157,7 @@ func Train(ctx context.Context, config Config, set *dataset.Set, opt TrainOption
 		return err
 	})
 	if err != nil && ctx.Err() != nil && !errors.Is(err, ErrInterrupted) && !errors.Is(err, errNotSaved) {
-		return nil, fmt.Errorf("rdpp: %w; --resume continues: %w", ErrInterrupted, err)
+		return nil, fmt.Errorf("rdpp: %w: %w", setting.Advise(ErrInterrupted, "{resume} continues"), err)
 	}
 	return summary, err
 }
@@ -201,7 +203,7 @@ func (r *run) close() {
 // prepare reads everything that can be wrong before any time is spent on training.
 func (r *run) prepare(ctx context.Context) (err error) {
 	if r.opt.Out == "" {
-		return fmt.Errorf("rdpp: %w: no folder for the results; name one with --out", ErrConfig)
+		return wrong("out", nil, "name a folder for the results")
 	}
 	r.lock, err = claim(r.opt.Log, r.path(checkpointFile), r.path(ModelFile), r.path(MetricsFile), r.path(HistoryFile),
 		r.path(ReportFile), r.path(ScoresFile), r.path(bestFile))
@@ -309,8 +311,8 @@ func (r *run) openCheckpoint() (*weights.File, *checkpoint, error) {
 	}
 	defer file.Close()
 	if done := saved.State.Epoch; done < saved.Info.Config.Epochs || len(r.foldFiles()) > 0 {
-		return nil, nil, fmt.Errorf("rdpp: %w: %s holds an unfinished run (%d of %d epochs done); continue it with --resume, "+
-			"or start anew with --overwrite", ErrConfig, r.opt.Out, done, saved.Info.Config.Epochs)
+		return nil, nil, wrong("out", r.opt.Out, "it holds an unfinished run (%d of %d epochs done): continue it with {resume}, or start anew with "+
+			"{overwrite}", done, saved.Info.Config.Epochs)
 	}
 	return nil, nil, r.protectModel()
 }
@@ -320,8 +322,8 @@ func (r *run) protectModel() error {
 	if _, err := os.Lstat(r.path(ModelFile)); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	return fmt.Errorf("rdpp: %w: %s holds a finished run; replace it with --overwrite, train it for more --epochs with --resume, or choose "+
-		"another folder with --out", ErrConfig, r.opt.Out)
+	return wrong("out", r.opt.Out, "it holds a finished run: replace it with {overwrite}, train it for more {epochs} with {resume}, or choose "+
+		"another folder")
 }
 
 // claim makes the folder of a run's files, which no other training may write to until the lock is closed, shows that
@@ -342,7 +344,7 @@ func claim(log *slog.Logger, files ...string) (lock *os.File, err error) {
 	}
 	if err != nil {
 		lock.Close()
-		return nil, fmt.Errorf("rdpp: cannot write to the output folder: %w; choose another with --out", err)
+		return nil, setting.Advise(fmt.Errorf("rdpp: cannot write to the output folder: %w", err), "choose another with {out}")
 	}
 	return lock, nil
 }
@@ -354,12 +356,12 @@ func lockFolder(dir string, log *slog.Logger) (*os.File, error) {
 		f, err = os.Open(dir)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("rdpp: cannot write to the output folder: %w; choose another with --out", err)
+		return nil, setting.Advise(fmt.Errorf("rdpp: cannot write to the output folder: %w", err), "choose another with {out}")
 	}
 	switch err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); {
 	case errors.Is(err, syscall.EWOULDBLOCK):
 		f.Close()
-		return nil, fmt.Errorf("rdpp: another training is writing to %s; wait for it, or choose another folder with --out", dir)
+		return nil, setting.Advise(fmt.Errorf("rdpp: another training is writing to %s", dir), "wait for it, or choose another folder with {out}")
 	case err != nil: // some network file systems
 		log.Warn("the output folder cannot be locked: take care that no other training writes there", "folder", dir, "error", err)
 	}
@@ -379,7 +381,7 @@ func (r *run) readData(ctx context.Context) error {
 	}{{r.set.Train, &r.items}, {r.set.Test, &r.tests}} {
 		good, skipped, err := dataset.Check(ctx, part.from, r.cache, r.opt.Workers, r.opt.SkipBad)
 		if err != nil && ctx.Err() == nil {
-			return fmt.Errorf("rdpp: %w; --skip-bad leaves such files out", err)
+			return setting.Advise(fmt.Errorf("rdpp: %w", err), "{skip_bad} leaves such files out")
 		}
 		if err != nil {
 			return fmt.Errorf("rdpp: %w", err)
@@ -423,16 +425,16 @@ func (r *run) readData(ctx context.Context) error {
 		sizes = append(sizes, len(r.items)-(len(r.items)-fold+r.folds-1)/r.folds)
 	}
 	if alone := slices.IndexFunc(sizes, func(n int) bool { return S < 64 && (n-1)%r.config.Batch == 0 }); alone >= 0 {
-		return fmt.Errorf("rdpp: %w: --image-size %d with --batch %d leaves one of the %d images alone in a batch, which is too little for "+
-			"batch norm; use another --batch, or --image-size 64", ErrConfig, S, r.config.Batch, sizes[alone])
+		return wrong("batch", r.config.Batch, "it leaves one of the %d images alone in a batch, which is too little for batch norm where "+
+			"{image_size} is %d: use another {batch}, or 64 for {image_size}", sizes[alone], S)
 	}
 	if steps := (len(r.items) + r.config.Batch - 1) / r.config.Batch; r.config.Updates > 0 {
 		r.config.Epochs = min(r.config.Epochs, (r.config.Updates*r.config.Accumulate+steps-1)/steps)
 		r.model.Info.Config.Epochs = r.config.Epochs
 	}
 	if steps := (slices.Min(sizes) + r.config.Batch - 1) / r.config.Batch; r.config.Epochs*steps < r.config.Accumulate {
-		return fmt.Errorf("rdpp: %w: %d steps make no update of the weights with --accumulate %d; use more --epochs, or --accumulate 1", ErrConfig,
-			r.config.Epochs*steps, r.config.Accumulate)
+		return wrong("accumulate", r.config.Accumulate, "the %d steps of the training then make no update of the weights: use more {epochs}, or 1",
+			r.config.Epochs*steps)
 	}
 	r.model.Info.Category = r.set.Category
 	r.model.Info.Data = DataInfo{Images: len(r.items), HeldOut: len(r.held), Fingerprint: fingerprint, Layout: r.set.Layout,
@@ -570,8 +572,8 @@ func (r *run) interrupt() error {
 	if err := r.saveCheckpoint(); err != nil {
 		return fmt.Errorf("rdpp: %w: %w", errNotSaved, err)
 	}
-	return fmt.Errorf("rdpp: %w in epoch %d of %d, after a checkpoint; --resume continues", ErrInterrupted,
-		r.state.Epoch+1, r.config.Epochs)
+	return setting.Advise(fmt.Errorf("rdpp: %w in epoch %d of %d, after a checkpoint", ErrInterrupted, r.state.Epoch+1, r.config.Epochs),
+		"{resume} continues")
 }
 
 // step is Algorithm 2's body: teacher, projection, bottleneck, student, the losses, and every Accumulate-th time an
@@ -651,8 +653,7 @@ func (r *run) step(batch *dataset.Batch) (Losses, error) {
 	return losses, nil
 }
 
-var errNoTests = fmt.Errorf("rdpp: %w: --select %s needs a test set with good and defective images; use --select %s", ErrConfig,
-	SelectBestOnTest, SelectLast)
+var errNoTests = wrong("select", SelectBestOnTest, "that needs a test set with good and defective images; use %s", SelectLast)
 
 // test measures the epoch on the test set.
 func (r *run) test(ctx context.Context, report *EpochReport) error {
@@ -697,8 +698,8 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 		}
 		defer best.Close()
 		if best.Info.Epoch != r.state.Best.Epoch {
-			return nil, fmt.Errorf("rdpp: %s is of epoch %d, the best one was %d; start anew with --overwrite", path,
-				best.Info.Epoch, r.state.Best.Epoch)
+			return nil, setting.Advise(fmt.Errorf("rdpp: %s is of epoch %d, the best one was %d", path, best.Info.Epoch, r.state.Best.Epoch),
+				"start anew with {overwrite}")
 		}
 		model = best
 		model.Info.Config = r.config // Epochs may have been raised since
@@ -714,7 +715,7 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 	}
 	calibrating := time.Since(began)
 	if err := model.Save(r.path(ModelFile)); err != nil {
-		return nil, fmt.Errorf("%w; make room and continue with --resume", err)
+		return nil, setting.Advise(err, "make room and continue with {resume}")
 	}
 	if r.config.Select == SelectBestOnTest {
 		if err := os.Remove(r.path(bestFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -729,10 +730,8 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 		Threshold: calibration.Threshold, ThresholdRule: calibration.Rule, Provisional: calibration.Provisional,
 		CalibrationImages: len(calibration.Scores), CalibrationFolds: calibration.Folds, CalibrationSeconds: calibrating.Seconds(),
 		HasMasks: r.set.HasMasks, Taken: r.set.Taken(),
-		Skipped: r.skipped, Range: model.Info.Data.Range, ModelFile: r.path(ModelFile)}
-	if !utf8.ValidString(summary.ModelFile) {
-		summary.ModelFileBytes = []byte(summary.ModelFile)
-	}
+		Skipped: r.skipped, Range: model.Info.Data.Range, ModelFile: r.path(ModelFile), ModelFileBase64: printable.Base64(r.path(ModelFile)),
+		CategoryBase64: printable.Base64(r.set.Category)}
 	trained := 0
 	for _, epoch := range r.state.History {
 		summary.TrainingSeconds += epoch.Seconds

@@ -113,7 +113,7 @@ func interrupt(t *testing.T, c rdpp.Config, out string, s stop) {
 	if !errors.Is(err, rdpp.ErrInterrupted) {
 		t.Fatalf("stopped at %v: got error %v, want ErrInterrupted", s, err)
 	}
-	if trained := s.epoch == c.Epochs && s.step == 0; !trained && !strings.Contains(err.Error(), "after a checkpoint; --resume") {
+	if trained := s.epoch == c.Epochs && s.step == 0; !trained && !strings.Contains(err.Error(), "after a checkpoint; resume") {
 		t.Errorf("stopped at %v: got error %q, want a checkpoint and the way to go on", s, err)
 	}
 }
@@ -221,16 +221,16 @@ func TestResumeRefuses(t *testing.T) {
 		texts  []string
 	}{
 		{"neither resume nor overwrite", func(*rdpp.Config) {}, dataDir, rdpp.TrainOptions{}, rdpp.ErrConfig,
-			[]string{out, "1 of 2 epochs", "--resume", "--overwrite"}},
-		{"method", func(c *rdpp.Config) { c.Method = rdpp.MethodRD }, dataDir, resume, rdpp.ErrConfig, []string{`method = "rd++"`, "--overwrite"}},
-		{"arch", func(c *rdpp.Config) { c.Arch = "resnet34" }, dataDir, resume, rdpp.ErrConfig, []string{`arch = "resnet18"`}},
-		{"image size", func(c *rdpp.Config) { c.ImageSize = 64 }, dataDir, resume, rdpp.ErrConfig, []string{"image_size = 32", "64"}},
-		{"seed", func(c *rdpp.Config) { c.Seed = 9 }, dataDir, resume, rdpp.ErrConfig, []string{"seed = 1", "9"}},
-		{"batch", func(c *rdpp.Config) { c.Batch = 3 }, dataDir, resume, rdpp.ErrConfig, []string{"batch = 2", "3"}},
-		{"rate", func(c *rdpp.Config) { c.RateDistill = 0.1 }, dataDir, resume, rdpp.ErrConfig, []string{"rate_distill = 0.004", "0.1"}},
-		{"selection", func(c *rdpp.Config) { c.Select = rdpp.SelectBestOnTest }, dataDir, resume, rdpp.ErrConfig, []string{`select = "last"`}},
-		{"fewer epochs", func(c *rdpp.Config) { c.Epochs = 1 }, dataDir, resume, rdpp.ErrConfig, []string{"begun epoch 2", "--epochs 2"}},
-		{"other images", func(*rdpp.Config) {}, replaced, resume, nil, []string{"training images", "--overwrite"}},
+			[]string{out, "1 of 2 epochs", "resume", "overwrite"}},
+		{"method", func(c *rdpp.Config) { c.Method = rdpp.MethodRD }, dataDir, resume, rdpp.ErrConfig, []string{`method is "rd"`, `has "rd++"`, "overwrite"}},
+		{"arch", func(c *rdpp.Config) { c.Arch = "resnet34" }, dataDir, resume, rdpp.ErrConfig, []string{`arch is "resnet34"`, `has "resnet18"`}},
+		{"image size", func(c *rdpp.Config) { c.ImageSize = 64 }, dataDir, resume, rdpp.ErrConfig, []string{"image_size is 64", "has 32"}},
+		{"seed", func(c *rdpp.Config) { c.Seed = 9 }, dataDir, resume, rdpp.ErrConfig, []string{"seed is 9", "has 1"}},
+		{"batch", func(c *rdpp.Config) { c.Batch = 3 }, dataDir, resume, rdpp.ErrConfig, []string{"batch is 3", "has 2"}},
+		{"rate", func(c *rdpp.Config) { c.RateDistill = 0.1 }, dataDir, resume, rdpp.ErrConfig, []string{"rate_distill is 0.1", "has 0.004"}},
+		{"selection", func(c *rdpp.Config) { c.Select = rdpp.SelectBestOnTest }, dataDir, resume, rdpp.ErrConfig, []string{`select is "best-on-test"`, `has "last"`}},
+		{"fewer epochs", func(c *rdpp.Config) { c.Epochs = 1 }, dataDir, resume, rdpp.ErrConfig, []string{"epochs is 1", "begun epoch 2", "use 2, and 1900 for updates"}},
+		{"other images", func(*rdpp.Config) {}, replaced, resume, nil, []string{"training images", "overwrite"}},
 	} {
 		config := tiny()
 		c.change(&config)
@@ -271,7 +271,7 @@ func TestDamagedCheckpoint(t *testing.T) {
 		if err := os.Truncate(path, size); err != nil {
 			t.Fatal(err)
 		}
-		check("truncated", "--overwrite")
+		check("truncated", "overwrite")
 	}
 
 	// edited writes a checkpoint with one value of its state changed and no tensors.
@@ -312,7 +312,7 @@ func TestDamagedCheckpoint(t *testing.T) {
 	if err := os.Link(trainedModel(t), path); err != nil {
 		t.Fatal(err)
 	}
-	check("a model file", "no file that rdpp wrote", "--overwrite")
+	check("a model file", "no file that rdpp wrote", "overwrite")
 }
 
 func readSummary(t *testing.T, out string) (s rdpp.Summary) {
@@ -441,7 +441,7 @@ func TestAbsentMetrics(t *testing.T) {
 	}
 	_, err = rdpp.Train(context.Background(), tinyBest(), openSet(t, noTests), rdpp.TrainOptions{Out: t.TempDir(), Teacher: rdpp.TeacherRandom,
 		OnStep: func(rdpp.StepReport) { t.Error("best-on-test without tests: got a step, want an error before it") }})
-	checkError(t, "best-on-test without tests", err, rdpp.ErrConfig, "--select last")
+	checkError(t, "best-on-test without tests", err, rdpp.ErrConfig, `select is "best-on-test"`, "use last")
 }
 
 func writePNG(t *testing.T, path string, picture image.Image) {
@@ -477,9 +477,9 @@ func TestTrainFailsEarly(t *testing.T) {
 		texts  []string
 	}{
 		{"damaged image", tiny(), damaged, t.TempDir(), nil, []string{bad}},
-		{"folder below a file", tiny(), dataDir, filepath.Join(file, "out"), nil, []string{file, "--out"}},
-		{"one image left alone", alone, dataDir, t.TempDir(), rdpp.ErrConfig, []string{"--batch", "--image-size 64"}},
-		{"no epochs", untrainable, dataDir, t.TempDir(), rdpp.ErrConfig, []string{"--epochs 0"}},
+		{"folder below a file", tiny(), dataDir, filepath.Join(file, "out"), nil, []string{file, "out"}},
+		{"one image left alone", alone, dataDir, t.TempDir(), rdpp.ErrConfig, []string{"batch is", "64 for image_size"}},
+		{"no epochs", untrainable, dataDir, t.TempDir(), rdpp.ErrConfig, []string{"epochs is 0"}},
 	} {
 		_, err := rdpp.Train(context.Background(), c.config, openSet(t, c.data), rdpp.TrainOptions{Out: c.out, Teacher: rdpp.TeacherRandom,
 			OnStep: func(rdpp.StepReport) { t.Errorf("%s: got a step, want an error before it", c.name) }})
@@ -531,15 +531,15 @@ func TestResumeWithAnotherTeacher(t *testing.T) {
 		want    error
 		texts   []string
 	}{
-		{other, rdpp.ErrConfig, []string{"random", "teacher.pth", "--overwrite"}},
+		{other, rdpp.ErrConfig, []string{"random", "teacher.pth", "overwrite"}},
 		{other + ".none", os.ErrNotExist, []string{"teacher.pth.none"}},
-		{namesake, rdpp.ErrConfig, []string{"random", "--overwrite"}}, // a file of that name
+		{namesake, rdpp.ErrConfig, []string{"random", "overwrite"}}, // a file of that name
 	} {
 		_, err := rdpp.Train(t.Context(), tiny(), openSet(t, dataDir), rdpp.TrainOptions{Out: out, Resume: true, Teacher: c.teacher})
 		checkError(t, c.teacher, err, c.want, c.texts...)
 	}
 	if _, err := rdpp.Train(t.Context(), tiny(), openSet(t, dataDir), rdpp.TrainOptions{Out: out, Resume: true}); err != nil {
-		t.Errorf("without --teacher: got error %v", err)
+		t.Errorf("without Teacher: got error %v", err)
 	}
 }
 
@@ -556,7 +556,7 @@ func TestNewRunDropsOldCheckpoint(t *testing.T) {
 	c := tiny()
 	c.Seed = 77
 	_, err := rdpp.Train(context.Background(), c, openSet(t, dataDir), rdpp.TrainOptions{Out: out, Teacher: rdpp.TeacherRandom})
-	checkError(t, "a finished run", err, rdpp.ErrConfig, out, "--overwrite", "--resume")
+	checkError(t, "a finished run", err, rdpp.ErrConfig, out, "overwrite", "resume")
 	if _, err := os.Stat(checkpoint); err != nil || digest(t, filepath.Join(out, rdpp.ModelFile)) != model {
 		t.Error("a refused run has changed what was there")
 	}
@@ -584,7 +584,7 @@ func TestOneTrainingPerFolder(t *testing.T) {
 			return
 		}
 		_, err := rdpp.Train(t.Context(), tiny(), openSet(t, dataDir), rdpp.TrainOptions{Out: out, Teacher: rdpp.TeacherRandom})
-		checkError(t, "a second training", err, nil, "another training", out, "--out")
+		checkError(t, "a second training", err, nil, "another training", out, "out")
 	}})
 }
 
@@ -662,5 +662,5 @@ func TestResumeForMoreUpdates(t *testing.T) {
 	}
 	config.Updates, config.Epochs = 1, 100
 	_, err = rdpp.Train(context.Background(), config, openSet(t, dataDir), rdpp.TrainOptions{Out: out, Resume: true, Teacher: rdpp.TeacherRandom})
-	checkError(t, "fewer updates", err, rdpp.ErrConfig, "give --updates 5 and --epochs 4")
+	checkError(t, "fewer updates", err, rdpp.ErrConfig, "epochs is", "4, and 5 for updates")
 }

@@ -33,7 +33,7 @@ func (i *Info) unlike(l dataset.Look) (warnings []string) {
 		warnings = append(warnings, fmt.Sprintf("it has 8 bits per sample, the training images use %d of 16: store it as those were", bits))
 	case s.Bits == 16 && seen.Brightest == 0 && s.Max < blackBelow:
 		warnings = append(warnings, fmt.Sprintf("its values of 16 bits end at %d of %d, so it comes out nearly black: does the camera use fewer bits? "+
-			"Then train with --bit-depth auto", s.Max, most))
+			"Then train with a bit depth of auto", s.Max, most))
 	}
 	switch b := l.Brightness; {
 	case seen.Brightest == 0: // not known
@@ -63,9 +63,9 @@ func (r *run) warnOfRange() {
 	switch found := seen.BitDepth(); {
 	case seen.Wide == 0:
 	case seen.Largest >= 1<<bits:
-		r.opt.Log.Warn("16-bit images have values above those of --bit-depth: they become white", "bits", bits, "largest", seen.Largest)
+		r.opt.Log.Warn("16-bit images have values above those of the bit depth: they become white", "bits", bits, "largest", seen.Largest)
 	case found < bits:
-		r.opt.Log.Warn("16-bit images use fewer bits than --bit-depth says: they come out dark", "bits", bits, "used", found, "largest", seen.Largest)
+		r.opt.Log.Warn("16-bit images use fewer bits than the bit depth says: they come out dark", "bits", bits, "used", found, "largest", seen.Largest)
 	}
 }
 

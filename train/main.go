@@ -31,6 +31,8 @@ import (
 	"rdpp/rdpp"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/printable"
+	"rdpp/rdpp/setting"
 	"rdpp/torch"
 )
 
@@ -85,6 +87,36 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitFailed
 }
 
+// flagError is an error told in terms of a command's flags.
+type flagError struct {
+	error
+	text string
+}
+
+func (e *flagError) Error() string { return e.text }
+func (e *flagError) Unwrap() error { return e.error }
+
+// shorterFlags are those that are not called like their setting.
+var shorterFlags = map[string]string{"noise_lambda": "noise", "image_size": "size"}
+
+// asFlag is the flag of a setting that train has.
+func asFlag(field string) string { return "--" + strings.ReplaceAll(field, "_", "-") }
+
+// inFlags calls the settings in an error by their flags, where the command has such.
+func inFlags(flags *pflag.FlagSet, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &flagError{err, setting.Text(err, func(field string) string {
+		for _, name := range []string{strings.ReplaceAll(field, "_", "-"), shorterFlags[field]} {
+			if flags.Lookup(name) != nil {
+				return "--" + name
+			}
+		}
+		return field
+	})}
+}
+
 // newFlags returns a flag set whose errors are usage errors and whose help goes to w.
 func newFlags(usage string, w io.Writer) *pflag.FlagSet {
 	flags := pflag.NewFlagSet("train", pflag.ContinueOnError)
@@ -113,10 +145,11 @@ paper's tables, versions and licences
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (checkpoint kept)
 `
 
-func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
 	c := rdpp.DefaultConfig()
 	opt, open := rdpp.TrainOptions{}, dataset.OpenOptions{}
 	flags := newFlags(trainUsage, stdout)
+	defer func() { err = inFlags(flags, err) }()
 	var source dataset.Source
 	flags.StringVar(&source.Data, "data", "", "`DIR` with train/good, good or images; or of such")
 	flags.StringArrayVar(&source.Good, "good", nil, "or `DIR` of good images, of any name; repeatable")
@@ -237,9 +270,10 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		opt.Out = filepath.Join(out, set.Category)
 		show := newProgress(set, stdout, stderr, *asJSON)
 		opt.OnDownload, opt.OnStart, opt.OnStep, opt.OnEpoch = show.download, show.teacher, show.step, show.epoch
-		opt.Log = slog.New(slog.NewTextHandler(show.log(), nil))
+		opt.Log = slog.New(slog.NewTextHandler(show.log(), &slog.HandlerOptions{ReplaceAttr: printable.Attr}))
 		show.start(&c, opt.Device, *threads)
 		summary, err := rdpp.Train(ctx, c, set, opt)
+		err = inFlags(flags, err)
 		show.stop()
 		if err == nil {
 			show.done(summary)
@@ -294,15 +328,21 @@ func trainAll(sources []dataset.Source, out string, train func(dataset.Source) (
 			return err
 		}
 	}
-	fmt.Fprintf(stdout, "all: page %s\n", filepath.Join(out, rdpp.IndexFile))
+	say(stdout, "all: page %s", filepath.Join(out, rdpp.IndexFile))
 	if len(failed) > 0 {
 		return fmt.Errorf("%d of %d categories failed: %s; see above", len(failed), len(sources), strings.Join(failed, ", "))
 	}
 	return nil
 }
 
+// complain prints an error as one line, whatever is in it.
 func complain(stderr io.Writer, err error) {
-	fmt.Fprintf(stderr, "train: %s\n", strings.ReplaceAll(err.Error(), "\n", " "))
+	say(stderr, "train: %s", strings.ReplaceAll(err.Error(), "\n", " "))
+}
+
+// say prints a line for people, in which names from files cannot act on the terminal.
+func say(w io.Writer, format string, args ...any) {
+	fmt.Fprintln(w, printable.Text(fmt.Sprintf(format, args...)))
 }
 
 // configured returns what a category's training is set to: by the flags that are given, else by the preset, else by the

@@ -161,16 +161,16 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"--nonsense"}, "--nonsense"},
 		{[]string{"more"}, `"more"`},
 		{[]string{"--epochs=x"}, "--epochs"},
-		{[]string{"--epochs=0"}, "--epochs 0"},
-		{[]string{"--batch=-1"}, "--batch -1"},
-		{[]string{"--accumulate=0"}, "--accumulate 0"},
-		{[]string{"--image-size=100"}, "--image-size 100"},
+		{[]string{"--epochs=0"}, "--epochs is 0"},
+		{[]string{"--batch=-1"}, "--batch is -1"},
+		{[]string{"--accumulate=0"}, "--accumulate is 0"},
+		{[]string{"--image-size=100"}, "--image-size is 100"},
 		{[]string{"--arch=vgg"}, "resnet18"},
 		{[]string{"--method=best"}, "rd++"},
 		{[]string{"--ssot=on"}, "pairwise"},
 		{[]string{"--select=first"}, "best-on-test"},
 		{[]string{"--precision=int8"}, "fp32"},
-		{[]string{"--noise=-1"}, "--noise -1"},
+		{[]string{"--noise=-1"}, "--noise is -1"},
 		{[]string{"--seed=-1"}, "--seed"},
 		{[]string{"--bit-depth=11"}, "use auto, 8, 10, 12, 14 or 16"},
 		{[]string{"--bit-depth=twelve"}, "use auto, 8, 10, 12, 14 or 16"},
@@ -197,8 +197,8 @@ func TestWrongUsage(t *testing.T) {
 		checkFails(t, strings.Join(args, " "), exitUsage, args, "", "--help")
 	}
 	for _, c := range []struct{ flag, want string }{
-		{"--size=0", "--size"}, {"--size=31", "size 31"}, {"--size=4097", "size 4097"}, {"--category=screw", `"screw"`},
-		{"--train=0", "--train"}, {"--train=-1", "-1 pictures to train on"}, {"--test-good=-1", "--test-good"},
+		{"--size=0", "--size"}, {"--size=31", "--size is 31"}, {"--size=4097", "--size is 4097"}, {"--category=screw", `--category is "screw"`},
+		{"--train=0", "--train"}, {"--train=-1", "--train is -1"}, {"--test-good=-1", "--test-good"},
 		{"--test-defect=-1", "--test-defect"},
 	} {
 		out := filepath.Join(t.TempDir(), "out")
@@ -691,5 +691,40 @@ func TestEveryArchitecture(t *testing.T) {
 		if code != exitDone || stderr != "" || !strings.Contains(stdout, "AUPRO") {
 			t.Errorf("%v: got code %d, stdout %q, stderr %q, want code 0 and metrics", flags, code, stdout, stderr)
 		}
+	}
+}
+
+// TestSettingsByTheirFlags: what the library says of a field is told as the flag that sets it, where the two differ in name too.
+func TestSettingsByTheirFlags(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{tiny(dataDir, "x", "--image-size=30"), "--image-size is 30; use a multiple of 32"},
+		{tiny(dataDir, "x", "--noise=-1"), "--noise is -1; "},
+		{tiny(dataDir, "x", "--noise-released", "--defects=2"), "--noise-released is true; it is about boxes of noise, so set --defects to 0, not 2"},
+		{tinyTeacher("x", "--size=30"), "--size is 30; use a multiple of 32"},
+		{[]string{"reproduce", "--out=x", "--seeds=-1"}, "--seeds is -1; "},
+	} {
+		code, _, stderr := command(c.args...)
+		if code != exitUsage || !strings.Contains(stderr, c.want) || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("%q: got code %d, stderr %q, want code 2 and %q", c.args, code, stderr, c.want)
+		}
+	}
+}
+
+// TestNamesOnATerminal: nothing in a folder's name acts on a terminal, in lines and in errors.
+func TestNamesOnATerminal(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "p\x1b[31m\u202e\xff")
+	if err := os.MkdirAll(filepath.Join(data, "train", "good"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := command(tiny(data, t.TempDir())...)
+	if code == exitDone || !strings.Contains(stderr, `p\x1b[31m\u202e\xff`) || strings.ContainsAny(stdout+stderr, "\x1b\u202e\ufffd") {
+		t.Errorf("got code %d, stdout %q, stderr %q, want the name escaped", code, stdout, stderr)
+	}
+	code, _, stderr = command(tiny(filepath.Join(data, strings.Repeat("z", 60000)), t.TempDir())...)
+	if code == exitDone || len(stderr) > 2100 || strings.Contains(stderr, "\x1b") {
+		t.Errorf("got code %d, an error of %d bytes, want one that fits on a screen", code, len(stderr))
 	}
 }

@@ -15,6 +15,8 @@ import (
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/metric"
+	"rdpp/rdpp/printable"
 	"rdpp/torch"
 )
 
@@ -45,7 +47,7 @@ const lineEvery = 30 * time.Second
 
 func newProgress(set *dataset.Set, stdout, stderr io.Writer, asJSON bool) *progress {
 	if !asJSON {
-		fmt.Fprintf(stdout, "%s: %s | %s\n", set.Category, set.Why, set.Taken())
+		say(stdout, "%s: %s | %s", set.Category, set.Why, set.Taken().Text(asFlag))
 	}
 	p := openProgress(set.Category, stdout, stderr, asJSON)
 	p.taken = set.Taken()
@@ -64,7 +66,7 @@ func openProgress(category string, stdout, stderr io.Writer, asJSON bool) *progr
 
 // addBar shows the bar, with the status behind it.
 func (p *progress) addBar(total int) {
-	p.bar = p.bars.AddBar(int64(total), mpb.PrependDecorators(decor.Name(p.category+" "), decor.Percentage()),
+	p.bar = p.bars.AddBar(int64(total), mpb.PrependDecorators(decor.Name(printable.Text(p.category)+" "), decor.Percentage()),
 		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string {
 			if s := p.status.Load(); s != nil {
 				return *s
@@ -89,7 +91,7 @@ func (p *progress) start(c *rdpp.Config, device torch.Device, threads int) {
 	if c.Updates > 0 {
 		length = fmt.Sprintf("%d updates", c.Updates)
 	}
-	fmt.Fprintf(p.stdout, "%s: %s, %s, %d x %d pixels, %s on %s with %d threads\n", p.category, c.Method, c.Arch,
+	say(p.stdout, "%s: %s, %s, %d x %d pixels, %s on %s with %d threads", p.category, c.Method, c.Arch,
 		c.ImageSize, c.ImageSize, length, device, threads)
 }
 
@@ -117,12 +119,12 @@ func (p *progress) download(file string, done, total int64) {
 	if total >= 0 {
 		text += fmt.Sprintf(" of %d", total>>20)
 	}
-	fmt.Fprintln(p.stdout, text+" MiB")
+	say(p.stdout, "%s MiB", text)
 }
 
 func (p *progress) downloadBar(first bool, done, total int64) {
 	if first {
-		p.fetchBar = p.bars.AddBar(total, mpb.BarRemoveOnComplete(), mpb.PrependDecorators(decor.Name(p.fetching+" ")),
+		p.fetchBar = p.bars.AddBar(total, mpb.BarRemoveOnComplete(), mpb.PrependDecorators(decor.Name(printable.Text(p.fetching)+" ")),
 			mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f")))
 	}
 	p.fetchBar.SetTotal(total, false)
@@ -138,13 +140,14 @@ func (p *progress) teacher(info rdpp.Info) {
 		p.event("start", map[string]any{"config": info.Config, "teacher": info.Teacher, "data": info.Data, "taken": p.taken})
 		return
 	}
-	fmt.Fprintf(p.stdout, "%s: teacher %s\n%s: training on %d images", p.category, info.Teacher, p.category, info.Data.Images)
+	say(p.stdout, "%s: teacher %s", p.category, info.Teacher)
+	text := fmt.Sprintf("%s: training on %d images", p.category, info.Data.Images)
 	if n := info.Data.HeldOut; n > 0 {
-		fmt.Fprintf(p.stdout, "; %d more are held out for the threshold", n)
+		text += fmt.Sprintf("; %d more are held out for the threshold", n)
 	}
-	fmt.Fprintln(p.stdout)
+	say(p.stdout, "%s", text)
 	if text := info.BitDepthText(); text != "" {
-		fmt.Fprintf(p.stdout, "%s: %s; --bit-depth overrules\n", p.category, text)
+		say(p.stdout, "%s: %s; --bit-depth overrules", p.category, text)
 	}
 }
 
@@ -161,7 +164,7 @@ func (p *progress) step(r rdpp.StepReport) {
 			p.bar.Abort(true)
 		}
 		if p.json == nil && p.bars == nil {
-			fmt.Fprintf(p.stdout, "%s: training %d of %d for the threshold, each of which leaves out a part of the images and scores it\n",
+			say(p.stdout, "%s: training %d of %d for the threshold, each of which leaves out a part of the images and scores it",
 				p.category, r.Fold, r.Folds)
 		}
 	}
@@ -199,7 +202,7 @@ func (p *progress) step(r rdpp.StepReport) {
 			"losses": r.Losses, "images_per_second": rate, "seconds_left": left.Seconds()})
 	case p.json == nil && p.bars == nil && time.Since(p.shown) >= lineEvery:
 		p.shown = time.Now()
-		fmt.Fprintf(p.stdout, "%s:%s\n", p.category, text)
+		say(p.stdout, "%s:%s", p.category, text)
 	}
 }
 
@@ -215,10 +218,10 @@ func (p *progress) epoch(r rdpp.EpochReport) {
 		line += "  on the test set:" + metricsText(r.Metrics)
 	}
 	if p.bars != nil {
-		fmt.Fprintln(p.bars, line)
+		say(p.bars, "%s", line)
 		return
 	}
-	fmt.Fprintln(p.stdout, line)
+	say(p.stdout, "%s", line)
 }
 
 // stop takes the bars away.
@@ -240,28 +243,28 @@ func (p *progress) done(s *rdpp.Summary) {
 		return
 	}
 	if s.Good+s.Defective == 0 {
-		fmt.Fprintf(p.stdout, "%s: no test images, so no metrics\n", p.category)
+		say(p.stdout, "%s: no test images, so no metrics", p.category)
 	} else {
-		fmt.Fprintf(p.stdout, "%s: %d good and %d defective test images:%s (%s)\n", p.category, s.Good, s.Defective,
+		say(p.stdout, "%s: %d good and %d defective test images:%s (%s)", p.category, s.Good, s.Defective,
 			metricsText(&s.Metrics), s.Selection)
 	}
 	if s.LostMasks > 0 {
-		fmt.Fprintf(p.stdout, "%s: %d of %d masks have no defect pixel left at %d x %d pixels\n", p.category, s.LostMasks, s.Taken.Masks,
+		say(p.stdout, "%s: %d of %d masks have no defect pixel left at %d x %d pixels", p.category, s.LostMasks, s.Taken.Masks,
 			s.Config.ImageSize, s.Config.ImageSize)
 	}
 	if s.DeviceBytes > 0 {
-		fmt.Fprintf(p.stdout, "%s: %d MiB of device memory in use at most\n", p.category, s.DeviceBytes>>20)
+		say(p.stdout, "%s: %d MiB of device memory in use at most", p.category, s.DeviceBytes>>20)
 	}
 	word := ""
 	if s.Provisional {
 		word = "provisional: "
 	}
-	fmt.Fprintf(p.stdout, "%s: threshold %.4f, %s%s\n", p.category, s.Threshold, word, s.ThresholdRule)
+	say(p.stdout, "%s: threshold %.4f, %s%s", p.category, s.Threshold, word, s.ThresholdRule)
 	if i := s.FalseAlarms; i != nil {
-		fmt.Fprintf(p.stdout, "%s: it flags %d of %d good test images (95 %% interval of the share: %.1f to %.1f %%) and %d of %d defective ones\n",
-			p.category, s.GoodFlagged, s.Good, 100*i[0], 100*i[1], s.DefectiveFound, s.Defective)
+		say(p.stdout, "%s: it flags %d of %d good test images (95 %% interval of the share: %s) and %d of %d defective ones",
+			p.category, s.GoodFlagged, s.Good, metric.IntervalText(i[0], i[1]), s.DefectiveFound, s.Defective)
 	}
-	fmt.Fprintf(p.stdout, "%s: model %s, report %s\n", p.category, s.ModelFile, filepath.Join(filepath.Dir(s.ModelFile), rdpp.ReportFile))
+	say(p.stdout, "%s: model %s, report %s", p.category, s.ModelFile, filepath.Join(filepath.Dir(s.ModelFile), rdpp.ReportFile))
 }
 
 func (p *progress) event(name string, fields map[string]any) {

@@ -50,11 +50,12 @@ var (
 	parseDevice  = torch.ParseDevice
 )
 
-func runReproduce(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+func runReproduce(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
 	r := &reproduction{stdout: stdout, stderr: stderr, started: time.Now(), roots: map[string]string{},
 		running: map[reproduce.Training]time.Time{}, took: map[reproduce.Training]time.Duration{}}
 	opt := reproduce.Options{}
 	flags := newFlags(reproduceUsage, stdout)
+	defer func() { err = inFlags(flags, err) }()
 	data := flags.String("data", "", "`ROOT` of MVTec AD's categories, for Tables 1 to 3 and 6 to 8")
 	btad := flags.String("btad", "", "`DIR` of BTAD's categories 01, 02 and 03, for Table 4")
 	oct := flags.String("oct", "", "`DIR` of the retinal OCT images, for Table 5")
@@ -79,7 +80,6 @@ func runReproduce(ctx context.Context, args []string, stdout, stderr io.Writer) 
 	if r.out == "" {
 		return fmt.Errorf("%w: --out is needed; see train reproduce --help", errUsage)
 	}
-	var err error
 	if err = readTeachers(&opt, *teachers); err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func runReproduce(ctx context.Context, args []string, stdout, stderr io.Writer) 
 		return err
 	}
 	if r.plan, err = reproduce.NewPlan(&opt); err != nil {
-		return fmt.Errorf("%w: %w", errUsage, err)
+		return err
 	}
 	if r.devices, err = findDevices(*devices); err != nil {
 		return err
@@ -395,9 +395,9 @@ func (r *reproduction) showPlan() {
 			r.event("plan", map[string]any{"training": t, "number": i + 1, "of": len(r.plan.Trainings), "state": state, "args": args})
 			continue
 		}
-		fmt.Fprintf(r.stdout, "%d/%d %s: %s\n", i+1, len(r.plan.Trainings), t, state)
+		say(r.stdout, "%d/%d %s: %s", i+1, len(r.plan.Trainings), t, state)
 		if args != nil {
-			fmt.Fprintf(r.stdout, "    %s %s\n", filepath.Base(r.program), strings.Join(args, " "))
+			say(r.stdout, "    %s %s", filepath.Base(r.program), strings.Join(args, " "))
 		}
 	}
 }
@@ -477,7 +477,7 @@ func lockPatiently(ctx context.Context, folder *os.File, stderr io.Writer) error
 		case err == nil:
 			return nil
 		case !errors.Is(err, syscall.EWOULDBLOCK): // some network file systems
-			fmt.Fprintf(stderr, "train: %s cannot be locked (%v): take care that nothing else writes there\n", folder.Name(), err)
+			complain(stderr, fmt.Errorf("%s cannot be locked (%w): take care that nothing else writes there", folder.Name(), err))
 			return nil
 		case time.Since(began) > lockPatience:
 			return fmt.Errorf("another reproduction, or a training of one that was killed, is writing to %s; wait for it, or choose another "+
@@ -485,7 +485,7 @@ func lockPatiently(ctx context.Context, folder *os.File, stderr io.Writer) error
 		}
 		if !said {
 			said = true
-			fmt.Fprintf(stderr, "train: %s is in use, waiting for up to %v\n", folder.Name(), lockPatience)
+			complain(stderr, fmt.Errorf("%s is in use, waiting for up to %v", folder.Name(), lockPatience))
 		}
 		select {
 		case <-ctx.Done():
@@ -536,7 +536,7 @@ func (r *reproduction) train(ctx context.Context, t reproduce.Training, device t
 		r.failed++
 		r.outcomes[t] = reproduce.Outcome{Missing: failedText(err.Error())}
 		if err := writeJSON(failure, map[string]string{"reason": err.Error()}); err != nil {
-			fmt.Fprintf(r.stderr, "train: %v\n", err)
+			complain(r.stderr, err)
 		}
 		r.say("failed", fmt.Sprintf("%s: failed: %v", where, err), about(map[string]any{"reason": err.Error()}))
 	}
@@ -644,7 +644,7 @@ func (r *reproduction) say(event, text string, fields map[string]any) {
 	if left > 0 {
 		text += fmt.Sprintf(", about %v left", left.Round(time.Second))
 	}
-	fmt.Fprintln(r.stdout, text+"]")
+	say(r.stdout, "%s]", text)
 }
 
 func (r *reproduction) event(name string, fields map[string]any) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"rdpp/rdpp"
 	"rdpp/rdpp/sample"
 )
 
@@ -44,13 +45,12 @@ func runSample(args []string, stdout io.Writer) error {
 	if opt.TestDefect == 0 {
 		opt.TestDefect = -1
 	}
-	err := sample.Write(*out, &opt)
-	if errors.Is(err, sample.ErrOptions) {
-		return fmt.Errorf("%w: %w; see train sample --help", errUsage, err)
-	}
-	if err != nil {
+	if err := sample.Write(*out, &opt); err != nil {
+		if err = inFlags(flags, err); errors.Is(err, rdpp.ErrConfig) {
+			err = fmt.Errorf("%w; see train sample --help", err)
+		}
 		return err
 	}
-	fmt.Fprintf(stdout, "sample data: %s\n", *out)
+	say(stdout, "sample data: %s", *out)
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/pattern"
+	"rdpp/rdpp/printable"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
 )
@@ -32,10 +33,11 @@ makes one of a trained ResNet in an ONNX file, up to its layer3.
 // convertFlags are those that --onnx goes with.
 var convertFlags = []string{"onnx", "preprocess", "out", "arch", "store", "overwrite", "json"}
 
-func runTeacher(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+func runTeacher(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
 	c := rdpp.DefaultPretrainConfig()
 	opt := rdpp.PretrainOptions{}
 	flags := newFlags(teacherUsage, stdout)
+	defer func() { err = inFlags(flags, err) }()
 	flags.StringVar(&opt.Out, "out", "", "`FILE` for the teacher, .safetensors")
 	onnx := flags.String("onnx", "", "convert the ResNet in an ONNX `FILE`, and learn nothing")
 	preprocess := flags.String("preprocess", "", "ONNX `FILE` that turns BGR of 0 to 255 into its input; default: torchvision's")
@@ -88,7 +90,6 @@ func runTeacher(ctx context.Context, args []string, stdout, stderr io.Writer) er
 	if c.Objective == rdpp.ObjectiveDense && !flags.Changed("classes") {
 		c.Classes = 200
 	}
-	var err error
 	if c.Scales, err = parseScales(*scales); err != nil {
 		return err
 	}
@@ -100,7 +101,7 @@ func runTeacher(ctx context.Context, args []string, stdout, stderr io.Writer) er
 	}
 	show := &teacherProgress{progress: openProgress("teacher", stdout, stderr, *asJSON)}
 	opt.OnStep = show.step
-	opt.Log = slog.New(slog.NewTextHandler(show.log(), nil))
+	opt.Log = slog.New(slog.NewTextHandler(show.log(), &slog.HandlerOptions{ReplaceAttr: printable.Attr}))
 	show.start(&c, opt.Device, *threads)
 	summary, err := rdpp.Pretrain(ctx, c, opt)
 	show.stop()
@@ -137,15 +138,15 @@ func convertTeacher(flags *pflag.FlagSet, opt rdpp.ConvertOptions, stdout io.Wri
 	if opt.Preprocess != "" {
 		input = "the preprocessing of " + opt.Preprocess + " for BGR, which is part of it now"
 	}
-	fmt.Fprintf(stdout, "teacher: %s up to layer3, %d numbers, of %s%s; with %s\n", s.Arch, s.Numbers, opt.ONNX, by, input)
+	say(stdout, "teacher: %s up to layer3, %d numbers, of %s%s; with %s", s.Arch, s.Numbers, opt.ONNX, by, input)
 	for _, text := range s.LeftOut {
-		fmt.Fprintf(stdout, "teacher: left out: %s\n", text)
+		say(stdout, "teacher: left out: %s", text)
 	}
 	for _, text := range s.Notes {
-		fmt.Fprintf(stdout, "teacher: note: %s\n", text)
+		say(stdout, "teacher: note: %s", text)
 	}
-	_, err = fmt.Fprintf(stdout, "teacher: %s (%s); train --arch %s --teacher %s uses it\n", s.File, s.Store, s.Arch, s.File)
-	return err
+	say(stdout, "teacher: %s (%s); train --arch %s --teacher %s uses it", s.File, s.Store, s.Arch, s.File)
+	return nil
 }
 
 // writeSheet writes a contact sheet.
@@ -181,7 +182,7 @@ func (p *teacherProgress) start(c *rdpp.PretrainConfig, device torch.Device, thr
 	if p.json != nil {
 		return
 	}
-	fmt.Fprintf(p.stdout, "teacher: %s, %s, %d x %d pixels, %d steps of %d pictures, %s on %s with %d threads\n", c.Arch, c.Objective,
+	say(p.stdout, "teacher: %s, %s, %d x %d pixels, %d steps of %d pictures, %s on %s with %d threads", c.Arch, c.Objective,
 		c.ImageSize, c.ImageSize, c.Steps, c.Batch, c.Precision, device, threads)
 }
 
@@ -214,7 +215,7 @@ func (p *teacherProgress) step(r rdpp.PretrainReport) {
 			"pictures_per_second": rate, "waited_share": waited, "seconds_left": left.Seconds()})
 	case p.json == nil && p.bars == nil && (time.Since(p.shown) >= lineEvery || last):
 		p.shown = time.Now()
-		fmt.Fprintf(p.stdout, "teacher:%s\n", text)
+		say(p.stdout, "teacher:%s", text)
 	}
 }
 
@@ -223,12 +224,12 @@ func (p *teacherProgress) done(s *rdpp.PretrainSummary) {
 		p.event("done", map[string]any{"summary": s})
 		return
 	}
-	fmt.Fprintf(p.stdout, "teacher: %d pictures seen, loss %.4f%s\n", s.Pictures, s.Loss, scalesText(s.Scales))
-	fmt.Fprintf(p.stdout, "teacher: %.1f s, of which the device waited %.0f %% for pictures\n", s.Seconds, 100*s.WaitedShare)
+	say(p.stdout, "teacher: %d pictures seen, loss %.4f%s", s.Pictures, s.Loss, scalesText(s.Scales))
+	say(p.stdout, "teacher: %.1f s, of which the device waited %.0f %% for pictures", s.Seconds, 100*s.WaitedShare)
 	if s.DeviceBytes > 0 {
-		fmt.Fprintf(p.stdout, "teacher: %d MiB of device memory in use at most\n", s.DeviceBytes>>20)
+		say(p.stdout, "teacher: %d MiB of device memory in use at most", s.DeviceBytes>>20)
 	}
-	fmt.Fprintf(p.stdout, "teacher: %s (%s); train --teacher %s uses it\n", s.File, s.Store, s.File)
+	say(p.stdout, "teacher: %s (%s); train --teacher %s uses it", s.File, s.Store, s.File)
 }
 
 func scalesText(scales []rdpp.ScaleReport) string {

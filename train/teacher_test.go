@@ -67,7 +67,7 @@ func TestBuiltinTeacher(t *testing.T) {
 	}
 	out := filepath.Join(t.TempDir(), "out")
 	for _, word := range []string{"builtin", "drawn"} {
-		checkFails(t, "nothing built in", exitUsage, tiny(dataDir, out, "--teacher="+word, "--arch=resnet34"), out, "resnet34", "--teacher FILE")
+		checkFails(t, "nothing built in", exitUsage, tiny(dataDir, out, "--teacher="+word, "--arch=resnet34"), out, "resnet34", `--teacher is "`)
 	}
 }
 
@@ -127,7 +127,7 @@ func TestTeacherOfONNX(t *testing.T) {
 		{"preprocessing of nothing", exitUsage, []string{"--preprocess=" + mean, "--out=" + out}, []string{"--onnx"}},
 		{"a missing file", exitFailed, []string{"--onnx=" + out, "--out=" + out}, []string{out, "name an ONNX file"}},
 		{"no network", exitFailed, []string{"--onnx=" + mean, "--out=" + out}, []string{mean, "no ResNet"}},
-		{"no preprocessing", exitFailed, []string{"--onnx=" + network, "--preprocess=" + network, "--out=" + out}, []string{network, "--preprocess"}},
+		{"no preprocessing", exitFailed, []string{"--onnx=" + network, "--preprocess=" + network, "--out=" + out}, []string{network, "preprocessing"}},
 	} {
 		checkFails(t, c.name, c.code, append([]string{"teacher"}, c.args...), out, c.want...)
 	}
@@ -177,13 +177,13 @@ func TestTeacherBadFlags(t *testing.T) {
 		{"--scales=1,2", []string{"--scales", "three"}},
 		{"--scales=1,2,x", []string{"--scales", `"x"`}},
 		{"--scales=0,0,0", []string{"--scales"}},
-		{"--size=40", []string{"--size 40"}},
-		{"--batch=1", []string{"--batch 1"}},
-		{"--steps=-1", []string{"--steps -1"}},
-		{"--rate=0", []string{"--rate 0"}},
+		{"--size=40", []string{"--size is 40"}},
+		{"--batch=1", []string{"--batch is 1"}},
+		{"--steps=-1", []string{"--steps is -1"}},
+		{"--rate=0", []string{"--rate is 0"}},
 		{"--precision=fp8", []string{"--precision", "bf16"}},
 		{"--store=bf16", []string{"--store", "fp16"}},
-		{"--kinds=cat", []string{"--kinds", `"cat"`}},
+		{"--kinds=cat", []string{"--kinds is [cat]"}},
 		{"--workers=0", []string{"--workers 0"}},
 		{"--threads=0", []string{"--threads"}},
 		{"--checkpoint-every=0s", []string{"--checkpoint-every"}},

@@ -15,6 +15,7 @@ import (
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/printable"
 	"rdpp/torch"
 )
 
@@ -52,8 +53,9 @@ func (o *Options) orDefault() Options {
 // Report is what a model costs on a device. Memory is the whole process's, so that a report is of one model only in a
 // process that opens no other.
 type Report struct {
-	Model     string          `json:"model"`  // its file
-	Device    string          `json:"device"` // "cpu" or "cuda:N"
+	Model     string          `json:"model"`                  // its file
+	Base64    string          `json:"model_base64,omitempty"` // its name's bytes, where it is not UTF-8, which JSON cannot hold
+	Device    string          `json:"device"`                 // "cpu" or "cuda:N"
 	Precision torch.Precision `json:"precision"`
 	Arch      string          `json:"arch"`
 	Method    string          `json:"method"`
@@ -96,7 +98,7 @@ func Model(ctx context.Context, file string, device torch.Device, opt *Options) 
 	}
 	defer d.Close()
 	config := d.Info().Config
-	r := &Report{Model: file, Device: device.String(), Precision: cmp.Or(o.Precision, torch.FP32), Arch: config.Arch, Method: config.Method, ImageSize: config.ImageSize,
+	r := &Report{Model: file, Base64: printable.Base64(file), Device: device.String(), Precision: cmp.Or(o.Precision, torch.FP32), Arch: config.Arch, Method: config.Method, ImageSize: config.ImageSize,
 		OpenMS: milliseconds(time.Since(start))}
 
 	predict := predictor(d, o.Image)

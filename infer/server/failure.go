@@ -10,6 +10,8 @@ import (
 	"os"
 	"strconv"
 	"time"
+
+	"rdpp/rdpp/setting"
 )
 
 // statusGone is for a client that left before its answer. One that has only closed its sending half gets it.
@@ -22,8 +24,16 @@ type failure struct {
 	retry  time.Duration // after which the client may try again; 0: not named
 }
 
-func (f *failure) Error() string { return f.err.Error() }
+func (f *failure) Error() string { return setting.Text(f.err, nameOf) }
 func (f *failure) Unwrap() error { return f.err }
+
+// nameOf calls the service's own setting by its flag; the others are the client's, parameters of its request.
+func nameOf(field string) string {
+	if field == "max_pixels" {
+		return "--max-pixels"
+	}
+	return field
+}
 
 func failf(status int, format string, args ...any) error {
 	return &failure{status: status, err: fmt.Errorf(format, args...)}

@@ -183,7 +183,7 @@ func TestRefusals(t *testing.T) {
 		{"NaN", "POST", predictPath + "?threshold=NaN", pictures[0], nil, 400, "threshold"},
 		{"negative", "POST", predictPath + "?pixel_threshold=-1", pictures[0], nil, 400, "pixel_threshold"},
 		{"rate", "POST", predictPath + "?false_alarm=1", pictures[0], nil, 400, "false_alarm"},
-		{"not calibrated", "POST", predictPath + "?false_alarm=0.1", pictures[0], nil, 400, "--calibration"},
+		{"not calibrated", "POST", predictPath + "?false_alarm=0.1", pictures[0], nil, 400, "calibration"},
 		{"rate and threshold", "POST", predictPath + "?false_alarm=0.1&threshold=1", pictures[0], nil, 400, "exclude"},
 		{"heatmap", "POST", predictPath + "?heatmap=maybe", pictures[0], nil, 400, "heatmap"},
 		{"query", "POST", predictPath + "?a=%zz", pictures[0], nil, 400, "query"},

@@ -39,7 +39,7 @@ func TestOpenFolders(t *testing.T) {
 		{name: "dates and cameras", files: []string{"0501/a.png", "0502/b.png", "0502/cam1/c.png", "0503/d.png", "rej/kratzer/e.png"},
 			good: []string{"0501", "0502"}, testGood: []string{"0503"}, bad: []string{"rej"},
 			test:  []string{"0503/d.png good", "rej/kratzer/e.png rej/kratzer"},
-			taken: "train 2 good | test 1 good, 1 defective (rej/kratzer 1) | no masks | left out: 1 image in 0502/cam1/ (subfolders: --recursive)"},
+			taken: "train 2 good | test 1 good, 1 defective (rej/kratzer 1) | no masks | left out: 1 image in 0502/cam1/ (subfolders: recursive)"},
 		{name: "dates and cameras, recursive", files: []string{"0501/a.png", "0502/b.png", "0502/cam1/c.png", "0503/d.png", "rej/e.png", "rej/kratzer/e.png"},
 			good: []string{"0501", "0502"}, testGood: []string{"0503"}, bad: []string{"rej"}, opt: &OpenOptions{Recursive: true},
 			test:  []string{"0503/d.png good", "rej/e.png rej", "rej/kratzer/e.png rej/kratzer"},
@@ -55,7 +55,7 @@ func TestOpenFolders(t *testing.T) {
 		{name: "no good ones", files: factory, bad: []string{"schlecht"}, err: ErrNoGood, named: "no good images"},
 		{name: "a folder that is not there", files: factory, good: []string{"gut", "besser"}, err: ErrNoFolder, named: "besser"},
 		{name: "an empty one", files: append(factory, "leer/x.txt"), good: []string{"leer"}, err: ErrNoGood, named: "leer"},
-		{name: "all in sub-folders", files: []string{"ok/cam/0.png"}, good: []string{"ok"}, err: ErrNoGood, named: "--recursive"},
+		{name: "all in sub-folders", files: []string{"ok/cam/0.png"}, good: []string{"ok"}, err: ErrNoGood, named: "take them with recursive"},
 		{name: "twice", files: factory, good: []string{"gut", "gut"}, err: ErrTwice, named: "gut/000.png"},
 		{name: "good and bad the same", files: factory, good: []string{"gut"}, bad: []string{"gut"}, err: ErrTwice, named: "gut/000.png"},
 		{name: "one inside another", files: []string{"a/0.png", "a/b/1.png"}, good: []string{"a", "a/b"}, opt: &OpenOptions{Recursive: true}, err: ErrTwice, named: "b/1.png"},
@@ -116,15 +116,15 @@ func TestSource(t *testing.T) {
 		want     error
 		named    string
 	}{
-		{"nothing", Source{}, false, ErrSource, "--data is missing; name the images with it, or with --good DIR --bad DIR, or --list FILE"},
+		{"nothing", Source{}, false, ErrSource, "data is missing; name the images with it, or with good DIR bad DIR, or list FILE"},
 		{"all", Source{Data: dir, Folders: Folders{Good: good}}, false, ErrSource, "exclude each other"},
 		{"a folder and a list", Source{Data: dir, List: "x"}, false, ErrSource, "exclude each other"},
-		{"no good ones", Source{Folders: Folders{Bad: bad}}, false, ErrSource, "--good"},
+		{"no good ones", Source{Folders: Folders{Bad: bad}}, false, ErrSource, "with good"},
 		{"no good ones to test", Source{Folders: Folders{Bad: bad}}, true, nil, ""},
-		{"masks of nothing", Source{Folders: Folders{Good: good, Masks: bad}}, false, ErrSource, "--bad"},
-		{"masks alone", Source{Folders: Folders{Masks: bad}}, true, ErrSource, "--bad"},
-		{"an unrecognised folder", Source{Data: dir}, false, ErrUnrecognised, "name the folders: --good DIR --bad DIR, or list the images: --list FILE; dataset: "},
-		{"a bad file", Source{Folders: Folders{Good: good, Bad: bad, Masks: in(dir, "masks")}}, false, ErrImageWithoutMask, "--skip-bad"},
+		{"masks of nothing", Source{Folders: Folders{Good: good, Masks: bad}}, false, ErrSource, "with bad"},
+		{"masks alone", Source{Folders: Folders{Masks: bad}}, true, ErrSource, "with bad"},
+		{"an unrecognised folder", Source{Data: dir}, false, ErrUnrecognised, "name the folders: good DIR bad DIR, or list the images: list FILE; dataset: "},
+		{"a bad file", Source{Folders: Folders{Good: good, Bad: bad, Masks: in(dir, "masks")}}, false, ErrImageWithoutMask, "skip_bad leaves"},
 		{"a bad list", Source{List: filepath.Join(dir, "list.csv")}, false, ErrList, "line 1"},
 	} {
 		err := c.source.Check(c.testOnly)
@@ -137,7 +137,7 @@ func TestSource(t *testing.T) {
 	}
 	// The remedy comes first, what the layouts lack last.
 	_, err := (&Source{Data: dir}).Open(nil)
-	if err == nil || !strings.HasPrefix(err.Error(), "name the folders: --good DIR --bad DIR") || !containsAll(err, "gut (2 images), masks (1 image), schlecht (2 images)") {
+	if err == nil || !strings.HasPrefix(err.Error(), "name the folders: good DIR bad DIR") || !containsAll(err, "gut (2 images), masks (1 image), schlecht (2 images)") {
 		t.Errorf("got error %v, want one that begins with what to do", err)
 	}
 	set, err := (&Source{Folders: Folders{Good: good, Category: "lid"}}).Open(nil)

@@ -10,7 +10,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"unicode/utf8"
+
+	"rdpp/rdpp/printable"
+	"rdpp/rdpp/setting"
 )
 
 // What can be wrong with a folder. Errors of Open and Categories wrap one of
@@ -50,17 +52,13 @@ type Skip struct {
 	Path, Reason string
 }
 
-// MarshalJSON writes Path and Reason and, where the path is no UTF-8 and Path
-// therefore not the file's name, path_base64, which holds its bytes.
+// MarshalJSON adds PathBase64, the path's bytes in base64, where the path is not UTF-8, which JSON cannot hold.
 func (s Skip) MarshalJSON() ([]byte, error) {
-	object := struct {
-		Path, Reason string
-		Bytes        []byte `json:"path_base64,omitempty"`
-	}{Path: s.Path, Reason: s.Reason}
-	if !utf8.ValidString(s.Path) {
-		object.Bytes = []byte(s.Path)
-	}
-	return json.Marshal(object)
+	type plain Skip
+	return json.Marshal(struct {
+		plain
+		PathBase64 string `json:",omitempty"`
+	}{plain(s), printable.Base64(s.Path)})
 }
 
 // Set is the content of one data set: one category of parts. Train holds good
@@ -235,7 +233,7 @@ func (s *Set) noImages(err error) error {
 			continue
 		}
 		if holds := imagesBelow(dir); len(holds) > 0 {
-			return fmt.Errorf("%w; %s has none directly in it, but sub-folders: %s; take them with --recursive", err, shown(dir), enumerate(holds, namedTypes))
+			return fmt.Errorf("%w; %s has none directly in it, but sub-folders: %s; %w", err, shown(dir), enumerate(holds, namedTypes), setting.Advise(nil, "take them with {recursive}"))
 		}
 	}
 	return fmt.Errorf("%w; put images of good parts into its good folder", err)

@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -477,4 +478,20 @@ func ExampleOpen() {
 	}
 	fmt.Println(set.Why)
 	// Output: a folder of good images beside defective ones, 1 of the good images, evenly spread, held out for testing
+}
+
+// TestSkipJSON: a path that JSON cannot hold leads back to its file by a second field.
+func TestSkipJSON(t *testing.T) {
+	for _, c := range []struct {
+		skip Skip
+		want string
+	}{
+		{Skip{Path: "a/ü.png", Reason: "damaged"}, `{"Path":"a/ü.png","Reason":"damaged"}`},
+		{Skip{Path: "a/\xfc.png", Reason: "damaged"}, `{"Path":"a/\ufffd.png","Reason":"damaged","PathBase64":"YS/8LnBuZw=="}`},
+	} {
+		got, err := json.Marshal(c.skip)
+		if err != nil || string(got) != c.want {
+			t.Errorf("%q: got %s, %v, want %s", c.skip.Path, got, err, c.want)
+		}
+	}
 }

@@ -57,7 +57,7 @@ func TestOpenList(t *testing.T) {
 			taken: strings.Replace(taken, "train 2", "train 0", 1)},
 		{name: "bad lines left out", text: listHeader + listTrain + "gut/9.png,train,good,\ngut/2.png,test,good,\nschlecht/0.png,test,dent,masken/0.png\n" +
 			"schlecht/1.png,test,dent,masken/9.png\n", opt: &OpenOptions{SkipBad: true}, train: train, test: test,
-			taken: strings.Replace(taken, "nothing left out", "left out: 2 bad files (--skip-bad)", 1), skipped: 2},
+			taken: strings.Replace(taken, "nothing left out", "left out: 2 bad files (skip_bad)", 1), skipped: 2},
 		{name: "no UTF-8", text: "path,label,note\ngut/0.png,good,\xe4\n", train: train[:1], taken: "train 1 good | no test images | left out: 1 unknown column in note"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -3,18 +3,20 @@ package dataset
 import (
 	"errors"
 	"fmt"
+
+	"rdpp/rdpp/setting"
 )
 
 // ErrSource says that a Source names too little or too much.
 var ErrSource = errors.New("not one source of images")
 
-// Source says where the images of a data set are, as the flags of the commands
-// do: exactly one of a folder of some layout, folders by their names, and a list.
-// Its errors say which flags to use.
+// Source says where the images of a data set are: exactly one of a folder of
+// some layout, folders by their names, and a list. Its errors call these data,
+// good, bad, test_good, masks and list.
 type Source struct {
-	Data    string // --data: a folder, for Open
-	Folders        // --good, --bad, --test-good, --masks, for OpenFolders
-	List    string // --list: a file, for OpenList
+	Data    string // a folder, for Open
+	Folders        // for OpenFolders
+	List    string // a file, for OpenList
 }
 
 // Check says what is wrong with the source, before anything is read. testOnly is
@@ -29,15 +31,19 @@ func (s *Source) Check(testOnly bool) error {
 	}
 	switch {
 	case given == 0:
-		return fmt.Errorf("dataset: %w: --data is missing; name the images with it, or with --good DIR --bad DIR, or --list FILE", ErrSource)
+		return refuse("{data} is missing; name the images with it, or with {good} DIR {bad} DIR, or {list} FILE")
 	case given > 1:
-		return fmt.Errorf("dataset: %w: --data, --list and the folders of --good and --bad exclude each other; use one of them", ErrSource)
+		return refuse("{data}, {list} and the folders of {good} and {bad} exclude each other; use one of them")
 	case folders && len(s.Good) == 0 && !testOnly:
-		return fmt.Errorf("dataset: %w: there is nothing to train on; name folders of good images with --good", ErrSource)
+		return refuse("there is nothing to train on; name folders of good images with {good}")
 	case folders && len(s.Good)+len(s.TestGood)+len(s.Bad) == 0, len(s.Masks) > 0 && len(s.Bad) == 0:
-		return fmt.Errorf("dataset: %w: --masks are those of defective images; name their folders with --bad", ErrSource)
+		return refuse("{masks} are those of defective images; name their folders with {bad}")
 	}
 	return nil
+}
+
+func refuse(advice string) error {
+	return fmt.Errorf("dataset: %w: %w", ErrSource, setting.Advise(nil, "%s", advice))
 }
 
 // Open opens the data set.
@@ -52,9 +58,9 @@ func (s *Source) Open(opt *OpenOptions) (set *Set, err error) {
 	}
 	switch {
 	case errors.Is(err, ErrUnrecognised):
-		return nil, fmt.Errorf("name the folders: --good DIR --bad DIR, or list the images: --list FILE; %w", err)
+		return nil, fmt.Errorf("%w; %w", setting.Advise(nil, "name the folders: {good} DIR {bad} DIR, or list the images: {list} FILE"), err)
 	case Skippable(err):
-		return nil, fmt.Errorf("%w; --skip-bad leaves such files out", err)
+		return nil, setting.Advise(err, "{skip_bad} leaves such files out")
 	}
 	if err == nil && s.Category != "" {
 		set.Category = s.Category

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"rdpp/rdpp/setting"
 )
 
 // Taken says what of a data set was taken for what, and what was left out.
@@ -60,7 +62,7 @@ var reasons = []struct {
 	Reason
 	one, many, why string
 }{
-	{InSubfolder, "image", "images", " (subfolders: --recursive)"},
+	{InSubfolder, "image", "images", " (subfolders: {recursive})"},
 	{OutsideLayout, "image", "images", " (not used by the layout)"},
 	{MaskNotNeeded, "mask", "masks", " (not needed)"},
 	{Heatmap, "heat map of infer image", "heat maps of infer image", ""},
@@ -71,7 +73,7 @@ var reasons = []struct {
 	{UnreadFolder, "folder that cannot be read", "folders that cannot be read", ""},
 	{UncountedFiles, "folder too large to be counted", "folders too large to be counted", ""},
 	{UnknownColumn, "unknown column", "unknown columns", ""},
-	{BadFile, "bad file", "bad files", " (--skip-bad)"},
+	{BadFile, "bad file", "bad files", " ({skip_bad})"},
 }
 
 // Taken counts what the set holds.
@@ -126,8 +128,11 @@ const (
 	namedFolders = 4
 )
 
-// String says all of it in one line.
-func (t Taken) String() string {
+// String says all of it in one line. Settings in it have their fields' names.
+func (t Taken) String() string { return t.Text(settingName) }
+
+// Text is String with settings called what name makes of their fields' names.
+func (t Taken) Text(name func(field string) string) string {
 	test := "no test images"
 	if t.TestGood+t.Defective > 0 {
 		test = fmt.Sprintf("test %d good, %d defective", t.TestGood, t.Defective)
@@ -147,22 +152,28 @@ func (t Taken) String() string {
 		}
 		parts = append(parts, masks)
 	}
-	return strings.Join(append(parts, t.LeftOutText()), " | ")
+	return strings.Join(append(parts, t.leftOut(name)), " | ")
 }
 
-// LeftOutText says what was left out, in words.
-func (t Taken) LeftOutText() string {
+// LeftOutText says what was left out, in words, as String does.
+func (t Taken) LeftOutText() string { return t.leftOut(settingName) }
+
+func settingName(field string) string { return field }
+
+func (t Taken) leftOut(name func(field string) string) string {
 	if len(t.LeftOut) == 0 {
 		return "nothing left out"
 	}
 	texts := make([]string, len(t.LeftOut))
 	for i, l := range t.LeftOut {
-		texts[i] = l.String()
+		texts[i] = l.text(name)
 	}
 	return "left out: " + strings.Join(texts, ", ")
 }
 
-func (l Left) String() string {
+func (l Left) String() string { return l.text(settingName) }
+
+func (l Left) text(name func(field string) string) string {
 	for _, r := range reasons {
 		if r.Reason != l.Reason {
 			continue
@@ -171,7 +182,7 @@ func (l Left) String() string {
 		if len(l.Folders) > 0 {
 			text += " in " + enumerate(l.Folders, namedFolders)
 		}
-		return text + r.why
+		return text + setting.Expand(r.why, name)
 	}
 	return fmt.Sprintf("%d files (%s)", l.Count, l.Reason)
 }

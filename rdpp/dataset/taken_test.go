@@ -32,11 +32,11 @@ func TestTaken(t *testing.T) {
 		{name: "no masks, readme and licence", files: []string{"train/good/0.png", "test/good/0.png", "test/defect/0.png", "readme.txt", "license.txt"},
 			want: "train 1 good | test 1 good, 1 defective (defect 1) | no masks | left out: 2 files of no image type"},
 		{name: "nested good images", files: slices.Concat(numbered("train/good/camera0", 3), numbered("train/good/camera1", 4), []string{"train/good/x.png"}),
-			want: "train 1 good | no test images | left out: 7 images in train/good/camera0/, train/good/camera1/ (subfolders: --recursive)"},
+			want: "train 1 good | no test images | left out: 7 images in train/good/camera0/, train/good/camera1/ (subfolders: recursive)"},
 		{name: "nested good images, taken", files: slices.Concat(numbered("train/good/camera0", 3), numbered("train/good/camera1", 4), []string{"train/good/x.png"}),
 			opt: &OpenOptions{Recursive: true}, want: "train 8 good | no test images | nothing left out"},
 		{name: "nested in a plain folder", files: append(numbered("2024", 2), "x.png"),
-			want: "train 1 good | no test images | left out: 2 images in 2024/ (subfolders: --recursive)"},
+			want: "train 1 good | no test images | left out: 2 images in 2024/ (subfolders: recursive)"},
 		{name: "nested in a plain folder, taken", files: append(numbered("2024/05", 2), "x.png", "masks/y.png"), opt: &OpenOptions{Recursive: true},
 			want: "train 3 good | no test images | left out: 1 mask in masks/ (not needed)"},
 		{name: "nested types, masks beside them", files: slices.Concat(numbered("good", 4), []string{"NG/dent/0.png", "NG/dent/1.png", "NG/stain/0.png",
@@ -45,7 +45,7 @@ func TestTaken(t *testing.T) {
 		{name: "nested types, masks in as deep folders", files: []string{"good/0.png", "good/1.png", "NG/dent/0.png", "Ground Truth/NG/dent/0_gt.png"},
 			want: "train 1 good | test 1 good, 1 defective (NG/dent 1) | masks 1 in Ground Truth | nothing left out"},
 		{name: "sub-folders of defective images beside images", files: []string{"good/0.png", "good/1.png", "NG/0.png", "NG/old/1.png"},
-			want: "train 1 good | test 1 good, 1 defective (NG 1) | no masks | left out: 1 image in NG/old/ (subfolders: --recursive)"},
+			want: "train 1 good | test 1 good, 1 defective (NG 1) | no masks | left out: 1 image in NG/old/ (subfolders: recursive)"},
 		{name: "images and masks in a type's folder", files: []string{"OK/0.png", "OK/1.png", "NG/images/0.png", "NG/masks/0.png"},
 			want: "train 1 good | test 1 good, 1 defective (NG 1) | masks 1 in NG/masks | nothing left out"},
 		{name: "a type's masks beside it", files: []string{"OK/0.png", "OK/1.png", "NG/0.png", "NG_mask/0.png", "OK_mask/0.png"},
@@ -73,9 +73,9 @@ func TestTaken(t *testing.T) {
 			want: "train 1 good | no test images | nothing left out"},
 		{name: "a link to nothing", files: []string{"good/0.png", "good/1.png -> nowhere.png"}, want: "train 1 good | no test images | left out: 1 link to nothing"},
 		{name: "a name that cannot be printed", files: []string{"good/0.png", "good/\xe4\x1b/1.png"},
-			want: `train 1 good | no test images | left out: 1 image in "good/\xe4\x1b"/ (subfolders: --recursive)`},
+			want: `train 1 good | no test images | left out: 1 image in "good/\xe4\x1b"/ (subfolders: recursive)`},
 		{name: "many folders", files: []string{"good/0.png", "good/a/0.png", "good/b/0.png", "good/c/0.png", "good/d/0.png", "good/e/0.png", "good/f/0.png"},
-			want: "train 1 good | no test images | left out: 6 images in good/a/, good/b/, good/c/, good/d/ and 2 more (subfolders: --recursive)"},
+			want: "train 1 good | no test images | left out: 6 images in good/a/, good/b/, good/c/, good/d/ and 2 more (subfolders: recursive)"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var files, links []string
@@ -140,21 +140,6 @@ func TestTakenJSON(t *testing.T) {
 	}
 }
 
-// A path that is no UTF-8 is found again by its bytes.
-func TestSkipJSON(t *testing.T) {
-	for _, c := range []struct {
-		path, want string
-	}{
-		{"a.png", `{"Path":"a.png","Reason":"why"}`},
-		{"\xe4.png", `{"Path":"\ufffd.png","Reason":"why","path_base64":"5C5wbmc="}`},
-	} {
-		got, err := json.Marshal(Skip{c.path, "why"})
-		if err != nil || string(got) != c.want {
-			t.Errorf("%q: got %s, %v, want %s", c.path, got, err, c.want)
-		}
-	}
-}
-
 func TestLeftOfOtherReasons(t *testing.T) {
 	if got, want := (Left{Reason: "new", Count: 2}).String(), "2 files (new)"; got != want {
 		t.Errorf("got %q, want %q", got, want)
@@ -164,5 +149,5 @@ func TestLeftOfOtherReasons(t *testing.T) {
 func ExampleTaken() {
 	fmt.Println(Taken{Train: 213, TestGood: 60, Defective: 40, Types: []TypeCount{{"bent_lead", 10}, {"cut_lead", 30}}, Masks: 40,
 		MaskFolders: []string{"ground_truth"}, LeftOut: []Left{{InSubfolder, 7, []string{"camera0/", "camera1/"}}, {NoImageType, 3, nil}}})
-	// Output: train 213 good | test 60 good, 40 defective (bent_lead 10, cut_lead 30) | masks 40 in ground_truth | left out: 7 images in camera0/, camera1/ (subfolders: --recursive), 3 files of no image type
+	// Output: train 213 good | test 60 good, 40 defective (bent_lead 10, cut_lead 30) | masks 40 in ground_truth | left out: 7 images in camera0/, camera1/ (subfolders: recursive), 3 files of no image type
 }

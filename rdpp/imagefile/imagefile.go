@@ -52,6 +52,8 @@ import (
 	"syscall"
 
 	"golang.org/x/image/webp"
+
+	"rdpp/rdpp/setting"
 )
 
 // DefaultMaxPixels is the largest W*H accepted unless Options say otherwise.
@@ -203,8 +205,8 @@ func readFile(path string, opt *Options) ([]byte, error) {
 	}
 	limit := opt.MaxBytes()
 	if info.Size() > limit {
-		return nil, fmt.Errorf("%s: file of %d bytes, %d pixels need at most %d: raise --max-pixels to accept it",
-			path, info.Size(), opt.maxPixels(), limit)
+		return nil, setting.Advise(fmt.Errorf("%s: file of %d bytes, %d pixels need at most %d",
+			path, info.Size(), opt.maxPixels(), limit), "raise {max_pixels} to accept it")
 	}
 	var buf bytes.Buffer
 	buf.Grow(int(info.Size()) + bytes.MinRead) // MinRead spares a copy at the end
@@ -328,7 +330,7 @@ func (c *codec) header(data []byte, opt *Options) (w, h int, err error) {
 		return 0, 0, fmt.Errorf("damaged %s file, save it again: it says it has %d x %d pixels", c.name, w, h)
 	}
 	if limit := opt.maxPixels(); int64(w) > limit/int64(h) {
-		return 0, 0, fmt.Errorf("%s file of %d x %d pixels, the limit is %d pixels: raise --max-pixels to accept it", c.name, w, h, limit)
+		return 0, 0, setting.Advise(fmt.Errorf("%s file of %d x %d pixels, the limit is %d pixels", c.name, w, h, limit), "raise {max_pixels} to accept it")
 	}
 	return w, h, nil
 }

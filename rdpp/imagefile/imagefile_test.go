@@ -314,7 +314,7 @@ func TestBadFiles(t *testing.T) {
 		{write("empty.png", nil), "empty file (0 bytes), copy it again"},
 		{write("text.png", []byte("Dear all,\nhello")), `not an image: starts with "Dear all,\nhe", give a PNG`},
 		{write("short.png", []byte("\x89P")), `not an image: starts with "\x89P"`},
-		{huge, "raise --max-pixels"},
+		{huge, "raise max_pixels"},
 		{cut("rgb8.png"), "PNG file, copy it again"},
 		{cut("420.jpg"), "truncated JPEG file, copy it again"},
 		{cut("progressive.jpg"), "truncated JPEG file, copy it again"},
@@ -417,7 +417,7 @@ func jpegOfSize(t *testing.T, w, h uint16) []byte {
 }
 
 func TestLyingHeaders(t *testing.T) {
-	const limit = "the limit is 100000000 pixels: raise --max-pixels"
+	const limit = "the limit is 100000000 pixels; raise max_pixels"
 	riff := readFixture(t, "lossy.webp")
 	binary.LittleEndian.PutUint32(riff[4:], 0x7ffffffe)
 	binary.LittleEndian.PutUint32(riff[16:], 0x7ffffff0)
@@ -662,5 +662,5 @@ func ExampleDecode() {
 func ExampleOptions() {
 	_, err := DecodeFile("testdata/rgb8.png", &Options{MaxPixels: 100})
 	fmt.Println(err)
-	// Output: imagefile: testdata/rgb8.png: PNG file of 21 x 13 pixels, the limit is 100 pixels: raise --max-pixels to accept it
+	// Output: imagefile: testdata/rgb8.png: PNG file of 21 x 13 pixels, the limit is 100 pixels; raise max_pixels to accept it
 }

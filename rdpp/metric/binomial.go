@@ -1,6 +1,7 @@
 package metric
 
 import (
+	"fmt"
 	"math"
 
 	"gonum.org/v1/gonum/mathext"
@@ -22,4 +23,11 @@ func Interval(k, n int, confidence float64) (low, high float64) {
 		high = mathext.InvRegIncBeta(float64(k+1), float64(n-k), 1-tail)
 	}
 	return low, high
+}
+
+// IntervalText writes an interval of a share, such as Interval's, in percent with one decimal: "0.4 to 9.0 %". The lower end
+// is rounded down and the upper one up, so that the text claims no more than the numbers do.
+func IntervalText(low, high float64) string {
+	const dust = 1e-9 // what a decimal number misses in binary must not move an end by a tenth
+	return fmt.Sprintf("%.1f to %.1f %%", math.Floor(1000*low+dust)/10, math.Ceil(1000*high-dust)/10)
 }

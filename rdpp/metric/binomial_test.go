@@ -80,8 +80,40 @@ func binomialSum(p float64, from, to, n int) float64 {
 	return sum
 }
 
+func TestIntervalText(t *testing.T) {
+	for _, c := range []struct {
+		low, high float64
+		want      string
+	}{
+		{0, 1, "0.0 to 100.0 %"},
+		{0.0004, 0.0894, "0.0 to 9.0 %"},
+		{0.05, 0.95, "5.0 to 95.0 %"},
+		{0.0999, 0.1001, "9.9 to 10.1 %"},
+		{0.29, 0.58, "29.0 to 58.0 %"}, // 0.29 * 1000 is a little below 290, 0.58 * 1000 below 580
+		{0.057, 0.07, "5.7 to 7.0 %"},  // 0.057 * 1000 is a little above 57, 0.07 * 1000 above 70
+		{0, 3.7e-6, "0.0 to 0.1 %"},
+		{0.999999, 1, "99.9 to 100.0 %"},
+	} {
+		if got := IntervalText(c.low, c.high); got != c.want {
+			t.Errorf("%g to %g: got %s, want %s", c.low, c.high, got, c.want)
+		}
+	}
+	for n := 1; n <= 300; n++ {
+		for k := 0; k <= n; k++ {
+			low, high := Interval(k, n, 0.95)
+			var a, b float64
+			if _, err := fmt.Sscanf(IntervalText(low, high), "%f to %f %%", &a, &b); err != nil {
+				t.Fatal(err)
+			}
+			if a > 100*low+1e-9 || b < 100*high-1e-9 || a <= 100*low-0.1 || b >= 100*high+0.1 {
+				t.Fatalf("%d of %d: got %g to %g, want the tenths around %g to %g", k, n, a, b, 100*low, 100*high)
+			}
+		}
+	}
+}
+
 func ExampleInterval() {
 	low, high := Interval(1, 60, 0.95) // one false alarm among 60 good images
-	fmt.Printf("%.4f to %.4f\n", low, high)
-	// Output: 0.0004 to 0.0894
+	fmt.Printf("%.4f to %.4f: %s\n", low, high, IntervalText(low, high))
+	// Output: 0.0004 to 0.0894: 0.0 to 9.0 %
 }

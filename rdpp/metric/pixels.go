@@ -129,9 +129,10 @@ func checkLimit(limit float64) error {
 }
 
 // ReleasedPRO is the figure that the released code reports as AUPRO, for comparison with the paper only: per image with
-// a defect, 200 evenly spaced thresholds between the map's extremes, false positive rates below 0.3 divided by the
-// largest of them, and the area under that; averaged over those images. An image for which this divides by zero, such
-// as a constant map, makes it ErrUndefined.
+// a defect, 200 evenly spaced thresholds between the map's extremes, or 201 where NumPy's arange makes so many, false
+// positive rates below 0.3 divided by the largest of them, and the area under that; averaged over those images. It is what
+// that code gives for maps of float32 with the NumPy it asks for, 1.24; NumPy 2 rounds the steps otherwise. An image for
+// which it has no answer, such as a constant map, makes it ErrUndefined.
 func (p *Pixels) ReleasedPRO() (float64, error) {
 	if err := p.check(); err != nil {
 		return 0, err
@@ -144,7 +145,7 @@ func (p *Pixels) ReleasedPRO() (float64, error) {
 
 // releasedPRO is the released figure of one image. labels are the regions of its pixels, 0 outside, and areas theirs.
 func releasedPRO(anomaly []float32, labels []int32, areas []int) (float64, error) {
-	const thresholds, limit = 200, 0.3
+	const limit = 0.3
 	lowest, highest := anomaly[0], anomaly[0]
 	for _, v := range anomaly {
 		lowest, highest = min(lowest, v), max(highest, v)
@@ -152,17 +153,17 @@ func releasedPRO(anomaly []float32, labels []int32, areas []int) (float64, error
 	if lowest == highest {
 		return 0, fmt.Errorf("%w: constant map", ErrUndefined)
 	}
-	low := float64(lowest)
-	delta := (float64(highest) - low) / thresholds
-	perDelta := 1 / delta
-	// Thresholds have the precision of the map, so that a score can fall exactly on one.
-	var at [thresholds]float32
-	for k := range at {
-		at[k] = float32(low + float64(k)*delta)
+	var room [mostThresholds]float32
+	at := arange(room[:0], lowest, highest)
+	if at == nil {
+		return 0, fmt.Errorf("%w: map from %g to %g", ErrUndefined, lowest, highest)
 	}
+	thresholds := len(at)
+	low := float64(lowest)
+	perDelta := evenThresholds / (float64(highest) - low)
 	// falsePositives[k] and overlap[k] are of pixels above exactly the first k thresholds.
-	var falsePositives [thresholds + 1]int
-	var overlap [thresholds + 1]float64
+	var falsePositives [mostThresholds + 1]int
+	var overlap [mostThresholds + 1]float64
 	normal := 0
 	for i, v := range anomaly {
 		// The product may be off by a rounding, the thresholds themselves decide.
@@ -195,10 +196,31 @@ func releasedPRO(anomaly []float32, labels []int32, areas []int) (float64, error
 		fpr = next
 		points++
 	}
-	if fpr == 0 {
-		return 0, fmt.Errorf("%w: no threshold with a false positive rate between 0 and %g", ErrUndefined, limit)
+	if fpr == 0 || points < 2 {
+		return 0, fmt.Errorf("%w: no two thresholds with a false positive rate below %g, one of them above 0", ErrUndefined, limit)
 	}
 	return area / fpr, nil
+}
+
+// How many thresholds the released PRO is to have, and may have: one more where the range over the step is rounded up.
+const evenThresholds, mostThresholds = 200, 201
+
+// arange appends np.arange(low, high, (high - low) / 200) as NumPy 1 computes it for a low and a high of float32, and
+// compares it with such a map. The range is rounded to float32, the step and the thresholds are float64, and a comparison
+// rounds them to float32, so that a score can fall exactly on one. nil where the range is too large for float32.
+func arange(to []float32, low, high float32) []float32 {
+	span := float64(high - low)
+	step := span / evenThresholds
+	count := math.Ceil(span / step)
+	if math.IsNaN(count) { // NumPy refuses to make an array of that length
+		return nil
+	}
+	first := float64(low)
+	delta := first + step - first
+	for k := range min(int(count), mostThresholds) {
+		to = append(to, float32(first+float64(float64(k)*delta))) // the inner conversion forbids a fused multiply-add
+	}
+	return to
 }
 
 func (p *Pixels) check() error {

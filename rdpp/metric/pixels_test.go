@@ -2,10 +2,12 @@ package metric
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"slices"
 	"testing"
@@ -373,4 +375,60 @@ func ExamplePixels() {
 	aupro, _ := pixels.AUPRO(0.3)
 	fmt.Println(auroc, aupro)
 	// Output: 1 1
+}
+
+// releasedCase is one of released_pro.py's.
+type releasedCase struct {
+	Mask       [][]uint8
+	Scores     [][]float32
+	Thresholds int
+	PRO        *float64 // nil: the released code fails
+}
+
+// TestReleasedPRO: the figure of the released code, also where it takes 201 thresholds.
+func TestReleasedPRO(t *testing.T) {
+	text, err := os.ReadFile("testdata/released_pro.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cases []releasedCase
+	if err := json.Unmarshal(text, &cases); err != nil {
+		t.Fatal(err)
+	}
+	counts := map[int]int{}
+	for i, c := range cases {
+		counts[c.Thresholds]++
+		m := slices.Concat(c.Scores...)
+		if n := len(arange(nil, slices.Min(m), slices.Max(m))); c.PRO != nil && n != c.Thresholds {
+			t.Errorf("case %d: got %d thresholds, want %d", i, n, c.Thresholds)
+		}
+		var p Pixels
+		if err := p.Add(m, slices.Concat(c.Mask...), len(c.Mask), len(c.Mask[0])); err != nil {
+			t.Fatal(err)
+		}
+		got, err := p.ReleasedPRO()
+		if c.PRO == nil {
+			if !errors.Is(err, ErrUndefined) {
+				t.Errorf("case %d: got %v, %v, want %v", i, got, err, ErrUndefined)
+			}
+			continue
+		}
+		if err != nil || !(math.Abs(got-*c.PRO) <= tolerance) {
+			t.Errorf("case %d, %d thresholds: got %v, %v, want %v", i, c.Thresholds, got, err, *c.PRO)
+		}
+	}
+	if counts[200] < 5 || counts[201] < 5 {
+		t.Errorf("got %d cases of 200 thresholds and %d of 201, want some of each", counts[200], counts[201])
+	}
+}
+
+// TestReleasedPROOfHugeMaps: a range that float32 cannot hold has no thresholds.
+func TestReleasedPROOfHugeMaps(t *testing.T) {
+	var p Pixels
+	if err := p.Add([]float32{-math.MaxFloat32, 0, 1, math.MaxFloat32}, []uint8{0, 0, 0, 1}, 2, 2); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := p.ReleasedPRO(); !errors.Is(err, ErrUndefined) {
+		t.Errorf("got %v, %v, want %v", got, err, ErrUndefined)
+	}
 }

@@ -307,7 +307,7 @@ func TestResNetRefuses(t *testing.T) {
 		{"preprocessing inside", onnxtest.Options{}, func(g *graph) {
 			g.Nodes = append([]*onnxtest.Node{{Name: "minus", Op: "Sub", Inputs: []string{"data", "x"}, Outputs: []string{"y"}}}, g.Nodes...)
 			g.Find("Conv", 0).Inputs[0] = "y"
-		}, []string{`Sub "minus"`, "--preprocess"}},
+		}, []string{`Sub "minus"`, "preprocess"}},
 		{"two inputs", onnxtest.Options{}, func(g *graph) { g.Inputs = append(g.Inputs, "more") }, []string{"2 inputs"}},
 		{"another first convolution", onnxtest.Options{}, shape("Conv", 0, 1, 64, 1, 7, 7), []string{"conv1", "[64 1 7 7]", "[64 3 7 7] is needed"}},
 		{"weights of two dimensions", onnxtest.Options{}, shape("Conv", 0, 1, 64, 147), []string{"[64 147]", "four dimensions"}},
@@ -392,7 +392,7 @@ func TestPreprocessRefuses(t *testing.T) {
 		change func(g *graph)
 		want   []string
 	}{
-		{"nothing", func(g *graph) { g.Nodes = nil }, []string{"changes no number", "--preprocess"}},
+		{"nothing", func(g *graph) { g.Nodes = nil }, []string{"changes no number", "preprocess"}},
 		{"no input", func(g *graph) { g.Inputs = nil }, []string{"0 inputs"}},
 		{"another operation", func(g *graph) { g.Nodes[0].Op = "Transpose" }, []string{"Transpose", "not supported"}},
 		{"another domain", func(g *graph) { g.Nodes[0].Domain = "mine" }, []string{"Sub"}},

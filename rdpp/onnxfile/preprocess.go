@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"strconv"
+
+	"rdpp/rdpp/setting"
 )
 
 // Preprocess is what a graph does to pictures before a network reads them: colour c of a picture, 0 to 255, becomes
@@ -56,7 +58,7 @@ func (p *Preprocess) read(f *File) error {
 		x = n.outputs[0]
 	}
 	if steps == 0 {
-		return errors.New("it changes no number; leave --preprocess out, or name another file")
+		return setting.Advise(errors.New("it changes no number"), "leave {preprocess} out, or name another file")
 	}
 	for c := range 3 {
 		if !finite(p.Scale[c]) || !finite(p.Shift[c]) || p.Scale[c] == 0 {

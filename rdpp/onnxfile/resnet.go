@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"rdpp/rdpp/setting"
 	"rdpp/rdpp/weights"
 )
 
@@ -175,8 +176,8 @@ func (w *walk) stem() (string, error) {
 	input := w.file.inputs[0]
 	conv := w.only(input, "Conv")
 	if conv == nil {
-		return "", fmt.Errorf("its input goes to %s and not to a convolution; preprocessing has to be in a file of its own, for --preprocess",
-			w.readers(input))
+		return "", setting.Advise(fmt.Errorf("its input goes to %s and not to a convolution", w.readers(input)),
+			"preprocessing has to be in a file of its own, for {preprocess}")
 	}
 	u, err := w.unit(conv)
 	if err != nil {

@@ -154,6 +154,7 @@ type axis struct {
 	label     string // quantity and unit
 	low, high float64
 	log       bool
+	whole     bool // ticks at whole numbers alone
 }
 
 // rates is the axis of a rate from 0 to high, in percent.
@@ -256,6 +257,9 @@ func (a axis) ticks(some float64) (ticks []tick) {
 		return ticks
 	}
 	step := niceStep((a.high - a.low) / some)
+	if a.whole {
+		step = max(step, 1)
+	}
 	for i := math.Ceil(a.low/step - 1e-6); i*step <= a.high+1e-6*step; i++ {
 		// As many digits as tell a tick from its neighbours.
 		add(i*step, 1+power(i*step)-power(step))

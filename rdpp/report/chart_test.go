@@ -2,10 +2,13 @@ package report
 
 import (
 	"fmt"
+	"html"
 	"math"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 func TestAxis(t *testing.T) {
@@ -167,19 +170,55 @@ func TestCut(t *testing.T) {
 	}
 }
 
-func TestWilson(t *testing.T) {
-	// By definition the ends are the shares from which the one seen is 1.96 standard deviations away.
-	const z, tolerance = 1.959964, 1e-6 // of the digits of z
-	for _, c := range []struct{ k, n int }{{0, 10}, {1, 10}, {5, 10}, {10, 10}, {1, 1}, {0, 1}, {37, 1000}} {
-		low, high := wilson(c.k, c.n)
-		seen := float64(c.k) / float64(c.n)
-		if low > seen+1e-12 || high < seen-1e-12 || low == high {
-			t.Errorf("%d of %d: got %.4f to %.4f, want %.4f inside", c.k, c.n, low, high, seen)
+// TestLabelsFit: no axis label of any chart is longer than the chart is wide, logarithmic ones included.
+func TestLabelsFit(t *testing.T) {
+	const perCharacter = 6.4 // pixels, of 11.5 in sans-serif, more than a browser takes on average
+	label := regexp.MustCompile(`<text class="label"[^>]*>([^<]*)</text>`)
+	r := full()
+	r.Compactness = &Compactness{Intra: []float64{1e-6, 2e-6}, Inter: []float64{1e-3, 1}, Other: "defective images"}
+	for i := range r.History {
+		loss := math.Pow(100, float64(i))
+		r.History[i].Losses = Losses{Total: loss, KD: loss, SSOT: loss, Recon: loss, Contrast: loss}
+	}
+	r.Images[0].Score = 1e-4
+	var page strings.Builder
+	if err := Write(&page, r); err != nil {
+		t.Fatal(err)
+	}
+	found := label.FindAllStringSubmatch(page.String(), -1)
+	if len(found) != 2*10 {
+		t.Errorf("got %d labels, want those of ten charts", len(found))
+	}
+	for _, m := range found {
+		text := html.UnescapeString(m[1])
+		if width := perCharacter * float64(utf8.RuneCountInString(text)); width > chartWidth-marginRight {
+			t.Errorf("%q takes about %.0f of %d pixels", text, width, chartWidth-marginRight)
 		}
-		for _, end := range []float64{low, high} {
-			if got, want := math.Abs(seen-end), z*math.Sqrt(end*(1-end)/float64(c.n)); math.Abs(got-want) > tolerance {
-				t.Errorf("%d of %d: got an end %.7f away, want %.7f", c.k, c.n, got, want)
-			}
+	}
+	if !strings.Contains(page.String(), "mean squared difference (logarithmic)") {
+		t.Error("the label of the distances is not there")
+	}
+}
+
+func TestEpochTicks(t *testing.T) {
+	for _, c := range []struct {
+		first, last int
+		want        string
+	}{{1, 1, "[1]"}, {1, 2, "[1 2]"}, {1, 3, "[1 2 3]"}, {1, 5, "[1 2 3 4 5]"}, {3, 5, "[3 4 5]"}, {1, 30, "[10 20 30]"}, {1, 100, "[20 40 60 80 100]"}} {
+		r := &Report{}
+		for n := c.first; n <= c.last; n++ {
+			r.History = append(r.History, Epoch{Number: n, Losses: Losses{Total: 1}})
+		}
+		charts, _ := historyCharts(r)
+		if len(charts) == 0 {
+			t.Fatalf("epochs %d to %d: got no chart", c.first, c.last)
+		}
+		var got []string
+		for _, m := range regexp.MustCompile(`text-anchor="middle">([^<]*)</text>`).FindAllStringSubmatch(string(charts[0].SVG), -1) {
+			got = append(got, m[1])
+		}
+		if fmt.Sprint(got) != c.want {
+			t.Errorf("epochs %d to %d: got ticks at %v, want %s", c.first, c.last, got, c.want)
 		}
 	}
 }

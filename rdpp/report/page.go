@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"rdpp/rdpp/metric"
 )
 
 // page is a Report made ready for its template.
@@ -55,10 +57,11 @@ func judge(i Image) verdict {
 
 // tally counts the images of one truth that were called anomalous.
 type tally struct {
-	Name             string
-	Truth            Truth
-	Images, Flagged  int
-	Share, Low, High float64 // of those, and its 95 % interval
+	Name            string
+	Truth           Truth
+	Images, Flagged int
+	Share           float64 // of those
+	Interval        string  // its 95 % interval
 }
 
 type caseGroup struct {
@@ -131,20 +134,11 @@ func tallies(images []Image) (out []tally) {
 		}
 		if t.Images > 0 {
 			t.Share = float64(t.Flagged) / float64(t.Images)
-			t.Low, t.High = wilson(t.Flagged, t.Images)
+			t.Interval = metric.IntervalText(metric.Interval(t.Flagged, t.Images, 0.95))
 			out = append(out, t)
 		}
 	}
 	return out
-}
-
-// wilson is the 95 % interval of a share of which k in n were seen (Wilson, 1927).
-func wilson(k, n int) (low, high float64) {
-	const z = 1.959964
-	share, N := float64(k)/float64(n), float64(n)
-	centre := share + z*z/(2*N)
-	half := z * math.Sqrt(share*(1-share)/N+z*z/(4*N*N))
-	return max(0, (centre-half)/(1+z*z/N)), min(1, (centre+half)/(1+z*z/N))
 }
 
 const histogramBins = 32
@@ -238,9 +232,9 @@ func historyCharts(r *Report) (lossCharts []*drawing, progress *drawing) {
 	if len(r.History) == 0 {
 		return nil, nil
 	}
-	x := axis{label: "epoch", low: float64(r.History[0].Number), high: float64(r.History[len(r.History)-1].Number)}
+	x := axis{label: "epoch", low: float64(r.History[0].Number), high: float64(r.History[len(r.History)-1].Number), whole: true}
 	if x.low == x.high {
-		x.low, x.high = x.low-1, x.high+1
+		x.low, x.high = x.low-0.5, x.high+0.5
 	}
 	var marks []mark
 	if e := float64(r.ChosenEpoch); e >= 1 && e >= x.low && e <= x.high {
@@ -330,8 +324,8 @@ func compactness(k *Compactness) (*drawing, []distanceRow) {
 	if k.Other != "" {
 		between = "good against " + k.Other
 	}
-	c := &chart{title: "Distances between pairs of images", x: fit("mean squared difference of the student's input", k.Intra, k.Inter),
-		caption: "How often each distance between two images occurs. The further left and the narrower the good pairs lie, the more compact is what the student learns from."}
+	c := &chart{title: "Distances between pairs of images", x: fit("mean squared difference", k.Intra, k.Inter),
+		caption: "How often each distance between two images occurs: the mean squared difference of what the student gets of them. The further left and the narrower the good pairs lie, the more compact is what the student learns from."}
 	var rows []distanceRow
 	add := func(name string, style int, values []float64) {
 		if len(values) == 0 {

@@ -142,41 +142,44 @@ type Timing struct {
 	Images   int // it went through, for a time per image; 0: none is shown
 }
 
-// Pick proposes n images to show as the worst and n as the best of images, by their index: defective ones and others by
-// turns while there are both. The worst are those whose normalised score is furthest on the wrong side of the threshold,
-// or least far on the right one, the best those furthest on the right side. No image is in both.
+// Pick proposes n images to show as the worst and n as the best of images, by their index. The worst are the hardest ones,
+// whatever they show: those whose normalised score is furthest on the wrong side of the threshold, then those least far on
+// the right one, with a high score where the part is good and a low one where it is defective. The best are those furthest
+// on the right side, defective ones and others by turns while there are both. No image is in both lists.
 func Pick(images []Image, n int) (worst, best []int) {
-	wrong := func(i int) float64 { // how far on the wrong side
+	side := func(v float64, i int) float64 { // the more of it, the more wrong
 		if images[i].Truth == Defective {
-			return 0.5 - images[i].Normalised
+			return -v
 		}
-		return images[i].Normalised - 0.5
+		return v
 	}
-	var lists [2][]int // defective and others, the most wrong first
-	for i, image := range images {
+	order := make([]int, len(images)) // the hardest first
+	for i := range images {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int {
+		// Scores tell apart those whose normalised ones are rounded to the same.
+		return cmp.Or(cmp.Compare(side(images[b].Normalised-0.5, b), side(images[a].Normalised-0.5, a)),
+			cmp.Compare(side(images[b].Score, b), side(images[a].Score, a)))
+	})
+	n = max(0, min(n, len(order)))
+	worst, order = order[:n:n], order[n:]
+	var lists [2][]int // defective and others, the easiest first
+	for _, i := range slices.Backward(order) {
 		k := 1
-		if image.Truth == Defective {
+		if images[i].Truth == Defective {
 			k = 0
 		}
 		lists[k] = append(lists[k], i)
 	}
-	for _, list := range lists {
-		slices.SortStableFunc(list, func(a, b int) int { return cmp.Compare(wrong(b), wrong(a)) })
-	}
-	take := func() (picked []int) {
-		for len(picked) < n && len(lists[0])+len(lists[1]) > 0 {
-			for k, list := range lists {
-				if len(list) > 0 && len(picked) < n {
-					picked, lists[k] = append(picked, list[0]), list[1:]
-				}
+	for len(best) < min(n, len(order)) {
+		for k, list := range lists {
+			if len(list) > 0 && len(best) < n {
+				best, lists[k] = append(best, list[0]), list[1:]
 			}
 		}
-		return picked
 	}
-	worst = take()
-	slices.Reverse(lists[0])
-	slices.Reverse(lists[1])
-	return worst, take()
+	return worst, best
 }
 
 var (

@@ -547,13 +547,43 @@ func TestPick(t *testing.T) {
 		n    int
 		want string
 	}{
-		{0, "[] []"}, {1, "[3] [2]"}, {2, "[3 4] [2 0]"}, {3, "[3 4 5] [2 0 1]"}, {5, "[3 4 5 1 2] [0]"}, {99, "[3 4 5 1 2 0] []"}, {-1, "[] []"},
+		{0, "[] []"}, {1, "[4] [2]"}, {2, "[4 3] [2 0]"}, {3, "[4 3 1] [2 0 5]"}, {5, "[4 3 1 5 0] [2]"}, {99, "[4 3 1 5 0 2] []"}, {-1, "[] []"},
 	}
 	for _, c := range cases {
 		worst, best := Pick(images, c.n)
 		if got := fmt.Sprint(worst, best); got != c.want {
 			t.Errorf("%d: got %s, want %s", c.n, got, c.want)
 		}
+	}
+}
+
+// TestPickHardest: with most images right, the few that are wrong come first, and scores decide where rounding has made
+// normalised ones equal.
+func TestPickHardest(t *testing.T) {
+	images := []Image{
+		{Truth: Good, Score: 1, Normalised: 0.2}, {Truth: Good, Score: 3, Normalised: 0.45}, {Truth: Good, Score: 2, Normalised: 0.3},
+		{Truth: Defective, Score: 1, Normalised: 0.2}, {Truth: Defective, Score: 2, Normalised: 0.3},
+		{Truth: Defective, Score: 8e9, Normalised: 1}, {Truth: Defective, Score: 9e9, Normalised: 1}, {Truth: Defective, Score: 7e9, Normalised: 1},
+	}
+	worst, best := Pick(images, 3)
+	if got, want := fmt.Sprint(worst, best), "[3 4 1] [6 0 5]"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// TestIntervals: the page has the interval of metric.Interval, as the commands print it.
+func TestIntervals(t *testing.T) {
+	r := &Report{Category: "part"}
+	for i := range 60 {
+		r.Images = append(r.Images, Image{Path: fmt.Sprint(i), Truth: Good, Anomalous: i == 0})
+	}
+	var page strings.Builder
+	if err := Write(&page, r); err != nil {
+		t.Fatal(err)
+	}
+	// Clopper and Pearson's is 0.0422 to 8.9400 %.
+	if want := `<td class="n">0.0 to 9.0 %</td>`; !strings.Contains(page.String(), want) {
+		t.Errorf("got a page without %s", want)
 	}
 }
 

@@ -9,16 +9,14 @@ package reproduce
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
-)
 
-// ErrOptions is wrapped by every error about Options.
-var ErrOptions = errors.New("wrong choice")
+	"rdpp/rdpp/setting"
+)
 
 // The data sets of the paper.
 const (
@@ -92,14 +90,14 @@ type Plan struct {
 	tables    []paperTable
 }
 
-// NewPlan plans the trainings of some tables. nil means the defaults. Its errors wrap ErrOptions.
+// NewPlan plans the trainings of some tables. nil means the defaults. Its errors are those of settings (setting.Error).
 func NewPlan(options *Options) (*Plan, error) {
 	p := &Plan{}
 	if options != nil {
 		p.opt = *options
 	}
-	wrong := func(format string, args ...any) (*Plan, error) {
-		return nil, fmt.Errorf("reproduce: %w: %s", ErrOptions, fmt.Sprintf(format, args...))
+	wrong := func(field string, value any, want string, args ...any) (*Plan, error) {
+		return nil, fmt.Errorf("reproduce: %w", setting.Wrong(field, value, want, args...))
 	}
 	known := paper.Datasets[MVTec].Categories
 	setDefault(&p.opt.Arch, paperArch)
@@ -107,20 +105,20 @@ func NewPlan(options *Options) (*Plan, error) {
 	setDefault(&p.opt.Teacher, teacherAuto)
 	for _, c := range p.opt.Categories {
 		if !slices.Contains(known, c) {
-			return wrong("category %q; MVTec AD has %s", c, strings.Join(known, ", "))
+			return wrong("categories", c, "MVTec AD has %s", strings.Join(known, ", "))
 		}
 	}
 	switch {
 	case p.opt.Seeds < 1 || p.opt.Seeds > maxSeeds:
-		return wrong("%d seeds; use 1 to %d", p.opt.Seeds, maxSeeds)
+		return wrong("seeds", p.opt.Seeds, "use 1 to %d", maxSeeds)
 	case p.opt.Epochs < 0:
-		return wrong("%d epochs; use at least 1, or 0 for the paper's", p.opt.Epochs)
+		return wrong("epochs", p.opt.Epochs, "use at least 1, or 0 for the paper's")
 	case p.opt.ImageSize < 0:
-		return wrong("images of %d pixels; use a multiple of 32, or 0 for the paper's", p.opt.ImageSize)
+		return wrong("image_size", p.opt.ImageSize, "use a multiple of 32, or 0 for the paper's")
 	}
 	for _, number := range p.opt.Tables {
 		if number < 1 || number > len(paper.Tables) {
-			return wrong("table %d; the paper's results are in Tables 1 to %d", number, len(paper.Tables))
+			return wrong("tables", number, "the paper's results are in Tables 1 to %d", len(paper.Tables))
 		}
 	}
 	p.opt.Categories = chosen(known, p.opt.Categories, func(c string) string { return c })

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"rdpp/rdpp/setting"
 )
 
 func newPlan(t *testing.T, opt *Options) *Plan {
@@ -65,18 +67,18 @@ func TestPlanRefuses(t *testing.T) {
 		opt  Options
 		want string
 	}{
-		{Options{Tables: []int{0}}, "table 0"},
-		{Options{Tables: []int{1, 9}}, "table 9"},
-		{Options{Categories: []string{"part"}}, `"part"`},
+		{Options{Tables: []int{0}}, "tables is 0"},
+		{Options{Tables: []int{1, 9}}, "tables is 9"},
+		{Options{Categories: []string{"part"}}, `categories is "part"`},
 		{Options{Categories: []string{"../screw"}}, "../screw"},
-		{Options{Seeds: -1}, "-1 seeds"},
-		{Options{Seeds: 101}, "101 seeds"},
-		{Options{Epochs: -1}, "-1 epochs"},
-		{Options{ImageSize: -32}, "-32 pixels"},
+		{Options{Seeds: -1}, "seeds is -1"},
+		{Options{Seeds: 101}, "seeds is 101"},
+		{Options{Epochs: -1}, "epochs is -1"},
+		{Options{ImageSize: -32}, "image_size is -32"},
 	} {
 		_, err := NewPlan(&c.opt)
-		if !errors.Is(err, ErrOptions) || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%+v: got %v, want ErrOptions and %q", c.opt, err, c.want)
+		if !errors.Is(err, setting.ErrValue) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: got %v, want setting.ErrValue and %q", c.opt, err, c.want)
 		}
 	}
 }

@@ -19,11 +19,9 @@ import (
 	"runtime"
 	"sync"
 
+	"rdpp/rdpp/setting"
 	"rdpp/rdpp/simplex"
 )
-
-// ErrOptions reports options that name no data set.
-var ErrOptions = errors.New("sample: unusable options")
 
 // Options says what to paint. Nil, and the zero of each field, mean the default.
 type Options struct {
@@ -67,7 +65,7 @@ type job struct {
 //	CATEGORY/ground_truth/DEFECT/000_mask.png   hole, missing_yarn, stain, thread of a texture
 //
 // Pictures are 8-bit RGB, masks 8-bit grey, 255 on the defect. Folders of no pictures are left out. A category's folder
-// that exists already is an error (fs.ErrExist), so that two data sets never mix; like unusable options (ErrOptions) it
+// that exists already is an error (fs.ErrExist), so that two data sets never mix; like an option that cannot be (a setting.Error) it
 // is found before anything is written. Files do not depend on the number of CPUs.
 func Write(dir string, opt *Options) error {
 	o := Options{}
@@ -79,8 +77,11 @@ func Write(dir string, opt *Options) error {
 			*field = value
 		}
 	}
-	if o.Size < 32 || o.Size > 4096 || o.Train < 0 {
-		return fmt.Errorf("%w: size %d must be within 32 to 4096, and %d pictures to train on at least 1", ErrOptions, o.Size, o.Train)
+	if o.Size < 32 || o.Size > 4096 {
+		return fmt.Errorf("sample: %w", setting.Wrong("size", o.Size, "use 32 to 4096"))
+	}
+	if o.Train < 0 {
+		return fmt.Errorf("sample: %w", setting.Wrong("train", o.Train, "use at least 1"))
 	}
 	if o.Category == "" {
 		o.Category = "both"
@@ -120,7 +121,7 @@ func Write(dir string, opt *Options) error {
 		}
 	}
 	if len(jobs) == 0 {
-		return fmt.Errorf(`%w: category %q is none of "part", "texture" and "both"`, ErrOptions, o.Category)
+		return fmt.Errorf("sample: %w", setting.Wrong("category", o.Category, "use part, texture or both"))
 	}
 	for _, folder := range folders {
 		if err := os.MkdirAll(folder, 0o777); err != nil {

@@ -15,6 +15,8 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+
+	"rdpp/rdpp/setting"
 )
 
 // files returns the data set's files by their slash-separated paths.
@@ -160,8 +162,8 @@ func TestWriteErrors(t *testing.T) {
 		"train":    {Train: -1},
 	} {
 		dir := t.TempDir()
-		if err := Write(dir, opt); !errors.Is(err, ErrOptions) {
-			t.Errorf("%s: got %v, want %v", name, err, ErrOptions)
+		if err := Write(dir, opt); !errors.Is(err, setting.ErrValue) {
+			t.Errorf("%s: got %v, want %v", name, err, setting.ErrValue)
 		}
 		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 			t.Errorf("%s: got %v, %v left behind, want nothing", name, left, err)
