@@ -86,6 +86,9 @@ func newModel(config Config, device torch.Device, blank bool) (*Model, error) {
 	if err := config.Validate(); err != nil {
 		return nil, err
 	}
+	if config.BitDepth == BitDepthAuto { // until training finds what its images use
+		config.BitDepth = 16
+	}
 	m := &Model{Device: device, Info: Info{FormatVersion: modelFormat, Software: "rdpp " + Version, Config: config,
 		Teacher: TeacherInfo{Origin: OriginRandom}}}
 	options := func(part string) torch.ModuleOptions {
