@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+
+	"rdpp/rdpp/regular"
 )
 
 // splitFile says, below VisA's root, which images of which object are for
@@ -105,7 +107,7 @@ type splitRow struct {
 
 // readSplitFile returns the rows of a split file, none where there is no file.
 func readSplitFile(name string) ([]splitRow, error) {
-	f, err := os.Open(name)
+	f, err := regular.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
