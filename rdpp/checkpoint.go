@@ -116,7 +116,7 @@ func openCheckpoint(path, key string, into any) (*weights.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rdpp: checkpoint: %w; --overwrite starts anew", err)
 	}
-	if err := readDocument(file, key, into); err != nil {
+	if _, err := readDocument(file, key, into); err != nil {
 		file.Close()
 		return nil, fmt.Errorf("rdpp: checkpoint %s: %w; --overwrite starts anew", path, err)
 	}

@@ -1,9 +1,11 @@
 package rdpp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"sync"
 
@@ -25,6 +27,8 @@ type DetectorOptions struct {
 	FalseAlarm     *float64 // rate of false alarms, instead of the model's own; needs a calibrated model
 	Threshold      *float64 // of scores, instead of the model's own and of FalseAlarm's
 	PixelThreshold *float64 // of the map; default Threshold where that is given, else the model's own
+
+	Log *slog.Logger // told what there is to know of the model file, default slog.Default()
 }
 
 // Detector finds defects with a trained model. It is safe for concurrent use: one goroutine owns the device and
@@ -71,7 +75,7 @@ func OpenDetector(path string, opt *DetectorOptions) (*Detector, error) {
 				return fmt.Errorf("rdpp: %w", err)
 			}
 		}
-		if d.model, err = LoadModel(path, opt.Device); err != nil {
+		if d.model, err = loadModel(path, opt.Device, cmp.Or(opt.Log, slog.Default())); err != nil {
 			return err
 		}
 		d.model.precision, d.model.settled = precision, true

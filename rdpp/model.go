@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"log/slog"
 	"os"
+	"slices"
 	"strings"
 
 	"rdpp/rdpp/weights"
@@ -195,24 +197,20 @@ func source(name string, t *torch.Tensor) weights.Source {
 }
 
 // LoadModel reads a model file onto a device. Nothing in the file is executed, and no length is believed before it
-// is checked against the file's size.
+// is checked against the file's size. Damage is found by the digest that the file has; one of an earlier version has none, of
+// which slog.Default() is told.
 func LoadModel(path string, device torch.Device) (*Model, error) {
+	return loadModel(path, device, slog.Default())
+}
+
+func loadModel(path string, device torch.Device, log *slog.Logger) (*Model, error) {
 	file, err := weights.OpenSafetensors(path)
 	if err != nil {
 		return nil, modelError(path, err)
 	}
 	defer file.Close()
-	var info Info
-	if err := readDocument(file, modelKey, &info); err != nil {
-		return nil, fmt.Errorf("rdpp: %s: %w", path, err)
-	}
-	info.Config.complete()
-	info.Calibration.complete()
-	if info.FormatVersion != modelFormat {
-		return nil, fmt.Errorf("rdpp: %s: model format %d, this program reads %d; use the rdpp that wrote it, %s", path,
-			info.FormatVersion, modelFormat, info.Software)
-	}
-	if err := info.checkTerms(); err != nil {
+	info, o, err := readInfo(file)
+	if err != nil {
 		return nil, fmt.Errorf("rdpp: %s: %w", path, err)
 	}
 	m, err := newModel(info.Config, device, true)
@@ -224,6 +222,13 @@ func LoadModel(path string, device torch.Device) (*Model, error) {
 		m.Close()
 		return nil, fmt.Errorf("rdpp: %s: %w", path, err)
 	}
+	switch {
+	case !o.digest:
+		log.Warn("the model file is of a version that stored no digest, so damage to it can pass unseen; train or import it again for one", "file", path)
+	case o.unknown != "":
+		log.Warn("the model file is of a later version, whose further settings play no part here", "file", path, "software", info.Software,
+			"first", o.unknown)
+	}
 	return m, nil
 }
 
@@ -232,22 +237,6 @@ func modelError(path string, err error) error {
 		return fmt.Errorf("rdpp: no model at %s; `train` writes one to OUT/CATEGORY/model.safetensors", path)
 	}
 	return fmt.Errorf("rdpp: %w", err)
-}
-
-var errNotOurs = errors.New("this is no file that rdpp wrote")
-
-func readDocument(file *weights.File, key string, into any) error {
-	text, found := file.Metadata[key]
-	if _, unfinished := file.Metadata[checkpointKey]; !found && unfinished {
-		return errors.New("this is the checkpoint of a training; use the " + ModelFile + " beside it, or finish the training with train --resume")
-	}
-	if !found {
-		return fmt.Errorf("%w, its header has no %q entry; `train` makes one", errNotOurs, key)
-	}
-	if err := json.Unmarshal([]byte(text), into); err != nil {
-		return fmt.Errorf("the %q entry of the header is damaged: %w; restore the file or train again", key, err)
-	}
-	return nil
 }
 
 // load fills every entry of every network; a missing, mis-shaped or left-over tensor is an error.
@@ -325,6 +314,12 @@ func loadTensor(file *weights.File, name string, t *torch.Tensor) error {
 	}
 	if !same {
 		return fmt.Errorf("tensor %s has shape %v, needed is %v; is it of another architecture?", name, stored.Shape, shape)
+	}
+	if !stored.Finite() {
+		return fmt.Errorf("tensor %s holds numbers that are infinite or none, %w", name, errDamaged)
+	}
+	if strings.HasSuffix(name, "running_var") && slices.Min(append(stored.Float64(), 0)) < 0 {
+		return fmt.Errorf("tensor %s holds variances below 0, %w", name, errDamaged)
 	}
 	dtype, known := map[weights.DType]torch.DType{weights.F16: torch.Float16, weights.BF16: torch.BFloat16,
 		weights.F32: torch.Float32, weights.F64: torch.Float64, weights.I64: torch.Int64}[stored.DType]

@@ -2,7 +2,6 @@ package rdpp
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -53,7 +52,7 @@ func Notice() string { return builtin.Notice }
 // UnmarshalJSON reads the origins of older versions as today's.
 func (t *TeacherInfo) UnmarshalJSON(text []byte) error {
 	type plain TeacherInfo
-	if err := json.Unmarshal(text, (*plain)(t)); err != nil {
+	if _, err := decode(string(text), (*plain)(t), true); err != nil {
 		return err
 	}
 	if t.Origin == originOldDrawn {

@@ -18,13 +18,13 @@ import (
 // zeros; the other entry says so. One without the other is damage too. They tell what has happened to a file by chance: who
 // changes a file on purpose can write another digest.
 const (
-	digestKey   = "rdpp_sha256"
-	digestOfKey = "rdpp_sha256_of"
+	DigestKey   = "rdpp_sha256"
+	DigestOfKey = "rdpp_sha256_of"
 	digestOf    = "this file, with the 64 digits of rdpp_sha256 as zeros"
 )
 
 // digestBegin is what stands before the digits in the header. Within names and texts its quotes would be escaped.
-const digestBegin = `"` + digestKey + `":"`
+const digestBegin = `"` + DigestKey + `":"`
 
 var zeroDigits = strings.Repeat("0", hex.EncodedLen(sha256.Size))
 
@@ -35,7 +35,7 @@ var ErrDigest = errors.New("it is damaged, or was changed after it was written")
 func withDigest(metadata map[string]string) map[string]string {
 	all := map[string]string{}
 	maps.Copy(all, metadata)
-	all[digestKey], all[digestOfKey] = zeroDigits, digestOf
+	all[DigestKey], all[DigestOfKey] = zeroDigits, digestOf
 	return all
 }
 
@@ -60,12 +60,12 @@ func writeDigested(file *os.File, metadata map[string]string, tensors []Source) 
 
 // Digest is the SHA-256 of the file's content that [WriteFile] has stored in it, as 64 hexadecimal digits; "" in a file of another
 // origin, or of a version that stored none.
-func (f *File) Digest() string { return f.Metadata[digestKey] }
+func (f *File) Digest() string { return f.Metadata[DigestKey] }
 
 // Verify reads the whole file and holds it against its digest, where it has one. What differs is [ErrDigest].
 func (f *File) Verify() error {
-	digest, has := f.Metadata[digestKey]
-	of, says := f.Metadata[digestOfKey]
+	digest, has := f.Metadata[DigestKey]
+	of, says := f.Metadata[DigestOfKey]
 	if !has && !says {
 		return nil
 	}

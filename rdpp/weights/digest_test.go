@@ -41,7 +41,7 @@ func TestDigest(t *testing.T) {
 	if sum := sha256.Sum256(zeroed); f.Digest() != hex.EncodeToString(sum[:]) {
 		t.Errorf("got the digest %s, want %x", f.Digest(), sum)
 	}
-	if got := f.Metadata[digestOfKey]; got != "this file, with the 64 digits of rdpp_sha256 as zeros" {
+	if got := f.Metadata[DigestOfKey]; got != "this file, with the 64 digits of rdpp_sha256 as zeros" {
 		t.Errorf("got the description %q", got)
 	}
 	if size, err := Size(map[string]string{"format": "pt", "zz": f.Metadata["zz"]}, []Source{source("a", F32, 3), source("b.running_var", F16, 2, 2),
