@@ -8,7 +8,6 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strings"
 
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
@@ -236,7 +235,7 @@ func (r *run) sameTeacher(own TeacherInfo) error {
 	case TeacherRandom:
 		same = own.Origin == OriginRandom
 	case TeacherImageNet:
-		same = strings.HasPrefix(own.SHA256, digestDigits(teacherFiles[r.config.Arch]))
+		same = own.SHA256 == teacherFiles[r.config.Arch].sha256
 	default:
 		digest, err := teacherDigest(name, r.config.Arch)
 		if err != nil {

@@ -239,7 +239,7 @@ func TestModelThatLies(t *testing.T) {
 		{"empty object", "{}", "model format 0"},
 		{"a later format", document(t, good, "", "format_version", 2), "model format 2, this program reads 1"},
 		{"format of the wrong type", document(t, good, "", "format_version", "1"), "damaged"},
-		{"no config", document(t, good, "", "config", nil), "--arch"},
+		{"no config", document(t, good, "", "config", nil), "config.arch is missing"},
 		{"unknown architecture", document(t, good, "config", "arch", "vgg"), `"vgg"`},
 		{"huge image", document(t, good, "config", "image_size", 1<<20), "--image-size"},
 		{"odd image", document(t, good, "config", "image_size", 33), "--image-size"},
