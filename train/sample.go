@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 
+	"rdpp/rdpp"
 	"rdpp/rdpp/sample"
 )
 
@@ -16,7 +18,7 @@ and masks of the defects.
 
 `
 
-func runSample(args []string, stdout io.Writer) error {
+func runSample(ctx context.Context, args []string, stdout io.Writer) error {
 	var opt sample.Options
 	flags := newFlags(sampleUsage, stdout)
 	out := flags.String("out", "", "`DIR` for the data set")
@@ -44,7 +46,10 @@ func runSample(args []string, stdout io.Writer) error {
 	if opt.TestDefect == 0 {
 		opt.TestDefect = -1
 	}
-	err := sample.Write(*out, &opt)
+	err := sample.WriteContext(ctx, *out, &opt)
+	if ctx.Err() != nil {
+		return fmt.Errorf("%w; remove what is in %s and run the same command again", rdpp.ErrInterrupted, *out)
+	}
 	if errors.Is(err, sample.ErrOptions) {
 		return fmt.Errorf("%w: %w; see train sample --help", errUsage, err)
 	}
