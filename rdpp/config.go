@@ -127,9 +127,11 @@ func DefaultConfig() Config {
 	}
 }
 
-// The largest values that Validate lets pass: far above use, low enough that no size overflows.
+// The largest values that Validate lets pass: far above use, low enough that no size overflows and that a model file cannot ask for
+// minutes and all memory.
 const (
-	maxImageSize = 4096
+	maxImageSize = 2048
+	maxMapSigma  = 64
 	maxBatch     = 4096
 	maxDefects   = 100
 	maxUpdates   = 1_000_000_000
@@ -202,8 +204,8 @@ func (c *Config) Validate() error {
 		return wrong("--easy-below %v; use a number of deviations", c.EasyBelow)
 	case c.Score != ScoreReleased && c.Score != ScoreBalanced:
 		return wrong("--score %q; use %s or %s", c.Score, ScoreBalanced, ScoreReleased)
-	case !(c.MapSigma > 0 && c.MapSigma*4 < float64(c.ImageSize)):
-		return wrong("a map sigma of %v pixels; use more than 0 and less than a quarter of --image-size", c.MapSigma)
+	case !(c.MapSigma > 0 && c.MapSigma*4 < float64(c.ImageSize) && c.MapSigma <= maxMapSigma):
+		return wrong("a map sigma of %v pixels; use more than 0, at most %d and less than a quarter of --image-size", c.MapSigma, maxMapSigma)
 	}
 	if _, err := c.ssot(); err != nil {
 		return wrong("%v", err)

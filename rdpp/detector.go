@@ -28,6 +28,10 @@ type DetectorOptions struct {
 	Threshold      *float64 // of scores, instead of the model's own and of FalseAlarm's
 	PixelThreshold *float64 // of the map; default Threshold where that is given, else the model's own
 
+	// MaxMemory bounds what judging an image may take in memory by Config.PredictionBytes' estimate: a model that would take more
+	// is not opened. Default: what the machine has, and on a GPU, which says so itself, nothing.
+	MaxMemory int64
+
 	Log *slog.Logger // told what there is to know of the model file, default slog.Default()
 }
 
@@ -75,7 +79,7 @@ func OpenDetector(path string, opt *DetectorOptions) (*Detector, error) {
 				return fmt.Errorf("rdpp: %w", err)
 			}
 		}
-		if d.model, err = loadModel(path, opt.Device, cmp.Or(opt.Log, slog.Default())); err != nil {
+		if d.model, err = loadModel(path, opt.Device, opt.MaxMemory, cmp.Or(opt.Log, slog.Default())); err != nil {
 			return err
 		}
 		d.model.precision, d.model.settled = precision, true

@@ -67,6 +67,9 @@ const (
 	modelKey    = "rdpp" // of the JSON document in the header's metadata
 )
 
+// MaxModelBytes is several times what a model file of the largest backbone has.
+const MaxModelBytes = 4 << 30
+
 // The names under which networks are stored, as in the released checkpoints.
 const (
 	prefixTeacher    = "encoder."
@@ -157,14 +160,35 @@ func (m *Model) Save(path string) error {
 
 // saveTensors writes a safetensors file whose metadata holds document as JSON.
 func saveTensors(path, key string, document any, tensors []weights.Source) error {
-	text, err := json.Marshal(document)
+	metadata, err := metadataOf(key, document)
 	if err != nil {
 		return fmt.Errorf("rdpp: %s: %w", path, err)
 	}
-	if err := weights.WriteFile(path, map[string]string{"format": "pt", key: string(text)}, tensors); err != nil {
+	if err := weights.WriteFile(path, metadata, tensors); err != nil {
 		return fmt.Errorf("rdpp: %w", err)
 	}
 	return nil
+}
+
+func metadataOf(key string, document any) (map[string]string, error) {
+	text, err := json.Marshal(document)
+	return map[string]string{"format": "pt", key: string(text)}, err
+}
+
+// grown is what a document may grow by in the course of a training: scores, a line of history per epoch.
+const grown = 1 << 20
+
+// sizeOf is how large the file of saveTensors can become.
+func sizeOf(key string, document any, tensors []weights.Source) (int64, error) {
+	metadata, err := metadataOf(key, document)
+	if err != nil {
+		return 0, fmt.Errorf("rdpp: %w", err)
+	}
+	size, err := weights.Size(metadata, tensors)
+	if err != nil {
+		return 0, fmt.Errorf("rdpp: %w", err)
+	}
+	return size + grown, nil
 }
 
 func (m *Model) tensors() []weights.Source { return stateOf(m.parts()) }
@@ -200,17 +224,24 @@ func source(name string, t *torch.Tensor) weights.Source {
 // is checked against the file's size. Damage is found by the digest that the file has; one of an earlier version has none, of
 // which slog.Default() is told.
 func LoadModel(path string, device torch.Device) (*Model, error) {
-	return loadModel(path, device, slog.Default())
+	return loadModel(path, device, 0, slog.Default())
 }
 
-func loadModel(path string, device torch.Device, log *slog.Logger) (*Model, error) {
+// loadModel refuses a model whose images would take more than maxMemory bytes, see DetectorOptions.
+func loadModel(path string, device torch.Device, maxMemory int64, log *slog.Logger) (*Model, error) {
 	file, err := weights.OpenSafetensors(path)
 	if err != nil {
 		return nil, modelError(path, err)
 	}
 	defer file.Close()
+	if size := file.Size(); size > MaxModelBytes {
+		return nil, fmt.Errorf("rdpp: %s: %d bytes are more than any model has, %d at most", path, size, int64(MaxModelBytes))
+	}
 	info, o, err := readInfo(file)
 	if err != nil {
+		return nil, fmt.Errorf("rdpp: %s: %w", path, err)
+	}
+	if err := info.Config.checkMemory(file.Size(), maxMemory, device); err != nil {
 		return nil, fmt.Errorf("rdpp: %s: %w", path, err)
 	}
 	m, err := newModel(info.Config, device, true)
