@@ -16,6 +16,7 @@ import (
 	"rdpp/rdpp"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/printable"
 	"rdpp/torch"
 )
 
@@ -30,7 +31,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.
 
 func runImport(ctx context.Context, args []string, t *terminal) (int, error) {
 	flags := pflag.NewFlagSet("import", pflag.ContinueOnError)
-	opt := rdpp.ImportOptions{Log: slog.New(slog.NewTextHandler(t.stderr, nil))}
+	opt := rdpp.ImportOptions{Log: slog.New(slog.NewTextHandler(t.stderr, &slog.HandlerOptions{ReplaceAttr: printable.Attr}))}
 	config := rdpp.DefaultConfig()
 	flags.StringVar(&opt.Checkpoint, "checkpoint", "", "released `FILE`; required")
 	out := flags.String("out", "", "model `FILE` to write; required")
@@ -140,7 +141,7 @@ func printImported(t *terminal, m *rdpp.Model, out string) error {
 	if c.Provisional {
 		threshold += ", provisional"
 	}
-	_, err := fmt.Fprintf(t.stdout, "model        %s\nmethod       %s, %s, %d x %d pixels\nteacher      %s\nthreshold    %s: %s\n", printable(out),
-		info.Config.Method, info.Config.Arch, info.Config.ImageSize, info.Config.ImageSize, printable(info.Teacher.String()), threshold, c.Rule)
+	_, err := fmt.Fprintf(t.stdout, "model        %s\nmethod       %s, %s, %d x %d pixels\nteacher      %s\nthreshold    %s: %s\n", printable.Text(out),
+		info.Config.Method, info.Config.Arch, info.Config.ImageSize, info.Config.ImageSize, printable.Text(info.Teacher.String()), threshold, printable.Text(c.Rule))
 	return err
 }

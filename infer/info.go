@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
-	"unicode"
 
 	"github.com/spf13/pflag"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/printable"
 )
 
 const infoHelp = `Usage: infer info [flags] FILE
@@ -26,7 +25,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.
 // shownTensors is how many tensors the text lists without --all.
 const shownTensors = 10
 
-// longestText bounds a metadata entry in the text, in bytes.
+// longestText bounds a name or an entry of the metadata in the text, in bytes.
 const longestText = 200
 
 // kindTexts says what the kinds of files are.
@@ -67,11 +66,17 @@ func runInfo(_ context.Context, args []string, t *terminal) (int, error) {
 func infoText(info *rdpp.FileInfo, all bool) string {
 	var s strings.Builder
 	row := func(name, format string, args ...any) {
-		fmt.Fprintf(&s, "%-13s%s\n", name, printable(fmt.Sprintf(format, args...)))
+		fmt.Fprintf(&s, "%-13s%s\n", name, printable.Text(fmt.Sprintf(format, args...)))
 	}
 	row("file", "%s", info.Path)
 	row("format", "%s, %d bytes", info.Format, info.Bytes)
 	row("SHA-256", "%s", info.SHA256)
+	switch {
+	case info.Digest != "":
+		row("digest", "%s, which the file holds of itself", info.Digest)
+	case info.Kind == rdpp.KindModel || info.Kind == rdpp.KindCheckpoint:
+		row("digest", "none: damage can pass unseen")
+	}
 	row("kind", "%s", kindTexts[info.Kind])
 	if info.Damage != "" {
 		row("damaged", "%s", info.Damage)
@@ -89,11 +94,7 @@ func infoText(info *rdpp.FileInfo, all bool) string {
 		row("made by", "%s, libtorch %s, %d drawn pictures, last loss %.4f", d.Software, d.Libtorch, d.Pictures, d.Loss)
 	}
 	for _, key := range slices.Sorted(maps.Keys(info.Metadata)) {
-		text := info.Metadata[key]
-		if len(text) > longestText {
-			text = strings.ToValidUTF8(text[:longestText], "") + " ..."
-		}
-		row("metadata", "%s: %s", key, text)
+		row("metadata", "%s: %s", printable.Cut(key, longestText), printable.Cut(info.Metadata[key], longestText))
 	}
 	row("tensors", "%d, %d numbers", len(info.Tensors), info.Elements)
 	shown := info.Tensors
@@ -101,7 +102,7 @@ func infoText(info *rdpp.FileInfo, all bool) string {
 		shown = shown[:min(len(shown), shownTensors)]
 	}
 	for _, tensor := range shown {
-		row("", "%-5s %v %s", tensor.DType, tensor.Shape, tensor.Name)
+		row("", "%-5s %v %s", tensor.DType, tensor.Shape, printable.Cut(tensor.Name, longestText))
 	}
 	if left := len(info.Tensors) - len(shown); left > 0 {
 		row("", "and %d more; --all lists them", left)
@@ -129,13 +130,4 @@ func modelRows(m *rdpp.Info, row func(name, format string, args ...any)) {
 			row("", "provisional: no rate of false alarms is promised")
 		}
 	}
-}
-
-// printable is a text on one line: quoted where it has other characters than printable ones, which could look like more
-// output or act on the terminal.
-func printable(text string) string {
-	if strings.ContainsFunc(text, func(c rune) bool { return !unicode.IsPrint(c) }) {
-		return strconv.Quote(text)
-	}
-	return text
 }

@@ -89,7 +89,8 @@ func readInfo(file *weights.File) (info Info, o opened, err error) {
 	info.Config.complete()
 	info.Calibration.complete()
 	if err := info.Config.Validate(); err != nil {
-		return info, o, err
+		// It is the file that is wrong, and no setting of the caller's.
+		return info, o, fmt.Errorf("a setting in it cannot be: %s; %w", strings.TrimPrefix(err.Error(), "rdpp: "), errDamaged)
 	}
 	if err := info.checkTerms(); err != nil {
 		return info, o, err

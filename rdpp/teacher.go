@@ -257,6 +257,9 @@ func (m *Model) LoadTeacher(name string) error {
 		return err
 	}
 	defer file.Close()
+	if err := file.Verify(); err != nil {
+		return fmt.Errorf("rdpp: teacher: %w; restore the file, or name another", err)
+	}
 	if _, found := file.Metadata[pretrainCheckpointKey]; found {
 		return fmt.Errorf("rdpp: %w: %s is the checkpoint of an unfinished teacher; finish that with train teacher --resume", ErrConfig, name)
 	}

@@ -320,6 +320,20 @@ func TestTeacherDigestIsWhole(t *testing.T) {
 	}
 }
 
+// A teacher that rdpp wrote is held against the digest in it.
+func TestDamagedTeacher(t *testing.T) {
+	path := writeFile(t, nil, encoder(t, behind("")))
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[len(data)-3] ^= 1
+	if err := os.WriteFile(path, data, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	checkError(t, "a flipped bit", newModel(t, tiny()).LoadTeacher(path), weights.ErrDigest, path, "restore")
+}
+
 func TestTeacherFiles(t *testing.T) {
 	for _, arch := range torch.Architectures() {
 		name, sum := rdpp.TeacherFile(arch)
