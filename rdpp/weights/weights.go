@@ -69,6 +69,9 @@ func (f *File) Lookup(name string) (Tensor, bool) {
 	return f.Tensors[i], true
 }
 
+// Size is how many bytes the file has.
+func (f *File) Size() int64 { return int64(len(f.data)) }
+
 // Close unmaps the file; the tensors' Data must not be used afterwards. Closing again does nothing.
 func (f *File) Close() error {
 	data, mapped := f.data, f.mapped
