@@ -170,11 +170,10 @@ func checkScoresFile(path string) error {
 		}
 		return err
 	}
-	probe, err := os.CreateTemp(filepath.Dir(path), ".rdpp-*.tmp")
-	if err != nil {
+	if err := weights.Room(filepath.Dir(path), 0); err != nil {
 		return fmt.Errorf("%s cannot be written: %w", path, err)
 	}
-	return errors.Join(probe.Close(), os.Remove(probe.Name()))
+	return nil
 }
 
 // writeScores puts the table at path. A regular file there is kept until the whole table can replace it.

@@ -71,6 +71,12 @@ func infoText(info *rdpp.FileInfo, all bool) string {
 	row("file", "%s", info.Path)
 	row("format", "%s, %d bytes", info.Format, info.Bytes)
 	row("SHA-256", "%s", info.SHA256)
+	switch {
+	case info.Digest != "":
+		row("digest", "%s, which the file holds of itself", info.Digest)
+	case info.Kind == rdpp.KindModel || info.Kind == rdpp.KindCheckpoint:
+		row("digest", "none: damage can pass unseen")
+	}
 	row("kind", "%s", kindTexts[info.Kind])
 	if info.Damage != "" {
 		row("damaged", "%s", info.Damage)

@@ -27,7 +27,8 @@ func TestInfoText(t *testing.T) {
 		lines int // 0: any
 	}{
 		{[]string{modelFile}, []string{"kind         model file of rdpp\n", "architecture resnet18\n", "teacher      random\n",
-			"model        rd++, resnet18, 64 x 64 pixels, by rdpp ", "provisional: no rate", "more; --all lists them\n"}, 0},
+			"model        rd++, resnet18, 64 x 64 pixels, by rdpp ", "provisional: no rate", "more; --all lists them\n",
+			", which the file holds of itself\n"}, 0},
 		{[]string{filepath.Join("..", "rdpp", "builtin", "resnet18-drawn.safetensors")}, []string{"teacher made by train teacher\n", "drawn pictures"}, 0},
 		{[]string{pth("nested_checkpoint.pth")}, []string{"format       pytorch-zip, 1429 bytes\n", "tensors of no network", "tensors      3, 18 numbers\n",
 			"F32   [2 3] proj.proj.weight\n"}, 8},
@@ -62,7 +63,7 @@ func TestInfoJSON(t *testing.T) {
 	tensors := o["tensors"].([]any)
 	first := tensors[0].(map[string]any)
 	if o["kind"] != "model" || o["arch"] != "resnet18" || model["teacher"].(map[string]any)["origin"] != "random" ||
-		calibration["threshold"] != threshold || first["name"] != "encoder.conv1.weight" || first["dtype"] != "F32" ||
+		calibration["threshold"] != threshold || len(o["digest"].(string)) != 64 || first["name"] != "encoder.conv1.weight" || first["dtype"] != "F32" ||
 		len(first["shape"].([]any)) != 4 {
 		t.Errorf("got %.1000s, want the model's own", stdout)
 	}

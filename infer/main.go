@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -67,17 +69,18 @@ func usagef(format string, args ...any) error {
 }
 
 func main() {
+	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: printable.Attr})))
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
 // run is the program; it returns the exit code.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 
 	t := &terminal{stdin: stdin, stdout: stdout, stderr: stderr}
-	code, err := dispatch(ctx, args, t)
+	code, err := unlessStuck(ctx, args, t)
 	switch {
 	case err == nil:
 		return code
@@ -92,6 +95,48 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 	return exitFailed
+}
+
+// endings are the signals that ask the program to end. SIGHUP says that its terminal is gone; nohup has it ignored, and so it
+// stays.
+func endings() []os.Signal {
+	all := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		all = append(all, syscall.SIGHUP)
+	}
+	return all
+}
+
+// patience is how long a command may take to end when it is asked to. One that waits for a disk or a network that no longer
+// answers, or for a large network's result, is left then: no file is half written. The service takes the time that its requests
+// need.
+const patience = 2 * time.Second
+
+// unlessStuck carries out a command line.
+func unlessStuck(ctx context.Context, args []string, t *terminal) (int, error) {
+	type outcome struct {
+		code int
+		err  error
+	}
+	ended := make(chan outcome, 1)
+	go func() {
+		code, err := dispatch(ctx, args, t)
+		ended <- outcome{code, err}
+	}()
+	var late <-chan time.Time
+	asked := ctx.Done()
+	for {
+		select {
+		case o := <-ended:
+			return o.code, o.err
+		case <-asked:
+			if asked = nil; len(args) == 0 || args[0] != "serve" {
+				late = time.After(patience)
+			}
+		case <-late:
+			return 0, ctx.Err()
+		}
+	}
 }
 
 func dispatch(ctx context.Context, args []string, t *terminal) (int, error) {

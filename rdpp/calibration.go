@@ -10,6 +10,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strings"
 
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/metric"
@@ -120,6 +121,47 @@ func (c *Calibration) complete() {
 	}
 }
 
+// check says what of a model file's calibration cannot be. most is the highest score that the model's map can give.
+func (c *Calibration) check(most float64) error {
+	most += 1e-3 * (1 + most) // scores are rounded
+	least := -1e-3
+	for i, score := range c.Scores {
+		if !(score >= least && score <= most) {
+			return fmt.Errorf("calibration: score %d of %d is %v, not ascending within 0 and %.6g, %w", i+1, len(c.Scores), score, most, errDamaged)
+		}
+		least = score
+	}
+	switch {
+	case !(c.FalseAlarm >= 0 && c.FalseAlarm < 1) || c.Folds < 0:
+		return fmt.Errorf("calibration: a rate of %v by %d trainings cannot be, %w", c.FalseAlarm, c.Folds, errDamaged)
+	case !(c.Threshold >= 0 && c.PixelThreshold >= 0) || math.IsInf(max(c.Threshold, c.PixelThreshold), 1):
+		return fmt.Errorf("calibration: thresholds of %v and %v cannot be, %w", c.Threshold, c.PixelThreshold, errDamaged)
+	}
+	remade, same := c.remade()
+	switch {
+	case same && (math.Abs(remade.Threshold-c.Threshold) > 1e-6*remade.Threshold || remade.Exact != c.Exact):
+		return fmt.Errorf("calibration: a threshold of %v is not what its scores give, %v, %w", c.Threshold, remade.Threshold, errDamaged)
+	case !same && c.Threshold > most, c.PixelThreshold > max(most, c.Threshold):
+		return fmt.Errorf("calibration: thresholds of %v and %v are above all scores that there can be, %w", c.Threshold, c.PixelThreshold,
+			errDamaged)
+	}
+	return nil
+}
+
+// remade is the calibration that today's rules make of the scores. It is the same in kind where it calls itself by the same
+// words: earlier versions had other rules.
+func (c *Calibration) remade() (remade Calibration, same bool) {
+	switch {
+	case len(c.Scores) == 0:
+		return remade, false
+	case c.Provisional:
+		remade = provisional(c.Scores)
+		return remade, strings.HasPrefix(c.Rule, "highest score")
+	}
+	remade, err := calibrate(c.Scores, c.FalseAlarm, c.Folds, c.LeftOut)
+	return remade, err == nil && remade.Rule == c.Rule
+}
+
 // leastHeld is the fewest images that are held out: with n of them no p-value is below 1/(n + 1).
 const leastHeld = 10
 
@@ -189,8 +231,8 @@ func (r *run) calibratedBefore(model *Model) *Calibration {
 		return nil
 	}
 	defer file.Close()
-	var before Info
-	if readDocument(file, modelKey, &before) != nil {
+	before, _, err := readInfo(file)
+	if err != nil {
 		return nil
 	}
 	now := &r.model.Info

@@ -156,3 +156,41 @@ func TestLeftOutIsNotExact(t *testing.T) {
 		}
 	}
 }
+
+// A calibration that a model file may hold either is refused, or judges sensibly.
+func FuzzCalibration(f *testing.F) {
+	f.Add(`{"threshold":1,"pixel_threshold":1,"false_alarm":0.01,"scores":[0.1,0.2,0.3]}`, 0.5)
+	f.Add(`{"threshold":1,"provisional":true,"scores":[0.1]}`, 2.0)
+	f.Add(`{"threshold":0,"provisional":true,"scores":null}`, 2.0)
+	f.Add(`{"threshold":7,"scores":[]}`, 2.0)
+	f.Add(`{"threshold":1,"scores":[0.3,0.1]}`, 0.2)
+	f.Fuzz(func(t *testing.T, text string, score float64) {
+		const most = 6
+		var c Calibration
+		if _, err := decode(text, &c, true); err != nil || !(score >= 0 && score <= most) {
+			return
+		}
+		c.complete()
+		if c.check(most) != nil {
+			return
+		}
+		c, err := c.Override(nil, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := Result{Score: score, Map: []float32{float32(score)}, Size: 1, Width: 1, Height: 1}
+		if err := r.Judge(&c); err != nil {
+			t.Fatal(err)
+		}
+		_, remade := c.remade()
+		if !(r.Threshold >= 0 && (r.Threshold <= most+0.01 || remade)) {
+			t.Fatalf("%q judges by the threshold %v: anomalous %v", text, r.Threshold, r.Anomalous)
+		}
+		if r.PValue != nil && !(*r.PValue > 0 && *r.PValue <= 1) || math.IsNaN(r.Normalised) {
+			t.Fatalf("%q: p-value %v", text, *r.PValue)
+		}
+		if !slices.IsSorted(c.Scores) {
+			t.Fatalf("%q: scores %v", text, c.Scores)
+		}
+	})
+}

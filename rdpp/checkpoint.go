@@ -8,7 +8,6 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strings"
 
 	"rdpp/rdpp/setting"
 	"rdpp/rdpp/weights"
@@ -53,11 +52,19 @@ type bestEpoch struct {
 func (r *run) saveCheckpoint() error {
 	var s torch.Scope
 	defer s.Close()
-	moments, steps, err := adamState(&s, r.adam, r.model.trained())
+	c, tensors, err := r.checkpoint(&s)
 	if err != nil {
 		return err
 	}
-	c := checkpoint{Info: r.model.Info, State: r.state, AdamSteps: steps}
+	return saveTensors(r.path(checkpointFile), checkpointKey, c, tensors)
+}
+
+// checkpoint is what a checkpoint of the run as it stands holds. The tensors live as long as the scope.
+func (r *run) checkpoint(s *torch.Scope) (checkpoint, []weights.Source, error) {
+	moments, steps, err := adamState(s, r.adam, r.model.trained())
+	if err != nil {
+		return checkpoint{}, nil, err
+	}
 	tensors := append(r.model.tensors(), moments...)
 	if r.average != nil {
 		for _, t := range stateOf(r.average.trained()) {
@@ -65,7 +72,48 @@ func (r *run) saveCheckpoint() error {
 			tensors = append(tensors, t)
 		}
 	}
-	return saveTensors(r.path(checkpointFile), checkpointKey, c, tensors)
+	return checkpoint{Info: r.model.Info, State: r.state, AdamSteps: steps}, tensors, nil
+}
+
+// findRoom says before any time is spent on training whether the disk has room for what it writes. A checkpoint is written beside
+// the one that it replaces, and the model, which is smaller, beside the last one. resumed: one checkpoint is there.
+func (r *run) findRoom(resumed bool) error {
+	var s torch.Scope
+	defer s.Close()
+	c, tensors, err := r.checkpoint(&s)
+	if err != nil {
+		return err
+	}
+	whole, err := sizeOf(checkpointKey, c, tensors)
+	if err != nil {
+		return err
+	}
+	model, err := sizeOf(modelKey, r.model.Info, r.model.tensors())
+	if err != nil {
+		return err
+	}
+	if r.config.Accumulate > 1 {
+		whole += model // gradients that wait
+	}
+	sizes := []int64{whole}
+	if !resumed {
+		sizes = append(sizes, whole)
+	}
+	if r.config.Select == SelectBestOnTest {
+		sizes = append(sizes, model)
+	}
+	if r.folds > 0 {
+		sizes = append(sizes, whole) // of a training for the calibration, while this one's stays
+	}
+	return room(r.opt.Out, r.opt.Out, sizes...)
+}
+
+// room says whether files of these sizes, which lead to what is named, have room in a folder beside each other.
+func room(what, folder string, sizes ...int64) error {
+	if err := weights.Room(folder, sizes...); err != nil {
+		return setting.Advise(fmt.Errorf("rdpp: %s and the checkpoints on the way to it would not fit: %w", what, err), "make room, or choose another place with {out}")
+	}
+	return nil
 }
 
 // adamState describes what an optimiser with a group per part knows, for a checkpoint: its moments, gradients that wait
@@ -117,7 +165,7 @@ func openCheckpoint(path, key string, into any) (*weights.File, error) {
 	if err != nil {
 		return nil, setting.Advise(fmt.Errorf("rdpp: checkpoint: %w", err), "{overwrite} starts anew")
 	}
-	if err := readDocument(file, key, into); err != nil {
+	if _, err := readDocument(file, key, into); err != nil {
 		file.Close()
 		return nil, setting.Advise(fmt.Errorf("rdpp: checkpoint %s: %w", path, err), "{overwrite} starts anew")
 	}
@@ -237,7 +285,7 @@ func (r *run) sameTeacher(own TeacherInfo) error {
 	case TeacherRandom:
 		same = own.Origin == OriginRandom
 	case TeacherImageNet:
-		same = strings.HasPrefix(own.SHA256, digestDigits(teacherFiles[r.config.Arch]))
+		same = own.SHA256 == teacherFiles[r.config.Arch].sha256
 	default:
 		digest, err := teacherDigest(name, r.config.Arch)
 		if err != nil {

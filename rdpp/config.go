@@ -141,9 +141,11 @@ func DefaultConfig() Config {
 	}
 }
 
-// The largest values that Validate lets pass: far above use, low enough that no size overflows.
+// The largest values that Validate lets pass: far above use, low enough that no size overflows and that a model file cannot ask for
+// minutes and all memory.
 const (
-	maxImageSize = 4096
+	maxImageSize = 2048
+	maxMapSigma  = 64
 	maxBatch     = 4096
 	maxDefects   = 100
 	maxUpdates   = 1_000_000_000
@@ -230,8 +232,8 @@ func (c *Config) Validate() error {
 		return wrong("easy_below", c.EasyBelow, "use a number of deviations")
 	case c.Score != ScoreReleased && c.Score != ScoreBalanced:
 		return wrong("score", c.Score, "use %s or %s", ScoreBalanced, ScoreReleased)
-	case !(c.MapSigma > 0 && c.MapSigma*4 < float64(c.ImageSize)):
-		return wrong("map_sigma", c.MapSigma, "use more than 0 and less than a quarter of {image_size}, which is %d", c.ImageSize)
+	case !(c.MapSigma > 0 && c.MapSigma*4 < float64(c.ImageSize) && c.MapSigma <= maxMapSigma):
+		return wrong("map_sigma", c.MapSigma, "use more than 0, at most %d, and less than a quarter of {image_size}, which is %d", maxMapSigma, c.ImageSize)
 	}
 	if err := (dataset.Light{Exposure: c.Light}).Check(); err != nil {
 		return wrong("light", c.Light, "use a share of the brightness, 0 to less than 0.8")

@@ -98,6 +98,10 @@ func TestTrainBitDepth(t *testing.T) {
 		if m.Info.Config.BitDepth != bits || m.Info.Data.Range != s.Range {
 			t.Errorf("%d bits: got %d and %+v in the model", bits, m.Info.Config.BitDepth, m.Info.Data.Range)
 		}
+		// Programs that read 16 bits alone must refuse the others.
+		if got, want := m.Info.FormatVersion, map[int]int{10: 2, 12: 2, 16: 1}[bits]; got != want {
+			t.Errorf("%d bits: got model format %d, want %d", bits, got, want)
+		}
 	}
 }
 

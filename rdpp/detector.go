@@ -1,9 +1,11 @@
 package rdpp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"sync"
 
@@ -25,6 +27,12 @@ type DetectorOptions struct {
 	FalseAlarm     *float64 // rate of false alarms, instead of the model's own; needs a calibrated model
 	Threshold      *float64 // of scores, instead of the model's own and of FalseAlarm's
 	PixelThreshold *float64 // of the map; default Threshold where that is given, else the model's own
+
+	// MaxMemory bounds what judging an image may take in memory by Config.PredictionBytes' estimate: a model that would take more
+	// is not opened. Default: what the machine has, and on a GPU, which says so itself, nothing.
+	MaxMemory int64
+
+	Log *slog.Logger // told what there is to know of the model file, default slog.Default()
 }
 
 // Detector finds defects with a trained model. It is safe for concurrent use: one goroutine owns the device and
@@ -74,7 +82,7 @@ func OpenDetector(path string, opt *DetectorOptions) (*Detector, error) {
 				return fmt.Errorf("rdpp: %w", err)
 			}
 		}
-		if d.model, err = LoadModel(path, opt.Device); err != nil {
+		if d.model, err = loadModel(path, opt.Device, opt.MaxMemory, cmp.Or(opt.Log, slog.Default())); err != nil {
 			return err
 		}
 		d.images.BitDepth = d.model.Info.Config.BitDepth

@@ -286,8 +286,15 @@ func (m *Model) predict(x []float32) (maps []float32, scores []float64, err erro
 	if maps, err = torch.Read[float32](anomaly); err != nil {
 		return nil, nil, err
 	}
-	scores, err = torch.Read[float64](maxima)
-	return maps, scores, err
+	if scores, err = torch.Read[float64](maxima); err != nil {
+		return nil, nil, err
+	}
+	for _, score := range scores {
+		if score-score != 0 { // NaN or infinite, which no threshold would find
+			return nil, nil, fmt.Errorf("the score is %v, no verdict can be made of it; the model is damaged, restore it or train again", score)
+		}
+	}
+	return maps, scores, nil
 }
 
 // embed maps a normalised image, 3 x S x S, to the student's input, 512e x S/32 x S/32. The model is in eval mode.

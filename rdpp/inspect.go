@@ -1,7 +1,6 @@
 package rdpp
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,9 +24,10 @@ const (
 type FileInfo struct {
 	Path   string `json:"file"`
 	Bytes  int64  `json:"bytes"`
-	SHA256 string `json:"sha256"`
-	Format string `json:"format"` // as weights.File's
-	Kind   string `json:"kind"`   // one of the kinds
+	SHA256 string `json:"sha256"`           // of the file as it is
+	Digest string `json:"digest,omitempty"` // that the file holds of itself, as weights.File's
+	Format string `json:"format"`           // as weights.File's
+	Kind   string `json:"kind"`             // one of the kinds
 	// Arch is the architecture, by torchvision's name; "" where it is not recognised. It is what the tensors look like,
 	// not what a document in the file says.
 	Arch   string `json:"arch,omitempty"`
@@ -36,7 +36,7 @@ type FileInfo struct {
 
 	Model    *Info             `json:"model,omitempty"`    // of a KindModel or KindCheckpoint
 	Teacher  *TeacherDocument  `json:"teacher,omitempty"`  // of a KindTeacher
-	Damage   string            `json:"damage,omitempty"`   // why the document of this kind could not be read
+	Damage   string            `json:"damage,omitempty"`   // what is wrong with the file, or why the document of this kind could not be read
 	Metadata map[string]string `json:"metadata,omitempty"` // further entries of a safetensors header
 
 	Elements int64        `json:"elements"` // numbers in all tensors
@@ -85,12 +85,17 @@ func describe(file *weights.File) *FileInfo {
 	if nets := file.ResNets(); len(nets) > 0 {
 		info.Kind, info.Arch, info.Naming, info.Prefix = KindResNet, nets[0].Arch, nets[0].Naming, nets[0].Prefix
 	}
-	info.readDocuments(file.Metadata)
+	info.Digest = file.Digest()
+	info.readDocuments(file)
 	return info
 }
 
 // readDocuments reads what rdpp has written into a header, and keeps the rest as it is.
-func (info *FileInfo) readDocuments(metadata map[string]string) {
+func (info *FileInfo) readDocuments(file *weights.File) {
+	if err := file.Verify(); err != nil {
+		info.Damage = err.Error()
+	}
+	metadata := file.Metadata
 	var saved checkpoint
 	for _, d := range []struct {
 		key, kind string
@@ -110,7 +115,7 @@ func (info *FileInfo) readDocuments(metadata map[string]string) {
 			continue
 		}
 		info.Kind = d.kind
-		if err := json.Unmarshal([]byte(text), d.into); err != nil {
+		if _, err := decode(text, d.into, info.Digest != ""); err != nil {
 			info.Damage, info.Model, info.Teacher = fmt.Sprintf("the %q entry of the header: %v", d.key, err), nil, nil
 		} else if d.read != nil {
 			d.read()
@@ -118,7 +123,7 @@ func (info *FileInfo) readDocuments(metadata map[string]string) {
 	}
 	for key, value := range metadata {
 		switch key {
-		case modelKey, checkpointKey, teacherKey, pretrainCheckpointKey:
+		case modelKey, checkpointKey, teacherKey, pretrainCheckpointKey, weights.DigestKey, weights.DigestOfKey:
 		default:
 			if info.Metadata == nil {
 				info.Metadata = map[string]string{}

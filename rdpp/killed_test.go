@@ -85,12 +85,19 @@ func TestKilled(t *testing.T) {
 // fullDisk is what one file may hold in childFullDisk: room for the history, not for a model.
 const fullDisk = 1 << 20
 
-// childFullDisk trains on args[0] into args[1] where no file may grow beyond fullDisk, which is to the writer what a
-// full disk is: an error in the middle of the file.
-func childFullDisk(args []string) error {
+// limitFiles lets no file grow beyond fullDisk from now on, which is to the writer what a full disk is: an error in the middle
+// of the file.
+func limitFiles() error {
 	signal.Ignore(syscall.SIGXFSZ)
-	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: fullDisk, Max: fullDisk}); err != nil {
-		return err
+	return syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: fullDisk, Max: fullDisk})
+}
+
+// childFullDisk trains on args[0] into args[1] where the disk is full, from args[2] on: the "start", or the first "step".
+func childFullDisk(args []string) error {
+	if args[2] == "start" {
+		if err := limitFiles(); err != nil {
+			return err
+		}
 	}
 	set, err := dataset.Open(args[0], nil)
 	if err != nil {
@@ -99,8 +106,29 @@ func childFullDisk(args []string) error {
 	c := tiny()
 	c.Method, c.Epochs = rdpp.MethodRD, 1
 	_, err = rdpp.Train(context.Background(), c, set, rdpp.TrainOptions{Out: args[1], Teacher: rdpp.TeacherRandom, Overwrite: true,
-		CheckpointEvery: time.Nanosecond})
+		CheckpointEvery: time.Nanosecond, OnStart: func(rdpp.Info) {
+			if err := limitFiles(); err != nil {
+				panic(err)
+			}
+		}, OnStep: func(rdpp.StepReport) { fmt.Println("a step") }})
 	return err
+}
+
+// A disk that is too small for what a training writes is found before it begins.
+func TestFullDiskAtStart(t *testing.T) {
+	t.Parallel()
+	out := t.TempDir()
+	cmd := child("full disk", dataDir, out, "start")
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err == nil || cmd.ProcessState.ExitCode() != 1 || stdout.Len() > 0 {
+		t.Errorf("got %v, output %q, want exit code 1 before the first step", err, stdout.String())
+	}
+	lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
+	checkError(t, "full disk", errors.New(lines[len(lines)-1]), nil, out, syscall.EFBIG.Error(), "make room")
+	if entries, err := os.ReadDir(out); err != nil || len(entries) != 0 {
+		t.Errorf("got %d files and %v, want none", len(entries), err)
+	}
 }
 
 func TestFullDisk(t *testing.T) {
@@ -111,7 +139,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := digest(t, path)
-	cmd := child("full disk", dataDir, out)
+	cmd := child("full disk", dataDir, out, "step")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	if err := cmd.Run(); err == nil || cmd.ProcessState.ExitCode() != 1 {

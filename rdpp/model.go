@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"log/slog"
 	"os"
+	"slices"
 	"strings"
 
 	"rdpp/rdpp/dataset"
@@ -63,10 +65,16 @@ type DataInfo struct {
 	Range dataset.Range `json:"range,omitzero"` // of all that could be read, held out or not; zero: not known
 }
 
+// Formats of model files. A program that does not know a file's format refuses it.
 const (
-	modelFormat = 1
-	modelKey    = "rdpp" // of the JSON document in the header's metadata
+	modelFormat     = 1
+	modelFormatBits = 2 // of models that read 16-bit images by fewer bits, which programs of format 1 would not
+
+	modelKey = "rdpp" // of the JSON document in the header's metadata
 )
+
+// MaxModelBytes is several times what a model file of the largest backbone has.
+const MaxModelBytes = 4 << 30
 
 // The names under which networks are stored, as in the released checkpoints.
 const (
@@ -154,21 +162,52 @@ func (m *Model) train(on bool) error {
 	return nil
 }
 
+// formatOf is the oldest format whose programs score as the settings say.
+func formatOf(c *Config) int {
+	if c.BitDepth < 16 {
+		return modelFormatBits
+	}
+	return modelFormat
+}
+
 // Save writes the model file. What is at path stays there until the new file is complete.
 func (m *Model) Save(path string) error {
-	return saveTensors(path, modelKey, m.Info, m.tensors())
+	info := m.Info
+	info.FormatVersion = formatOf(&info.Config)
+	return saveTensors(path, modelKey, info, m.tensors())
 }
 
 // saveTensors writes a safetensors file whose metadata holds document as JSON.
 func saveTensors(path, key string, document any, tensors []weights.Source) error {
-	text, err := json.Marshal(document)
+	metadata, err := metadataOf(key, document)
 	if err != nil {
 		return fmt.Errorf("rdpp: %s: %w", path, err)
 	}
-	if err := weights.WriteFile(path, map[string]string{"format": "pt", key: string(text)}, tensors); err != nil {
+	if err := weights.WriteFile(path, metadata, tensors); err != nil {
 		return fmt.Errorf("rdpp: %w", err)
 	}
 	return nil
+}
+
+func metadataOf(key string, document any) (map[string]string, error) {
+	text, err := json.Marshal(document)
+	return map[string]string{"format": "pt", key: string(text)}, err
+}
+
+// grown is what a document may grow by in the course of a training: scores, a line of history per epoch.
+const grown = 1 << 20
+
+// sizeOf is how large the file of saveTensors can become.
+func sizeOf(key string, document any, tensors []weights.Source) (int64, error) {
+	metadata, err := metadataOf(key, document)
+	if err != nil {
+		return 0, fmt.Errorf("rdpp: %w", err)
+	}
+	size, err := weights.Size(metadata, tensors)
+	if err != nil {
+		return 0, fmt.Errorf("rdpp: %w", err)
+	}
+	return size + grown, nil
 }
 
 func (m *Model) tensors() []weights.Source { return stateOf(m.parts()) }
@@ -201,29 +240,28 @@ func source(name string, t *torch.Tensor) weights.Source {
 }
 
 // LoadModel reads a model file onto a device. Nothing in the file is executed, and no length is believed before it
-// is checked against the file's size.
+// is checked against the file's size. Damage is found by the digest that the file has; one of an earlier version has none, of
+// which slog.Default() is told.
 func LoadModel(path string, device torch.Device) (*Model, error) {
+	return loadModel(path, device, 0, slog.Default())
+}
+
+// loadModel refuses a model whose images would take more than maxMemory bytes, see DetectorOptions.
+func loadModel(path string, device torch.Device, maxMemory int64, log *slog.Logger) (*Model, error) {
 	file, err := weights.OpenSafetensors(path)
 	if err != nil {
 		return nil, modelError(path, err)
 	}
 	defer file.Close()
-	var info Info
-	if err := readDocument(file, modelKey, &info); err != nil {
+	if size := file.Size(); size > MaxModelBytes {
+		return nil, fmt.Errorf("rdpp: %s: %d bytes are more than any model has, %d at most", path, size, int64(MaxModelBytes))
+	}
+	info, o, err := readInfo(file)
+	if err != nil {
 		return nil, fmt.Errorf("rdpp: %s: %w", path, err)
 	}
-	info.Config.complete()
-	info.Calibration.complete()
-	if info.FormatVersion != modelFormat {
-		return nil, fmt.Errorf("rdpp: %s: model format %d, this program reads %d; use the rdpp that wrote it, %s", path,
-			info.FormatVersion, modelFormat, info.Software)
-	}
-	if err := info.checkTerms(); err != nil {
+	if err := info.Config.checkMemory(file.Size(), maxMemory, device); err != nil {
 		return nil, fmt.Errorf("rdpp: %s: %w", path, err)
-	}
-	if err := info.Config.Validate(); err != nil {
-		// What is wrong is the file, and no setting of the caller's: it is no SettingError.
-		return nil, fmt.Errorf("rdpp: %s: a setting in it cannot be: %s; restore the file or train again", path, strings.TrimPrefix(err.Error(), "rdpp: "))
 	}
 	m, err := newModel(info.Config, device, true)
 	if err != nil {
@@ -234,6 +272,13 @@ func LoadModel(path string, device torch.Device) (*Model, error) {
 		m.Close()
 		return nil, fmt.Errorf("rdpp: %s: %w", path, err)
 	}
+	switch {
+	case !o.digest:
+		log.Warn("the model file is of a version that stored no digest, so damage to it can pass unseen; train or import it again for one", "file", path)
+	case o.unknown != "":
+		log.Warn("the model file is of a later version, whose further settings play no part here", "file", path, "software", info.Software,
+			"first", o.unknown)
+	}
 	return m, nil
 }
 
@@ -242,22 +287,6 @@ func modelError(path string, err error) error {
 		return fmt.Errorf("rdpp: no model at %s; `train` writes one to OUT/CATEGORY/model.safetensors", path)
 	}
 	return fmt.Errorf("rdpp: %w", err)
-}
-
-var errNotOurs = errors.New("this is no file that rdpp wrote")
-
-func readDocument(file *weights.File, key string, into any) error {
-	text, found := file.Metadata[key]
-	if _, unfinished := file.Metadata[checkpointKey]; !found && unfinished {
-		return errors.New("this is the checkpoint of a training; use the " + ModelFile + " beside it, or resume the training, which finishes it")
-	}
-	if !found {
-		return fmt.Errorf("%w, its header has no %q entry; `train` makes one", errNotOurs, key)
-	}
-	if err := json.Unmarshal([]byte(text), into); err != nil {
-		return fmt.Errorf("the %q entry of the header is damaged: %w; restore the file or train again", key, err)
-	}
-	return nil
 }
 
 // load fills every entry of every network; a missing, mis-shaped or left-over tensor is an error.
@@ -335,6 +364,12 @@ func loadTensor(file *weights.File, name string, t *torch.Tensor) error {
 	}
 	if !same {
 		return fmt.Errorf("tensor %s has shape %v, needed is %v; is it of another architecture?", name, stored.Shape, shape)
+	}
+	if !stored.Finite() {
+		return fmt.Errorf("tensor %s holds numbers that are infinite or none, %w", name, errDamaged)
+	}
+	if strings.HasSuffix(name, "running_var") && slices.Min(append(stored.Float64(), 0)) < 0 {
+		return fmt.Errorf("tensor %s holds variances below 0, %w", name, errDamaged)
 	}
 	dtype, known := map[weights.DType]torch.DType{weights.F16: torch.Float16, weights.BF16: torch.BFloat16,
 		weights.F32: torch.Float32, weights.F64: torch.Float64, weights.I64: torch.Int64}[stored.DType]

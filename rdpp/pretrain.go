@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -219,15 +220,23 @@ func (r *pretraining) prepare() (err error) {
 	if file != nil {
 		return r.restore(file, saved)
 	}
-	// Later checkpoints are written beside the one they replace, and the teacher, which is smaller, beside the last one:
-	// where two fit, the disk has room for all.
-	for range 2 {
-		if err := r.saveCheckpoint(); err != nil {
-			os.Remove(r.checkpoint()) // of no step, and in the way of the next try
-			return setting.Advise(err, "make room, or choose another {out}")
-		}
+	return r.findRoom()
+}
+
+// findRoom says whether the disk has room for two checkpoints: later ones are written beside the one they replace, and the
+// teacher, which is smaller, beside the last one.
+func (r *pretraining) findRoom() error {
+	var s torch.Scope
+	defer s.Close()
+	c, tensors, err := r.checkpointed(&s)
+	if err != nil {
+		return err
 	}
-	return nil
+	size, err := sizeOf(pretrainCheckpointKey, c, tensors)
+	if err != nil {
+		return err
+	}
+	return room(r.opt.Out, filepath.Dir(r.opt.Out), size, size)
 }
 
 // openCheckpoint returns the checkpoint to resume, if any, and protects what is not to be overwritten.
@@ -281,12 +290,17 @@ func (r *pretraining) restore(file *weights.File, c *pretrainCheckpoint) error {
 func (r *pretraining) saveCheckpoint() error {
 	var s torch.Scope
 	defer s.Close()
-	moments, steps, err := adamState(&s, r.adam, r.parts())
+	c, tensors, err := r.checkpointed(&s)
 	if err != nil {
 		return err
 	}
-	c := pretrainCheckpoint{Config: r.config, State: r.state, AdamSteps: steps}
-	return saveTensors(r.checkpoint(), pretrainCheckpointKey, c, append(stateOf(r.parts()), moments...))
+	return saveTensors(r.checkpoint(), pretrainCheckpointKey, c, tensors)
+}
+
+// checkpointed is what a checkpoint of the run as it stands holds. The tensors live as long as the scope.
+func (r *pretraining) checkpointed(s *torch.Scope) (pretrainCheckpoint, []weights.Source, error) {
+	moments, steps, err := adamState(s, r.adam, r.parts())
+	return pretrainCheckpoint{Config: r.config, State: r.state, AdamSteps: steps}, append(stateOf(r.parts()), moments...), err
 }
 
 // train is the training loop.

@@ -3,6 +3,7 @@ package rdpp
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 
 	"rdpp/rdpp/dataset"
@@ -111,6 +112,23 @@ func (i *Info) checkTerms() error {
 		}
 	}
 	return nil
+}
+
+// mostScore is the highest score that the model's map can give: distances are 1 - cos, and so at most 2.
+func (i *Info) mostScore() float64 {
+	const distance = 2
+	if i.MapWeights == (MapTerms{}) {
+		return torch.Scales * distance
+	}
+	most := 0.0
+	for term, weight := range i.MapWeights {
+		if level := i.MapLevels[term]; level > 0 {
+			most += weight * math.Log1p(distance/level)
+		} else {
+			most += weight * distance
+		}
+	}
+	return most
 }
 
 // What a model file's weights and levels are at most, and levels at least: where distances are rounding errors there is

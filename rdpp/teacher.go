@@ -2,7 +2,6 @@ package rdpp
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -54,7 +53,7 @@ func Notice() string { return builtin.Notice }
 // UnmarshalJSON reads the origins of older versions as today's.
 func (t *TeacherInfo) UnmarshalJSON(text []byte) error {
 	type plain TeacherInfo
-	if err := json.Unmarshal(text, (*plain)(t)); err != nil {
+	if _, err := decode(string(text), (*plain)(t), true); err != nil {
 		return err
 	}
 	if t.Origin == originOldDrawn {
@@ -92,12 +91,12 @@ func (t TeacherInfo) String() string {
 	return text
 }
 
-// teacherFiles are torchvision's IMAGENET1K_V1 weight files; the digits begin the SHA-256.
-var teacherFiles = map[string]string{
-	"resnet18":        "resnet18-f37072fd.pth",
-	"resnet34":        "resnet34-b627a593.pth",
-	"resnet50":        "resnet50-0676ba61.pth",
-	"wide_resnet50_2": "wide_resnet50_2-95faca4d.pth",
+// teacherFiles are torchvision's IMAGENET1K_V1 weight files and their SHA-256, which the digits in the names begin.
+var teacherFiles = map[string]struct{ name, sha256 string }{
+	"resnet18":        {"resnet18-f37072fd.pth", "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"},
+	"resnet34":        {"resnet34-b627a593.pth", "b627a593bcbe140c234610266fe4f8ae95ea42fc881d091c9b6052e6b1d0590f"},
+	"resnet50":        {"resnet50-0676ba61.pth", "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a"},
+	"wide_resnet50_2": {"wide_resnet50_2-95faca4d.pth", "95faca4d11227dddf8633dbb5ff6c8a9003c1aa5b8945c73834b8007b10950b8"},
 }
 
 // teacherURL is where they are, unless $RDPP_TEACHER_URL names a mirror's folder.
@@ -142,7 +141,7 @@ func FindTeacher(ctx context.Context, name, arch string, opt TeacherOptions) (st
 	if name != TeacherAuto && name != TeacherImageNet {
 		return name, nil
 	}
-	if file == "" {
+	if file.name == "" {
 		return "", wrong("arch", arch, "that has no teacher; use one of %v", torch.Architectures())
 	}
 	dir, err := TeacherCache()
@@ -153,44 +152,38 @@ func FindTeacher(ctx context.Context, name, arch string, opt TeacherOptions) (st
 	case err != nil:
 		return "", err
 	}
-	path := filepath.Join(dir, file)
+	path := filepath.Join(dir, file.name)
 	switch _, err := os.Stat(path); {
 	case err == nil:
-		return path, checkCached(path)
+		return path, checkCached(path, file.sha256)
 	case !errors.Is(err, os.ErrNotExist):
 		return "", setting.Advise(fmt.Errorf("rdpp: looking for the teacher: %w", err), "name a file with {teacher}, or %s, %s or %s",
 			TeacherBuiltin, TeacherDrawn, TeacherRandom)
 	case builtIn:
 		return TeacherBuiltin, nil
 	}
-	if err := download(ctx, path, opt); err != nil {
+	if err := download(ctx, path, file.sha256, opt); err != nil {
 		return "", setting.Advise(fmt.Errorf("rdpp: no weights for the teacher: %w", err), "put torchvision's %s into %s, or name a file with {teacher}, "+
-			"or use {arch} %s with {teacher} %s", file, dir, strings.Join(builtin.Architectures(builtin.ImageNet), " or "), TeacherBuiltin)
+			"or use {arch} %s with {teacher} %s", file.name, dir, strings.Join(builtin.Architectures(builtin.ImageNet), " or "), TeacherBuiltin)
 	}
 	return path, nil
 }
 
-// digestDigits are those in a file's name that begin its SHA-256.
-func digestDigits(file string) string {
-	_, digits, _ := strings.Cut(strings.TrimSuffix(file, filepath.Ext(file)), "-")
-	return digits
-}
-
 // checkCached shows that a file in the cache folder is the one that its name promises.
-func checkCached(path string) error {
+func checkCached(path, want string) error {
 	digest, err := weights.SHA256(path)
 	if err != nil {
 		return fmt.Errorf("rdpp: teacher: %w", err)
 	}
-	if want := digestDigits(filepath.Base(path)); !strings.HasPrefix(digest, want) {
-		return setting.Advise(fmt.Errorf("rdpp: teacher: %s is damaged or another file: its SHA-256 begins with %s, not with %s", path, digest[:8], want),
+	if digest != want {
+		return setting.Advise(fmt.Errorf("rdpp: teacher: %s is damaged or another file: its SHA-256 is %s, not %s", path, digest, want),
 			"remove it, or name it with {teacher}")
 	}
 	return nil
 }
 
-// download puts torchvision's file of path's name at path.
-func download(ctx context.Context, path string, opt TeacherOptions) error {
+// download puts torchvision's file of path's name, which has the given SHA-256, at path.
+func download(ctx context.Context, path, digest string, opt TeacherOptions) error {
 	base, file := os.Getenv("RDPP_TEACHER_URL"), filepath.Base(path)
 	if base == "" {
 		base = teacherURL
@@ -198,7 +191,7 @@ func download(ctx context.Context, path string, opt TeacherOptions) error {
 	if opt.Log == nil {
 		opt.Log = slog.Default()
 	}
-	o := fetch.Options{SHA256: digestDigits(file)}
+	o := fetch.Options{SHA256: digest}
 	if opt.OnDownload != nil {
 		o.OnProgress = func(done, total int64) { opt.OnDownload(file, done, total) }
 	}
@@ -265,6 +258,9 @@ func (m *Model) LoadTeacher(name string) error {
 		return err
 	}
 	defer file.Close()
+	if err := file.Verify(); err != nil {
+		return fmt.Errorf("rdpp: teacher: %w; restore the file, or name another", err)
+	}
 	if _, found := file.Metadata[pretrainCheckpointKey]; found {
 		return wrong("teacher", name, "that is the checkpoint of an unfinished teacher; resume `train teacher`, which finishes it")
 	}

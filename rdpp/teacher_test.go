@@ -11,11 +11,13 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/fetch"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
 )
@@ -277,7 +279,7 @@ func TestBuiltinTeacher(t *testing.T) {
 	}
 	checkError(t, "another file in the cache", m.LoadTeacher(rdpp.TeacherAuto), nil, torchvision, "SHA-256", "f37072fd", "remove it")
 	name := "resnet18-" + digest(t, torchvision)[:8] + ".pth"
-	rdpp.SetTeacherFile(t, "resnet18", name)
+	rdpp.SetTeacherFile(t, "resnet18", name, digest(t, torchvision))
 	if err := os.Rename(torchvision, filepath.Join(cache, name)); err != nil {
 		t.Fatal(err)
 	}
@@ -289,13 +291,65 @@ func TestBuiltinTeacher(t *testing.T) {
 	}
 }
 
+// The digits in the name of torchvision's file are not enough: one that has those alone is another file.
+func TestTeacherDigestIsWhole(t *testing.T) {
+	cache := t.TempDir()
+	t.Setenv("RDPP_CACHE", cache)
+	content := []byte("weights of somebody else")
+	path := filepath.Join(cache, "resnet18-00000000.pth")
+	if err := os.WriteFile(path, content, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	own := digest(t, path)
+	almost := own[:8] + strings.Repeat("0", 56)
+	rdpp.SetTeacherFile(t, "resnet18", filepath.Base(path), almost)
+	ask := func() error {
+		_, err := rdpp.FindTeacher(t.Context(), rdpp.TeacherImageNet, "resnet18", rdpp.TeacherOptions{})
+		return err
+	}
+	checkError(t, "in the cache", ask(), nil, path, own, almost)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(content) }))
+	defer server.Close()
+	t.Setenv("RDPP_TEACHER_URL", server.URL)
+	checkError(t, "downloaded", ask(), fetch.ErrDigest, own, almost)
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v, want no file", err)
+	}
+}
+
+// A teacher that rdpp wrote is held against the digest in it.
+func TestDamagedTeacher(t *testing.T) {
+	path := writeFile(t, nil, encoder(t, behind("")))
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[len(data)-3] ^= 1
+	if err := os.WriteFile(path, data, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	checkError(t, "a flipped bit", newModel(t, tiny()).LoadTeacher(path), weights.ErrDigest, path, "restore")
+}
+
+func TestTeacherFiles(t *testing.T) {
+	for _, arch := range torch.Architectures() {
+		name, sum := rdpp.TeacherFile(arch)
+		if !regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString(sum) || name != arch+"-"+sum[:8]+".pth" {
+			t.Errorf("%s: got the file %s with SHA-256 %s, want 64 digits whose first 8 are in the name", arch, name, sum)
+		}
+	}
+}
+
 // Where no teacher is built in, or ImageNet's is asked for, it is downloaded once.
 func TestDownloadedTeacher(t *testing.T) {
 	cache := filepath.Join(t.TempDir(), "new", "cache")
 	t.Setenv("RDPP_CACHE", cache)
 	file := writeFile(t, nil, encoder(t, behind("")))
 	name := "resnet18-" + digest(t, file)[:8] + ".pth"
-	rdpp.SetTeacherFile(t, "resnet18", name)
+	rdpp.SetTeacherFile(t, "resnet18", name, digest(t, file))
 	asked := 0
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if asked++; r.URL.Path != "/mirror/"+name {

@@ -267,7 +267,10 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	if err == nil && r.config.Average > 0 {
 		err = r.startAverage(file)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return r.findRoom(file != nil)
 }
 
 // startAdam makes the optimiser, with a group for every network that learns.
@@ -333,10 +336,7 @@ func claim(log *slog.Logger, files ...string) (lock *os.File, err error) {
 	if lock, err = lockFolder(dir, log); err != nil {
 		return nil, err
 	}
-	probe, err := os.CreateTemp(dir, ".rdpp-*.tmp")
-	if err == nil {
-		err = errors.Join(probe.Close(), os.Remove(probe.Name()))
-	}
+	err = weights.Room(dir, 0)
 	for _, file := range files {
 		if err == nil {
 			err = weights.RemoveTemporary(file)

@@ -49,9 +49,31 @@ var errUsage = errors.New("wrong usage")
 
 func main() {
 	// The first signal asks for a checkpoint, the second one ends the process.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
 	context.AfterFunc(ctx, stop)
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// endings are the signals that ask the program to end. SIGHUP says that its terminal is gone; nohup has it ignored, and so it
+// stays.
+func endings() []os.Signal {
+	all := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		all = append(all, syscall.SIGHUP)
+	}
+	return all
+}
+
+// unlessInterrupted does work that may be left at any moment, as its files are whole or not there, and leaves it when ctx ends.
+func unlessInterrupted(ctx context.Context, work func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- work() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("%w; run the same command again", rdpp.ErrInterrupted)
+	}
 }
 
 // run carries out a command line and returns the exit code.
@@ -59,7 +81,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var err error
 	switch {
 	case len(args) > 0 && args[0] == "sample":
-		err = runSample(args[1:], stdout)
+		err = runSample(ctx, args[1:], stdout)
 	case len(args) > 0 && args[0] == "teacher":
 		err = runTeacher(ctx, args[1:], stdout, stderr)
 	case len(args) > 0 && args[0] == "reproduce":

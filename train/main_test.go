@@ -28,7 +28,13 @@ var slow = flag.Bool("slow", false, "run the tests that take minutes and gigabyt
 
 var dataDir string // 4 training images, 1 good and 4 defective test images with masks, of 64 x 64 pixels
 
+// asProgram is set in the environment where the test binary has to be the program.
+const asProgram = "TRAIN_TEST_AS_PROGRAM"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
 	flag.Parse()
 	dir, err := os.MkdirTemp("", "train")
 	if err == nil {

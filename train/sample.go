@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +18,7 @@ and masks of the defects.
 
 `
 
-func runSample(args []string, stdout io.Writer) error {
+func runSample(ctx context.Context, args []string, stdout io.Writer) error {
 	var opt sample.Options
 	flags := newFlags(sampleUsage, stdout)
 	out := flags.String("out", "", "`DIR` for the data set")
@@ -45,7 +46,11 @@ func runSample(args []string, stdout io.Writer) error {
 	if opt.TestDefect == 0 {
 		opt.TestDefect = -1
 	}
-	if err := sample.Write(*out, &opt); err != nil {
+	err := sample.WriteContext(ctx, *out, &opt)
+	if ctx.Err() != nil {
+		return fmt.Errorf("%w; remove what is in %s and run the same command again", rdpp.ErrInterrupted, *out)
+	}
+	if err != nil {
 		if err = inFlags(flags, err); errors.Is(err, rdpp.ErrConfig) {
 			err = fmt.Errorf("%w; see train sample --help", err)
 		}

@@ -72,11 +72,13 @@ func runTeacher(ctx context.Context, args []string, stdout, stderr io.Writer) (e
 		if flags.Changed("arch") {
 			opt.Arch = c.Arch
 		}
-		return convertTeacher(flags, opt, stdout, *asJSON)
+		return convertTeacher(ctx, flags, opt, stdout, *asJSON)
 	case *preprocess != "":
 		return fmt.Errorf("%w: --preprocess says something of --onnx, which is missing", errUsage)
 	case *sheet != "":
-		return writeSheet(*sheet, &pattern.Options{Size: c.ImageSize, Seed: c.Seed, Kinds: c.Kinds})
+		return unlessInterrupted(ctx, func() error {
+			return writeSheet(*sheet, &pattern.Options{Size: c.ImageSize, Seed: c.Seed, Kinds: c.Kinds})
+		})
 	case opt.Out == "":
 		return fmt.Errorf("%w: --out is needed; see train teacher --help", errUsage)
 	case opt.Workers < 1 || opt.Workers > 1024:
@@ -113,7 +115,7 @@ func runTeacher(ctx context.Context, args []string, stdout, stderr io.Writer) (e
 }
 
 // convertTeacher makes a teacher of an ONNX file, and says what it has made of what.
-func convertTeacher(flags *pflag.FlagSet, opt rdpp.ConvertOptions, stdout io.Writer, asJSON bool) error {
+func convertTeacher(ctx context.Context, flags *pflag.FlagSet, opt rdpp.ConvertOptions, stdout io.Writer, asJSON bool) error {
 	var wrong error
 	flags.Visit(func(f *pflag.Flag) {
 		if !slices.Contains(convertFlags, f.Name) {
@@ -123,7 +125,11 @@ func convertTeacher(flags *pflag.FlagSet, opt rdpp.ConvertOptions, stdout io.Wri
 	if wrong != nil {
 		return wrong
 	}
-	s, err := rdpp.ConvertTeacher(opt)
+	var s *rdpp.ConvertSummary
+	err := unlessInterrupted(ctx, func() (err error) {
+		s, err = rdpp.ConvertTeacher(opt)
+		return err
+	})
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"runtime"
 	"strings"
@@ -77,7 +78,8 @@ func open(file string, o options) (*detector, error) {
 		return &x
 	}
 	opt := rdpp.DetectorOptions{Device: device, MaxPixels: o.maxPixels, FalseAlarm: given(o.falseAlarm),
-		Threshold: given(o.threshold), PixelThreshold: given(o.pixelThreshold)}
+		Threshold: given(o.threshold), PixelThreshold: given(o.pixelThreshold),
+		Log: slog.New(slog.DiscardHandler)} // the terminal is the caller's
 	d, err := rdpp.OpenDetector(file, &opt)
 	if err != nil && o.falseAlarm > 0 && errors.Is(err, rdpp.ErrConfig) {
 		return nil, &statusError{statusArgument, err}

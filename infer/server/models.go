@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/http"
 	"os"
@@ -18,8 +17,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"rdpp/rdpp"
 	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/regular"
 )
 
 // model is a model file's content, ready to work. Requests that use it keep it alive when another takes its place.
@@ -84,6 +86,13 @@ func (r *repository) open() error {
 		return fmt.Errorf("%w; name a model file or a folder of them with --model", err)
 	}
 	r.folder = info.IsDir()
+	if !r.folder { // which must be there at the start, and be a file
+		file, err := regular.Open(r.opt.Model)
+		if err != nil {
+			return fmt.Errorf("%w; name a model file or a folder of them with --model", err)
+		}
+		file.Close()
+	}
 	if err := r.look(true); err != nil {
 		return err
 	}
@@ -254,19 +263,21 @@ func (r *repository) load(e *entry) error {
 
 // read opens an entry's file and tries the model out.
 func (r *repository) read(e *entry) (*model, error) {
-	copied, err := r.snapshot(e)
+	copied, err := r.snapshot(r.stopped, e)
 	if err != nil {
 		return nil, err
 	}
-	defer os.Remove(copied)
-	d, err := rdpp.OpenDetector(copied, &r.opt.Detector)
+	defer copied.Close()
+	opt := r.opt.Detector
+	opt.Log = cmp.Or(opt.Log, r.opt.Logger.With("model", e.name))
+	d, err := rdpp.OpenDetector(copied.path, &opt)
 	if err == nil {
 		if err = try(d); err != nil {
 			d.Close()
 		}
 	}
 	if err != nil {
-		return nil, errors.New(strings.ReplaceAll(err.Error(), copied, e.path))
+		return nil, errors.New(strings.ReplaceAll(err.Error(), copied.path, e.path))
 	}
 	m := &model{name: e.name, version: e.versions + 1, detector: d, metrics: r.metrics, worked: make(chan struct{}),
 		queue: newQueue(r.opt.MaxQueue, r.opt.MaxBatch, r.opt.MaxWait)}
@@ -275,33 +286,57 @@ func (r *repository) read(e *entry) (*model, error) {
 }
 
 // snapshot copies an entry's file to a temporary one: reading a file that another program shortens meanwhile would end
-// this one.
-func (r *repository) snapshot(e *entry) (path string, err error) {
-	from, err := os.Open(e.path)
+// this one. It ends with ctx.
+func (r *repository) snapshot(ctx context.Context, e *entry) (copied *scratch, err error) {
+	from, err := regular.Open(e.path)
+	if errors.Is(err, regular.ErrKind) {
+		e.tried, _ = os.Stat(e.path) // nothing becomes of it until something else takes its place
+	}
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer from.Close()
 	before, err := from.Stat()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	e.tried = before
-	to, err := os.CreateTemp("", "rdpp-*"+extension)
-	if err != nil {
-		return "", fmt.Errorf("%s: a copy is needed while it is read: %w; TMPDIR can name another folder for it", e.path, err)
+	if before.Size() > rdpp.MaxModelBytes {
+		return nil, fmt.Errorf("%s: %d bytes are more than any model has, %d at most", e.path, before.Size(), int64(rdpp.MaxModelBytes))
 	}
-	_, err = io.Copy(to, from)
-	if err = errors.Join(err, to.Close()); err != nil {
-		err = fmt.Errorf("%s: copying it: %w; TMPDIR can name another folder for the copy", e.path, err)
-	} else if after, statErr := from.Stat(); statErr != nil || !same(before, after) {
+	if copied, err = newScratch(); err != nil {
+		return nil, fmt.Errorf("%s: a copy is needed while it is read: %w; TMPDIR can name another folder for it", e.path, err)
+	}
+	err = regular.Copy(ctx, copied, from, before.Size())
+	if after, statErr := from.Stat(); errors.Is(err, regular.ErrLarge) || err == nil && (statErr != nil || !same(before, after)) {
 		err = fmt.Errorf("%s: it changed while it was read; it is read again when it is whole", e.path)
+	} else if err != nil {
+		err = fmt.Errorf("%s: copying it: %w; TMPDIR can name another folder for the copy", e.path, err)
 	}
 	if err != nil {
-		os.Remove(to.Name())
-		return "", err
+		copied.Close()
+		return nil, err
 	}
-	return to.Name(), nil
+	return copied, nil
+}
+
+// scratch is a temporary file that has no name, so that it ends with its process.
+type scratch struct {
+	*os.File
+	path string // for opening it again, while it is open
+}
+
+func newScratch() (*scratch, error) {
+	file, err := os.OpenFile(os.TempDir(), unix.O_TMPFILE|os.O_RDWR, 0o600)
+	if err != nil { // some file systems give every file a name
+		if file, err = os.CreateTemp("", "rdpp-*"+extension); err != nil {
+			return nil, err
+		}
+		if err := os.Remove(file.Name()); err != nil {
+			return nil, errors.Join(err, file.Close())
+		}
+	}
+	return &scratch{file, fmt.Sprintf("/proc/self/fd/%d", file.Fd())}, nil
 }
 
 // try judges a grey picture, so that a model that cannot is found out, and one that can has set up all it needs.

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -10,10 +11,12 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"rdpp/infer/server"
+	"rdpp/rdpp"
 	"rdpp/torch"
 )
 
@@ -121,6 +124,56 @@ func TestFolder(t *testing.T) {
 	}
 	if after := torch.LiveTensors(); after != before {
 		t.Errorf("got %d open tensors, want %d", after, before)
+	}
+}
+
+// A pipe or an endless device in the place of a model's file keeps nobody waiting: the other models are followed, the one there
+// was judges on, and the service ends when it is asked to.
+func TestFolderOfPipes(t *testing.T) {
+	dir := t.TempDir()
+	v := start(t, server.Options{Model: dir, Poll: poll})
+	for name, replace := range map[string]func(path string) error{
+		"pipe":   func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"device": func(path string) error { return os.Symlink("/dev/zero", path) },
+		"huge": func(path string) error { // sparse
+			f, err := os.Create(path)
+			if err != nil {
+				return err
+			}
+			return errors.Join(f.Truncate(rdpp.MaxModelBytes+1), f.Close())
+		},
+	} {
+		path := filepath.Join(dir, name+".safetensors")
+		copyFile(t, modelFile, path)
+		eventually(t, name, func() bool { state, _, _ := v.index(t, name); return state == "READY" })
+		if err := errors.Join(replace(path+" new"), os.Rename(path+" new", path)); err != nil { // without a moment in which it is gone
+			t.Fatal(err)
+		}
+		eventually(t, name+" is refused", func() bool {
+			_, _, reason := v.index(t, name)
+			return strings.Contains(reason, "not a regular file") || strings.Contains(reason, "more than any model has")
+		})
+		if a := v.ask(t, "POST", "/v1/models/"+name+"/predict", pictures[0]); a.status != http.StatusOK {
+			t.Errorf("%s: got status %d, %s, want the verdict of the model that was there", name, a.status, a.body)
+		}
+	}
+	copyFile(t, otherFile, filepath.Join(dir, "other.safetensors"))
+	eventually(t, "another model", func() bool { state, _, _ := v.index(t, "other"); return state == "READY" })
+	if err := v.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// No copy of a model's file has a name, so none stays behind a process that is killed.
+func TestCopiesHaveNoName(t *testing.T) {
+	temporary := t.TempDir()
+	t.Setenv("TMPDIR", temporary)
+	start(t, server.Options{Model: modelFile, Poll: poll})
+	for range 100 {
+		entries, err := os.ReadDir(temporary)
+		if err != nil || len(entries) > 0 {
+			t.Fatalf("got %d files in TMPDIR and %v, want none", len(entries), err)
+		}
 	}
 }
 

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+
+	"rdpp/rdpp/regular"
 )
 
 // splitFile says, below VisA's root, which images of which object are for
@@ -120,13 +122,9 @@ type splitRow struct {
 
 // readSplitFile returns the rows of a split file, none where there is no file.
 func readSplitFile(name string) ([]splitRow, error) {
-	err := checkFile(name)
+	f, err := regular.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
-	}
-	var f *os.File
-	if err == nil {
-		f, err = os.Open(name)
 	}
 	var rows []splitRow
 	if err == nil {

@@ -486,7 +486,7 @@ func TestOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	missing := filepath.Join(dir, "missing.onnx")
-	for name, want := range map[string]string{missing: "name an ONNX file", dir: "not a regular file", large: "2147483648 bytes"} {
+	for name, want := range map[string]string{missing: "name an ONNX file", dir: "not a regular file", large: "more than 2147483647 bytes"} {
 		_, err := onnxfile.Open(name)
 		checkError(t, name, err, name, want)
 	}

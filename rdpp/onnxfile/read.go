@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"rdpp/rdpp/regular"
 	"rdpp/rdpp/weights"
 )
 
@@ -61,20 +61,9 @@ type tensor struct {
 
 // Open reads an ONNX file.
 func Open(path string) (*File, error) {
-	info, err := os.Stat(path)
+	data, err := regular.ReadFile(path, maxBytes)
 	if err != nil {
 		return nil, fmt.Errorf("onnxfile: %w; name an ONNX file", err)
-	}
-	// Opening a pipe would wait for a writer.
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("onnxfile: %s: not a regular file; name an ONNX file", path)
-	}
-	if info.Size() > maxBytes {
-		return nil, fmt.Errorf("onnxfile: %s: %d bytes, and the format allows %d; name an ONNX file", path, info.Size(), maxBytes)
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("onnxfile: %w", err)
 	}
 	return Parse(path, data)
 }

@@ -7,6 +7,7 @@ package sample
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"image"
@@ -67,7 +68,10 @@ type job struct {
 // Pictures are 8-bit RGB, masks 8-bit grey, 255 on the defect. Folders of no pictures are left out. A category's folder
 // that exists already is an error (fs.ErrExist), so that two data sets never mix; like an option that cannot be (a setting.Error) it
 // is found before anything is written. Files do not depend on the number of CPUs.
-func Write(dir string, opt *Options) error {
+func Write(dir string, opt *Options) error { return WriteContext(context.Background(), dir, opt) }
+
+// WriteContext is Write until ctx ends; what is painted then stays.
+func WriteContext(ctx context.Context, dir string, opt *Options) error {
 	o := Options{}
 	if opt != nil {
 		o = *opt
@@ -128,11 +132,11 @@ func Write(dir string, opt *Options) error {
 			return fmt.Errorf("sample: %w", err)
 		}
 	}
-	return paintAll(jobs, o.Size)
+	return paintAll(ctx, jobs, o.Size)
 }
 
 // paintAll shares the jobs among all CPUs and returns the errors of those that failed.
-func paintAll(jobs []job, size int) error {
+func paintAll(ctx context.Context, jobs []job, size int) error {
 	queue := make(chan job)
 	var workers sync.WaitGroup
 	var mu sync.Mutex
@@ -149,10 +153,16 @@ func paintAll(jobs []job, size int) error {
 		})
 	}
 	for _, j := range jobs {
+		if ctx.Err() != nil {
+			break
+		}
 		queue <- j
 	}
 	close(queue)
 	workers.Wait()
+	if failed == nil && ctx.Err() != nil {
+		return fmt.Errorf("sample: %w", ctx.Err())
+	}
 	return failed
 }
 

@@ -6,77 +6,60 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"io"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"rdpp/rdpp/regular"
 )
 
-// WriteFile writes a safetensors file as [Write] does, and puts it at path as [WriteFileAtomic] does.
+// WriteFile writes a safetensors file as [Write] does, with a digest in its metadata that [File.Verify] checks, and puts it at path
+// as [WriteFileAtomic] does.
 func WriteFile(path string, metadata map[string]string, tensors []Source) error {
-	return WriteFileAtomic(path, func(w io.Writer) error { return Write(w, metadata, tensors) })
+	return writeAtomic(path, func(file *os.File) error { return writeDigested(file, metadata, tensors) })
 }
 
 // WriteFileAtomic puts what write writes at path, so that at any moment, even after a power cut, either the old or the whole new
-// content is there: it writes a temporary file in the same folder, syncs it, renames it over path and syncs the folder. On an
-// error the temporary file is removed and what was at path stays, except that a failing sync of the folder, the last step, leaves
-// the new content. What a killed process leaves behind, RemoveTemporary removes. An existing file's permissions are kept; a
-// symbolic link at path is replaced, not followed. Several goroutines may write, even to the same path: the last wins.
+// content is there: it writes a file without a name in the same folder, syncs it, puts it in the place of path and syncs the
+// folder. On an error nothing but what was at path stays, except that a failing sync of the folder, the last step, leaves
+// the new content. Where the file system knows no files without a name, a killed process leaves a hidden one, which the next
+// process that writes into the folder removes. An existing file's permissions are kept; a symbolic link at path is replaced, not
+// followed. Several goroutines and processes may write, even to the same path: the last wins.
 func WriteFileAtomic(path string, write func(io.Writer) error) error {
-	if err := writeFileAtomic(path, write); err != nil {
+	return writeAtomic(path, func(file *os.File) error {
+		buffer := bufio.NewWriterSize(file, 1<<16)
+		if err := write(buffer); err != nil {
+			return err
+		}
+		return buffer.Flush()
+	})
+}
+
+// writeAtomic is WriteFileAtomic for what needs the file itself.
+func writeAtomic(path string, write func(*os.File) error) error {
+	if err := place(path, write); err != nil {
 		return fmt.Errorf("weights: writing %s: %w", path, err)
 	}
 	return nil
 }
 
-// temporaryPrefix begins the names of path's temporary files, and of no other path's in its folder.
-func temporaryPrefix(path string) string {
-	hash := fnv.New64a()
-	io.WriteString(hash, filepath.Base(path))
-	return fmt.Sprintf(".rdpp-%016x-", hash.Sum64())
-}
-
-// RemoveTemporary removes what killed processes left of files on their way to path. Nobody may be writing there.
-func RemoveTemporary(path string) error {
-	folder, prefix := filepath.Dir(path), temporaryPrefix(path)
-	entries, err := os.ReadDir(folder)
-	if err != nil {
-		return fmt.Errorf("weights: %w", err)
-	}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), prefix) && strings.HasSuffix(e.Name(), ".tmp") {
-			if err := os.Remove(filepath.Join(folder, e.Name())); err != nil {
-				return fmt.Errorf("weights: %w", err)
-			}
-		}
-	}
-	return nil
-}
-
-func writeFileAtomic(path string, write func(io.Writer) error) (err error) {
+func place(path string, write func(*os.File) error) (err error) {
 	folder := filepath.Dir(path)
-	// Not os.CreateTemp: it forbids reading by others whatever the umask says.
-	name := filepath.Join(folder, fmt.Sprintf("%s%016x.tmp", temporaryPrefix(path), rand.Uint64()))
-	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	file, name, err := newTemporary(folder, temporaryPrefix(path))
 	if err != nil {
 		return err
 	}
-	renamed := false
+	defer file.Close() // it has been synced where that matters
+	placed := false
 	defer func() {
-		if !renamed {
-			file.Close() // already closed when closing it or renaming has failed
+		if !placed && name != "" {
 			os.Remove(name)
 		}
 	}()
-
-	buffer := bufio.NewWriterSize(file, 1<<16)
-	if err := write(buffer); err != nil {
-		return err
-	}
-	if err := buffer.Flush(); err != nil {
+	if err := write(file); err != nil {
 		return err
 	}
 	if old, err := os.Lstat(path); err == nil && old.Mode().IsRegular() {
@@ -87,14 +70,56 @@ func writeFileAtomic(path string, write func(io.Writer) error) (err error) {
 	if err := file.Sync(); err != nil {
 		return err
 	}
-	if err := file.Close(); err != nil {
-		return err
+	if name == "" {
+		if name, err = giveName(file, folder, temporaryPrefix(path)); err != nil {
+			return err
+		}
 	}
 	if err := os.Rename(name, path); err != nil {
 		return err
 	}
-	renamed = true
+	placed = true
 	return syncFolder(folder)
+}
+
+// Room says whether files of the given sizes, bytes, have room in a folder beside each other, and that it can be written to.
+// It leaves nothing there.
+func Room(folder string, sizes ...int64) error {
+	var there unix.Statfs_t
+	if err := unix.Statfs(folder, &there); err != nil {
+		return fmt.Errorf("weights: %s: %w", folder, err)
+	}
+	total := int64(0)
+	for _, size := range sizes {
+		total += size
+	}
+	if free := there.Bavail * uint64(there.Bsize); uint64(total) > free {
+		return fmt.Errorf("weights: %s has room for %d MiB, %d MiB are needed: %w", folder, free>>20, total>>20, unix.ENOSPC)
+	}
+	// The disk is not all: there are quotas and limits.
+	for _, size := range sizes {
+		file, name, err := newTemporary(folder, temporaryPrefix(""))
+		if err != nil {
+			return fmt.Errorf("weights: %w", err)
+		}
+		defer file.Close()
+		if name != "" {
+			defer os.Remove(name)
+		}
+		err = ignoringInterrupts(func() error { return unix.Fallocate(int(file.Fd()), 0, 0, max(size, 1)) })
+		if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS) {
+			return fmt.Errorf("weights: %s has no room for a file of %d MiB: %w", folder, size>>20, err)
+		}
+	}
+	return nil
+}
+
+func ignoringInterrupts(call func() error) error {
+	for {
+		if err := call(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }
 
 func syncFolder(folder string) error {
@@ -112,7 +137,7 @@ func syncFolder(folder string) error {
 
 // SHA256 returns the SHA-256 of a file's content as 64 lower-case hexadecimal digits.
 func SHA256(path string) (string, error) {
-	file, err := os.Open(path)
+	file, err := regular.Open(path)
 	if err != nil {
 		return "", fmt.Errorf("weights: %w", err)
 	}

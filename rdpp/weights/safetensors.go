@@ -151,6 +151,24 @@ func Write(w io.Writer, metadata map[string]string, tensors []Source) error {
 	if err != nil {
 		return fmt.Errorf("weights: writing safetensors: %w", err)
 	}
+	return writeBehind(w, header, sizes, tensors)
+}
+
+// Size is how many bytes [WriteFile] will write.
+func Size(metadata map[string]string, tensors []Source) (int64, error) {
+	header, sizes, err := marshalHeader(withDigest(metadata), tensors)
+	if err != nil {
+		return 0, fmt.Errorf("weights: the size of a safetensors file: %w", err)
+	}
+	total := int64(len(header))
+	for _, n := range sizes {
+		total += int64(n)
+	}
+	return total, nil
+}
+
+// writeBehind writes a header and the tensors, whose sizes are given, behind it.
+func writeBehind(w io.Writer, header []byte, sizes []int, tensors []Source) error {
 	if _, err := w.Write(header); err != nil {
 		return fmt.Errorf("weights: writing the safetensors header: %w", err)
 	}

@@ -131,6 +131,38 @@ func floats[T float32 | float64](t Tensor) []T {
 	return out
 }
 
+// Finite says whether all elements are numbers, and finite ones. Integers always are.
+func (t Tensor) Finite() bool {
+	le, data := binary.LittleEndian, t.Data
+	switch t.DType {
+	case F16:
+		for ; len(data) >= 2; data = data[2:] {
+			if le.Uint16(data)&0x7c00 == 0x7c00 {
+				return false
+			}
+		}
+	case BF16:
+		for ; len(data) >= 2; data = data[2:] {
+			if le.Uint16(data)&0x7f80 == 0x7f80 {
+				return false
+			}
+		}
+	case F32:
+		for ; len(data) >= 4; data = data[4:] {
+			if le.Uint32(data)&0x7f800000 == 0x7f800000 {
+				return false
+			}
+		}
+	case F64:
+		for ; len(data) >= 8; data = data[8:] {
+			if le.Uint64(data)&0x7ff0<<48 == 0x7ff0<<48 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // half converts an IEEE 754 half-precision number.
 func half(bits uint16) float32 {
 	sign := uint32(bits>>15) << 31

@@ -10,10 +10,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"runtime/debug"
 	"slices"
 	"syscall"
+
+	"rdpp/rdpp/regular"
 )
 
 // errDamaged ends the message of every error that a shortened or altered file can cause.
@@ -68,6 +69,9 @@ func (f *File) Lookup(name string) (Tensor, bool) {
 	return f.Tensors[i], true
 }
 
+// Size is how many bytes the file has.
+func (f *File) Size() int64 { return int64(len(f.data)) }
+
 // Close unmaps the file; the tensors' Data must not be used afterwards. Closing again does nothing.
 func (f *File) Close() error {
 	data, mapped := f.data, f.mapped
@@ -96,23 +100,16 @@ func open(path string, parse func(*File) error) (*File, error) {
 
 // mapFile maps a whole file read-only. Its errors name the file.
 func mapFile(path string) ([]byte, error) {
-	// Opening a pipe would wait for a writer, so the kind of file is looked at first.
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
+	file, err := regular.Open(path)
+	if errors.Is(err, regular.ErrKind) {
+		return nil, fmt.Errorf("%w; name a weight file", err)
 	}
-	if info.IsDir() {
-		return nil, fmt.Errorf("%s: not a regular file but a folder, name the weight file in it", path)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: not a regular file, name a weight file", path)
-	}
-	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	if info, err = file.Stat(); err != nil {
+	info, err := file.Stat()
+	if err != nil {
 		return nil, err
 	}
 	if info.Size() == 0 {

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// program starts this program as a process of its own by the words before its name, such as env's, and by its arguments.
+func program(t *testing.T, before []string, args ...string) (cmd *exec.Cmd, stderr *bytes.Buffer) {
+	t.Helper()
+	words := append(append(before, os.Args[0]), args...)
+	cmd, stderr = exec.Command(words[0], words[1:]...), new(bytes.Buffer)
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	cmd.Stderr = stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	return cmd, stderr
+}
+
+// exitCode waits for a process that must end soon.
+func exitCode(t *testing.T, cmd *exec.Cmd) int {
+	t.Helper()
+	killer := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+	defer killer.Stop()
+	cmd.Wait()
+	return cmd.ProcessState.ExitCode() // -1: ended by a signal
+}
+
+// The first signal ends what takes no checkpoints too.
+func TestSampleInterrupted(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		before []string
+		signal syscall.Signal
+	}{
+		{"SIGTERM", nil, syscall.SIGTERM},
+		{"SIGINT", nil, syscall.SIGINT},
+		{"SIGHUP", []string{"env", "--default-signal=HUP"}, syscall.SIGHUP},
+	} {
+		out := filepath.Join(t.TempDir(), "data")
+		cmd, stderr := program(t, c.before, "sample", "--out", out, "--size", "256", "--train", "1000000")
+		waitFor(t, filepath.Join(out, "part", "train", "good", "000.png"))
+		if err := cmd.Process.Signal(c.signal); err != nil {
+			t.Fatal(err)
+		}
+		if code := exitCode(t, cmd); code != exitInterrupted || !strings.Contains(stderr.String(), "interrupted") {
+			t.Errorf("%s: got code %d, stderr %q, want code 130 and a line about it", c.name, code, stderr)
+		}
+	}
+}
+
+// SIGHUP, which comes when a terminal is closed, makes a checkpoint as SIGTERM does; under nohup it does nothing.
+func TestTrainHangup(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		before []string
+		ends   bool
+	}{
+		{"SIGHUP", []string{"env", "--default-signal=HUP"}, true},
+		{"SIGHUP under nohup", []string{"env", "--ignore-signal=HUP"}, false},
+	} {
+		out := t.TempDir()
+		checkpoint := filepath.Join(out, "part", "checkpoint")
+		cmd, stderr := program(t, c.before, tiny(dataDir, out, "--epochs", "1000000", "--checkpoint-every", "1ns", "--threads", "1")...)
+		waitFor(t, checkpoint)
+		if err := os.Remove(checkpoint); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		if !c.ends {
+			time.Sleep(200 * time.Millisecond)
+			if err := cmd.Process.Signal(syscall.Signal(0)); err != nil {
+				t.Errorf("%s: got %v, want a process that lives on", c.name, err)
+			}
+			cmd.Process.Signal(syscall.SIGTERM)
+		}
+		if code := exitCode(t, cmd); code != exitInterrupted || !strings.Contains(stderr.String(), "after a checkpoint") {
+			t.Errorf("%s: got code %d, stderr %q, want code 130 after a checkpoint", c.name, code, stderr)
+		}
+		if _, err := os.Stat(checkpoint); err != nil {
+			t.Errorf("%s: got %v, want a checkpoint", c.name, err)
+		}
+	}
+}
