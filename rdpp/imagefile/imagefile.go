@@ -187,38 +187,59 @@ func (c *codec) matches(data []byte) bool {
 }
 
 func decode(data []byte, opt *Options) (*Image, error) {
+	c, err := find(data)
+	if err != nil {
+		return nil, err
+	}
+	return c.decode(data, opt)
+}
+
+// find recognises the format.
+func find(data []byte) (*codec, error) {
 	if len(data) == 0 {
 		return nil, errors.New("empty file (0 bytes), copy it again")
 	}
 	for i := range codecs {
 		if codecs[i].matches(data) {
-			return codecs[i].decode(data, opt)
+			return &codecs[i], nil
 		}
 	}
 	return nil, fmt.Errorf("not an image: starts with %q, give a PNG, JPEG, BMP, TIFF or WebP file", data[:min(12, len(data))])
 }
 
 func (c *codec) decode(data []byte, opt *Options) (im *Image, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			im, err = nil, fmt.Errorf("damaged %s file, save it again: its decoder panicked: %v", c.name, r)
-		}
-	}()
-	w, h, err := c.size(data)
-	if err != nil {
-		return nil, c.explain(err)
-	}
-	if w < 1 || h < 1 {
-		return nil, fmt.Errorf("damaged %s file, save it again: it says it has %d x %d pixels", c.name, w, h)
-	}
-	if limit := opt.maxPixels(); int64(w) > limit/int64(h) {
-		return nil, fmt.Errorf("%s file of %d x %d pixels, the limit is %d pixels: raise --max-pixels to accept it", c.name, w, h, limit)
+	defer c.recovered(&err)
+	if _, _, err := c.bounds(data, opt); err != nil {
+		return nil, err
 	}
 	im, err = c.pixels(data)
 	if err != nil {
 		return nil, c.explain(err)
 	}
 	return im.orient(c.orientation(data)), nil
+}
+
+// bounds reads the size from the header and checks it.
+func (c *codec) bounds(data []byte, opt *Options) (w, h int, err error) {
+	defer c.recovered(&err)
+	w, h, err = c.size(data)
+	switch {
+	case err != nil:
+		return 0, 0, c.explain(err)
+	case w < 1 || h < 1:
+		return 0, 0, fmt.Errorf("damaged %s file, save it again: it says it has %d x %d pixels", c.name, w, h)
+	}
+	if limit := opt.maxPixels(); int64(w) > limit/int64(h) {
+		return 0, 0, fmt.Errorf("%s file of %d x %d pixels, the limit is %d pixels: raise --max-pixels to accept it", c.name, w, h, limit)
+	}
+	return w, h, nil
+}
+
+// recovered turns a decoder's panic into an error.
+func (c *codec) recovered(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("damaged %s file, save it again: its decoder panicked: %v", c.name, r)
+	}
 }
 
 // explain says what a decoder's error means for the file.
