@@ -24,7 +24,7 @@ func FuzzForm(f *testing.F) {
 	f.Add("multipart/form-data; boundary=\"", []byte(part))
 	f.Add("multipart/form-data", []byte(part))
 	f.Add("image/png", []byte("abc"))
-	s := &Server{opt: Options{MaxQueue: 4, MaxBody: 10_000}, memory: budget{limit: 20_000}}
+	s := &Server{opt: Options{MaxQueue: 4, MaxBody: 10_000}, memory: budget{limit: 80_000}}
 	f.Fuzz(func(t *testing.T, kind string, data []byte) {
 		r := httptest.NewRequest("POST", "/", bytes.NewReader(data))
 		r.Header.Set("Content-Type", kind)

@@ -17,6 +17,7 @@ import (
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/printable"
 	"rdpp/rdpp/report"
 )
 
@@ -94,13 +95,18 @@ func (m *model) calibration(w wishes) (*rdpp.Calibration, error) {
 	return &c, nil
 }
 
-// use finds the model that an address names.
+// use finds the model that an address names, and the version where it names one.
 func (s *Server) use(x *exchange, r *http.Request) (*model, func(), error) {
 	m, release, err := s.models.acquire(r.PathValue("model"))
-	if err == nil {
-		x.model = m.name
+	if err != nil {
+		return nil, nil, err
 	}
-	return m, release, err
+	x.model = m.name
+	if v := r.PathValue("version"); v != "" && v != strconv.Itoa(m.version) {
+		release()
+		return nil, nil, failf(http.StatusNotFound, "version %.40s of %s is not there, %d is", printable.Text(v), m.name, m.version)
+	}
+	return m, release, nil
 }
 
 // begin is use for a request to judge images, which has its time until end.
@@ -154,6 +160,7 @@ func (s *Server) predict(x *exchange, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	x.connection.answering()
 	if asPicture && len(pictures) > 1 {
 		return failf(http.StatusBadRequest, "%d images, and Accept: image/png gives one; send them one by one", len(pictures))
 	}
@@ -256,33 +263,33 @@ func (s *Server) prepareAll(ctx context.Context, m *model, pictures []picture) (
 	return inputs, nil
 }
 
-// slot waits for a processor to decode with.
-func (s *Server) slot(ctx context.Context) (release func(), err error) {
-	select {
-	case s.decoding <- struct{}{}:
-		return func() { <-s.decoding }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
 func (s *Server) prepare(ctx context.Context, m *model, p *picture) (*rdpp.Input, error) {
-	release, err := s.slot(ctx)
+	if p.pixels != nil {
+		leave, err := s.slot(ctx, int64(len(p.pixels.Pix)))
+		if err != nil {
+			return nil, err
+		}
+		defer leave()
+		return m.detector.Prepare(p.pixels)
+	}
+	cost, _, err := s.cost(p.encoded)
 	if err != nil {
 		return nil, err
 	}
-	defer release()
-	img := p.pixels
-	if img == nil {
-		if img, err = s.decode(p.encoded); err != nil {
-			return nil, err
-		}
+	leave, err := s.room(ctx, cost)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	img, err := s.decode(p.encoded)
+	if err != nil {
+		return nil, err
 	}
 	return m.detector.Prepare(img)
 }
 
 func (s *Server) decode(data []byte) (*imagefile.Image, error) {
-	img, err := imagefile.Decode(data, &imagefile.Options{MaxPixels: s.opt.Detector.MaxPixels})
+	img, err := imagefile.Decode(data, s.images())
 	if err != nil {
 		return nil, failf(http.StatusBadRequest, "%w", err)
 	}
@@ -304,13 +311,21 @@ func (s *Server) writeOverlay(ctx context.Context, x *exchange, original []byte,
 	return nil
 }
 
+// heldOverlay is what an overlay takes until it is written, in bytes per pixel of the image: that, the enlarged map, the
+// overlay, and its file, which grows by doubling.
+const heldOverlay = 3 + 4 + 4 + 9
+
 // overlay decodes the picture once more: keeping the pixels of all who wait would take far more memory.
 func (s *Server) overlay(ctx context.Context, original []byte, r *rdpp.Result) ([]byte, error) {
-	release, err := s.slot(ctx)
+	cost, pixels, err := s.cost(original)
 	if err != nil {
 		return nil, err
 	}
-	defer release()
+	leave, err := s.room(ctx, max(cost, heldOverlay*pixels))
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	img, err := s.decode(original)
 	if err != nil {
 		return nil, err
@@ -322,7 +337,7 @@ func (s *Server) overlay(ctx context.Context, original []byte, r *rdpp.Result) (
 	var file bytes.Buffer
 	encoder := png.Encoder{CompressionLevel: png.BestSpeed}
 	err = encoder.Encode(&file, drawn)
-	return file.Bytes(), err
+	return bytes.Clone(file.Bytes()), err
 }
 
 // picturePreferred says whether a client would rather have the overlay than JSON, by its Accept headers: the kind of the

@@ -2,11 +2,13 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"slices"
@@ -456,15 +458,12 @@ func (s *Server) v2Infer(x *exchange, r *http.Request) error {
 		return err
 	}
 	defer body.release()
-	data, err := readAll(body, r.ContentLength)
+	data, err := body.readAll(body, r.ContentLength)
 	if err != nil {
 		return err
 	}
-	maxPixels := s.opt.Detector.MaxPixels
-	if maxPixels <= 0 {
-		maxPixels = imagefile.DefaultMaxPixels
-	}
-	q, err := parseV2(data, r.Header.Get(headerLength), v2Limits{s.opt.MaxQueue, maxPixels})
+	x.connection.answering()
+	q, err := s.v2Request(ctx, body, data, r.Header.Get(headerLength))
 	if err != nil {
 		return err
 	}
@@ -484,6 +483,23 @@ func (s *Server) v2Infer(x *exchange, r *http.Request) error {
 		return err
 	}
 	return q.answer(x, m, results)
+}
+
+// v2Request reads a request. What it makes of the JSON is counted like the body, and is at most as long.
+func (s *Server) v2Request(ctx context.Context, b *body, data []byte, length string) (*v2Request, error) {
+	leave, err := s.slot(ctx, int64(len(data)))
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	if err := b.hold(int64(len(data))); err != nil {
+		return nil, err
+	}
+	maxPixels := s.opt.Detector.MaxPixels
+	if maxPixels <= 0 {
+		maxPixels = imagefile.DefaultMaxPixels
+	}
+	return parseV2(data, length, v2Limits{s.opt.MaxQueue, maxPixels})
 }
 
 // chooseOutputs puts in all outputs but the map where none were asked for.
@@ -646,16 +662,17 @@ func (s *Server) v2ModelReady(x *exchange, r *http.Request) error {
 	return writeJSON(x, http.StatusOK, map[string]any{"name": m.name, "ready": true})
 }
 
+// maxQuestion is how many bytes a body may have that is one short question.
+const maxQuestion = 4 << 10
+
 // v2Index answers POST /v2/repository/index. The body may ask for ready models alone.
 func (s *Server) v2Index(x *exchange, r *http.Request) error {
-	body, err := s.body(x, r)
-	if err != nil {
-		return err
-	}
-	defer body.release()
-	data, err := readAll(body, r.ContentLength)
-	if err != nil {
-		return err
+	data, err := io.ReadAll(io.LimitReader(r.Body, maxQuestion+1))
+	switch {
+	case err != nil:
+		return unread(err)
+	case len(data) > maxQuestion:
+		return failf(http.StatusRequestEntityTooLarge, "the body has more than %d bytes; use {\"ready\": true} or nothing", maxQuestion)
 	}
 	var asked struct {
 		Ready bool `json:"ready"`
@@ -681,11 +698,13 @@ func (s *Server) v2Unload(x *exchange, r *http.Request) error {
 }
 
 func (s *Server) repositoryRequest(x *exchange, r *http.Request, load bool) error {
-	x.model = r.PathValue("model")
-	if !names.MatchString(x.model) {
-		return unknown(x.model)
+	name := r.PathValue("model")
+	if err := checkName(name); err != nil {
+		return unknown(name)
 	}
-	if err := s.models.request(x.model, load); err != nil {
+	x.model = name
+	x.connection.answering()
+	if err := s.models.request(r.Context(), name, load); err != nil {
 		return err
 	}
 	return writeJSON(x, http.StatusOK, struct{}{})
