@@ -66,14 +66,19 @@ func runImage(ctx context.Context, args []string, t *terminal) (int, error) {
 	var m modelFlags
 	m.register(flags)
 	asJSON := flags.Bool("json", false, "one JSON object per image and line instead, with\n\"error\" where it failed")
+	maxMemory := flags.Int64("max-memory", 1024, "`N` MiB to read and decode images in")
 	heatmaps := flags.String("heatmap", "", "write NAME_heatmap.png per image to `DIR`: colours\nfrom 0 to 1.5 x threshold, a line at the threshold")
 	if err := t.parse(flags, args, imageHelp); err != nil {
 		return 0, err
+	}
+	if *maxMemory < 1 || *maxMemory > 1<<30 {
+		return 0, usagef("--max-memory %d; use 1 to %d", *maxMemory, 1<<30)
 	}
 	sources, err := listSources(flags.Args())
 	if err != nil {
 		return 0, err
 	}
+	limitMemory(*maxMemory << 20)
 	d, err := m.open()
 	if err != nil {
 		return 0, err
@@ -96,7 +101,8 @@ func runImage(ctx context.Context, args []string, t *terminal) (int, error) {
 	objects.SetEscapeHTML(false)
 
 	code := exitDone
-	err = judgeAll(ctx, d, sources, t.stdin, m.maxPixels, func(v verdict) error {
+	j := &judge{d, t.stdin, imagefile.Options{MaxPixels: m.maxPixels}, newRoom(*maxMemory << 20)}
+	err = j.all(ctx, sources, func(v verdict) error {
 		if v.err != nil {
 			t.complain(v.err)
 			code = exitFailed
@@ -184,9 +190,17 @@ func nameHeatmaps(sources []source, dir string) {
 	}
 }
 
-// judgeAll judges several sources at once and hands their verdicts to each in the order of sources, until each fails
-// or ctx ends.
-func judgeAll(ctx context.Context, d *rdpp.Detector, sources []source, stdin io.Reader, maxPixels int64, each func(verdict) error) error {
+// judge is what judging images takes.
+type judge struct {
+	detector *rdpp.Detector
+	stdin    io.Reader
+	images   imagefile.Options
+	room     *room
+}
+
+// all judges several sources at once and hands their verdicts to each in the order of sources, until each fails or ctx
+// ends.
+func (j *judge) all(ctx context.Context, sources []source, each func(verdict) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var working sync.WaitGroup
 	defer working.Wait()
@@ -199,7 +213,7 @@ func judgeAll(ctx context.Context, d *rdpp.Detector, sources []source, stdin io.
 			answer := make(chan verdict, 1)
 			select {
 			case queue <- answer:
-				working.Go(func() { answer <- s.judge(ctx, d, stdin, maxPixels) })
+				working.Go(func() { answer <- j.one(ctx, s) })
 			case <-ctx.Done():
 				return
 			}
@@ -217,27 +231,30 @@ func judgeAll(ctx context.Context, d *rdpp.Detector, sources []source, stdin io.
 	return ctx.Err()
 }
 
-func (s source) judge(ctx context.Context, d *rdpp.Detector, stdin io.Reader, maxPixels int64) (v verdict) {
-	var result *rdpp.Result
-	var img *imagefile.Image
+func (j *judge) one(ctx context.Context, s source) (v verdict) {
 	v.source = s
-	switch {
-	case s.err != nil:
-		v.err = s.err
+	if v.err = s.err; v.err != nil {
 		return v
-	case s.path == "-":
-		data, err := readAll(ctx, stdin, maxPixels)
-		if err == nil {
-			result, img, err = d.DetectBytes(data)
-		}
-		if err != nil {
-			v.err = fmt.Errorf("standard input: %w", err)
-			return v
-		}
-	default:
-		if result, img, v.err = d.DetectFile(s.path); v.err != nil {
-			return v
-		}
+	}
+	name, most := s.path, min(j.images.MaxBytes(), j.room.limit/4)
+	size := 2 * most // a buffer that grows is copied
+	read := func() ([]byte, error) { return imagefile.ReadFile(s.path, &j.images) }
+	if s.path == "-" {
+		name = "standard input"
+		read = func() ([]byte, error) { return readAll(ctx, j.stdin, most) }
+	} else if info, err := os.Stat(s.path); err == nil && info.Mode().IsRegular() {
+		size = min(info.Size(), j.images.MaxBytes()) // more than that is refused unread
+	}
+	data, release, err := j.room.take(ctx, size, read, &j.images, s.heatmap != "")
+	if err != nil {
+		v.err = naming(name, err)
+		return v
+	}
+	defer release()
+	result, img, err := j.detector.DetectBytes(data)
+	if err != nil {
+		v.err = naming(name, err)
+		return v
 	}
 	v.prediction = new(result.Prediction(s.path))
 	if s.heatmap != "" && ctx.Err() == nil {
@@ -246,9 +263,16 @@ func (s source) judge(ctx context.Context, d *rdpp.Detector, stdin io.Reader, ma
 	return v
 }
 
-// readAll reads one encoded image of at most maxPixels, or until ctx ends.
-func readAll(ctx context.Context, from io.Reader, maxPixels int64) ([]byte, error) {
-	limit := (&imagefile.Options{MaxPixels: maxPixels}).MaxBytes()
+// naming adds the name of an image to an error that does not have it.
+func naming(name string, err error) error {
+	if strings.Contains(err.Error(), name) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
+// readAll reads one encoded image of at most limit bytes, or until ctx ends.
+func readAll(ctx context.Context, from io.Reader, limit int64) ([]byte, error) {
 	type content struct {
 		data []byte
 		err  error
@@ -263,7 +287,7 @@ func readAll(ctx context.Context, from io.Reader, maxPixels int64) ([]byte, erro
 		return nil, ctx.Err()
 	case c := <-done:
 		if int64(len(c.data)) > limit {
-			return nil, fmt.Errorf("more than %d bytes; give a smaller image or raise --max-pixels", limit)
+			return nil, fmt.Errorf("more than %d bytes; give a smaller image, or raise --max-pixels or --max-memory", limit)
 		}
 		return c.data, c.err
 	}

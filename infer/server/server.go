@@ -26,7 +26,6 @@ import (
 	"time"
 
 	"rdpp/rdpp"
-	"rdpp/rdpp/printable"
 	"rdpp/rdpp/textfile"
 )
 
@@ -315,15 +314,15 @@ func (x *exchange) Write(p []byte) (int, error) {
 func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 
 func (x *exchange) log(logger *slog.Logger, r *http.Request, taken time.Duration) {
-	attributes := []slog.Attr{slog.String("method", printable.Text(r.Method)), slog.String("path", printable.Text(r.URL.Path)), slog.Int("status", x.status),
+	attributes := []slog.Attr{slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", x.status),
 		slog.Float64("ms", float64(taken.Microseconds())/1000), slog.Int64("bytes_in", max(r.ContentLength, 0)),
 		slog.Int64("bytes_out", x.bytes), slog.String("remote", r.RemoteAddr)}
 	if x.model != "" {
-		attributes = append(attributes, slog.String("model", printable.Text(x.model)), slog.Int("images", x.images), slog.Int("anomalous", x.anomalous))
+		attributes = append(attributes, slog.String("model", x.model), slog.Int("images", x.images), slog.Int("anomalous", x.anomalous))
 	}
 	level := slog.LevelInfo
 	if x.err != nil {
-		attributes = append(attributes, slog.String("error", printable.Text(x.err.Error())))
+		attributes = append(attributes, slog.String("error", x.err.Error()))
 		if x.status >= 500 && x.status != http.StatusServiceUnavailable {
 			level = slog.LevelError
 		}

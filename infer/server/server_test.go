@@ -361,21 +361,25 @@ func TestHosts(t *testing.T) {
 
 // What images become is counted, however small their files are, and room in the queue is there before they are decoded.
 func TestImagesAreCounted(t *testing.T) {
-	v := start(t, server.Options{MaxBody: 1 << 20, MaxMemory: 1 << 20, MaxQueue: 100})
-	few, kind := form(slices.Repeat([][]byte{pictures[0]}, 20)...)
+	// A request may hold half of the memory. An image takes 16 bytes x 32 x 32, with its map twice that, and its file.
+	v := start(t, server.Options{MaxBody: 1 << 20, MaxMemory: 4 << 20, MaxQueue: 100})
+	few, kind := form(slices.Repeat([][]byte{pictures[0]}, 60)...)
 	if a := v.ask(t, "POST", predictPath, few, "Content-Type", kind); a.status != http.StatusOK {
-		t.Errorf("20 images: got status %d, %s, want 200", a.status, a.body)
+		t.Errorf("60 images: got status %d, %s, want 200", a.status, a.body)
 	}
-	many, kind := form(slices.Repeat([][]byte{pictures[0]}, 80)...) // of 16 bytes x 32 x 32 each
+	many, kind := form(slices.Repeat([][]byte{pictures[0]}, 100)...)
 	if a := v.ask(t, "POST", predictPath, many, "Content-Type", kind); a.status != http.StatusRequestEntityTooLarge || !strings.Contains(a.reason(), "fewer") {
-		t.Errorf("80 images: got status %d, %s, want 413", a.status, a.body)
+		t.Errorf("100 images: got status %d, %s, want 413", a.status, a.body)
 	}
-	few, kind = form(slices.Repeat([][]byte{pictures[0]}, 40)...) // of 32 bytes each
+	few, kind = form(slices.Repeat([][]byte{pictures[0]}, 60)...)
 	if a := v.ask(t, "POST", predictPath+"?heatmap=1", few, "Content-Type", kind); a.status != http.StatusRequestEntityTooLarge {
-		t.Errorf("40 maps: got status %d, %s, want 413", a.status, a.body)
+		t.Errorf("60 maps: got status %d, %s, want 413", a.status, a.body)
 	}
 	if a := v.ask(t, "POST", predictPath, few, "Content-Type", kind); a.status != http.StatusOK {
 		t.Errorf("afterwards: got status %d, %s, want 200", a.status, a.body)
+	}
+	if used := v.metric(t, `rdpp_budget_bytes{kind="used"}`); used != 0 {
+		t.Errorf("afterwards: %v bytes stay counted", used)
 	}
 }
 
