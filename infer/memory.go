@@ -47,7 +47,12 @@ func (r *room) take(ctx context.Context, size int64, read func() ([]byte, error)
 		return nil, nil, err
 	}
 	held := size
-	release = func() { r.held.Release(held) }
+	release = func() {
+		if held > r.limit/16 { // else it would still be there when the next one comes
+			debug.FreeOSMemory()
+		}
+		r.held.Release(held)
+	}
 	data, err = read()
 	if err == nil {
 		var w, h int

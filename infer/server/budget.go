@@ -4,21 +4,23 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"runtime/debug"
 	"sync"
 
 	"rdpp/rdpp/imagefile"
 )
 
-// budget bounds how many bytes are held at once: of bodies, of what becomes of them until they are answered, and of
-// pictures while they are decoded. Large takers leave a part of it to small ones, so that a few large requests, however
-// slow, keep nobody else out.
+// budget bounds how many bytes are held at once: of bodies and of what becomes of them until they are answered, and of
+// pictures while they are decoded. Large takers leave parts of it to others, so that a few large requests, however slow,
+// keep nobody else out.
 type budget struct {
 	limit int64
 
-	mu      sync.Mutex
-	used    int64
-	refused int64         // how often there was no room
-	freed   chan struct{} // closed when some is given back; nil: nobody waits
+	mu       sync.Mutex
+	requests int64         // held by requests
+	pictures int64         // held by pictures that are being decoded
+	refused  int64         // how often there was no room
+	freed    chan struct{} // closed when some is given back; nil: nobody waits
 }
 
 // The parts of the limit up to which a request or a picture is small.
@@ -27,48 +29,50 @@ const (
 	smallPicture = 64
 )
 
-// forRequest is how full the budget may become by a request that holds n bytes.
-func (b *budget) forRequest(n int64) int64 {
+// forRequest is how much requests may hold together, and all may, when one is to hold n bytes.
+func (b *budget) forRequest(n int64) (requests, all int64) {
 	if n <= b.limit/smallRequest {
-		return b.limit
+		return b.limit, b.limit
 	}
-	return b.limit / 2
+	return b.limit / 2, b.limit - b.limit/8
 }
 
-// forPicture is the same of a picture that takes n bytes to decode.
+// forPicture is how much all may hold when a picture is to take n bytes.
 func (b *budget) forPicture(n int64) int64 {
 	if n <= b.limit/smallPicture {
 		return b.limit
 	}
-	return b.limit - b.limit/8
+	return b.limit - b.limit/4
 }
 
-// take adds n bytes, unless there would be more than most.
-func (b *budget) take(n, most int64) bool {
+// take adds n bytes to what requests hold, for one that holds held bytes, or says that there is no room.
+func (b *budget) take(n, held int64) bool {
+	requests, all := b.forRequest(held + n)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.used+n > most {
+	if b.requests+n > requests || b.requests+b.pictures+n > all {
 		b.refused++
 		return false
 	}
-	b.used += n
+	b.requests += n
 	return true
 }
 
-// wait is take once there is room, or ctx's error.
-func (b *budget) wait(ctx context.Context, n, most int64) error {
+// give takes back n bytes of a request's.
+func (b *budget) give(n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.requests -= n
+	b.tell(n)
+}
+
+// wait adds n bytes for a picture once there is room, or returns ctx's error.
+func (b *budget) wait(ctx context.Context, n int64) error {
 	for {
-		b.mu.Lock()
-		if b.used+n <= most {
-			b.used += n
-			b.mu.Unlock()
+		freed := b.tryPicture(n)
+		if freed == nil {
 			return nil
 		}
-		if b.freed == nil {
-			b.freed = make(chan struct{})
-		}
-		freed := b.freed
-		b.mu.Unlock()
 		select {
 		case <-freed:
 		case <-ctx.Done():
@@ -77,11 +81,30 @@ func (b *budget) wait(ctx context.Context, n, most int64) error {
 	}
 }
 
-// give takes back n bytes.
-func (b *budget) give(n int64) {
+// tryPicture adds n bytes for a picture, or returns what is closed when it may be tried again.
+func (b *budget) tryPicture(n int64) (freed <-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.used -= n
+	if b.requests+b.pictures+n <= b.forPicture(n) {
+		b.pictures += n
+		return nil
+	}
+	if b.freed == nil {
+		b.freed = make(chan struct{})
+	}
+	return b.freed
+}
+
+// done takes back a picture's n bytes.
+func (b *budget) done(n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.pictures -= n
+	b.tell(n)
+}
+
+// tell wakes those who wait. The caller holds mu.
+func (b *budget) tell(n int64) {
 	if b.freed != nil && n > 0 {
 		close(b.freed)
 		b.freed = nil
@@ -92,19 +115,18 @@ func (b *budget) give(n int64) {
 func (b *budget) now() (used, refused int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.used, b.refused
+	return b.requests + b.pictures, b.refused
 }
 
 var errMemory = errors.New("too many large requests at once; try again later, or raise --max-memory")
 
 // hold counts n more bytes that a request holds, before it does, until it has been answered.
 func (s *Server) hold(x *exchange, n int64) error {
-	most := s.memory.forRequest(x.held + n)
-	if x.held+n > most {
+	if most, _ := s.memory.forRequest(x.held + n); x.held+n > most {
 		return failf(http.StatusRequestEntityTooLarge, "the request's images and their answer take %d bytes, of at most %d; send fewer at once, or raise "+
 			"--max-memory", x.held+n, most)
 	}
-	if !s.memory.take(n, most) {
+	if !s.memory.take(n, x.held) {
 		return busy(0, "%w", errMemory)
 	}
 	x.held += n
@@ -139,22 +161,35 @@ func (s *Server) slot(ctx context.Context, n int64) (release func(), err error) 
 	}
 }
 
+// fits says whether a picture may take n bytes at all.
+func (s *Server) fits(n int64) error {
+	if most := s.memory.forPicture(n); n > most {
+		return failf(http.StatusRequestEntityTooLarge, "the image takes up to %d bytes of memory, of at most %d; send a smaller one, or raise --max-memory",
+			n, most)
+	}
+	return nil
+}
+
 // room waits for a slot and for n bytes to work on a picture with.
 func (s *Server) room(ctx context.Context, n int64) (release func(), err error) {
-	most := s.memory.forPicture(n)
-	if n > most {
-		return nil, failf(http.StatusRequestEntityTooLarge, "to decode the image takes up to %d bytes of memory, of at most %d; send a smaller one, or raise "+
-			"--max-memory", n, most)
+	if err := s.fits(n); err != nil {
+		return nil, err
 	}
 	leave, err := s.slot(ctx, n)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.memory.wait(ctx, n, most); err != nil {
+	if err := s.memory.wait(ctx, n); err != nil {
 		leave()
 		return nil, err
 	}
-	return func() { s.memory.give(n); leave() }, nil
+	return func() {
+		if n > s.memory.limit/16 { // else it would still be there when the next one comes
+			debug.FreeOSMemory()
+		}
+		s.memory.done(n)
+		leave()
+	}, nil
 }
 
 // cost is what it takes to decode a file, and its size in pixels.

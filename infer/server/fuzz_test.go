@@ -34,8 +34,8 @@ func FuzzForm(f *testing.F) {
 		}
 		pictures, _, err := s.readPictures(b, r)
 		b.release()
-		if s.memory.used != 0 {
-			t.Fatalf("%d bytes stay counted", s.memory.used)
+		if used, _ := s.memory.now(); used != 0 {
+			t.Fatalf("%d bytes stay counted", used)
 		}
 		if err != nil {
 			if refused := explain(err, r); refused.status/100 != 4 || err.Error() == "" {

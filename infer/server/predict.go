@@ -167,6 +167,9 @@ func (s *Server) predict(x *exchange, r *http.Request) error {
 	var original []byte
 	if asPicture {
 		original = pictures[0].encoded
+		if _, err := s.overlayCost(original); err != nil {
+			return err
+		}
 	}
 	held := int64(heldPlain)
 	if w.heatmap {
@@ -315,13 +318,23 @@ func (s *Server) writeOverlay(ctx context.Context, x *exchange, original []byte,
 // overlay, and its file, which grows by doubling.
 const heldOverlay = 3 + 4 + 4 + 9
 
+// overlayCost is what making an overlay takes, in bytes.
+func (s *Server) overlayCost(original []byte) (int64, error) {
+	cost, pixels, err := s.cost(original)
+	if err != nil {
+		return 0, err
+	}
+	cost = max(cost, heldOverlay*pixels)
+	return cost, s.fits(cost)
+}
+
 // overlay decodes the picture once more: keeping the pixels of all who wait would take far more memory.
 func (s *Server) overlay(ctx context.Context, original []byte, r *rdpp.Result) ([]byte, error) {
-	cost, pixels, err := s.cost(original)
+	cost, err := s.overlayCost(original)
 	if err != nil {
 		return nil, err
 	}
-	leave, err := s.room(ctx, max(cost, heldOverlay*pixels))
+	leave, err := s.room(ctx, cost)
 	if err != nil {
 		return nil, err
 	}
