@@ -78,7 +78,7 @@ func runImage(ctx context.Context, args []string, t *terminal) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	limitMemory(*maxMemory << 20)
+	defer limitMemory(*maxMemory << 20)()
 	d, err := m.open()
 	if err != nil {
 		return 0, err

@@ -11,12 +11,14 @@ import (
 	"rdpp/rdpp/imagefile"
 )
 
-// limitMemory makes Go's collector keep its memory within so many bytes, as far as it can, unless the environment has
-// GOMEMLIMIT. Models are not in it: their memory is libtorch's.
-func limitMemory(bytes int64) {
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(bytes)
+// limitMemory makes Go's collector keep its memory within so many bytes, or 128 MiB, as far as it can, unless the
+// environment has GOMEMLIMIT. Models are not in it: their memory is libtorch's. restore ends that.
+func limitMemory(bytes int64) (restore func()) {
+	if os.Getenv("GOMEMLIMIT") != "" {
+		return func() {}
 	}
+	before := debug.SetMemoryLimit(max(bytes, 128<<20))
+	return func() { debug.SetMemoryLimit(before) }
 }
 
 // room is memory that goroutines share for reading, decoding and drawing images.

@@ -73,7 +73,7 @@ func runServe(ctx context.Context, args []string, t *terminal) (int, error) {
 			return 0, err
 		}
 	}
-	limitMemory(opt.MaxMemory)
+	defer limitMemory(opt.MaxMemory)()
 	return exitDone, serve(ctx, opt, *listen, *cert, *key)
 }
 
@@ -127,6 +127,11 @@ func openServer(ctx context.Context, opt server.Options) (*server.Server, error)
 	case o := <-done:
 		return o.s, o.err
 	case <-ctx.Done():
+		go func() {
+			if o := <-done; o.s != nil {
+				o.s.Close()
+			}
+		}()
 		return nil, nil
 	}
 }
