@@ -39,6 +39,9 @@ func runServe(ctx context.Context, args []string, t *terminal) (int, error) {
 	if err := t.parse(flags, args, serveHelp, "max-batch", "max-wait", "max-connections"); err != nil {
 		return 0, err
 	}
+	if !flags.Changed("max-memory") {
+		*maxMemory = max(*maxMemory, 4**maxBody)
+	}
 	opt.MaxBody, opt.MaxMemory = *maxBody<<20, *maxMemory<<20
 	handler, known := map[string]slog.Handler{"text": slog.NewTextHandler(t.stderr, nil), "json": slog.NewJSONHandler(t.stderr, nil)}[*logs]
 	switch {
@@ -57,7 +60,7 @@ func runServe(ctx context.Context, args []string, t *terminal) (int, error) {
 	case *maxBody < 1 || *maxBody > 1<<20:
 		return 0, usagef("--max-body %d; use 1 to %d", *maxBody, 1<<20)
 	case *maxMemory < 4**maxBody || *maxMemory > 1<<30:
-		return 0, usagef("--max-memory %d; use 4 times --max-body, which is %d, or more, up to %d", *maxMemory, 4**maxBody, 1<<30)
+		return 0, usagef("--max-memory %d; use %d, which is 4 times --max-body, or more, up to %d", *maxMemory, 4**maxBody, 1<<30)
 	case opt.MaxConnections < 1:
 		return 0, usagef("--max-connections %d; use 1 or more", opt.MaxConnections)
 	case (*cert == "") != (*key == ""):
@@ -111,8 +114,8 @@ func serve(ctx context.Context, opt server.Options, address, cert, key string) e
 	return nil
 }
 
-// openServer opens the models. It returns nil where ctx ends first: what a library has begun to load cannot be stopped, but the
-// process can end.
+// openServer opens the models. It returns nil where ctx ends first: what a library has begun to load cannot be stopped, but
+// the process can end.
 func openServer(ctx context.Context, opt server.Options) (*server.Server, error) {
 	type opened struct {
 		s   *server.Server
@@ -139,6 +142,7 @@ func openServer(ctx context.Context, opt server.Options) (*server.Server, error)
 // closing is how long the end waits for the models' memory to be freed, which the process's end does too.
 const closing = 2 * time.Second
 
+// closeSoon closes the service, and does not wait long for a model that is being loaded.
 func closeSoon(s *server.Server) {
 	done := make(chan struct{}, 1)
 	go func() {
