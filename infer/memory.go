@@ -11,13 +11,14 @@ import (
 	"rdpp/rdpp/imagefile"
 )
 
-// limitMemory makes Go's collector keep its memory within so many bytes, or 128 MiB, as far as it can, unless the
-// environment has GOMEMLIMIT. Models are not in it: their memory is libtorch's. restore ends that.
+// limitMemory makes Go's collector keep its memory within three quarters of so many bytes, or 128 MiB, as far as it can,
+// unless the environment has GOMEMLIMIT: nothing large takes more of Go's memory, and the C libraries take some too. Models
+// are not in it: their memory is libtorch's. restore ends that.
 func limitMemory(bytes int64) (restore func()) {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return func() {}
 	}
-	before := debug.SetMemoryLimit(max(bytes, 128<<20))
+	before := debug.SetMemoryLimit(max(bytes/4*3, 128<<20))
 	return func() { debug.SetMemoryLimit(before) }
 }
 
