@@ -70,17 +70,22 @@ func runImage(ctx context.Context, args []string, t *terminal) (int, error) {
 	var m modelFlags
 	m.register(flags)
 	asJSON := flags.Bool("json", false, "one JSON object per image and line instead, with\n\"error\" where it failed")
+	maxMemory := flags.Int64("max-memory", 1024, "`N` MiB to read and decode images in")
 	heatmaps := flags.String("heatmap", "", "write NAME_heatmap.png per image to `DIR`: colours\nfrom 0 to 1.5 x threshold, a line at the threshold")
 	if err := t.parse(flags, args, imageHelp); err != nil {
 		return 0, err
+	}
+	if *maxMemory < 1 || *maxMemory > 1<<30 {
+		return 0, usagef("--max-memory %d; use 1 to %d", *maxMemory, 1<<30)
 	}
 	sources, left, err := listSources(flags.Args())
 	if err != nil {
 		return 0, err
 	}
 	for _, note := range left {
-		fmt.Fprintf(t.stderr, "infer: %s\n", note)
+		t.say(t.stderr, "infer: %s", note)
 	}
+	defer limitMemory(*maxMemory << 20)()
 	d, err := m.open()
 	if err != nil {
 		return 0, err
@@ -103,13 +108,14 @@ func runImage(ctx context.Context, args []string, t *terminal) (int, error) {
 	objects.SetEscapeHTML(false)
 
 	code := exitDone
-	err = judgeAll(ctx, d, sources, t.stdin, m.maxPixels, func(v verdict) error {
+	j := &judge{d, t.stdin, imagefile.Options{MaxPixels: m.maxPixels}, newRoom(*maxMemory << 20)}
+	err = j.all(ctx, sources, func(v verdict) error {
 		if v.err != nil {
 			t.complain(v.err)
 			code = exitFailed
 		}
 		if v.pages > 1 {
-			fmt.Fprintf(t.stderr, "infer: %s: the first of %d pages is scored\n", v.source.path, v.pages)
+			t.say(t.stderr, "infer: %s: the first of %d pages is scored", v.source.path, v.pages)
 		}
 		if v.prediction == nil && *asJSON {
 			return objects.Encode(failedRecord{v.source.path, printable.Base64(v.source.path), t.tell(v.err)})
@@ -247,9 +253,17 @@ func fileName(name, end string) string {
 	return name[:cut] + end
 }
 
-// judgeAll judges several sources at once and hands their verdicts to each in the order of sources, until each fails
-// or ctx ends.
-func judgeAll(ctx context.Context, d *rdpp.Detector, sources []source, stdin io.Reader, maxPixels int64, each func(verdict) error) error {
+// judge is what judging images takes.
+type judge struct {
+	detector *rdpp.Detector
+	stdin    io.Reader
+	images   imagefile.Options
+	room     *room
+}
+
+// all judges several sources at once and hands their verdicts to each in the order of sources, until each fails or ctx
+// ends.
+func (j *judge) all(ctx context.Context, sources []source, each func(verdict) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var working sync.WaitGroup
 	defer working.Wait()
@@ -262,7 +276,7 @@ func judgeAll(ctx context.Context, d *rdpp.Detector, sources []source, stdin io.
 			answer := make(chan verdict, 1)
 			select {
 			case queue <- answer:
-				working.Go(func() { answer <- s.judge(ctx, d, stdin, maxPixels) })
+				working.Go(func() { answer <- j.one(ctx, s) })
 			case <-ctx.Done():
 				return
 			}
@@ -280,37 +294,39 @@ func judgeAll(ctx context.Context, d *rdpp.Detector, sources []source, stdin io.
 	return ctx.Err()
 }
 
-func (s source) judge(ctx context.Context, d *rdpp.Detector, stdin io.Reader, maxPixels int64) (v verdict) {
-	var result *rdpp.Result
-	var img *imagefile.Image
+func (j *judge) one(ctx context.Context, s source) (v verdict) {
 	v.source = s
-	switch {
-	case s.err != nil:
-		v.err = s.err
+	if v.err = s.err; v.err != nil {
 		return v
-	case s.path == "-", s.piped:
-		name, open := s.path, func() (io.ReadCloser, error) { return os.Open(s.path) }
-		if s.path == "-" {
-			name, open = "standard input", func() (io.ReadCloser, error) { return io.NopCloser(stdin), nil }
+	}
+	name, most := s.path, min(j.images.MaxBytes(), j.room.limit/4)
+	size := 2 * most // a buffer that grows is copied
+	read := func() ([]byte, error) {
+		return await(ctx, func() ([]byte, error) { return imagefile.ReadFile(s.path, &j.images) })
+	}
+	switch info, err := os.Stat(s.path); {
+	case s.path == "-":
+		name = "standard input"
+		read = func() ([]byte, error) {
+			return readAll(ctx, func() (io.ReadCloser, error) { return io.NopCloser(j.stdin), nil }, most)
 		}
-		data, err := readAll(ctx, open, maxPixels)
-		if err == nil {
-			result, img, err = d.DetectBytes(data)
+	case s.piped:
+		read = func() ([]byte, error) {
+			return readAll(ctx, func() (io.ReadCloser, error) { return os.Open(s.path) }, most)
 		}
-		if err != nil {
-			v.err = fmt.Errorf("%s: %w", name, err)
-			return v
-		}
-	default:
-		images := d.ImageOptions()
-		img, v.err = await(ctx, func() (*imagefile.Image, error) { return imagefile.DecodeFile(s.path, &images) })
-		if v.err != nil {
-			return v
-		}
-		if result, v.err = d.Detect(img); v.err != nil {
-			v.err = fmt.Errorf("%w (%s)", v.err, s.path)
-			return v
-		}
+	case err == nil && info.Mode().IsRegular():
+		size = min(info.Size(), j.images.MaxBytes()) // more than that is refused unread
+	}
+	data, release, err := j.room.take(ctx, size, read, &j.images, s.heatmap != "")
+	if err != nil {
+		v.err = naming(name, err)
+		return v
+	}
+	defer release()
+	result, img, err := j.detector.DetectBytes(data)
+	if err != nil {
+		v.err = naming(name, err)
+		return v
 	}
 	v.prediction, v.pages = new(result.Prediction(s.path)), img.Pages
 	if s.heatmap != "" && ctx.Err() == nil {
@@ -319,9 +335,16 @@ func (s source) judge(ctx context.Context, d *rdpp.Detector, stdin io.Reader, ma
 	return v
 }
 
-// readAll reads one encoded image of at most maxPixels, or until ctx ends.
-func readAll(ctx context.Context, open func() (io.ReadCloser, error), maxPixels int64) ([]byte, error) {
-	limit := (&imagefile.Options{MaxPixels: maxPixels}).MaxBytes()
+// naming adds the name of an image to an error that does not have it.
+func naming(name string, err error) error {
+	if strings.Contains(err.Error(), name) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
+// readAll reads one encoded image of at most limit bytes, or until ctx ends.
+func readAll(ctx context.Context, open func() (io.ReadCloser, error), limit int64) ([]byte, error) {
 	return await(ctx, func() ([]byte, error) {
 		from, err := open()
 		if err != nil {
@@ -330,7 +353,7 @@ func readAll(ctx context.Context, open func() (io.ReadCloser, error), maxPixels 
 		defer from.Close()
 		data, err := io.ReadAll(io.LimitReader(from, limit+1))
 		if int64(len(data)) > limit {
-			return nil, fmt.Errorf("more than %d bytes; give a smaller image or raise --max-pixels", limit)
+			return nil, fmt.Errorf("more than %d bytes; give a smaller image, or raise --max-pixels or --max-memory", limit)
 		}
 		return data, err
 	})

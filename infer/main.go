@@ -203,17 +203,28 @@ func (t *terminal) say(w io.Writer, format string, args ...any) error {
 	return err
 }
 
-// parse reads a command's flags. Asked for help it prints the text and the flags, and returns pflag.ErrHelp.
-func (t *terminal) parse(flags *pflag.FlagSet, args []string, help string) error {
+// parse reads a command's flags. Asked for help it prints the text and the flags, and returns pflag.ErrHelp. Where some of
+// them are rare, --help leaves those out, and --help-all prints all.
+func (t *terminal) parse(flags *pflag.FlagSet, args []string, help string, rare ...string) error {
 	t.flags = flags
 	flags.SortFlags = false
 	flags.Usage = func() {}
+	all := false
+	if len(rare) > 0 {
+		flags.BoolVar(&all, "help-all", false, "all flags")
+	}
 	err := flags.Parse(args)
+	if err == nil && all {
+		err, rare = pflag.ErrHelp, nil
+	}
 	switch {
 	case err == nil:
 		return nil
 	case !errors.Is(err, pflag.ErrHelp):
 		return usageError{err}
+	}
+	for _, name := range rare {
+		flags.Lookup(name).Hidden = true
 	}
 	if _, err := fmt.Fprint(t.stdout, help, "\n", flags.FlagUsages()); err != nil {
 		return err

@@ -136,6 +136,9 @@ func TestHelpFitsOneScreen(t *testing.T) {
 	for _, c := range commands {
 		asked = append(asked, []string{c.name, "--help"})
 	}
+	if _, stdout, _ := infer(nil, "serve", "--help-all"); !strings.Contains(stdout, "--max-wait") || !strings.Contains(stdout, "--max-body") {
+		t.Errorf("serve --help-all: got %s, want all flags", stdout)
+	}
 	for _, args := range asked {
 		code, stdout, stderr := infer(nil, args...)
 		if code != exitDone || stderr != "" || !strings.Contains(stdout, "Usage: infer") {
@@ -198,6 +201,9 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"image", model, "--threads", "0", good[0]}, "--threads 0"},
 		{[]string{"image", model, "--threads", "two", good[0]}, "--threads"},
 		{[]string{"image", model, "--max-pixels", "0", good[0]}, "--max-pixels 0"},
+		{[]string{"image", model, "--max-memory", "0", good[0]}, "--max-memory 0"},
+		{[]string{"serve", model, "--max-memory", "255"}, "--max-memory 255; use 256"},
+		{[]string{"serve", model, "--max-connections", "0"}, "--max-connections 0"},
 		{[]string{"eval", model}, "--data is missing"},
 		{[]string{"eval", "--data", dataDir}, "--model is missing"},
 		{[]string{"eval", model, "--data", dataDir, "more"}, `"more"`},

@@ -38,7 +38,7 @@ func TestPipeInFolder(t *testing.T) {
 	code, stdout, stderr := infer(nil, commandLine("image", "--json", dir)...)
 	all := objects(t, stdout)
 	if code != exitFailed || len(all) != 3 || all[0]["score"] != scores[good[0]] || all[2]["score"] != scores[good[0]] ||
-		all[1]["image"] != pipe || !oneLine(stderr, pipe+": is a pipe, not a file") {
+		all[1]["image"] != pipe || !oneLine(stderr, pipe+": not a regular file but a pipe: remove it") {
 		t.Errorf("got code %d, stdout %q, stderr %q, want code 1, two scores and the pipe's name", code, stdout, stderr)
 	}
 }

@@ -31,14 +31,19 @@ func runServe(ctx context.Context, args []string, t *terminal) (int, error) {
 	flags.IntVar(&opt.MaxQueue, "max-queue", 256, "answer 503 when `N` images wait")
 	flags.DurationVar(&opt.Timeout, "timeout", 30*time.Second, "`T` to read and to judge a request")
 	maxBody := flags.Int64("max-body", 64, "largest request, `N` MiB")
+	maxMemory := flags.Int64("max-memory", server.DefaultMaxMemory>>20, "`N` MiB for requests and images")
+	flags.IntVar(&opt.MaxConnections, "max-connections", 512, "`N` open at once; then the silent ones are closed")
 	tokens := flags.String("token-file", "", "ask for one of `FILE`'s tokens, one a line")
 	cert := flags.String("tls-cert", "", "certificates `FILE`, PEM; makes it HTTPS")
 	key := flags.String("tls-key", "", "the certificate's key `FILE`, PEM")
 	logs := flags.String("log", "text", "`F`ormat of logs: text or json")
-	if err := t.parse(flags, args, serveHelp); err != nil {
+	if err := t.parse(flags, args, serveHelp, "max-batch", "max-wait", "max-connections"); err != nil {
 		return 0, err
 	}
-	opt.MaxBody = *maxBody << 20
+	if !flags.Changed("max-memory") {
+		*maxMemory = max(*maxMemory, 4**maxBody)
+	}
+	opt.MaxBody, opt.MaxMemory = *maxBody<<20, *maxMemory<<20
 	safe := &slog.HandlerOptions{ReplaceAttr: printable.Attr}
 	handler, known := map[string]slog.Handler{"text": slog.NewTextHandler(t.stderr, safe), "json": slog.NewJSONHandler(t.stderr, safe)}[*logs]
 	switch {
@@ -56,6 +61,10 @@ func runServe(ctx context.Context, args []string, t *terminal) (int, error) {
 		return 0, usagef("--timeout %v; use more than 0", opt.Timeout)
 	case *maxBody < 1 || *maxBody > 1<<20:
 		return 0, usagef("--max-body %d; use 1 to %d", *maxBody, 1<<20)
+	case *maxMemory < 4**maxBody || *maxMemory > 1<<30:
+		return 0, usagef("--max-memory %d; use %d, which is 4 times --max-body, or more, up to %d", *maxMemory, 4**maxBody, 1<<30)
+	case opt.MaxConnections < 1:
+		return 0, usagef("--max-connections %d; use 1 or more", opt.MaxConnections)
 	case (*cert == "") != (*key == ""):
 		return 0, usagef("--tls-cert and --tls-key need each other")
 	}
@@ -69,6 +78,7 @@ func runServe(ctx context.Context, args []string, t *terminal) (int, error) {
 			return 0, err
 		}
 	}
+	defer limitMemory(opt.MaxMemory)()
 	return exitDone, serve(ctx, opt, *listen, *cert, *key)
 }
 
@@ -79,11 +89,15 @@ func serve(ctx context.Context, opt server.Options, address, cert, key string) e
 		return fmt.Errorf("%w; choose another address with --listen", err)
 	}
 	defer l.Close()
-	s, err := server.New(opt)
+	s, err := openServer(ctx, opt)
 	if err != nil {
 		return err
 	}
-	defer s.Close()
+	if s == nil {
+		opt.Logger.Info("ended before there were models")
+		return nil
+	}
+	defer closeSoon(s)
 	scheme := "http"
 	if cert != "" {
 		scheme = "https"
@@ -100,4 +114,45 @@ func serve(ctx context.Context, opt server.Options, address, cert, key string) e
 	}
 	opt.Logger.Info("ended; no request is under way")
 	return nil
+}
+
+// openServer opens the models. It returns nil where ctx ends first: what a library has begun to load cannot be stopped, but
+// the process can end.
+func openServer(ctx context.Context, opt server.Options) (*server.Server, error) {
+	type opened struct {
+		s   *server.Server
+		err error
+	}
+	done := make(chan opened, 1)
+	go func() {
+		s, err := server.New(opt)
+		done <- opened{s, err}
+	}()
+	select {
+	case o := <-done:
+		return o.s, o.err
+	case <-ctx.Done():
+		go func() {
+			if o := <-done; o.s != nil {
+				o.s.Close()
+			}
+		}()
+		return nil, nil
+	}
+}
+
+// closing is how long the end waits for the models' memory to be freed, which the process's end does too.
+const closing = 2 * time.Second
+
+// closeSoon closes the service, and does not wait long for a model that is being loaded.
+func closeSoon(s *server.Server) {
+	done := make(chan struct{}, 1)
+	go func() {
+		s.Close()
+		done <- struct{}{}
+	}()
+	select {
+	case <-done:
+	case <-time.After(closing):
+	}
 }

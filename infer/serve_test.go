@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -24,6 +25,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"rdpp/infer/server"
 )
 
 // serving is infer serve at work, in this process.
@@ -118,6 +121,15 @@ func TestServeEndsUnderLoad(t *testing.T) {
 	tokens := filepath.Join(dir, "tokens")
 	if err := os.WriteFile(tokens, []byte(token+"\n"), 0o600); err != nil {
 		t.Fatal(err)
+	}
+	for _, file := range []string{cert, key, tokens} { // as Windows' editor saves them
+		text, err := os.ReadFile(file)
+		if err == nil {
+			err = os.WriteFile(file, append([]byte("\xef\xbb\xbf"), text...), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	s := startServe(t, "--tls-cert", cert, "--tls-key", key, "--token-file", tokens)
 	if !strings.HasPrefix(s.address, "https://") {
@@ -223,5 +235,15 @@ func TestServeFails(t *testing.T) {
 		if last := lines[len(lines)-1]; code != exitFailed || !strings.HasPrefix(last, "infer: ") || !strings.Contains(last, want) {
 			t.Errorf("%v: got code %d, %q, want 1 and %q", args, code, last, want)
 		}
+	}
+}
+
+// A signal that comes while models are being loaded ends the service without waiting for them.
+func TestServeEndsWhileLoading(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	s, err := openServer(ctx, server.Options{Model: modelFile})
+	if s != nil || err != nil {
+		t.Errorf("got %v, %v, want neither service nor error", s, err)
 	}
 }

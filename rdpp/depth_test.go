@@ -118,7 +118,7 @@ func TestResumeBitDepth(t *testing.T) {
 	other := tiny()
 	other.BitDepth = 14
 	_, err = rdpp.Train(context.Background(), other, openSet(t, dir), rdpp.TrainOptions{Out: parts, Teacher: rdpp.TeacherRandom, Resume: true})
-	checkError(t, "other bits", err, rdpp.ErrConfig, "bit_depth = 12, now it is 14")
+	checkError(t, "other bits", err, rdpp.ErrConfig, "bit_depth is 14; the run that resume continues has 12")
 	trainOn(t, dir, tiny(), rdpp.TrainOptions{Out: parts, Resume: true})
 	checkOutcome(t, parts, whole)
 }

@@ -97,7 +97,7 @@ func ExampleConfig_Validate() {
 	config.ImageSize = 250
 	fmt.Println(config.Validate())
 	// Output:
-	// rdpp: image_size is 250; use a multiple of 32 from 32 to 4096
+	// rdpp: image_size is 250; use a multiple of 32 from 32 to 2048
 }
 
 // Write a model as ONNX, for a program without rdpp. It reads RGB pixels and says what a Detector would.

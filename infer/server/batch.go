@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -14,14 +15,16 @@ import (
 type job struct {
 	input *rdpp.Input
 	since time.Time
+	turn  int // of the batches, when it is to be in one
 
 	done   chan struct{} // closed when the following are set
 	result *rdpp.Result
 	err    error
 }
 
-// queue holds the jobs of one model in the order of their arrival. Any number of goroutines reserve, put and drop; one
-// takes.
+// queue holds the jobs of one model in the order of their turns: those of the first images of requests in the order of their
+// arrival, and of each request's next image a batch later, so that nobody waits for all images of another. Any number of
+// goroutines reserve, put and drop; one takes.
 type queue struct {
 	size     int           // jobs at most
 	maxBatch int           // jobs taken at once
@@ -29,6 +32,7 @@ type queue struct {
 
 	mu       sync.Mutex
 	waiting  []*job
+	turn     int // of the next batch
 	reserved int // places of jobs that are still being made
 	closed   bool
 	changed  chan struct{} // holds one when something has changed since the taker looked
@@ -40,11 +44,16 @@ func newQueue(size, maxBatch int, maxWait time.Duration) *queue {
 
 var errFull = errors.New("the queue is full; try again later, or raise --max-queue")
 
-// reserve keeps places for n jobs, or none if there is no room for all: what is not to wait is not to be made.
+// reserve keeps places for n jobs, or none if there is no room for all: what is not to wait is not to be made. Several jobs
+// leave an eighth of the places to others, unless nobody else is there.
 func (q *queue) reserve(n int) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.waiting)+q.reserved+n > q.size {
+	taken, most := len(q.waiting)+q.reserved, q.size
+	if n > 1 && taken > 0 {
+		most -= q.size / 8
+	}
+	if taken+n > most {
 		return errFull
 	}
 	q.reserved += n
@@ -63,7 +72,11 @@ func (q *queue) put(jobs []*job) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.reserved -= len(jobs)
+	for i, j := range jobs {
+		j.turn = q.turn + i
+	}
 	q.waiting = append(q.waiting, jobs...)
+	slices.SortStableFunc(q.waiting, func(a, b *job) int { return cmp.Compare(a.turn, b.turn) })
 	q.signal()
 }
 
@@ -123,12 +136,14 @@ func (q *queue) ready(now time.Time) (batch []*job, wait time.Duration, closed b
 	if n == 0 {
 		return nil, 0, q.closed
 	}
-	wait = q.maxWait - now.Sub(q.waiting[0].since)
+	first := slices.MinFunc(q.waiting, func(a, b *job) int { return a.since.Compare(b.since) })
+	wait = q.maxWait - now.Sub(first.since)
 	if n < min(q.maxBatch, q.size) && wait > 0 && !q.closed {
 		return nil, wait, false
 	}
 	batch = slices.Clone(q.waiting[:n])
 	q.waiting = slices.Delete(q.waiting, 0, n)
+	q.turn++
 	return batch, 0, false
 }
 

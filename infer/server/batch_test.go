@@ -1,6 +1,7 @@
 package server
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,4 +88,40 @@ func TestQueueTakes(t *testing.T) {
 			t.Errorf("closed: got %d jobs, want none", len(got))
 		}
 	})
+}
+
+// A request of many images does not keep others waiting for all of them, nor out.
+func TestQueueIsFair(t *testing.T) {
+	q := newQueue(16, 4, 0)
+	put := func(n int) []*job {
+		t.Helper()
+		if err := q.reserve(n); err != nil {
+			t.Fatalf("%d jobs: got %v, want room", n, err)
+		}
+		list := jobs(n)
+		q.put(list)
+		return list
+	}
+	many := put(12)
+	if err := q.reserve(3); err != errFull {
+		t.Errorf("three more: got %v, want an eighth of the places left to single images", err)
+	}
+	one, other := put(1)[0], put(1)[0]
+	batch := func(want ...*job) {
+		t.Helper()
+		if got := q.take(); !slices.Equal(got, want) {
+			t.Errorf("got a batch of %d jobs, want others or another order", len(got))
+		}
+	}
+	batch(many[0], one, other, many[1])
+	late := put(1)[0] // it comes when the second of many is due
+	batch(late, many[2], many[3], many[4])
+	batch(many[5], many[6], many[7], many[8])
+	// However many others come, it has its turns: the tenth image in the tenth batch.
+	crowd := func() []*job { return []*job{put(1)[0], put(1)[0], put(1)[0], put(1)[0]} }
+	for range 6 {
+		batch(crowd()...)
+	}
+	last := crowd()
+	batch(many[9], last[0], last[1], last[2])
 }

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"mime"
@@ -9,47 +8,16 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"sync"
 
 	"rdpp/rdpp/imagefile"
 )
 
-// budget bounds how many bytes are held at once: of bodies, and of what becomes of them until they are answered.
-type budget struct {
-	limit int64
-
-	mu   sync.Mutex
-	used int64
-}
-
-// take adds n bytes, negative to give some back, or says that there is no room for them.
-func (b *budget) take(n int64) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if n > 0 && b.used+n > b.limit {
-		return false
-	}
-	b.used += n
-	return true
-}
-
-// hold counts n more bytes that a request holds, until it has been answered.
-func (s *Server) hold(x *exchange, n int64) error {
-	if x.held+n > s.memory.limit {
-		return failf(http.StatusRequestEntityTooLarge, "the request's images and their answer take %d bytes, of at most %d; send fewer at once", x.held+n,
-			s.memory.limit)
-	}
-	if !s.memory.take(n) {
-		return busy(0, "%w", errMemory)
-	}
-	x.held += n
-	return nil
-}
-
 // body reads a request's body and keeps account of what is held of it.
 type body struct {
-	io.Reader // at most Options.MaxBody bytes
-	budget    *budget
+	io.Reader // at most most bytes
+	most      int64
+	server    *Server
+	exchange  *exchange
 	held      int64
 }
 
@@ -61,35 +29,55 @@ func (s *Server) body(x *exchange, r *http.Request) (*body, error) {
 			return nil, failf(http.StatusUnsupportedMediaType, "Content-Encoding %.40q is not understood; send the body as it is", coding)
 		}
 	}
-	return &body{Reader: http.MaxBytesReader(x, r.Body, s.opt.MaxBody), budget: &s.memory}, nil
+	return &body{Reader: http.MaxBytesReader(x, r.Body, s.opt.MaxBody), most: s.opt.MaxBody, server: s, exchange: x}, nil
 }
 
-var errMemory = errors.New("too many large requests at once; try again later")
-
-func (b *body) Read(p []byte) (int, error) {
-	n, err := b.Reader.Read(p)
-	if !b.budget.take(int64(n)) {
-		return 0, busy(0, "%w", errMemory)
+// hold counts n more bytes.
+func (b *body) hold(n int64) error {
+	if err := b.server.hold(b.exchange, n); err != nil {
+		return err
 	}
-	b.held += int64(n)
-	return n, err
+	b.held += n
+	return nil
+}
+
+// drop counts n bytes less.
+func (b *body) drop(n int64) {
+	b.server.drop(b.exchange, n)
+	b.held -= n
 }
 
 // release tells that nothing of the body is held any more. It is idempotent.
-func (b *body) release() {
-	b.budget.take(-b.held)
-	b.held = 0
-}
+func (b *body) release() { b.drop(b.held) }
 
-// readAll reads what is left of a body, or of a part of it. Its length is only expected.
-func readAll(from io.Reader, expected int64) ([]byte, error) {
-	const step = 1 << 20 // a length that is only claimed costs no more
-	var buf bytes.Buffer
-	buf.Grow(int(min(max(expected, 0), step)) + bytes.MinRead)
-	if _, err := buf.ReadFrom(from); err != nil {
-		return nil, unread(err)
+// readAll reads what is left of a body, or of a part of it. expected is how much that will be, -1 if nobody says; memory
+// grows with what arrives, and is counted before it does.
+func (b *body) readAll(from io.Reader, expected int64) ([]byte, error) {
+	var data []byte
+	for {
+		if len(data) == cap(data) {
+			size := max(4<<10, 2*int64(cap(data)))
+			if end := expected + 1; end > int64(cap(data)) { // one more than there is finds the end without growing again
+				size = min(size, end)
+			}
+			size = min(size, b.most+1)
+			if err := b.hold(size); err != nil {
+				return nil, err
+			}
+			grown := make([]byte, len(data), size)
+			copy(grown, data)
+			b.drop(int64(cap(data)))
+			data = grown
+		}
+		n, err := from.Read(data[len(data):cap(data)])
+		data = data[:len(data)+n]
+		if err == io.EOF {
+			return data, nil
+		}
+		if err != nil {
+			return nil, unread(err)
+		}
 	}
-	return buf.Bytes(), nil
 }
 
 // unread says of an error of reading a body that it is the client's, if nothing more is known about it.
@@ -120,11 +108,11 @@ func (s *Server) readPictures(b *body, r *http.Request) (pictures []picture, isF
 		if parameters["boundary"] == "" {
 			return nil, true, failf(http.StatusBadRequest, "the Content-Type of a form must name its boundary")
 		}
-		pictures, err = s.readForm(multipart.NewReader(b, parameters["boundary"]))
+		pictures, err = s.readForm(b, parameters["boundary"])
 		return pictures, true, err
 	case kind == "", kind == "application/octet-stream", kind == "application/x-www-form-urlencoded", strings.HasPrefix(kind, "image/"):
 		// The third is what curl --data-binary says of every file.
-		data, err := readAll(b, r.ContentLength)
+		data, err := b.readAll(b, r.ContentLength)
 		if err == nil && len(data) == 0 {
 			err = failf(http.StatusBadRequest, "the body is empty; send an image file")
 		}
@@ -133,8 +121,35 @@ func (s *Server) readPictures(b *body, r *http.Request) (pictures []picture, isF
 	return nil, false, failf(http.StatusUnsupportedMediaType, "Content-Type %.80q is no image; use image/png or the like, or multipart/form-data", kind)
 }
 
-func (s *Server) readForm(form *multipart.Reader) (pictures []picture, err error) {
+// Bytes of what a client calls a picture, and of what stands before a part's content in a form.
+const (
+	maxName       = 1024
+	maxPartHeader = 16 << 10
+)
+
+// headReader lets so many bytes through until it is told otherwise: the form's reader keeps a part's header whole.
+type headReader struct {
+	io.Reader
+	left int // bytes of a header; -1: a part's content is read
+}
+
+func (r *headReader) Read(p []byte) (int, error) {
+	if r.left < 0 {
+		return r.Reader.Read(p)
+	}
+	if r.left == 0 {
+		return 0, failf(http.StatusBadRequest, "the header of one of the form's parts has more than %d bytes; send shorter names", maxPartHeader)
+	}
+	n, err := r.Reader.Read(p[:min(len(p), r.left)])
+	r.left -= n
+	return n, err
+}
+
+func (s *Server) readForm(b *body, boundary string) (pictures []picture, err error) {
+	head := &headReader{Reader: b}
+	form := multipart.NewReader(head, boundary)
 	for {
+		head.left = maxPartHeader
 		part, err := form.NextPart()
 		switch {
 		case err == io.EOF && len(pictures) == 0:
@@ -145,10 +160,13 @@ func (s *Server) readForm(form *multipart.Reader) (pictures []picture, err error
 			return nil, unread(err)
 		case part.FileName() == "":
 			return nil, failf(http.StatusBadRequest, "the form's field %.80q is no file; options such as threshold go into the address", part.FormName())
+		case len(part.FileName()) > maxName:
+			return nil, failf(http.StatusBadRequest, "the file's name %.80q has more than %d bytes; send a shorter one", part.FileName(), maxName)
 		case len(pictures) == s.opt.MaxQueue:
 			return nil, failf(http.StatusRequestEntityTooLarge, "more than %d images in one request; send fewer, or raise --max-queue", s.opt.MaxQueue)
 		}
-		data, err := readAll(part, 0)
+		head.left = -1
+		data, err := b.readAll(part, -1)
 		if err != nil {
 			return nil, err
 		}

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -22,7 +24,7 @@ func FuzzForm(f *testing.F) {
 	f.Add("multipart/form-data; boundary=\"", []byte(part))
 	f.Add("multipart/form-data", []byte(part))
 	f.Add("image/png", []byte("abc"))
-	s := &Server{opt: Options{MaxQueue: 4, MaxBody: 10_000}, memory: budget{limit: 20_000}}
+	s := &Server{opt: Options{MaxQueue: 4, MaxBody: 10_000}, memory: budget{limit: 80_000}}
 	f.Fuzz(func(t *testing.T, kind string, data []byte) {
 		r := httptest.NewRequest("POST", "/", bytes.NewReader(data))
 		r.Header.Set("Content-Type", kind)
@@ -32,8 +34,8 @@ func FuzzForm(f *testing.F) {
 		}
 		pictures, _, err := s.readPictures(b, r)
 		b.release()
-		if s.memory.used != 0 {
-			t.Fatalf("%d bytes stay counted", s.memory.used)
+		if used, _ := s.memory.now(); used != 0 {
+			t.Fatalf("%d bytes stay counted", used)
 		}
 		if err != nil {
 			if refused := explain(err, r); refused.status/100 != 4 || err.Error() == "" {
@@ -90,6 +92,33 @@ func FuzzV2(f *testing.F) {
 		for _, p := range r.pictures {
 			if p.pixels != nil && (p.pixels.W*p.pixels.H > int(limits.maxPixels) || len(p.pixels.Pix) != 3*p.pixels.W*p.pixels.H) {
 				t.Fatalf("got %d bytes for %d x %d pixels", len(p.pixels.Pix), p.pixels.W, p.pixels.H)
+			}
+		}
+	})
+}
+
+// What reading a request of the V2 protocol allocates is at most a few times its body, whatever is repeated in it.
+func FuzzV2Memory(f *testing.F) {
+	f.Add([]byte(`{"inputs":[{"name":"image","shape":[1,1,3],"datatype":"UINT8","data":[1,2,3]}]}`), uint16(1))
+	f.Add([]byte(`{},`), uint16(3999))
+	f.Add([]byte(`1,`), uint16(3999))
+	f.Add([]byte(`"a":1,`), uint16(3999))
+	f.Add([]byte(`[`), uint16(3999))
+	shells := [][2]string{{"", ""}, {"{", `"a":1}`}, {`{"a":[`, `1]}`}, {`{"inputs":[`, `{}]}`}, {`{"outputs":[`, `{}]}`}, {`{"parameters":{`, `"a":1}}`},
+		{`{"inputs":[{"shape":[`, `1]}]}`}, {`{"inputs":[{"name":"image","shape":[1],"datatype":"BYTES","data":[`, `""]}]}`},
+		{`{"inputs":[{"name":"image","shape":[1,1,3],"datatype":"UINT8","data":[`, `1]}]}`}}
+	f.Fuzz(func(t *testing.T, piece []byte, times uint16) {
+		if len(piece) > 400 {
+			return
+		}
+		for _, shell := range shells {
+			body := []byte(shell[0] + strings.Repeat(string(piece), 1+int(times)%4000) + shell[1])
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, err := parseV2(body, "", v2Limits{images: 4, maxPixels: 1000})
+			runtime.ReadMemStats(&after)
+			if got, most := after.TotalAlloc-before.TotalAlloc, uint64(4*len(body)+256<<10); got > most {
+				t.Fatalf("got %d bytes for a body of %d, %v, want at most %d: %.60q...", got, len(body), err, most, body)
 			}
 		}
 	})

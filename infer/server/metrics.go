@@ -25,10 +25,12 @@ type metrics struct {
 	wait, batch, batchTime *prometheus.HistogramVec // model
 	images, anomalies      *prometheus.CounterVec   // model
 	loads                  *prometheus.CounterVec   // model, result
+
+	cut prometheus.Counter
 }
 
-// newMetrics registers all figures. Those of now are asked of loaded and the device when somebody looks.
-func newMetrics(device torch.Device, logger *slog.Logger, loaded func() []*model) *metrics {
+// newMetrics registers all figures. Those of now are asked of memory, loaded and the device when somebody looks.
+func newMetrics(device torch.Device, logger *slog.Logger, memory *budget, loaded func() []*model) *metrics {
 	m := &metrics{registry: prometheus.NewRegistry()}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
@@ -49,8 +51,9 @@ func newMetrics(device torch.Device, logger *slog.Logger, loaded func() []*model
 	m.images = counter("rdpp_images_total", "Images judged.", "model")
 	m.anomalies = counter("rdpp_anomalies_total", "Images judged anomalous.", "model")
 	m.loads = counter("rdpp_model_loads_total", "Model files read, by result: ok or failed.", "model", "result")
-	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		&moment{device: device, loaded: loaded})
+	m.cut = prometheus.NewCounter(prometheus.CounterOpts{Name: "rdpp_connections_cut_total", Help: "Connections closed because too many were open."})
+	m.registry.MustRegister(m.cut, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		&moment{device: device, memory: memory, loaded: loaded})
 	// What cannot be read is left out and logged.
 	m.page = promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError,
 		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelWarn)})
@@ -94,18 +97,23 @@ func (m *metrics) forget(model string) {
 // moment collects what is the case now.
 type moment struct {
 	device torch.Device
+	memory *budget
 	loaded func() []*model
 }
 
 var (
-	depthDesc  = prometheus.NewDesc("rdpp_queue_images", "Images that wait for a batch.", []string{"model"}, nil)
-	modelDesc  = prometheus.NewDesc("rdpp_model_version", "Version of the model in use; no line: not ready.", []string{"model"}, nil)
-	memoryDesc = prometheus.NewDesc("rdpp_device_memory_bytes", "Memory of the CUDA device in tensors, now and at most so far; 0 on the CPU.", []string{"device", "kind"}, nil)
+	depthDesc   = prometheus.NewDesc("rdpp_queue_images", "Images that wait for a batch.", []string{"model"}, nil)
+	modelDesc   = prometheus.NewDesc("rdpp_model_version", "Version of the model in use; no line: not ready.", []string{"model"}, nil)
+	budgetDesc  = prometheus.NewDesc("rdpp_budget_bytes", "Memory that requests hold, and may hold at most: bodies, images, answers.", []string{"kind"}, nil)
+	refusedDesc = prometheus.NewDesc("rdpp_budget_refused_total", "How often a request found no room in that memory.", nil, nil)
+	memoryDesc  = prometheus.NewDesc("rdpp_device_memory_bytes", "Memory of the CUDA device in tensors, now and at most so far; 0 on the CPU.", []string{"device", "kind"}, nil)
 )
 
 func (c *moment) Describe(to chan<- *prometheus.Desc) {
 	to <- depthDesc
 	to <- modelDesc
+	to <- budgetDesc
+	to <- refusedDesc
 	to <- memoryDesc
 }
 
@@ -117,6 +125,10 @@ func (c *moment) Collect(to chan<- prometheus.Metric) {
 		gauge(depthDesc, float64(m.queue.length()), m.name)
 		gauge(modelDesc, float64(m.version), m.name)
 	}
+	held, refused := c.memory.now()
+	gauge(budgetDesc, float64(held), "used")
+	gauge(budgetDesc, float64(c.memory.limit), "limit")
+	to <- prometheus.MustNewConstMetric(refusedDesc, prometheus.CounterValue, float64(refused))
 	used, peak, err := torch.DeviceMemory(c.device)
 	if err != nil {
 		to <- prometheus.NewInvalidMetric(memoryDesc, err)

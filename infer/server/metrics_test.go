@@ -13,7 +13,7 @@ import (
 // A device whose memory cannot be read costs its own figure alone, and the log says why.
 func TestMetricsWithoutDevice(t *testing.T) {
 	var logs strings.Builder
-	m := newMetrics(torch.CUDA(4000), slog.New(slog.NewTextHandler(&logs, nil)), func() []*model { return nil })
+	m := newMetrics(torch.CUDA(4000), slog.New(slog.NewTextHandler(&logs, nil)), &budget{limit: 1}, func() []*model { return nil })
 	page := httptest.NewRecorder()
 	if err := m.serve(&exchange{ResponseWriter: page}, httptest.NewRequest("GET", "/metrics", nil)); err != nil {
 		t.Fatal(err)

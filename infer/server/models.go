@@ -6,21 +6,26 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
 
 	"golang.org/x/sys/unix"
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/printable"
 	"rdpp/rdpp/regular"
 )
 
@@ -62,19 +67,34 @@ type repository struct {
 	metrics *metrics
 	folder  bool // opt.Model is one
 
-	loading sync.Mutex // held while files are looked at and loaded
+	loading chan struct{}     // holds one while files are looked at and loaded
+	odd     map[string]string // files that are not served, and why, as far as the log has it; for who is loading
 
 	mu      sync.RWMutex // of what follows, held for moments
 	entries map[string]*entry
+	wanted  map[string]*wanted // by name, of which the loading has not begun
 
-	stop     context.CancelFunc
+	stop     context.CancelFunc // ends watching and loading
 	stopped  context.Context
 	watching sync.WaitGroup
+	asked    sync.WaitGroup // loading on request
 	retiring sync.WaitGroup
 }
 
+// lock waits until nobody else is loading, or for ctx's end.
+func (r *repository) lock(ctx context.Context) error {
+	select {
+	case r.loading <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (r *repository) unlock() { <-r.loading }
+
 func newRepository(opt *Options, m *metrics) *repository {
-	r := &repository{opt: opt, metrics: m, entries: map[string]*entry{}}
+	r := &repository{opt: opt, metrics: m, loading: make(chan struct{}, 1), odd: map[string]string{}, entries: map[string]*entry{}, wanted: map[string]*wanted{}}
 	r.stopped, r.stop = context.WithCancel(context.Background())
 	return r
 }
@@ -126,60 +146,99 @@ func (r *repository) watch() {
 func (r *repository) close() {
 	r.stop()
 	r.watching.Wait()
-	r.loading.Lock()
-	defer r.loading.Unlock()
+	r.asked.Wait()
 	for _, e := range r.entries {
 		r.replace(e, nil)
 	}
 	r.retiring.Wait()
 }
 
-// names that models may have: they appear in addresses, metrics and logs.
-var names = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+// checkName says why no model can have a name. Names appear in addresses, metrics and logs.
+func checkName(name string) error {
+	switch {
+	case name == "" || len(name) > 255:
+		return errors.New("a name has 1 to 255 bytes")
+	case !utf8.ValidString(name):
+		return errors.New("it is not in UTF-8")
+	case name[0] == '.':
+		return errors.New("it begins with a dot")
+	case strings.Contains(name, "/") || printable.Text(name) != name:
+		return errors.New("it has characters that cannot be seen, or a slash")
+	}
+	return nil
+}
+
+// key is what names are compared by: some systems write é as one character, others as two.
+func key(name string) string { return norm.NFC.String(name) }
 
 const (
 	extension = ".safetensors"
 	trained   = "model.safetensors" // what train calls it, in a folder with the category's name
 )
 
-// find lists the model files that are there, by name.
-func (r *repository) find() (map[string]string, error) {
+// find lists the model files that are there, by name, and by path those that cannot be served, and why.
+func (r *repository) find() (found, odd map[string]string, err error) {
+	found, odd = map[string]string{}, map[string]string{}
 	if !r.folder {
 		path, err := filepath.Abs(r.opt.Model)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		name := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
+		name := key(strings.TrimSuffix(filepath.Base(path), filepath.Ext(path)))
 		if filepath.Base(path) == trained {
-			name = filepath.Base(filepath.Dir(path))
+			name = key(filepath.Base(filepath.Dir(path)))
 		}
-		if !names.MatchString(name) {
+		if err := checkName(name); err != nil {
+			odd[path] = fmt.Sprintf("its name is no model's: %v; it is served as \"model\"", err)
 			name = "model"
-		}
-		if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
-			return nil, nil
-		}
-		return map[string]string{name: path}, nil
-	}
-	list, err := os.ReadDir(r.opt.Model)
-	if err != nil {
-		return nil, err
-	}
-	found := map[string]string{}
-	for _, e := range list {
-		path := filepath.Join(r.opt.Model, e.Name())
-		name, isFile := strings.CutSuffix(e.Name(), extension)
-		if !isFile {
-			path = filepath.Join(path, trained)
-		}
-		if _, taken := found[name]; taken && !isFile || !names.MatchString(name) {
-			continue
 		}
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
 			found[name] = path
 		}
+		return found, odd, nil
 	}
-	return found, nil
+	list, err := os.ReadDir(r.opt.Model)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, e := range list {
+		path := filepath.Join(r.opt.Model, e.Name())
+		name, isFile := strings.CutSuffix(e.Name(), extension)
+		name = key(name)
+		if !isFile {
+			path = filepath.Join(path, trained)
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			continue // it is none, or gone
+		}
+		other, taken := found[name]
+		problem := checkName(name)
+		switch {
+		case problem != nil:
+			odd[path] = fmt.Sprintf("its name is no model's: %v; rename it", problem)
+		case !info.Mode().IsRegular():
+			odd[path] = "it is no regular file; put a copy there"
+		case taken && !isFile:
+			odd[path] = fmt.Sprintf("%s has the same name; rename one of them", other)
+		case taken:
+			odd[other] = fmt.Sprintf("%s has the same name; rename one of them", path)
+			fallthrough
+		default:
+			found[name] = path
+		}
+	}
+	return found, odd, nil
+}
+
+// warn logs what cannot be served, each once.
+func (r *repository) warn(odd map[string]string) {
+	for _, path := range slices.Sorted(maps.Keys(odd)) {
+		if r.odd[path] != odd[path] {
+			r.opt.Logger.Warn("a model file is not served by its name", "file", printable.Text(path), "reason", printable.Text(odd[path]))
+		}
+	}
+	r.odd = odd
 }
 
 // same says whether two looks at a file saw the same content, as far as can be told without reading it.
@@ -193,12 +252,15 @@ func same(a, b fs.FileInfo) bool {
 // look loads files that are new or have changed and unloads what is gone. Apart from the first time a file must look the
 // same twice in a row, so that one being copied is left alone until it is whole.
 func (r *repository) look(first bool) error {
-	r.loading.Lock()
-	defer r.loading.Unlock()
-	found, err := r.find()
+	if err := r.lock(r.stopped); err != nil {
+		return nil // nobody wants to know any more
+	}
+	defer r.unlock()
+	found, odd, err := r.find()
 	if err != nil {
 		return err
 	}
+	r.warn(odd)
 	r.mu.Lock()
 	for name, path := range found {
 		if r.entries[name] == nil {
@@ -223,8 +285,8 @@ func (r *repository) look(first bool) error {
 		case now == nil:
 			r.remove(e)
 		case !e.unloaded && !same(now, e.tried):
-			if err := r.load(e); err != nil {
-				r.opt.Logger.Error("model not loaded", "model", e.name, "error", err.Error(), "kept", e.current != nil)
+			if err := r.load(r.stopped, e); err != nil && r.stopped.Err() == nil {
+				r.opt.Logger.Error("model not loaded", "model", e.name, "error", printable.Text(err.Error()), "kept", e.current != nil)
 			}
 		}
 	}
@@ -240,10 +302,17 @@ func (r *repository) sorted() (all []*entry) {
 }
 
 // load makes a model of an entry's file and puts it in the place of the entry's present one, which stays if the file is no
-// good. The caller holds loading.
-func (r *repository) load(e *entry) error {
-	begin := time.Now()
-	m, err := r.read(e)
+// good or ctx ends first. The caller is the one that is loading.
+func (r *repository) load(ctx context.Context, e *entry) error {
+	begin, tried := time.Now(), e.tried
+	m, err := r.read(ctx, e)
+	if ctx.Err() != nil {
+		if err == nil {
+			m.retire()
+		}
+		e.tried = tried
+		return ctx.Err()
+	}
 	r.mu.Lock()
 	e.reason = ""
 	if err != nil {
@@ -256,22 +325,25 @@ func (r *repository) load(e *entry) error {
 	}
 	r.replace(e, m)
 	c := m.detector.Calibration()
-	r.opt.Logger.Info("model loaded", "model", e.name, "version", m.version, "file", e.path, "arch", m.detector.Info().Config.Arch,
+	r.opt.Logger.Info("model loaded", "model", e.name, "version", m.version, "file", printable.Text(e.path), "arch", m.detector.Info().Config.Arch,
 		"threshold", c.Threshold, "provisional", c.Provisional, "ms", time.Since(begin).Milliseconds())
 	return nil
 }
 
-// read opens an entry's file and tries the model out.
-func (r *repository) read(e *entry) (*model, error) {
-	copied, err := r.snapshot(r.stopped, e)
+// read opens an entry's file and tries the model out. It looks for ctx's end between these steps.
+func (r *repository) read(ctx context.Context, e *entry) (*model, error) {
+	copied, err := r.snapshot(ctx, e)
 	if err != nil {
 		return nil, err
 	}
 	defer copied.Close()
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	opt := r.opt.Detector
 	opt.Log = cmp.Or(opt.Log, r.opt.Logger.With("model", e.name))
 	d, err := rdpp.OpenDetector(copied.path, &opt)
-	if err == nil {
+	if err == nil && ctx.Err() == nil {
 		if err = try(d); err != nil {
 			d.Close()
 		}
@@ -373,7 +445,7 @@ func (r *repository) remove(e *entry) {
 		}
 		r.forget(e.name)
 	})
-	r.opt.Logger.Info("model removed, its file is gone", "model", e.name, "file", e.path)
+	r.opt.Logger.Info("model removed, its file is gone", "model", e.name, "file", printable.Text(e.path))
 }
 
 // forget drops the figures of a name, unless it has come back.
@@ -389,12 +461,12 @@ func (r *repository) forget(name string) {
 func (r *repository) acquire(name string) (m *model, release func(), err error) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	e := r.entries[name]
+	e := r.entries[key(name)]
 	switch {
 	case e == nil:
 		return nil, nil, unknown(name)
 	case e.current == nil && e.unloaded:
-		return nil, nil, busy(0, "model %s is unloaded; POST /v2/repository/models/%s/load loads it", name, name)
+		return nil, nil, busy(0, "model %s is unloaded; POST /v2/repository/models/%s/load loads it", name, url.PathEscape(name))
 	case e.current == nil:
 		return nil, nil, busy(0, "model %s is not ready: %s", name, e.reason)
 	}
@@ -444,33 +516,123 @@ func (r *repository) index() []state {
 	return all
 }
 
+// wanted is the loading of a model that clients wait for. Those that ask before it begins share it, and it ends when all of
+// them have left.
+type wanted struct {
+	clients int
+	stop    context.CancelFunc
+	done    chan struct{} // closed when err is set
+	err     error
+}
+
+var errEnding = errors.New("the service is ending")
+
 // request loads an entry's file, changed or not, or unloads its model.
-func (r *repository) request(name string, load bool) error {
-	r.loading.Lock()
-	defer r.loading.Unlock()
-	found, err := r.find()
+func (r *repository) request(ctx context.Context, name string, load bool) error {
+	name = key(name)
+	if !load {
+		return r.unload(ctx, name)
+	}
+	r.mu.Lock()
+	w := r.wanted[name]
+	if w == nil {
+		loading, stop := context.WithCancel(r.stopped)
+		w = &wanted{stop: stop, done: make(chan struct{})}
+		r.wanted[name] = w
+		r.asked.Go(func() {
+			defer close(w.done)
+			defer stop()
+			w.err = r.reload(loading, name, w)
+		})
+	}
+	w.clients++
+	r.mu.Unlock()
+	select {
+	case <-w.done:
+		if w.err != nil && r.stopped.Err() != nil {
+			return busy(0, "%w", errEnding)
+		}
+		return w.err
+	case <-ctx.Done():
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if w.clients--; w.clients == 0 {
+		w.stop()
+		r.forgetWanted(name, w)
+	}
+	return ctx.Err()
+}
+
+// forgetWanted lets nobody else share w. The caller holds mu.
+func (r *repository) forgetWanted(name string, w *wanted) {
+	if r.wanted[name] == w {
+		delete(r.wanted, name)
+	}
+}
+
+// reload does what clients wait for in w.
+func (r *repository) reload(ctx context.Context, name string, w *wanted) error {
+	err := r.lock(ctx)
+	r.mu.Lock()
+	r.forgetWanted(name, w) // who asks from now on may know of a newer file
+	r.mu.Unlock()
 	if err != nil {
 		return err
 	}
+	defer r.unlock()
+	e, err := r.entry(name)
+	if err != nil {
+		return err
+	}
+	err = r.load(ctx, e)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	r.setUnloaded(e, false)
+	if err != nil {
+		return failf(http.StatusUnprocessableEntity, "model %s: %w", name, err)
+	}
+	return nil
+}
+
+// entry finds the entry of a name, or makes it where its file is new. The caller is the one that is loading.
+func (r *repository) entry(name string) (*entry, error) {
+	found, _, err := r.find()
+	if err != nil {
+		return nil, err
+	}
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	e := r.entries[name]
-	if path, ok := found[name]; e == nil && ok && load {
+	if path, ok := found[name]; e == nil && ok {
 		e = &entry{name: name, path: path}
 		r.entries[name] = e
 	}
-	if e != nil {
-		e.unloaded = !load
+	if e == nil {
+		return nil, unknown(name)
 	}
+	return e, nil
+}
+
+func (r *repository) setUnloaded(e *entry, unloaded bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e.unloaded = unloaded
+}
+
+func (r *repository) unload(ctx context.Context, name string) error {
+	if err := r.lock(ctx); err != nil {
+		return err
+	}
+	defer r.unlock()
+	r.mu.Lock()
+	e := r.entries[name]
 	r.mu.Unlock()
-	switch {
-	case e == nil:
+	if e == nil {
 		return unknown(name)
-	case load:
-		if err := r.load(e); err != nil {
-			return failf(http.StatusUnprocessableEntity, "model %s: %w", name, err)
-		}
-		return nil
 	}
+	r.setUnloaded(e, true)
 	r.replace(e, nil)
 	r.opt.Logger.Info("model unloaded by request", "model", name)
 	return nil

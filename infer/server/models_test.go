@@ -2,10 +2,13 @@ package server_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
+	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -321,5 +324,115 @@ func TestReplacedUnderLoad(t *testing.T) {
 	t.Logf("%d swaps, %d answers, none lost", swaps, answers.Load())
 	if answers.Load() < int64(swaps) {
 		t.Errorf("got %d answers, want at least one per swap", answers.Load())
+	}
+}
+
+// Names are people's: spaces and letters beyond ASCII are served, in either form of accents; what cannot be a name is
+// passed over with a warning, once.
+func TestNames(t *testing.T) {
+	const composed, decomposed = "gr\u00f6\u00dfe", "gro\u0308\u00dfe"
+	dir := t.TempDir()
+	for _, name := range []string{"b c", decomposed, "twice", "\xff", "a\u009bb", "line\nbreak"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		copyFile(t, modelFile, filepath.Join(dir, name, "model.safetensors"))
+	}
+	for _, name := range []string{"twice", "\u96f6\u4ef6 100%+#?", ".hidden"} {
+		copyFile(t, modelFile, filepath.Join(dir, name+".safetensors"))
+	}
+	if err := os.Mkdir(filepath.Join(dir, "folder.safetensors"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	v := start(t, server.Options{Model: dir, Poll: poll})
+	for path, want := range map[string]int{"b%20c": 200, "b+c": 404, url.PathEscape(composed): 200, url.PathEscape(decomposed): 200, "twice": 200,
+		url.PathEscape("\u96f6\u4ef6 100%+#?"): 200, "%FF": 404, "a%C2%9Bb": 404, ".hidden": 404, "folder": 404} {
+		for _, address := range []string{"/v1/models/%s/predict", "/v2/models/%s/infer"} {
+			if a := v.ask(t, "POST", fmt.Sprintf(address, path), pictures[0]); (a.status == http.StatusNotFound) != (want == http.StatusNotFound) {
+				t.Errorf("%s: got status %d, %s, want %d", fmt.Sprintf(address, path), a.status, a.body, want)
+			}
+		}
+	}
+	if a := v.ask(t, "POST", "/v2/repository/models/"+url.PathEscape(decomposed)+"/unload", nil); a.status != http.StatusOK {
+		t.Errorf("unload: got status %d, %s, want 200", a.status, a.body)
+	}
+	if a := v.ask(t, "POST", "/v1/models/"+url.PathEscape(composed)+"/predict", pictures[0]); a.status != http.StatusServiceUnavailable ||
+		!strings.Contains(a.reason(), url.PathEscape(composed)+"/load") {
+		t.Errorf("unloaded: got status %d, %s, want 503 and the address that loads it", a.status, a.body)
+	}
+	time.Sleep(5 * poll) // warnings are not repeated each time
+	warned := map[string]int{}
+	for line := range strings.Lines(v.logs.String()) {
+		var record struct{ Level, Msg, File, Reason string }
+		if err := json.Unmarshal([]byte(line), &record); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(record.Msg, "not served") {
+			warned[strings.TrimPrefix(record.File, dir+"/")+": "+record.Reason]++
+		}
+	}
+	for _, want := range []string{`\xff/model.safetensors: its name is no model's: it is not in UTF-8; rename it`,
+		`a\u009bb/model.safetensors: its name is no model's: it has characters that cannot be seen, or a slash; rename it`,
+		`line\nbreak/model.safetensors: its name is no model's: it has characters that cannot be seen, or a slash; rename it`,
+		`.hidden.safetensors: its name is no model's: it begins with a dot; rename it`,
+		`folder.safetensors: it is no regular file; put a copy there`,
+		"twice/model.safetensors: " + dir + "/twice.safetensors has the same name; rename one of them"} {
+		if warned[want] != 1 {
+			t.Errorf("got the warnings %v, want %q once", warned, want)
+		}
+		delete(warned, want)
+	}
+	if len(warned) > 0 {
+		t.Errorf("got %v too", warned)
+	}
+}
+
+// A single file is served by its name, or as "model" with a warning.
+func TestNameOfFile(t *testing.T) {
+	for name, want := range map[string]string{"gr\u00f6\u00dfe": "gr\u00f6\u00dfe", "b c.v2": "b c.v2", "a\tb": "model"} {
+		path := filepath.Join(t.TempDir(), name+".safetensors")
+		copyFile(t, modelFile, path)
+		v := start(t, server.Options{Model: path})
+		if state, _, _ := v.index(t, want); state != "READY" {
+			t.Errorf("%q: got no model %q, but %s", name, want, v.ask(t, "GET", "/v1/models", nil).body)
+		}
+		if got := strings.Contains(v.logs.String(), "not served by its name"); got != (want == "model") {
+			t.Errorf("%q: got the log %s", name, v.logs)
+		}
+	}
+}
+
+// Requests to load that come together share a load, and those whose clients have left are not answered by one each.
+func TestLoadsAreShared(t *testing.T) {
+	dir := t.TempDir()
+	copyFile(t, modelFile, filepath.Join(dir, "part.safetensors"))
+	v := start(t, server.Options{Model: dir, Poll: time.Hour})
+	const address, clients = "/v2/repository/models/part/load", 60
+	for range clients {
+		c, err := net.Dial("tcp", strings.TrimPrefix(v.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", address)
+		c.Close()
+	}
+	var asking sync.WaitGroup
+	for range clients {
+		asking.Go(func() {
+			if a, err := v.try("POST", address, nil); err != nil || a.status != http.StatusOK {
+				t.Errorf("got %+v, %v, want status 200", a, err)
+			}
+		})
+	}
+	asking.Wait()
+	eventually(t, "all are answered", func() bool {
+		return v.metric(t, `rdpp_requests_total{code="200",method="POST",route="/v2/repository/models/{model}/load"}`) >= clients
+	})
+	loads := v.metric(t, `rdpp_model_loads_total{model="part",result="ok"}`)
+	if _, version, _ := v.index(t, "part"); loads < 2 || loads > clients/2 || version != fmt.Sprint(loads) {
+		t.Errorf("got %v loads and version %s for %d requests, want far fewer", loads, version, 2*clients)
+	}
+	if a := v.ask(t, "POST", predictPath, pictures[0]); a.status != http.StatusOK {
+		t.Errorf("afterwards: got status %d, %s, want 200", a.status, a.body)
 	}
 }

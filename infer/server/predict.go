@@ -16,6 +16,7 @@ import (
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/printable"
 	"rdpp/rdpp/report"
 )
 
@@ -93,13 +94,18 @@ func (m *model) calibration(w wishes) (*rdpp.Calibration, error) {
 	return &c, nil
 }
 
-// use finds the model that an address names.
+// use finds the model that an address names, and the version where it names one.
 func (s *Server) use(x *exchange, r *http.Request) (*model, func(), error) {
 	m, release, err := s.models.acquire(r.PathValue("model"))
-	if err == nil {
-		x.model = m.name
+	if err != nil {
+		return nil, nil, err
 	}
-	return m, release, err
+	x.model = m.name
+	if v := r.PathValue("version"); v != "" && v != strconv.Itoa(m.version) {
+		release()
+		return nil, nil, failf(http.StatusNotFound, "version %.40s of %s is not there, %d is", printable.Text(v), m.name, m.version)
+	}
+	return m, release, nil
 }
 
 // begin is use for a request to judge images, which has its time until end.
@@ -153,12 +159,16 @@ func (s *Server) predict(x *exchange, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	x.connection.answering()
 	if asPicture && len(pictures) > 1 {
 		return failf(http.StatusBadRequest, "%d images, and Accept: image/png gives one; send them one by one", len(pictures))
 	}
 	var original []byte
 	if asPicture {
 		original = pictures[0].encoded
+		if _, err := s.overlayCost(original); err != nil {
+			return err
+		}
 	}
 	held := int64(heldPlain)
 	if w.heatmap {
@@ -258,27 +268,27 @@ func (s *Server) prepareAll(ctx context.Context, m *model, pictures []picture) (
 	return inputs, nil
 }
 
-// slot waits for a processor to decode with.
-func (s *Server) slot(ctx context.Context) (release func(), err error) {
-	select {
-	case s.decoding <- struct{}{}:
-		return func() { <-s.decoding }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
 func (s *Server) prepare(ctx context.Context, m *model, p *picture) (*rdpp.Input, error) {
-	release, err := s.slot(ctx)
+	if p.pixels != nil {
+		leave, err := s.slot(ctx, int64(len(p.pixels.Pix)))
+		if err != nil {
+			return nil, err
+		}
+		defer leave()
+		return m.detector.Prepare(p.pixels)
+	}
+	cost, _, err := s.cost(p.encoded)
 	if err != nil {
 		return nil, err
 	}
-	defer release()
-	img := p.pixels
-	if img == nil {
-		if img, err = m.decode(p.encoded); err != nil {
-			return nil, err
-		}
+	leave, err := s.room(ctx, cost)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	img, err := m.decode(p.encoded)
+	if err != nil {
+		return nil, err
 	}
 	return m.detector.Prepare(img)
 }
@@ -310,13 +320,31 @@ func (s *Server) writeOverlay(ctx context.Context, x *exchange, m *model, origin
 	return nil
 }
 
+// heldOverlay is what an overlay takes until it is written, in bytes per pixel of the image: that, the enlarged map, the
+// overlay, and its file, which grows by doubling.
+const heldOverlay = 3 + 4 + 4 + 9
+
+// overlayCost is what making an overlay takes, in bytes.
+func (s *Server) overlayCost(original []byte) (int64, error) {
+	cost, pixels, err := s.cost(original)
+	if err != nil {
+		return 0, err
+	}
+	cost = max(cost, heldOverlay*pixels)
+	return cost, s.fits(cost)
+}
+
 // overlay decodes the picture once more: keeping the pixels of all who wait would take far more memory.
 func (s *Server) overlay(ctx context.Context, m *model, original []byte, r *rdpp.Result) ([]byte, error) {
-	release, err := s.slot(ctx)
+	cost, err := s.overlayCost(original)
 	if err != nil {
 		return nil, err
 	}
-	defer release()
+	leave, err := s.room(ctx, cost)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	img, err := m.decode(original)
 	if err != nil {
 		return nil, err
@@ -327,7 +355,7 @@ func (s *Server) overlay(ctx context.Context, m *model, original []byte, r *rdpp
 	}
 	var file bytes.Buffer
 	err = imagefile.EncodeHeatmap(&file, drawn)
-	return file.Bytes(), err
+	return bytes.Clone(file.Bytes()), err
 }
 
 // picturePreferred says whether a client would rather have the overlay than JSON, by its Accept headers: the kind of the

@@ -2,19 +2,22 @@
 // Protocol V2 with binary data and the repository's interface under /v2, Prometheus' metrics, and a page for people at /.
 //
 // A request passes through these stages: its image is read into memory within a budget, decoded and resized by at most as
-// many goroutines as there are processors, and waits in its model's queue, which is bounded; one goroutine per model takes
-// batches from the queue through the networks; what follows from map and score is computed in the request's goroutine.
+// many goroutines as there are processors, large images by one less, within the same budget; then it waits in its model's
+// queue, which is bounded; one goroutine per model takes batches from the queue through the networks; what follows from map
+// and score is computed in the request's goroutine. What a request takes is counted before it is taken.
 // Every handler returns an error, and [Server.ServeHTTP] alone turns errors into statuses.
 package server
 
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path"
 	"runtime"
 	"runtime/debug"
@@ -23,7 +26,11 @@ import (
 	"time"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/textfile"
 )
+
+// DefaultMaxMemory is what Options.MaxMemory is, unless it says otherwise.
+const DefaultMaxMemory = 1 << 30
 
 // Options say what is served, and within which limits. Zero means the default, where one is named.
 type Options struct {
@@ -36,8 +43,9 @@ type Options struct {
 	MaxQueue int           // images that wait per model, and the most in one request, default 256
 	Timeout  time.Duration // for reading a request, and from its head to its verdict, default 30 s
 
-	MaxBody   int64 // bytes of a request's body, default 64 MiB
-	MaxMemory int64 // bytes of all bodies, images and answers that are held at once, default 1 GiB, at least MaxBody
+	MaxBody        int64 // bytes of a request's body, default 64 MiB
+	MaxMemory      int64 // bytes of all bodies, images, also while they are decoded, and answers at once, default 1 GiB, at least 4 times MaxBody
+	MaxConnections int   // open at once, default 512; for more, those are closed whose clients have been silent the longest
 
 	Tokens []string     // with any of which a client may ask for more than the service's health; default: no token is needed
 	Logger *slog.Logger // gets one record per request, default slog.Default()
@@ -49,7 +57,8 @@ func (o *Options) complete() {
 	o.MaxQueue = cmp.Or(o.MaxQueue, 256)
 	o.Timeout = cmp.Or(o.Timeout, 30*time.Second)
 	o.MaxBody = cmp.Or(o.MaxBody, 64<<20)
-	o.MaxMemory = max(cmp.Or(o.MaxMemory, 1<<30), o.MaxBody)
+	o.MaxMemory = max(cmp.Or(o.MaxMemory, DefaultMaxMemory), 4*o.MaxBody)
+	o.MaxConnections = cmp.Or(o.MaxConnections, 512)
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
@@ -62,10 +71,11 @@ type Server struct {
 	metrics  *metrics
 	mux      *http.ServeMux
 	origin   *http.CrossOriginProtection
-	tokens   [][32]byte    // their SHA-256
-	memory   budget        // of bodies
-	decoding chan struct{} // holds one for each goroutine that decodes or encodes a picture
-	draining atomic.Bool   // no longer ready: the process is about to end
+	tokens   [][32]byte  // their SHA-256
+	guesses  guesses     // of tokens
+	memory   budget      // of all that requests hold
+	slots    slots       // for decoding and encoding pictures and reading large bodies
+	draining atomic.Bool // no longer ready: the process is about to end
 }
 
 // New opens the models. A model file must be good; of a folder's files bad ones are logged and looked at again when they
@@ -73,8 +83,8 @@ type Server struct {
 func New(opt Options) (*Server, error) {
 	opt.complete()
 	s := &Server{opt: opt, mux: http.NewServeMux(), origin: http.NewCrossOriginProtection(), tokens: digests(opt.Tokens),
-		memory: budget{limit: opt.MaxMemory}, decoding: make(chan struct{}, runtime.GOMAXPROCS(0))}
-	s.metrics = newMetrics(opt.Detector.Device, opt.Logger, func() []*model { return s.models.loaded() })
+		memory: budget{limit: opt.MaxMemory}, slots: newSlots(runtime.GOMAXPROCS(0))}
+	s.metrics = newMetrics(opt.Detector.Device, opt.Logger, &s.memory, func() []*model { return s.models.loaded() })
 	s.models = newRepository(&s.opt, s.metrics)
 	if err := s.models.open(); err != nil {
 		s.models.close()
@@ -100,15 +110,27 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, certFile, keyFile st
 		ReadTimeout:       s.opt.Timeout,
 		WriteTimeout:      3 * s.opt.Timeout,
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
+		MaxHeaderBytes:    8 << 10, // of many short fields each byte takes thirty
 
 		DisableGeneralOptionsHandler: true, // it answers without token or log
 		ErrorLog:                     slog.NewLogLogger(s.opt.Logger.Handler(), slog.LevelWarn),
 	}
+	// A connection of HTTP/2 would carry hundreds of requests, which MaxConnections is to bound.
+	server.Protocols = new(http.Protocols)
+	server.Protocols.SetHTTP1(true)
+	watch(server)
+	l = &connections{Listener: l, most: s.opt.MaxConnections, cut: s.metrics.cut.Inc}
+	if certFile != "" {
+		certificate, err := readCertificate(certFile, keyFile)
+		if err != nil {
+			return err
+		}
+		server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{certificate}}
+	}
 	ended := make(chan error, 1)
 	go func() {
 		if certFile != "" {
-			ended <- server.ServeTLS(l, certFile, keyFile)
+			ended <- server.ServeTLS(l, "", "")
 		} else {
 			ended <- server.Serve(l)
 		}
@@ -119,6 +141,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, certFile, keyFile st
 	case <-ctx.Done():
 	}
 	s.draining.Store(true)
+	s.models.stop() // what is being loaded is wanted by nobody any more
 	limit, cancel := context.WithTimeout(context.Background(), 3*s.opt.Timeout)
 	defer cancel()
 	if err := server.Shutdown(limit); err != nil {
@@ -126,6 +149,23 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, certFile, keyFile st
 		return fmt.Errorf("server: requests were cut off: %w", err)
 	}
 	return nil
+}
+
+// readCertificate reads a certificate and its key as text files, which editors may have put a byte order mark before.
+func readCertificate(certFile, keyFile string) (tls.Certificate, error) {
+	cert, err := textfile.Read(certFile)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("server: the certificate: %w", err)
+	}
+	key, err := textfile.Read(keyFile)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("server: the certificate's key: %w", err)
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("server: %s and %s: %w; use a certificate in PEM and its key", certFile, keyFile, err)
+	}
+	return pair, nil
 }
 
 // handler answers a request, or returns an error before it has written anything.
@@ -161,6 +201,9 @@ func (s *Server) routes() {
 	handle("GET", "/v2/models/{model}", s.token(s.v2Model))
 	handle("GET", "/v2/models/{model}/ready", s.token(s.v2ModelReady))
 	handle("POST", "/v2/models/{model}/infer", s.token(s.v2Infer))
+	handle("GET", "/v2/models/{model}/versions/{version}", s.token(s.v2Model))
+	handle("GET", "/v2/models/{model}/versions/{version}/ready", s.token(s.v2ModelReady))
+	handle("POST", "/v2/models/{model}/versions/{version}/infer", s.token(s.v2Infer))
 	handle("POST", "/v2/repository/index", s.token(s.v2Index))
 	handle("POST", "/v2/repository/models/{model}/load", s.token(s.v2Load))
 	handle("POST", "/v2/repository/models/{model}/unload", s.token(s.v2Unload))
@@ -175,10 +218,10 @@ func (s *Server) routes() {
 // ServeHTTP answers one request, logs and counts it.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	begin := time.Now()
-	x := &exchange{ResponseWriter: w, route: "none"}
+	x := &exchange{ResponseWriter: w, route: "none", connection: connectionOf(r.Context())}
 	x.Header().Set("X-Content-Type-Options", "nosniff")
 	x.Header().Set("Cache-Control", "no-store")
-	defer func() { s.memory.take(-x.held) }()
+	defer func() { s.memory.give(x.held) }()
 	x.err = s.dispatch(x, r)
 	if x.err != nil {
 		s.fail(x, r, x.err)
@@ -193,9 +236,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) dispatch(x *exchange, r *http.Request) (err error) {
 	defer s.recovered(&err)
-	if len(s.tokens) == 0 && !localHost(r) {
-		return failf(http.StatusForbidden, "%.80q is not a name of this machine alone, as the service asks for no token; use localhost, or start it "+
-			"with --token-file", r.Host)
+	if len(s.tokens) == 0 && !ownHost(r) {
+		return failf(http.StatusForbidden, "%.80q is not a name of this machine alone, as the service asks for no token; use localhost or its address, "+
+			"or start it with --token-file", r.Host)
 	}
 	// The mux would redirect to the path that such a one amounts to.
 	if p := r.URL.Path; !strings.HasPrefix(p, "/") || path.Clean(p) != p {
@@ -217,19 +260,25 @@ func (s *Server) recovered(err *error) {
 	}
 }
 
-// localHost says whether a request over the loopback calls this machine by a name that cannot be another's: a page of
-// elsewhere may have let its own name lead here, and then counts as of the same origin.
-func localHost(r *http.Request) bool {
-	local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
-	if !ok || !local.IP.IsLoopback() {
-		return true
-	}
+// ownHost says whether a request calls this machine by a name that cannot be another's: a page of elsewhere may have let its
+// own name lead here, and then counts as of the same origin. Over the loopback that is wanted of all requests. Those from
+// elsewhere may use any name, as networks have names that nobody here knows, unless they change what is served.
+func ownHost(r *http.Request) bool {
 	host := r.Host
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
 	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	ip := net.ParseIP(strings.Trim(host, "[]"))
-	return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
+	if local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr); ok && local.IP.IsLoopback() {
+		return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
+	}
+	if r.Method == http.MethodGet || r.Method == http.MethodHead || !strings.HasPrefix(r.URL.Path, "/v2/repository/models/") {
+		return true
+	}
+	name, err := os.Hostname()
+	name = strings.ToLower(name)
+	return ip != nil || host == "localhost" || err == nil && (host == name || host == name+".local")
 }
 
 // exchange is a request being answered, and what is to be logged about it.
@@ -242,6 +291,7 @@ type exchange struct {
 	images, anomalous int
 	warning           string // of the first image that is unlike those of training
 	held              int64  // bytes of the memory budget
+	connection        *connection
 	err               error
 }
 

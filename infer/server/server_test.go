@@ -68,7 +68,8 @@ func TestTokens(t *testing.T) {
 
 func TestReadTokens(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tokens")
-	for content, want := range map[string]int{testToken: 1, "\n " + testToken + " \r\n\nsecond token of 2\n": 2, "": 0, "\n\n": 0, "short\n": 0} {
+	for content, want := range map[string]int{testToken: 1, "\n " + testToken + " \r\n\nsecond token of 2\n": 2, "": 0, "\n\n": 0, "short\n": 0,
+		"\xef\xbb\xbf" + testToken + "\r\n": 1, "\xef\xbb\xbf": 0, utf16(testToken): 1, "0123456789\x00abcdef": 0, "0123456789\xffabcdef": 0} {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -76,6 +77,58 @@ func TestReadTokens(t *testing.T) {
 		if len(got) != want || (err == nil) != (want > 0) || want > 0 && got[0] != testToken || err != nil && !strings.Contains(err.Error(), path) {
 			t.Errorf("%q: got %d tokens, %v, want %d", content, len(got), err, want)
 		}
+	}
+}
+
+// utf16 is text as some shells of Windows write it to files.
+func utf16(text string) string {
+	file := "\xff\xfe"
+	for _, c := range text {
+		file += string(c) + "\x00"
+	}
+	return file
+}
+
+// Wrong tokens are slowed down; whoever has a right one, from the same address too, is not.
+func TestGuessing(t *testing.T) {
+	v := start(t, server.Options{Tokens: []string{testToken}})
+	statuses := map[int]int{}
+	var mu sync.Mutex
+	var asking sync.WaitGroup
+	begin := time.Now()
+	for i := range 40 {
+		asking.Go(func() {
+			a, err := v.try("GET", "/v1/models", nil, "Authorization", fmt.Sprintf("Bearer guess number %032d", i))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if a.status == http.StatusTooManyRequests && a.header.Get("Retry-After") == "" {
+				t.Errorf("got header %v, want when to try again", a.header)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			statuses[a.status]++
+		})
+	}
+	eventually(t, "guesses are refused", func() bool { mu.Lock(); defer mu.Unlock(); return statuses[http.StatusTooManyRequests] > 0 })
+	for range 20 {
+		if a := v.ask(t, "GET", "/v1/models", nil, "Authorization", "Bearer "+testToken); a.status != http.StatusOK {
+			t.Errorf("a right token meanwhile: got status %d, %s, want 200", a.status, a.body)
+		}
+	}
+	if a := v.ask(t, "GET", "/v1/models", nil); a.status != http.StatusUnauthorized {
+		t.Errorf("no token: got status %d, %s, want 401", a.status, a.body)
+	}
+	mu.Lock()
+	early := statuses[http.StatusUnauthorized]
+	mu.Unlock()
+	if passed := time.Since(begin); early > 5+int(passed/time.Second) {
+		t.Errorf("got %d guesses told in %v, want 5 and one a second", early, passed)
+	}
+	asking.Wait()
+	if statuses[http.StatusUnauthorized]+statuses[http.StatusTooManyRequests] != 40 || statuses[http.StatusTooManyRequests] < 20 {
+		t.Errorf("got %v, want most of 40 guesses refused", statuses)
 	}
 }
 
@@ -361,21 +414,25 @@ func TestHosts(t *testing.T) {
 
 // What images become is counted, however small their files are, and room in the queue is there before they are decoded.
 func TestImagesAreCounted(t *testing.T) {
-	v := start(t, server.Options{MaxBody: 1 << 20, MaxMemory: 1 << 20, MaxQueue: 100})
-	few, kind := form(slices.Repeat([][]byte{pictures[0]}, 20)...)
+	// A request may hold half of the memory. An image takes 16 bytes x 32 x 32, with its map twice that, and its file.
+	v := start(t, server.Options{MaxBody: 1 << 20, MaxMemory: 4 << 20, MaxQueue: 120})
+	few, kind := form(slices.Repeat([][]byte{pictures[0]}, 60)...)
 	if a := v.ask(t, "POST", predictPath, few, "Content-Type", kind); a.status != http.StatusOK {
-		t.Errorf("20 images: got status %d, %s, want 200", a.status, a.body)
+		t.Errorf("60 images: got status %d, %s, want 200", a.status, a.body)
 	}
-	many, kind := form(slices.Repeat([][]byte{pictures[0]}, 80)...) // of 16 bytes x 32 x 32 each
+	many, kind := form(slices.Repeat([][]byte{pictures[0]}, 120)...)
 	if a := v.ask(t, "POST", predictPath, many, "Content-Type", kind); a.status != http.StatusRequestEntityTooLarge || !strings.Contains(a.reason(), "fewer") {
-		t.Errorf("80 images: got status %d, %s, want 413", a.status, a.body)
+		t.Errorf("120 images: got status %d, %s, want 413", a.status, a.body)
 	}
-	few, kind = form(slices.Repeat([][]byte{pictures[0]}, 40)...) // of 32 bytes each
+	few, kind = form(slices.Repeat([][]byte{pictures[0]}, 60)...)
 	if a := v.ask(t, "POST", predictPath+"?heatmap=1", few, "Content-Type", kind); a.status != http.StatusRequestEntityTooLarge {
-		t.Errorf("40 maps: got status %d, %s, want 413", a.status, a.body)
+		t.Errorf("60 maps: got status %d, %s, want 413", a.status, a.body)
 	}
 	if a := v.ask(t, "POST", predictPath, few, "Content-Type", kind); a.status != http.StatusOK {
 		t.Errorf("afterwards: got status %d, %s, want 200", a.status, a.body)
+	}
+	if used := v.metric(t, `rdpp_budget_bytes{kind="used"}`); used != 0 {
+		t.Errorf("afterwards: %v bytes stay counted", used)
 	}
 }
 

@@ -6,17 +6,24 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
-	"os"
+	"net/netip"
 	"strings"
+	"sync"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"rdpp/rdpp/textfile"
 )
 
 const minToken = 16 // characters
 
-// ReadTokens reads a file of tokens, one a line. Empty lines are left out; a file without a token and tokens of less than
-// 16 characters are refused.
+// ReadTokens reads a file of tokens, one a line, as [textfile.Read] does. Empty lines are left out; a file without a token
+// and tokens of less than 16 characters are refused, as are those that no header can carry.
 func ReadTokens(path string) ([]string, error) {
-	data, err := os.ReadFile(path)
+	data, err := textfile.Read(path)
 	if err != nil {
 		return nil, fmt.Errorf("server: tokens: %w; name a file with a token a line", err)
 	}
@@ -28,6 +35,8 @@ func ReadTokens(path string) ([]string, error) {
 		case len(token) < minToken:
 			return nil, fmt.Errorf("server: %s: a token of %d characters is guessed easily; use %d or more, such as `openssl rand -hex 32` prints",
 				path, len(token), minToken)
+		case strings.ContainsFunc(token, func(c rune) bool { return c == utf8.RuneError || unicode.IsControl(c) }):
+			return nil, fmt.Errorf("server: %s: a token has control characters, or is not in UTF-8; use letters and digits", path)
 		default:
 			tokens = append(tokens, token)
 		}
@@ -48,16 +57,89 @@ func digests(tokens []string) (sums [][32]byte) {
 var errToken = errors.New("this needs a token: send \"Authorization: Bearer TOKEN\", or as Basic with the token as password")
 
 // token lets a request through to h that has one of the tokens, where any are asked for. Browsers ask for a password and
-// send it as Basic.
+// send it as Basic. The answer to a wrong one takes its time, after some from the same address; a right one never waits.
 func (s *Server) token(h handler) handler {
 	return func(x *exchange, r *http.Request) error {
-		if len(s.tokens) > 0 && !s.known(presented(r)) {
-			x.Header().Set("WWW-Authenticate", `Basic realm="rdpp: any user, the token as password", charset="UTF-8"`)
-			x.Header().Add("WWW-Authenticate", `Bearer realm="rdpp"`)
-			return &failure{status: http.StatusUnauthorized, err: errToken}
+		token := presented(r)
+		if len(s.tokens) == 0 || s.known(token) {
+			return h(x, r)
 		}
-		return h(x, r)
+		if token != "" {
+			wait, ok := s.guesses.wrong(r.RemoteAddr, time.Now())
+			if !ok {
+				return &failure{http.StatusTooManyRequests, errGuesses, wait}
+			}
+			select {
+			case <-time.After(wait):
+			case <-r.Context().Done():
+				return r.Context().Err()
+			}
+		}
+		x.Header().Set("WWW-Authenticate", `Basic realm="rdpp: any user, the token as password", charset="UTF-8"`)
+		x.Header().Add("WWW-Authenticate", `Bearer realm="rdpp"`)
+		return &failure{status: http.StatusUnauthorized, err: errToken}
 	}
+}
+
+var errGuesses = errors.New("too many wrong tokens from this address; try again later")
+
+// guesses tells how long the answer to a wrong token is to take: of those from an address the first few none, then one a
+// second is answered, in the order of their arrival.
+type guesses struct {
+	mu  sync.Mutex
+	due map[netip.Prefix]time.Time // when the latest answer to an address is due
+}
+
+const (
+	freeGuesses = 5           // people mistype
+	guessEvery  = time.Second // of what comes after those
+	guessWait   = 10 * time.Second
+	maxGuessers = 4096 // addresses to keep apart; those beyond are taken for one
+)
+
+// wrong counts a wrong token from an address. It returns after what time to answer, or, if ok is false, after what time the
+// next may be sent, as too many wait.
+func (g *guesses) wrong(from string, now time.Time) (wait time.Duration, ok bool) {
+	address := place(from)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	early := now.Add(-freeGuesses * guessEvery)
+	if _, known := g.due[address]; !known && len(g.due) >= maxGuessers {
+		maps.DeleteFunc(g.due, func(_ netip.Prefix, due time.Time) bool { return due.Before(early) })
+		if len(g.due) >= maxGuessers {
+			address = netip.Prefix{}
+		}
+	}
+	due := g.due[address]
+	if due.Before(early) {
+		due = early
+	}
+	due = due.Add(guessEvery)
+	if wait = due.Sub(now); wait > guessWait {
+		return wait, false
+	}
+	if g.due == nil {
+		g.due = map[netip.Prefix]time.Time{}
+	}
+	g.due[address] = due
+	return max(wait, 0), true
+}
+
+// place is what an address counts as: itself, or the network of IPv6 that its owner has to himself.
+func place(remote string) netip.Prefix {
+	port, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	address, bits := port.Addr().Unmap().WithZone(""), 32
+	if address.Is6() {
+		bits = 64
+	}
+	prefix, err := address.Prefix(bits)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return prefix
 }
 
 // presented is the token that a request comes with, "" for none.

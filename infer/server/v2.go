@@ -2,9 +2,13 @@ package server
 
 import (
 	"bytes"
+	"context"
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"slices"
@@ -53,28 +57,25 @@ type v2Tensor struct {
 
 // v2Parameters are those parameters, of requests and tensors, that mean something here. Others are ignored.
 type v2Parameters struct {
-	BinarySize     *int64       `json:"binary_data_size,omitempty"` // of a tensor in the binary part, bytes
-	Binary         *bool        `json:"binary_data,omitempty"`      // an output shall be in the binary part
-	BinaryOutput   *bool        `json:"binary_data_output,omitempty"`
-	FalseAlarm     *json.Number `json:"false_alarm,omitempty"`
-	Threshold      *json.Number `json:"threshold,omitempty"`
-	PixelThreshold *json.Number `json:"pixel_threshold,omitempty"`
+	BinarySize   *int64 `json:"binary_data_size,omitempty"` // of a tensor in the binary part, bytes
+	Binary       *bool  `json:"binary_data,omitempty"`      // an output shall be in the binary part
+	BinaryOutput *bool  `json:"binary_data_output,omitempty"`
 }
 
 // v2Request is the JSON of POST /v2/models/{model}/infer.
 type v2Request struct {
-	ID         string       `json:"id"`
-	Parameters v2Parameters `json:"parameters"`
-	Inputs     []v2Tensor   `json:"inputs"`
-	Outputs    []v2Output   `json:"outputs"`
+	ID         string
+	Parameters v2Parameters
+	Inputs     []v2Tensor
+	Outputs    []v2Output
 
 	pictures []picture
 	wishes   wishes
 }
 
 type v2Output struct {
-	Name       string       `json:"name"`
-	Parameters v2Parameters `json:"parameters"`
+	Name       string
+	Parameters v2Parameters
 }
 
 // binary says whether an output shall be in the binary part.
@@ -105,25 +106,13 @@ func parseV2(body []byte, length string, limits v2Limits) (*v2Request, error) {
 		text, tail = body[:n], body[n:]
 	}
 	var r v2Request
-	if err := json.Unmarshal(text, &r); err != nil {
+	if err := r.read(&scanner{text: text}); errors.As(err, new(*failure)) {
+		return nil, err
+	} else if err != nil {
 		return nil, refuse("the body is not a request of the V2 protocol: %w", err)
 	}
-	if err := r.checkOutputs(); err != nil {
-		return nil, err
-	}
-	for _, p := range []struct {
-		name  string
-		value *json.Number
-	}{{"false_alarm", r.Parameters.FalseAlarm}, {"threshold", r.Parameters.Threshold}, {"pixel_threshold", r.Parameters.PixelThreshold}} {
-		if p.value == nil {
-			continue
-		}
-		if _, err := r.wishes.set(p.name, p.value.String()); err != nil {
-			return nil, err
-		}
-	}
-	if len(r.Inputs) != 1 || r.Inputs[0].Name != inputName {
-		return nil, refuse("there must be one input, named %q", inputName)
+	if len(r.Inputs) != 1 {
+		return nil, errInputs()
 	}
 	in := &r.Inputs[0]
 	if size := in.Parameters.BinarySize; size != nil {
@@ -142,17 +131,173 @@ func parseV2(body []byte, length string, limits v2Limits) (*v2Request, error) {
 	return &r, err
 }
 
-func (r *v2Request) checkOutputs() error {
+// What a request's JSON may hold of each, beside the data of its input.
+const (
+	maxWord       = 1024 // bytes of a string
+	maxKeys       = 256  // of an object
+	maxDimensions = 8
+)
+
+func errInputs() error { return refuse("there must be one input, named %q", inputName) }
+
+// read takes the JSON apart, and stops at the first thing that is not wanted.
+func (r *v2Request) read(s *scanner) error {
+	err := fields(s, map[string]func() error{
+		"id": func() (err error) { r.ID, err = s.word(maxWord); return err },
+		"parameters": func() error {
+			return r.Parameters.read(s, func(name, value string) error { _, err := r.wishes.set(name, value); return err })
+		},
+		"inputs": func() error {
+			return s.array(func() error {
+				if len(r.Inputs) == 1 {
+					return errInputs()
+				}
+				var t v2Tensor
+				if err := t.read(s); err != nil {
+					return err
+				}
+				r.Inputs = append(r.Inputs, t)
+				return nil
+			})
+		},
+		"outputs": func() error {
+			return s.array(func() error {
+				var o v2Output
+				err := fields(s, map[string]func() error{
+					"name":       func() (err error) { o.Name, err = s.word(maxWord); return err },
+					"parameters": func() error { return o.Parameters.read(s, nil) },
+				})
+				if err != nil {
+					return err
+				}
+				r.Outputs = append(r.Outputs, o)
+				return r.checkOutput()
+			})
+		},
+	})
+	if err != nil {
+		return err
+	}
+	return s.end()
+}
+
+// fields reads an object. Keys without a reader are skipped, null is as good as nothing.
+func fields(s *scanner, readers map[string]func() error) error {
+	seen := map[string]bool{}
+	keys := 0
+	return s.object(func(key []byte) error {
+		name := ""
+		if len(key) < maxWord {
+			name = unquote(key)
+		}
+		read := readers[name]
+		keys++
+		switch {
+		case keys > maxKeys:
+			return refuse("an object has more than %d keys; leave out what is not needed", maxKeys)
+		case read == nil:
+			_, err := s.skip()
+			return err
+		case seen[name]:
+			return refuse("%q is there twice; send it once", name)
+		}
+		seen[name] = true
+		if s.literal("null") {
+			return nil
+		}
+		return read()
+	})
+}
+
+// read reads a tensor. It keeps the data as they are written.
+func (t *v2Tensor) read(s *scanner) error {
+	err := fields(s, map[string]func() error{
+		"name":       func() (err error) { t.Name, err = s.word(maxWord); return err },
+		"datatype":   func() (err error) { t.Datatype, err = s.word(maxWord); return err },
+		"parameters": func() error { return t.Parameters.read(s, nil) },
+		"data":       func() (err error) { t.Data, err = s.skip(); return err },
+		"shape": func() error {
+			return s.array(func() error {
+				if len(t.Shape) == maxDimensions {
+					return refuse("the shape has more than %d dimensions; use [H, W, 3] or [B, H, W, 3] for pixels, [B] for image files", maxDimensions)
+				}
+				n, err := whole(s)
+				t.Shape = append(t.Shape, n)
+				return err
+			})
+		},
+	})
+	if err == nil && t.Name != inputName {
+		return errInputs()
+	}
+	return err
+}
+
+// whole reads a whole number.
+func whole(s *scanner) (int64, error) {
+	written, err := s.number()
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseInt(string(written[:min(len(written), 40)]), 10, 64)
+	if err != nil {
+		return 0, refuse("%.40q: use a whole number of 64 bits", written)
+	}
+	return n, nil
+}
+
+// read reads parameters. wish takes those that are wishes, nil where there may be none.
+func (p *v2Parameters) read(s *scanner, wish func(name, value string) error) error {
+	flag := func(to **bool) func() error {
+		return func() error {
+			value := s.literal("true")
+			if !value && !s.literal("false") {
+				return s.fail("neither true nor false")
+			}
+			*to = &value
+			return nil
+		}
+	}
+	readers := map[string]func() error{
+		"binary_data":        flag(&p.Binary),
+		"binary_data_output": flag(&p.BinaryOutput),
+		"binary_data_size": func() error {
+			n, err := whole(s)
+			p.BinarySize = &n
+			return err
+		},
+	}
+	for _, name := range []string{"false_alarm", "threshold", "pixel_threshold"} {
+		if wish == nil {
+			break
+		}
+		readers[name] = func() error {
+			if s.peek() == '"' { // some clients send numbers as text
+				value, err := s.word(maxWord)
+				if err != nil {
+					return err
+				}
+				return wish(name, value)
+			}
+			written, err := s.number()
+			if err != nil {
+				return err
+			}
+			return wish(name, string(written[:min(len(written), maxWord)]))
+		}
+	}
+	return fields(s, readers)
+}
+
+// checkOutput checks the output that was read last.
+func (r *v2Request) checkOutput() error {
 	known := []string{outScore, outNormalised, outAnomalous, outPValue, outMap}
-	var seen []string
-	for _, o := range r.Outputs {
-		if !slices.Contains(known, o.Name) {
-			return refuse("output %.40q is unknown; there are %q", o.Name, known)
-		}
-		if slices.Contains(seen, o.Name) {
-			return refuse("output %q is asked for twice", o.Name)
-		}
-		seen = append(seen, o.Name)
+	before, name := r.Outputs[:len(r.Outputs)-1], r.Outputs[len(r.Outputs)-1].Name
+	if !slices.Contains(known, name) {
+		return refuse("output %.40q is unknown; there are %q", name, known)
+	}
+	if slices.ContainsFunc(before, func(o v2Output) bool { return o.Name == name }) {
+		return refuse("output %q is asked for twice", name)
 	}
 	return nil
 }
@@ -163,7 +308,7 @@ func (t *v2Tensor) pictures(tail []byte, limits v2Limits) ([]picture, error) {
 	count := int64(1) // of elements
 	for _, n := range t.Shape {
 		if n < 1 || n > math.MaxInt64/count {
-			return nil, refuse("shape %.80v: every dimension must be 1 or more, and their product fit into 63 bits", t.Shape)
+			return nil, refuse("shape %v: every dimension must be 1 or more, and their product fit into 63 bits", t.Shape)
 		}
 		count *= n
 	}
@@ -172,7 +317,7 @@ func (t *v2Tensor) pictures(tail []byte, limits v2Limits) ([]picture, error) {
 		return t.pixels(tail, isBinary, count, limits)
 	case typeBytes:
 		if len(t.Shape) == 0 || count > int64(limits.images) {
-			return nil, refuse("shape %.80v: use [B], B being 1 to %d images", t.Shape, limits.images)
+			return nil, refuse("shape %v: use [B], B being 1 to %d images", t.Shape, limits.images)
 		}
 		if isBinary {
 			return splitBytes(tail, count)
@@ -189,7 +334,7 @@ func (t *v2Tensor) pixels(tail []byte, isBinary bool, count int64, limits v2Limi
 		shape = append([]int64{1}, shape...)
 	}
 	if len(shape) != 4 || shape[3] != 3 {
-		return nil, refuse("shape %.80v: pixels must be [H, W, 3] or [B, H, W, 3]", t.Shape)
+		return nil, refuse("shape %v: pixels must be [H, W, 3] or [B, H, W, 3]", t.Shape)
 	}
 	B, H, W := shape[0], shape[1], shape[2]
 	switch {
@@ -244,18 +389,45 @@ func decodeUint8(data json.RawMessage, count int64) ([]byte, error) {
 
 // decodeBytes reads count image files in base64 from a JSON array.
 func decodeBytes(data json.RawMessage, count int64) ([]picture, error) {
-	var files [][]byte // which encoding/json takes for base64
-	if err := json.Unmarshal(data, &files); err != nil {
+	var pictures []picture
+	s := scanner{text: data}
+	err := s.array(func() error {
+		if int64(len(pictures)) == count {
+			return refuse("the shape needs %d image files, and there are more", count)
+		}
+		var file []byte
+		if !s.literal("null") {
+			written, err := s.quoted()
+			if err != nil {
+				return err
+			}
+			if file, err = decodeBase64(written); err != nil {
+				return err
+			}
+		}
+		pictures = append(pictures, picture{encoded: file})
+		return nil
+	})
+	switch {
+	case errors.As(err, new(*failure)):
+		return nil, err
+	case err != nil:
 		return nil, refuse("the data must be an array of image files in base64: %w", err)
-	}
-	if int64(len(files)) != count {
-		return nil, refuse("the shape needs %d image files, got %d", count, len(files))
-	}
-	pictures := make([]picture, len(files))
-	for i, file := range files {
-		pictures[i].encoded = file
+	case int64(len(pictures)) < count:
+		return nil, refuse("the shape needs %d image files, got %d", count, len(pictures))
 	}
 	return pictures, nil
+}
+
+// decodeBase64 reads a JSON string of base64.
+func decodeBase64(written []byte) ([]byte, error) {
+	text := written[1 : len(written)-1]
+	if bytes.IndexByte(text, '\\') >= 0 { // some clients escape slashes
+		text = []byte(unquote(written))
+	}
+	file := make([]byte, base64.StdEncoding.DecodedLen(len(text)))
+	n, err := base64.StdEncoding.Decode(file, text)
+	return file[:n], err
 }
 
 // splitBytes takes apart count image files, each after its length in 4 bytes, little-endian.
@@ -287,15 +459,12 @@ func (s *Server) v2Infer(x *exchange, r *http.Request) error {
 		return err
 	}
 	defer body.release()
-	data, err := readAll(body, r.ContentLength)
+	data, err := body.readAll(body, r.ContentLength)
 	if err != nil {
 		return err
 	}
-	maxPixels := s.opt.Detector.MaxPixels
-	if maxPixels <= 0 {
-		maxPixels = imagefile.DefaultMaxPixels
-	}
-	q, err := parseV2(data, r.Header.Get(headerLength), v2Limits{s.opt.MaxQueue, maxPixels})
+	x.connection.answering()
+	q, err := s.v2Request(ctx, body, data, r.Header.Get(headerLength))
 	if err != nil {
 		return err
 	}
@@ -315,6 +484,23 @@ func (s *Server) v2Infer(x *exchange, r *http.Request) error {
 		return err
 	}
 	return q.answer(x, m, results)
+}
+
+// v2Request reads a request. What it makes of the JSON is counted like the body, and is at most as long.
+func (s *Server) v2Request(ctx context.Context, b *body, data []byte, length string) (*v2Request, error) {
+	leave, err := s.slot(ctx, int64(len(data)))
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	if err := b.hold(int64(len(data))); err != nil {
+		return nil, err
+	}
+	maxPixels := s.opt.Detector.MaxPixels
+	if maxPixels <= 0 {
+		maxPixels = imagefile.DefaultMaxPixels
+	}
+	return parseV2(data, length, v2Limits{s.opt.MaxQueue, maxPixels})
 }
 
 // chooseOutputs puts in all outputs but the map where none were asked for.
@@ -495,16 +681,17 @@ func (s *Server) v2ModelReady(x *exchange, r *http.Request) error {
 	return writeJSON(x, http.StatusOK, map[string]any{"name": m.name, "ready": true})
 }
 
+// maxQuestion is how many bytes a body may have that is one short question.
+const maxQuestion = 4 << 10
+
 // v2Index answers POST /v2/repository/index. The body may ask for ready models alone.
 func (s *Server) v2Index(x *exchange, r *http.Request) error {
-	body, err := s.body(x, r)
-	if err != nil {
-		return err
-	}
-	defer body.release()
-	data, err := readAll(body, r.ContentLength)
-	if err != nil {
-		return err
+	data, err := io.ReadAll(io.LimitReader(r.Body, maxQuestion+1))
+	switch {
+	case err != nil:
+		return unread(err)
+	case len(data) > maxQuestion:
+		return failf(http.StatusRequestEntityTooLarge, "the body has more than %d bytes; use {\"ready\": true} or nothing", maxQuestion)
 	}
 	var asked struct {
 		Ready bool `json:"ready"`
@@ -530,11 +717,13 @@ func (s *Server) v2Unload(x *exchange, r *http.Request) error {
 }
 
 func (s *Server) repositoryRequest(x *exchange, r *http.Request, load bool) error {
-	x.model = r.PathValue("model")
-	if !names.MatchString(x.model) {
-		return unknown(x.model)
+	name := r.PathValue("model")
+	if err := checkName(name); err != nil {
+		return unknown(name)
 	}
-	if err := s.models.request(x.model, load); err != nil {
+	x.model = name
+	x.connection.answering()
+	if err := s.models.request(r.Context(), name, load); err != nil {
 		return err
 	}
 	return writeJSON(x, http.StatusOK, struct{}{})

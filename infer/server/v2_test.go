@@ -191,6 +191,22 @@ func TestV2Refuses(t *testing.T) {
 		{"half", `{"inputs":[`, "", "not a request"},
 		{"a list", `[]`, "", "not a request"},
 		{"no input", `{}`, "", "one input"},
+		{"NCHW", in("[1,3,2,2]", "UINT8", `,"data":[9,9,9,9,9,9,9,9,9,9,9,9]`), "", "shape [1 3 2 2]: pixels must be [H, W, 3] or [B, H, W, 3]"},
+		{"grey", in("[2,2]", "UINT8", `,"data":[9,9,9,9]`), "", "shape [2 2]: pixels must be [H, W, 3] or [B, H, W, 3]"},
+		{"a negative one", in("[1,-1,2,3]", "UINT8", `,"data":[9]`), "", "shape [1 -1 2 3]: every dimension must be 1 or more"},
+		{"more files than allowed", in("[9,9]", "BYTES", `,"data":[]`), "", "shape [9 9]: use [B], B being 1 to 4 images"},
+		{"nine dimensions", in("[1,1,1,1,1,1,1,1,1]", "UINT8", ""), "", "more than 8 dimensions"},
+		{"half a dimension", in("[1.5,1,3]", "UINT8", ""), "", "whole number"},
+		{"a huge dimension", in("[1e99,1,3]", "UINT8", ""), "", "whole number"},
+		{"a third input", `{"inputs":[{"name":"image"},{"name":"image"},{"name":"image"}]}`, "", "one input"},
+		{"inputs twice", `{"inputs":[],"inputs":[]}`, "", "\"inputs\" is there twice"},
+		{"data twice", `{"inputs":[{"name":"image","data":[],"data":[]}]}`, "", "\"data\" is there twice"},
+		{"a long name", `{"id":"` + strings.Repeat("a", 2000) + `"}`, "", "more than 1024 bytes"},
+		{"many keys", `{` + strings.Repeat(`"a":1,`, 300) + `"b":1}`, "", "more than 256 keys"},
+		{"deep", `{"a":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`, "", "too deep"},
+		{"more files than the shape", in("[1]", "BYTES", `,"data":["",""]`), "", "there are more"},
+		{"text for truth", `{"parameters":{"binary_data_output":"yes"}}`, "", "neither true nor false"},
+		{"two values", `{"inputs":[]} {}`, "", "more than one value"},
 		{"two inputs", `{"inputs":[{"name":"image"},{"name":"image"}]}`, "", "one input"},
 		{"other name", `{"inputs":[{"name":"picture"}]}`, "", `"image"`},
 		{"other type", in("[1,1,3]", "FP32", `,"data":[1,2,3]`), "", "FP32"},
@@ -244,6 +260,45 @@ func TestV2Refuses(t *testing.T) {
 		if a := v.ask(t, "POST", inferPath, body, lengthHeader, length); a.status != http.StatusBadRequest || a.reason() == "" {
 			t.Errorf("%s: got status %d, %s, want 400 and a reason", what, a.status, a.body)
 		}
+	}
+}
+
+// An address may name the version: the one that is in use is there, others are not.
+func TestV2Versions(t *testing.T) {
+	dir := t.TempDir()
+	copyFile(t, modelFile, dir+"/part.safetensors")
+	v := start(t, server.Options{Model: dir, Poll: poll})
+	body := []byte(`{"inputs":[{"name":"image","shape":[1,2,2,3],"datatype":"UINT8","data":[9,9,9,9,9,9,9,9,9,9,9,9]}]}`)
+	check := func(version int) {
+		t.Helper()
+		for _, asked := range []string{"1", "2", "7", "01", "latest"} {
+			for _, c := range []struct{ method, what string }{{"GET", ""}, {"GET", "/ready"}, {"POST", "/infer"}} {
+				var sent []byte
+				if c.method == "POST" {
+					sent = body
+				}
+				a := v.ask(t, c.method, "/v2/models/part/versions/"+asked+c.what, sent)
+				if asked != strconv.Itoa(version) {
+					if want := fmt.Sprintf("version %s of part is not there, %d is", asked, version); a.status != http.StatusNotFound || a.reason() != want {
+						t.Errorf("%s%s: got status %d, %s, want 404 and %q", asked, c.what, a.status, a.body, want)
+					}
+					continue
+				}
+				if without := v.ask(t, c.method, "/v2/models/part"+c.what, sent); a.status != http.StatusOK || !bytes.Equal(a.body, without.body) {
+					t.Errorf("%s%s: got status %d, %s, want what is said without a version, %s", asked, c.what, a.status, a.body, without.body)
+				}
+			}
+		}
+	}
+	check(1)
+	copyFile(t, otherFile, dir+"/part.safetensors")
+	eventually(t, "the second version", func() bool { _, version, _ := v.index(t, "part"); return version == "2" })
+	check(2)
+	if a := v.ask(t, "GET", "/v2/models/nobody/versions/1", nil); a.status != http.StatusNotFound || !strings.Contains(a.reason(), "nobody") {
+		t.Errorf("no model: got status %d, %s, want 404", a.status, a.body)
+	}
+	if a := v.ask(t, "GET", "/v2/models/part/versions/2/infer", nil); a.status != http.StatusMethodNotAllowed {
+		t.Errorf("GET of infer: got status %d, %s, want 405", a.status, a.body)
 	}
 }
 

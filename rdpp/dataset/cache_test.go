@@ -298,7 +298,7 @@ func TestCheckPipe(t *testing.T) {
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := Check(context.Background(), items, nil, 2, false); !containsAll(err, pipe, "is a pipe, not a file") {
+	if _, _, err := Check(context.Background(), items, nil, 2, false); !containsAll(err, pipe, "not a regular file but a pipe: remove it") {
 		t.Errorf("got error %v, want one naming the pipe", err)
 	}
 	good, skipped, err := Check(context.Background(), items, nil, 2, true)

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"rdpp/rdpp/textfile"
 )
 
 // ErrList says that a list of images cannot be used. The error names its line.
@@ -190,13 +192,16 @@ var listColumns = []string{"path", "split", "label", "mask"}
 
 // parseList parses a list, whose errors name the line.
 func parseList(data []byte) (rows []listRow, unknown []string, err error) {
-	data = bytes.TrimPrefix(data, []byte("\ufeff"))
-	switch start := bytes.TrimSpace(data); {
-	case len(data) > maxList:
+	if len(data) > maxList {
 		return nil, nil, fmt.Errorf("it has more than %d MiB", maxList>>20)
+	}
+	if data, err = textfile.Decode(data); err != nil {
+		return nil, nil, err
+	}
+	switch start := bytes.TrimSpace(data); {
 	case len(start) == 0:
 		return nil, nil, errors.New("it is empty; the first line names the columns path, split, label and mask")
-	case bytes.HasPrefix(data, []byte("\xff\xfe")), bytes.HasPrefix(data, []byte("\xfe\xff")), bytes.IndexByte(data, 0) >= 0:
+	case bytes.IndexByte(data, 0) >= 0:
 		return nil, nil, errors.New("it is no text in UTF-8; save it as CSV in UTF-8")
 	case start[0] == '[':
 		return nil, nil, errors.New("line 1: a JSON array; write one object per line")

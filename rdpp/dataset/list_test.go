@@ -47,6 +47,8 @@ func TestOpenList(t *testing.T) {
 		{name: "objects", text: `{"path": "gut/0.png", "split": "train", "label": "good"}` + "\n\n" + `{"path":"gut/1.png","split":"train","label":"ok","mask":null}` + "\r\n" +
 			`{"path":"gut/2.png","split":"test","label":"good","id":7}` + "\n" + `{"path":"schlecht/0.png","split":"test","label":"dent","mask":"masken/0.png"}`,
 			train: train, test: test, taken: strings.Replace(taken, "nothing left out", "left out: 1 unknown column in id", 1)},
+		{name: "UTF-16", text: "\xff\xfe" + strings.Join(strings.Split("path\tlabel\ngut/0.png\tgood\n", ""), "\x00") + "\x00", train: train[:1],
+			taken: "train 1 good | no test images | nothing left out"},
 		{name: "quotes", text: listHeader + `"gut/3, die ""gute"".png",train,good,` + "\n", train: []string{`gut/3, die "gute".png good`}, taken: "train 1 good | no test images | nothing left out"},
 		{name: "backslashes", text: listHeader + `gut\0.png,train,good,` + "\n", train: train[:1], taken: "train 1 good | no test images | nothing left out"},
 		{name: "no split", text: "path,label\ngut/0.png,good\ngut/1.png,good\ngut/2.png,good\nschlecht/0.png,dent\nschlecht/1.png,scratch\n", train: train,
@@ -87,7 +89,7 @@ func TestOpenListErrors(t *testing.T) {
 	}{
 		{"empty", "", ErrList, "it is empty"},
 		{"a byte order mark alone", "\ufeff\n", ErrList, "it is empty"},
-		{"UTF-16", "\xff\xfep\x00a\x00", ErrList, "in UTF-8"},
+		{"zeros", "path,label\x00\n", ErrList, "in UTF-8"},
 		{"an array", `[{"path":"gut/0.png"}]`, ErrList, "one object per line"},
 		{"no header", "gut/0.png,train,good,\n", ErrList, "line 1 names no column path"},
 		{"no label", "path,split\ngut/0.png,train\n", ErrList, "no column label"},

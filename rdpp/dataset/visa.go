@@ -15,6 +15,7 @@ import (
 	"unicode"
 
 	"rdpp/rdpp/regular"
+	"rdpp/rdpp/textfile"
 )
 
 // splitFile says, below VisA's root, which images of which object are for
@@ -148,7 +149,10 @@ func parseSplit(r io.Reader) ([]splitRow, error) {
 	if len(data) > maxSplitFile {
 		return nil, fmt.Errorf("it has more than %d MiB", maxSplitFile>>20)
 	}
-	table := csv.NewReader(bytes.NewReader(bytes.TrimPrefix(data, []byte("\ufeff"))))
+	if data, err = textfile.Decode(data); err != nil {
+		return nil, err
+	}
+	table := csv.NewReader(bytes.NewReader(data))
 	header, err := table.Read()
 	if err == io.EOF {
 		return nil, errors.New("it is empty")

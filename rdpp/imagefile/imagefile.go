@@ -44,15 +44,13 @@ import (
 	"image"
 	"image/png"
 	"io"
-	"io/fs"
 	"math"
-	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"golang.org/x/image/webp"
 
+	"rdpp/rdpp/regular"
 	"rdpp/rdpp/setting"
 )
 
@@ -184,22 +182,17 @@ func SizeFile(path string, opt *Options) (w, h int, err error) {
 
 // readFile reads a regular file of at most opt.MaxBytes.
 func readFile(path string, opt *Options) ([]byte, error) {
-	info, err := os.Stat(path) // opening some devices does something
-	if err == nil {
-		err = checkRegular(path, info)
-	}
-	if err != nil {
-		return nil, err
-	}
-	// What has become a pipe since must not wait for its other end.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
+	f, err := regular.Open(path)
+	switch {
+	case errors.Is(err, regular.ErrFolder):
+		return nil, fmt.Errorf("%w, name the image files in it", err)
+	case errors.Is(err, regular.ErrKind):
+		return nil, fmt.Errorf("%w: remove it from among the images", err)
+	case err != nil:
 		return nil, err
 	}
 	defer f.Close()
-	if info, err = f.Stat(); err == nil {
-		err = checkRegular(path, info)
-	}
+	info, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
@@ -212,23 +205,6 @@ func readFile(path string, opt *Options) ([]byte, error) {
 	buf.Grow(int(info.Size()) + bytes.MinRead) // MinRead spares a copy at the end
 	_, err = buf.ReadFrom(io.LimitReader(f, limit))
 	return buf.Bytes(), err
-}
-
-// checkRegular says what is at path where that is no regular file. Reading a
-// pipe, a socket or a device may never end.
-func checkRegular(path string, info fs.FileInfo) error {
-	kind := "device"
-	switch mode := info.Mode(); {
-	case mode.IsRegular():
-		return nil
-	case mode.IsDir():
-		return fmt.Errorf("%s: is a directory, name the image files in it", path)
-	case mode&fs.ModeNamedPipe != 0:
-		kind = "pipe"
-	case mode&fs.ModeSocket != 0:
-		kind = "socket"
-	}
-	return fmt.Errorf("%s: is a %s, not a file: remove it from among the images", path, kind)
 }
 
 // codec decodes one format.
@@ -277,7 +253,7 @@ func decode(data []byte, opt *Options) (*Image, error) {
 	return c.decode(data, opt)
 }
 
-// find returns the codec of a file's format.
+// find recognises the format.
 func find(data []byte) (*codec, error) {
 	if len(data) == 0 {
 		return nil, errors.New("empty file (0 bytes), copy it again")
@@ -291,8 +267,8 @@ func find(data []byte) (*codec, error) {
 }
 
 func (c *codec) decode(data []byte, opt *Options) (im *Image, err error) {
-	defer c.recover(&err)
-	if _, _, err := c.header(data, opt); err != nil {
+	defer c.recovered(&err)
+	if _, _, err := c.bounds(data, opt); err != nil {
 		return nil, err
 	}
 	im, err = c.pixels(data, opt.bitDepth())
@@ -313,20 +289,24 @@ type unsupported string
 
 func (u unsupported) Error() string { return string(u) }
 
-// recover, deferred, makes a decoder's panic an error.
-func (c *codec) recover(err *error) {
-	if r := recover(); r != nil {
-		*err = fmt.Errorf("damaged %s file, save it again: its decoder panicked: %v", c.name, r)
+// upright returns the size of the picture turned as its orientation says.
+func (c *codec) upright(data []byte, opt *Options) (w, h int, err error) {
+	defer c.recovered(&err) // of its orientation
+	w, h, err = c.bounds(data, opt)
+	if err == nil && sideways(c.orientation(data)) {
+		w, h = h, w
 	}
+	return w, h, err
 }
 
-// header returns the size of the picture as it is stored, within the limit.
-func (c *codec) header(data []byte, opt *Options) (w, h int, err error) {
+// bounds reads the size from the header and checks it.
+func (c *codec) bounds(data []byte, opt *Options) (w, h int, err error) {
+	defer c.recovered(&err)
 	w, h, err = c.size(data)
-	if err != nil {
+	switch {
+	case err != nil:
 		return 0, 0, c.explain(err)
-	}
-	if w < 1 || h < 1 {
+	case w < 1 || h < 1:
 		return 0, 0, fmt.Errorf("damaged %s file, save it again: it says it has %d x %d pixels", c.name, w, h)
 	}
 	if limit := opt.maxPixels(); int64(w) > limit/int64(h) {
@@ -335,14 +315,11 @@ func (c *codec) header(data []byte, opt *Options) (w, h int, err error) {
 	return w, h, nil
 }
 
-// upright returns the size of the picture turned as its orientation says.
-func (c *codec) upright(data []byte, opt *Options) (w, h int, err error) {
-	defer c.recover(&err)
-	w, h, err = c.header(data, opt)
-	if err == nil && sideways(c.orientation(data)) {
-		w, h = h, w
+// recovered turns a decoder's panic into an error.
+func (c *codec) recovered(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("damaged %s file, save it again: its decoder panicked: %v", c.name, r)
 	}
-	return w, h, err
 }
 
 // explain says what a decoder's error means for the file.

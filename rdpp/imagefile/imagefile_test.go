@@ -306,11 +306,11 @@ func TestBadFiles(t *testing.T) {
 	}
 	for _, c := range []struct{ path, want string }{
 		{filepath.Join(folder, "missing.png"), "no such file"},
-		{folder, "is a directory, name the image files in it"},
-		{pipe, "is a pipe, not a file"},
-		{linked, "is a pipe, not a file"},
-		{socket, "is a socket, not a file"},
-		{"/dev/zero", "is a device, not a file"},
+		{folder, "not a regular file but a folder, name the image files in it"},
+		{pipe, "not a regular file but a pipe: remove it"},
+		{linked, "not a regular file but a pipe: remove it"},
+		{socket, "not a regular file but a socket: remove it"},
+		{"/dev/zero", "not a regular file but a device: remove it"},
 		{write("empty.png", nil), "empty file (0 bytes), copy it again"},
 		{write("text.png", []byte("Dear all,\nhello")), `not an image: starts with "Dear all,\nhe", give a PNG`},
 		{write("short.png", []byte("\x89P")), `not an image: starts with "\x89P"`},

@@ -15,6 +15,9 @@ import (
 // ErrKind is wrapped by the errors about what is no ordinary file.
 var ErrKind = errors.New("not a regular file")
 
+// ErrFolder is wrapped, beside ErrKind, by the errors about folders.
+var ErrFolder = errors.New("a folder")
+
 // ErrLarge is wrapped by the errors about a file of more bytes than were asked for.
 var ErrLarge = errors.New("too large")
 
@@ -46,18 +49,18 @@ func Open(path string) (*os.File, error) {
 
 // check says what is at path instead of a regular file.
 func check(path string, info fs.FileInfo) error {
-	kind := "a device"
+	kind := errors.New("a device")
 	switch mode := info.Mode(); {
 	case mode.IsRegular():
 		return nil
 	case mode.IsDir():
-		kind = "a folder"
+		kind = ErrFolder
 	case mode&fs.ModeNamedPipe != 0:
-		kind = "a pipe"
+		kind = errors.New("a pipe")
 	case mode&fs.ModeSocket != 0:
-		kind = "a socket"
+		kind = errors.New("a socket")
 	}
-	return fmt.Errorf("%s: %w but %s", path, ErrKind, kind)
+	return fmt.Errorf("%s: %w but %w", path, ErrKind, kind)
 }
 
 // ReadFile returns the content of a regular file of at most limit bytes. Of a larger one the error wraps ErrLarge.

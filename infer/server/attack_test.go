@@ -1,0 +1,155 @@
+package server_test
+
+import (
+	"bytes"
+	"fmt"
+	"image"
+	"image/png"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// The service under attack has so many MiB for requests, and may take so many more than before: for Go's and the C
+// library's own needs, and for connections.
+const attackMemory, attackBesides = 96, 64
+
+// blank is a grey picture of side x side pixels in a small PNG file.
+func blank(t *testing.T, side int) []byte {
+	t.Helper()
+	var file bytes.Buffer
+	if err := png.Encode(&file, image.NewGray(image.Rect(0, 0, side, side))); err != nil {
+		t.Fatal(err)
+	}
+	return file.Bytes()
+}
+
+// openConnections opens n connections that begin with head and send nothing more, and returns what closes them.
+func openConnections(t *testing.T, p *process, n int, head string) (closeAll func()) {
+	var all []net.Conn
+	for range n {
+		c, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+		if err != nil {
+			t.Error(err)
+			break
+		}
+		all = append(all, c)
+		if _, err := io.WriteString(c, head); err != nil {
+			continue // it has been closed to make room
+		}
+	}
+	return func() {
+		for _, c := range all {
+			c.Close()
+		}
+	}
+}
+
+// Whatever comes at once, memory stays within the budget, and who sends a picture gets its score. With other sizes than
+// the defaults, so that it does not take long.
+func TestProcessUnderAttack(t *testing.T) {
+	const side = 3500 // 12 MPixels, of which 49 MB are taken to decode a picture
+	bomb := blank(t, side)
+	large := bytes.Repeat([]byte{0}, 15<<20)
+	repeated := func(head, piece, tail string) []byte {
+		return []byte(head + strings.Repeat(piece, (15<<20-len(head)-len(tail))/len(piece)) + tail)
+	}
+	post := func(path, kind string, body []byte) func(p *process) {
+		return func(p *process) { _, _ = p.try("POST", path, bytes.NewReader(body), "Content-Type", kind) }
+	}
+	head := "POST " + predictPath + " HTTP/1.1\r\nHost: localhost\r\n"
+	p := startProcess(t, modelFile, "--max-body", "16", "--max-memory", strconv.Itoa(attackMemory), "--timeout", "10s", "--max-connections", "200")
+	honest := func() {
+		t.Helper()
+		a := p.ask(t, "POST", predictPath, pictures[0])
+		var got prediction
+		if a.status == http.StatusOK {
+			a.into(t, &got)
+		}
+		if got.Score != scores[0] {
+			t.Errorf("an honest request: got status %d, %s, want the score %v", a.status, a.body, scores[0])
+		}
+	}
+	honest()
+	for _, c := range []struct {
+		what    string
+		clients int
+		send    func(p *process) // by each client, again and again
+		hold    int              // connections meanwhile
+		head    string           // that these send
+	}{
+		{what: "inputs", clients: 6, send: post(inferPath, "application/json", repeated(`{"inputs":[`, `{},`, `{}]}`))},
+		{what: "outputs", clients: 6, send: post(inferPath, "application/json", repeated(`{"outputs":[`, `{},`, `{}]}`))},
+		{what: "numbers", clients: 6, send: post(inferPath, "application/json", repeated(`{"inputs":[{"name":"image","shape":[1,1,3],"datatype":"UINT8","data":[`, `1,`, `1]}]}`))},
+		{what: "keys", clients: 6, send: post(inferPath, "application/json", repeated(`{"inputs":[{`, `"a":1,`, `"b":1}]}`))},
+		{what: "arrays", clients: 6, send: post(inferPath, "application/json", repeated(``, `[`, ``))},
+		{what: "index", clients: 6, send: post("/v2/repository/index", "application/json", repeated(`{"x":[`, `{},`, `{}]}`))},
+		{what: "form", clients: 6, send: post(predictPath, "multipart/form-data; boundary=x", repeated("--x\r\nContent-Disposition: form-data; filename=a\r\nA: ", "a", ""))},
+		{what: "large bodies", clients: 12, send: post(predictPath, "image/png", large)},
+		{what: "image bombs", clients: 12, send: post(predictPath, "image/png", bomb)},
+		{what: "bombs as overlays", clients: 6, send: func(p *process) {
+			_, _ = p.try("POST", predictPath, bytes.NewReader(bomb), "Accept", "image/png")
+		}},
+		{what: "claimed bodies", hold: 400, head: head + "Content-Length: 16000000\r\n\r\nabc"},
+		{what: "chunks without an end", hold: 400, head: head + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"},
+		{what: "half a body", hold: 40, head: head + "Content-Length: 16000000\r\n\r\n" + string(large[:8<<20])},
+		{what: "headers", hold: 400, head: "GET / HTTP/1.1\r\n" + strings.Repeat("A:\r\n", 2000)},
+	} {
+		p.attack(t, c.what, honest, func(done <-chan struct{}) {
+			closeAll := openConnections(t, p, c.hold, c.head)
+			defer closeAll()
+			var sending sync.WaitGroup
+			for range c.clients {
+				sending.Go(func() {
+					for {
+						select {
+						case <-done:
+							return
+						default:
+							c.send(p)
+						}
+					}
+				})
+			}
+			sending.Wait()
+			<-done
+		})
+	}
+	p.cmd.Process.Kill()
+	<-p.logged
+	if p.panics > 0 {
+		t.Errorf("got %d panics", p.panics)
+	}
+}
+
+// attack lets attackers work while honest asks, and wants the peak of memory within the budget.
+func (p *process) attack(t *testing.T, what string, honest func(), attackers func(done <-chan struct{})) {
+	t.Helper()
+	before := p.resident(t)
+	// The peak begins anew.
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p.cmd.Process.Pid), []byte("5"), 0); err != nil {
+		t.Fatal(err)
+	}
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer func() { ended <- struct{}{} }()
+		attackers(done)
+	}()
+	for range 3 {
+		time.Sleep(100 * time.Millisecond)
+		honest()
+	}
+	close(done)
+	<-ended
+	growth := statusLine(t, p.cmd.Process.Pid, "VmHWM:") - before
+	t.Logf("%s: at most %+.1f MiB", what, mib(growth))
+	if growth > (attackMemory+attackBesides)<<20 {
+		t.Errorf("%s: got %.1f MiB more, want at most %d and %d besides", what, mib(growth), attackMemory, attackBesides)
+	}
+}
