@@ -18,6 +18,7 @@
 #include "networks.h"
 #include "predict.h"
 #include "script.h"
+#include "signals.h"
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -36,6 +37,9 @@ using rdpp::kScales;
 using torch::Tensor;
 
 namespace {
+
+// Runs when libtorch and all that it brings have been initialised.
+__attribute__((constructor)) void restore_signals() { rdpp_restore_signals(); }
 
 // No two states of networks in a process share a version.
 uint64_t next_version() {

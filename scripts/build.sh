@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds build/lib/librdpptorch.so, build/lib/libcgotorch.so, bin/train and bin/infer.
+# Builds the libraries in build/lib, bin/train and bin/infer.
 #
 #   scripts/build.sh                 against the system's libtorch
 #   LIBTORCH=DIR scripts/build.sh    against another one

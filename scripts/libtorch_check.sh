@@ -49,7 +49,7 @@ want() {
   local code=$1 text=$2 got=0 output
   shift 2
   rm -rf "$work/build"
-  output=$(cmake -S "$work" -B "$work/build" -DCMAKE_BUILD_TYPE=Release "$@" 2>&1) || got=$?
+  output=$(cmake -G Ninja -S "$work" -B "$work/build" -DCMAKE_BUILD_TYPE=Release "$@" 2>&1) || got=$?
   output=$(tr -s '\n ' ' ' <<<"$output")
   if [ $got != "$code" ] || [[ $output != *"$text"* ]]; then
     printf 'libtorch_check: got code %s and %s\nwant code %s and %s\n' $got "$output" "$code" "$text" >&2

@@ -306,7 +306,7 @@ func TestCheckPipe(t *testing.T) {
 		t.Errorf("got %v, %v, error %v, want two images, and the pipe listed", good, skipped, err)
 	}
 	masked := []Item{{Path: items[0].Path, Mask: pipe, Type: "dent", Defective: true}}
-	if _, _, err := Check(context.Background(), masked, nil, 1, false); !containsAll(err, pipe, "is a pipe") {
+	if _, _, err := Check(context.Background(), masked, nil, 1, false); !containsAll(err, pipe, "a pipe: remove it") {
 		t.Errorf("mask: got error %v, want one naming the pipe", err)
 	}
 }
