@@ -93,24 +93,24 @@ func openTIFF(data []byte) (*tiffFile, error) {
 // their tag and type, and where in them the value is; none where they are not
 // in the file.
 func tiffEntries(data []byte) (order binary.ByteOrder, entries [][]byte, value int) {
-	order = binary.LittleEndian
+	order, value = binary.LittleEndian, 8
+	if len(data) < 8 {
+		return order, nil, value
+	}
 	if data[0] == 'M' {
 		order = binary.BigEndian
 	}
 	var start, count uint64
 	size := 12
-	value = 8
 	if len(data) >= 16 && order.Uint16(data[2:]) == 43 { // BigTIFF
 		size, value = 20, 12
 		if start = order.Uint64(data[8:]); start < uint64(len(data)-8) {
 			count = order.Uint64(data[start:])
 			start += 8
 		}
-	} else if len(data) >= 8 {
-		if start = uint64(order.Uint32(data[4:])); start+2 < uint64(len(data)) {
-			count = uint64(order.Uint16(data[start:]))
-			start += 2
-		}
+	} else if start = uint64(order.Uint32(data[4:])); start+2 < uint64(len(data)) {
+		count = uint64(order.Uint16(data[start:]))
+		start += 2
 	}
 	if count == 0 || count > (uint64(len(data))-start)/uint64(size) {
 		return order, nil, value
