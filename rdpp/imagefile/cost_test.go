@@ -2,6 +2,7 @@ package imagefile
 
 import (
 	"bytes"
+	"compress/zlib"
 	"encoding/binary"
 	"fmt"
 	"image"
@@ -89,6 +90,39 @@ func longTags(count, bytes int) []byte {
 	file = append(file, make([]byte, bytes)...)
 	file[len(file)-bytes] = 77
 	return file
+}
+
+// deflated is a TIFF of side x side pixels of so many samples, all in one tile or strip.
+func deflated(t *testing.T, side, bits, samples, photometric uint32, tile bool) []byte {
+	t.Helper()
+	place, size := [2]uint32{0x111, 0}, uint32(0x117)
+	tags := [][2]uint32{{0x100, side}, {0x101, side}, {0x102, bits}, {0x103, 8}, {0x106, photometric}, {0x115, samples}}
+	if tile {
+		place[0], size = 0x144, 0x145
+		tags = append(tags, [2]uint32{0x142, side}, [2]uint32{0x143, side})
+	}
+	if photometric == tiffRGB && samples == 4 {
+		tags = append(tags, [2]uint32{0x152, 2})
+	}
+	var pixels bytes.Buffer
+	to, err := zlib.NewWriterLevel(&pixels, zlib.BestSpeed)
+	if err == nil {
+		_, err = to.Write(make([]byte, side*side*bits/8*samples))
+	}
+	if err == nil {
+		err = to.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	tags = append(tags, place, [2]uint32{size, uint32(pixels.Len())})
+	place[1] = uint32(len(tiffHead(tags...)))
+	tags[len(tags)-2] = place
+	data := append(tiffHead(tags...), pixels.Bytes()...)
+	if _, err := Decode(data, nil); err != nil {
+		t.Fatal(err)
+	}
+	return data
 }
 
 // The estimates, in bytes per pixel of pictures with so many that all else does not count.
@@ -192,7 +226,9 @@ func TestCostBoundsMemory(t *testing.T) {
 	for what, data := range map[string][]byte{
 		"RGB PNG": encoded(t, m, asPNG), "grey PNG": encoded(t, grey, asPNG), "RGBA PNG of 16 bits": encoded(t, wide, asPNG), "damaged PNG": damaged,
 		"JPEG": encoded(t, m, asJPEG), "BMP": encoded(t, m, asBMP), "TIFF": encoded(t, m, asTIFF), "WebP": claimingWebP(side, side),
-		"TIFF of many long tags": longTags(300, 1<<20),
+		"TIFF of many long tags": longTags(300, 1<<20), "RGBA TIFF of 16 bits in a tile": deflated(t, 2496, 16, 4, tiffRGB, true),
+		"CMYK TIFF in a strip": deflated(t, side, 8, 4, tiffSeparated, false), "CMYK TIFF in a tile": deflated(t, 2496, 8, 4, tiffSeparated, true),
+		"Lab TIFF in a strip": deflated(t, side, 8, 3, tiffLab, false), "grey TIFF of 16 bits in a tile": deflated(t, 2496, 16, 1, tiffBlackIsZero, true),
 	} {
 		t.Run(what, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "picture")
