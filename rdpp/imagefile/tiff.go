@@ -72,8 +72,8 @@ type tiffFile struct {
 }
 
 // maxTIFFOpening is the most bytes that libtiff may allocate at once while it
-// opens a file: the places of 4 million strips or tiles.
-const maxTIFFOpening = 32 << 20
+// opens a file: the places of 2 million strips or tiles.
+const maxTIFFOpening = 16 << 20
 
 // openTIFF reads a file's header. The caller closes it.
 func openTIFF(data []byte) (*tiffFile, error) {
@@ -284,7 +284,7 @@ func (f *tiffFile) decode() (image.Image, error) {
 	}
 	h := &f.header
 	size := image.Rect(0, 0, int(h.width), int(h.height))
-	f.source.limit += C.size_t(8 * size.Dx() * size.Dy())
+	f.source.limit = 4*f.source.size + maxMetadata + C.size_t(8*size.Dx()*size.Dy())
 	if uint64(h.tile) > uint64(f.source.limit) {
 		return nil, fmt.Errorf("a tile of %d bytes is larger than the picture", h.tile)
 	}
