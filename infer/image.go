@@ -276,10 +276,19 @@ func (j *judge) all(ctx context.Context, sources []source, each func(verdict) er
 			answer := make(chan verdict, 1)
 			select {
 			case queue <- answer:
-				working.Go(func() { answer <- j.one(ctx, s) })
 			case <-ctx.Done():
 				return
 			}
+			// Read in their order: who writes to several pipes may do so one after the other.
+			data, release, err := j.read(ctx, s)
+			if err != nil {
+				answer <- verdict{source: s, err: err}
+				continue
+			}
+			working.Go(func() {
+				defer release()
+				answer <- j.one(ctx, s, data)
+			})
 		}
 	})
 	for answer := range queue {
@@ -294,19 +303,18 @@ func (j *judge) all(ctx context.Context, sources []source, each func(verdict) er
 	return ctx.Err()
 }
 
-func (j *judge) one(ctx context.Context, s source) (v verdict) {
-	v.source = s
-	if v.err = s.err; v.err != nil {
-		return v
+// read returns the content of a source once there is room to decode it. Then release has to be called.
+func (j *judge) read(ctx context.Context, s source) (data []byte, release func(), err error) {
+	if s.err != nil {
+		return nil, nil, s.err
 	}
-	name, most := s.path, min(j.images.MaxBytes(), j.room.limit/4)
+	most := min(j.images.MaxBytes(), j.room.limit/4)
 	size := 2 * most // a buffer that grows is copied
 	read := func() ([]byte, error) {
 		return await(ctx, func() ([]byte, error) { return imagefile.ReadFile(s.path, &j.images) })
 	}
 	switch info, err := os.Stat(s.path); {
 	case s.path == "-":
-		name = "standard input"
 		read = func() ([]byte, error) {
 			return readAll(ctx, func() (io.ReadCloser, error) { return io.NopCloser(j.stdin), nil }, most)
 		}
@@ -317,15 +325,18 @@ func (j *judge) one(ctx context.Context, s source) (v verdict) {
 	case err == nil && info.Mode().IsRegular():
 		size = min(info.Size(), j.images.MaxBytes()) // more than that is refused unread
 	}
-	data, release, err := j.room.take(ctx, size, read, &j.images, s.heatmap != "")
-	if err != nil {
-		v.err = naming(name, err)
-		return v
+	if data, release, err = j.room.take(ctx, size, read, &j.images, s.heatmap != ""); err != nil {
+		return nil, nil, naming(s.name(), err)
 	}
-	defer release()
+	return data, release, nil
+}
+
+// one judges a source of which data is the content.
+func (j *judge) one(ctx context.Context, s source, data []byte) (v verdict) {
+	v.source = s
 	result, img, err := j.detector.DetectBytes(data)
 	if err != nil {
-		v.err = naming(name, err)
+		v.err = naming(s.name(), err)
 		return v
 	}
 	v.prediction, v.pages = new(result.Prediction(s.path)), img.Pages
@@ -333,6 +344,14 @@ func (j *judge) one(ctx context.Context, s source) (v verdict) {
 		v.err = writeHeatmap(s.heatmap, img, result)
 	}
 	return v
+}
+
+// name is what errors call a source.
+func (s source) name() string {
+	if s.path == "-" {
+		return "standard input"
+	}
+	return s.path
 }
 
 // naming adds the name of an image to an error that does not have it.

@@ -24,28 +24,19 @@ func limitMemory(bytes int64) (restore func()) {
 
 // room is memory that goroutines share for reading, decoding and drawing images.
 type room struct {
-	limit   int64 // bytes
-	held    *semaphore.Weighted
-	reading chan struct{} // holds one while a file is read of which nobody knows yet what decoding it takes
+	limit int64 // bytes
+	held  *semaphore.Weighted
 }
 
-func newRoom(limit int64) *room {
-	return &room{limit: limit, held: semaphore.NewWeighted(limit), reading: make(chan struct{}, 1)}
-}
+func newRoom(limit int64) *room { return &room{limit, semaphore.NewWeighted(limit)} }
 
 // heldHeatmap is what drawing a heat map takes beside the image, in bytes per pixel: the enlarged map and the picture.
 const heldHeatmap = 4 + 4
 
 // take waits until a file that read reads, of size bytes, can be held and decoded, and returns its content. Then release
-// has to be called. size is a guess where the file is no regular one.
+// has to be called. size is a guess where the file is no regular one. One goroutine alone may call it: two that hold files
+// and wait for room to decode them might wait for each other.
 func (r *room) take(ctx context.Context, size int64, read func() ([]byte, error), opt *imagefile.Options, drawn bool) (data []byte, release func(), err error) {
-	// One at a time: two that hold files and wait for room to decode them might wait for each other.
-	select {
-	case r.reading <- struct{}{}:
-		defer func() { <-r.reading }()
-	case <-ctx.Done():
-		return nil, nil, ctx.Err()
-	}
 	if err := r.acquire(ctx, size); err != nil {
 		return nil, nil, err
 	}
@@ -57,6 +48,10 @@ func (r *room) take(ctx context.Context, size int64, read func() ([]byte, error)
 		r.held.Release(held)
 	}
 	data, err = read()
+	if grown := 2 * int64(len(data)); err == nil && grown < size { // a guess too high
+		r.held.Release(size - grown)
+		size, held = grown, grown
+	}
 	if err == nil {
 		var w, h int
 		var cost int64

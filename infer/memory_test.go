@@ -57,6 +57,11 @@ func TestRoom(t *testing.T) {
 			t.Errorf("a fourth one: got %v, want the end of its time", err)
 		}
 		third()
+		_, fourth, err := r.take(t.Context(), 5<<20, read, nil, false)
+		if err != nil {
+			t.Errorf("after a guess too high: got %v, want room", err)
+		}
+		fourth()
 		releases[1]()
 		for what, c := range map[string]struct {
 			size  int64

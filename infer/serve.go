@@ -74,7 +74,8 @@ func runServe(ctx context.Context, args []string, t *terminal) (int, error) {
 	}
 	opt.Model, opt.Detector, opt.Logger = m.file, *detector, slog.New(handler)
 	if *tokens != "" {
-		if opt.Tokens, err = server.ReadTokens(*tokens); err != nil {
+		// It may be a pipe.
+		if opt.Tokens, err = await(ctx, func() ([]string, error) { return server.ReadTokens(*tokens) }); err != nil {
 			return 0, err
 		}
 	}

@@ -43,16 +43,18 @@ func TestSignals(t *testing.T) {
 		before []string
 		signal syscall.Signal
 		ends   bool
+		args   []string // before the pipe
 	}{
-		{"SIGTERM", nil, syscall.SIGTERM, true},
-		{"SIGHUP", []string{"env", "--default-signal=HUP"}, syscall.SIGHUP, true},
-		{"SIGHUP under nohup", []string{"env", "--ignore-signal=HUP"}, syscall.SIGHUP, false},
+		{"SIGTERM", nil, syscall.SIGTERM, true, []string{"image"}},
+		{"SIGHUP", []string{"env", "--default-signal=HUP"}, syscall.SIGHUP, true, []string{"image"}},
+		{"SIGHUP under nohup", []string{"env", "--ignore-signal=HUP"}, syscall.SIGHUP, false, []string{"image"}},
+		{"tokens", nil, syscall.SIGTERM, true, []string{"serve", "--listen", "127.0.0.1:0", "--token-file"}},
 	} {
 		pipe := filepath.Join(t.TempDir(), "part.png")
 		if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		cmd, stderr := program(t, c.before, "image", "--threads", "1", "--model", modelFile, pipe)
+		cmd, stderr := program(t, c.before, append(c.args, pipe, "--threads", "1", "--model", modelFile)...)
 		// The pipe can be opened once the program reads from it.
 		var writer *os.File
 		for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {

@@ -281,7 +281,11 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) (err
 	out := opt.Out
 	open.SkipBad = opt.SkipBad
 	train := func(source dataset.Source) (*rdpp.Summary, error) {
-		set, err := source.Open(&open)
+		var set *dataset.Set
+		err := unlessInterrupted(ctx, func() (err error) { // a list may be a pipe
+			set, err = source.Open(&open)
+			return err
+		})
 		if errors.Is(err, dataset.ErrCategories) {
 			return nil, fmt.Errorf("%w, with --category, or all", err)
 		}

@@ -94,3 +94,30 @@ func TestTrainHangup(t *testing.T) {
 		}
 	}
 }
+
+// The first signal ends the waiting for a list that nobody writes.
+func TestListInterrupted(t *testing.T) {
+	t.Parallel()
+	pipe := filepath.Join(t.TempDir(), "list.csv")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd, stderr := program(t, nil, "--list", pipe, "--out", t.TempDir(), "--teacher", "random")
+	// The pipe can be opened once the program reads from it.
+	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		writer, err := os.OpenFile(pipe, os.O_WRONLY|syscall.O_NONBLOCK, 0)
+		if err == nil {
+			defer writer.Close()
+			break
+		}
+		if time.Since(began) > time.Minute {
+			t.Fatalf("got %v, want a reader of the pipe", err)
+		}
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := exitCode(t, cmd); code != exitInterrupted || !strings.Contains(stderr.String(), "interrupted") {
+		t.Errorf("got code %d, stderr %q, want code 130 and a line about it", code, stderr)
+	}
+}

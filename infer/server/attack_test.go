@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"image"
 	"image/png"
@@ -28,6 +29,26 @@ func blank(t *testing.T, side int) []byte {
 		t.Fatal(err)
 	}
 	return file.Bytes()
+}
+
+// listedTIFF is a file of 15 MB whose directory has tags of the type and count given, all with the same values.
+func listedTIFF(height uint32, kind uint16, count uint32, tags ...uint16) []byte {
+	file := append([]byte("II*\x00\x08\x00\x00\x00"), 0, 0)
+	number := func(tag, kind uint16, count, value uint32) {
+		file = binary.LittleEndian.AppendUint16(binary.LittleEndian.AppendUint16(file, tag), kind)
+		file = binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(file, count), value)
+	}
+	const short = 3
+	number(0x100, short, 1, 1)
+	number(0x101, 4, 1, height)
+	number(0x102, short, 1, 8)
+	number(0x106, short, 1, 1)
+	number(0x116, short, 1, 1)
+	for _, tag := range tags {
+		number(tag, kind, count, 1<<16)
+	}
+	binary.LittleEndian.PutUint16(file[8:], uint16((len(file)-10)/12))
+	return append(file, make([]byte, 15<<20-len(file))...)
 }
 
 // openConnections opens n connections that begin with head and send nothing more, and returns what closes them.
@@ -57,6 +78,10 @@ func TestProcessUnderAttack(t *testing.T) {
 	const side = 3500 // 12 MPixels, of which 49 MB are taken to decode a picture
 	bomb := blank(t, side)
 	large := bytes.Repeat([]byte{0}, 15<<20)
+	var unknown []uint16
+	for i := range uint16(3000) {
+		unknown = append(unknown, 50000+i)
+	}
 	repeated := func(head, piece, tail string) []byte {
 		return []byte(head + strings.Repeat(piece, (15<<20-len(head)-len(tail))/len(piece)) + tail)
 	}
@@ -93,6 +118,8 @@ func TestProcessUnderAttack(t *testing.T) {
 		{what: "form", clients: 6, send: post(predictPath, "multipart/form-data; boundary=x", repeated("--x\r\nContent-Disposition: form-data; filename=a\r\nA: ", "a", ""))},
 		{what: "large bodies", clients: 12, send: post(predictPath, "image/png", large)},
 		{what: "image bombs", clients: 12, send: post(predictPath, "image/png", bomb)},
+		{what: "tags of a TIFF", clients: 6, send: post(predictPath, "image/tiff", listedTIFF(1, 1, 14<<20, unknown...))},
+		{what: "strips of a TIFF", clients: 6, send: post(predictPath, "image/tiff", listedTIFF(2<<20-1, 3, 2<<20-1, 0x111, 0x117))},
 		{what: "bombs as overlays", clients: 6, send: func(p *process) {
 			_, _ = p.try("POST", predictPath, bytes.NewReader(bomb), "Accept", "image/png")
 		}},

@@ -161,18 +161,18 @@ func (s *Server) slot(ctx context.Context, n int64) (release func(), err error) 
 	}
 }
 
-// fits says whether a picture may take n bytes at all.
-func (s *Server) fits(n int64) error {
-	if most := s.memory.forPicture(n); n > most {
+// fits says whether a picture of x may take n bytes at all, beside what x holds: nobody waits for room that he has himself.
+func (s *Server) fits(x *exchange, n int64) error {
+	if most := s.memory.forPicture(n) - x.held; n > most {
 		return failf(http.StatusRequestEntityTooLarge, "the image takes up to %d bytes of memory, of at most %d; send a smaller one, or raise --max-memory",
 			n, most)
 	}
 	return nil
 }
 
-// room waits for a slot and for n bytes to work on a picture with.
-func (s *Server) room(ctx context.Context, n int64) (release func(), err error) {
-	if err := s.fits(n); err != nil {
+// room waits for a slot and for n bytes to work on a picture of x with.
+func (s *Server) room(ctx context.Context, x *exchange, n int64) (release func(), err error) {
+	if err := s.fits(x, n); err != nil {
 		return nil, err
 	}
 	leave, err := s.slot(ctx, n)
@@ -192,8 +192,13 @@ func (s *Server) room(ctx context.Context, n int64) (release func(), err error) 
 	}, nil
 }
 
-// cost is what it takes to decode a file, and its size in pixels.
-func (s *Server) cost(file []byte) (n, pixels int64, err error) {
+// cost is what it takes to decode a file, and its size in pixels. A header takes a place too: that of a TIFF has lists.
+func (s *Server) cost(ctx context.Context, file []byte) (n, pixels int64, err error) {
+	leave, err := s.slot(ctx, int64(len(file)))
+	if err != nil {
+		return 0, 0, err
+	}
+	defer leave()
 	w, h, n, err := imagefile.Cost(file, s.images())
 	if err != nil {
 		return 0, 0, failf(http.StatusBadRequest, "%w", err)

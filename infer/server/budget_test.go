@@ -76,6 +76,23 @@ func TestBudgetWaits(t *testing.T) {
 	})
 }
 
+// A picture that can have no room beside what its own request holds is refused; it would wait for itself.
+func TestFits(t *testing.T) {
+	s := &Server{memory: budget{limit: 64 << 10}, slots: newSlots(2)}
+	x := &exchange{}
+	if err := s.hold(x, 8<<10); err != nil {
+		t.Fatal(err)
+	}
+	leave, err := s.room(t.Context(), x, 40<<10)
+	if err != nil {
+		t.Fatalf("got %v, want room for all that is left", err)
+	}
+	leave()
+	if _, err := s.room(t.Context(), x, 40<<10+1); err == nil || explain(err, httptest.NewRequest("POST", "/", nil)).status != http.StatusRequestEntityTooLarge {
+		t.Errorf("got %v, want it refused as too large", err)
+	}
+}
+
 // Small work has places that large work never takes.
 func TestSlots(t *testing.T) {
 	s := &Server{memory: budget{limit: 64 << 10}, slots: newSlots(2)}

@@ -166,7 +166,7 @@ func (s *Server) predict(x *exchange, r *http.Request) error {
 	var original []byte
 	if asPicture {
 		original = pictures[0].encoded
-		if _, err := s.overlayCost(original); err != nil {
+		if _, err := s.overlayCost(ctx, x, original); err != nil {
 			return err
 		}
 	}
@@ -217,7 +217,7 @@ func (s *Server) judge(ctx context.Context, x *exchange, m *model, c *rdpp.Calib
 	if err := m.queue.reserve(len(pictures)); err != nil {
 		return nil, busy(m.backlog(), "%w", err)
 	}
-	inputs, err := s.prepareAll(ctx, m, pictures)
+	inputs, err := s.prepareAll(ctx, x, m, pictures)
 	decoded()
 	if err != nil {
 		m.queue.cancel(len(pictures))
@@ -245,13 +245,13 @@ func (s *Server) judge(ctx context.Context, x *exchange, m *model, c *rdpp.Calib
 }
 
 // prepareAll makes the networks' inputs of pictures, whose bytes it lets go of.
-func (s *Server) prepareAll(ctx context.Context, m *model, pictures []picture) ([]*rdpp.Input, error) {
+func (s *Server) prepareAll(ctx context.Context, x *exchange, m *model, pictures []picture) ([]*rdpp.Input, error) {
 	inputs, errs := make([]*rdpp.Input, len(pictures)), make([]error, len(pictures))
 	var preparing sync.WaitGroup
 	for i := range pictures {
 		preparing.Go(func() {
 			defer s.recovered(&errs[i])
-			inputs[i], errs[i] = s.prepare(ctx, m, &pictures[i])
+			inputs[i], errs[i] = s.prepare(ctx, x, m, &pictures[i])
 			pictures[i].encoded, pictures[i].pixels = nil, nil
 		})
 	}
@@ -268,7 +268,7 @@ func (s *Server) prepareAll(ctx context.Context, m *model, pictures []picture) (
 	return inputs, nil
 }
 
-func (s *Server) prepare(ctx context.Context, m *model, p *picture) (*rdpp.Input, error) {
+func (s *Server) prepare(ctx context.Context, x *exchange, m *model, p *picture) (*rdpp.Input, error) {
 	if p.pixels != nil {
 		leave, err := s.slot(ctx, int64(len(p.pixels.Pix)))
 		if err != nil {
@@ -277,11 +277,11 @@ func (s *Server) prepare(ctx context.Context, m *model, p *picture) (*rdpp.Input
 		defer leave()
 		return m.detector.Prepare(p.pixels)
 	}
-	cost, _, err := s.cost(p.encoded)
+	cost, _, err := s.cost(ctx, p.encoded)
 	if err != nil {
 		return nil, err
 	}
-	leave, err := s.room(ctx, cost)
+	leave, err := s.room(ctx, x, cost)
 	if err != nil {
 		return nil, err
 	}
@@ -304,7 +304,7 @@ func (m *model) decode(data []byte) (*imagefile.Image, error) {
 
 // writeOverlay answers with the picture under its anomaly map.
 func (s *Server) writeOverlay(ctx context.Context, x *exchange, m *model, original []byte, r *rdpp.Result) error {
-	overlay, err := s.overlay(ctx, m, original, r)
+	overlay, err := s.overlay(ctx, x, m, original, r)
 	if err == nil {
 		err = s.hold(x, int64(len(overlay)))
 	}
@@ -325,22 +325,22 @@ func (s *Server) writeOverlay(ctx context.Context, x *exchange, m *model, origin
 const heldOverlay = 3 + 4 + 4 + 9
 
 // overlayCost is what making an overlay takes, in bytes.
-func (s *Server) overlayCost(original []byte) (int64, error) {
-	cost, pixels, err := s.cost(original)
+func (s *Server) overlayCost(ctx context.Context, x *exchange, original []byte) (int64, error) {
+	cost, pixels, err := s.cost(ctx, original)
 	if err != nil {
 		return 0, err
 	}
 	cost = max(cost, heldOverlay*pixels)
-	return cost, s.fits(cost)
+	return cost, s.fits(x, cost)
 }
 
 // overlay decodes the picture once more: keeping the pixels of all who wait would take far more memory.
-func (s *Server) overlay(ctx context.Context, m *model, original []byte, r *rdpp.Result) ([]byte, error) {
-	cost, err := s.overlayCost(original)
+func (s *Server) overlay(ctx context.Context, x *exchange, m *model, original []byte, r *rdpp.Result) ([]byte, error) {
+	cost, err := s.overlayCost(ctx, x, original)
 	if err != nil {
 		return nil, err
 	}
-	leave, err := s.room(ctx, cost)
+	leave, err := s.room(ctx, x, cost)
 	if err != nil {
 		return nil, err
 	}

@@ -8,9 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
-	"unicode"
 
 	"rdpp/rdpp/imagefile"
 )
@@ -211,13 +209,4 @@ func absolute(dir string) string {
 		return abs
 	}
 	return dir
-}
-
-// shown is a file's name for people: with Go's escapes, in quotes, where it has
-// characters that cannot be printed or is no UTF-8.
-func shown(name string) string {
-	if strings.ContainsFunc(name, func(c rune) bool { return c == unicode.ReplacementChar || !unicode.IsPrint(c) }) {
-		return strconv.Quote(name)
-	}
-	return name
 }

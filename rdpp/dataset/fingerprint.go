@@ -4,10 +4,11 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"rdpp/rdpp/regular"
 )
 
 // Fingerprint returns a hexadecimal SHA-256 over the names and contents of the
@@ -51,7 +52,7 @@ func commonFolder(a, b string) string {
 }
 
 func copyFile(w io.Writer, path string) error {
-	f, err := os.Open(filepath.FromSlash(path))
+	f, err := regular.Open(filepath.FromSlash(path))
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"rdpp/rdpp/printable"
 )
 
 // Folders names the folders of a data set that has no layout of its own.
@@ -86,7 +88,7 @@ func (s *Set) readFolders(f Folders, o OpenOptions) error {
 		name := folderName(dir)
 		if isGood(name) {
 			return fmt.Errorf("dataset: %s: %w: it is named as a folder of defective images, and called %s; exchange the two, or give it another name",
-				shown(dir), ErrLayout, name)
+				printable.Text(dir), ErrLayout, name)
 		}
 		items, inside, masks, err := s.readImages(dir, name, o)
 		if err != nil {
@@ -115,7 +117,7 @@ func (s *Set) once() error {
 		for _, item := range items {
 			path := absolute(item.Path)
 			if seen[path] {
-				return fmt.Errorf("dataset: %s: %w; name each folder once, and none inside another", shown(item.Path), ErrTwice)
+				return fmt.Errorf("dataset: %s: %w; name each folder once, and none inside another", printable.Text(item.Path), ErrTwice)
 			}
 			seen[path] = true
 		}

@@ -233,7 +233,7 @@ func (s *Set) noImages(err error) error {
 			continue
 		}
 		if holds := imagesBelow(dir); len(holds) > 0 {
-			return fmt.Errorf("%w; %s has none directly in it, but sub-folders: %s; %w", err, shown(dir), enumerate(holds, namedTypes), setting.Advise(nil, "take them with {recursive}"))
+			return fmt.Errorf("%w; %s has none directly in it, but sub-folders: %s; %w", err, printable.Text(dir), enumerate(holds, namedTypes), setting.Advise(nil, "take them with {recursive}"))
 		}
 	}
 	return fmt.Errorf("%w; put images of good parts into its good folder", err)
@@ -260,7 +260,7 @@ func imagesBelow(dir string, but ...string) (names []string) {
 			}
 		}
 		if n > 0 {
-			names = append(names, fmt.Sprintf("%s (%s)", shown(name), count(n, "image", "images")))
+			names = append(names, fmt.Sprintf("%s (%s)", printable.Text(name), count(n, "image", "images")))
 		}
 	}
 	return names

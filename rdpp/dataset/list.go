@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -15,14 +16,12 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"rdpp/rdpp/printable"
 	"rdpp/rdpp/textfile"
 )
 
 // ErrList says that a list of images cannot be used. The error names its line.
 var ErrList = errors.New("not a usable list of images")
-
-// maxList bounds a list, in bytes.
-const maxList = 64 << 20
 
 // OpenList makes a data set of the images that a file lists: Layout is "list".
 // The file holds comma-separated values, with a line of column names first, or
@@ -57,7 +56,7 @@ func OpenList(file string, opt *OpenOptions) (*Set, error) {
 		return nil, err
 	}
 	dir := filepath.Dir(file)
-	s := &Set{Dir: dir, root: dir, Category: folderName(dir), Layout: layoutList, Why: "the images listed in " + shown(filepath.Base(file))}
+	s := &Set{Dir: dir, root: dir, Category: folderName(dir), Layout: layoutList, Why: "the images listed in " + printable.Text(filepath.Base(file))}
 	hasSplit := slices.ContainsFunc(rows, func(r listRow) bool { return r.split != "" })
 	good, goodMasks := 0, 0
 	for _, r := range rows {
@@ -147,7 +146,7 @@ func checkListed(item Item) error {
 		case err != nil:
 			return fmt.Errorf("%w: %w; restore the file or remove the line", ErrMissing, err)
 		case !info.Mode().IsRegular() && (path == item.Path || !info.IsDir()):
-			return fmt.Errorf("%w: %s is no file; restore it or remove the line", ErrMissing, shown(path))
+			return fmt.Errorf("%w: %s is no file; restore it or remove the line", ErrMissing, printable.Text(path))
 		}
 	}
 	if item.Mask == item.Path {
@@ -165,21 +164,15 @@ type listRow struct {
 // readList returns the rows of a list, and the names of columns that it does
 // not know.
 func readList(file string) (rows []listRow, unknown []string, err error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, nil, fmt.Errorf("dataset: %w; check the path", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, nil, fmt.Errorf("dataset: %w", err)
-	}
-	if info.IsDir() {
+	if isFolder(file) {
 		return nil, nil, fmt.Errorf("dataset: %s: %w: it is a folder; give the file", file, ErrList)
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxList+1))
+	data, err := textfile.Read(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("dataset: %w; check the path", err)
+	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("dataset: %w", err)
+		return nil, nil, fmt.Errorf("dataset: %w: %w", ErrList, err)
 	}
 	if rows, unknown, err = parseList(data); err != nil {
 		return nil, nil, fmt.Errorf("dataset: %s: %w: %w", file, ErrList, err)
@@ -192,12 +185,6 @@ var listColumns = []string{"path", "split", "label", "mask"}
 
 // parseList parses a list, whose errors name the line.
 func parseList(data []byte) (rows []listRow, unknown []string, err error) {
-	if len(data) > maxList {
-		return nil, nil, fmt.Errorf("it has more than %d MiB", maxList>>20)
-	}
-	if data, err = textfile.Decode(data); err != nil {
-		return nil, nil, err
-	}
 	switch start := bytes.TrimSpace(data); {
 	case len(start) == 0:
 		return nil, nil, errors.New("it is empty; the first line names the columns path, split, label and mask")
@@ -275,7 +262,7 @@ func parseTable(data []byte) (rows []listRow, unknown []string, err error) {
 		}
 		at[name] = i
 		if !slices.Contains(listColumns, name) {
-			unknown = append(unknown, shown(name))
+			unknown = append(unknown, printable.Text(name))
 		}
 	}
 	for _, name := range []string{"path", "label"} {
@@ -324,7 +311,7 @@ func parseObjects(data []byte) (rows []listRow, unknown []string, err error) {
 			text, isText := value.(string)
 			switch {
 			case into == nil:
-				others[shown(name)] = true
+				others[printable.Text(name)] = true
 			case isText:
 				*into = text
 			case value != nil:

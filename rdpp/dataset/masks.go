@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/printable"
 )
 
 // What can be wrong with masks beside ErrMaskWithoutImage and
@@ -173,9 +174,9 @@ func (s *Set) pair(roots []maskRoot, beside []maskFile, opt OpenOptions) error {
 			case 1:
 				item.Mask = masks[0]
 			case 0:
-				err = fmt.Errorf("dataset: %s: %w; add %s or remove the image", shown(item.Path), ErrImageWithoutMask, shown(proposedMask(roots, item)))
+				err = fmt.Errorf("dataset: %s: %w; add %s or remove the image", printable.Text(item.Path), ErrImageWithoutMask, printable.Text(proposedMask(roots, item)))
 			default:
-				err = fmt.Errorf("dataset: %s: %w: %s and %s; remove one of them", shown(item.Path), ErrTwoMasks, shown(masks[0]), shown(masks[1]))
+				err = fmt.Errorf("dataset: %s: %w: %s and %s; remove one of them", printable.Text(item.Path), ErrTwoMasks, printable.Text(masks[0]), printable.Text(masks[1]))
 			}
 			if err != nil {
 				if err := s.skip(item.Path, err, opt); err != nil {
@@ -196,7 +197,7 @@ func (s *Set) pair(roots []maskRoot, beside []maskFile, opt OpenOptions) error {
 func (s *Set) skipMasks(masks []maskFile, opt OpenOptions) error {
 	for _, mask := range masks {
 		err := fmt.Errorf("dataset: %s: %w; add the image %s, remove the mask, or give the folder another name if these are photographs",
-			shown(mask.path), ErrMaskWithoutImage, shown(filepath.Join(mask.key...)))
+			printable.Text(mask.path), ErrMaskWithoutImage, printable.Text(filepath.Join(mask.key...)))
 		if err := s.skip(mask.path, err, opt); err != nil {
 			return err
 		}
@@ -249,7 +250,7 @@ func (s *Set) unshare(opt OpenOptions) error {
 			continue
 		}
 		if other, ok := first[item.Mask]; ok {
-			err := fmt.Errorf("dataset: %s: %w: %s and %s; give each a mask of its own", shown(item.Mask), ErrSharedMask, shown(other), shown(item.Path))
+			err := fmt.Errorf("dataset: %s: %w: %s and %s; give each a mask of its own", printable.Text(item.Mask), ErrSharedMask, printable.Text(other), printable.Text(item.Path))
 			if !opt.SkipBad {
 				return err
 			}
@@ -260,7 +261,7 @@ func (s *Set) unshare(opt OpenOptions) error {
 	kept := s.Test[:0]
 	for _, item := range s.Test {
 		if shared[item.Mask] {
-			err := fmt.Errorf("dataset: %s: %w, %s being one of them; give each a mask of its own", shown(item.Mask), ErrSharedMask, shown(item.Path))
+			err := fmt.Errorf("dataset: %s: %w, %s being one of them; give each a mask of its own", printable.Text(item.Mask), ErrSharedMask, printable.Text(item.Path))
 			s.Skipped = append(s.Skipped, Skip{item.Path, err.Error()})
 			continue
 		}
@@ -287,7 +288,7 @@ func decodeMask(path string, opt *imagefile.Options) (*imagefile.Mask, error) {
 			continue
 		}
 		if m.W != all.W || m.H != all.H {
-			return nil, fmt.Errorf("dataset: %s: %w: %d x %d pixels, another mask of the same image has %d x %d; draw both over the image", shown(file),
+			return nil, fmt.Errorf("dataset: %s: %w: %d x %d pixels, another mask of the same image has %d x %d; draw both over the image", printable.Text(file),
 				ErrMaskShape, m.W, m.H, all.W, all.H)
 		}
 		for i, v := range m.Pix {
@@ -308,7 +309,7 @@ func maskFiles(path string) ([]string, error) {
 	}
 	files := slices.Concat(l.images, l.masks)
 	if len(files) == 0 {
-		return nil, fmt.Errorf("dataset: %s: a folder without a mask; put image files into it", shown(path))
+		return nil, fmt.Errorf("dataset: %s: a folder without a mask; put image files into it", printable.Text(path))
 	}
 	for i, name := range files {
 		files[i] = filepath.Join(path, name)
@@ -321,7 +322,7 @@ func maskFiles(path string) ([]string, error) {
 func checkMask(m *imagefile.Mask, path string, w, h int) error {
 	// Either side may have been rounded by less than a pixel.
 	if across, down := m.W*h, m.H*w; max(across-down, down-across) >= w+h {
-		return fmt.Errorf("dataset: %s: %w: %d x %d pixels, the image has %d x %d; draw it over the image", shown(path), ErrMaskShape, m.W, m.H, w, h)
+		return fmt.Errorf("dataset: %s: %w: %d x %d pixels, the image has %d x %d; draw it over the image", printable.Text(path), ErrMaskShape, m.W, m.H, w, h)
 	}
 	drawn, border := 0, true
 	for i, v := range m.Pix {
@@ -333,11 +334,11 @@ func checkMask(m *imagefile.Mask, path string, w, h int) error {
 	const advice = "draw the defect in white on black"
 	switch {
 	case drawn == 0:
-		return fmt.Errorf("dataset: %s: %w; %s, or move the image to the good ones", shown(path), ErrMaskEmpty, advice)
+		return fmt.Errorf("dataset: %s: %w; %s, or move the image to the good ones", printable.Text(path), ErrMaskEmpty, advice)
 	case drawn == len(m.Pix):
-		return fmt.Errorf("dataset: %s: %w; %s, and leave some of the image black", shown(path), ErrMaskFull, advice)
+		return fmt.Errorf("dataset: %s: %w; %s, and leave some of the image black", printable.Text(path), ErrMaskFull, advice)
 	case border && 2*drawn > len(m.Pix):
-		return fmt.Errorf("dataset: %s: %w; %s", shown(path), ErrMaskInverted, advice)
+		return fmt.Errorf("dataset: %s: %w; %s", printable.Text(path), ErrMaskInverted, advice)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"rdpp/rdpp/printable"
 	"rdpp/rdpp/setting"
 )
 
@@ -33,8 +34,8 @@ type Left struct {
 	Reason Reason `json:"reason"`
 	Count  int    `json:"count"`
 	// Folders that they lie in, relative to the data set's folder where they
-	// are below it, for the reasons that folders matter to. A name that cannot
-	// be printed is in quotes and has Go's escapes, such as "\xe4" for a byte.
+	// are below it, for the reasons that folders matter to. What of a name cannot
+	// be printed is escaped (printable.Text), such as \xe4 for a byte.
 	Folders []string `json:"folders,omitempty"`
 }
 
@@ -97,7 +98,7 @@ func (s *Set) Taken() Taken {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(types)) {
-		t.Types = append(t.Types, TypeCount{shown(name), types[name]})
+		t.Types = append(t.Types, TypeCount{printable.Text(name), types[name]})
 	}
 	t.MaskFolders = slices.Sorted(maps.Keys(folders))
 	return t
@@ -119,7 +120,7 @@ func (s *Set) relative(path string) string {
 	if rel, err := filepath.Rel(absolute(s.root), absolute(path)); err == nil && filepath.IsLocal(rel) {
 		path = rel
 	}
-	return shown(filepath.ToSlash(path))
+	return printable.Text(filepath.ToSlash(path))
 }
 
 // Names of types and folders that String writes at most.

@@ -73,7 +73,7 @@ func TestTaken(t *testing.T) {
 			want: "train 1 good | no test images | nothing left out"},
 		{name: "a link to nothing", files: []string{"good/0.png", "good/1.png -> nowhere.png"}, want: "train 1 good | no test images | left out: 1 link to nothing"},
 		{name: "a name that cannot be printed", files: []string{"good/0.png", "good/\xe4\x1b/1.png"},
-			want: `train 1 good | no test images | left out: 1 image in "good/\xe4\x1b"/ (subfolders: recursive)`},
+			want: `train 1 good | no test images | left out: 1 image in good/\xe4\x1b/ (subfolders: recursive)`},
 		{name: "many folders", files: []string{"good/0.png", "good/a/0.png", "good/b/0.png", "good/c/0.png", "good/d/0.png", "good/e/0.png", "good/f/0.png"},
 			want: "train 1 good | no test images | left out: 6 images in good/a/, good/b/, good/c/, good/d/ and 2 more (subfolders: recursive)"},
 	} {

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"unicode"
 
+	"rdpp/rdpp/printable"
 	"rdpp/rdpp/regular"
 	"rdpp/rdpp/textfile"
 )
@@ -87,7 +88,7 @@ func (s *Set) requireMasks(advice string, opt OpenOptions) error {
 	s.Test = nil
 	for _, item := range tests {
 		if item.Defective && item.Mask == "" {
-			err := fmt.Errorf("dataset: %s: %w; %s", shown(item.Path), ErrImageWithoutMask, advice)
+			err := fmt.Errorf("dataset: %s: %w; %s", printable.Text(item.Path), ErrImageWithoutMask, advice)
 			if err := s.skip(item.Path, err, opt); err != nil {
 				return err
 			}

@@ -137,7 +137,7 @@ func jpegFrame(data []byte) frame {
 			}
 			f.collected = f.collected || int(body[0]) < f.components
 			return f
-		case marker >= 0xc0 && marker <= 0xcf && marker != 0xc4 && marker != 0xc8 && marker != 0xcc:
+		case startOfFrame(marker):
 			if len(body) < 6 || len(body) < 6+3*int(body[5]) || f.components > 0 {
 				return worst
 			}
@@ -156,32 +156,54 @@ func jpegFrame(data []byte) frame {
 // bmpCost counts image.RGBA, in which colours are decoded.
 func bmpCost(data []byte, w, h int64) int64 { return (4 + packed) * w * h }
 
-// tiffCost counts the picture as libtiff or an image.RGBA64 has it, and one
-// strip or tile, which is decoded as a whole.
+// tiffCost counts the picture as libtiff or an image.NRGBA64 has it, one strip or
+// tile, which is decoded as a whole, and what its decoder keeps.
 func tiffCost(data []byte, w, h int64) int64 {
-	tags := tiffTags(data)
-	tag := func(id uint16, absent int64) int64 {
-		if v, ok := tags[id]; ok {
-			return v
-		}
-		return absent
+	f, err := openTIFF(data)
+	if err != nil {
+		return 0 // there are no pixels to decode
 	}
-	const bitsPerSample, compression, samplesPerPixel, rowsPerStrip, tileWidth, tileLength = 0x102, 0x103, 0x115, 0x116, 0x142, 0x143
-	const oldJPEG, newJPEG = 6, 7
-	bits := max(tag(bitsPerSample, 1), 1)
-	stored := max(bits*max(tag(samplesPerPixel, 1), 1)/8, 1) // bytes per pixel
-	blockW, blockH := w, min(max(tag(rowsPerStrip, h), 1), h)
-	if across, down := tag(tileWidth, 0), tag(tileLength, 0); across > 0 && down > 0 {
-		blockW, blockH = across, down
-	}
+	defer f.close()
+	bits, samples := int64(f.header.bits), int64(f.header.samples)
+	stored := max(bits*samples/8, 1) // bytes per pixel
+	block := saturate(stored, int64(f.header.block_width), int64(f.header.block_height))
 	pixel := int64(4)
 	if bits > 8 {
 		pixel = 8
 	}
-	if c := tag(compression, 1); c == oldJPEG || c == newJPEG {
-		pixel += 6 // coefficients, as in jpegCost
+	kept := int64(0)
+	switch f.header.compression {
+	case tiffJPEG:
+		kept = coefficients(data)
+	case tiffZstd:
+		const window = 128 << 20 // libzstd's largest
+		kept = min(block, window)
 	}
-	return saturate(stored, blockW, blockH) + (pixel+packed)*w*h + int64(len(data))
+	return block + kept + (pixel+packed)*w*h + int64(len(data))
+}
+
+// coefficients is the most memory that a JPEG inside a TIFF takes where its scans
+// have to be collected: two bytes for each sample. It may be higher than its
+// strip.
+func coefficients(data []byte) (most int64) {
+	for {
+		i := bytes.IndexByte(data, 0xff)
+		if i < 0 || len(data)-i < 10 {
+			return most
+		}
+		data = data[i+1:]
+		if !startOfFrame(data[0]) || int(binary.BigEndian.Uint16(data[1:])) != 8+3*int(data[8]) {
+			continue
+		}
+		const unit = 32 // pixels that components are padded to, at most
+		h, w := (int64(binary.BigEndian.Uint16(data[4:]))+unit-1)/unit*unit, (int64(binary.BigEndian.Uint16(data[6:]))+unit-1)/unit*unit
+		most = max(most, 2*int64(data[8])*w*h)
+	}
+}
+
+// startOfFrame says whether a JPEG's marker begins a header with its size.
+func startOfFrame(marker byte) bool {
+	return marker >= 0xc0 && marker <= 0xcf && marker != 0xc4 && marker != 0xc8 && marker != 0xcc
 }
 
 // saturate multiplies positive numbers, up to a quarter of what int64 holds.
@@ -196,57 +218,6 @@ func saturate(factors ...int64) int64 {
 	}
 	return product
 }
-
-// tiffTags reads the numbers that stand first in the tags of the first
-// directory of a TIFF or BigTIFF.
-func tiffTags(data []byte) map[uint16]int64 {
-	tags := map[uint16]int64{}
-	if len(data) < 16 {
-		return tags
-	}
-	var order binary.ByteOrder = binary.LittleEndian
-	if data[0] == 'M' {
-		order = binary.BigEndian
-	}
-	at, countBytes, entryBytes, valueAt := uint64(order.Uint32(data[4:])), 2, 12, 8
-	if order.Uint16(data[2:]) == 43 {
-		at, countBytes, entryBytes, valueAt = order.Uint64(data[8:]), 8, 20, 12
-	}
-	if at > uint64(len(data)-countBytes) {
-		return tags
-	}
-	data = data[at+uint64(countBytes):]
-	sizes := map[uint16]int{1: 1, 3: 2, 4: 4, 16: 8} // of types of whole numbers, in bytes
-	for len(data) >= entryBytes && len(tags) < 4096 {
-		id, kind, value := order.Uint16(data), order.Uint16(data[2:]), data[valueAt:entryBytes]
-		size := sizes[kind]
-		// A list that does not fit is elsewhere; of those that matter here all numbers are alike.
-		count := uint64(order.Uint32(data[4:]))
-		if valueAt == 12 {
-			count = order.Uint64(data[4:])
-		}
-		data = data[entryBytes:]
-		if _, seen := tags[id]; seen || size == 0 || size > len(value) {
-			continue
-		}
-		switch {
-		case count > uint64(len(value)/size):
-			tags[id] = maxSample
-		case size == 1:
-			tags[id] = int64(value[0])
-		case size == 2:
-			tags[id] = int64(order.Uint16(value))
-		case size == 4:
-			tags[id] = int64(order.Uint32(value))
-		default:
-			tags[id] = int64(min(order.Uint64(value), 1<<61))
-		}
-	}
-	return tags
-}
-
-// maxSample stands for the bits of samples whose list is elsewhere.
-const maxSample = 16
 
 // webpCost counts YCbCr with half the chroma, or, for lossless pictures and
 // those with alpha, RGBA with what it is predicted from, and code trees.

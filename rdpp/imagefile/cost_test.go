@@ -2,6 +2,7 @@ package imagefile
 
 import (
 	"bytes"
+	"compress/zlib"
 	"encoding/binary"
 	"fmt"
 	"image"
@@ -72,6 +73,58 @@ func tiffHead(tags ...[2]uint32) []byte {
 	return append(file, 0, 0, 0, 0)
 }
 
+// longTags is a TIFF of 1 x 1 pixels, 77, with so many tags that nobody knows, whose values are the same bytes.
+func longTags(count, bytes int) []byte {
+	tags := [][2]uint32{{0x100, 1}, {0x101, 1}, {0x102, 8}, {0x106, 1}, {0x111, 8}, {0x117, 1}}
+	for i := range count {
+		tags = append(tags, [2]uint32{uint32(50000 + i), 0})
+	}
+	file := tiffHead(tags...)
+	for i := range count { // of type BYTE, where all is that no entry is
+		e := file[10+12*(6+i):]
+		binary.LittleEndian.PutUint16(e[2:], 1)
+		binary.LittleEndian.PutUint32(e[4:], uint32(bytes))
+		binary.LittleEndian.PutUint32(e[8:], uint32(len(file)))
+	}
+	binary.LittleEndian.PutUint32(file[10+12*4+8:], uint32(len(file)))
+	file = append(file, make([]byte, bytes)...)
+	file[len(file)-bytes] = 77
+	return file
+}
+
+// deflated is a TIFF of side x side pixels of so many samples, all in one tile or strip.
+func deflated(t *testing.T, side, bits, samples, photometric uint32, tile bool) []byte {
+	t.Helper()
+	place, size := [2]uint32{0x111, 0}, uint32(0x117)
+	tags := [][2]uint32{{0x100, side}, {0x101, side}, {0x102, bits}, {0x103, 8}, {0x106, photometric}, {0x115, samples}}
+	if tile {
+		place[0], size = 0x144, 0x145
+		tags = append(tags, [2]uint32{0x142, side}, [2]uint32{0x143, side})
+	}
+	if photometric == tiffRGB && samples == 4 {
+		tags = append(tags, [2]uint32{0x152, 2})
+	}
+	var pixels bytes.Buffer
+	to, err := zlib.NewWriterLevel(&pixels, zlib.BestSpeed)
+	if err == nil {
+		_, err = to.Write(make([]byte, side*side*bits/8*samples))
+	}
+	if err == nil {
+		err = to.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	tags = append(tags, place, [2]uint32{size, uint32(pixels.Len())})
+	place[1] = uint32(len(tiffHead(tags...)))
+	tags[len(tags)-2] = place
+	data := append(tiffHead(tags...), pixels.Bytes()...)
+	if _, err := Decode(data, nil); err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
 // The estimates, in bytes per pixel of pictures with so many that all else does not count.
 func TestCost(t *testing.T) {
 	const side = 1024
@@ -85,7 +138,8 @@ func TestCost(t *testing.T) {
 	scans[first+4] = 1 // component in the first scan
 	interlaced := bytes.Clone(encoded(t, image.NewRGBA(grey.Rect), asPNG))
 	interlaced[28] = 1
-	bomb := [][2]uint32{{0x100, side}, {0x101, side}, {0x102, 8}, {0x106, 2}, {0x115, 3}}
+	bomb := [][2]uint32{{0x100, side}, {0x101, side}, {0x102, 8}, {0x106, 2}, {0x115, 3}, {0x111, 8}, {0x117, 8}}
+	frame := []byte{0xff, 0xc2, 0, 17, 8, side >> 8, side & 255, side >> 8, side & 255, 3, 1, 0x11, 0, 2, 0x11, 1, 3, 0x11, 1}
 	for _, c := range []struct {
 		what string
 		data []byte
@@ -103,8 +157,9 @@ func TestCost(t *testing.T) {
 		{"RGB BMP", encoded(t, image.NewRGBA(grey.Rect), asBMP), 7},
 		{"RGB TIFF in one strip", tiffHead(bomb...), 10},
 		{"RGB TIFF in strips", tiffHead(append(bomb, [2]uint32{0x116, 1})...), 7},
-		{"TIFF in JPEG", tiffHead(append(bomb, [2]uint32{0x103, 7}, [2]uint32{0x116, 1})...), 13},
-		{"TIFF in a huge tile", tiffHead(append(bomb, [2]uint32{0x142, 64 * side}, [2]uint32{0x143, side})...), 199},
+		{"RGB TIFF in one strip of zstd", tiffHead(append(bomb, [2]uint32{0x103, 50000})...), 13},
+		{"JPEG in TIFF", append(tiffHead(append(bomb, [2]uint32{0x103, 7}, [2]uint32{0x116, 1})...), frame...), 13},
+		{"TIFF in a huge tile", tiffHead(append(bomb[:5:5], [2]uint32{0x142, 64 * side}, [2]uint32{0x143, side}, [2]uint32{0x144, 8}, [2]uint32{0x145, 8})...), 199},
 		{"lossless WebP", claimingWebP(side, side), 9},
 	} {
 		format, err := find(c.data)
@@ -171,6 +226,9 @@ func TestCostBoundsMemory(t *testing.T) {
 	for what, data := range map[string][]byte{
 		"RGB PNG": encoded(t, m, asPNG), "grey PNG": encoded(t, grey, asPNG), "RGBA PNG of 16 bits": encoded(t, wide, asPNG), "damaged PNG": damaged,
 		"JPEG": encoded(t, m, asJPEG), "BMP": encoded(t, m, asBMP), "TIFF": encoded(t, m, asTIFF), "WebP": claimingWebP(side, side),
+		"TIFF of many long tags": longTags(300, 1<<20), "RGBA TIFF of 16 bits in a tile": deflated(t, 2496, 16, 4, tiffRGB, true),
+		"CMYK TIFF in a strip": deflated(t, side, 8, 4, tiffSeparated, false), "CMYK TIFF in a tile": deflated(t, 2496, 8, 4, tiffSeparated, true),
+		"Lab TIFF in a strip": deflated(t, side, 8, 3, tiffLab, false), "grey TIFF of 16 bits in a tile": deflated(t, 2496, 16, 1, tiffBlackIsZero, true),
 	} {
 		t.Run(what, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "picture")

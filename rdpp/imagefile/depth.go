@@ -1,7 +1,6 @@
 package imagefile
 
 import (
-	"bytes"
 	"encoding/binary"
 	"math"
 	"math/bits"
@@ -124,44 +123,27 @@ func pngHint(data []byte) int {
 // tiffHint reads from a TIFF's MaxSampleValue how many bits its largest sample
 // takes, 0 if there is none.
 func tiffHint(data []byte) int {
-	const maxSampleValue, short = 281, 3
-	var order binary.ByteOrder = binary.LittleEndian
-	if bytes.HasPrefix(data, []byte("MM")) {
-		order = binary.BigEndian
-	}
-	const classic = 42 // BigTIFF is 43
-	if len(data) < 8 || order.Uint16(data[2:]) != classic {
-		return 0
-	}
-	at := func(offset uint32, n int) []byte {
-		if int64(offset)+int64(n) > int64(len(data)) {
-			return nil
-		}
-		return data[offset:][:n]
-	}
-	offset := order.Uint32(data[4:])
-	head := at(offset, 2)
-	if head == nil {
-		return 0
-	}
-	for i := range uint32(order.Uint16(head)) {
-		e := at(offset+2+12*i, 12)
-		if e == nil {
-			break
-		}
+	const maxSampleValue, short, size = 281, 3, 2
+	order, entries, value := tiffEntries(data)
+	for _, e := range entries {
 		if order.Uint16(e) != maxSampleValue || order.Uint16(e[2:]) != short {
 			continue
 		}
-		samples := min(order.Uint32(e[4:]), 3)
-		values := e[8:]
-		if samples > 2 { // no longer in the entry itself
-			if values = at(order.Uint32(values), 6); values == nil {
+		count, values := uint64(order.Uint32(e[4:])), e[value:]
+		at := uint64(order.Uint32(values))
+		if value == 12 { // BigTIFF
+			count, at = order.Uint64(e[4:]), order.Uint64(values)
+		}
+		samples := int(min(count, 3))
+		if count > uint64(len(values)/size) { // they are elsewhere
+			if at > uint64(len(data)) || len(data)-int(at) < samples*size {
 				return 0
 			}
+			values = data[at:]
 		}
 		largest := uint16(0)
-		for j := range samples {
-			largest = max(largest, order.Uint16(values[2*j:]))
+		for i := range samples {
+			largest = max(largest, order.Uint16(values[size*i:]))
 		}
 		return bits.Len16(largest)
 	}

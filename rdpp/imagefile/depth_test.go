@@ -195,6 +195,22 @@ func TestHints(t *testing.T) {
 		}
 		return append(data, 0, 0)
 	}
+	big := func(order binary.AppendByteOrder, mark string, values ...uint16) []byte {
+		data := order.AppendUint64(append([]byte(mark), 8, 0, 0, 0), 16)
+		if order == binary.AppendByteOrder(binary.BigEndian) {
+			data[4], data[5] = 0, 8
+		}
+		data = order.AppendUint64(data, 1)
+		data = order.AppendUint16(order.AppendUint16(data, 281), 3)
+		data = order.AppendUint64(data, uint64(len(values)))
+		if len(values) > 4 {
+			data = order.AppendUint64(data, uint64(len(data)+8))
+		}
+		for _, v := range values {
+			data = order.AppendUint16(data, v)
+		}
+		return append(data, make([]byte, 8)...)
+	}
 	for _, c := range []struct {
 		name string
 		hint func([]byte) int
@@ -210,6 +226,9 @@ func TestHints(t *testing.T) {
 		{"little endian", tiffHint, tag(binary.LittleEndian, "II*\x00", 3, 4095), 12},
 		{"big endian", tiffHint, tag(binary.BigEndian, "MM\x00*", 3, 4031), 12},
 		{"three samples", tiffHint, tag(binary.LittleEndian, "II*\x00", 3, 1000, 1023, 90), 10},
+		{"BigTIFF", tiffHint, big(binary.LittleEndian, "II+\x00", 4095, 4095, 4095), 12},
+		{"big endian BigTIFF", tiffHint, big(binary.BigEndian, "MM\x00+", 1000), 10},
+		{"BigTIFF's elsewhere", tiffHint, big(binary.LittleEndian, "II+\x00", 1, 2, 1023, 9, 9), 10},
 		{"one bit more", tiffHint, tag(binary.LittleEndian, "II*\x00", 3, 4096), 13},
 		{"another type", tiffHint, tag(binary.LittleEndian, "II*\x00", 2, 4095), 0},
 		{"cut values", tiffHint, tag(binary.LittleEndian, "II*\x00", 3, 1000, 1023, 90)[:28], 0},

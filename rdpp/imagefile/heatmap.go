@@ -7,10 +7,11 @@ import (
 	"image"
 	"image/png"
 	"io"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"rdpp/rdpp/regular"
 )
 
 // heatmapMark is the text chunk that tells a heat map from a photograph: the
@@ -87,11 +88,7 @@ func Heatmaps(dir string, names []string) map[string]bool {
 // IsHeatmap reports whether the file at path is a PNG that EncodeHeatmap wrote.
 // It reads the first bytes alone, of regular files only.
 func IsHeatmap(path string) bool {
-	info, err := os.Stat(path)
-	if err != nil || !info.Mode().IsRegular() {
-		return false
-	}
-	f, err := os.Open(path)
+	f, err := regular.Open(path)
 	if err != nil {
 		return false
 	}

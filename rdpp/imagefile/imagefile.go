@@ -75,9 +75,9 @@ type Image struct {
 type Options struct {
 	// MaxPixels is the largest W*H accepted, in pixels; 0 means
 	// DefaultMaxPixels. It is checked from the header, before memory for the
-	// pixels is allocated. Decoding takes up to 20 bytes per pixel at once (a
-	// TIFF of 16-bit RGBA in one tile; 15 for a progressive CMYK JPEG, 6 for an
-	// RGB PNG that does not compress, 3 for a JPEG).
+	// pixels is allocated. Decoding takes up to 24 bytes per pixel at once (a
+	// TIFF of 16-bit RGBA in one tile by zstd; 15 for a progressive CMYK JPEG, 6
+	// for an RGB PNG that does not compress, 3 for a JPEG); see Cost.
 	MaxPixels int64
 	// BitDepth is how many bits the samples of files of 16 bits use: a camera
 	// of 12 bits leaves values of 0 to 4095 there. They are spread over the
@@ -130,27 +130,6 @@ func DecodeFile(path string, opt *Options) (*Image, error) {
 		return nil, fmt.Errorf("imagefile: %s: %w", path, err)
 	}
 	return im, nil
-}
-
-// DecodeGray decodes an image file's bytes into one channel (see DecodeMask for masks):
-// pix holds h*w bytes, row-major. A grey file keeps its values (1-bit ones
-// become 0 and 255); colour and palettes become Pillow's convert("L"),
-// (19595 R + 38470 G + 7471 B + 32768) >> 16.
-func DecodeGray(data []byte, opt *Options) (w, h int, pix []uint8, err error) {
-	im, err := Decode(data, opt)
-	if err != nil {
-		return 0, 0, nil, err
-	}
-	return im.W, im.H, im.luma(), nil
-}
-
-// DecodeGrayFile is DecodeGray of the file at path, which its errors name.
-func DecodeGrayFile(path string, opt *Options) (w, h int, pix []uint8, err error) {
-	im, err := DecodeFile(path, opt)
-	if err != nil {
-		return 0, 0, nil, err
-	}
-	return im.W, im.H, im.luma(), nil
 }
 
 // IsImage reports whether name ends, in any case, in one of .png .jpg .jpeg

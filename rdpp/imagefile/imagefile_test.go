@@ -161,55 +161,6 @@ func TestSixteenBitRounding(t *testing.T) {
 	}
 }
 
-func TestDecodeGray(t *testing.T) {
-	r := image.Rect(0, 0, 3, 1)
-	grey := &image.Gray{Pix: []uint8{0, 77, 255}, Stride: 3, Rect: r}
-	rgb := &image.NRGBA{Pix: []uint8{255, 0, 0, 255, 0, 255, 0, 255, 10, 20, 30, 0}, Stride: 12, Rect: r}
-	bilevel := &image.Paletted{Pix: []uint8{0, 1, 0}, Stride: 3, Rect: r, Palette: color.Palette{color.Gray{0}, color.Gray{255}}}
-	coloured := &image.Paletted{Pix: []uint8{1, 0, 1}, Stride: 3, Rect: r, Palette: color.Palette{color.Black, color.NRGBA{R: 128, A: 255}}}
-	for _, c := range []struct {
-		name string
-		m    image.Image
-		want []uint8
-	}{
-		{"grey", grey, []uint8{0, 77, 255}},
-		{"rgb", rgb, []uint8{76, 150, 18}}, // Pillow's convert("L")
-		{"bilevel", bilevel, []uint8{0, 255, 0}},
-		{"palette", coloured, []uint8{38, 0, 38}},
-	} {
-		path := filepath.Join(t.TempDir(), "mask.png")
-		if err := os.WriteFile(path, encodePNG(t, c.m), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		w, h, got, err := DecodeGrayFile(path, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if w != 3 || h != 1 || !bytes.Equal(got, c.want) {
-			t.Errorf("%s: got %d x %d %v, want 3 x 1 %v", c.name, w, h, got, c.want)
-		}
-	}
-	g1 := readGolden(t)["grey1.png"]
-	_, _, got, err := DecodeGray(readFixture(t, "grey1.png"), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, v := range got {
-		if v != g1.rgb[3*i] || v != 0 && v != 255 {
-			t.Fatalf("grey1.png pixel %d: got %d, want %d", i, v, g1.rgb[3*i])
-		}
-	}
-}
-
-func TestLumaKeepsGrey(t *testing.T) {
-	for v := range 256 {
-		im := &Image{W: 1, H: 1, Pix: []uint8{uint8(v), uint8(v), uint8(v)}}
-		if got := im.luma()[0]; int(got) != v {
-			t.Errorf("grey %d: got %d", v, got)
-		}
-	}
-}
-
 func TestPackOfOtherModels(t *testing.T) {
 	m := image.NewCMYK(image.Rect(0, 0, 2, 1))
 	m.SetCMYK(1, 0, color.CMYK{C: 255})
@@ -332,8 +283,8 @@ func TestBadFiles(t *testing.T) {
 		if !strings.HasPrefix(msg, "imagefile: ") || !strings.Contains(msg, c.path) || !strings.Contains(msg, c.want) || strings.Contains(msg, "\n") {
 			t.Errorf("got %q, want one line with %q and the file's name", msg, c.want)
 		}
-		if _, _, _, grayErr := DecodeGrayFile(c.path, nil); grayErr == nil || grayErr.Error() != msg {
-			t.Errorf("DecodeGrayFile: got %v, want %v", grayErr, err)
+		if _, maskErr := DecodeMaskFile(c.path, nil); maskErr == nil || maskErr.Error() != msg {
+			t.Errorf("DecodeMaskFile: got %v, want %v", maskErr, err)
 		}
 	}
 	if _, err := DecodeFile(filepath.Join(folder, "missing.png"), nil); !errors.Is(err, fs.ErrNotExist) {
@@ -542,14 +493,14 @@ func TestJPEGRoundTrip(t *testing.T) {
 	for i := range m.Pix {
 		m.Pix[i] = uint8(2*(i%64) + 2*(i/64))
 	}
-	_, _, got, err := DecodeGray(encodeJPEG(t, m), nil)
+	got, err := Decode(encodeJPEG(t, m), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	const tolerance = 6
-	for i, v := range got {
-		if d := int(v) - int(m.Pix[i]); d < -tolerance || d > tolerance {
-			t.Fatalf("pixel %d: got %d, want %d +- %d", i, v, m.Pix[i], tolerance)
+	for i, v := range got.Pix {
+		if d := int(v) - int(m.Pix[i/3]); d < -tolerance || d > tolerance {
+			t.Fatalf("sample %d: got %d, want %d +- %d", i, v, m.Pix[i/3], tolerance)
 		}
 	}
 }
@@ -588,10 +539,6 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		opt := &Options{MaxPixels: 1 << 16}
 		im, err := Decode(data, opt)
-		w, h, grey, grayErr := DecodeGray(data, opt)
-		if (err == nil) != (grayErr == nil) {
-			t.Fatalf("Decode: %v, DecodeGray: %v", err, grayErr)
-		}
 		if err != nil {
 			if msg := err.Error(); !strings.HasPrefix(msg, "imagefile: ") || strings.Contains(msg, "\n") {
 				t.Fatalf("error %q", msg)
@@ -600,9 +547,6 @@ func FuzzDecode(f *testing.F) {
 		}
 		if im.W < 1 || im.H < 1 || im.W*im.H > 1<<16 || len(im.Pix) != 3*im.W*im.H {
 			t.Fatalf("%d x %d with %d bytes", im.W, im.H, len(im.Pix))
-		}
-		if w != im.W || h != im.H || len(grey) != w*h {
-			t.Fatalf("grey %d x %d with %d bytes of %d x %d", w, h, len(grey), im.W, im.H)
 		}
 	})
 }

@@ -115,14 +115,3 @@ func upsample(near, beside, above, across uint8) int {
 func clip(v int) uint8 {
 	return uint8(min(max(v>>6, 0), 255))
 }
-
-// luma returns the picture in one channel by ITU-R 601-2 in 16-bit fixed
-// point, as Pillow rounds it. The weights add up to 1, so grey stays itself.
-func (im *Image) luma() []uint8 {
-	grey := make([]uint8, im.W*im.H)
-	for i := range grey {
-		p := im.Pix[3*i:][:3]
-		grey[i] = uint8((uint32(p[0])*19595 + uint32(p[1])*38470 + uint32(p[2])*7471 + 0x8000) >> 16)
-	}
-	return grey
-}

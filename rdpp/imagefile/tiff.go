@@ -16,8 +16,9 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"unicode"
 	"unsafe"
+
+	"rdpp/rdpp/printable"
 )
 
 // TIFF goes through libtiff, the decoder under OpenCV and Pillow.
@@ -33,6 +34,7 @@ const (
 	tiffLab         = 8
 
 	tiffJPEG = 7
+	tiffZstd = 50000
 
 	tiffUnsigned = 1
 	tiffUntyped  = 4
@@ -47,7 +49,7 @@ const maxTIFFSamples = 8
 // tiffCompressions are the ones that are read. LERC, WebP, LZMA and JBIG would
 // be four more libraries, of which LZMA allocates what a file asks for.
 var tiffCompressions = map[C.uint16_t]bool{
-	1: true, 2: true, 3: true, 4: true, 5: true, tiffJPEG: true, 8: true, 32771: true, 32773: true, 32946: true, 50000: true,
+	1: true, 2: true, 3: true, 4: true, 5: true, tiffJPEG: true, 8: true, 32771: true, 32773: true, 32946: true, tiffZstd: true,
 }
 
 var tiffCompressionNames = map[C.uint16_t]string{
@@ -69,14 +71,17 @@ type tiffFile struct {
 	pinned      runtime.Pinner
 }
 
+// maxTIFFOpening is the most bytes that libtiff may allocate at once while it
+// opens a file: the places of 2 million strips or tiles.
+const maxTIFFOpening = 16 << 20
+
 // openTIFF reads a file's header. The caller closes it.
 func openTIFF(data []byte) (*tiffFile, error) {
-	data = sortTags(data)
+	data = tidyTags(data)
 	f := &tiffFile{saysPalette: saysPalette(data)}
 	f.pinned.Pin(&data[0])
 	f.source.data, f.source.size = (*C.uint8_t)(&data[0]), C.size_t(len(data))
-	// While opening libtiff allocates directories alone: 8 bytes for what may be 2 in the file.
-	f.source.limit = C.size_t(4*len(data) + maxMetadata)
+	f.source.limit = maxTIFFOpening
 	if C.rdpp_tiff_read_header(&f.source, &f.header) == 0 {
 		defer f.close()
 		return nil, f.err()
@@ -88,24 +93,24 @@ func openTIFF(data []byte) (*tiffFile, error) {
 // their tag and type, and where in them the value is; none where they are not
 // in the file.
 func tiffEntries(data []byte) (order binary.ByteOrder, entries [][]byte, value int) {
-	order = binary.LittleEndian
+	order, value = binary.LittleEndian, 8
+	if len(data) < 8 {
+		return order, nil, value
+	}
 	if data[0] == 'M' {
 		order = binary.BigEndian
 	}
 	var start, count uint64
 	size := 12
-	value = 8
 	if len(data) >= 16 && order.Uint16(data[2:]) == 43 { // BigTIFF
 		size, value = 20, 12
 		if start = order.Uint64(data[8:]); start < uint64(len(data)-8) {
 			count = order.Uint64(data[start:])
 			start += 8
 		}
-	} else if len(data) >= 8 {
-		if start = uint64(order.Uint32(data[4:])); start+2 < uint64(len(data)) {
-			count = uint64(order.Uint16(data[start:]))
-			start += 2
-		}
+	} else if start = uint64(order.Uint32(data[4:])); start+2 < uint64(len(data)) {
+		count = uint64(order.Uint16(data[start:]))
+		start += 2
 	}
 	if count == 0 || count > (uint64(len(data))-start)/uint64(size) {
 		return order, nil, value
@@ -113,23 +118,52 @@ func tiffEntries(data []byte) (order binary.ByteOrder, entries [][]byte, value i
 	return order, slices.Collect(slices.Chunk(data[start:][:int(count)*size], size)), value
 }
 
-// sortTags returns data, or where its first directory's tags are out of order a
-// copy in which they are not: libtiff would leave out a ColorMap that comes
-// before BitsPerSample.
-func sortTags(data []byte) []byte {
-	order, entries, _ := tiffEntries(data)
+// tidyTags returns data, or a copy in which the first directory is as libtiff
+// needs it: its tags are in order, or a ColorMap that comes before BitsPerSample
+// would be left out, and what pixels do not depend on is short. libtiff copies
+// the values of every tag, also of thousands that have the same ones.
+func tidyTags(data []byte) []byte {
+	order, entries, value := tiffEntries(data)
 	byTag := func(a, b []byte) int { return int(order.Uint16(a)) - int(order.Uint16(b)) }
-	if slices.IsSortedFunc(entries, byTag) {
+	long := func(e []byte) bool { return !tiffLongTags[order.Uint16(e)] && !shortValue(order, e[:value]) }
+	if slices.IsSortedFunc(entries, byTag) && !slices.ContainsFunc(entries, long) {
 		return data
 	}
-	sorted := slices.Clone(entries)
-	slices.SortStableFunc(sorted, byTag)
 	data = bytes.Clone(data)
 	_, places, _ := tiffEntries(data)
-	for i, e := range sorted {
+	entries = slices.Clone(entries)
+	slices.SortStableFunc(entries, byTag)
+	for i, e := range entries {
 		copy(places[i], e)
+		if long(e) { // becomes one byte
+			order.PutUint16(places[i][2:], tiffByte)
+			clear(places[i][4:value])
+			if value == 8 {
+				order.PutUint32(places[i][4:], 1)
+			} else {
+				order.PutUint64(places[i][4:], 1)
+			}
+		}
 	}
 	return data
+}
+
+// tiffLongTags are those whose values may be long: places and sizes of strips and
+// tiles, colours, and the tables of JPEG data.
+var tiffLongTags = map[uint16]bool{273: true, 279: true, 320: true, 324: true, 325: true, 347: true}
+
+const (
+	tiffByte      = 1
+	maxTIFFValues = 1024 // of any other tag
+)
+
+// shortValue says whether an entry, whose tag, type and count head is, has few
+// values.
+func shortValue(order binary.ByteOrder, head []byte) bool {
+	if len(head) == 12 {
+		return order.Uint64(head[4:]) <= maxTIFFValues
+	}
+	return order.Uint32(head[4:]) <= maxTIFFValues
 }
 
 // saysPalette says whether a file's PhotometricInterpretation is the palette's,
@@ -162,12 +196,7 @@ func (f *tiffFile) err() error {
 	if msg == "" {
 		return errors.New("libtiff cannot read it")
 	}
-	msg = strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '?'
-	}, msg)
+	msg = printable.Text(msg)
 	for _, end := range []string{"Cannot read TIFF header", "Can not read TIFF directory", "Read error", "IO error", "Not enough data", "Premature E", "premature end"} {
 		if strings.Contains(strings.ToLower(msg), strings.ToLower(end)) {
 			return fmt.Errorf("%s: %w", msg, io.ErrUnexpectedEOF)
@@ -255,7 +284,7 @@ func (f *tiffFile) decode() (image.Image, error) {
 	}
 	h := &f.header
 	size := image.Rect(0, 0, int(h.width), int(h.height))
-	f.source.limit += C.size_t(8 * size.Dx() * size.Dy())
+	f.source.limit = 4*f.source.size + maxMetadata + C.size_t(8*size.Dx()*size.Dy())
 	if uint64(h.tile) > uint64(f.source.limit) {
 		return nil, fmt.Errorf("a tile of %d bytes is larger than the picture", h.tile)
 	}

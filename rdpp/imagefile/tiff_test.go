@@ -232,3 +232,22 @@ func TestTIFFPackedSamples(t *testing.T) {
 		}
 	}
 }
+
+// The values of tags that pixels do not depend on are left out, and the pixels stay.
+func TestTIFFLongTags(t *testing.T) {
+	data := longTags(3, 1<<20)
+	im, err := Decode(data, nil)
+	if err != nil || !bytes.Equal(im.Pix, []byte{77, 77, 77}) {
+		t.Errorf("got %v, %v, want one pixel of 77", im, err)
+	}
+	tidy := tidyTags(data)
+	_, entries, _ := tiffEntries(tidy)
+	for _, e := range entries {
+		if n := binary.LittleEndian.Uint32(e[4:]); n != 1 {
+			t.Errorf("tag %d: got %d values, want 1", binary.LittleEndian.Uint16(e), n)
+		}
+	}
+	if &tidyTags(tidy)[0] != &tidy[0] {
+		t.Error("got a copy of a file whose tags are short and in order")
+	}
+}

@@ -123,6 +123,8 @@ static int finish(rdpp_tiff_source *source, TIFF *tif, int ok) {
   return ok && !*source->error && !*source->warning;
 }
 
+static uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
+
 int rdpp_tiff_read_header(rdpp_tiff_source *source, rdpp_tiff_header *header) {
   TIFF *tif = open_tiff(source);
   if (!tif) return 0;
@@ -140,12 +142,18 @@ int rdpp_tiff_read_header(rdpp_tiff_source *source, rdpp_tiff_header *header) {
   TIFFGetFieldDefaulted(tif, TIFFTAG_EXTRASAMPLES, &header->extra_samples, &extra);
   if (header->extra_samples && extra) header->first_extra = extra[0];
   header->decodable = TIFFIsCODECConfigured(header->compression);
-  if (TIFFIsTiled(tif)) header->tile = TIFFTileSize64(tif);
+  if (TIFFIsTiled(tif)) {
+    header->tile = TIFFTileSize64(tif);
+    TIFFGetField(tif, TIFFTAG_TILEWIDTH, &header->block_width);
+    TIFFGetField(tif, TIFFTAG_TILELENGTH, &header->block_height);
+  } else {
+    TIFFGetFieldDefaulted(tif, TIFFTAG_ROWSPERSTRIP, &header->block_height);
+    header->block_width = header->width;
+    header->block_height = least(header->block_height, header->height);
+  }
   TIFFClose(tif);
   return !*source->warning;
 }
-
-static uint32_t least(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
 // Copies count pixels of apart samples each from row to pix.
 static inline __attribute__((always_inline)) void copy_bits(const rdpp_tiff_target *target, const uint8_t *row,

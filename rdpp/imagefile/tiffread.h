@@ -25,8 +25,9 @@ typedef struct {
   uint16_t photometric, compression, sample_format, planar, orientation;
   uint16_t extra_samples, first_extra; // how many of the samples are no colour, and what the first of them is
   int has_photometric;
-  int decodable; // whether libtiff has the compression's codec
-  uint64_t tile; // bytes of a tile, 0 if there are none
+  int decodable;                      // whether libtiff has the compression's codec
+  uint64_t tile;                      // bytes of a tile, 0 if there are none
+  uint32_t block_width, block_height; // pixels of a strip or tile
 } rdpp_tiff_header;
 
 // How samples become an image's bytes: pixel bytes from one pixel to the next and stride from row to row, take samples

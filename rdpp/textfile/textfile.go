@@ -4,29 +4,32 @@ package textfile
 
 import (
 	"fmt"
+	"io"
 	"os"
 
 	"golang.org/x/text/encoding/unicode"
 	"golang.org/x/text/transform"
 )
 
-// MaxBytes is the largest file that Read accepts.
+// MaxBytes is the largest file that Read accepts, in bytes.
 const MaxBytes = 64 << 20
 
-// Read reads the file at path as [Decode] does. The errors name it.
+// Read reads the file at path as [Decode] does. It may be a pipe, of which no more than MaxBytes are read. The errors name it.
 func Read(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("textfile: %w", err)
-	case info.IsDir():
-		return nil, fmt.Errorf("textfile: %s: is a directory, name a file", path)
-	case info.Size() > MaxBytes:
-		return nil, fmt.Errorf("textfile: %s: %d bytes are no text file, the limit is %d", path, info.Size(), MaxBytes)
-	}
-	data, err := os.ReadFile(path)
+	file, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("textfile: %w", err)
+	}
+	defer file.Close()
+	if info, err := file.Stat(); err == nil && info.IsDir() {
+		return nil, fmt.Errorf("textfile: %s: is a directory, name a file", path)
+	}
+	data, err := io.ReadAll(io.LimitReader(file, MaxBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("textfile: %w", err)
+	}
+	if len(data) > MaxBytes {
+		return nil, fmt.Errorf("textfile: %s: no text file has more than %d bytes", path, MaxBytes)
 	}
 	text, err := decode(data)
 	if err != nil {

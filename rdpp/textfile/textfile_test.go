@@ -27,7 +27,7 @@ func TestRead(t *testing.T) {
 			t.Errorf("%s: got %q, %v, want %q", what, got, err, c.want)
 		}
 	}
-	for _, path := range []string{t.TempDir(), filepath.Join(t.TempDir(), "missing")} {
+	for _, path := range []string{t.TempDir(), filepath.Join(t.TempDir(), "missing"), "/dev/zero"} {
 		if _, err := Read(path); err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("got %v, want an error that names %s", err, path)
 		}
