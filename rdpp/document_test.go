@@ -228,7 +228,7 @@ func TestCheckpointDigest(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = rdpp.Train(t.Context(), tiny(), openSet(t, dataDir), rdpp.TrainOptions{Out: out, Teacher: rdpp.TeacherRandom, Resume: true})
-	if !errors.Is(err, weights.ErrDigest) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "--overwrite") {
-		t.Errorf("got %v, want %v that names %s and --overwrite", err, weights.ErrDigest, path)
+	if !errors.Is(err, weights.ErrDigest) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "overwrite starts anew") {
+		t.Errorf("got %v, want %v that names %s and overwrite", err, weights.ErrDigest, path)
 	}
 }

@@ -249,10 +249,18 @@ func TestPretrainProtects(t *testing.T) {
 	checkError(t, "workers", err, rdpp.ErrConfig, "workers is -1")
 }
 
-// Others may write to the folder too: only what is left of the run's own files is cleared away.
+// Others may write to the folder too: what a killed process left is cleared away, what somebody has a lock on is not.
 func TestPretrainLeavesTemporaryFilesOfOthers(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "a")
 	own, other := halfWritten(t, out), halfWritten(t, out+"b")
+	owned, err := os.Open(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer owned.Close()
+	if err := syscall.Flock(int(owned.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
 	pretrain(t, tinyPretrain(rdpp.ObjectiveClass), rdpp.PretrainOptions{Out: out})
 	if got := temporary(t, filepath.Dir(out)); len(got) != 1 || got[0] != filepath.Base(other) {
 		t.Errorf("left over of %s and %s: got %q, want the second", own, other, got)
