@@ -4,6 +4,7 @@ package textfile
 
 import (
 	"fmt"
+	"io"
 	"os"
 
 	"golang.org/x/text/encoding/unicode"
@@ -24,9 +25,17 @@ func Read(path string) ([]byte, error) {
 	case info.Size() > MaxBytes:
 		return nil, fmt.Errorf("textfile: %s: %d bytes are no text file, the limit is %d", path, info.Size(), MaxBytes)
 	}
-	data, err := os.ReadFile(path)
+	file, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("textfile: %w", err)
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, MaxBytes+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("textfile: %w", err)
+	case len(data) > MaxBytes: // a device or a pipe, which has no size beforehand
+		return nil, fmt.Errorf("textfile: %s: more than %d bytes, the limit; name a text file", path, MaxBytes)
 	}
 	text, err := decode(data)
 	if err != nil {

@@ -33,3 +33,10 @@ func TestRead(t *testing.T) {
 		}
 	}
 }
+
+// A device has no size, and this one no end.
+func TestReadEnds(t *testing.T) {
+	if _, err := Read("/dev/zero"); err == nil || !strings.Contains(err.Error(), "/dev/zero: more than") {
+		t.Errorf("got %v, want an error of its length", err)
+	}
+}
