@@ -305,6 +305,9 @@ func (m *Model) load(file *weights.File) error {
 	if nets := file.ResNets(); len(nets) == 1 && sameArch(nets[0].Arch, m.Info.Config.Arch) != nil {
 		err = fmt.Errorf("%w; it is of another architecture: %s, not %s", err, nets[0].Arch, m.Info.Config.Arch)
 	}
+	if errors.Is(err, errDamaged) {
+		return err
+	}
 	return fmt.Errorf("%w; restore the file or train again", err)
 }
 

@@ -3,11 +3,13 @@ package server_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"rdpp/infer/server"
 	"rdpp/rdpp"
 )
 
@@ -289,5 +292,36 @@ func (p *process) endUnderLoad(t *testing.T, clients int, files [][]byte) {
 	}
 	if len(y.strange) > 0 || p.panics > 0 {
 		t.Errorf("got %d panics and the answers %q, want none", p.panics, y.strange)
+	}
+}
+
+// A pipe in the certificate's place keeps nobody waiting.
+func TestServeEndsBeforeItsCertificate(t *testing.T) {
+	v := start(t, server.Options{})
+	pipe := filepath.Join(t.TempDir(), "cert.pem")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- v.Serve(ctx, l, pipe, pipe) }()
+	select {
+	case err := <-done:
+		t.Fatalf("got %v before ctx ended, want a wait for the pipe", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	cancel()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Errorf("got %v, want nil", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it waits for the pipe still")
 	}
 }

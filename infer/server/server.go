@@ -121,8 +121,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, certFile, keyFile st
 	watch(server)
 	l = &connections{Listener: l, most: s.opt.MaxConnections, cut: s.metrics.cut.Inc}
 	if certFile != "" {
-		certificate, err := readCertificate(certFile, keyFile)
-		if err != nil {
+		certificate, err := readCertificate(ctx, certFile, keyFile)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
 			return err
 		}
 		server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{certificate}}
@@ -151,8 +154,27 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, certFile, keyFile st
 	return nil
 }
 
-// readCertificate reads a certificate and its key as text files, which editors may have put a byte order mark before.
-func readCertificate(certFile, keyFile string) (tls.Certificate, error) {
+// readCertificate reads a certificate and its key as text files, which editors may have put a byte order mark before. It
+// does not wait beyond ctx for a pipe that nobody writes to.
+func readCertificate(ctx context.Context, certFile, keyFile string) (tls.Certificate, error) {
+	type read struct {
+		pair tls.Certificate
+		err  error
+	}
+	done := make(chan read, 1)
+	go func() {
+		pair, err := decodeCertificate(certFile, keyFile)
+		done <- read{pair, err}
+	}()
+	select {
+	case r := <-done:
+		return r.pair, r.err
+	case <-ctx.Done():
+		return tls.Certificate{}, fmt.Errorf("server: the certificate: %w", ctx.Err())
+	}
+}
+
+func decodeCertificate(certFile, keyFile string) (tls.Certificate, error) {
 	cert, err := textfile.Read(certFile)
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("server: the certificate: %w", err)

@@ -128,13 +128,19 @@ func plainName(name string) string {
 
 // isMaskFolder says whether a folder holds masks by its name.
 func isMaskFolder(name string) bool {
-	switch plainName(name) {
-	case "mask", "masks", "maskdir", "maskimage", "maskimages", "gt", "gts", "groundtruth", "groundtruths", "label", "labels", "annotation",
-		"annotations", "segmentation", "segmentations", "seg", "segs", "segmentationclass", "segmentationmask", "segmentationmasks":
+	plain := plainName(name)
+	switch plain {
+	case "maskdir", "maskimage", "maskimages", "gt", "gts", "groundtruth", "groundtruths", "label", "labels", "annotation",
+		"annotations", "segmentation", "segmentations", "seg", "segs", "segmentationclass":
 		return true
 	}
-	return false
+	return maskNames.MatchString(plain)
 }
+
+// maskNames are plain names such as mask, defectmasks and maskspng. What else a mask may be of, such as solder, is not of
+// them: a defect may be called that.
+var maskNames = regexp.MustCompile(
+	`^(?:defects?|anomaly|anomalies|bad|ng|binary|pixel|png|gt|groundtruth|segmentation)?(?:masks?|masken?|masques?|m[aá]scaras?)(?:png)?$`)
 
 // isImageFolder says that a folder's name only says that images are in it, as
 // opposed to masks.

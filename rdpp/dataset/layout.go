@@ -155,8 +155,8 @@ func Layouts() []string {
 // defective images has none, each of its sub-folders is a type of its own, such
 // as NG/dent. opt.Recursive takes all.
 //
-// A folder of masks is one named mask, masks, mask_dir, ground_truth, gt, label,
-// labels, annotations, segmentation or the like, or, beside a folder NG, NG_mask.
+// A folder of masks is one named mask, masks, mask_dir, defect_masks, ground_truth,
+// gt, label, labels, annotations, segmentation or the like, or, beside a folder NG, NG_mask.
 // A mask in it has the name of its image, perhaps with _mask, _gt or _label, and
 // lies in sub-folders that the image's path ends in: none, dent/ or NG/dent/. A
 // mask may also lie beside its image, as 000_mask.png.
