@@ -205,6 +205,10 @@ func (r *repository) find() (found, odd map[string]string, err error) {
 		path := filepath.Join(r.opt.Model, e.Name())
 		name, isFile := strings.CutSuffix(e.Name(), extension)
 		name = key(name)
+		if end := filepath.Ext(e.Name()); !isFile && !e.IsDir() && strings.EqualFold(end, extension) {
+			odd[path] = fmt.Sprintf("its name ends in %s; write %s", end, extension)
+			continue
+		}
 		if !isFile {
 			path = filepath.Join(path, trained)
 		}

@@ -436,3 +436,13 @@ func TestLoadsAreShared(t *testing.T) {
 		t.Errorf("afterwards: got status %d, %s, want 200", a.status, a.body)
 	}
 }
+
+// A model file whose name ends in capitals is not passed over without a word.
+func TestCapitalExtension(t *testing.T) {
+	dir := t.TempDir()
+	copyFile(t, modelFile, filepath.Join(dir, "part.SAFETENSORS"))
+	v := start(t, server.Options{Model: dir})
+	if got, want := v.logs.String(), "its name ends in .SAFETENSORS; write .safetensors"; !strings.Contains(got, want) {
+		t.Errorf("got the log %s, want %q in it", got, want)
+	}
+}
