@@ -5,6 +5,8 @@ import (
 	"context"
 	"image"
 	"image/color"
+	"image/draw"
+	"image/png"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -136,6 +138,45 @@ func TestGivenBitDepth(t *testing.T) {
 		s, log := trainOn(t, dir, config, rdpp.TrainOptions{Out: t.TempDir()})
 		if s.Config.BitDepth != c.bits || !strings.Contains(log, c.want) || c.want == "" && strings.Contains(log, "16-bit") {
 			t.Errorf("%d bits: got %d, log %q, want %q", c.bits, s.Config.BitDepth, log, c.want)
+		}
+	}
+}
+
+// A sensor's broken pixel hides how many bits the others use. Then the images come out black, which is said, and the bits
+// that are given are right.
+func TestHotPixels(t *testing.T) {
+	t.Parallel()
+	dir := deepData(t, 12)
+	paths, err := filepath.Glob(filepath.Join(dir, "train", "good", "*.png"))
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("got %v, %v, want images", paths, err)
+	}
+	for _, path := range paths {
+		file, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := png.Decode(bytes.NewReader(file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.(draw.Image).Set(5, 7, color.White)
+		writePNG(t, path, m)
+	}
+	for _, c := range []struct {
+		bits int
+		want bool // that they are called nearly black
+	}{{rdpp.BitDepthAuto, true}, {12, false}} {
+		config, out := tiny(), t.TempDir()
+		config.BitDepth, config.Epochs = c.bits, 1
+		s, log := trainOn(t, dir, config, rdpp.TrainOptions{Out: out})
+		page, err := os.ReadFile(filepath.Join(out, rdpp.ReportFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		const inLog, onPage = "most 16-bit images come out nearly black", "of 6 come out nearly black"
+		if strings.Contains(log, inLog) != c.want || strings.Contains(string(page), onPage) != c.want || (s.Range.Black > 3) != c.want {
+			t.Errorf("%d bits: got range %+v, log %q; nearly black: want %v there and in the report", c.bits, s.Range, log, c.want)
 		}
 	}
 }

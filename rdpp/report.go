@@ -134,7 +134,7 @@ func notes(info *Info, c *Calibration, skipped []dataset.Skip) (all []string) {
 	case c.FalseAlarm > 0 && !c.Exact:
 		all = append(all, "Threshold: "+c.Rule+".")
 	}
-	if text := info.BitDepthText(); text != "" && info.Config.BitDepth < 16 {
+	if text := info.BitDepthText(); text != "" && (info.Config.BitDepth < 16 || info.Data.Range.MostlyBlack()) {
 		all = append(all, "Training: "+text+".")
 	}
 	if c.Folds > 0 && c.FalseAlarm > 0 {

@@ -54,7 +54,11 @@ func (i *Info) BitDepthText() string {
 	if i.Data.Range.Wide == 0 {
 		return ""
 	}
-	return fmt.Sprintf("16-bit images are read as %d bits (largest value %d)", i.Config.BitDepth, i.Data.Range.Largest)
+	black := ""
+	if i.Data.Range.MostlyBlack() {
+		black = fmt.Sprintf("; %d of %d come out nearly black", i.Data.Range.Black, i.Data.Range.Wide)
+	}
+	return fmt.Sprintf("16-bit images are read as %d bits (largest value %d%s)", i.Config.BitDepth, i.Data.Range.Largest, black)
 }
 
 // warnOfRange says where the number of bits that was asked for is not the one that the training images use.
@@ -66,6 +70,10 @@ func (r *run) warnOfRange() {
 		r.opt.Log.Warn("16-bit images have values above those of the bit depth: they become white", "bits", bits, "largest", seen.Largest)
 	case found < bits:
 		r.opt.Log.Warn("16-bit images use fewer bits than the bit depth says: they come out dark", "bits", bits, "used", found, "largest", seen.Largest)
+	case seen.MostlyBlack():
+		// The largest value is no measure then: a pixel of the sensor is broken, or an image is from another camera.
+		r.opt.Log.Warn("most 16-bit images come out nearly black: where their camera uses fewer bits, give the bit depth", "bits", bits,
+			"nearly_black", seen.Black, "images", seen.Wide, "largest", seen.Largest)
 	}
 }
 

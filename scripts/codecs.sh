@@ -6,7 +6,9 @@
 #
 # bin/train and bin/infer have most of them inside. Needs patchelf.
 set -euo pipefail
-[ $# = 2 ] || [ $# = 3 ] || { echo "codecs: usage: scripts/codecs.sh LIBRDPP FOLDER [DOCS]" >&2; exit 2; }
+source "$(dirname "$0")/common.sh"
+[ $# = 2 ] || [ $# = 3 ] || fail 2 "LIBRDPP and FOLDER are needed; see --help"
+[ -e "$1" ] || fail 2 "$1 is not there; see --help"
 librdpp=$1 folder=$2 docs=${3:-}
 
 path_of() { ldd "$1" | awk -v name="$2" '$1 == name { print $3 }'; }
@@ -14,7 +16,7 @@ path_of() { ldd "$1" | awk -v name="$2" '$1 == name { print $3 }'; }
 mkdir -p "$folder"
 for codec in libturbojpeg.so.0 libdeflate.so.0 libtiff.so.6; do
   path=$(path_of "$librdpp" "$codec")
-  [ -n "$path" ] || { echo "codecs: $librdpp is not linked with $codec" >&2; exit 1; }
+  [ -n "$path" ] || fail 1 "$librdpp is not linked with $codec"
   { echo "$codec $path"; ldd "$path" | awk '$3 ~ /^\// { print $1, $3 }'; }
 done | sort -u | grep -vE '^(libc|libm|libstdc\+\+|libgcc_s|libdl|libpthread|librt)\.so' | while read -r name path; do
   cp -L "$path" "$folder/$name"

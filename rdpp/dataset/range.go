@@ -31,9 +31,14 @@ type Range struct {
 	Wide      int     `json:"images_16_bit"`           // images of 16 bits per sample
 	Largest   int     `json:"largest_value,omitempty"` // of their samples
 	Hint      int     `json:"hinted_bits,omitempty"`   // that their files say are used, at most
+	Black     int     `json:"nearly_black,omitempty"`  // of the images of 16 bits, how many are darker than NearlyBlack
 	Darkest   float64 `json:"darkest"`                 // least mean brightness of an image, 0 to 1
 	Brightest float64 `json:"brightest"`               // greatest
 }
+
+// NearlyBlack is the mean brightness that an image of 16 bits does not reach
+// where its camera uses 12 of them or fewer, and is not told so.
+const NearlyBlack = 1. / 16
 
 // add takes an image's look in; first says that it is the first.
 func (r *Range) add(l Look, first bool) {
@@ -41,6 +46,9 @@ func (r *Range) add(l Look, first bool) {
 		r.Wide++
 		r.Largest = max(r.Largest, int(l.Stored.Max))
 		r.Hint = max(r.Hint, l.Stored.Hint)
+		if l.Brightness < NearlyBlack {
+			r.Black++
+		}
 	}
 	if first {
 		r.Darkest, r.Brightest = l.Brightness, l.Brightness
@@ -63,3 +71,7 @@ func (r Range) BitDepth() int {
 	}
 	return 16
 }
+
+// MostlyBlack says that more than half of the images of 16 bits are darker than
+// NearlyBlack.
+func (r Range) MostlyBlack() bool { return 2*r.Black > r.Wide }
