@@ -3,6 +3,7 @@ package server
 import (
 	"container/list"
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"sync"
@@ -89,6 +90,16 @@ func (c *connection) Close() error {
 	c.leave()
 	c.of.mu.Unlock()
 	return c.Conn.Close()
+}
+
+// CloseWrite ends what is sent. net/http does so where it refuses a request whose client is still sending, and closes the
+// connection some time later: closed at once, it would take the answer from the client.
+func (c *connection) CloseWrite() error {
+	half, ok := c.Conn.(interface{ CloseWrite() error })
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	return half.CloseWrite()
 }
 
 // Read notes that the client is not silent.

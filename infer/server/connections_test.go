@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"io"
 	"net"
 	"testing"
 	"time"
@@ -101,4 +102,48 @@ func closedSoon(c net.Conn) bool {
 func isTimeout(err error) bool {
 	var e net.Error
 	return errors.As(err, &e) && e.Timeout()
+}
+
+// net/http refuses a request whose client still sends by ending its own half, through this interface, so that the client can
+// read the answer.
+func TestConnectionEndsItsHalf(t *testing.T) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &connections{Listener: inner, most: 1, cut: func() {}}
+	defer l.Close()
+	client, err := net.Dial("tcp", inner.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	accepted, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer accepted.Close()
+	half, ok := accepted.(interface{ CloseWrite() error })
+	if !ok {
+		t.Fatal("net/http finds no CloseWrite")
+	}
+	if _, err := accepted.Write([]byte("no")); err != nil {
+		t.Fatal(err)
+	}
+	if err := half.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := io.ReadAll(client); err != nil || string(answer) != "no" {
+		t.Errorf("got %q, %v, want the answer and its end", answer, err)
+	}
+	if _, err := client.Write([]byte("more")); err != nil {
+		t.Errorf("got %v, want that the client can still send", err)
+	}
+	got := make([]byte, 4)
+	if _, err := io.ReadFull(accepted, got); err != nil || string(got) != "more" {
+		t.Errorf("got %q, %v from the client, want more", got, err)
+	}
 }
