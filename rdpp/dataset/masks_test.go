@@ -284,7 +284,7 @@ func FuzzMaskNames(f *testing.F) {
 	f.Add("x.jpg", "x.jpg.png")
 	f.Fuzz(func(t *testing.T, image, mask string) {
 		if strings.ContainsAny(image+mask, "/\x00") || image == "" || mask == "" || image == "." || image == ".." {
-			t.Skip("no names of files")
+			return // no names of files
 		}
 		x := imageIndex{}
 		item := &Item{Path: "/data/NG/" + image, Type: "NG", Defective: true}
