@@ -4,12 +4,14 @@
  * network input, K = RDPP_SCALES feature scales, e block expansion (1 for resnet18/34, else 4),
  * P problems, N and M points, D dimensions (Sinkhorn).
  *
- * Every function that can fail returns NULL on success or an error message that the caller owns and
- * frees with rdpp_string_free. Results go through out-parameters, which are set only on success.
- * Only frees return void, and they accept NULL. Nothing is ever thrown across this boundary.
+ * Every function that can fail returns NULL on success or an error that the caller owns and frees with
+ * rdpp_error_free. Results go through out-parameters, which are set only on success. Only frees return
+ * void, and they accept NULL. Nothing is ever thrown across this boundary.
  *
- * Functions may be called from any thread, but a module, an optimiser or a tensor must not be used by
- * two threads at once. Grad mode and thread count are set inside each call; work happens where its tensors are. */
+ * Functions may be called from any thread, but a module, a predictor, an optimiser or a tensor must not be
+ * used by two threads at once, nor a module by two predictors. Grad mode and thread count are set inside
+ * each call that computes; work happens where its tensors are. Of the process they change what
+ * csrc/process.cpp sets, and in calls alone libtorch's allocator for the CPU (csrc/allocator.h). */
 #ifndef RDPP_H
 #define RDPP_H
 
@@ -23,9 +25,24 @@ extern "C" {
 #define RDPP_TERMS (2 * RDPP_SCALES) /* of an anomaly map */
 #define RDPP_CPU (-1)                /* a device: RDPP_CPU, or the CUDA device's number from 0 */
 
-typedef char *rdpp_error;
+/* Kinds of errors. */
+enum {
+  RDPP_BAD_ARGUMENT = 1, /* a handle, shape, number or text that the function does not take */
+  RDPP_OUT_OF_MEMORY,    /* of the processor or of a device; what was asked for was not done, less may be */
+  RDPP_DEVICE_FAILED,    /* the device is not there, or it or its driver reports an error, often for all that follows */
+  RDPP_UNSUPPORTED,      /* this libtorch, build or device has no such operation */
+  RDPP_INTERNAL          /* anything else, such as a bug or a file that cannot be written */
+};
+
+/* message: one line of text. */
+typedef const struct rdpp_failure {
+  int32_t code;
+  const char *message;
+} *rdpp_error;
+
 typedef void *rdpp_tensor; /* an at::Tensor*, interchangeable with gotorch's handle */
 typedef struct rdpp_module rdpp_module;
+typedef struct rdpp_predictor rdpp_predictor;
 typedef struct rdpp_adam rdpp_adam;
 
 /* Element types, numbered as c10::ScalarType. */
@@ -39,7 +56,7 @@ enum { RDPP_CLASS, RDPP_DENSE, RDPP_PAIR };
 /* Readings of L_SSOT: one point per image; the batch as one point cloud; not computed. */
 enum { RDPP_SSOT_PAIRWISE, RDPP_SSOT_BATCH, RDPP_SSOT_OFF };
 
-void rdpp_string_free(char *s);
+void rdpp_error_free(rdpp_error e);
 
 /* Library and device */
 
@@ -210,11 +227,23 @@ typedef struct {
 /* f, g -> raw, smoothed: B x S x S, the sum of the upsampled terms and its Gaussian. */
 rdpp_error rdpp_anomaly_map(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor g[RDPP_SCALES], int64_t S,
                             const rdpp_map_options *options, rdpp_tensor *raw, rdpp_tensor *smoothed);
-/* x: B x 3 x S x S, normalised -> map: B x S x S and score: B, the map's maxima. All modules in eval mode;
- * projection NULL: the bottleneck reads the teacher's features (RD). */
-rdpp_error rdpp_predict(const rdpp_module *teacher, const rdpp_module *projection, const rdpp_module *bottleneck,
-                        const rdpp_module *student, rdpp_tensor x, const rdpp_map_options *options, rdpp_tensor *map,
-                        rdpp_tensor *score);
+/* Methods, by what they compare images with. */
+enum {
+  RDPP_STUDENTS /* RD++ and RD. Modules: teacher, projection or NULL (RD), bottleneck, student. Scores: maps' maxima */
+};
+
+typedef struct {
+  rdpp_map_options map; /* of RDPP_STUDENTS */
+} rdpp_predictor_options;
+
+/* A way from images to maps and scores, by n modules of the method's kinds, in its order. They may be freed first, and
+ * are in eval mode whenever it runs. It follows changes of their state after the next rdpp_module_train. What it
+ * prepares for speed, CUDA graphs, is its own and goes with it. */
+rdpp_error rdpp_predictor_new(int32_t method, const rdpp_module *const *modules, int64_t n,
+                              const rdpp_predictor_options *options, rdpp_predictor **out);
+void rdpp_predictor_free(rdpp_predictor *p);
+/* x: B x 3 x S x S, normalised -> map: B x S x S and score: B. */
+rdpp_error rdpp_predict(rdpp_predictor *p, rdpp_tensor x, rdpp_tensor *map, rdpp_tensor *score);
 
 /* TorchScript */
 
