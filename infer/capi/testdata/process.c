@@ -4,7 +4,6 @@
 #include "../rdpp.h"
 
 #include <dlfcn.h>
-#include <fenv.h>
 #include <locale.h>
 #include <omp.h>
 #include <sched.h>
@@ -28,8 +27,8 @@ typedef struct {
   struct rlimit limits[RLIM_NLIMITS];
   char locale[1 << 10], folder[1 << 12];
   mode_t mask;
-  int threads, dynamic, rounding, niceness;
-  unsigned floats; /* how denormal numbers are treated, which exceptions trap */
+  int threads, dynamic, niceness;
+  unsigned floats; /* rounding, how denormal numbers are treated, which exceptions trap */
   cpu_set_t processors;
 } state;
 
@@ -39,7 +38,10 @@ static void take(state *s) {
     strncat(s->environment, *e, sizeof s->environment - strlen(s->environment) - 2);
     strcat(s->environment, "\n");
   }
-  for (int i = 1; i <= 64; i++) sigaction(i, NULL, &s->signals[i]);
+  for (int i = 1; i <= 64; i++) {
+    sigaction(i, NULL, &s->signals[i]);
+    s->signals[i].sa_flags &= ~0x04000000; /* SA_RESTORER, which the C library adds when it sets a handler */
+  }
   pthread_sigmask(SIG_SETMASK, NULL, &s->blocked);
   for (int i = 0; i < (int)RLIM_NLIMITS; i++) getrlimit(i, &s->limits[i]);
   strncpy(s->locale, setlocale(LC_ALL, NULL), sizeof s->locale - 1);
@@ -48,7 +50,6 @@ static void take(state *s) {
   umask(s->mask);
   s->threads = omp_get_max_threads();
   s->dynamic = omp_get_dynamic();
-  s->rounding = fegetround();
   s->niceness = getpriority(PRIO_PROCESS, 0);
 #if defined(__x86_64__)
   s->floats = _mm_getcsr() & ~0x3fu; /* but for what has happened so far */
@@ -83,8 +84,7 @@ static void compare(const state *a, const state *b, const char *when) {
   SAME(a->mask == b->mask, "the umask from %o to %o", a->mask, b->mask);
   SAME(a->threads == b->threads, "OpenMP's threads from %d to %d", a->threads, b->threads);
   SAME(a->dynamic == b->dynamic, "OpenMP's dynamic threads from %d to %d", a->dynamic, b->dynamic);
-  SAME(a->rounding == b->rounding && a->floats == b->floats, "floating-point arithmetic from %x to %x", a->floats,
-       b->floats);
+  SAME(a->floats == b->floats, "floating-point arithmetic from %x to %x", a->floats, b->floats);
   SAME(a->niceness == b->niceness, "the priority from %d to %d", a->niceness, b->niceness);
   SAME(CPU_EQUAL(&a->processors, &b->processors), "the processors that it may run on");
 }
