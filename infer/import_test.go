@@ -20,7 +20,7 @@ func takeApart(t *testing.T) (checkpoint, teacher string) {
 	defer file.Close()
 	var trained, frozen []weights.Source
 	for _, tensor := range file.Tensors {
-		s := weights.Source{Name: tensor.Name, DType: tensor.DType, Shape: tensor.Shape, Bytes: func() ([]byte, error) { return tensor.Data, nil }}
+		s := weights.Source{Name: tensor.Name, DType: tensor.DType, Shape: tensor.Shape, Bytes: tensor.Bytes}
 		if name, ok := strings.CutPrefix(s.Name, "encoder."); ok {
 			s.Name = name
 			frozen = append(frozen, s)
