@@ -19,7 +19,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/spf13/pflag"
+
 	"rdpp/rdpp"
+	"rdpp/rdpp/command"
 	"rdpp/rdpp/reproduce"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
@@ -50,12 +53,11 @@ var (
 	parseDevice  = torch.ParseDevice
 )
 
-func runReproduce(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
-	r := &reproduction{stdout: stdout, stderr: stderr, started: time.Now(), roots: map[string]string{},
+func runReproduce(ctx context.Context, args []string, t *command.Terminal) (err error) {
+	r := &reproduction{stdout: t.Stdout, complain: t.Complain, started: time.Now(), roots: map[string]string{},
 		running: map[reproduce.Training]time.Time{}, took: map[reproduce.Training]time.Duration{}}
 	opt := reproduce.Options{}
-	flags := newFlags(reproduceUsage, stdout)
-	defer func() { err = inFlags(flags, err) }()
+	flags := pflag.NewFlagSet("train", pflag.ContinueOnError)
 	data := flags.String("data", "", "`ROOT` of MVTec AD's categories, for Tables 1 to 3 and 6 to 8")
 	btad := flags.String("btad", "", "`DIR` of BTAD's categories 01, 02 and 03, for Table 4")
 	oct := flags.String("oct", "", "`DIR` of the retinal OCT images, for Table 5")
@@ -71,14 +73,14 @@ func runReproduce(ctx context.Context, args []string, stdout, stderr io.Writer) 
 	flags.IntVar(&r.threads, "threads", 0, "`N` CPU threads per training; default the cores, shared by the devices")
 	dryRun := flags.Bool("dry-run", false, "show the trainings and what is done of them; train and write nothing")
 	asJSON := flags.Bool("json", false, "one JSON object per line")
-	if err := parse(flags, args); err != nil {
+	if err := parse(t, flags, args, command.Help{Text: reproduceUsage}); err != nil {
 		return err
 	}
 	if *asJSON {
-		r.json = json.NewEncoder(stdout)
+		r.json = json.NewEncoder(t.Stdout)
 	}
 	if r.out == "" {
-		return fmt.Errorf("%w: --out is needed; see train reproduce --help", errUsage)
+		return command.Usagef("--out is needed")
 	}
 	if err = readTeachers(&opt, *teachers); err != nil {
 		return err
@@ -96,7 +98,7 @@ func runReproduce(ctx context.Context, args []string, stdout, stderr io.Writer) 
 		r.threads = max(1, runtime.NumCPU()/len(r.devices))
 	}
 	if err := torch.SetThreads(r.threads); err != nil { // what trainings would refuse
-		return fmt.Errorf("%w: --threads: %w", errUsage, err)
+		return command.Usagef("--threads: %w", err)
 	}
 	if r.program, err = trainProgram(); err != nil {
 		return fmt.Errorf("the program that trains: %w", err)
@@ -135,7 +137,7 @@ func readTeachers(opt *reproduce.Options, names []string) error {
 				return err
 			}
 			if !exists(path) {
-				return fmt.Errorf("%w: --teacher: there is no file %s; name one, or use one of %s", errUsage, path,
+				return command.Usagef("--teacher: there is no file %s; name one, or use one of %s", path,
 					strings.Join(rdpp.TeacherWords(), ", "))
 			}
 			name = path
@@ -146,7 +148,7 @@ func readTeachers(opt *reproduce.Options, names []string) error {
 		case opt.Teacher == "":
 			opt.Teacher = name
 		default:
-			return fmt.Errorf("%w: --teacher %s and %s; give one for all backbones, and ARCH=FILE for single ones", errUsage, opt.Teacher, name)
+			return command.Usagef("--teacher %s and %s; give one for all backbones, and ARCH=FILE for single ones", opt.Teacher, name)
 		}
 	}
 	if opt.Teacher == "" {
@@ -192,14 +194,14 @@ func findDevices(names []string) ([]torch.Device, error) {
 		case errors.Is(err, torch.ErrNoDevice):
 			return nil, err
 		case err != nil:
-			return nil, fmt.Errorf("%w: --devices: %w", errUsage, err)
+			return nil, command.Usagef("--devices: %w", err)
 		case slices.Contains(devices, device):
-			return nil, fmt.Errorf("%w: --devices names %s twice", errUsage, device)
+			return nil, command.Usagef("--devices names %s twice", device)
 		}
 		devices = append(devices, device)
 	}
 	if len(devices) == 0 {
-		return nil, fmt.Errorf("%w: --devices names none; use auto, cpu or cuda:N", errUsage)
+		return nil, command.Usagef("--devices names none; use auto, cpu or cuda:N")
 	}
 	return devices, nil
 }
@@ -217,8 +219,9 @@ type reproduction struct {
 	settings settings
 	named    bool // whether the categories were asked for by name
 
-	stdout, stderr io.Writer
-	json           *json.Encoder // nil: plain lines
+	stdout   io.Writer
+	complain func(error)
+	json     *json.Encoder // nil: plain lines
 
 	mutex    sync.Mutex // of all that follows
 	started  time.Time
@@ -289,7 +292,7 @@ func (r *reproduction) checkSettings() error {
 	}
 	before.complete()
 	if before.String() != r.settings.String() {
-		return fmt.Errorf("%w: %s was made with %s, not with %s; give the same, or another folder with --out", errUsage, r.out, before,
+		return command.Usagef("%s was made with %s, not with %s; give the same, or another folder with --out", r.out, before,
 			r.settings)
 	}
 	return nil
@@ -351,8 +354,8 @@ func (r *reproduction) look() error {
 		}
 	}
 	if len(r.todo)+r.done() == 0 {
-		return fmt.Errorf("%w: there is no data for any training of these tables: --data is for Tables 1 to 3 and 6 to 8 and has MVTec AD's "+
-			"categories as folders, --btad is for Table 4, --oct for Table 5", errUsage)
+		return command.Usagef("there is no data for any training of these tables: --data is for Tables 1 to 3 and 6 to 8 and has MVTec AD's " +
+			"categories as folders, --btad is for Table 4, --oct for Table 5")
 	}
 	return nil
 }
@@ -449,7 +452,7 @@ func (r *reproduction) begin(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("cannot write to the output folder: %w; choose another with --out", err)
 	}
-	if err := lockPatiently(ctx, r.lock, r.stderr); err != nil {
+	if err := lockPatiently(ctx, r.lock, r.complain); err != nil {
 		return err
 	}
 	// Another reproduction may have worked here until now.
@@ -469,7 +472,7 @@ func (r *reproduction) begin(ctx context.Context) error {
 
 // lockPatiently locks a folder. Its trainings hold the lock too, so that a reproduction that was killed does not let
 // the next one in before they have written their checkpoints.
-func lockPatiently(ctx context.Context, folder *os.File, stderr io.Writer) error {
+func lockPatiently(ctx context.Context, folder *os.File, complain func(error)) error {
 	began, said := time.Now(), false
 	for {
 		err := syscall.Flock(int(folder.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
@@ -477,7 +480,7 @@ func lockPatiently(ctx context.Context, folder *os.File, stderr io.Writer) error
 		case err == nil:
 			return nil
 		case !errors.Is(err, syscall.EWOULDBLOCK): // some network file systems
-			complain(stderr, fmt.Errorf("%s cannot be locked (%w): take care that nothing else writes there", folder.Name(), err))
+			complain(fmt.Errorf("%s cannot be locked (%w): take care that nothing else writes there", folder.Name(), err))
 			return nil
 		case time.Since(began) > lockPatience:
 			return fmt.Errorf("another reproduction, or a training of one that was killed, is writing to %s; wait for it, or choose another "+
@@ -485,7 +488,7 @@ func lockPatiently(ctx context.Context, folder *os.File, stderr io.Writer) error
 		}
 		if !said {
 			said = true
-			complain(stderr, fmt.Errorf("%s is in use, waiting for up to %v", folder.Name(), lockPatience))
+			complain(fmt.Errorf("%s is in use, waiting for up to %v", folder.Name(), lockPatience))
 		}
 		select {
 		case <-ctx.Done():
@@ -536,7 +539,7 @@ func (r *reproduction) train(ctx context.Context, t reproduce.Training, device t
 		r.failed++
 		r.outcomes[t] = reproduce.Outcome{Missing: failedText(err.Error())}
 		if err := writeJSON(failure, map[string]string{"reason": err.Error()}); err != nil {
-			complain(r.stderr, err)
+			r.complain(err)
 		}
 		r.say("failed", fmt.Sprintf("%s: failed: %v", where, err), about(map[string]any{"reason": err.Error()}))
 	}
