@@ -67,8 +67,8 @@ func TestWrite(t *testing.T) {
 		wantContent(t, path, "third")
 		return failing
 	})
-	if !errors.Is(err, failing) || !strings.HasPrefix(err.Error(), "weights: ") || !strings.Contains(err.Error(), path) {
-		t.Errorf("got error %v, want one from weights that wraps %v and names %s", err, failing, path)
+	if !errors.Is(err, failing) || !strings.HasPrefix(err.Error(), "atomicfile: ") || !strings.Contains(err.Error(), path) {
+		t.Errorf("got error %v, want one from atomicfile that wraps %v and names %s", err, failing, path)
 	}
 	wantContent(t, path, "third")
 	wantFiles(t, folder, "metrics.json")
