@@ -22,9 +22,9 @@ import (
 	"github.com/spf13/pflag"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/atomicfile"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/reproduce"
-	"rdpp/rdpp/weights"
 	"rdpp/torch"
 )
 
@@ -460,7 +460,7 @@ func (r *reproduction) begin(ctx context.Context) error {
 		return err
 	}
 	for _, name := range []string{settingsFile, resultsMarkdown, resultsCSV, resultsHTML} {
-		if err := weights.RemoveTemporary(filepath.Join(r.out, name)); err != nil {
+		if err := atomicfile.RemoveTemporary(filepath.Join(r.out, name)); err != nil {
 			return fmt.Errorf("%w; choose another folder with --out", err)
 		}
 	}
@@ -499,7 +499,7 @@ func lockPatiently(ctx context.Context, folder *os.File, complain func(error)) e
 }
 
 func writeJSON(path string, value any) error {
-	return weights.WriteFileAtomic(path, func(w io.Writer) error { return json.NewEncoder(w).Encode(value) })
+	return atomicfile.Write(path, func(w io.Writer) error { return json.NewEncoder(w).Encode(value) })
 }
 
 // train carries out a training and notes what became of it.
@@ -627,9 +627,9 @@ const (
 func (r *reproduction) writeResults() {
 	c := r.plan.Compare(r.outcomes)
 	r.writing = errors.Join(
-		weights.WriteFileAtomic(filepath.Join(r.out, resultsMarkdown), c.WriteMarkdown),
-		weights.WriteFileAtomic(filepath.Join(r.out, resultsCSV), c.WriteCSV),
-		weights.WriteFileAtomic(filepath.Join(r.out, resultsHTML), c.WriteHTML))
+		atomicfile.Write(filepath.Join(r.out, resultsMarkdown), c.WriteMarkdown),
+		atomicfile.Write(filepath.Join(r.out, resultsCSV), c.WriteCSV),
+		atomicfile.Write(filepath.Join(r.out, resultsHTML), c.WriteHTML))
 }
 
 // say shows an event, with the time so far and what is left of it.

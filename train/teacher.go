@@ -16,10 +16,10 @@ import (
 	"github.com/spf13/pflag"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/atomicfile"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/pattern"
 	"rdpp/rdpp/printable"
-	"rdpp/rdpp/weights"
 	"rdpp/torch"
 )
 
@@ -158,7 +158,7 @@ func writeSheet(path string, opt *pattern.Options) error {
 	if err != nil {
 		return command.Usagef("%w", err)
 	}
-	return weights.WriteFileAtomic(path, func(w io.Writer) error { return png.Encode(w, sheet) })
+	return atomicfile.Write(path, func(w io.Writer) error { return png.Encode(w, sheet) })
 }
 
 // parseScales reads three numbers with commas between.
