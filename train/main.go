@@ -31,6 +31,7 @@ import (
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/printable"
+	"rdpp/rdpp/reproduce"
 	"rdpp/torch"
 )
 
@@ -49,7 +50,7 @@ var app = command.Program{
 	},
 	Default:     &command.Command{Run: simple(runTrain), Patient: true},
 	Version:     version,
-	Interrupted: rdpp.ErrInterrupted,
+	Interrupted: []error{rdpp.ErrInterrupted, reproduce.ErrInterrupted},
 	Short:       map[string]string{"noise_lambda": "noise", "image_size": "size"},
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -29,6 +30,17 @@ const (
 	fakeTrainKey = "RDPP_TEST_FAKE_TRAIN"          // fakeTrain; the value is a folder to say what happens and to be told
 	reproduceKey = "RDPP_TEST_REPRODUCE_WITH_FAKE" // runReproduce, whose trainings are fakeTrain
 )
+
+// Files of a reproduction and of a training.
+const (
+	settingsFile   = "settings.json"
+	checkpointFile = "checkpoint"
+)
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
 
 func init() {
 	switch {
@@ -95,7 +107,11 @@ func fakeTrain(control string, args []string) error {
 		if err := os.WriteFile(checkpoint, nil, 0o666); err != nil {
 			return err
 		}
-		return writeJSON(filepath.Join(folder, rdpp.MetricsFile), summary)
+		text, err := json.Marshal(summary)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(folder, rdpp.MetricsFile), text, 0o666)
 	}
 	order, _ := os.ReadFile(filepath.Join(control, *value["category"]+" "+config.Method))
 	fmt.Println("a training begins")
@@ -181,7 +197,7 @@ func (s *stage) checkCalls(what string, want ...string) {
 // results are the three files, which must all be there.
 func (s *stage) results() (all string) {
 	s.Helper()
-	for _, name := range []string{resultsMarkdown, resultsCSV, resultsHTML} {
+	for _, name := range []string{reproduce.ResultsMarkdown, reproduce.ResultsCSV, reproduce.ResultsHTML} {
 		text, err := os.ReadFile(filepath.Join(s.out, name))
 		if err != nil {
 			s.Fatal(err)
@@ -215,7 +231,7 @@ func TestReproduce(t *testing.T) {
 			t.Errorf("got results\n%s\nwant %q in them", results, want)
 		}
 	}
-	if page, _ := os.ReadFile(filepath.Join(s.out, resultsHTML)); bytes.Contains(page, []byte("<script")) {
+	if page, _ := os.ReadFile(filepath.Join(s.out, reproduce.ResultsHTML)); bytes.Contains(page, []byte("<script")) {
 		t.Errorf("got %s, want the failure's text escaped", page)
 	}
 	if got := files(t, s.out); slices.Contains(got, checkpointFile) {
@@ -225,7 +241,7 @@ func TestReproduce(t *testing.T) {
 	// With fewer tables asked for, and interrupted at once, the failures of before are still known.
 	ended, stop := context.WithCancel(context.Background())
 	stop()
-	if err := runReproduce(ended, s.args("--tables=1"), &command.Terminal{Stdout: io.Discard, Stderr: io.Discard}); !errors.Is(err, rdpp.ErrInterrupted) {
+	if err := runReproduce(ended, s.args("--tables=1"), &command.Terminal{Stdout: io.Discard, Stderr: io.Discard}); !errors.Is(err, reproduce.ErrInterrupted) {
 		t.Errorf("got %v, want ErrInterrupted", err)
 	}
 	s.checkCalls("interrupted at once")
@@ -273,7 +289,7 @@ func TestReproduceInterrupted(t *testing.T) {
 	}()
 	var stdout bytes.Buffer
 	err := runReproduce(ctx, s.args("--tables=1"), &command.Terminal{Stdout: &stdout, Stderr: io.Discard})
-	if !errors.Is(err, rdpp.ErrInterrupted) || !strings.Contains(err.Error(), "the same command resumes") {
+	if !errors.Is(err, reproduce.ErrInterrupted) || !strings.Contains(err.Error(), "the same command resumes") {
 		t.Errorf("got %v, want ErrInterrupted and the remedy", err)
 	}
 	if !strings.Contains(s.results(), "interrupted; the same command resumes it") || strings.Contains(s.results(), "failed") {
@@ -330,9 +346,7 @@ func TestReproduceRefuses(t *testing.T) {
 	if err := os.MkdirAll(s.out, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeJSON(filepath.Join(s.out, settingsFile), settings{Teacher: "random", Epochs: 2}); err != nil {
-		t.Fatal(err)
-	}
+	write(t, filepath.Join(s.out, settingsFile), []byte(`{"teacher":"random","epochs":2}`))
 	weights := write(t, filepath.Join(t.TempDir(), "w.pth"), nil)
 	// refused calls with the settings of before but for those that args has.
 	refused := func(args []string) (told string, err error) {
@@ -536,53 +550,10 @@ func TestReproduceLock(t *testing.T) {
 	defer cancel()
 	var stderr bytes.Buffer
 	err = runReproduce(ctx, s.args("--tables=1"), &command.Terminal{Stdout: io.Discard, Stderr: &stderr})
-	if !errors.Is(err, rdpp.ErrInterrupted) || strings.Count(stderr.String(), "in use, waiting") != 1 {
+	if !errors.Is(err, reproduce.ErrInterrupted) || strings.Count(stderr.String(), "in use, waiting") != 1 {
 		t.Errorf("got %v, stderr %q, want it to say so and wait until it is interrupted", err, stderr.String())
 	}
 	if got := files(t, s.out); len(got) != 0 {
 		t.Errorf("got files %q, want none", got)
-	}
-}
-
-func TestReproduceLeft(t *testing.T) {
-	training := func(category, method string) reproduce.Training {
-		return reproduce.Training{Dataset: reproduce.MVTec, Category: category, Method: method}
-	}
-	took := func(seconds float64) reproduce.Outcome {
-		return reproduce.Outcome{Result: &reproduce.Result{Seconds: seconds}}
-	}
-	r := &reproduction{devices: make([]torch.Device, 2), todo: []reproduce.Training{training("screw", "rd++"), training("pill", "rd"), training("pill", "rd++")}}
-	if got := r.left(); got >= 0 {
-		t.Errorf("before anything is finished: got %v, want no estimate", got)
-	}
-	r.outcomes = map[reproduce.Training]reproduce.Outcome{training("screw", "rd"): took(100), training("grid", "rd"): took(300)}
-	r.tried = map[reproduce.Training]bool{training("pill", "rd++"): true}
-	// 100 s as screw's other training and 200 s, the mean, on two devices.
-	if got, want := r.left(), 150*time.Second; got != want {
-		t.Errorf("got %v, want %v", got, want)
-	}
-	r.running = map[reproduce.Training]time.Time{training("screw", "rd++"): time.Now().Add(-time.Hour)}
-	if got, want := r.left(), 100*time.Second; got != want {
-		t.Errorf("with one that takes longer: got %v, want %v", got, want)
-	}
-}
-
-func TestLastLine(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "log")
-	for _, c := range []struct{ before, text, want string }{
-		{"", "one\ntrain: rdpp: no memory\n\n", "rdpp: no memory"},
-		{"train: the last time\n", "", "it said nothing"},
-		{"", strings.Repeat("long\n", 5000) + "the end", "the end"},
-		{"", "\xff\n", "\uFFFD"},
-	} {
-		write(t, path, []byte(c.before+c.text))
-		log, err := os.Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := lastLine(log, int64(len(c.before))); got != c.want {
-			t.Errorf("%.40q: got %q, want %q", c.text, got, c.want)
-		}
-		log.Close()
 	}
 }

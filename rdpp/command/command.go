@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -67,8 +68,8 @@ type Program struct {
 	Version Command
 	// Codes are the last lines of --help, on exit codes; where there is no Default.
 	Codes string
-	// Interrupted is wrapped by the errors of patient commands that have been interrupted; nil: there are none.
-	Interrupted error
+	// Interrupted are wrapped by the errors of patient commands that have been interrupted.
+	Interrupted []error
 	// Short are flags that are not called like their settings, by the settings' names.
 	Short map[string]string
 }
@@ -101,7 +102,7 @@ func (p *Program) Run(ctx context.Context, args []string, stdin io.Reader, stdou
 		return code
 	case errors.Is(err, pflag.ErrHelp):
 		return Done
-	case p.Interrupted != nil && errors.Is(err, p.Interrupted):
+	case slices.ContainsFunc(p.Interrupted, func(target error) bool { return errors.Is(err, target) }):
 		t.Complain(err)
 		return Interrupted
 	case ctx.Err() != nil && (!c.Patient || errors.Is(err, ctx.Err())):

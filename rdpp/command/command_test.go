@@ -19,7 +19,7 @@ var errStopped = errors.New("stopped after a checkpoint")
 
 // program has commands whose outcome is told by the first argument; withDefault has no command's name for the first.
 func program(withDefault bool) *Program {
-	p := &Program{Name: "prog", Head: "prog does things.", Codes: "Exit codes: 0 done.\n", Interrupted: errStopped,
+	p := &Program{Name: "prog", Head: "prog does things.", Codes: "Exit codes: 0 done.\n", Interrupted: []error{errStopped},
 		Short: map[string]string{"noise_lambda": "noise"}, Version: Version("prog", func() (string, error) { return "prog 1", nil }, func() string { return "notice\n" })}
 	draw := Command{Name: "draw", Summary: "draws", Run: func(_ context.Context, args []string, t *Terminal) (int, error) {
 		flags := pflag.NewFlagSet("draw", pflag.ContinueOnError)
@@ -145,7 +145,7 @@ func TestInterrupted(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
-			p := &Program{Name: "prog", Interrupted: errStopped, Default: &Command{Patient: c.patient,
+			p := &Program{Name: "prog", Interrupted: []error{errStopped}, Default: &Command{Patient: c.patient,
 				Run: func(ctx context.Context, _ []string, _ *Terminal) (int, error) {
 					cancel()
 					time.Sleep(c.takes)
