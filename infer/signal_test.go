@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"rdpp/rdpp/command"
 )
 
 // program starts this program as a process of its own by the words before its name, such as env's, and by its arguments.
@@ -77,7 +79,7 @@ func TestSignals(t *testing.T) {
 			}
 			cmd.Process.Signal(syscall.SIGTERM)
 		}
-		if code := exitCode(t, cmd); code != exitInterrupted || !strings.HasSuffix(stderr.String(), "infer: interrupted; run the same command again\n") {
+		if code := exitCode(t, cmd); code != command.Interrupted || !strings.HasSuffix(stderr.String(), "infer: interrupted; run the same command again\n") {
 			t.Errorf("%s: got code %d, stderr %q, want code 130 and a line about it", c.name, code, stderr)
 		}
 	}
@@ -97,7 +99,7 @@ func TestModelIsNoFile(t *testing.T) {
 		for _, args := range [][]string{{"image", "--model", path, "x.png"}, {"info", path}, {"serve", "--listen", "127.0.0.1:0", "--model", path},
 			{"import", "--checkpoint", path, "--out", filepath.Join(t.TempDir(), "out.safetensors")}} {
 			code, _, stderr := infer(nil, args...)
-			if code != exitFailed || !oneLine(stderr, path) || !oneLine(stderr, "not a regular file but "+kind) {
+			if code != command.Failed || !oneLine(stderr, path) || !oneLine(stderr, "not a regular file but "+kind) {
 				t.Errorf("%q: got code %d, stderr %q, want code 1 and that it is %s", args, code, stderr, kind)
 			}
 		}

@@ -308,7 +308,7 @@ func (m *Model) load(file *weights.File) error {
 	if nets := file.ResNets(); len(nets) == 1 && sameArch(nets[0].Arch, m.Info.Config.Arch) != nil {
 		err = fmt.Errorf("%w; it is of another architecture: %s, not %s", err, nets[0].Arch, m.Info.Config.Arch)
 	}
-	if errors.Is(err, errDamaged) {
+	if errors.Is(err, errDamaged) || errors.Is(err, weights.ErrChanged) {
 		return err
 	}
 	return fmt.Errorf("%w; restore the file or train again", err)
@@ -371,10 +371,14 @@ func loadTensor(file *weights.File, name string, t *torch.Tensor) error {
 	if !same {
 		return fmt.Errorf("tensor %s has shape %v, needed is %v; is it of another architecture?", name, stored.Shape, shape)
 	}
-	if !stored.Finite() {
+	values, err := stored.Read()
+	if err != nil {
+		return err
+	}
+	if !values.Finite() {
 		return fmt.Errorf("tensor %s holds numbers that are infinite or none, %w", name, errDamaged)
 	}
-	if strings.HasSuffix(name, "running_var") && slices.Min(append(stored.Float64(), 0)) < 0 {
+	if strings.HasSuffix(name, "running_var") && slices.Min(append(values.Float64(), 0)) < 0 {
 		return fmt.Errorf("tensor %s holds variances below 0, %w", name, errDamaged)
 	}
 	dtype, known := map[weights.DType]torch.DType{weights.F16: torch.Float16, weights.BF16: torch.BFloat16,
@@ -382,5 +386,5 @@ func loadTensor(file *weights.File, name string, t *torch.Tensor) error {
 	if !known {
 		return fmt.Errorf("tensor %s has elements of type %s; floating-point ones are needed", name, stored.DType)
 	}
-	return t.WriteBytes(dtype, stored.Data)
+	return t.WriteBytes(dtype, values.Data)
 }

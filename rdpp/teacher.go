@@ -271,9 +271,9 @@ func (m *Model) LoadTeacher(name string) error {
 	if err := fill(file, net.Within, filled{net: m.Teacher, name: net.Name, countsOptional: true}); err != nil {
 		return fmt.Errorf("rdpp: %s as the teacher of %s: %w; name another file", name, arch, err)
 	}
-	digest, err := teacherDigest(name, arch)
+	digest, err := file.SHA256()
 	if err != nil {
-		return err
+		return fmt.Errorf("rdpp: teacher: %w", err)
 	}
 	origin := filepath.Base(name)
 	if teacher, found := inside[name]; found {

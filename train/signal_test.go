@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"rdpp/rdpp/command"
 )
 
 // program starts this program as a process of its own by the words before its name, such as env's, and by its arguments.
@@ -52,7 +54,7 @@ func TestSampleInterrupted(t *testing.T) {
 		if err := cmd.Process.Signal(c.signal); err != nil {
 			t.Fatal(err)
 		}
-		if code := exitCode(t, cmd); code != exitInterrupted || !strings.Contains(stderr.String(), "interrupted") {
+		if code := exitCode(t, cmd); code != command.Interrupted || !strings.Contains(stderr.String(), "interrupted") {
 			t.Errorf("%s: got code %d, stderr %q, want code 130 and a line about it", c.name, code, stderr)
 		}
 	}
@@ -86,7 +88,7 @@ func TestTrainHangup(t *testing.T) {
 			}
 			cmd.Process.Signal(syscall.SIGTERM)
 		}
-		if code := exitCode(t, cmd); code != exitInterrupted || !strings.Contains(stderr.String(), "after a checkpoint") {
+		if code := exitCode(t, cmd); code != command.Interrupted || !strings.Contains(stderr.String(), "after a checkpoint") {
 			t.Errorf("%s: got code %d, stderr %q, want code 130 after a checkpoint", c.name, code, stderr)
 		}
 		if _, err := os.Stat(checkpoint); err != nil {
@@ -117,7 +119,7 @@ func TestListInterrupted(t *testing.T) {
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if code := exitCode(t, cmd); code != exitInterrupted || !strings.Contains(stderr.String(), "interrupted") {
+	if code := exitCode(t, cmd); code != command.Interrupted || !strings.Contains(stderr.String(), "interrupted") {
 		t.Errorf("got code %d, stderr %q, want code 130 and a line about it", code, stderr)
 	}
 }

@@ -3,7 +3,6 @@ package weights_test
 import (
 	"encoding/binary"
 	"fmt"
-	"io"
 	"log"
 	"math"
 	"os"
@@ -21,7 +20,11 @@ func ExampleOpen() {
 	defer f.Close()
 	fmt.Println(f.Format)
 	for _, t := range f.Tensors {
-		fmt.Println(t.Name, t.DType, t.Shape, t.Float32()[:2])
+		values, err := t.Read()
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(t.Name, t.DType, t.Shape, values.Float32()[:2])
 	}
 	// Output:
 	// pytorch-zip
@@ -59,28 +62,11 @@ func ExampleWriteFile() {
 	}
 	defer f.Close()
 	t, ok := f.Lookup("bn.bias")
-	fmt.Println(f.Metadata["category"], ok, t.Float32())
+	values, err := t.Read()
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(f.Metadata["category"], ok, values.Float32())
 	// Output:
 	// bottle true [0.5]
-}
-
-func ExampleWriteFileAtomic() {
-	folder, err := os.MkdirTemp("", "")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer os.RemoveAll(folder)
-	path := filepath.Join(folder, "history.csv")
-	err = weights.WriteFileAtomic(path, func(w io.Writer) error {
-		_, err := fmt.Fprintln(w, "epoch,loss")
-		return err
-	})
-	if err != nil {
-		log.Fatal(err)
-	}
-	content, err := os.ReadFile(path)
-	fmt.Printf("%s%v\n", content, err)
-	// Output:
-	// epoch,loss
-	// <nil>
 }
