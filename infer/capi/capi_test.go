@@ -1,11 +1,13 @@
 package main
 
 import (
+	"debug/elf"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -281,5 +283,36 @@ func TestOutcome(t *testing.T) {
 		if status != c.wantStatus || !strings.Contains(text, c.wantText) || strings.ContainsAny(text, "\n\x00") {
 			t.Errorf("%s: got %d, %q, want %d, %q in one line", c.name, status, text, c.wantStatus, c.wantText)
 		}
+	}
+}
+
+// A program that loads the library gets rdpp.h's functions, and none that could take the place of its own.
+func TestExports(t *testing.T) {
+	f, err := elf.Open(filepath.Join(library, "librdpp.so"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	symbols, err := f.DynamicSymbols()
+	if err != nil {
+		t.Fatal(err)
+	}
+	header, err := os.ReadFile("rdpp.h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got, want []string
+	for _, s := range symbols {
+		if s.Section != elf.SHN_UNDEF {
+			got = append(got, s.Name)
+		}
+	}
+	for _, m := range regexp.MustCompile(`(?m)^\w[\w *]*\b(rdpp_\w+)\(`).FindAllSubmatch(header, -1) {
+		want = append(want, string(m[1]))
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v exported, want %v", got, want)
 	}
 }
