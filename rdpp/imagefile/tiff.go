@@ -242,7 +242,7 @@ func tiffPixels(data []byte, depth int) (*Image, error) {
 		return nil, err
 	}
 	defer f.close()
-	m, err := f.decode()
+	m, err := f.decode(false)
 	if err != nil {
 		return nil, err
 	}
@@ -263,22 +263,22 @@ func tiffPixels(data []byte, depth int) (*Image, error) {
 	return im.withHint(tiffHint(data)), nil
 }
 
-// decodeTIFF is decode of a whole file.
+// decodeTIFF is decode of a whole file, with all alpha.
 func decodeTIFF(data []byte) (image.Image, error) {
 	f, err := openTIFF(data)
 	if err != nil {
 		return nil, err
 	}
 	defer f.close()
-	return f.decode()
+	return f.decode(true)
 }
 
 // decode decodes a TIFF's first page as its samples are stored, not
 // turned: into Gray, Gray16, NRGBA, NRGBA64 or, with the file's own indexes,
-// Paletted. Samples of fewer bits than 8 or 16 fill the range of those. The
-// alpha of 16-bit grey is left out; alpha that the colour was multiplied by is
-// kept like any other.
-func (f *tiffFile) decode() (image.Image, error) {
+// Paletted. Samples of fewer bits than 8 or 16 fill the range of those. Alpha
+// that the colour was multiplied by is kept like any other; that of grey of more
+// than 8 bits where deepAlpha says so, as NRGBA64 takes four times the memory.
+func (f *tiffFile) decode(deepAlpha bool) (image.Image, error) {
 	if err := f.check(); err != nil {
 		return nil, err
 	}
@@ -291,11 +291,14 @@ func (f *tiffFile) decode() (image.Image, error) {
 	alpha := h.extra_samples > 0 && (h.first_extra == 1 || h.first_extra == 2)
 	switch h.photometric {
 	case tiffWhiteIsZero, tiffBlackIsZero:
-		if h.bits > 8 {
+		alpha = alpha && h.samples-h.extra_samples == 1
+		switch {
+		case h.bits > 8 && alpha && deepAlpha:
+			return f.deepGreyAlpha(size)
+		case h.bits > 8:
 			m := image.NewGray16(size)
 			return m, f.samples(m.Pix, m.Stride, 2, 1)
-		}
-		if alpha && h.samples-h.extra_samples == 1 {
+		case alpha:
 			return f.greyAlpha(size)
 		}
 		m := image.NewGray(size)
@@ -414,6 +417,18 @@ func (f *tiffFile) greyAlpha(size image.Rectangle) (image.Image, error) {
 	err := f.samples(m.Pix, m.Stride, 4, 2)
 	for p := m.Pix; len(p) >= 4; p = p[4:] {
 		p[1], p[2], p[3] = p[0], p[0], p[1]
+	}
+	return m, err
+}
+
+// deepGreyAlpha is greyAlpha of more than 8 bits.
+func (f *tiffFile) deepGreyAlpha(size image.Rectangle) (image.Image, error) {
+	m := image.NewNRGBA64(size)
+	err := f.samples(m.Pix, m.Stride, 8, 2)
+	for p := m.Pix; len(p) >= 8; p = p[8:] {
+		copy(p[6:8], p[2:4])
+		copy(p[2:4], p[:2])
+		copy(p[4:6], p[:2])
 	}
 	return m, err
 }
