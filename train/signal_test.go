@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"rdpp/rdpp/command"
 	"golang.org/x/sys/unix"
+	"rdpp/rdpp/command"
 )
 
 // program starts this program as a process of its own by the words before its name, such as env's, and by its arguments.
