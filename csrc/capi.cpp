@@ -14,8 +14,10 @@
 
 #include "adam.h"
 #include "allocator.h"
+#include "coreset.h"
 #include "losses.h"
 #include "networks.h"
+#include "patchcore.h"
 #include "predict.h"
 #include "script.h"
 #include "signals.h"
@@ -65,6 +67,11 @@ struct rdpp_module {
 
 struct rdpp_adam {
   rdpp::Adam adam;
+};
+
+struct rdpp_coreset {
+  std::vector<Tensor> patches; // N' x D each
+  rdpp::Coreset search;
 };
 
 namespace {
@@ -138,12 +145,12 @@ const Tensor &at_tensor(rdpp_tensor t) {
 }
 
 template <class T> T &opened(T *object) {
-  if (!object) throw std::invalid_argument("a network or an optimiser is NULL or closed");
+  if (!object) throw std::invalid_argument("a network, an optimiser or a coreset is NULL or closed");
   return *object;
 }
 
 template <class Impl> Impl &network(const rdpp_module *m, int32_t wanted) {
-  static const char *const names[] = {"teacher", "projection", "bottleneck", "student", "head"};
+  static const char *const names[] = {"teacher", "projection", "bottleneck", "student", "head", "bank"};
   if (opened(m).kind != wanted) {
     throw std::invalid_argument(std::string("a ") + names[wanted] + " is needed, this is a " + names[m->kind]);
   }
@@ -720,6 +727,71 @@ rdpp_error rdpp_predict(const rdpp_module *teacher, const rdpp_module *projectio
     rdpp::Versions versions = {teacher->version, projection ? projection->version : 0, bottleneck->version,
                                student->version};
     rdpp::Prediction result = student->predictor->run(n, versions, at_tensor(x), map_options(*options));
+    auto score_handle = std::make_unique<Tensor>(result.score);
+    *map = handle(result.map);
+    *score = score_handle.release();
+  });
+}
+
+// PatchCore
+
+rdpp_error rdpp_patches(const rdpp_tensor f[RDPP_SCALES], int64_t dimensions, rdpp_tensor *patches) {
+  return guarded([&] { *patches = handle(rdpp::patches(features(f), dimensions)); });
+}
+
+rdpp_error rdpp_coreset_new(const rdpp_tensor *patches, int64_t n, rdpp_tensor signs, const int64_t *start,
+                            int64_t n_start, rdpp_coreset **out) {
+  return guarded([&] {
+    if (n < 1) throw std::invalid_argument("a coreset of no patches");
+    std::vector<Tensor> all, points;
+    for (int64_t i = 0; i < n; i++) {
+      all.push_back(at_tensor(patches[i]).flatten(0, -2));
+      points.push_back(signs ? rdpp::project(all.back(), at_tensor(signs)) : all.back().to(torch::kFloat32));
+    }
+    Tensor joined = torch::cat(points);
+    points.clear();
+    *out = new rdpp_coreset{all, rdpp::Coreset(joined, {start, start + n_start})};
+  });
+}
+
+void rdpp_coreset_free(rdpp_coreset *c) { delete c; }
+
+rdpp_error rdpp_coreset_grow(rdpp_coreset *c, int64_t n, int64_t *size) {
+  return guarded([&] {
+    opened(c).search.grow(n);
+    *size = static_cast<int64_t>(c->search.chosen().size());
+  });
+}
+
+rdpp_error rdpp_coreset_chosen(const rdpp_coreset *c, int64_t size, int64_t *numbers) {
+  return guarded([&] {
+    std::vector<int64_t> chosen = opened(c).search.chosen();
+    if (size != static_cast<int64_t>(chosen.size())) {
+      throw std::invalid_argument("the coreset has " + std::to_string(chosen.size()) + " patches, not " +
+                                  std::to_string(size));
+    }
+    std::copy(chosen.begin(), chosen.end(), numbers);
+  });
+}
+
+rdpp_error rdpp_coreset_patches(const rdpp_coreset *c, rdpp_tensor *patches) {
+  return guarded([&] { *patches = handle(rdpp::rows_of(opened(c).patches, c->search.chosen())); });
+}
+
+rdpp_error rdpp_bank_new(int64_t count, int64_t D, int32_t dtype, int32_t device, rdpp_module **out) {
+  return guarded([&] {
+    rdpp::install_caching_allocator();
+    *out = finish(RDPP_BANK, std::make_shared<rdpp::BankImpl>(count, D), dtype, device, 0, RDPP_BLANK).release();
+  });
+}
+
+rdpp_error rdpp_predict_patches(const rdpp_module *teacher, const rdpp_module *bank, rdpp_tensor x,
+                                const rdpp_bank_options *options, rdpp_tensor *map, rdpp_tensor *score) {
+  return guarded([&] {
+    rdpp::BankOptions o = {options->sigma, options->dimensions, options->neighbours, options->bytes};
+    rdpp::Prediction result =
+        rdpp::predict_patches(network<rdpp::TeacherImpl>(teacher, RDPP_TEACHER),
+                              network<rdpp::BankImpl>(bank, RDPP_BANK), at_tensor(x), o);
     auto score_handle = std::make_unique<Tensor>(result.score);
     *map = handle(result.map);
     *score = score_handle.release();

@@ -27,11 +27,12 @@ typedef char *rdpp_error;
 typedef void *rdpp_tensor; /* an at::Tensor*, interchangeable with gotorch's handle */
 typedef struct rdpp_module rdpp_module;
 typedef struct rdpp_adam rdpp_adam;
+typedef struct rdpp_coreset rdpp_coreset;
 
 /* Element types, numbered as c10::ScalarType. */
 enum { RDPP_UINT8 = 0, RDPP_INT64 = 4, RDPP_FLOAT16 = 5, RDPP_FLOAT32 = 6, RDPP_FLOAT64 = 7, RDPP_BFLOAT16 = 15 };
 
-enum { RDPP_TEACHER, RDPP_PROJECTION, RDPP_BOTTLENECK, RDPP_STUDENT, RDPP_HEAD };
+enum { RDPP_TEACHER, RDPP_PROJECTION, RDPP_BOTTLENECK, RDPP_STUDENT, RDPP_HEAD, RDPP_BANK };
 
 /* What a teacher learns: the class of a picture, the class of every position, which pictures belong together. */
 enum { RDPP_CLASS, RDPP_DENSE, RDPP_PAIR };
@@ -215,6 +216,42 @@ rdpp_error rdpp_anomaly_map(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor 
 rdpp_error rdpp_predict(const rdpp_module *teacher, const rdpp_module *projection, const rdpp_module *bottleneck,
                         const rdpp_module *student, rdpp_tensor x, const rdpp_map_options *options, rdpp_tensor *map,
                         rdpp_tensor *score);
+
+/* PatchCore, outside autograd. D: dimensions of a patch, H and W here those of layer2's features, S/8. */
+
+/* f -> patches: B x H x W x D, float32: of layer2's and layer3's features the means over 3x3 positions with zeros around
+ * the border, layer3's stretched to layer2's positions. dimensions > 0, a multiple of 2: D = dimensions instead, by the
+ * released code's averages over neighbouring values; 0: all channels. */
+rdpp_error rdpp_patches(const rdpp_tensor f[RDPP_SCALES], int64_t dimensions, rdpp_tensor *patches);
+
+/* The search for a coreset of the patches in n >= 1 tensors, numbered through all of them, which have D as their last
+ * dimension; it goes on using their memory. signs: D x K of -1, 0 and 1, a random projection but for a factor; NULL: none.
+ * start: numbers of n_start >= 1 patches, of which the first choice is farthest on average. */
+rdpp_error rdpp_coreset_new(const rdpp_tensor *patches, int64_t n, rdpp_tensor signs, const int64_t *start,
+                            int64_t n_start, rdpp_coreset **out);
+void rdpp_coreset_free(rdpp_coreset *c);
+/* Chooses n more patches, each the farthest from all chosen before it; fewer where no more are left. The same ones for any
+ * number of threads. *size: how many are chosen then. */
+rdpp_error rdpp_coreset_grow(rdpp_coreset *c, int64_t n, int64_t *size);
+/* The numbers of the chosen patches, size of them, in the order of their choice. */
+rdpp_error rdpp_coreset_chosen(const rdpp_coreset *c, int64_t size, int64_t *numbers);
+/* The chosen patches themselves, size x D, of the type and device of the first tensor. */
+rdpp_error rdpp_coreset_patches(const rdpp_coreset *c, rdpp_tensor *patches);
+
+/* A bank of count >= 1 patches of D dimensions, all zero: a module with one entry, `patches`, count x D. */
+rdpp_error rdpp_bank_new(int64_t count, int64_t D, int32_t dtype, int32_t device, rdpp_module **out);
+
+typedef struct {
+  double sigma;       /* of the map's Gaussian, pixels */
+  int64_t dimensions; /* as of rdpp_patches */
+  int64_t neighbours; /* b of the paper's Eq. 7; below 2: the score is not weighted */
+  int64_t bytes;      /* bound of the distances that are in memory at a time; those to one row of the bank are in any case */
+} rdpp_bank_options;
+
+/* x: B x 3 x S x S, normalised; both modules in eval mode -> map: B x S x S, each patch's distance to the bank, stretched
+ * and smoothed; score: B, the farthest patch's distance, weighted by Eq. 7. Neither depends on the batch. */
+rdpp_error rdpp_predict_patches(const rdpp_module *teacher, const rdpp_module *bank, rdpp_tensor x,
+                                const rdpp_bank_options *options, rdpp_tensor *map, rdpp_tensor *score);
 
 /* TorchScript */
 
