@@ -14,10 +14,10 @@ import (
 	"github.com/spf13/pflag"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/atomicfile"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/metric"
 	"rdpp/rdpp/printable"
-	"rdpp/rdpp/weights"
 )
 
 const evalHelp = `Usage: infer eval --model FILE --data DIR [flags]
@@ -170,7 +170,7 @@ func checkScoresFile(path string) error {
 		}
 		return err
 	}
-	if err := weights.Room(filepath.Dir(path), 0); err != nil {
+	if err := atomicfile.Room(filepath.Dir(path), 0); err != nil {
 		return fmt.Errorf("%s cannot be written: %w", path, err)
 	}
 	return nil
@@ -179,7 +179,7 @@ func checkScoresFile(path string) error {
 // writeScores puts the table at path. A regular file there is kept until the whole table can replace it.
 func writeScores(path string, e *rdpp.Evaluation) (err error) {
 	if replaceable(path) {
-		err = weights.WriteFileAtomic(path, e.WriteScores)
+		err = atomicfile.Write(path, e.WriteScores)
 	} else {
 		var f *os.File
 		if f, err = os.Create(path); err == nil {

@@ -17,10 +17,10 @@ import (
 	"github.com/spf13/pflag"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/atomicfile"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/printable"
 	"rdpp/rdpp/report"
-	"rdpp/rdpp/weights"
 )
 
 const imageHelp = `Usage: infer image --model FILE [flags] IMAGE|DIR|- ...
@@ -405,7 +405,7 @@ func writeHeatmap(path string, img *imagefile.Image, r *rdpp.Result) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	err = weights.WriteFileAtomic(path, func(w io.Writer) error { return imagefile.EncodeHeatmap(w, overlay) })
+	err = atomicfile.Write(path, func(w io.Writer) error { return imagefile.EncodeHeatmap(w, overlay) })
 	if errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("%w; choose another folder with --heatmap", err)
 	}

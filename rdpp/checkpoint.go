@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 
+	"rdpp/rdpp/atomicfile"
 	"rdpp/rdpp/setting"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
@@ -110,7 +111,7 @@ func (r *run) findRoom(resumed bool) error {
 
 // room says whether files of these sizes, which lead to what is named, have room in a folder beside each other.
 func room(what, folder string, sizes ...int64) error {
-	if err := weights.Room(folder, sizes...); err != nil {
+	if err := atomicfile.Room(folder, sizes...); err != nil {
 		return setting.Advise(fmt.Errorf("rdpp: %s and the checkpoints on the way to it would not fit: %w", what, err), "make room, or choose another place with {out}")
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/atomicfile"
 	"rdpp/rdpp/weights"
 )
 
@@ -25,7 +26,7 @@ func writeOld(t testing.TB, metadata map[string]string, sources []weights.Source
 	delete(metadata, weights.DigestKey)
 	delete(metadata, weights.DigestOfKey)
 	path := filepath.Join(t.TempDir(), "old.safetensors")
-	if err := weights.WriteFileAtomic(path, func(w io.Writer) error { return weights.Write(w, metadata, sources) }); err != nil {
+	if err := atomicfile.Write(path, func(w io.Writer) error { return weights.Write(w, metadata, sources) }); err != nil {
 		t.Fatal(err)
 	}
 	return path

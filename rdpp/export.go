@@ -7,6 +7,7 @@ import (
 	"io"
 	"strconv"
 
+	"rdpp/rdpp/atomicfile"
 	"rdpp/rdpp/export"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
@@ -63,7 +64,7 @@ func (m *Model) Export(ctx context.Context, path string, opt *ExportOptions) err
 	default:
 		return wrong("format", o.Format, "use %s or %s", FormatONNX, FormatTorchScript)
 	}
-	err = weights.WriteFileAtomic(path, func(w io.Writer) error { return write(interruptible{ctx, w}) })
+	err = atomicfile.Write(path, func(w io.Writer) error { return write(interruptible{ctx, w}) })
 	if err != nil {
 		return fmt.Errorf("rdpp: %w", err)
 	}

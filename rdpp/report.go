@@ -11,11 +11,11 @@ import (
 	"strings"
 	"time"
 
+	"rdpp/rdpp/atomicfile"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/report"
 	"rdpp/rdpp/setting"
-	"rdpp/rdpp/weights"
 )
 
 // ReportOptions say what a report tells beyond model and evaluation. Zero fields are left out of it.
@@ -50,7 +50,7 @@ func (d *Detector) WriteReport(ctx context.Context, path string, set *dataset.Se
 func (m *Model) writeReport(ctx context.Context, path string, set *dataset.Set, e *Evaluation, opt ReportOptions) error {
 	r, err := m.report(ctx, set, e, opt)
 	if err == nil {
-		err = weights.WriteFileAtomic(path, func(w io.Writer) error { return report.Write(w, r) })
+		err = atomicfile.Write(path, func(w io.Writer) error { return report.Write(w, r) })
 	}
 	if err != nil {
 		return fmt.Errorf("rdpp: report: %w", err)
@@ -397,7 +397,7 @@ func WriteIndex(out, title string, entries []IndexEntry) error {
 	if err := os.MkdirAll(out, 0o777); err != nil { // where no category has got as far as making it
 		return setting.Advise(fmt.Errorf("rdpp: index: %w", err), "choose another folder with {out}")
 	}
-	err := weights.WriteFileAtomic(filepath.Join(out, IndexFile), func(w io.Writer) error { return report.WriteIndex(w, ix) })
+	err := atomicfile.Write(filepath.Join(out, IndexFile), func(w io.Writer) error { return report.WriteIndex(w, ix) })
 	if err != nil {
 		return fmt.Errorf("rdpp: index: %w", err)
 	}

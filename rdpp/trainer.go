@@ -14,9 +14,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"syscall"
 	"time"
 
+	"rdpp/rdpp/atomicfile"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/printable"
 	"rdpp/rdpp/report"
@@ -336,10 +336,10 @@ func claim(log *slog.Logger, files ...string) (lock *os.File, err error) {
 	if lock, err = lockFolder(dir, log); err != nil {
 		return nil, err
 	}
-	err = weights.Room(dir, 0)
+	err = atomicfile.Room(dir, 0)
 	for _, file := range files {
 		if err == nil {
-			err = weights.RemoveTemporary(file)
+			err = atomicfile.RemoveTemporary(file)
 		}
 	}
 	if err != nil {
@@ -350,22 +350,16 @@ func claim(log *slog.Logger, files ...string) (lock *os.File, err error) {
 }
 
 func lockFolder(dir string, log *slog.Logger) (*os.File, error) {
-	err := os.MkdirAll(dir, 0o777)
-	var f *os.File
-	if err == nil {
-		f, err = os.Open(dir)
-	}
-	if err != nil {
-		return nil, setting.Advise(fmt.Errorf("rdpp: cannot write to the output folder: %w", err), "choose another with {out}")
-	}
-	switch err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); {
-	case errors.Is(err, syscall.EWOULDBLOCK):
-		f.Close()
+	lock, unlocked, err := atomicfile.Lock(dir)
+	switch {
+	case errors.Is(err, atomicfile.ErrLocked):
 		return nil, setting.Advise(fmt.Errorf("rdpp: another training is writing to %s", dir), "wait for it, or choose another folder with {out}")
-	case err != nil: // some network file systems
-		log.Warn("the output folder cannot be locked: take care that no other training writes there", "folder", dir, "error", err)
+	case err != nil:
+		return nil, setting.Advise(fmt.Errorf("rdpp: cannot write to the output folder: %w", err), "choose another with {out}")
+	case unlocked != nil:
+		log.Warn("the output folder cannot be locked: take care that no other training writes there", "folder", dir, "error", unlocked)
 	}
-	return f, nil
+	return lock, nil
 }
 
 func (r *run) readData(ctx context.Context) error {
@@ -758,7 +752,7 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 	if err := writeFile(r.path(MetricsFile), append(text, '\n')); err != nil {
 		return nil, err
 	}
-	if err := weights.WriteFileAtomic(r.path(ScoresFile), evaluation.WriteScores); err != nil {
+	if err := atomicfile.Write(r.path(ScoresFile), evaluation.WriteScores); err != nil {
 		return nil, fmt.Errorf("rdpp: %w", err)
 	}
 	err = model.writeReport(ctx, r.path(ReportFile), r.set, evaluation, ReportOptions{Selection: selection, History: r.state.History,
@@ -772,7 +766,7 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 }
 
 func writeFile(path string, content []byte) error {
-	err := weights.WriteFileAtomic(path, func(w io.Writer) error {
+	err := atomicfile.Write(path, func(w io.Writer) error {
 		_, err := w.Write(content)
 		return err
 	})

@@ -20,8 +20,8 @@ import (
 	"time"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/atomicfile"
 	"rdpp/rdpp/reproduce"
-	"rdpp/rdpp/weights"
 	"rdpp/torch"
 )
 
@@ -457,7 +457,7 @@ func (r *reproduction) begin(ctx context.Context) error {
 		return err
 	}
 	for _, name := range []string{settingsFile, resultsMarkdown, resultsCSV, resultsHTML} {
-		if err := weights.RemoveTemporary(filepath.Join(r.out, name)); err != nil {
+		if err := atomicfile.RemoveTemporary(filepath.Join(r.out, name)); err != nil {
 			return fmt.Errorf("%w; choose another folder with --out", err)
 		}
 	}
@@ -496,7 +496,7 @@ func lockPatiently(ctx context.Context, folder *os.File, stderr io.Writer) error
 }
 
 func writeJSON(path string, value any) error {
-	return weights.WriteFileAtomic(path, func(w io.Writer) error { return json.NewEncoder(w).Encode(value) })
+	return atomicfile.Write(path, func(w io.Writer) error { return json.NewEncoder(w).Encode(value) })
 }
 
 // train carries out a training and notes what became of it.
@@ -624,9 +624,9 @@ const (
 func (r *reproduction) writeResults() {
 	c := r.plan.Compare(r.outcomes)
 	r.writing = errors.Join(
-		weights.WriteFileAtomic(filepath.Join(r.out, resultsMarkdown), c.WriteMarkdown),
-		weights.WriteFileAtomic(filepath.Join(r.out, resultsCSV), c.WriteCSV),
-		weights.WriteFileAtomic(filepath.Join(r.out, resultsHTML), c.WriteHTML))
+		atomicfile.Write(filepath.Join(r.out, resultsMarkdown), c.WriteMarkdown),
+		atomicfile.Write(filepath.Join(r.out, resultsCSV), c.WriteCSV),
+		atomicfile.Write(filepath.Join(r.out, resultsHTML), c.WriteHTML))
 }
 
 // say shows an event, with the time so far and what is left of it.

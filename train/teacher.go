@@ -16,9 +16,9 @@ import (
 	"github.com/spf13/pflag"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/atomicfile"
 	"rdpp/rdpp/pattern"
 	"rdpp/rdpp/printable"
-	"rdpp/rdpp/weights"
 	"rdpp/torch"
 )
 
@@ -161,7 +161,7 @@ func writeSheet(path string, opt *pattern.Options) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
-	return weights.WriteFileAtomic(path, func(w io.Writer) error { return png.Encode(w, sheet) })
+	return atomicfile.Write(path, func(w io.Writer) error { return png.Encode(w, sheet) })
 }
 
 // parseScales reads three numbers with commas between.

@@ -101,3 +101,8 @@ func Expand(text string, name func(string) string) string {
 }
 
 func plain(field string) string { return field }
+
+// Refuse is Wrong with the program's name before it, as those packages tell it whose settings travel in model files.
+func Refuse(field string, value any, want string, args ...any) error {
+	return fmt.Errorf("rdpp: %w", Wrong(field, value, want, args...))
+}

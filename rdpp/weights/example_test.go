@@ -3,7 +3,6 @@ package weights_test
 import (
 	"encoding/binary"
 	"fmt"
-	"io"
 	"log"
 	"math"
 	"os"
@@ -62,25 +61,4 @@ func ExampleWriteFile() {
 	fmt.Println(f.Metadata["category"], ok, t.Float32())
 	// Output:
 	// bottle true [0.5]
-}
-
-func ExampleWriteFileAtomic() {
-	folder, err := os.MkdirTemp("", "")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer os.RemoveAll(folder)
-	path := filepath.Join(folder, "history.csv")
-	err = weights.WriteFileAtomic(path, func(w io.Writer) error {
-		_, err := fmt.Fprintln(w, "epoch,loss")
-		return err
-	})
-	if err != nil {
-		log.Fatal(err)
-	}
-	content, err := os.ReadFile(path)
-	fmt.Printf("%s%v\n", content, err)
-	// Output:
-	// epoch,loss
-	// <nil>
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -14,13 +13,6 @@ import (
 	"syscall"
 	"testing"
 )
-
-func writing(s string) func(io.Writer) error {
-	return func(w io.Writer) error {
-		_, err := io.WriteString(w, s)
-		return err
-	}
-}
 
 // wantFiles holds a folder's files, hidden ones too, equal to want.
 func wantFiles(t *testing.T, folder string, want ...string) {
@@ -46,60 +38,6 @@ func wantContent(t *testing.T, path, want string) {
 	}
 }
 
-func TestWriteFileAtomic(t *testing.T) {
-	folder := t.TempDir()
-	path := filepath.Join(folder, "metrics.json")
-	for _, content := range []string{"first", "", strings.Repeat("second", 1<<16)} {
-		if err := WriteFileAtomic(path, writing(content)); err != nil {
-			t.Fatal(err)
-		}
-		wantContent(t, path, content)
-	}
-
-	if err := os.Chmod(path, 0o640); err != nil {
-		t.Fatal(err)
-	}
-	if err := WriteFileAtomic(path, writing("third")); err != nil {
-		t.Fatal(err)
-	}
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o640 {
-		t.Errorf("got mode %v and error %v, want the old file's 0640", info.Mode(), err)
-	}
-
-	failing := errors.New("no more numbers")
-	err := WriteFileAtomic(path, func(w io.Writer) error {
-		io.WriteString(w, strings.Repeat("x", 1<<20))
-		wantContent(t, path, "third")
-		return failing
-	})
-	if !errors.Is(err, failing) || !strings.HasPrefix(err.Error(), "weights: ") || !strings.Contains(err.Error(), path) {
-		t.Errorf("got error %v, want one from weights that wraps %v and names %s", err, failing, path)
-	}
-	wantContent(t, path, "third")
-	wantFiles(t, folder, "metrics.json")
-
-	func() {
-		defer func() {
-			if recover() == nil {
-				t.Error("the panic of write was swallowed")
-			}
-		}()
-		WriteFileAtomic(path, func(io.Writer) error { panic("in write") })
-	}()
-	wantContent(t, path, "third")
-	wantFiles(t, folder, "metrics.json")
-
-	if err := WriteFileAtomic(folder, writing("x")); err == nil {
-		t.Error("writing over a folder: got no error")
-	}
-	if err := WriteFileAtomic(filepath.Join(folder, "missing", "x"), writing("x")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("writing into a missing folder: got %v, want %v", err, os.ErrNotExist)
-	}
-	wantFiles(t, folder, "metrics.json")
-	wantFiles(t, filepath.Dir(folder), filepath.Base(folder))
-}
-
-// TestWriteFileFails fails in the midst of a file that replaces another.
 func TestWriteFileFails(t *testing.T) {
 	folder := t.TempDir()
 	path := filepath.Join(folder, "w.safetensors")

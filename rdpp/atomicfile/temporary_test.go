@@ -1,4 +1,4 @@
-package weights
+package atomicfile
 
 import (
 	"bufio"
@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	namedAlone = os.Getenv(childNamed) != ""
-	fmt.Fprintln(os.Stderr, WriteFileAtomic(path, func(w io.Writer) error {
+	fmt.Fprintln(os.Stderr, Write(path, func(w io.Writer) error {
 		if _, err := w.Write(make([]byte, 1<<20)); err != nil {
 			return err
 		}
@@ -109,7 +109,7 @@ func TestKilledNamed(t *testing.T) {
 	}
 	kill(t, first)
 	cleaned.Clear() // as in another process
-	if err := WriteFileAtomic(filepath.Join(folder, "c"), writing("c")); err != nil {
+	if err := Write(filepath.Join(folder, "c"), writing("c")); err != nil {
 		t.Fatal(err)
 	}
 	names := files(t, folder)
@@ -122,7 +122,7 @@ func TestKilledNamed(t *testing.T) {
 	if err := os.WriteFile(other, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := WriteFileAtomic(filepath.Join(folder, "c"), writing("d")); err != nil {
+	if err := Write(filepath.Join(folder, "c"), writing("d")); err != nil {
 		t.Fatal(err)
 	}
 	wantFiles(t, folder, filepath.Base(other), "c")
@@ -133,8 +133,7 @@ func TestKilledNamed(t *testing.T) {
 func TestNamedAlone(t *testing.T) {
 	namedAlone = true
 	defer func() { namedAlone = false }()
-	t.Run("WriteFileAtomic", TestWriteFileAtomic)
-	t.Run("WriteFileFails", TestWriteFileFails)
+	t.Run("Write", TestWrite)
 	t.Run("Room", TestRoom)
 }
 

@@ -1,4 +1,4 @@
-package weights
+package atomicfile
 
 import (
 	"errors"
@@ -125,12 +125,12 @@ func RemoveTemporary(path string) error {
 	folder, prefix := filepath.Dir(path), temporaryPrefix(path)
 	entries, err := os.ReadDir(folder)
 	if err != nil {
-		return fmt.Errorf("weights: %w", err)
+		return fmt.Errorf("atomicfile: %w", err)
 	}
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), prefix) && strings.HasSuffix(e.Name(), ".tmp") {
 			if err := os.Remove(filepath.Join(folder, e.Name())); err != nil {
-				return fmt.Errorf("weights: %w", err)
+				return fmt.Errorf("atomicfile: %w", err)
 			}
 		}
 	}

@@ -1,0 +1,231 @@
+// Package method is the contract between the ways of finding anomalies and the house they live in. A method is its
+// mathematics: networks or a memory, what a batch teaches them, what an image's map and score are. Time is the engine's
+// (package engine): passes, checkpoints, interruptions, folds, thresholds, evaluation, selection. What a method needs of the
+// other is in its arguments; it opens no file, knows no folder and reads no clock.
+//
+// Learned methods (reverse distillation, flows) and those that remember (PatchCore) have the same four parts:
+//
+//	Method    its settings, immutable, which make nets and learners
+//	Net       what predicts: a teacher that the house finds, and the method's own tensors
+//	Learner   what makes a net of images, a batch at a time, and can be put down and taken up again
+//	Plan      what it wants of the engine: how many passes, how large batches, whether images are lit and disturbed
+package method
+
+import (
+	"context"
+	"math"
+	"slices"
+
+	"rdpp/rdpp/anomaly"
+	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/setting"
+	"rdpp/rdpp/weights"
+	"rdpp/torch"
+)
+
+// Method is a way of finding anomalies with all its settings. It is immutable, and safe for concurrent use.
+type Method interface {
+	// Check says which of its settings cannot be, by a setting.Error with the setting's name in JSON.
+	Check() error
+
+	// New returns a net with fresh weights, its teacher's included. A net that is to be loaded is blank.
+	New(o Options) (Net, error)
+
+	// Load fills a net that New has made blank with the tensors and facts of a model file, teacher included. No shape is
+	// believed before it is checked. A missing, mis-shaped or left-over tensor is an error.
+	Load(n Net, f *weights.File, facts anomaly.Facts) error
+
+	// Learner returns what teaches the net. Begin or Restore comes next.
+	Learner(n Net, o LearnerOptions) (Learner, error)
+
+	// Plan is what the engine does for the method; images is how many there are to learn from: of the model's own training,
+	// then of the trainings for the calibration, if any. What cannot be learned from so many is an error.
+	Plan(images []int) (Plan, error)
+
+	// MostScore is the highest score and pixel that a net with these facts can give, +Inf where there is no bound. Facts that
+	// cannot be are an error. No score is negative.
+	MostScore(facts anomaly.Facts) (float64, error)
+
+	// PredictionBytes estimates the memory that a net takes which judges so many images at once, rather too high than too low.
+	// fileBytes is the size of its model file.
+	PredictionBytes(fileBytes int64, images int) int64
+}
+
+// Options say how a net is made.
+type Options struct {
+	Device torch.Device
+	Blank  bool // all weights are about to be loaded
+}
+
+// LearnerOptions say how a net learns.
+type LearnerOptions struct {
+	Precision torch.Precision // of what is computed with gradients; what a method must not round it keeps in float32
+}
+
+// Net is what a training leads to and a detector uses. It belongs to one goroutine.
+type Net interface {
+	// Predict maps normalised images x, B x 3 x S x S in float32 or bfloat16, to anomaly maps, B x S x S, and image scores, B,
+	// in float32. An image's score need not be its map's maximum. The caller closes both. Settle comes before.
+	Predict(x *torch.Tensor) (maps, scores *torch.Tensor, err error)
+
+	// Settle makes the net ready to predict after its State was written or learned.
+	Settle() error
+
+	// Backbone is the teacher, which the engine fills with weights.
+	Backbone() torch.Teacher
+
+	// State lists what a model file holds, teacher included. Shapes may depend on the images.
+	State() []weights.Source
+
+	// Facts are what is to be known beside that.
+	Facts() anomaly.Facts
+
+	// Close frees it. It is idempotent.
+	Close()
+}
+
+// Embedder is a Net whose images have an embedding to compare, of any shape, for the report's compactness.
+type Embedder interface {
+	// Embed maps a normalised image, 1 x 3 x S x S, to it.
+	Embed(x *torch.Tensor) (*torch.Tensor, error)
+}
+
+// LearnerOf makes a net of batches. It belongs to the net's goroutine. Given the same batches in the same order it leads to
+// the same net to the bit, whether or not it was put down (State) and taken up again (Restore) between two steps.
+type LearnerOf[Batch any] interface {
+	// Begin is called before the first step of a run that goes on from no checkpoint, when the teacher is there.
+	Begin(ctx context.Context, images Images) error
+
+	// Step learns from a batch, which is its own until it returns. step counts from 0 over all passes, of is how many there
+	// will be; a run that is resumed for more passes counts on. The first of the losses is what has to stay finite.
+	Step(b Batch, step, of int) (anomaly.Losses, error)
+
+	// State lists what the next step depends on, the net's own tensors included, under names that Restore knows. The sources
+	// can be read until the scope is closed or the next step.
+	State(s *torch.Scope) ([]weights.Source, error)
+
+	// Restore makes the learner what it was when State was written to f.
+	Restore(f *weights.File, facts anomaly.Facts) error
+
+	// Finish returns the net that has been learned so far, settled: the last weights, their average, or a memory cut down to
+	// its core. It belongs to the learner, as does New's. Learning may go on afterwards, and Finish be called again, unless
+	// last is true: then what only learning needs is freed.
+	Finish(ctx context.Context, images Images, last bool) (Net, error)
+
+	// Close frees what the learner has made, but for the net that it was given. It is idempotent.
+	Close()
+}
+
+// Learner is a learner of the images of a data set.
+type Learner = LearnerOf[*dataset.Batch]
+
+// Images hands at most most of the images that are trained on, evenly spread, to visit, each as a detector would see it: 1 x
+// 3 x S x S in float32 on the net's device, normalised and without made-up light or defects. most 0 stands for all. The
+// tensor is closed after visit. Reading ahead is the house's.
+type Images func(ctx context.Context, most int, visit func(x *torch.Tensor) error) error
+
+// Plan is what a method wants of the engine.
+type Plan struct {
+	Passes int // over the images
+	Batch  int // images per step
+
+	Noise dataset.NoiseOptions // the noisy images of a batch; Off: none
+	Light dataset.Light        // how the light on images is varied; zero: a batch's clean images are as a detector sees them
+
+	// TryPrecisions says that steps are to be timed in fp32 and bf16 where the precision is to be chosen. Else it is fp32.
+	TryPrecisions bool
+}
+
+// Settings are those that every method has. They travel in the model file.
+type Settings struct {
+	Arch      string `json:"arch"`       // backbone, one of torch.Architectures
+	Method    string `json:"method"`     // one of config.Methods
+	ImageSize int    `json:"image_size"` // side S of the network input in pixels, a multiple of 32
+
+	BitDepth int `json:"bit_depth"` // bits that the values of 16-bit images use, 8 to 16, or BitDepthAuto, which the start of training replaces
+
+	Mean [3]float32 `json:"mean"` // subtracted from RGB in 0..1
+	Std  [3]float32 `json:"std"`  // divided by
+
+	Updates   int    `json:"updates"`   // of the weights, to the end of a pass over the images; 0: Epochs alone count
+	Epochs    int    `json:"epochs"`    // passes over the images; with Updates the most, which end them earlier, and once training has begun those that the method's Plan takes
+	Batch     int    `json:"batch"`     // images per step
+	Select    string `json:"select"`    // SelectLast or SelectBestOnTest
+	Precision string `json:"precision"` // of training, one of torch.Precisions, or PrecisionAuto
+	Seed      uint64 `json:"seed"`      // of fresh weights, order, noise and shuffles
+
+	MapSigma float64 `json:"map_sigma"` // Gaussian that smooths the anomaly map, pixels of the network input
+
+	Calibration float64 `json:"calibration"` // share of the good images that is held out to calibrate the threshold; 0: none
+	FalseAlarm  float64 `json:"false_alarm"` // share of good images that the threshold lets be called anomalous
+}
+
+// Which epoch becomes the model.
+const (
+	SelectLast       = "last"
+	SelectBestOnTest = "best-on-test" // the released protocol; it chooses on the answer
+)
+
+// BitDepthAuto stands for the number of bits that the training images use.
+const BitDepthAuto = 0
+
+// PrecisionAuto stands for bf16 where the device has instructions for it and some steps show that it is faster, else for
+// fp32. What was chosen takes its place before the first step.
+const PrecisionAuto = "auto"
+
+// The largest values that Check lets pass: far above use, low enough that no size overflows and that a model file cannot ask for
+// minutes and all memory.
+const (
+	MaxImageSize = 2048
+	MaxMapSigma  = 64
+	MaxBatch     = 4096
+	MaxUpdates   = 1_000_000_000
+)
+
+// Check says which value cannot be, by a setting.Error. Whether there is such a method is not its business.
+func (c *Settings) Check() error {
+	switch {
+	case !slices.Contains(torch.Architectures(), c.Arch):
+		return setting.Refuse("arch", c.Arch, "use one of %v", torch.Architectures())
+	case c.ImageSize < 32 || c.ImageSize > MaxImageSize || c.ImageSize%32 != 0:
+		return setting.Refuse("image_size", c.ImageSize, "use a multiple of 32 from 32 to %d", MaxImageSize)
+	case c.BitDepth != BitDepthAuto && (c.BitDepth < 8 || c.BitDepth > 16):
+		return setting.Refuse("bit_depth", c.BitDepth, "use 8, 10, 12, 14 or 16, or auto")
+	case !Positive(float64(c.Std[0]), float64(c.Std[1]), float64(c.Std[2])):
+		return setting.Refuse("std", c.Std, "all three must be positive")
+	case !(max(c.Mean[0], c.Mean[1], c.Mean[2], -c.Mean[0], -c.Mean[1], -c.Mean[2]) <= math.MaxFloat32):
+		return setting.Refuse("mean", c.Mean, "all three must be finite")
+	case c.Updates < 0 || c.Updates > MaxUpdates:
+		return setting.Refuse("updates", c.Updates, "use 1 to %d, or 0 to go by {epochs}", MaxUpdates)
+	case c.Epochs < 1:
+		return setting.Refuse("epochs", c.Epochs, "use at least 1")
+	case c.Batch < 1 || c.Batch > MaxBatch:
+		return setting.Refuse("batch", c.Batch, "use 1 to %d", MaxBatch)
+	case c.Select != SelectLast && c.Select != SelectBestOnTest:
+		return setting.Refuse("select", c.Select, "use %s or %s", SelectLast, SelectBestOnTest)
+	case c.Precision != PrecisionAuto && !slices.Contains(torch.Precisions(), c.Precision):
+		return setting.Refuse("precision", c.Precision, "use auto, fp32, tf32 or bf16")
+	case !(c.Calibration >= 0 && c.Calibration <= 0.3):
+		return setting.Refuse("calibration", c.Calibration, "use a share of the good images, 0 to 0.3")
+	case !(c.FalseAlarm >= 0 && c.FalseAlarm < 1) || c.Calibration > 0 && c.FalseAlarm == 0:
+		return setting.Refuse("false_alarm", c.FalseAlarm, "use a share of the good images, above 0 and below 1")
+	case !(c.MapSigma > 0 && c.MapSigma*4 < float64(c.ImageSize) && c.MapSigma <= MaxMapSigma):
+		return setting.Refuse("map_sigma", c.MapSigma, "use more than 0, at most %d, and less than a quarter of {image_size}, which is %d", MaxMapSigma, c.ImageSize)
+	}
+	return nil
+}
+
+// Norm is the normalisation of images.
+func (c *Settings) Norm() dataset.Norm { return dataset.Norm{Mean: c.Mean, Std: c.Std} }
+
+// Complete fills in what files of before a setting was there lack.
+func (c *Settings) Complete() {
+	if c.BitDepth == 0 {
+		c.BitDepth = 16
+	}
+}
+
+// Positive says whether all values are, and finite. A NaN makes minimum and maximum NaN, and so the answer false.
+func Positive(values ...float64) bool {
+	return slices.Min(values) > 0 && slices.Max(values) <= math.MaxFloat64
+}
