@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 namespace rdpp {
 
@@ -135,33 +136,14 @@ struct Coreset::Device : Coreset::Search {
   }
 };
 
-// On the CPU every point stands in the list of the chosen point it is nearest to. By the triangle inequality a new
-// chosen point q takes none of a list whose own is c, unless one lies farther from c than half of |c - q|: most lists
-// are passed over, and most points of the others. What is chosen is the same as if all had been compared.
+// On the CPU most points are compared with few of the chosen ones. A distance only falls as more are chosen, so that
+// one which is out of date is a bound, and where it is below the distance of the point that is farthest, nobody need
+// know how far below. What is chosen is the same as if all had been compared.
 struct Coreset::Host : Coreset::Search {
-  struct List {
-    std::vector<int32_t> members;
-    float farthest = -1; // square of its farthest member's distance; below 0: it has none
-    int32_t which = -1;  // that member
-  };
-
-  // A part of a list, which one thread goes through.
-  struct Part {
-    size_t list;
-    int64_t begin, end, kept;
-    float half;                 // members up to this square cannot be taken
-    std::vector<int32_t> taken; // by the new point
-    float farthest;             // of the kept ones
-    int32_t which;
-  };
-
-  static constexpr int64_t kPart = 2048;  // members
-  static constexpr int64_t kAlone = 4096; // what fewer visits are worth is less than waking the other threads
-
-  Tensor points; // N x K
-  std::vector<float> distance;
-  std::vector<List>
-      lists; // the first is of points that are nearer to the starting points' average than to any chosen one
+  Tensor points;               // N x K
+  std::vector<float> distance; // squares, to the first seen[i] chosen points at least; of chosen points below 0
+  std::vector<int32_t> seen;
+  std::vector<int32_t> ranked; // all points, the candidates first
   std::vector<int64_t> order;
   std::vector<float> centres; // the chosen points, one after the other
 
@@ -169,7 +151,8 @@ struct Coreset::Host : Coreset::Search {
     int64_t N = points.size(0), K = points.size(1);
     TORCH_CHECK(N <= std::numeric_limits<int32_t>::max(), "a coreset of ", N, " points; 2^31 - 1 at most");
     const float *p = points.data_ptr<float>();
-    distance.resize(N);
+    distance.resize(N), seen.resize(N), ranked.resize(N);
+    std::iota(ranked.begin(), ranked.end(), 0);
     at::parallel_for(0, N, 1024, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; i++) {
         double sum = 0;
@@ -178,121 +161,47 @@ struct Coreset::Host : Coreset::Search {
         distance[i] = static_cast<float>(mean * mean);
       }
     });
-    lists.resize(1);
-    List &all = lists[0];
-    all.members.resize(N);
-    for (int64_t i = 0; i < N; i++) {
-      all.members[i] = static_cast<int32_t>(i);
-      if (distance[i] > all.farthest) all.farthest = distance[i], all.which = static_cast<int32_t>(i);
-    }
   }
 
-  void visit(Part &part, const float *q) {
-    const float *p = points.data_ptr<float>();
-    int64_t K = points.size(1);
-    int32_t *members = lists[part.list].members.data();
-    part.kept = part.begin, part.farthest = -1, part.which = -1;
-    for (int64_t i = part.begin; i < part.end; i++) {
-      int32_t at = members[i];
-      float own = distance[at];
-      if (own > part.half) {
-        float d = squared_distance(p + at * K, q, K, own);
-        if (d < own) {
-          distance[at] = d;
-          part.taken.push_back(at);
-          continue;
-        }
-      }
-      members[part.kept++] = at;
-      if (own > part.farthest || (own == part.farthest && at < part.which)) part.farthest = own, part.which = at;
-    }
-  }
+  // Whether a is farther than b, or as far and before it.
+  bool ahead(int32_t a, int32_t b) const { return distance[a] > distance[b] || (distance[a] == distance[b] && a < b); }
 
-  // The lists that may hold points for a new one at q, in parts.
-  std::vector<Part> parts(const float *q, int64_t *visits) {
-    int64_t K = points.size(1);
-    std::vector<Part> all;
-    for (size_t l = 0; l < lists.size(); l++) {
-      if (lists[l].farthest < 0) continue;
-      float half = -1;
-      if (l > 0) half = squared_distance(&centres[(l - 1) * K], q, K, kAny) / 4.0001f; // rounded to the safe side
-      if (lists[l].farthest <= half) continue;
-      int64_t n = static_cast<int64_t>(lists[l].members.size());
-      *visits += n;
-      for (int64_t begin = 0; begin < n; begin += kPart) {
-        all.push_back({l, begin, std::min(begin + kPart, n), 0, half, {}, -1, -1});
-      }
+  // Compares a point with the chosen ones that it has not been compared with, until it is nearer than least.
+  void refresh(int32_t i, float least) {
+    int64_t K = points.size(1), chosen = static_cast<int64_t>(order.size());
+    const float *p = points.data_ptr<float>() + i * K;
+    while (seen[i] < chosen && distance[i] >= least) {
+      float d = squared_distance(p, &centres[seen[i]++ * K], K, distance[i]);
+      distance[i] = std::min(d, distance[i]);
     }
-    return all;
   }
 
   void choose(int32_t next) {
-    const float *q = points.data_ptr<float>() + next * points.size(1);
-    int64_t visits = 0;
-    std::vector<Part> work = parts(q, &visits);
-    auto go = [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; i++) visit(work[i], q);
-    };
-    if (visits < kAlone) {
-      go(0, static_cast<int64_t>(work.size()));
-    } else {
-      at::parallel_for(0, static_cast<int64_t>(work.size()), 1, go);
-    }
-    List own;
-    for (size_t i = 0; i < work.size();) { // the parts of a list, put together again
-      List &list = lists[work[i].list];
-      size_t l = work[i].list;
-      int64_t kept = 0;
-      list.farthest = -1, list.which = -1;
-      for (; i < work.size() && work[i].list == l; i++) {
-        const Part &part = work[i];
-        std::copy(list.members.begin() + part.begin, list.members.begin() + part.kept, list.members.begin() + kept);
-        kept += part.kept - part.begin;
-        if (part.farthest > list.farthest || (part.farthest == list.farthest && part.which < list.which)) {
-          list.farthest = part.farthest, list.which = part.which;
-        }
-        own.members.insert(own.members.end(), part.taken.begin(), part.taken.end());
-      }
-      list.members.resize(kept);
-    }
-    for (int32_t i : own.members) {
-      if (distance[i] > own.farthest || (distance[i] == own.farthest && i < own.which)) {
-        own.farthest = distance[i], own.which = i;
-      }
-    }
-    lists.push_back(std::move(own));
-    centres.insert(centres.end(), q, q + points.size(1));
+    const float *p = points.data_ptr<float>() + next * points.size(1);
+    centres.insert(centres.end(), p, p + points.size(1));
     order.push_back(next);
-  }
-
-  // Takes a point that is chosen out of its list, whatever its distance.
-  void remove(int32_t next) {
-    for (List &list : lists) {
-      if (list.which != next) continue;
-      list.members.erase(std::remove(list.members.begin(), list.members.end(), next), list.members.end());
-      list.farthest = -1, list.which = -1;
-      for (int32_t i : list.members) {
-        if (distance[i] > list.farthest || (distance[i] == list.farthest && i < list.which)) {
-          list.farthest = distance[i], list.which = i;
-        }
-      }
-      return;
-    }
+    distance[next] = -1;
   }
 
   void grow(int64_t n) override {
-    for (; n > 0; n--) {
-      const List *best = nullptr;
-      for (const List &list : lists) {
-        if (list.farthest < 0) continue;
-        if (!best || list.farthest > best->farthest || (list.farthest == best->farthest && list.which < best->which)) {
-          best = &list;
-        }
+    int64_t N = points.size(0);
+    n = std::min(n, N - static_cast<int64_t>(order.size()));
+    while (n > 0) {
+      // The candidates are those that seem the farthest; no other is farther than the bound, the first of the rest.
+      int64_t count = std::min(std::max<int64_t>(1024, N / 32), N);
+      auto end = ranked.begin() + count;
+      if (count < N)
+        std::nth_element(ranked.begin(), end, ranked.end(), [&](int32_t a, int32_t b) { return ahead(a, b); });
+      const int32_t *bound = count < N ? &*end : nullptr;
+      for (; n > 0; n--) {
+        float least = bound ? distance[*bound] : 0;
+        at::parallel_for(0, count, 1024, [&](int64_t first, int64_t last) {
+          for (int64_t i = first; i < last; i++) refresh(ranked[i], least);
+        });
+        int32_t best = *std::min_element(ranked.begin(), end, [&](int32_t a, int32_t b) { return ahead(a, b); });
+        if (bound && ahead(*bound, best)) break;
+        choose(best);
       }
-      if (!best) return;
-      int32_t next = best->which;
-      remove(next);
-      choose(next);
     }
   }
 
@@ -306,6 +215,7 @@ Coreset::Coreset(const Tensor &points, const std::vector<int64_t> &start) {
     TORCH_CHECK(i >= 0 && i < points.size(0), "starting point ", i, " of ", points.size(0));
   }
   torch::NoGradGuard no_grad;
+  TORCH_CHECK(points.isfinite().all().item<bool>(), "patches that are infinite or no numbers");
   if (points.is_cpu()) {
     search_ = std::make_unique<Host>(points.to(torch::kFloat32), start);
   } else {
