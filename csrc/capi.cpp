@@ -788,10 +788,10 @@ rdpp_error rdpp_bank_new(int64_t count, int64_t D, int32_t dtype, int32_t device
 rdpp_error rdpp_predict_patches(const rdpp_module *teacher, const rdpp_module *bank, rdpp_tensor x,
                                 const rdpp_bank_options *options, rdpp_tensor *map, rdpp_tensor *score) {
   return guarded([&] {
-    rdpp::BankOptions o = {options->sigma, options->dimensions, options->neighbours, options->bytes};
-    rdpp::Prediction result =
-        rdpp::predict_patches(network<rdpp::TeacherImpl>(teacher, RDPP_TEACHER),
-                              network<rdpp::BankImpl>(bank, RDPP_BANK), at_tensor(x), o);
+    rdpp::BankOptions o = {options->sigma, options->dimensions, options->of_map != 0, options->neighbours,
+                           options->bytes};
+    rdpp::Prediction result = rdpp::predict_patches(network<rdpp::TeacherImpl>(teacher, RDPP_TEACHER),
+                                                    network<rdpp::BankImpl>(bank, RDPP_BANK), at_tensor(x), o);
     auto score_handle = std::make_unique<Tensor>(result.score);
     *map = handle(result.map);
     *score = score_handle.release();

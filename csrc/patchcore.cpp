@@ -163,19 +163,15 @@ Tensor BankImpl::neighbours(const Tensor &of, int64_t b) {
 
 namespace {
 
-// Eq. 7: how much of a farthest patch's distance counts. Little of it does where the nearest row has many others about
-// as near to the patch as itself, which is then of a rare kind of good patches, not of none.
-Tensor reweighted(BankImpl &bank, const Tensor &p, const BankImpl::Nearest &nearest, int64_t b) {
+// Eq. 7: what share of an image's score counts, B. Little of it does where the row nearest to the farthest patch has
+// many others about as near to the patch as itself, which is then of a rare kind of good patches, not of none.
+Tensor weight(BankImpl &bank, const Tensor &p, const BankImpl::Nearest &nearest, int64_t b) {
   int64_t B = p.size(0), D = p.size(3);
-  auto [farthest, at] = nearest.distance.flatten(1).max(1); // B
-  b = std::min(b, bank.rows.size(0));
-  if (b < 2) return farthest;
-  Tensor places = at.unsqueeze(1);                                                        // B x 1
-  Tensor patch = p.view({B, -1, D}).gather(1, places.unsqueeze(2).expand({B, 1, D}));     // B x 1 x D
-  Tensor around = bank.neighbours(nearest.row.flatten(1).gather(1, places).flatten(), b); // B x b
-  Tensor rows = bank.rows.index_select(0, around.flatten()).view({B, b, D});              // B x b x D
-  Tensor share = torch::softmax((rows - patch).square_().sum(2).sqrt_(), 1).select(1, 0); // B, of the nearest row
-  return (1 - share) * farthest;
+  Tensor at = nearest.distance.flatten(1).argmax(1, /*keepdim=*/true);                // B x 1
+  Tensor patch = p.view({B, -1, D}).gather(1, at.unsqueeze(2).expand({B, 1, D}));     // B x 1 x D
+  Tensor around = bank.neighbours(nearest.row.flatten(1).gather(1, at).flatten(), b); // B x b
+  Tensor rows = bank.rows.index_select(0, around.flatten()).view({B, b, D});          // B x b x D
+  return 1 - torch::softmax((rows - patch).square_().sum(2).sqrt_(), 1).select(1, 0); // less the nearest row's share
 }
 
 } // namespace
@@ -187,7 +183,11 @@ Prediction predict_patches(TeacherImpl &teacher, BankImpl &bank, const Tensor &x
   BankImpl::Nearest nearest = bank.nearest(p, options.bytes);                             // B x H x W
   auto stretch = F::InterpolateFuncOptions().mode(torch::kBilinear).align_corners(false);
   Tensor map = F::interpolate(nearest.distance.unsqueeze(1), stretch.size(std::vector<int64_t>{x.size(2), x.size(3)}));
-  return {smooth(map.squeeze(1).contiguous(), options.sigma), reweighted(bank, p, nearest, options.neighbours)};
+  map = smooth(map.squeeze(1).contiguous(), options.sigma);
+  Tensor score = (options.of_map ? map : nearest.distance).flatten(1).amax(1);
+  int64_t b = std::min(options.neighbours, bank.rows.size(0));
+  if (b >= 2) score = score * weight(bank, p, nearest, b);
+  return {map, score};
 }
 
 } // namespace rdpp

@@ -44,12 +44,13 @@ TORCH_MODULE(Bank);
 struct BankOptions {
   double sigma;       // of the map's Gaussian, pixels
   int64_t dimensions; // of a patch, see patches
-  int64_t neighbours; // b of the paper's Eq. 7; below 2: an image's score is its farthest patch's distance
+  bool of_map;        // an image's score is its map's maximum, instead of its farthest patch's distance
+  int64_t neighbours; // b of the paper's Eq. 7, which weights the score; below 2: it is not weighted
   int64_t bytes;      // that distances may take at a time
 };
 
 // x: B x 3 x S x S, normalised, the teacher in eval mode. map: each patch's distance to the nearest row of the bank,
-// stretched to B x S x S and smoothed; score: B, the largest of those distances, weighted by Eq. 7.
+// stretched to B x S x S and smoothed; score: B.
 Prediction predict_patches(TeacherImpl &teacher, BankImpl &bank, const torch::Tensor &x, const BankOptions &options);
 
 } // namespace rdpp

@@ -244,12 +244,13 @@ rdpp_error rdpp_bank_new(int64_t count, int64_t D, int32_t dtype, int32_t device
 typedef struct {
   double sigma;       /* of the map's Gaussian, pixels */
   int64_t dimensions; /* as of rdpp_patches */
-  int64_t neighbours; /* b of the paper's Eq. 7; below 2: the score is not weighted */
+  int32_t of_map;     /* != 0: a score is its map's maximum, instead of the farthest patch's distance */
+  int64_t neighbours; /* b of the paper's Eq. 7, which weights the score; below 2: it is not weighted */
   int64_t bytes;      /* bound of the distances that are in memory at a time; those to one row of the bank are in any case */
 } rdpp_bank_options;
 
 /* x: B x 3 x S x S, normalised; both modules in eval mode -> map: B x S x S, each patch's distance to the bank, stretched
- * and smoothed; score: B, the farthest patch's distance, weighted by Eq. 7. Neither depends on the batch. */
+ * and smoothed; score: B. Neither depends on the batch. */
 rdpp_error rdpp_predict_patches(const rdpp_module *teacher, const rdpp_module *bank, rdpp_tensor x,
                                 const rdpp_bank_options *options, rdpp_tensor *map, rdpp_tensor *score);
 

@@ -98,15 +98,16 @@ func NewBank(count, D int, dtype DType, device Device) (Bank, error) {
 type BankOptions struct {
 	Sigma      float64 // of the map's Gaussian, pixels
 	Dimensions int     // as of Patches
-	Neighbours int     // rows around the nearest one that weight an image's score (Eq. 7); below 2: it is not weighted
+	OfMap      bool    // an image's score is its map's maximum, instead of its farthest patch's distance
+	Neighbours int     // b of the paper's Eq. 7, which weights the score; below 2: it is not weighted
 	Bytes      int64   // distances that are in memory at a time
 }
 
-// PredictPatches maps normalised images x, B x 3 x S x S, to maps, B x S x S, of how far each place is from all patches of
-// the bank, and to scores, B, the distance of the farthest place, weighted. The Teacher and the Bank must be in eval mode.
+// PredictPatches maps normalised images x, B x 3 x S x S, to smoothed maps, B x S x S, of how far each place is from all
+// patches of the bank, and to scores, B. Neither depends on the batch. The Teacher and the Bank must be in eval mode.
 func PredictPatches(e Teacher, b Bank, x *Tensor, opt BankOptions) (maps, scores *Tensor, err error) {
 	options := C.rdpp_bank_options{sigma: C.double(opt.Sigma), dimensions: C.int64_t(opt.Dimensions),
-		neighbours: C.int64_t(opt.Neighbours), bytes: C.int64_t(opt.Bytes)}
+		of_map: flag(opt.OfMap), neighbours: C.int64_t(opt.Neighbours), bytes: C.int64_t(opt.Bytes)}
 	var mp, sc C.rdpp_tensor
 	if err := check("predict", C.rdpp_predict_patches(e.raw(), b.raw(), x.raw(), &options, &mp, &sc)); err != nil {
 		return nil, nil, err
