@@ -1,6 +1,6 @@
 #include "losses.h"
 
-#include "channels_last.h"
+#include "cosine.h"
 
 #include <algorithm>
 #include <cmath>
@@ -8,26 +8,6 @@
 namespace rdpp {
 
 namespace {
-
-constexpr double kNormFloor = 1e-8; // torch.nn.CosineSimilarity's eps
-
-// Sums over mixed precision's bfloat16 are made in float32.
-torch::Tensor wide(const torch::Tensor &x) { return x.scalar_type() == torch::kBFloat16 ? x.to(torch::kFloat32) : x; }
-
-// Cosine of a and b, B x C x H x W, over the given dimensions, which the result lacks.
-torch::Tensor cosine(const torch::Tensor &narrow_a, const torch::Tensor &narrow_b, torch::IntArrayRef over) {
-  torch::Tensor a = wide(narrow_a), b = wide(narrow_b);
-  TORCH_CHECK(a.sizes() == b.sizes(), "features of different shapes, ", a.sizes(), " and ", b.sizes());
-  torch::Tensor dot = (a * b).sum(over);
-  torch::Tensor norms = a.square().sum(over) * b.square().sum(over);
-  return dot / norms.clamp_min(kNormFloor * kNormFloor).sqrt();
-}
-
-// Factors of 1, as released, leave every bit alone.
-torch::Tensor weighted(const torch::Tensor &x, double weight) { return weight == 1 ? x : x * weight; }
-
-const int64_t kPosition[] = {1};    // a cosine per position: B x H x W
-const int64_t kImage[] = {1, 2, 3}; // a cosine per image: B
 
 // g with easy positions' gradients cut. A student that has learned most of a part goes on learning where it is wrong,
 // instead of learning to copy (ReContrast: Guo et al., 2023, "hard mining").
@@ -113,58 +93,6 @@ Judged loss_pair(const torch::Tensor &z, double temperature) {
   torch::Tensor partner = torch::arange(B, z.options().dtype(torch::kInt64)).bitwise_xor(1);
   torch::Tensor right = similarity.detach().argmax(1) == partner;
   return {torch::nn::functional::cross_entropy(similarity, partner), right.to(z.scalar_type()).mean()};
-}
-
-torch::Tensor anomaly_map(const Features &f, const Features &g, int64_t S, const MapTerms &terms) {
-  namespace F = torch::nn::functional;
-  torch::Tensor map = torch::zeros({f[0].size(0), S, S}, wide(f[0]).options()); // B x S x S
-  auto add = [&](const torch::Tensor &narrow_a, const torch::Tensor &narrow_b, int term) {
-    if (terms.weights[term] == 0) return;
-    auto scaled = [&](const torch::Tensor &d) {
-      double level = terms.levels[term];
-      return weighted(level > 0 ? (d / level).log1p() : d, terms.weights[term]);
-    };
-    torch::Tensor a = wide(narrow_a), b = wide(narrow_b); // B x C x H x W
-    TORCH_CHECK(a.size(0) == map.size(0), "features of ", map.size(0), " and of ", a.size(0), " images");
-    bool fast = lies_channels_last(a) && lies_channels_last(b) && a.sizes() == b.sizes() &&
-                a.scalar_type() == torch::kFloat32 && b.scalar_type() == torch::kFloat32;
-    if (fast) {
-      add_upsampled(scaled(cosine_distance(a, b, kNormFloor * kNormFloor)), map);
-      return;
-    }
-    torch::Tensor distance = scaled(1 - cosine(a, b, kPosition)).unsqueeze(1); // B x 1 x H x W
-    auto options =
-        F::InterpolateFuncOptions().size(std::vector<int64_t>{S, S}).mode(torch::kBilinear).align_corners(true);
-    map += F::interpolate(distance, options).squeeze(1);
-  };
-  auto averaged = [](const torch::Tensor &x) {
-    return torch::avg_pool2d(wide(x), 3, 1, 1, /*ceil_mode=*/false, /*count_include_pad=*/false);
-  };
-  for (int k = 0; k < kScales; k++) {
-    add(f[k], g[k], k);
-    if (terms.weights[kScales + k] != 0) add(averaged(f[k]), averaged(g[k]), kScales + k);
-  }
-  return map;
-}
-
-torch::Tensor smooth(const torch::Tensor &map, double sigma) {
-  int64_t radius = static_cast<int64_t>(4 * sigma + 0.5), S = map.size(-1);
-  auto options = map.options();
-  torch::Tensor offsets = torch::arange(-radius, radius + 1, options.dtype(torch::kFloat64));
-  torch::Tensor kernel = torch::exp(-0.5 * (offsets / sigma).square());
-  kernel = (kernel / kernel.sum()).to(options);
-  if (map.is_cpu() && map.scalar_type() == torch::kFloat32 && map.is_contiguous() && !torch::GradMode::is_enabled()) {
-    const float *weights = kernel.data_ptr<float>();
-    return convolve_mirrored(map, std::vector<float>(weights, weights + kernel.numel()));
-  }
-  // Index i outside 0..S-1 reads the mirrored pixel, with period 2S.
-  torch::Tensor mirrored =
-      torch::arange(-radius, S + radius, options.dtype(torch::kInt64)).remainder(2 * S); // S + 2*radius
-  mirrored = torch::minimum(mirrored, 2 * S - 1 - mirrored);
-  torch::Tensor y = map.unsqueeze(1);                                                     // B x 1 x S x S
-  y = torch::conv2d(y.index_select(2, mirrored), kernel.view({1, 1, 2 * radius + 1, 1})); // along H
-  y = torch::conv2d(y.index_select(3, mirrored), kernel.view({1, 1, 1, 2 * radius + 1})); // along W
-  return y.squeeze(1);
 }
 
 } // namespace rdpp

@@ -1,4 +1,4 @@
-// The loss terms of RD++ (paper, section 4.3), the anomaly map (Figure 4), and the losses of a teacher's training.
+// The loss terms of RD++ (paper, section 4.3), and the losses of a teacher's training.
 #pragma once
 
 #include "networks.h"
@@ -33,21 +33,5 @@ Judged loss_class(const torch::Tensor &logits, const torch::Tensor &labels, doub
 // NT-Xent (Chen et al., 2020, "A Simple Framework for Contrastive Learning"): the cross-entropy of finding row 2i + 1
 // for row 2i, and the other way round, among all other rows. z: B x D, rows of length 1, B even.
 Judged loss_pair(const torch::Tensor &z, double temperature);
-
-// What a map is the weighted sum of: d = 1 - cos over channels at every scale, and the same of features averaged over
-// 3x3 positions at every scale. A weight of 0 leaves a term out. A level above 0 makes it log(1 + d / level).
-constexpr int kTerms = 2 * kScales;
-struct MapTerms {
-  std::array<double, kTerms> weights; // 1, 1, 1, 0, 0, 0: as released
-  std::array<double, kTerms> levels;  // 0: as released
-
-  bool operator==(const MapTerms &o) const { return weights == o.weights && levels == o.levels; }
-};
-
-// The sum, each term upsampled to S x S: B x S x S.
-torch::Tensor anomaly_map(const Features &f, const Features &g, int64_t S, const MapTerms &terms);
-
-// Gaussian blur of B x S x S maps, truncated at 4 sigma, edges mirrored with the edge pixel repeated.
-torch::Tensor smooth(const torch::Tensor &map, double sigma);
 
 } // namespace rdpp

@@ -1,7 +1,7 @@
 // A prediction: images through all networks to anomaly maps and scores.
 #pragma once
 
-#include "losses.h"
+#include "anomaly_map.h"
 #include "networks.h"
 
 #include <array>

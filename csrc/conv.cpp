@@ -1,0 +1,209 @@
+#include "conv.h"
+
+#include "winograd.h"
+
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include <cmath>
+#include <optional>
+#include <utility>
+
+namespace rdpp {
+
+namespace nn = torch::nn;
+
+// Convolution
+
+ConvImpl::ConvImpl(int64_t in, int64_t out, int64_t kernel, int64_t stride, Kind kind, bool with_bias)
+    : stride(stride), padding(kernel / 2), kind(kind) {
+  int64_t first = kind == kTransposed ? in : out;
+  int64_t second = kind == kTransposed ? out : in;
+  weight = register_parameter("weight", torch::zeros({first, second, kernel, kernel}));
+  if (with_bias) bias = register_parameter("bias", torch::zeros({out}));
+}
+
+namespace {
+
+// With stride = kernel the outputs of a 2x2 transposed convolution do not overlap: it is a 1x1 convolution to four
+// times the channels, one set per place in the 2x2 square, and that is much faster on a CPU. C_in x C_out x 2 x 2 ->
+// 4C_out x C_in x 1 x 1
+torch::Tensor square_weight(const torch::Tensor &weight) {
+  return weight.permute({2, 3, 1, 0}).reshape({4 * weight.size(1), weight.size(0), 1, 1});
+}
+
+// B x 4C x H x W -> B x C x 2H x 2W, channels last in memory
+torch::Tensor spread_squares(const torch::Tensor &y) {
+  int64_t B = y.size(0), C = y.size(1) / 4, H = y.size(2), W = y.size(3);
+  torch::Tensor squares = y.permute({0, 2, 3, 1}).reshape({B, H, W, 2, 2, C}).permute({0, 1, 3, 2, 4, 5});
+  return squares.reshape({B, 2 * H, 2 * W, C}).permute({0, 3, 1, 2});
+}
+
+} // namespace
+
+torch::Tensor ConvImpl::forward(const torch::Tensor &x) {
+  bool winograd = channels_last && kind == kPlain && stride == 1 && weight.size(2) == 3;
+  if (winograd && winograd_pays_learning(x, weight)) return winograd_conv_learning(x, weight, bias);
+  torch::Tensor w = weight, b = bias;
+  if (x.scalar_type() == torch::kBFloat16) {
+    w = w.to(torch::kBFloat16);
+    if (b.defined()) b = b.to(torch::kBFloat16);
+  }
+  if (kind == kPlain) return torch::conv2d(x, w, b, stride, padding);
+  if (!channels_last || !x.is_cpu()) return torch::conv_transpose2d(x, w, b, stride);
+  return spread_squares(torch::conv2d(x, square_weight(w)));
+}
+
+// Frozen convolutions: batch norms are folded in. On CPUs by Winograd's way or libtorch's oneDNN operations for
+// TorchScript, called by name.
+
+namespace {
+
+std::optional<c10::OperatorHandle> onednn(const char *name) {
+  auto found = c10::Dispatcher::singleton().findSchema({name, ""});
+  if (!found) return std::nullopt;
+  return *found;
+}
+
+// Whether libtorch has those operations for such inputs. In bfloat16 it asks more of the processor.
+bool has_onednn(const torch::Tensor &x) {
+  static const bool there = onednn("mkldnn_prepacked::conv2d_prepack") && onednn("mkldnn_prepacked::conv2d_run");
+  if (!there || !x.is_cpu()) return false;
+#if defined(__x86_64__)
+  static const bool brain =
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  if (x.scalar_type() == torch::kBFloat16) return brain;
+#endif
+  return x.scalar_type() == torch::kFloat32;
+}
+
+// Convolution and batch norm as one convolution: (Wx - mean) * scale + bias.
+std::pair<torch::Tensor, torch::Tensor> fold(const ConvImpl &conv, nn::BatchNorm2dImpl *bn) {
+  bool transposed = conv.kind == ConvImpl::kTransposed;
+  torch::Tensor weight = transposed ? square_weight(conv.weight) : conv.weight, bias = conv.bias;
+  if (!bn) return {weight, bias};
+  torch::Tensor scale = bn->weight / (bn->running_var + bn->options.eps()).sqrt();
+  bias = bn->bias - bn->running_mean * scale;
+  if (transposed) scale = scale.repeat(4), bias = bias.repeat(4);
+  return {weight * scale.view({-1, 1, 1, 1}), bias};
+}
+
+// The folded convolution of x, plus add where Winograd's way can, then ReLU where asked for; *added says whether.
+torch::Tensor run_folded(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::Tensor &x, bool relu,
+                         const torch::Tensor &add, bool *added) {
+  ConvImpl::Folded &folded = conv.folded;
+  bool transposed = conv.kind == ConvImpl::kTransposed;
+  // On the CPU the form is one for inputs of a size; batches of all sizes share it.
+  std::vector<int64_t> input;
+  if (x.is_cpu()) input = {x.size(1), x.size(2), x.size(3)};
+  if (folded.input != input || folded.type != x.scalar_type()) {
+    folded = {};
+    folded.input = input;
+    folded.type = x.scalar_type();
+  }
+
+  bool winograd = !transposed && conv.stride == 1 && conv.weight.size(2) == 3 && has_onednn(x) &&
+                  conv.weight.scalar_type() == torch::kFloat32 &&
+                  winograd_pays(x.size(1), x.size(2), x.size(3), conv.weight.size(0));
+  if (winograd) {
+    if (!folded.winograd.defined()) {
+      auto [weight, bias] = fold(conv, bn);
+      folded.winograd = winograd_weights(weight), folded.winograd_bias = bias;
+    }
+    *added = true;
+    return winograd_conv(x, folded.winograd, folded.winograd_bias, add, relu);
+  }
+
+  *added = !add.defined();
+  bool relu_here = relu && *added;
+  std::vector<int64_t> stride(2, transposed ? 1 : conv.stride), padding(2, transposed ? 0 : conv.padding), one(2, 1);
+  torch::Tensor y;
+  if (has_onednn(x)) {
+    static const auto prepack = onednn("mkldnn_prepacked::conv2d_prepack"),
+                      run = onednn("mkldnn_prepacked::conv2d_run");
+    if (folded.onednn.isNone()) {
+      auto [weight, bias] = fold(conv, bn);
+      if (bias.defined()) bias = bias.to(x.scalar_type());
+      torch::jit::Stack stack = {weight.to(x.scalar_type()), bias, stride, padding, one, 1, x.sizes().vec(),
+                                 relu_here ? "relu" : "none"};
+      prepack->callBoxed(&stack);
+      folded.onednn = stack.front();
+    }
+    torch::jit::Stack stack = {x, folded.onednn};
+    run->callBoxed(&stack);
+    y = stack.front().toTensor();
+  } else {
+    if (!folded.plain.defined()) {
+      auto [weight, bias] = fold(conv, bn);
+      folded.plain = weight.to(x.scalar_type()).contiguous(torch::MemoryFormat::ChannelsLast);
+      if (bias.defined()) folded.plain_bias = bias.to(x.scalar_type());
+    }
+    y = torch::conv2d(x, folded.plain, folded.plain_bias, stride, padding);
+    if (relu_here) y.relu_();
+  }
+  return transposed ? spread_squares(y) : y;
+}
+
+torch::Tensor run_frozen(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::Tensor &x, bool relu,
+                         const torch::Tensor &add) {
+  bool added = false;
+  // The images may lie otherwise.
+  torch::Tensor y = run_folded(conv, bn, x.contiguous(torch::MemoryFormat::ChannelsLast), relu, add, &added);
+  if (added) return y;
+  y += add;
+  return relu ? y.relu_() : y;
+}
+
+} // namespace
+
+torch::Tensor conv_bn(Conv &conv, nn::BatchNorm2d &bn, const torch::Tensor &x, bool relu, const torch::Tensor &add) {
+  torch::ScalarType own = conv->weight.scalar_type(), type = x.scalar_type();
+  bool mixed = own == torch::kFloat32 && type == torch::kBFloat16;
+  if (conv->frozen && (own == type || mixed) && !torch::GradMode::is_enabled())
+    return run_frozen(*conv, bn ? bn.get() : nullptr, x, relu, add);
+  torch::Tensor y = conv(x);
+  if (bn) y = bn(y);
+  if (add.defined()) y += add;
+  return relu ? y.relu_() : y;
+}
+
+void freeze(nn::Module &m, bool on) {
+  m.apply([on](nn::Module &child) {
+    auto *conv = child.as<ConvImpl>();
+    if (!conv) return;
+    conv->frozen = on && conv->channels_last;
+    conv->folded = {};
+  });
+}
+
+// Initialisation
+
+void initialise(nn::Module &m, uint64_t seed) {
+  torch::NoGradGuard no_grad;
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(seed);
+  m.apply([&](nn::Module &child) {
+    auto *conv = child.as<ConvImpl>();
+    if (!conv) return;
+    int64_t kernel = conv->weight.size(2) * conv->weight.size(3);
+    if (conv->kind == ConvImpl::kPlain && !conv->bias.defined()) {
+      double fan_out = static_cast<double>(conv->weight.size(0) * kernel);
+      conv->weight.normal_(0, std::sqrt(2 / fan_out), generator);
+      return;
+    }
+    // Kaiming uniform with a = sqrt 5 is the uniform distribution in +-1/sqrt(fan_in).
+    double bound = 1 / std::sqrt(static_cast<double>(conv->weight.size(1) * kernel));
+    conv->weight.uniform_(-bound, bound, generator);
+    if (conv->bias.defined()) conv->bias.uniform_(-bound, bound, generator);
+  });
+}
+
+void use_channels_last(nn::Module &m) {
+  torch::NoGradGuard no_grad;
+  m.apply([](nn::Module &child) {
+    auto *conv = child.as<ConvImpl>();
+    if (!conv) return;
+    conv->channels_last = true;
+    conv->weight.set_data(conv->weight.contiguous(torch::MemoryFormat::ChannelsLast));
+  });
+}
+
+} // namespace rdpp

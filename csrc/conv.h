@@ -1,0 +1,54 @@
+// Convolutions, alone and with the batch norms, sums and ReLUs behind them: plain ones for training, folded and frozen
+// ones for prediction.
+#pragma once
+
+#include <ATen/core/ivalue.h>
+#include <torch/torch.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace rdpp {
+
+// A convolution, or a transposed one whose stride is its kernel (2); parameters `weight` and, where asked for, `bias`.
+struct ConvImpl : torch::nn::Module {
+  enum Kind { kPlain, kTransposed };
+  ConvImpl(int64_t in, int64_t out, int64_t kernel, int64_t stride, Kind kind = kPlain, bool with_bias = false);
+  // In mixed precision x is bfloat16, and so are the product and the copy of the weights it is made with.
+  torch::Tensor forward(const torch::Tensor &x);
+
+  torch::Tensor weight, bias;
+  int64_t stride, padding;
+  Kind kind;
+  bool channels_last = false; // see use_channels_last
+  bool frozen = false;        // see freeze
+
+  // Convolution and batch norm as one, in the forms that were needed so far for inputs of one size and type.
+  struct Folded {
+    std::vector<int64_t> input; // C, H, W; empty off the CPU
+    torch::ScalarType type = torch::kFloat32;
+    c10::IValue onednn;                    // for oneDNN's operation
+    torch::Tensor winograd, winograd_bias; // for winograd_conv
+    torch::Tensor plain, plain_bias;       // for libtorch's convolution
+  } folded;
+};
+TORCH_MODULE(Conv);
+
+// Convolution, batch norm (or none: nullptr), sum with add (or undefined) and ReLU (or not).
+torch::Tensor conv_bn(Conv &conv, torch::nn::BatchNorm2d &bn, const torch::Tensor &x, bool relu,
+                      const torch::Tensor &add = {});
+
+// Draws fresh parameters from `seed` as the released code does: Kaiming normal (fan_out, relu) for plain
+// convolutions without bias, PyTorch's defaults for transposed ones and for those with bias.
+void initialise(torch::nn::Module &m, uint64_t seed);
+
+// Lays weights and activations out channels last, the order that convolutions are fastest in on CPUs and on tensor
+// cores. Names, shapes and results stay, up to rounding; without it networks compute as PyTorch's own do, bit for bit.
+void use_channels_last(torch::nn::Module &m);
+
+// on: from now on the weights stay as they are, and outside autograd every convolution runs with its batch norm folded
+// in, in the fastest way there is for the device and type; what is rearranged for that is so once, not at every call.
+// For channels-last networks in eval mode; others stay as they are.
+void freeze(torch::nn::Module &m, bool on);
+
+} // namespace rdpp

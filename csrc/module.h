@@ -1,0 +1,43 @@
+// The boundary's networks.
+#pragma once
+
+#include "boundary.h"
+
+#include <torch/torch.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "predict.h"
+
+struct rdpp_module {
+  int32_t kind;
+  bool trainable;
+  std::shared_ptr<torch::nn::Module> net;
+  struct Entry {
+    std::string name;
+    torch::Tensor tensor;
+    bool trainable;
+  };
+  std::vector<Entry> state;
+  uint64_t version;                           // another one whenever the network is prepared for prediction
+  std::unique_ptr<rdpp::Predictor> predictor; // of a student
+};
+
+namespace rdpp {
+
+// Makes a fresh network a module, as rdpp_module_new says.
+std::unique_ptr<rdpp_module> finish(int32_t kind, std::shared_ptr<torch::nn::Module> net, int32_t dtype, int32_t device,
+                                    uint64_t seed, int32_t flags);
+
+// Throws unless m is a module of that kind.
+void need(const rdpp_module *m, int32_t kind);
+
+template <class Impl> Impl &network(const rdpp_module *m, int32_t kind) {
+  need(m, kind);
+  return static_cast<Impl &>(*m->net);
+}
+
+} // namespace rdpp

@@ -1,0 +1,109 @@
+// The library, its devices, and what it sets in its process.
+#include "process.h"
+
+#include "boundary.h"
+
+#include <cstdlib>
+#include <string>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#ifdef RDPP_CUDA
+#include <ATen/cuda/CUDAContext.h>
+#include <c10/cuda/CUDACachingAllocator.h>
+#endif
+
+namespace rdpp {
+
+namespace {
+
+constexpr int32_t kMostThreads = 1024; // OpenMP would start any number, and die of it
+
+void set_arithmetic(bool tf32, bool deterministic) {
+  at::Context &context = at::globalContext();
+  context.setAllowTF32CuBLAS(tf32);
+  context.setAllowTF32CuDNN(tf32);
+  if (deterministic) setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0); // cuBLAS reads it at its start
+  context.setDeterministicAlgorithms(deterministic, /*warn_only=*/false);
+  context.setDeterministicCuDNN(deterministic);
+  context.setBenchmarkCuDNN(!deterministic);
+}
+
+} // namespace
+
+// What libtorch and oneDNN do by default is not all wanted: libtorch's own allows TF32.
+void set_arithmetic_once() {
+  static const bool done = [] {
+    // oneDNN 2.6 now and then computes wrong numbers once its cache of primitives is full and drops some. It reads the
+    // size when it is first used, under either name.
+    setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "65536", /*overwrite=*/1);
+    setenv("DNNL_PRIMITIVE_CACHE_CAPACITY", "65536", /*overwrite=*/1);
+    set_arithmetic(false, false);
+    return true;
+  }();
+  (void)done;
+}
+
+} // namespace rdpp
+
+using namespace rdpp;
+
+rdpp_error rdpp_libtorch_version(const char **version) {
+  return guarded([&] { *version = TORCH_VERSION; });
+}
+
+rdpp_error rdpp_cuda_device_count(int32_t *count) {
+  return guarded([&] { *count = torch::cuda::is_available() ? static_cast<int32_t>(torch::cuda::device_count()) : 0; });
+}
+
+rdpp_error rdpp_has_bfloat16(int32_t device, int32_t *yes) {
+  return guarded([&] {
+    torch::Device where = at_device(device);
+    bool has = false;
+#ifdef RDPP_CUDA
+    if (where.is_cuda()) has = at::cuda::getDeviceProperties(where.index())->major >= 8;
+#endif
+#if defined(__x86_64__)
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (where.is_cpu() && __builtin_cpu_supports("avx512bw") && __get_cpuid_count(7, 0, &a, &b, &c, &d)) {
+      has = d >> 22 & 1; // AMX-BF16
+      if (__get_cpuid_count(7, 1, &a, &b, &c, &d)) has |= a >> 5 & 1;
+    }
+#endif
+    *yes = has;
+  });
+}
+
+rdpp_error rdpp_set_threads(int32_t n) {
+  return guarded([&] {
+    if (n < 1 || n > kMostThreads) {
+      throw std::invalid_argument("threads must be 1 to " + std::to_string(kMostThreads) + ", got " +
+                                  std::to_string(n));
+    }
+    want_threads(n);
+  });
+}
+
+rdpp_error rdpp_set_arithmetic(int32_t tf32, int32_t deterministic) {
+  return guarded([&] {
+    set_arithmetic_once();
+    set_arithmetic(tf32 != 0, deterministic != 0);
+  });
+}
+
+rdpp_error rdpp_device_memory(int32_t device, int64_t *used, int64_t *peak) {
+  return guarded([&] {
+    int64_t now = 0, most = 0;
+    if (at_device(device).is_cuda()) {
+#ifdef RDPP_CUDA
+      auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(static_cast<c10::DeviceIndex>(device));
+      auto &bytes = stats.allocated_bytes[0]; // [0]: all pools together
+      now = bytes.current, most = bytes.peak;
+#else
+      throw std::runtime_error("this build cannot read device memory; build against a CUDA libtorch");
+#endif
+    }
+    *used = now, *peak = most;
+  });
+}
