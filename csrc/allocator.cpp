@@ -63,6 +63,12 @@ public:
     size_t size = found->second;
     live_.erase(found);
     used_ -= size;
+    if (used_ == 0) { // the last network is gone
+      std::free(block);
+      drop();
+      peak_ = 0;
+      return true;
+    }
     try {
       free_[size].push_back(block);
     } catch (...) { // no memory to remember it by
@@ -102,7 +108,10 @@ void release(void *data) {
   if (!cache().give(data)) std::free(data);
 }
 
-c10::DataPtr make(size_t n) {
+thread_local bool cached = false; // see CachedAllocations
+
+c10::DataPtr make(size_t n, c10::Allocator *other) {
+  if (!cached) return other->allocate(n);
   void *data = nullptr;
   if (n >= kUnit) {
     data = cache().take(rounded(n, n >= kPage ? kPage : kUnit));
@@ -116,20 +125,31 @@ c10::DataPtr make(size_t n) {
 // libtorch's interface differs between versions: without `override` each function overrides what is there.
 class CachingAllocator final : public c10::Allocator {
 public:
-  c10::DataPtr allocate(size_t n) const { return make(n); }
-  c10::DataPtr allocate(size_t n) { return make(n); }
+  explicit CachingAllocator(c10::Allocator *other) : other_(other) {}
+  c10::DataPtr allocate(size_t n) const { return make(n, other_); }
+  c10::DataPtr allocate(size_t n) { return make(n, other_); }
   c10::DeleterFnPtr raw_deleter() const { return &release; }
   void copy_data(void *dest, const void *src, size_t count) const { std::memcpy(dest, src, count); }
+
+private:
+  c10::Allocator *other_; // of what is not cached
 };
 
-} // namespace
-
-void install_caching_allocator() {
+void install() {
   static const bool installed = [] {
-    c10::SetCPUAllocator(new CachingAllocator, /*priority=*/1); // libtorch keeps it for ever
+    c10::SetCPUAllocator(new CachingAllocator(c10::GetCPUAllocator()), /*priority=*/1); // libtorch keeps it for ever
     return true;
   }();
   (void)installed;
 }
+
+} // namespace
+
+CachedAllocations::CachedAllocations() : outer_(cached) {
+  install();
+  cached = true;
+}
+
+CachedAllocations::~CachedAllocations() { cached = outer_; }
 
 } // namespace rdpp

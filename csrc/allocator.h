@@ -4,7 +4,17 @@
 
 namespace rdpp {
 
-// Makes it libtorch's CPU allocator, once per process. Tensors made before keep theirs.
-void install_caching_allocator();
+// While one of these lives, tensors that this thread makes on the CPU have such memory. Those of other threads, and of
+// a program that uses libtorch beside this library, have libtorch's own.
+class CachedAllocations {
+public:
+  CachedAllocations();
+  ~CachedAllocations();
+  CachedAllocations(const CachedAllocations &) = delete;
+  CachedAllocations &operator=(const CachedAllocations &) = delete;
+
+private:
+  bool outer_;
+};
 
 } // namespace rdpp

@@ -13,8 +13,6 @@ constexpr int kTerms = 2 * kScales;
 struct MapTerms {
   std::array<double, kTerms> weights; // 1, 1, 1, 0, 0, 0: as released
   std::array<double, kTerms> levels;  // 0: as released
-
-  bool operator==(const MapTerms &o) const { return weights == o.weights && levels == o.levels; }
 };
 
 // The sum, each term upsampled to S x S: B x S x S.

@@ -1,5 +1,5 @@
 // The C boundary's PatchCore.
-#include "boundary.h"
+#include "bank.h"
 
 #include <memory>
 #include <stdexcept>
@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "coreset.h"
-#include "module.h"
 #include "patchcore.h"
 
 using namespace rdpp;
@@ -75,14 +74,16 @@ rdpp_error rdpp_bank_new(int64_t count, int64_t D, int32_t dtype, int32_t device
       [&] { *out = finish(RDPP_BANK, std::make_shared<BankImpl>(count, D), dtype, device, 0, RDPP_BLANK).release(); });
 }
 
-rdpp_error rdpp_predict_patches(const rdpp_module *teacher, const rdpp_module *bank, rdpp_tensor x,
-                                const rdpp_bank_options *options, rdpp_tensor *map, rdpp_tensor *score) {
-  return guarded([&] {
-    BankOptions o = {options->sigma, options->dimensions, options->of_map != 0, options->neighbours, options->bytes};
-    Prediction result = predict_patches(network<TeacherImpl>(teacher, RDPP_TEACHER), network<BankImpl>(bank, RDPP_BANK),
-                                        at_tensor(x), o);
-    auto score_handle = std::make_unique<Tensor>(result.score);
-    *map = handle(result.map);
-    *score = score_handle.release();
-  });
+namespace rdpp {
+
+Predictor::Method patch_distances(const std::vector<const rdpp_module *> &modules, const rdpp_bank_options &o) {
+  if (modules.size() != 2) {
+    throw std::invalid_argument("a teacher and a bank are needed, got " + std::to_string(modules.size()) + " networks");
+  }
+  auto teacher = shared<TeacherImpl>(modules[0], RDPP_TEACHER);
+  auto bank = shared<BankImpl>(modules[1], RDPP_BANK);
+  BankOptions options = {o.sigma, o.dimensions, o.of_map != 0, o.neighbours, o.bytes};
+  return [=](const Tensor &x) { return predict_patches(*teacher, *bank, x, options); };
 }
+
+} // namespace rdpp

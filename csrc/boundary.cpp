@@ -4,7 +4,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <new>
 #include <string>
+#include <system_error>
 
 #include "signals.h"
 
@@ -23,24 +25,56 @@ __attribute__((constructor)) void restore_signals() { rdpp_restore_signals(); }
 
 std::atomic<int32_t> wanted_threads{0}; // 0: libtorch's own choice
 
-char out_of_memory[] = "out of memory"; // the message where there is none for a message; never freed
+// The error where there is no memory for an error; never freed.
+constexpr rdpp_failure no_memory{RDPP_OUT_OF_MEMORY, "out of memory"};
 
 // One line without libtorch's stack trace.
-char *message(const char *what) noexcept {
+rdpp_error error(int32_t code, const char *what) noexcept {
   const char *trace = strstr(what, "\nException raised from");
   size_t n = trace ? static_cast<size_t>(trace - what) : strlen(what);
-  char *text = static_cast<char *>(malloc(n + 1));
-  if (!text) return out_of_memory;
+  auto *memory = static_cast<char *>(malloc(sizeof(rdpp_failure) + n + 1));
+  if (!memory) return &no_memory;
+  char *text = memory + sizeof(rdpp_failure);
   for (size_t i = 0; i < n; i++) text[i] = what[i] == '\n' ? ' ' : what[i];
   text[n] = 0;
-  return text;
+  return new (memory) rdpp_failure{code, text};
+}
+
+// The kind of an error whose type is none of its own in every libtorch, by the words that libtorch has for it.
+int32_t code_of(const char *what) noexcept {
+  static const struct {
+    const char *words;
+    int32_t code;
+  } known[] = {
+      {"INTERNAL ASSERT FAILED", RDPP_INTERNAL},
+      {"DefaultCPUAllocator", RDPP_OUT_OF_MEMORY},
+      {"out of memory", RDPP_OUT_OF_MEMORY},
+      {"CUBLAS_STATUS_ALLOC_FAILED", RDPP_OUT_OF_MEMORY},
+      {"CUDNN_STATUS_ALLOC_FAILED", RDPP_OUT_OF_MEMORY},
+      {"CUBLAS_STATUS_NOT_SUPPORTED", RDPP_UNSUPPORTED},
+      {"CUDNN_STATUS_NOT_SUPPORTED", RDPP_UNSUPPORTED},
+      {"no kernel image is available", RDPP_UNSUPPORTED}, // for a GPU of this age
+      {"CUDA error", RDPP_DEVICE_FAILED},
+      {"CUDA driver", RDPP_DEVICE_FAILED},
+      {"cuDNN error", RDPP_DEVICE_FAILED},
+      {"NVIDIA driver", RDPP_DEVICE_FAILED},
+      {"CUDA GPUs are available", RDPP_DEVICE_FAILED},
+      {"not implemented for", RDPP_UNSUPPORTED},
+      {"deterministic implementation", RDPP_UNSUPPORTED},
+      {"not compiled with", RDPP_UNSUPPORTED},
+      {"not linked with support", RDPP_UNSUPPORTED},
+  };
+  for (auto &k : known) {
+    if (strstr(what, k.words)) return k.code;
+  }
+  return RDPP_BAD_ARGUMENT; // what TORCH_CHECK is for
 }
 
 } // namespace
 
 void want_threads(int32_t n) { wanted_threads = n; }
 
-void enter() {
+void set_threads() {
   int32_t threads = wanted_threads.load(std::memory_order_relaxed);
   thread_local int32_t applied = 0;
   if (threads == applied) return;
@@ -53,12 +87,24 @@ void enter() {
 rdpp_error failure() noexcept {
   try {
     throw;
+  } catch (const Error &e) {
+    return error(e.code, e.what());
+  } catch (const c10::OutOfMemoryError &e) {
+    return error(RDPP_OUT_OF_MEMORY, e.what_without_backtrace());
+  } catch (const c10::NotImplementedError &e) {
+    return error(RDPP_UNSUPPORTED, e.what_without_backtrace());
   } catch (const c10::Error &e) {
-    return message(e.what_without_backtrace());
+    return error(code_of(e.what_without_backtrace()), e.what_without_backtrace());
+  } catch (const std::bad_alloc &e) {
+    return error(RDPP_OUT_OF_MEMORY, "out of memory");
+  } catch (const std::system_error &e) {
+    return error(e.code() == std::errc::not_enough_memory ? RDPP_OUT_OF_MEMORY : RDPP_INTERNAL, e.what());
+  } catch (const std::logic_error &e) { // invalid_argument, out_of_range and length_error
+    return error(RDPP_BAD_ARGUMENT, e.what());
   } catch (const std::exception &e) {
-    return message(e.what());
+    return error(RDPP_INTERNAL, e.what());
   } catch (...) {
-    return message("an unknown C++ exception");
+    return error(RDPP_INTERNAL, "an unknown C++ exception");
   }
 }
 
@@ -71,8 +117,9 @@ torch::Device at_device(int32_t device) {
   if (device == RDPP_CPU) return torch::kCPU;
   int32_t count = static_cast<int32_t>(torch::cuda::device_count());
   if (device < 0 || device >= count) {
-    throw std::invalid_argument("CUDA device " + std::to_string(device) + " does not exist, libtorch sees " +
-                                std::to_string(count) + "; use the CPU, or a CUDA libtorch on a machine with a GPU");
+    throw Error(RDPP_DEVICE_FAILED, "CUDA device " + std::to_string(device) + " does not exist, libtorch sees " +
+                                        std::to_string(count) +
+                                        "; use the CPU, or a CUDA libtorch on a machine with a GPU");
   }
   return torch::Device(torch::kCUDA, static_cast<torch::DeviceIndex>(device));
 }
@@ -112,6 +159,6 @@ void give(const Features &f, rdpp_tensor out[kScales]) { give(make(f), out); }
 
 } // namespace rdpp
 
-void rdpp_string_free(char *s) {
-  if (s != rdpp::out_of_memory) free(s);
+void rdpp_error_free(rdpp_error e) {
+  if (e != &rdpp::no_memory) free(const_cast<rdpp_failure *>(e));
 }

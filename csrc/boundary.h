@@ -8,26 +8,45 @@
 #include <array>
 #include <memory>
 #include <stdexcept>
+#include <string>
 
+#include "allocator.h"
 #include "networks.h"
 
 namespace rdpp {
 
-// Sets this thread up as rdpp.h promises.
-void enter();
-// The exception that is being handled, as an owned message.
+// An error of a kind that its type does not tell: one of rdpp.h's codes.
+class Error : public std::runtime_error {
+public:
+  Error(int32_t code, const std::string &message) : std::runtime_error(message), code(code) {}
+  const int32_t code;
+};
+
+// The exception that is being handled, as an error that is the caller's.
 rdpp_error failure() noexcept;
 
-// Runs f on a thread that is set up, and turns what it throws into an error.
-template <class F> rdpp_error guarded(F &&f) noexcept {
+// Runs f and turns what it throws into an error. For what computes nothing: the thread stays as it is, which may be one
+// of a program that has OpenMP code of its own.
+template <class F> rdpp_error asked(F &&f) noexcept {
   try {
-    enter();
-    torch::AutoGradMode grad(true);
     f();
     return nullptr;
   } catch (...) {
     return failure();
   }
+}
+
+// Gives this thread the wanted number of threads.
+void set_threads();
+
+// The same for what computes: the thread is set up as rdpp.h promises.
+template <class F> rdpp_error guarded(F &&f) noexcept {
+  return asked([&] {
+    set_threads();
+    torch::AutoGradMode grad(true);
+    CachedAllocations cached;
+    f();
+  });
 }
 
 // Threads of one operation on the CPU, from now on.
@@ -39,7 +58,7 @@ torch::Dtype at_dtype(int32_t dtype);
 Features features(const rdpp_tensor x[kScales]);
 
 template <class T> T &opened(T *object) {
-  if (!object) throw std::invalid_argument("a network or an optimiser is NULL or closed");
+  if (!object) throw std::invalid_argument("a network, a predictor or an optimiser is NULL or closed");
   return *object;
 }
 

@@ -1,5 +1,5 @@
-// The C boundary's losses, optimiser, maps, predictions and scripts. Of it there are also process.cpp, tensor.cpp and
-// module.cpp.
+// The C boundary's losses, optimiser, maps and scripts. The rest of it is in process.cpp, tensor.cpp, module.cpp and
+// predictor.cpp.
 #include "boundary.h"
 
 #include <algorithm>
@@ -11,7 +11,7 @@
 #include "adam.h"
 #include "losses.h"
 #include "module.h"
-#include "predict.h"
+#include "predictor.h"
 #include "script.h"
 
 using namespace rdpp;
@@ -46,15 +46,6 @@ void give(const Judged &judged, rdpp_tensor *loss, rdpp_tensor *accuracy) {
   auto first = std::make_unique<Tensor>(judged.loss);
   *accuracy = handle(judged.accuracy);
   *loss = first.release();
-}
-
-MapOptions map_options(const rdpp_map_options &options) {
-  static_assert(RDPP_TERMS == kTerms);
-  MapOptions o{};
-  o.sigma = options.sigma;
-  std::copy_n(options.weights, RDPP_TERMS, o.terms.weights.begin());
-  std::copy_n(options.levels, RDPP_TERMS, o.terms.levels.begin());
-  return o;
 }
 
 SinkhornOptions at_options(const rdpp_sinkhorn_options &o) {
@@ -214,25 +205,10 @@ rdpp_error rdpp_anomaly_map(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor 
                             const rdpp_map_options *options, rdpp_tensor *raw, rdpp_tensor *smoothed) {
   return guarded([&] {
     torch::NoGradGuard no_grad;
-    MapOptions o = map_options(*options);
+    MapOptions o = at_map_options(*options);
     auto map = std::make_unique<Tensor>(anomaly_map(features(f), features(g), S, o.terms));
     *smoothed = handle(smooth(*map, o.sigma));
     *raw = map.release();
-  });
-}
-
-rdpp_error rdpp_predict(const rdpp_module *teacher, const rdpp_module *projection, const rdpp_module *bottleneck,
-                        const rdpp_module *student, rdpp_tensor x, const rdpp_map_options *options, rdpp_tensor *map,
-                        rdpp_tensor *score) {
-  return guarded([&] {
-    Networks n = {&network<TeacherImpl>(teacher, RDPP_TEACHER),
-                  projection ? &network<ProjectionImpl>(projection, RDPP_PROJECTION) : nullptr,
-                  &network<BottleneckImpl>(bottleneck, RDPP_BOTTLENECK), &network<StudentImpl>(student, RDPP_STUDENT)};
-    Versions versions = {teacher->version, projection ? projection->version : 0, bottleneck->version, student->version};
-    Prediction result = student->predictor->run(n, versions, at_tensor(x), map_options(*options));
-    auto score_handle = std::make_unique<Tensor>(result.score);
-    *map = handle(result.map);
-    *score = score_handle.release();
   });
 }
 

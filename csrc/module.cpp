@@ -3,7 +3,6 @@
 #include <atomic>
 #include <utility>
 
-#include "allocator.h"
 #include "head.h"
 #include "process.h"
 
@@ -67,12 +66,11 @@ void need(const rdpp_module *m, int32_t wanted) {
 
 std::unique_ptr<rdpp_module> finish(int32_t kind, std::shared_ptr<torch::nn::Module> net, int32_t dtype, int32_t device,
                                     uint64_t seed, int32_t flags) {
-  set_arithmetic_once();
+  prepare_process(at_device(device));
   auto m = std::make_unique<rdpp_module>();
   m->kind = kind;
-  if (kind == RDPP_STUDENT) m->predictor = std::make_unique<Predictor>();
   m->net = std::move(net);
-  m->version = next_version();
+  m->version = std::make_shared<uint64_t>(next_version());
   m->trainable = kind != RDPP_TEACHER || (flags & RDPP_TRAINABLE);
   if (!(flags & RDPP_BLANK)) initialise(*m->net, seed);
   m->net->to(at_device(device));
@@ -90,17 +88,14 @@ using namespace rdpp;
 
 rdpp_error rdpp_module_new(int32_t kind, const char *arch, int32_t dtype, int32_t device, uint64_t seed, int32_t flags,
                            rdpp_module **out) {
-  return guarded([&] {
-    install_caching_allocator();
-    *out = finish(kind, build(kind, arch_named(arch), flags), dtype, device, seed, flags).release();
-  });
+  return guarded(
+      [&] { *out = finish(kind, build(kind, arch_named(arch), flags), dtype, device, seed, flags).release(); });
 }
 
 rdpp_error rdpp_head_new(int32_t objective, const char *arch, int64_t outputs, int32_t dtype, int32_t device,
                          uint64_t seed, rdpp_module **out) {
   return guarded([&] {
     if (objective < RDPP_CLASS || objective > RDPP_PAIR) throw std::invalid_argument("unknown objective of a head");
-    install_caching_allocator();
     auto net = std::make_shared<HeadImpl>(arch_named(arch), static_cast<Objective>(objective), outputs);
     *out = finish(RDPP_HEAD, net, dtype, device, seed, RDPP_CHANNELS_LAST).release();
   });
@@ -113,7 +108,7 @@ rdpp_error rdpp_module_train(rdpp_module *m, int32_t on) {
     bool training = on != 0 && opened(m).trainable;
     m->net->train(training);
     freeze(*m->net, !training);
-    m->version = next_version();
+    *m->version = next_version();
   });
 }
 
@@ -155,7 +150,7 @@ rdpp_error rdpp_module_average(rdpp_module *into, const rdpp_module *from, doubl
 rdpp_error rdpp_teacher_ignore_level(rdpp_module *m, const double std[3]) {
   return guarded([&] {
     network<TeacherImpl>(m, RDPP_TEACHER).ignore_level({std[0], std[1], std[2]});
-    m->version = next_version();
+    *m->version = next_version();
   });
 }
 

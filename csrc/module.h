@@ -10,8 +10,6 @@
 #include <string>
 #include <vector>
 
-#include "predict.h"
-
 struct rdpp_module {
   int32_t kind;
   bool trainable;
@@ -22,8 +20,7 @@ struct rdpp_module {
     bool trainable;
   };
   std::vector<Entry> state;
-  uint64_t version;                           // another one whenever the network is prepared for prediction
-  std::unique_ptr<rdpp::Predictor> predictor; // of a student
+  std::shared_ptr<uint64_t> version; // another number, of all in the process, whenever the network may have changed
 };
 
 namespace rdpp {
@@ -38,6 +35,11 @@ void need(const rdpp_module *m, int32_t kind);
 template <class Impl> Impl &network(const rdpp_module *m, int32_t kind) {
   need(m, kind);
   return static_cast<Impl &>(*m->net);
+}
+
+template <class Impl> std::shared_ptr<Impl> shared(const rdpp_module *m, int32_t kind) {
+  need(m, kind);
+  return std::static_pointer_cast<Impl>(m->net);
 }
 
 } // namespace rdpp

@@ -14,35 +14,57 @@
 #include <c10/cuda/CUDACachingAllocator.h>
 #endif
 
+// oneDNN's, where libtorch's is a library of its own; else NULL.
+extern "C" {
+__attribute__((weak)) int dnnl_set_primitive_cache_capacity(int capacity);
+__attribute__((weak)) int dnnl_get_primitive_cache_capacity(int *capacity);
+}
+
 namespace rdpp {
 
 namespace {
 
 constexpr int32_t kMostThreads = 1024; // OpenMP would start any number, and die of it
 
-void set_arithmetic(bool tf32, bool deterministic) {
-  at::Context &context = at::globalContext();
-  context.setAllowTF32CuBLAS(tf32);
-  context.setAllowTF32CuDNN(tf32);
-  if (deterministic) setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0); // cuBLAS reads it at its start
-  context.setDeterministicAlgorithms(deterministic, /*warn_only=*/false);
-  context.setDeterministicCuDNN(deterministic);
-  context.setBenchmarkCuDNN(!deterministic);
+void allow_tf32(bool yes) {
+  at::globalContext().setAllowTF32CuBLAS(yes);
+  at::globalContext().setAllowTF32CuDNN(yes);
+}
+
+// oneDNN 2.6 now and then computes wrong numbers once its cache of primitives is full and drops some.
+void enlarge_cache() {
+  constexpr int kPrimitives = 65536;
+  if (dnnl_set_primitive_cache_capacity) {
+    int now = 0;
+    if (dnnl_get_primitive_cache_capacity(&now) != 0 || now < kPrimitives) {
+      dnnl_set_primitive_cache_capacity(kPrimitives);
+    }
+    return;
+  }
+  // A oneDNN inside of libtorch reads these when it is first used.
+  setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "65536", /*overwrite=*/1);
+  setenv("DNNL_PRIMITIVE_CACHE_CAPACITY", "65536", /*overwrite=*/1);
+}
+
+// libtorch's own default allows TF32 in convolutions.
+void set_cuda_defaults() {
+  static const bool done = [] {
+    allow_tf32(false);
+    at::globalContext().setBenchmarkCuDNN(true);
+    return true;
+  }();
+  (void)done;
 }
 
 } // namespace
 
-// What libtorch and oneDNN do by default is not all wanted: libtorch's own allows TF32.
-void set_arithmetic_once() {
+void prepare_process(const torch::Device &device) {
   static const bool done = [] {
-    // oneDNN 2.6 now and then computes wrong numbers once its cache of primitives is full and drops some. It reads the
-    // size when it is first used, under either name.
-    setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "65536", /*overwrite=*/1);
-    setenv("DNNL_PRIMITIVE_CACHE_CAPACITY", "65536", /*overwrite=*/1);
-    set_arithmetic(false, false);
+    enlarge_cache();
     return true;
   }();
   (void)done;
+  if (device.is_cuda()) set_cuda_defaults();
 }
 
 } // namespace rdpp
@@ -50,15 +72,15 @@ void set_arithmetic_once() {
 using namespace rdpp;
 
 rdpp_error rdpp_libtorch_version(const char **version) {
-  return guarded([&] { *version = TORCH_VERSION; });
+  return asked([&] { *version = TORCH_VERSION; });
 }
 
 rdpp_error rdpp_cuda_device_count(int32_t *count) {
-  return guarded([&] { *count = torch::cuda::is_available() ? static_cast<int32_t>(torch::cuda::device_count()) : 0; });
+  return asked([&] { *count = torch::cuda::is_available() ? static_cast<int32_t>(torch::cuda::device_count()) : 0; });
 }
 
 rdpp_error rdpp_has_bfloat16(int32_t device, int32_t *yes) {
-  return guarded([&] {
+  return asked([&] {
     torch::Device where = at_device(device);
     bool has = false;
 #ifdef RDPP_CUDA
@@ -76,7 +98,7 @@ rdpp_error rdpp_has_bfloat16(int32_t device, int32_t *yes) {
 }
 
 rdpp_error rdpp_set_threads(int32_t n) {
-  return guarded([&] {
+  return asked([&] {
     if (n < 1 || n > kMostThreads) {
       throw std::invalid_argument("threads must be 1 to " + std::to_string(kMostThreads) + ", got " +
                                   std::to_string(n));
@@ -86,14 +108,19 @@ rdpp_error rdpp_set_threads(int32_t n) {
 }
 
 rdpp_error rdpp_set_arithmetic(int32_t tf32, int32_t deterministic) {
-  return guarded([&] {
-    set_arithmetic_once();
-    set_arithmetic(tf32 != 0, deterministic != 0);
+  return asked([&] {
+    set_cuda_defaults();
+    allow_tf32(tf32 != 0);
+    at::Context &context = at::globalContext();
+    if (deterministic) setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0); // cuBLAS reads it at its start
+    context.setDeterministicAlgorithms(deterministic != 0, /*warn_only=*/false);
+    context.setDeterministicCuDNN(deterministic != 0);
+    context.setBenchmarkCuDNN(deterministic == 0);
   });
 }
 
 rdpp_error rdpp_device_memory(int32_t device, int64_t *used, int64_t *peak) {
-  return guarded([&] {
+  return asked([&] {
     int64_t now = 0, most = 0;
     if (at_device(device).is_cuda()) {
 #ifdef RDPP_CUDA
@@ -101,7 +128,7 @@ rdpp_error rdpp_device_memory(int32_t device, int64_t *used, int64_t *peak) {
       auto &bytes = stats.allocated_bytes[0]; // [0]: all pools together
       now = bytes.current, most = bytes.peak;
 #else
-      throw std::runtime_error("this build cannot read device memory; build against a CUDA libtorch");
+      throw Error(RDPP_UNSUPPORTED, "this build cannot read device memory; build against a CUDA libtorch");
 #endif
     }
     *used = now, *peak = most;

@@ -4,12 +4,14 @@
  * network input, K = RDPP_SCALES feature scales, e block expansion (1 for resnet18/34, else 4),
  * P problems, N and M points, D dimensions (Sinkhorn).
  *
- * Every function that can fail returns NULL on success or an error message that the caller owns and
- * frees with rdpp_string_free. Results go through out-parameters, which are set only on success.
- * Only frees return void, and they accept NULL. Nothing is ever thrown across this boundary.
+ * Every function that can fail returns NULL on success or an error that the caller owns and frees with
+ * rdpp_error_free. Results go through out-parameters, which are set only on success. Only frees return
+ * void, and they accept NULL. Nothing is ever thrown across this boundary.
  *
- * Functions may be called from any thread, but a module, an optimiser or a tensor must not be used by
- * two threads at once. Grad mode and thread count are set inside each call; work happens where its tensors are. */
+ * Functions may be called from any thread, but a module, a predictor, an optimiser or a tensor must not be
+ * used by two threads at once, nor a module by two predictors. Grad mode and thread count are set inside
+ * each call that computes; work happens where its tensors are. Of the process they change what
+ * csrc/process.cpp sets, and in calls alone libtorch's allocator for the CPU (csrc/allocator.h). */
 #ifndef RDPP_H
 #define RDPP_H
 
@@ -23,9 +25,24 @@ extern "C" {
 #define RDPP_TERMS (2 * RDPP_SCALES) /* of an anomaly map */
 #define RDPP_CPU (-1)                /* a device: RDPP_CPU, or the CUDA device's number from 0 */
 
-typedef char *rdpp_error;
+/* Kinds of errors. */
+enum {
+  RDPP_BAD_ARGUMENT = 1, /* a handle, shape, number or text that the function does not take */
+  RDPP_OUT_OF_MEMORY,    /* of the processor or of a device; what was asked for was not done, less may be */
+  RDPP_DEVICE_FAILED,    /* the device is not there, or it or its driver reports an error, often for all that follows */
+  RDPP_UNSUPPORTED,      /* this libtorch, build or device has no such operation */
+  RDPP_INTERNAL          /* anything else, such as a bug or a file that cannot be written */
+};
+
+/* message: one line of text. */
+typedef const struct rdpp_failure {
+  int32_t code;
+  const char *message;
+} *rdpp_error;
+
 typedef void *rdpp_tensor; /* an at::Tensor*, interchangeable with gotorch's handle */
 typedef struct rdpp_module rdpp_module;
+typedef struct rdpp_predictor rdpp_predictor;
 typedef struct rdpp_adam rdpp_adam;
 typedef struct rdpp_coreset rdpp_coreset;
 
@@ -40,7 +57,7 @@ enum { RDPP_CLASS, RDPP_DENSE, RDPP_PAIR };
 /* Readings of L_SSOT: one point per image; the batch as one point cloud; not computed. */
 enum { RDPP_SSOT_PAIRWISE, RDPP_SSOT_BATCH, RDPP_SSOT_OFF };
 
-void rdpp_string_free(char *s);
+void rdpp_error_free(rdpp_error e);
 
 /* Library and device */
 
@@ -211,27 +228,50 @@ typedef struct {
 /* f, g -> raw, smoothed: B x S x S, the sum of the upsampled terms and its Gaussian. */
 rdpp_error rdpp_anomaly_map(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor g[RDPP_SCALES], int64_t S,
                             const rdpp_map_options *options, rdpp_tensor *raw, rdpp_tensor *smoothed);
-/* x: B x 3 x S x S, normalised -> map: B x S x S and score: B, the map's maxima. All modules in eval mode;
- * projection NULL: the bottleneck reads the teacher's features (RD). */
-rdpp_error rdpp_predict(const rdpp_module *teacher, const rdpp_module *projection, const rdpp_module *bottleneck,
-                        const rdpp_module *student, rdpp_tensor x, const rdpp_map_options *options, rdpp_tensor *map,
-                        rdpp_tensor *score);
+/* How a bank of patches is asked. */
+typedef struct {
+  double sigma;       /* of the map's Gaussian, pixels */
+  int64_t dimensions; /* as of rdpp_patches */
+  int32_t of_map;     /* != 0: a score is its map's maximum, instead of the farthest patch's distance */
+  int64_t neighbours; /* b of PatchCore's Eq. 7, which weights the score; below 2: it is not weighted */
+  int64_t bytes;      /* of distances that are in memory at a time; one row of the bank's are in any case */
+} rdpp_bank_options;
+
+/* Methods, by what they compare images with. */
+enum {
+  RDPP_STUDENTS, /* RD++ and RD. Modules: teacher, projection or NULL (RD), bottleneck, student. Scores: maps' maxima */
+  RDPP_PATCHES /* PatchCore. Modules: teacher, bank. Maps: each patch's distance to the bank, stretched and smoothed */
+};
+
+typedef struct {
+  rdpp_map_options map;   /* of RDPP_STUDENTS */
+  rdpp_bank_options bank; /* of RDPP_PATCHES */
+} rdpp_predictor_options;
+
+/* A way from images to maps and scores, by n modules of the method's kinds, in its order. They may be freed first, and
+ * are in eval mode whenever it runs. It follows changes of their state after the next rdpp_module_train. What it
+ * prepares for speed, CUDA graphs, is its own and goes with it. */
+rdpp_error rdpp_predictor_new(int32_t method, const rdpp_module *const *modules, int64_t n,
+                              const rdpp_predictor_options *options, rdpp_predictor **out);
+void rdpp_predictor_free(rdpp_predictor *p);
+/* x: B x 3 x S x S, normalised -> map: B x S x S and score: B. */
+rdpp_error rdpp_predict(rdpp_predictor *p, rdpp_tensor x, rdpp_tensor *map, rdpp_tensor *score);
 
 /* PatchCore, outside autograd. D: dimensions of a patch, H and W here those of layer2's features, S/8. */
 
-/* f -> patches: B x H x W x D, float32: of layer2's and layer3's features the means over 3x3 positions with zeros around
- * the border, layer3's stretched to layer2's positions. dimensions > 0, a multiple of 2: D = dimensions instead, by the
- * released code's averages over neighbouring values; 0: all channels. */
+/* f -> patches: B x H x W x D, float32: of layer2's and layer3's features the means over 3x3 positions with zeros
+ * around the border, layer3's stretched to layer2's positions. dimensions > 0, a multiple of 2: D = dimensions instead,
+ * by the released code's averages over neighbouring values; 0: all channels. */
 rdpp_error rdpp_patches(const rdpp_tensor f[RDPP_SCALES], int64_t dimensions, rdpp_tensor *patches);
 
 /* The search for a coreset of the patches in n >= 1 tensors, numbered through all of them, which have D as their last
- * dimension; it goes on using their memory. signs: D x K of -1, 0 and 1, a random projection but for a factor; NULL: none.
- * start: numbers of n_start >= 1 patches, of which the first choice is farthest on average. */
+ * dimension; it goes on using their memory. signs: D x K of -1, 0 and 1, a random projection but for a factor; NULL:
+ * none. start: numbers of n_start >= 1 patches, of which the first choice is farthest on average. */
 rdpp_error rdpp_coreset_new(const rdpp_tensor *patches, int64_t n, rdpp_tensor signs, const int64_t *start,
                             int64_t n_start, rdpp_coreset **out);
 void rdpp_coreset_free(rdpp_coreset *c);
-/* Chooses n more patches, each the farthest from all chosen before it; fewer where no more are left. The same ones for any
- * number of threads. *size: how many are chosen then. */
+/* Chooses n more patches, each the farthest from all chosen before it; fewer where no more are left. The same ones for
+ * any number of threads. *size: how many are chosen then. */
 rdpp_error rdpp_coreset_grow(rdpp_coreset *c, int64_t n, int64_t *size);
 /* The numbers of the chosen patches, size of them, in the order of their choice. */
 rdpp_error rdpp_coreset_chosen(const rdpp_coreset *c, int64_t size, int64_t *numbers);
@@ -240,19 +280,6 @@ rdpp_error rdpp_coreset_patches(const rdpp_coreset *c, rdpp_tensor *patches);
 
 /* A bank of count >= 1 patches of D dimensions, all zero: a module with one entry, `patches`, count x D. */
 rdpp_error rdpp_bank_new(int64_t count, int64_t D, int32_t dtype, int32_t device, rdpp_module **out);
-
-typedef struct {
-  double sigma;       /* of the map's Gaussian, pixels */
-  int64_t dimensions; /* as of rdpp_patches */
-  int32_t of_map;     /* != 0: a score is its map's maximum, instead of the farthest patch's distance */
-  int64_t neighbours; /* b of the paper's Eq. 7, which weights the score; below 2: it is not weighted */
-  int64_t bytes;      /* bound of the distances that are in memory at a time; those to one row of the bank are in any case */
-} rdpp_bank_options;
-
-/* x: B x 3 x S x S, normalised; both modules in eval mode -> map: B x S x S, each patch's distance to the bank, stretched
- * and smoothed; score: B. Neither depends on the batch. */
-rdpp_error rdpp_predict_patches(const rdpp_module *teacher, const rdpp_module *bank, rdpp_tensor x,
-                                const rdpp_bank_options *options, rdpp_tensor *map, rdpp_tensor *score);
 
 /* TorchScript */
 

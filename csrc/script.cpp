@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <ostream>
+#include <stdexcept>
 #include <streambuf>
 #include <system_error>
 #include <unistd.h>
@@ -52,7 +53,13 @@ void save_script(const std::string &source, const std::vector<std::pair<std::str
   for (auto &[name, tensor] : tensors) {
     module.register_parameter(name, tensor.detach(), /*is_buffer=*/!tensor.is_floating_point());
   }
-  module.define(source);
+  try {
+    module.define(source);
+  } catch (const torch::jit::ErrorReport &e) { // of the compiler
+    throw std::invalid_argument(e.what());
+  } catch (const std::runtime_error &e) { // of the parser
+    throw std::invalid_argument(e.what());
+  }
   torch::jit::ExtraFilesMap files;
   for (auto &[name, content] : extra) files[name] = content;
   DescriptorBuffer buffer(fd);

@@ -1,5 +1,6 @@
 /* The boundary as a C program sees it: a training step and a prediction of the smallest network, a teacher that learns,
- * a TorchScript file, errors that must come back as messages. Run plainly and under sanitizers by scripts/test.sh. */
+ * a TorchScript file, errors that must come back with their kinds. Run plainly and under sanitizers by scripts/test.sh.
+ */
 #include "rdpp.h"
 
 #include <stdio.h>
@@ -10,18 +11,21 @@ enum { B = 2, S = 64, N = B * 3 * S * S };
 
 static void check(rdpp_error e, const char *what) {
   if (e == NULL) return;
-  fprintf(stderr, "smoke: %s: %s\n", what, e);
-  rdpp_string_free(e);
+  fprintf(stderr, "smoke: %s: error %d, %s\n", what, e->code, e->message);
+  rdpp_error_free(e);
   exit(1);
 }
 
-static void refused(rdpp_error e, const char *what, const char *part) {
-  if (e == NULL || strstr(e, part) == NULL) {
-    fprintf(stderr, "smoke: %s: got \"%s\", want an error with \"%s\"\n", what, e ? e : "no error", part);
+static void failed(int32_t code, rdpp_error e, const char *what, const char *part) {
+  if (e == NULL || e->code != code || strstr(e->message, part) == NULL || strchr(e->message, '\n') != NULL) {
+    fprintf(stderr, "smoke: %s: got error %d, \"%s\", want %d with \"%s\" in one line\n", what, e ? e->code : 0,
+            e ? e->message : "", code, part);
     exit(1);
   }
-  rdpp_string_free(e);
+  rdpp_error_free(e);
 }
+
+static void refused(rdpp_error e, const char *what, const char *part) { failed(RDPP_BAD_ARGUMENT, e, what, part); }
 
 static void free_all(rdpp_tensor x[RDPP_SCALES]) {
   for (int k = 0; k < RDPP_SCALES; k++) rdpp_tensor_free(x[k]);
@@ -87,7 +91,7 @@ static void script(rdpp_tensor weight) {
   fclose(file);
   refused(rdpp_script_save("def", names, &weight, 1, NULL, 0, 1), "no script", "");
   refused(rdpp_script_save(source, NULL, NULL, 0, NULL, 0, 1), "no parameter", "weight");
-  refused(rdpp_script_save(source, names, &weight, 1, NULL, 0, -1), "no descriptor", "descriptor");
+  failed(RDPP_INTERNAL, rdpp_script_save(source, names, &weight, 1, NULL, 0, -1), "no descriptor", "descriptor");
 }
 
 int main(void) {
@@ -136,7 +140,11 @@ int main(void) {
   for (int kind = 0; kind < 4; kind++) check(rdpp_module_train(net[kind], 0), "eval mode");
   rdpp_tensor map, score;
   const rdpp_map_options how = {4, {0, 1, 2, 1, 0, 1}, {0, 0.05, 0.03, 0, 0, 0.01}};
-  check(rdpp_predict(net[0], net[1], net[2], net[3], x, &how, &map, &score), "predict");
+  const rdpp_module *of[] = {net[0], net[1], net[2], net[3]};
+  const rdpp_predictor_options options_of = {how};
+  rdpp_predictor *predictor, *nobody = NULL;
+  check(rdpp_predictor_new(RDPP_STUDENTS, of, 4, &options_of, &predictor), "new predictor");
+  check(rdpp_predict(predictor, x, &map, &score), "predict");
   static float maps[B * S * S];
   float scores[B], highest = 0;
   check(rdpp_tensor_read(map, RDPP_FLOAT32, maps, B * S * S), "read");
@@ -147,9 +155,32 @@ int main(void) {
     return 1;
   }
 
+  refused(rdpp_predictor_new(9, of, 4, &options_of, &nobody), "method", "unknown method 9");
+  refused(rdpp_predictor_new(RDPP_STUDENTS, of, 3, &options_of, &nobody), "modules", "four networks");
+  const rdpp_module *swapped[] = {net[3], net[1], net[2], net[0]}, *missing[] = {net[0], net[1], NULL, net[3]};
+  refused(rdpp_predictor_new(RDPP_STUDENTS, swapped, 4, &options_of, &nobody), "modules", "a teacher is needed");
+  refused(rdpp_predictor_new(RDPP_STUDENTS, missing, 4, &options_of, &nobody), "no module", "closed");
+  refused(rdpp_predict(NULL, x, &map, &score), "no predictor", "closed");
+  refused(rdpp_predict(predictor, score, &map, &score), "no images", "B x 3 x S x S");
+  if (nobody != NULL) return 1;
+
+  /* A map of 2^48 values, and images of 2^47 bytes that are never read. */
+  rdpp_tensor raw, smoothed;
+  failed(RDPP_OUT_OF_MEMORY, rdpp_anomaly_map(f, g, 1 << 24, &how, &raw, &smoothed), "large map", "memory");
+  static const uint8_t pixel;
+  const float one[3] = {1, 1, 1};
+  failed(RDPP_OUT_OF_MEMORY, rdpp_images(&pixel, INT64_C(1) << 34, S, one, one, RDPP_CPU, RDPP_FLOAT32, &raw),
+         "many images", "memory");
+  int64_t memory;
+  int32_t yes;
+  failed(RDPP_DEVICE_FAILED, rdpp_device_memory(99, &memory, &memory), "device", "CUDA device 99");
+  failed(RDPP_DEVICE_FAILED, rdpp_has_bfloat16(99, &yes), "device", "CUDA device 99");
+  failed(RDPP_DEVICE_FAILED, rdpp_tensor_to(x, 99, RDPP_FLOAT32, &raw), "device", "CUDA device 99");
+
   rdpp_module *none = NULL;
   refused(rdpp_module_new(RDPP_TEACHER, "resnet19", RDPP_FLOAT32, RDPP_CPU, 0, 0, &none), "arch", "resnet19");
-  refused(rdpp_module_new(RDPP_TEACHER, "resnet18", RDPP_FLOAT32, 99, 0, 0, &none), "device", "CUDA device 99");
+  failed(RDPP_DEVICE_FAILED, rdpp_module_new(RDPP_TEACHER, "resnet18", RDPP_FLOAT32, 99, 0, 0, &none), "device",
+         "CUDA device 99");
   rdpp_tensor coarsest[RDPP_SCALES] = {NULL, NULL, pc[2]}, nothing[RDPP_SCALES] = {NULL, NULL, NULL}, unused;
   refused(rdpp_loss_recon(pn, coarsest, &unused), "other scales", "not of the same scales");
   refused(rdpp_loss_recon(nothing, nothing, &unused), "no scale", "no scale");
@@ -166,11 +197,22 @@ int main(void) {
 
   rdpp_tensor *features[] = {f, clean, noisy, p, pc, pn, g};
   for (size_t i = 0; i < sizeof features / sizeof *features; i++) free_all(features[i]);
-  rdpp_tensor single[] = {x, z, total, map, score, terms[0], terms[1], terms[2], terms[3]};
+  rdpp_tensor single[] = {z, total, map, score, terms[0], terms[1], terms[2], terms[3]};
   for (size_t i = 0; i < sizeof single / sizeof *single; i++) rdpp_tensor_free(single[i]);
   for (int kind = 0; kind < 4; kind++) rdpp_module_free(net[kind]);
+  check(rdpp_predict(predictor, x, &map, &score), "predict with networks that were freed");
+  check(rdpp_tensor_read(score, RDPP_FLOAT32, scores, B), "read");
+  if (highest != scores[0]) {
+    fprintf(stderr, "smoke: with networks that were freed: got score %g, want %g\n", scores[0], highest);
+    return 1;
+  }
+  rdpp_tensor last[] = {x, map, score};
+  for (size_t i = 0; i < sizeof last / sizeof *last; i++) rdpp_tensor_free(last[i]);
+  rdpp_predictor_free(predictor);
+  rdpp_predictor_free(NULL);
   rdpp_adam_free(adam);
   rdpp_tensor_free(NULL);
+  rdpp_error_free(NULL);
   printf("smoke: the C boundary works with libtorch %s\n", version);
   return 0;
 }

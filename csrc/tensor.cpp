@@ -1,5 +1,4 @@
 // The boundary's tensors.
-#include "allocator.h"
 #include "boundary.h"
 
 #include <string>
@@ -91,7 +90,6 @@ rdpp_error rdpp_images(const uint8_t *pixels, int64_t B, int64_t S, const float 
                        int32_t device, int32_t dtype, rdpp_tensor *x) {
   return guarded([&] {
     torch::NoGradGuard no_grad;
-    install_caching_allocator();
     torch::Device to = at_device(device);
     Tensor bytes = torch::from_blob(const_cast<uint8_t *>(pixels), {B, S, S, 3}, torch::kUInt8).to(to);
     auto type = at_dtype(dtype) == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32;

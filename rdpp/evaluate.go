@@ -277,9 +277,11 @@ func (m *Model) predict(x []float32) (maps []float32, scores []float64, err erro
 	defer s.Close()
 	input := s.Tensor(torch.FromSlice(x, int64(len(x)/(3*S*S)), 3, int64(S), int64(S)))
 	input = s.Tensor(input.To(m.Device, m.precision.DType()))
-	anomaly, maxima, err := torch.Predict(m.Teacher, m.Projection, m.Bottleneck, m.Student, input, m.mapOptions())
-	s.Tensor(anomaly, err)
-	s.Tensor(maxima, nil)
+	predictor, err := m.prepared()
+	if err != nil {
+		return nil, nil, err
+	}
+	anomaly, maxima := s.Pair(predictor.Predict(input))
 	if err := s.Err(); err != nil {
 		return nil, nil, err
 	}
@@ -295,6 +297,19 @@ func (m *Model) predict(x []float32) (maps []float32, scores []float64, err erro
 		}
 	}
 	return maps, scores, nil
+}
+
+// prepared returns the predictor by the map's options, which change when training has found the levels.
+func (m *Model) prepared() (*torch.Predictor, error) {
+	if options := m.mapOptions(); m.predictor == nil || options != m.options {
+		predictor, err := torch.NewPredictor(m.Teacher, m.Projection, m.Bottleneck, m.Student, options)
+		if err != nil {
+			return nil, err
+		}
+		m.predictor.Close()
+		m.predictor, m.options = predictor, options
+	}
+	return m.predictor, nil
 }
 
 // embed maps a normalised image, 3 x S x S, to the student's input, 512e x S/32 x S/32. The model is in eval mode.

@@ -24,6 +24,8 @@ type Model struct {
 	Bottleneck torch.Bottleneck // O
 	Student    torch.Student    // D
 
+	predictor *torch.Predictor // by options, of the networks; nil until it is needed
+	options   torch.MapOptions
 	precision torch.Precision // of prediction; zero: FP32
 	settled   bool            // weights change no more: eval mode, once set, need not be set again
 }
@@ -130,6 +132,7 @@ func seedOf(part string, seed uint64) uint64 {
 
 // Close frees the networks. It is idempotent.
 func (m *Model) Close() {
+	m.predictor.Close()
 	for _, part := range m.parts() {
 		part.net.Close()
 	}

@@ -302,16 +302,3 @@ func AnomalyMap(f, g Features, S int, opt MapOptions) (raw, smoothed *Tensor, er
 	}
 	return wrap(r), wrap(s), nil
 }
-
-// Predict maps normalised images x, B x 3 x S x S, to smoothed anomaly maps, B x S x S, and their maxima, B: the
-// image scores. All networks must be in eval mode. A zero Projection means the RD baseline: the bottleneck reads
-// the teacher's features.
-func Predict(e Teacher, p Projection, o Bottleneck, d Student, x *Tensor, opt MapOptions) (maps, scores *Tensor, err error) {
-	var mp, sc C.rdpp_tensor
-	options := opt.raw()
-	err = check("predict", C.rdpp_predict(e.raw(), p.raw(), o.raw(), d.raw(), x.raw(), &options, &mp, &sc))
-	if err != nil {
-		return nil, nil, err
-	}
-	return wrap(mp), wrap(sc), nil
-}

@@ -103,14 +103,10 @@ type BankOptions struct {
 	Bytes      int64   // distances that are in memory at a time
 }
 
-// PredictPatches maps normalised images x, B x 3 x S x S, to smoothed maps, B x S x S, of how far each place is from all
-// patches of the bank, and to scores, B. Neither depends on the batch. The Teacher and the Bank must be in eval mode.
-func PredictPatches(e Teacher, b Bank, x *Tensor, opt BankOptions) (maps, scores *Tensor, err error) {
-	options := C.rdpp_bank_options{sigma: C.double(opt.Sigma), dimensions: C.int64_t(opt.Dimensions),
-		of_map: flag(opt.OfMap), neighbours: C.int64_t(opt.Neighbours), bytes: C.int64_t(opt.Bytes)}
-	var mp, sc C.rdpp_tensor
-	if err := check("predict", C.rdpp_predict_patches(e.raw(), b.raw(), x.raw(), &options, &mp, &sc)); err != nil {
-		return nil, nil, err
-	}
-	return wrap(mp), wrap(sc), nil
+// NewPatchPredictor returns the predictor of PatchCore. Its maps are how far each place is from all patches of the bank.
+// Neither maps nor scores depend on the batch.
+func NewPatchPredictor(e Teacher, b Bank, opt BankOptions) (*Predictor, error) {
+	modules := [...]*C.rdpp_module{e.raw(), b.raw()}
+	return newPredictor(C.RDPP_PATCHES, modules[:], C.rdpp_predictor_options{bank: C.rdpp_bank_options{sigma: C.double(opt.Sigma),
+		dimensions: C.int64_t(opt.Dimensions), of_map: flag(opt.OfMap), neighbours: C.int64_t(opt.Neighbours), bytes: C.int64_t(opt.Bytes)}})
 }

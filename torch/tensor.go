@@ -105,21 +105,17 @@ func FromSlice[T Elem](data []T, shape ...int64) (t *Tensor, err error) {
 	if n != int64(len(data)) {
 		return nil, fmt.Errorf("torch: shape %v needs %d elements, got %d", shape, n, len(data))
 	}
-	defer panicked("new tensor", &err)
-	// gotorch takes the address of the first element of both slices, so empty ones need a stand-in.
-	if n == 0 {
-		data = make([]T, 1)
-	}
-	sizes := shape
 	if len(shape) == 0 {
-		sizes = []int64{1}
+		shape = []int64{1}
 	}
-	made := gotorch.FromBlob(unsafe.Pointer(unsafe.SliceData(data)), int8(dtypeOf[T]()), sizes)
+	var out C.rdpp_tensor
+	p := unsafe.Pointer(unsafe.SliceData(data))
+	err = check("new tensor", C.rdpp_tensor_new(C.int32_t(dtypeOf[T]()), p, (*C.int64_t)(&shape[0]), C.int64_t(len(shape)), &out))
 	runtime.KeepAlive(data)
-	// gotorch would free the tensor whenever the garbage collector finds the time.
-	runtime.SetFinalizer(made.T, nil)
-	live.Add(1)
-	return &Tensor{handle: made}, nil
+	if err != nil {
+		return nil, err
+	}
+	return wrap(out), nil
 }
 
 // Images returns pictures of S x S pixels, RGB bytes, row-major, one after the other, as a network's normalised input of

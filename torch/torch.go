@@ -2,7 +2,7 @@
 // with, their losses, Adam and inference. It is the only package that calls libtorch, through the C boundary of
 // csrc/rdpp.h, and the only one that imports gotorch, whose tensor is the handle inside [Tensor].
 //
-// Every function that can fail returns an error; nothing here panics on bad input. Memory is freed when Close is
+// Every function that can fail returns an error, one of csrc's as an [*Error]; nothing here panics on bad input. Memory is freed when Close is
 // called and at no other time: whatever a function returns is the caller's to close, and closing twice is
 // harmless. Garbage collection frees nothing; [LiveTensors] counts what is still open.
 //
@@ -23,15 +23,6 @@ import (
 	"strconv"
 	"strings"
 )
-
-// check turns an owned error message of csrc into an error and frees it.
-func check(operation string, message C.rdpp_error) error {
-	if message == nil {
-		return nil
-	}
-	defer C.rdpp_string_free(message)
-	return fmt.Errorf("torch: %s: %s", operation, C.GoString(message))
-}
 
 // Version returns libtorch's version, such as "2.6.0".
 func Version() (string, error) {

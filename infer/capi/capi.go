@@ -40,6 +40,9 @@ const (
 	statusDevice   = C.RDPP_ERROR_DEVICE
 	statusFailed   = C.RDPP_ERROR_FAILED
 	statusInternal = C.RDPP_ERROR_INTERNAL
+	statusMemory   = C.RDPP_ERROR_MEMORY
+
+	statusUnsupported = C.RDPP_ERROR_UNSUPPORTED
 
 	rgb  channelOrder = C.RDPP_RGB
 	bgr  channelOrder = C.RDPP_BGR
@@ -263,7 +266,7 @@ func allocate(n int, size uintptr) (unsafe.Pointer, error) {
 	}
 	memory, err := C.calloc(C.size_t(n), C.size_t(size))
 	if memory == nil {
-		return nil, fmt.Errorf("no memory for a result: %w", err)
+		return nil, &statusError{statusMemory, fmt.Errorf("no memory for a result: %w", err)}
 	}
 	return memory, nil
 }

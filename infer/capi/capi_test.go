@@ -207,6 +207,17 @@ func TestContract(t *testing.T) {
 	}
 }
 
+// Loading and using the library leaves the process as it was, but for what rdpp.h tells of.
+func TestProcessStaysAsItWas(t *testing.T) {
+	program := compile(t, "cc", "testdata/process.c", "-std=gnu11", "-fopenmp", "-ldl", "-Wl,--as-needed")
+	// A soft limit of files, as logins have, which Go's programs raise.
+	cmd := exec.Command("sh", "-c", `ulimit -Sn 256; exec "$@"`, "sh", program, filepath.Join(library, "librdpp.so"), modelFile)
+	cmd.Env = append(os.Environ(), "ONEDNN_PRIMITIVE_CACHE_CAPACITY=1000", "CUBLAS_WORKSPACE_CONFIG=:16:8")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v, want no changes\n%s", err, text)
+	}
+}
+
 // The functions of the library are those of rdpp.h, and none has the name of one in csrc: two libraries of one process
 // must not answer to the same name.
 func TestSymbols(t *testing.T) {
@@ -256,6 +267,16 @@ func TestFrame(t *testing.T) {
 	}
 }
 
+// impossibleMap asks for more memory than there are addresses.
+func impossibleMap() error {
+	var s torch.Scope
+	defer s.Close()
+	x := s.Tensor(torch.FromSlice(make([]float32, 4), 1, 1, 2, 2))
+	f := torch.Features{x, x, x}
+	s.Pair(torch.AnomalyMap(f, f, 1<<24, torch.MapOptions{Sigma: 4}))
+	return s.Err()
+}
+
 func TestOutcome(t *testing.T) {
 	var nilMap map[string]int
 	for _, c := range []struct {
@@ -267,6 +288,16 @@ func TestOutcome(t *testing.T) {
 		{"success", func() error { return nil }, statusOK, ""},
 		{"known", func() error { return fmt.Errorf("outer: %w", &statusError{statusImage, errors.New("inner")}) }, statusImage, "outer: inner"},
 		{"closed", func() error { return fmt.Errorf("detect: %w", torch.ErrClosed) }, statusClosed, "closed"},
+		{"memory", func() error {
+			return fmt.Errorf("detect: %w", &torch.Error{Operation: "predict", Code: torch.ErrOutOfMemory, Message: "12 GiB"})
+		}, statusMemory, "12 GiB"},
+		{"device", func() error { return &torch.Error{Operation: "predict", Code: torch.ErrDevice, Message: "CUDA error"} }, statusDevice, "CUDA error"},
+		{"unsupported", func() error {
+			return &torch.Error{Operation: "predict", Code: torch.ErrUnsupported, Message: "no such kernel"}
+		}, statusUnsupported, "no such"},
+		{"model that no memory suffices for", func() error { return modelError(fmt.Errorf("rdpp: %w", torch.ErrOutOfMemory)) }, statusMemory, "out of memory"},
+		{"damaged model", func() error { return modelError(fmt.Errorf("rdpp: %w", torch.ErrArgument)) }, statusModel, "bad argument"},
+		{"real lack of memory", impossibleMap, statusMemory, "memory"},
 		{"unknown", func() error { return errors.New("two\nlines\x00") }, statusFailed, "two lines"},
 		{"panic", func() error { panic("oops\n") }, statusInternal, "oops"},
 		{"runtime panic", func() error { nilMap["x"] = 1; return nil }, statusInternal, "nil map"},

@@ -85,7 +85,7 @@ func open(file string, o options) (*detector, error) {
 		return nil, &statusError{statusArgument, err}
 	}
 	if err != nil {
-		return nil, &statusError{statusModel, err}
+		return nil, modelError(err)
 	}
 	if o.threads > 0 {
 		if err := torch.SetThreads(o.threads); err != nil {
@@ -94,6 +94,14 @@ func open(file string, o options) (*detector, error) {
 		}
 	}
 	return &detector{d, d.ImageOptions()}, nil
+}
+
+// modelError is an error of opening a model file: the file's, unless the machine has failed.
+func modelError(err error) error {
+	if _, machine := machineStatus(err); machine {
+		return err
+	}
+	return &statusError{statusModel, err}
 }
 
 // channelOrder is one of RDPP_RGB, RDPP_BGR and RDPP_GREY.
@@ -175,6 +183,19 @@ func wrong(format string, args ...any) error {
 	return &statusError{statusArgument, fmt.Errorf(format, args...)}
 }
 
+// machineStatus returns the status of what memory, a device or libtorch has against an operation.
+func machineStatus(err error) (status int, is bool) {
+	switch {
+	case errors.Is(err, torch.ErrOutOfMemory):
+		return statusMemory, true
+	case errors.Is(err, torch.ErrDevice):
+		return statusDevice, true
+	case errors.Is(err, torch.ErrUnsupported):
+		return statusUnsupported, true
+	}
+	return 0, false
+}
+
 // outcome runs f and says how it ended, in one line. A panic of f is an outcome too.
 func outcome(f func() error) (status int, message string) {
 	defer func() {
@@ -195,6 +216,9 @@ func outcome(f func() error) (status int, message string) {
 		status = statusInternal
 	default:
 		status = statusFailed
+		if s, machine := machineStatus(err); machine {
+			status = s
+		}
 	}
 	return status, oneLine(err.Error())
 }

@@ -47,9 +47,12 @@ enum {
   RDPP_ERROR_CLOSED = 2,   /* the detector is closed, or there never was one of that handle */
   RDPP_ERROR_MODEL = 3,    /* the model file cannot be read, or is none */
   RDPP_ERROR_IMAGE = 4,    /* the encoded image is damaged, too large or of an unknown format */
-  RDPP_ERROR_DEVICE = 5,   /* there is no such device */
-  RDPP_ERROR_FAILED = 6,   /* computing failed, for lack of memory for example */
-  RDPP_ERROR_INTERNAL = 7  /* a bug of the library; the detector may still be used and closed */
+  RDPP_ERROR_DEVICE = 5,   /* there is no such device, or it or its driver has failed: then for all detectors of it */
+  RDPP_ERROR_FAILED = 6,   /* computing failed, for a reason that has no status of its own */
+  RDPP_ERROR_INTERNAL = 7, /* a bug of the library; the detector may still be used and closed */
+  /* Here end the statuses of the first libraries, which had RDPP_ERROR_FAILED or _MODEL for what follows. */
+  RDPP_ERROR_MEMORY = 8,     /* the processor's or the device's memory is used up; the detector may still be used */
+  RDPP_ERROR_UNSUPPORTED = 9 /* this libtorch or the device has no operation that the model needs */
 };
 
 /* Orders of 8-bit channels in a pixel. */

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"rdpp/rdpp/setting"
+	"rdpp/torch"
 )
 
 // statusGone is for a client that left before its answer. One that has only closed its sending half gets it.
@@ -59,6 +60,12 @@ func explain(err error, r *http.Request) *failure {
 		return &failure{status: statusGone, err: errors.New("the connection was closed before the answer; keep it open until then")}
 	case errors.Is(err, context.DeadlineExceeded):
 		return &failure{http.StatusServiceUnavailable, errors.New("no time left before the request's turn; try again later, or raise --timeout"), time.Second}
+	case errors.Is(err, torch.ErrOutOfMemory):
+		return &failure{http.StatusServiceUnavailable, fmt.Errorf("no memory left, try again later: %w", err), time.Second}
+	case errors.Is(err, torch.ErrDevice):
+		return &failure{http.StatusServiceUnavailable, fmt.Errorf("the device has failed: %w", err), time.Minute}
+	case errors.Is(err, torch.ErrArgument):
+		return &failure{status: http.StatusUnprocessableEntity, err: err}
 	}
 	return &failure{status: http.StatusInternalServerError, err: err}
 }

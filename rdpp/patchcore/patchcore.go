@@ -76,7 +76,8 @@ type memory struct {
 	c       *remembering
 	device  torch.Device
 	teacher torch.Teacher
-	bank    torch.Bank // absent until it is filled
+	bank    torch.Bank       // absent until it is filled
+	asked   *torch.Predictor // of both; nil without a bank
 }
 
 // The names under which tensors are stored.
@@ -113,6 +114,7 @@ func seedOf(part string, seed uint64) uint64 {
 func (n *memory) Close() {
 	n.teacher.Close()
 	n.bank.Close()
+	n.asked.Close()
 }
 
 // Backbone is the teacher.
@@ -134,8 +136,7 @@ func (n *memory) Predict(x *torch.Tensor) (maps, scores *torch.Tensor, err error
 	if n.empty() {
 		return nil, nil, errors.New("patchcore: the bank is empty")
 	}
-	return torch.PredictPatches(n.teacher, n.bank, x, torch.BankOptions{Sigma: n.c.MapSigma, Dimensions: n.c.PatchDimensions,
-		OfMap: n.c.PatchScore == ScoreMap, Neighbours: n.c.Neighbours, Bytes: int64(n.c.DistanceMiB) << 20})
+	return n.asked.Predict(x)
 }
 
 // Embed maps a normalised image, 1 x 3 x S x S, to its patches, 1 x S/8 x S/8 x D.
@@ -209,7 +210,14 @@ func (n *memory) newBank(count int) error {
 	if err != nil {
 		return err
 	}
+	asked, err := torch.NewPatchPredictor(n.teacher, bank, torch.BankOptions{Sigma: n.c.MapSigma, Dimensions: n.c.PatchDimensions,
+		OfMap: n.c.PatchScore == ScoreMap, Neighbours: n.c.Neighbours, Bytes: int64(n.c.DistanceMiB) << 20})
+	if err != nil {
+		bank.Close()
+		return err
+	}
 	n.bank.Close()
-	n.bank = bank
+	n.asked.Close()
+	n.bank, n.asked = bank, asked
 	return nil
 }

@@ -168,9 +168,13 @@ func TestReference(t *testing.T) {
 			}
 			for _, opt := range []torch.BankOptions{{Neighbours: want.Neighbours}, {OfMap: true}, {OfMap: true, Neighbours: want.Neighbours}} {
 				opt.Sigma, opt.Dimensions, opt.Bytes = want.Sigma, c.Dimensions, 5*64*8 // of five rows at a time
-				maps, scores, err := torch.PredictPatches(teacher, bank, tests, opt)
-				s.Pair(maps, scores, err)
+				asked, err := torch.NewPatchPredictor(teacher, bank, opt)
 				if err != nil {
+					t.Fatal(err)
+				}
+				defer asked.Close()
+				maps, scores := s.Pair(asked.Predict(tests))
+				if err := s.Err(); err != nil {
 					t.Fatal(err)
 				}
 				pixels, err := torch.Read[float64](maps)

@@ -1,0 +1,197 @@
+#include "predictor.h"
+
+#include "bank.h"
+#include "boundary.h"
+#include "module.h"
+
+#ifdef RDPP_CUDA
+#include <ATen/cuda/CUDAGraph.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#endif
+
+#include <algorithm>
+#include <cstdlib>
+#include <mutex>
+#include <shared_mutex>
+#include <string>
+#include <utility>
+
+namespace rdpp {
+
+using torch::Tensor;
+
+#ifdef RDPP_CUDA
+
+namespace {
+
+bool graphs_wanted() {
+  static const bool wanted = [] {
+    const char *value = std::getenv("RDPP_CUDA_GRAPHS");
+    return value && std::string(value) == "1";
+  }();
+  return wanted;
+}
+
+std::shared_mutex recording; // held alone by the one that records
+
+} // namespace
+
+struct Predictor::Graphs {
+  struct Graph {
+    bool usable = false;
+    at::cuda::CUDAGraph cuda;
+    Tensor x; // that it reads
+    Prediction result;
+  };
+
+  static constexpr size_t kMost = 16; // shapes
+  Versions versions;
+  torch::ScalarType type = torch::kFloat32;
+  std::vector<std::unique_ptr<Graph>> all; // of those versions and type: they read the networks' folded weights
+
+  // The graph for x, or nullptr where there is none yet.
+  Graph *find(const Versions &of, const Tensor &x) {
+    if (of != versions || x.scalar_type() != type) {
+      all.clear();
+      versions = of, type = x.scalar_type();
+    }
+    for (auto &g : all) {
+      if (g->x.sizes() == x.sizes() && g->x.device() == x.device()) return g.get();
+    }
+    return nullptr;
+  }
+
+  void record(const Method &method, const Tensor &x) {
+    all.push_back(std::make_unique<Graph>());
+    Graph &g = *all.back();
+    g.x = x.clone(torch::MemoryFormat::Contiguous);
+    c10::cuda::CUDAStream ours = c10::cuda::getStreamFromPool();
+    c10::cuda::getCurrentCUDAStream().synchronize();
+    c10::cuda::CUDAStreamGuard guard(ours);
+    bool capturing = false;
+    try {
+      // The first runs fold weights and choose algorithms, neither of which can be recorded.
+      for (int i = 0; i < 3; i++) method(g.x);
+      ours.synchronize();
+      // Graphs are replayed one after the other, and their results copied: one pool of memory serves them all.
+      if (all.size() > 1 && all.front()->usable) {
+        g.cuda.capture_begin(all.front()->cuda.pool());
+      } else {
+        g.cuda.capture_begin();
+      }
+      capturing = true;
+      g.result = method(g.x);
+      g.cuda.capture_end();
+      g.usable = true;
+    } catch (const std::exception &) {
+      // Memory or an operation that cannot be recorded is missing: such images are predicted without a graph.
+      g.result = {};
+      try {
+        if (capturing) g.cuda.capture_end();
+      } catch (const std::exception &) {
+      }
+    }
+  }
+};
+
+Prediction Predictor::run(const Tensor &x, const Versions &versions) {
+  if (!x.is_cuda() || !graphs_wanted()) return method_(x);
+  c10::cuda::CUDAGuard device(x.device());
+  torch::NoGradGuard no_grad;
+  Graphs::Graph *g = graphs_->find(versions, x);
+  if (!g && graphs_->all.size() < Graphs::kMost) {
+    std::unique_lock<std::shared_mutex> alone(recording);
+    graphs_->record(method_, x);
+    g = graphs_->all.back().get();
+  }
+  std::shared_lock<std::shared_mutex> among(recording);
+  if (!g || !g->usable) return method_(x);
+  g->x.copy_(x);
+  g->cuda.replay();
+  return {g->result.map.clone(), g->result.score.clone()}; // the graph writes to the same place again
+}
+
+#else
+
+struct Predictor::Graphs {};
+
+Prediction Predictor::run(const Tensor &x, const Versions &) { return method_(x); }
+
+#endif
+
+Predictor::Predictor(Method method) : method_(std::move(method)), graphs_(std::make_unique<Graphs>()) {}
+Predictor::Predictor(Predictor &&) noexcept = default;
+Predictor::~Predictor() = default;
+
+MapOptions at_map_options(const rdpp_map_options &options) {
+  static_assert(RDPP_TERMS == kTerms);
+  MapOptions o{};
+  o.sigma = options.sigma;
+  std::copy_n(options.weights, RDPP_TERMS, o.terms.weights.begin());
+  std::copy_n(options.levels, RDPP_TERMS, o.terms.levels.begin());
+  return o;
+}
+
+namespace {
+
+// Methods keep the networks that they read, and those alone.
+
+Predictor::Method students(const std::vector<const rdpp_module *> &modules, const MapOptions &options) {
+  if (modules.size() != 4)
+    throw std::invalid_argument("four networks are needed, got " + std::to_string(modules.size()));
+  auto teacher = shared<TeacherImpl>(modules[0], RDPP_TEACHER);
+  auto projection = modules[1] ? shared<ProjectionImpl>(modules[1], RDPP_PROJECTION) : nullptr;
+  auto bottleneck = shared<BottleneckImpl>(modules[2], RDPP_BOTTLENECK);
+  auto student = shared<StudentImpl>(modules[3], RDPP_STUDENT);
+  return [=](const Tensor &x) {
+    return predict({teacher.get(), projection.get(), bottleneck.get(), student.get()}, x, options);
+  };
+}
+
+Predictor::Method method(int32_t number, const std::vector<const rdpp_module *> &modules,
+                         const rdpp_predictor_options &options) {
+  switch (number) {
+  case RDPP_STUDENTS:
+    return students(modules, at_map_options(options.map));
+  case RDPP_PATCHES:
+    return patch_distances(modules, options.bank);
+  }
+  throw std::invalid_argument("unknown method " + std::to_string(number));
+}
+
+} // namespace
+
+} // namespace rdpp
+
+struct rdpp_predictor {
+  rdpp::Predictor predictor;
+  std::vector<std::shared_ptr<uint64_t>> versions;
+};
+
+using namespace rdpp;
+
+rdpp_error rdpp_predictor_new(int32_t number, const rdpp_module *const *modules, int64_t n,
+                              const rdpp_predictor_options *options, rdpp_predictor **out) {
+  return guarded([&] {
+    std::vector<const rdpp_module *> all(modules, modules + n);
+    auto p = std::make_unique<rdpp_predictor>(rdpp_predictor{Predictor(method(number, all, *options)), {}});
+    for (const rdpp_module *m : all) {
+      if (m) p->versions.push_back(m->version);
+    }
+    *out = p.release();
+  });
+}
+
+void rdpp_predictor_free(rdpp_predictor *p) { delete p; }
+
+rdpp_error rdpp_predict(rdpp_predictor *p, rdpp_tensor x, rdpp_tensor *map, rdpp_tensor *score) {
+  return guarded([&] {
+    Versions versions;
+    for (const auto &version : opened(p).versions) versions.push_back(*version);
+    Prediction result = p->predictor.run(at_tensor(x), versions);
+    auto score_handle = std::make_unique<Tensor>(result.score);
+    *map = handle(result.map);
+    *score = score_handle.release();
+  });
+}
