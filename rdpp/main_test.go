@@ -19,6 +19,7 @@ import (
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/reverse"
 	"rdpp/rdpp/sample"
 	"rdpp/torch"
 )
@@ -258,3 +259,6 @@ func checkError(t *testing.T, what string, err, want error, texts ...string) {
 		}
 	}
 }
+
+// nets are the networks of a model of RD++ or RD.
+func nets(m *rdpp.Model) *reverse.Networks { return m.Net.(*reverse.Networks) }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"rdpp/rdpp/metric"
@@ -207,4 +208,18 @@ func (c *Calibration) remade() (remade Calibration, same bool) {
 	}
 	remade, err := Calibrate(c.scores(), c.FalseAlarm, c.Folds, c.LeftOut)
 	return remade, err == nil && remade.Rule == c.Rule
+}
+
+// Join are the scores of several sets of images. Where the maps of some have maxima of their own, all have.
+func Join(parts []Scores) (all Scores) {
+	own := slices.ContainsFunc(parts, func(s Scores) bool { return s.Maps != nil })
+	for _, s := range parts {
+		all.Images = append(all.Images, s.Images...)
+		if own {
+			all.Maps = append(all.Maps, s.maxima()...)
+		}
+	}
+	slices.Sort(all.Images)
+	slices.Sort(all.Maps)
+	return all
 }
