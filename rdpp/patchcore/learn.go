@@ -20,18 +20,19 @@ const prefixSeen = "seen."
 
 // learner remembers the patches of all images, and in the end keeps a coreset of them.
 type learner struct {
-	c    *remembering
-	net  *memory
-	seen []*torch.Tensor // per batch: its patches, rows of D, Float16, on the net's device
+	c      *remembering
+	net    *memory
+	images int             // that there are to see
+	seen   []*torch.Tensor // per batch: its patches, rows of D, Float16, on the net's device
 }
 
 // Learner returns what fills the bank.
-func (c *remembering) Learner(net method.Net, _ method.LearnerOptions) (method.Learner, error) {
+func (c *remembering) Learner(net method.Net, o method.LearnerOptions) (method.Learner, error) {
 	n, own := net.(*memory)
 	if !own {
 		return nil, fmt.Errorf("rdpp: a net of type %T is not this method's", net)
 	}
-	return &learner{c: c, net: n}, nil
+	return &learner{c: c, net: n, images: o.Images}, nil
 }
 
 // Begin readies the teacher.
@@ -67,6 +68,12 @@ func (l *learner) State(*torch.Scope) ([]weights.Source, error) {
 }
 
 func seenName(i int) string { return fmt.Sprintf("%s%d", prefixSeen, i) }
+
+// Growth is what the patches of all images take.
+func (l *learner) Growth() (int64, error) {
+	side := int64(l.c.ImageSize / 8)
+	return int64(l.images) * side * side * int64(l.c.dimensions()*torch.Float16.Size()), nil
+}
 
 // Restore is the way back from State.
 func (l *learner) Restore(file *weights.File, _ anomaly.Facts) error {

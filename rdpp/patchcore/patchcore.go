@@ -9,6 +9,7 @@ import (
 
 	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/export"
 	"rdpp/rdpp/method"
 	"rdpp/rdpp/state"
 	"rdpp/rdpp/weights"
@@ -169,6 +170,17 @@ func (n *memory) State() []weights.Source {
 		all = append(all, source)
 	}
 	return all
+}
+
+// Export says what package export makes a file of.
+func (n *memory) Export(m *export.Model) {
+	m.Tensors, m.Sigma = n.exact(), n.c.MapSigma
+	m.Bank = &export.Bank{Dimensions: n.c.PatchDimensions, OfMap: n.c.PatchScore == ScoreMap, Neighbours: n.c.Neighbours}
+}
+
+// exact lists the tensors in float32.
+func (n *memory) exact() []weights.Source {
+	return state.Of([]state.Part{{Prefix: prefixTeacher, Net: n.teacher}, {Prefix: prefixBank, Net: n.bank}})
 }
 
 // Facts are none.

@@ -15,13 +15,13 @@ const Name = "patchcore"
 // Memory are the settings that PatchCore has beside those of all methods. Start from DefaultMemory: zero values are not
 // replaced.
 type Memory struct {
-	Coreset           float64 `json:"coreset"`            // share of the training images' patches that the bank keeps, above 0 to 1
-	CoresetDimensions int     `json:"coreset_dimensions"` // to which patches are projected at random for choosing them; 0: as they are
-	CoresetStarts     int     `json:"coreset_starts"`     // random patches, from which the first one chosen is the farthest on average
-	PatchDimensions   int     `json:"patch_dimensions"`   // D, a multiple of 2, of the released code's averages; 0: the mean of each channel over 3 x 3 positions
-	PatchScore        string  `json:"patch_score"`        // ScoreMap or ScorePatch
-	Neighbours        int     `json:"neighbours"`         // b of the paper's Eq. 7, which weights an image's score; 1: it is not weighted
-	DistanceMiB       int     `json:"distance_mib"`       // memory for distances to the bank at a time, 1 to 65536 MiB; it changes no result
+	Coreset           float64 `json:"coreset,omitzero"`            // share of the training images' patches that the bank keeps, above 0 to 1
+	CoresetDimensions int     `json:"coreset_dimensions,omitzero"` // to which patches are projected at random for choosing them; 0: as they are
+	CoresetStarts     int     `json:"coreset_starts,omitzero"`     // random patches, from which the first one chosen is the farthest on average
+	PatchDimensions   int     `json:"patch_dimensions,omitzero"`   // D, a multiple of 2, of the released code's averages; 0: the mean of each channel over 3 x 3 positions
+	PatchScore        string  `json:"patch_score,omitzero"`        // ScoreMap or ScorePatch
+	Neighbours        int     `json:"neighbours,omitzero"`         // b of the paper's Eq. 7, which weights an image's score; 1: it is not weighted
+	DistanceMiB       int     `json:"distance_mib,omitzero"`       // memory for distances to the bank at a time, 1 to 65536 MiB; it changes no result
 }
 
 // What an image's score is.
