@@ -58,7 +58,7 @@ Features teach(const rdpp_module *m, const Tensor &x) {
 } // namespace
 
 void need(const rdpp_module *m, int32_t wanted) {
-  static const char *const names[] = {"teacher", "projection", "bottleneck", "student", "head"};
+  static const char *const names[] = {"teacher", "projection", "bottleneck", "student", "head", "bank"};
   if (opened(m).kind != wanted) {
     throw std::invalid_argument(std::string("a ") + names[wanted] + " is needed, this is a " + names[m->kind]);
   }

@@ -1,5 +1,6 @@
 #include "predictor.h"
 
+#include "bank.h"
 #include "boundary.h"
 #include "module.h"
 
@@ -153,6 +154,8 @@ Predictor::Method method(int32_t number, const std::vector<const rdpp_module *> 
   switch (number) {
   case RDPP_STUDENTS:
     return students(modules, at_map_options(options.map));
+  case RDPP_PATCHES:
+    return patch_distances(modules, options.bank);
   }
   throw std::invalid_argument("unknown method " + std::to_string(number));
 }

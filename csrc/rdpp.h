@@ -44,11 +44,12 @@ typedef void *rdpp_tensor; /* an at::Tensor*, interchangeable with gotorch's han
 typedef struct rdpp_module rdpp_module;
 typedef struct rdpp_predictor rdpp_predictor;
 typedef struct rdpp_adam rdpp_adam;
+typedef struct rdpp_coreset rdpp_coreset;
 
 /* Element types, numbered as c10::ScalarType. */
 enum { RDPP_UINT8 = 0, RDPP_INT64 = 4, RDPP_FLOAT16 = 5, RDPP_FLOAT32 = 6, RDPP_FLOAT64 = 7, RDPP_BFLOAT16 = 15 };
 
-enum { RDPP_TEACHER, RDPP_PROJECTION, RDPP_BOTTLENECK, RDPP_STUDENT, RDPP_HEAD };
+enum { RDPP_TEACHER, RDPP_PROJECTION, RDPP_BOTTLENECK, RDPP_STUDENT, RDPP_HEAD, RDPP_BANK };
 
 /* What a teacher learns: the class of a picture, the class of every position, which pictures belong together. */
 enum { RDPP_CLASS, RDPP_DENSE, RDPP_PAIR };
@@ -227,13 +228,24 @@ typedef struct {
 /* f, g -> raw, smoothed: B x S x S, the sum of the upsampled terms and its Gaussian. */
 rdpp_error rdpp_anomaly_map(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor g[RDPP_SCALES], int64_t S,
                             const rdpp_map_options *options, rdpp_tensor *raw, rdpp_tensor *smoothed);
+/* How a bank of patches is asked. */
+typedef struct {
+  double sigma;       /* of the map's Gaussian, pixels */
+  int64_t dimensions; /* as of rdpp_patches */
+  int32_t of_map;     /* != 0: a score is its map's maximum, instead of the farthest patch's distance */
+  int64_t neighbours; /* b of PatchCore's Eq. 7, which weights the score; below 2: it is not weighted */
+  int64_t bytes;      /* of distances that are in memory at a time; one row of the bank's are in any case */
+} rdpp_bank_options;
+
 /* Methods, by what they compare images with. */
 enum {
-  RDPP_STUDENTS /* RD++ and RD. Modules: teacher, projection or NULL (RD), bottleneck, student. Scores: maps' maxima */
+  RDPP_STUDENTS, /* RD++ and RD. Modules: teacher, projection or NULL (RD), bottleneck, student. Scores: maps' maxima */
+  RDPP_PATCHES /* PatchCore. Modules: teacher, bank. Maps: each patch's distance to the bank, stretched and smoothed */
 };
 
 typedef struct {
-  rdpp_map_options map; /* of RDPP_STUDENTS */
+  rdpp_map_options map;   /* of RDPP_STUDENTS */
+  rdpp_bank_options bank; /* of RDPP_PATCHES */
 } rdpp_predictor_options;
 
 /* A way from images to maps and scores, by n modules of the method's kinds, in its order. They may be freed first, and
@@ -244,6 +256,30 @@ rdpp_error rdpp_predictor_new(int32_t method, const rdpp_module *const *modules,
 void rdpp_predictor_free(rdpp_predictor *p);
 /* x: B x 3 x S x S, normalised -> map: B x S x S and score: B. */
 rdpp_error rdpp_predict(rdpp_predictor *p, rdpp_tensor x, rdpp_tensor *map, rdpp_tensor *score);
+
+/* PatchCore, outside autograd. D: dimensions of a patch, H and W here those of layer2's features, S/8. */
+
+/* f -> patches: B x H x W x D, float32: of layer2's and layer3's features the means over 3x3 positions with zeros
+ * around the border, layer3's stretched to layer2's positions. dimensions > 0, a multiple of 2: D = dimensions instead,
+ * by the released code's averages over neighbouring values; 0: all channels. */
+rdpp_error rdpp_patches(const rdpp_tensor f[RDPP_SCALES], int64_t dimensions, rdpp_tensor *patches);
+
+/* The search for a coreset of the patches in n >= 1 tensors, numbered through all of them, which have D as their last
+ * dimension; it goes on using their memory. signs: D x K of -1, 0 and 1, a random projection but for a factor; NULL:
+ * none. start: numbers of n_start >= 1 patches, of which the first choice is farthest on average. */
+rdpp_error rdpp_coreset_new(const rdpp_tensor *patches, int64_t n, rdpp_tensor signs, const int64_t *start,
+                            int64_t n_start, rdpp_coreset **out);
+void rdpp_coreset_free(rdpp_coreset *c);
+/* Chooses n more patches, each the farthest from all chosen before it; fewer where no more are left. The same ones for
+ * any number of threads. *size: how many are chosen then. */
+rdpp_error rdpp_coreset_grow(rdpp_coreset *c, int64_t n, int64_t *size);
+/* The numbers of the chosen patches, size of them, in the order of their choice. */
+rdpp_error rdpp_coreset_chosen(const rdpp_coreset *c, int64_t size, int64_t *numbers);
+/* The chosen patches themselves, size x D, of the type and device of the first tensor. */
+rdpp_error rdpp_coreset_patches(const rdpp_coreset *c, rdpp_tensor *patches);
+
+/* A bank of count >= 1 patches of D dimensions, all zero: a module with one entry, `patches`, count x D. */
+rdpp_error rdpp_bank_new(int64_t count, int64_t D, int32_t dtype, int32_t device, rdpp_module **out);
 
 /* TorchScript */
 

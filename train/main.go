@@ -30,6 +30,7 @@ import (
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/patchcore"
 	"rdpp/rdpp/printable"
 	"rdpp/rdpp/reproduce"
 	"rdpp/torch"
@@ -96,11 +97,12 @@ var rareFlags = []string{
 	"threads", "deterministic", "ssot", "skip-bad", "test-every", "workers", "schedule", "accumulate", "test-good", "masks",
 	"recursive", "layout", "bit-depth", "average", "clip", "weight-ssot", "weight-recon", "weight-contrast", "rate-projection",
 	"rate-distill", "project", "noise", "noise-released", "defects", "denoise", "light", "easy-cut", "easy-below", "equalise",
-	"score", "kd-per-position", "checkpoint-every", "cache", "max-pixels",
+	"score", "coreset", "coreset-dimensions", "coreset-starts", "patch-dimensions", "patch-score", "neighbours", "distance-mib",
+	"kd-per-position", "checkpoint-every", "cache", "max-pixels",
 }
 
 func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
-	c := rdpp.DefaultConfig()
+	c, memory := rdpp.DefaultConfig(), patchcore.DefaultMemory()
 	opt, open := rdpp.TrainOptions{}, dataset.OpenOptions{}
 	flags := pflag.NewFlagSet("train", pflag.ContinueOnError)
 	var source dataset.Source
@@ -112,7 +114,7 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	categories := flags.StringSlice("category", nil, "`DIRs` in --data, with commas between; or all")
 	flags.StringVar(&c.Arch, "arch", c.Arch, "backbone, torchvision `NAME`")
 	flags.StringVar(&opt.Teacher, "teacher", rdpp.TeacherAuto, "`FILE`, imagenet, builtin, drawn, random")
-	flags.StringVar(&c.Method, "method", c.Method, "`NAME`: rd++ or the baseline rd")
+	flags.StringVar(&c.Method, "method", c.Method, "`NAME`: rd++, patchcore, or the baseline rd")
 	flags.IntVar(&c.Updates, "updates", c.Updates, "`N` updates of the weights, of --batch images")
 	flags.IntVar(&c.Epochs, "epochs", c.Epochs, "`N` passes over the images, instead")
 	flags.IntVar(&c.Batch, "batch", c.Batch, "`N` images per step")
@@ -158,6 +160,13 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	flags.Float64Var(&c.EasyBelow, "easy-below", c.EasyBelow, "learned: below mean plus `N` deviations")
 	flags.BoolVar(&c.Equalise, "equalise", c.Equalise, "give the teacher's channels one deviation")
 	flags.StringVar(&c.Score, "score", c.Score, "`KIND` of map: balanced, released")
+	flags.Float64Var(&c.Coreset, "coreset", memory.Coreset, "PatchCore: `SHARE` of patches to keep")
+	flags.IntVar(&c.CoresetDimensions, "coreset-dimensions", memory.CoresetDimensions, "`N`, to choose them by; 0: all of a patch")
+	flags.IntVar(&c.CoresetStarts, "coreset-starts", memory.CoresetStarts, "`N` random patches to start from")
+	flags.IntVar(&c.PatchDimensions, "patch-dimensions", memory.PatchDimensions, "`N` of a patch, as released; 0: by channel")
+	flags.StringVar(&c.PatchScore, "patch-score", memory.PatchScore, "`KIND` of image score: map, patch (paper)")
+	flags.IntVar(&c.Neighbours, "neighbours", memory.Neighbours, "`N` that weight it; 1: none; paper: 9")
+	flags.IntVar(&c.DistanceMiB, "distance-mib", memory.DistanceMiB, "`MIB` of distances at a time")
 	flags.DurationVar(&opt.CheckpointEvery, "checkpoint-every", 5*time.Minute, "`TIME` between checkpoints")
 	cacheMiB := flags.Int64("cache", 2048, "`MIB` of memory for decoded images")
 	flags.Int64Var(&opt.MaxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted: `N` pixels")
@@ -294,9 +303,14 @@ func configured(flags *pflag.FlagSet, c *rdpp.Config, preset, teacher string) (o
 		}
 	})
 	of = func(category string) rdpp.Config {
+		named := c.Method
 		*c = rdpp.Preset(preset, category)
+		c.Use(named, preset)
 		for f, value := range given {
 			err = errors.Join(err, f.Value.Set(value))
+		}
+		if c.Method != patchcore.Name {
+			c.Memory = patchcore.Memory{}
 		}
 		switch updates, epochs := flags.Changed("updates"), flags.Changed("epochs"); {
 		case epochs && !updates:

@@ -8,6 +8,7 @@ import (
 
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/method"
+	"rdpp/rdpp/patchcore"
 	"rdpp/rdpp/reverse"
 	"rdpp/rdpp/setting"
 )
@@ -17,6 +18,7 @@ import (
 type Config struct {
 	method.Settings
 	reverse.Distillation // of RD++ and RD, in one object with the above
+	patchcore.Memory     // of PatchCore; zero in the others, and then not in files
 }
 
 // table of the methods: their names, and how settings become one.
@@ -26,6 +28,7 @@ var table = []struct {
 }{
 	{reverse.RDPP, func(c *Config) method.Method { return reverse.New(c.Settings, c.Distillation) }},
 	{reverse.RD, func(c *Config) method.Method { return reverse.New(c.Settings, c.Distillation) }},
+	{patchcore.Name, func(c *Config) method.Method { return patchcore.New(c.Settings, c.Memory) }},
 }
 
 // Methods lists the names of the methods, as Config.Method has them.
@@ -34,6 +37,19 @@ func Methods() (names []string) {
 		names = append(names, m.name)
 	}
 	return names
+}
+
+// Use makes the settings those of another method, with the defaults, or with a preset's, of what it alone has.
+func (c *Config) Use(name, preset string) {
+	c.Method, c.Memory = name, patchcore.Memory{}
+	if name != patchcore.Name {
+		return
+	}
+	c.Updates, c.Epochs = 0, 1
+	c.Memory = patchcore.DefaultMemory()
+	if preset == PresetPaper {
+		c.Memory = patchcore.ReleasedMemory()
+	}
 }
 
 // Default returns the settings of a training of some minutes with the first of the methods.

@@ -220,7 +220,7 @@ func (r *run) prepare(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	r.learner, err = r.config.Learned().Learner(r.model.Net, method.LearnerOptions{Precision: torch.Precision(r.config.Precision)})
+	r.learner, err = r.config.Learned().Learner(r.model.Net, method.LearnerOptions{Precision: torch.Precision(r.config.Precision), Images: len(r.items)})
 	if err != nil {
 		return err
 	}

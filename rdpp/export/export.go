@@ -44,6 +44,7 @@ type Model struct {
 	// bottleneck ("bn.") and student ("decoder."), as a model file has them, of type F32. How many blocks of which kind
 	// there are is read off the names. Bytes is called more than once.
 	Tensors   []weights.Source
+	Bank      *Bank             // of PatchCore; nil: RD++ or RD
 	Size      int               // S, side of the network's input in pixels, a multiple of 32
 	Mean, Std [3]float32        // of RGB in 0..1, for the normalisation
 	Sigma     float64           // of the map's Gaussian, pixels
@@ -74,6 +75,9 @@ func (m *Model) validate() error {
 	case math.IsNaN(float64(m.Threshold)):
 		return errors.New("the threshold is not a number")
 	}
+	if m.Bank != nil {
+		return m.Bank.validate()
+	}
 	return nil
 }
 
@@ -103,8 +107,23 @@ type builder interface {
 	upsample(x string, S, factor int) string
 	// gather picks rows (axis 2) or columns (axis 3) by number.
 	gather(x string, index weights.Source, axis int) string
-	// finish makes the outputs out of the smoothed map, B x 1 x S x S.
-	finish(x string, m *Model)
+	// finish makes the outputs out of the smoothed map, B x 1 x S x S, and of scores, B; "": the map's maxima.
+	finish(x, score string, m *Model)
+
+	// meanPool is the mean over 3 x 3 positions with zeros around the border.
+	meanPool(x string) string
+	// stretch is bilinear, to side x side, by the pixels' areas.
+	stretch(x string, side int) string
+	// nearest compares patches, B x D x side x side, with the rows of a bank.
+	nearest(x string, bank rows, side int) compared
+	// farthest is the largest distance of an image's patches, B.
+	farthest(c compared) string
+	// highest is the maximum of a map, B x 1 x S x S -> B.
+	highest(x string) string
+	// rarity is what Eq. 7 multiplies a score by, with b neighbours, B.
+	rarity(c compared, bank rows, b int) string
+	// product multiplies element by element.
+	product(x, y string) string
 }
 
 // conv is a convolution, or a transposed one, and the values that it needs.
@@ -133,9 +152,13 @@ func (m *Model) build(in Input, b builder) error {
 	}
 	x := b.images(in, m)
 	f := n.teacher(x)
+	if m.Bank != nil {
+		m.buildPatchCore(&n, f)
+		return n.err
+	}
 	p := n.projection(f)
 	z := n.bottleneck(p)
 	g := n.student(z)
-	b.finish(n.smooth(n.anomalyMap(f, g, terms, m.Levels, m.Size), m.Size, m.Sigma), m)
+	b.finish(n.smooth(n.anomalyMap(f, g, terms, m.Levels, m.Size), m.Size, m.Sigma), "", m)
 	return n.err
 }

@@ -129,6 +129,18 @@ func (g *graph) node(base, op string, inputs []string, attributes ...message) st
 	return output
 }
 
+// two adds an operation of two results, of which the second one counts.
+func (g *graph) two(base, op string, inputs []string) string {
+	first, second := g.name(base+".values"), g.name(base)
+	var node message
+	for _, input := range inputs {
+		node = node.Text(onnxfile.NodeInput, input)
+	}
+	node = node.Text(onnxfile.NodeOutput, first).Text(onnxfile.NodeOutput, second).Text(onnxfile.NodeName, second).Text(onnxfile.NodeOp, op)
+	g.body = g.body.Sub(onnxfile.GraphNode, node)
+	return second
+}
+
 func integer(name string, v int) message {
 	return message(nil).Text(onnxfile.AttributeName, name).Integer(onnxfile.AttributeInteger, int64(v)).Integer(onnxfile.AttributeType, onnxfile.KindInteger)
 }
@@ -266,9 +278,84 @@ func (g *graph) gather(x string, index weights.Source, axis int) string {
 	return g.node("blur.mirror", "Gather", []string{x, g.constant(index)}, integer("axis", axis))
 }
 
-func (g *graph) finish(x string, m *Model) {
+func (g *graph) meanPool(x string) string {
+	return g.node(x+".mean", "AveragePool", []string{x}, list("kernel_shape", 3, 3), list("strides", 1, 1),
+		list("pads", 1, 1, 1, 1), integer("count_include_pad", 1))
+}
+
+func (g *graph) stretch(x string, side int) string {
+	outer := g.node("stretch.outer", "Shape", []string{x}, integer("end", 2)) // B, C
+	sides := g.constant(integers(fmt.Sprint("stretch.sides.", side), []int64{int64(side), int64(side)}))
+	sizes := g.node("stretch.sizes", "Concat", []string{outer, sides}, integer("axis", 0))
+	return g.node("stretched", "Resize", []string{x, "", "", sizes}, text("mode", "linear"),
+		text("coordinate_transformation_mode", "half_pixel"))
+}
+
+func (g *graph) product(x, y string) string { return g.node(x+".product", "Mul", []string{x, y}) }
+
+func (g *graph) highest(x string) string {
+	return g.node("map.highest", "ReduceMax", []string{x}, list("axes", 1, 2, 3), integer("keepdims", 0))
+}
+
+// apart are the squares of the distances of patches x to the rows of a bank, less those of the patches' own lengths: ... x D
+// -> ... x M.
+func (g *graph) apart(x string, bank rows) string {
+	columns := g.node("bank.columns", "Transpose", []string{g.constant(bank.patches)}, list("perm", 1, 0))
+	products := g.node("bank.products", "MatMul", []string{x, columns})
+	minus := g.constant(float32s("bank.minus", []float32{-2}, 1))
+	return g.node("bank.apart", "Add", []string{g.node("bank.doubled", "Mul", []string{products, minus}), g.constant(bank.lengths)})
+}
+
+// length is that of the last dimension's vectors.
+func (g *graph) length(x string) string {
+	last := g.constant(integers("bank.last", []int64{-1}))
+	sum := g.node("bank.squares", "ReduceSum", []string{g.node("bank.square", "Mul", []string{x, x}), last}, integer("keepdims", 0))
+	return g.node("bank.length", "Sqrt", []string{sum})
+}
+
+func (g *graph) reshape(x string, sizes ...int64) string {
+	return g.node(x+".reshaped", "Reshape", []string{x, g.constant(integers(fmt.Sprint("reshape", sizes), sizes))})
+}
+
+func (g *graph) nearest(x string, bank rows, side int) (c compared) {
+	N := int64(side) * int64(side)
+	c.patches = g.reshape(g.node("patches", "Transpose", []string{x}, list("perm", 0, 2, 3, 1)), -1, N, int64(bank.D))
+	c.row = g.node("bank.row", "ArgMin", []string{g.apart(c.patches, bank)}, integer("axis", 2), integer("keepdims", 0))
+	chosen := g.node("bank.nearest", "Gather", []string{g.constant(bank.patches), c.row})
+	c.distance = g.length(g.node("bank.difference", "Sub", []string{c.patches, chosen}))
+	c.distances = g.reshape(c.distance, -1, 1, int64(side), int64(side))
+	return c
+}
+
+func (g *graph) farthest(c compared) string {
+	return g.node("patch.farthest", "ReduceMax", []string{c.distance}, list("axes", 1), integer("keepdims", 0))
+}
+
+func (g *graph) rarity(c compared, bank rows, b int) string {
+	at := g.node("patch.at", "ArgMax", []string{c.distance}, integer("axis", 1), integer("keepdims", 1)) // B x 1
+	of := func(x string) string {
+		return g.node("patch.of", "GatherND", []string{x, at}, integer("batch_dims", 1))
+	}
+	patch, row := of(c.patches), of(c.row) // B x D, B
+	own := g.node("bank.own", "Gather", []string{g.constant(bank.patches), row})
+	apart := g.node("bank.closeness", "Neg", []string{g.apart(own, bank)}) // B x M
+	near := g.two("bank.neighbours", "TopK", []string{apart, g.constant(integers("bank.b", []int64{int64(b)}))})
+	around := g.node("bank.around", "Gather", []string{g.constant(bank.patches), near}) // B x b x D
+	middle := g.constant(integers("bank.middle", []int64{1}))
+	difference := g.node("patch.difference", "Sub", []string{around, g.node("patch.wide", "Unsqueeze", []string{patch, middle})})
+	shares := g.node("patch.shares", "Softmax", []string{g.length(difference)}, integer("axis", 1)) // B x b
+	zero := g.constant(weights.Source{Name: "patch.first", DType: weights.I64, Bytes: func() ([]byte, error) { return make([]byte, 8), nil }})
+	share := g.node("patch.share", "Gather", []string{shares, zero}, integer("axis", 1)) // B, of the nearest row itself
+	return g.node("patch.weight", "Sub", []string{g.constant(float32s("map.one", []float32{1})), share})
+}
+
+func (g *graph) finish(x, score string, m *Model) {
 	anomaly := g.node(NameMap, "Squeeze", []string{x, g.constant(integers("map.channels", []int64{1}))})
-	score := g.node(NameScore, "ReduceMax", []string{anomaly}, list("axes", 1, 2), integer("keepdims", 0))
+	if score == "" {
+		score = g.node(NameScore, "ReduceMax", []string{anomaly}, list("axes", 1, 2), integer("keepdims", 0))
+	} else {
+		score = g.node(NameScore, "Identity", []string{score})
+	}
 	limit := g.constant(float32s("threshold", []float32{m.Threshold}))
 	anomalous := g.node(NameAnomalous, "Greater", []string{score, limit})
 	if m.Threshold > 0 {

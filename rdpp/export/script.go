@@ -120,9 +120,51 @@ func (s *script) gather(x string, index weights.Source, axis int) string {
 	return s.line("torch.index_select(%s, %d, %s)", x, axis, s.attribute(index))
 }
 
-func (s *script) finish(x string, m *Model) {
+func (s *script) meanPool(x string) string {
+	return s.line("torch.avg_pool2d(%s, [3, 3], [1, 1], [1, 1])", x)
+}
+
+func (s *script) stretch(x string, side int) string {
+	return s.line("torch.upsample_bilinear2d(%s, [%d, %d], False)", x, side, side)
+}
+
+func (s *script) product(x, y string) string { return s.line("%s * %s", x, y) }
+
+func (s *script) highest(x string) string { return s.line("torch.amax(%s, [1, 2, 3])", x) }
+
+// apart are the squares of the distances of patches x to the rows of a bank, less those of the patches' own lengths: ... x D
+// -> ... x M.
+func (s *script) apart(x string, bank rows) string {
+	return s.line("%s - 2.0 * torch.matmul(%s, %s.t())", s.attribute(bank.lengths), x, s.attribute(bank.patches))
+}
+
+func (s *script) nearest(x string, bank rows, side int) (c compared) {
+	c.patches = s.line("%s.permute([0, 2, 3, 1]).flatten(1, 2)", x)
+	c.row = s.line("torch.argmin(%s, 2)", s.apart(c.patches, bank))
+	chosen := s.line("torch.index_select(%s, 0, %s.flatten()).view_as(%s)", s.attribute(bank.patches), c.row, c.patches)
+	c.distance = s.line("torch.sqrt(torch.sum((%s - %s) * (%s - %s), [2]))", c.patches, chosen, c.patches, chosen)
+	c.distances = s.line("%s.view([-1, 1, %d, %d])", c.distance, side, side)
+	return c
+}
+
+func (s *script) farthest(c compared) string { return s.line("torch.amax(%s, [1])", c.distance) }
+
+func (s *script) rarity(c compared, bank rows, b int) string {
+	at := s.line("torch.argmax(%s, 1, True)", c.distance) // B x 1
+	patch := s.line("torch.gather(%s, 1, %s.unsqueeze(2).expand([-1, 1, %d]))", c.patches, at, bank.D)
+	row := s.line("torch.gather(%s, 1, %s).flatten()", c.row, at)
+	own := s.line("torch.index_select(%s, 0, %s)", s.attribute(bank.patches), row)
+	near := s.line("torch.topk(%s, %d, 1, False)[1]", s.apart(own, bank), b) // B x b
+	around := s.line("torch.index_select(%s, 0, %s.flatten()).view([-1, %d, %d])", s.attribute(bank.patches), near, b, bank.D)
+	lengths := s.line("torch.sqrt(torch.sum((%s - %s) * (%s - %s), [2]))", around, patch, around, patch)
+	return s.line("1.0 - torch.select(torch.softmax(%s, 1), 1, 0)", lengths) // less the share of the nearest row itself
+}
+
+func (s *script) finish(x, score string, m *Model) {
 	x = s.line("torch.squeeze(%s, 1)", x)
-	score := s.line("torch.amax(%s, [1, 2])", x)
+	if score == "" {
+		score = s.line("torch.amax(%s, [1, 2])", x)
+	}
 	// Not a number in the text: the comparison must be of two float32.
 	limit := s.attribute(float32s("threshold", []float32{m.Threshold}))
 	anomalous := s.line("%s > %s", score, limit)

@@ -63,6 +63,7 @@ type Options struct {
 // LearnerOptions say how a net learns.
 type LearnerOptions struct {
 	Precision torch.Precision // of what is computed with gradients; what a method must not round it keeps in float32
+	Images    int             // there are to learn from
 }
 
 // Net is what a training leads to and a detector uses. It belongs to one goroutine.

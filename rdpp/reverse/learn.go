@@ -69,6 +69,7 @@ func (l *learner) start() (err error) {
 func (l *learner) Close() {
 	l.adam.Close()
 	if l.average != nil {
+		l.average.predictor.Close()
 		for _, part := range l.average.trained() {
 			part.Net.Close()
 		}
