@@ -601,7 +601,7 @@ func (r *reproduction) end(ctx context.Context) error {
 
 // resultText is a result in a line.
 func resultText(r *reproduce.Result) string {
-	return strings.TrimSpace(metricsText(&rdpp.Metrics{ImageAUROC: r.ImageAUROC, PixelAUROC: r.PixelAUROC, AUPRO: r.AUPRO030}))
+	return strings.TrimSpace(metricsText(&r.Metrics))
 }
 
 func (r *reproduction) done() (n int) {
