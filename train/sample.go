@@ -49,7 +49,7 @@ func runSample(ctx context.Context, args []string, t *command.Terminal) error {
 	}
 	err := sample.WriteContext(ctx, *out, &opt)
 	if ctx.Err() != nil {
-		return fmt.Errorf("%w; remove what is in %s and run the same command again", rdpp.ErrInterrupted, *out)
+		return fmt.Errorf("%w; nothing of it is left, run the same command again", rdpp.ErrInterrupted)
 	}
 	if err != nil {
 		return err

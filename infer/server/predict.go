@@ -286,11 +286,15 @@ func (s *Server) prepare(ctx context.Context, x *exchange, m *model, p *picture)
 		return nil, err
 	}
 	defer leave()
-	img, err := m.decode(p.encoded)
-	if err != nil {
-		return nil, err
-	}
-	return m.detector.Prepare(img)
+	var input *rdpp.Input
+	err = s.aside(cost, func() error {
+		img, err := m.decode(p.encoded)
+		if err == nil {
+			input, err = m.detector.Prepare(img)
+		}
+		return err
+	})
+	return input, err
 }
 
 func (m *model) decode(data []byte) (*imagefile.Image, error) {
@@ -345,16 +349,18 @@ func (s *Server) overlay(ctx context.Context, x *exchange, m *model, original []
 		return nil, err
 	}
 	defer leave()
-	img, err := m.decode(original)
-	if err != nil {
-		return nil, err
-	}
-	drawn, err := report.Heatmap(img, r.Map, r.Size, r.Size, report.AtThreshold(r.PixelThreshold))
-	if err != nil {
-		return nil, err
-	}
 	var file bytes.Buffer
-	err = imagefile.EncodeHeatmap(&file, drawn)
+	err = s.aside(cost, func() error {
+		img, err := m.decode(original)
+		if err != nil {
+			return err
+		}
+		drawn, err := report.Heatmap(img, r.Map, r.Size, r.Size, report.AtThreshold(r.PixelThreshold))
+		if err != nil {
+			return err
+		}
+		return imagefile.EncodeHeatmap(&file, drawn)
+	})
 	return bytes.Clone(file.Bytes()), err
 }
 

@@ -500,7 +500,12 @@ func (s *Server) v2Request(ctx context.Context, b *body, data []byte, length str
 	if maxPixels <= 0 {
 		maxPixels = imagefile.DefaultMaxPixels
 	}
-	return parseV2(data, length, v2Limits{s.opt.MaxQueue, maxPixels})
+	var q *v2Request
+	err = s.aside(int64(len(data)), func() (err error) {
+		q, err = parseV2(data, length, v2Limits{s.opt.MaxQueue, maxPixels})
+		return err
+	})
+	return q, err
 }
 
 // chooseOutputs puts in all outputs but the map where none were asked for.
