@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"rdpp/rdpp/command"
+	"rdpp/rdpp/testmain"
 )
 
 // benchLine is a command line that measures as little as possible.
@@ -53,7 +54,7 @@ func TestBenchJSON(t *testing.T) {
 
 // Several models are measured in processes of their own, and the table has a row for each.
 func TestBenchSeveral(t *testing.T) {
-	t.Setenv(asProgram, "1")
+	t.Setenv(testmain.Key, asProgram)
 	content, err := os.ReadFile(modelFile)
 	if err != nil {
 		t.Fatal(err)

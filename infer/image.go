@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"unicode/utf8"
 
 	"github.com/spf13/pflag"
@@ -20,6 +19,7 @@ import (
 	"rdpp/rdpp/atomicfile"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/ordered"
 	"rdpp/rdpp/printable"
 	"rdpp/rdpp/report"
 )
@@ -266,39 +266,22 @@ type judge struct {
 // all judges several sources at once and hands their verdicts to each in the order of sources, until each fails or ctx
 // ends.
 func (j *judge) all(ctx context.Context, sources []source, each func(verdict) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	var working sync.WaitGroup
-	defer working.Wait()
-	defer cancel()
-	// The one whose answer is awaited is no longer in the queue.
-	queue := make(chan chan verdict, inFlight-1)
-	working.Go(func() {
-		defer close(queue)
-		for _, s := range sources {
-			answer := make(chan verdict, 1)
-			select {
-			case queue <- answer:
-			case <-ctx.Done():
-				return
-			}
-			// Read in their order: who writes to several pipes may do so one after the other.
-			data, release, err := j.read(ctx, s)
-			if err != nil {
-				answer <- verdict{source: s, err: err}
-				continue
-			}
-			working.Go(func() {
-				defer release()
-				answer <- j.one(ctx, s, data)
-			})
+	for v, err := range ordered.Ahead(ctx, len(sources), inFlight-1, func(ctx context.Context, i int) func() verdict {
+		// Read in their order: who writes to several pipes may do so one after the other.
+		s := sources[i]
+		data, release, err := j.read(ctx, s)
+		if err != nil {
+			return func() verdict { return verdict{source: s, err: err} }
 		}
-	})
-	for answer := range queue {
-		v := <-answer
-		if ctx.Err() != nil {
-			return ctx.Err()
+		return func() verdict {
+			defer release()
+			return j.one(ctx, s, data)
 		}
-		if err := each(v); err != nil {
+	}) {
+		if err == nil {
+			err = each(v)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/sample"
+	"rdpp/rdpp/testmain"
 	"rdpp/torch"
 )
 
@@ -30,25 +30,12 @@ var (
 
 const pictureSize = 96
 
-// asProgram is set in the environment where the test binary has to be the program.
-const asProgram = "INFER_TEST_AS_PROGRAM"
+// asProgram is the name of the program itself, as the test program can be it.
+const asProgram = "infer"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asProgram) != "" {
-		main()
-	}
-	dir, err := os.MkdirTemp("", "infer")
-	if err == nil {
-		err = prepare(dir)
-	}
-	code := 1
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	} else {
-		code = m.Run()
-	}
-	os.RemoveAll(dir)
-	os.Exit(code)
+	testmain.Be(map[string]func([]string) error{asProgram: func([]string) error { main(); return nil }})
+	os.Exit(testmain.Run(m, prepare))
 }
 
 func prepare(dir string) error {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"rdpp/rdpp/command"
+	"rdpp/rdpp/testmain"
 )
 
 func makePipe(t *testing.T, path string) string {
@@ -79,7 +80,7 @@ func TestInterruptedPipe(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0], commandLine("image", "--json", good[0], pipe)...)
-	cmd.Env = append(os.Environ(), asProgram+"=1")
+	cmd.Env = append(os.Environ(), testmain.Key+"="+asProgram)
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"hash/crc32"
 	"image"
@@ -25,34 +24,28 @@ import (
 	"rdpp/rdpp"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/sample"
+	"rdpp/rdpp/testmain"
 	"rdpp/torch"
 )
 
-var slow = flag.Bool("slow", false, "run the tests that take minutes and gigabytes")
-
 var dataDir string // 4 training images, 1 good and 4 defective test images with masks, of 64 x 64 pixels
 
-// asProgram is set in the environment where the test binary has to be the program.
-const asProgram = "TRAIN_TEST_AS_PROGRAM"
+// asProgram is the name of the program itself, as the test program can be it.
+const asProgram = "train"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asProgram) != "" {
-		main()
+	testmain.Be(map[string]func([]string) error{asProgram: func([]string) error { main(); return nil }, asReproduce: reproduceWithFake})
+	if control := os.Getenv(fakeTrainKey); control != "" {
+		if err := fakeTrain(control, os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, "train:", err)
+			os.Exit(command.Failed)
+		}
+		os.Exit(command.Done)
 	}
-	flag.Parse()
-	dir, err := os.MkdirTemp("", "train")
-	if err == nil {
+	os.Exit(testmain.Run(m, func(dir string) error {
 		dataDir = filepath.Join(dir, "part")
-		err = sample.Write(dir, &sample.Options{Category: "part", Size: 64, Train: 4, TestGood: 1, TestDefect: 1})
-	}
-	code := 1
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	} else {
-		code = m.Run()
-	}
-	os.RemoveAll(dir)
-	os.Exit(code)
+		return sample.Write(dir, &sample.Options{Category: "part", Size: 64, Train: 4, TestGood: 1, TestDefect: 1})
+	}))
 }
 
 // trainBy runs a command line and returns what a shell would see.
@@ -696,7 +689,7 @@ func TestInterruptAndResume(t *testing.T) {
 
 func TestEveryArchitecture(t *testing.T) {
 	all := [][]string{{"--arch=resnet18", "--ssot=batch"}, {"--arch=resnet34", "--ssot=off"}}
-	if *slow {
+	if *testmain.Slow {
 		all = append(all, []string{"--arch=resnet50", "--kd-per-position"}, []string{"--arch=wide_resnet50_2", "--noise-released", "--defects=0"})
 	}
 	for _, flags := range all {

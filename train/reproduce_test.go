@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -22,14 +21,20 @@ import (
 	"rdpp/rdpp"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/reproduce"
+	"rdpp/rdpp/testmain"
 	"rdpp/torch"
 )
 
-// Environment variables that make the test program another one instead of running tests.
-const (
-	fakeTrainKey = "RDPP_TEST_FAKE_TRAIN"          // fakeTrain; the value is a folder to say what happens and to be told
-	reproduceKey = "RDPP_TEST_REPRODUCE_WITH_FAKE" // runReproduce, whose trainings are fakeTrain
-)
+// fakeTrainKey is the environment variable that makes the test program fakeTrain: a folder to say what happens and to be
+// told.
+const fakeTrainKey = "RDPP_TEST_FAKE_TRAIN"
+
+// asReproduce is the name of train reproduce, whose trainings are fakeTrain, as the test program can be it.
+const asReproduce = "reproduce with fake"
+
+func reproduceWithFake(args []string) error {
+	return runReproduce(context.Background(), args, &command.Terminal{Stdout: os.Stdout, Stderr: os.Stderr})
+}
 
 // Files of a reproduction and of a training.
 const (
@@ -40,24 +45,6 @@ const (
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
-}
-
-func init() {
-	switch {
-	case os.Getenv(reproduceKey) != "":
-		os.Unsetenv(reproduceKey)
-		if err := runReproduce(context.Background(), os.Args[1:], &command.Terminal{Stdout: os.Stdout, Stderr: os.Stderr}); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(command.Failed)
-		}
-		os.Exit(command.Done)
-	case os.Getenv(fakeTrainKey) != "":
-		if err := fakeTrain(os.Getenv(fakeTrainKey), os.Args[1:]); err != nil {
-			fmt.Fprintln(os.Stderr, "train:", err)
-			os.Exit(command.Failed)
-		}
-		os.Exit(command.Done)
-	}
 }
 
 // fakeTrain does what train does as far as a reproduction can see. It adds its arguments to the file calls of the folder
@@ -323,8 +310,7 @@ func waitFor(t *testing.T, path string) {
 func TestReproduceKilled(t *testing.T) {
 	s := newStage(t, "carpet")
 	s.order("carpet rd", "hang")
-	cmd := exec.Command(os.Args[0], s.args("--tables=1")...)
-	cmd.Env = append(os.Environ(), reproduceKey+"=1")
+	cmd := testmain.Child(asReproduce, s.args("--tables=1")...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
 	"rdpp/rdpp/command"
+	"rdpp/rdpp/testmain"
 )
 
 // program starts this program as a process of its own by the words before its name, such as env's, and by its arguments.
@@ -21,7 +23,7 @@ func program(t *testing.T, before []string, args ...string) (cmd *exec.Cmd, stde
 	t.Helper()
 	words := append(append(before, os.Args[0]), args...)
 	cmd, stderr = exec.Command(words[0], words[1:]...), new(bytes.Buffer)
-	cmd.Env = append(os.Environ(), asProgram+"=1")
+	cmd.Env = append(os.Environ(), testmain.Key+"="+asProgram)
 	cmd.Stderr = stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

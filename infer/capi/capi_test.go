@@ -16,6 +16,7 @@ import (
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/sample"
+	"rdpp/rdpp/testmain"
 	"rdpp/torch"
 )
 
@@ -29,22 +30,10 @@ var (
 	scratch   string         // a folder that outlives single tests
 )
 
-func TestMain(m *testing.M) {
-	code := 1
-	err := prepare()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	} else {
-		code = m.Run()
-	}
-	os.RemoveAll(scratch)
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(testmain.Run(m, prepare)) }
 
-func prepare() (err error) {
-	if scratch, err = os.MkdirTemp("", "capi"); err != nil {
-		return err
-	}
+func prepare(dir string) error {
+	scratch = dir
 	library = scratch
 	build := exec.Command("go", "build", "-buildmode=c-shared", "-tags", "codecs_shared", "-o", filepath.Join(library, "librdpp.so"), ".")
 	if text, err := build.CombinedOutput(); err != nil {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/testmain"
 )
 
 // The service under attack has so many MiB for requests, and may take so many more than before: for Go's and the C
@@ -190,7 +191,7 @@ func (p *process) attack(t *testing.T, what string, honest func(), attackers fun
 func TestProcessBesideLargePictures(t *testing.T) {
 	const clients, budget, besides = 6, 1024, 300 // clients, MiB, MiB
 	side, rounds, phase := 5000, 1, 200*time.Millisecond
-	if *slow {
+	if *testmain.Slow {
 		side, rounds, phase = 9990, 5, 2*time.Second
 	}
 	large := blank(t, side)
@@ -223,7 +224,7 @@ func TestProcessBesideLargePictures(t *testing.T) {
 		t.Logf("alone %v, beside %d clients with large pictures %v; those got %v", quiet, clients, attacked, y.statuses)
 	}
 	slices.Sort(ratios)
-	if ratio := ratios[len(ratios)/2]; *slow && ratio > 3 {
+	if ratio := ratios[len(ratios)/2]; *testmain.Slow && ratio > 3 {
 		t.Errorf("got %.1f times the time, the median of %.1f, want at most 3", ratio, ratios)
 	}
 	if peak := statusLine(t, p.cmd.Process.Pid, "VmHWM:"); peak > (budget+besides)<<20 {

@@ -21,6 +21,7 @@ import (
 
 	"rdpp/infer/server"
 	"rdpp/rdpp"
+	"rdpp/rdpp/testmain"
 	"rdpp/torch"
 )
 
@@ -342,7 +343,7 @@ func TestFile(t *testing.T) {
 // Models are swapped while clients ask without a pause: every request is answered by one of them, whole.
 func TestReplacedUnderLoad(t *testing.T) {
 	swaps := 6
-	if *slow {
+	if *testmain.Slow {
 		swaps = 60
 	}
 	dir := t.TempDir()
