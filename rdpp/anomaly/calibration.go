@@ -148,20 +148,6 @@ func (c *Calibration) Complete() {
 	}
 }
 
-// Most is what colours and axes of maps reach to at least, so that a threshold stands in their lower half: twice the
-// pixels' threshold and the highest map of the good images that the model has been calibrated with; 1 where nothing is
-// known.
-func (c *Calibration) Most() float64 {
-	most := 2 * c.PixelThreshold
-	if maxima := c.scores().maxima(); len(maxima) > 0 {
-		most = max(most, maxima[len(maxima)-1])
-	}
-	if !(most > 0) {
-		return 1
-	}
-	return most
-}
-
 // Check says what of a model file's calibration cannot be. most is the highest score that the model can give, +Inf where
 // there is no bound.
 func (c *Calibration) Check(most float64) error {

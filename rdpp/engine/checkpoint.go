@@ -11,7 +11,6 @@ import (
 	"rdpp/rdpp/document"
 	"rdpp/rdpp/method"
 	"rdpp/rdpp/modelfile"
-	"rdpp/rdpp/reverse"
 	"rdpp/rdpp/setting"
 	"rdpp/rdpp/weights"
 )
@@ -97,9 +96,6 @@ func (r *run) findRoom(resumed bool) error {
 func (r *run) restore(file *weights.File, c *Saved) error {
 	before := c.Info.Config
 	before.Epochs, before.Updates = r.config.Epochs, r.config.Updates // which may be raised
-	if before.Method == reverse.RD {
-		before.Project = r.config.Project // of what it has not
-	}
 	if err := SameConfig(before, r.config); err != nil {
 		return err
 	}

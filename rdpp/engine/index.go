@@ -39,7 +39,7 @@ func WriteIndex(out, title string, entries []IndexEntry) error {
 		row := report.IndexRow{Category: e.Category, Failed: e.Reason}
 		if s := e.Summary; s != nil {
 			row.Report = e.Category + "/" + ReportFile
-			row.Metrics = evaluation.ReportMetrics(&s.Metrics, s.HasMasks)
+			row.Metrics, row.HasMasks = s.Metrics, s.HasMasks
 			for _, note := range indexNotes(s) {
 				if !slices.Contains(ix.Notes, note) {
 					ix.Notes = append(ix.Notes, note)

@@ -66,8 +66,8 @@ func gather(ctx context.Context, m *modelfile.Model, set *dataset.Set, e *Evalua
 		said = append(said, w+".")
 	}
 	r := &report.Report{Category: set.Category, Notes: said, Threshold: &c.Threshold, ThresholdRule: c.Rule,
-		PixelThreshold: &pixelThreshold, Metrics: ReportMetrics(&e.Metrics, set.HasMasks), ImageROC: points(e.ImageROC),
-		PixelROC: points(e.PixelROC), PRO: points(e.PRO), ChosenEpoch: info.Epoch, Selection: opt.Selection,
+		PixelThreshold: &pixelThreshold, Metrics: e.Metrics, HasMasks: set.HasMasks, ImageROC: e.ImageROC,
+		PixelROC: e.PixelROC, PRO: e.PRO, History: opt.History, ChosenEpoch: info.Epoch, Selection: opt.Selection,
 		Teacher: report.Teacher{Name: info.Teacher.Origin, SHA256: info.Teacher.SHA256}, Fingerprint: info.Data.Fingerprint,
 		TrainImages: info.Data.Images, Data: set.Why + " | " + set.Taken().String()}
 	r.Notes = append(r.Notes, leftOutNotes(set.Taken())...)
@@ -82,9 +82,6 @@ func gather(ctx context.Context, m *modelfile.Model, set *dataset.Set, e *Evalua
 	for _, s := range e.Scores {
 		items = append(items, s.Item)
 		r.Images = append(r.Images, reportImage(set.Dir, s, c))
-	}
-	for _, h := range opt.History {
-		r.History = append(r.History, reportEpoch(h))
 	}
 	cache := opt.Cache
 	if cache == nil {
@@ -162,46 +159,6 @@ func leftOutNotes(t dataset.Taken) (all []string) {
 	return all
 }
 
-// ReportMetrics are metrics as a page shows them, with the reasons for those that are absent.
-func ReportMetrics(m *anomaly.Metrics, hasMasks bool) report.Metrics {
-	image, pixel := "", ""
-	switch {
-	case m.Good+m.Defective == 0:
-		image = "no test images"
-	case m.Defective == 0:
-		image = "no defective test images"
-	case m.Good == 0:
-		image = "no good test images"
-	}
-	switch {
-	case image != "":
-		pixel = image
-	case !hasMasks:
-		pixel = "no masks"
-	default:
-		pixel = "no defect pixels in the masks, or nothing but them"
-	}
-	of := func(value *float64, reason string) report.Metric { return report.Metric{Value: value, Reason: reason} }
-	return report.Metrics{ImageAUROC: of(m.ImageAUROC, image), ImageAP: of(m.ImageAP, image), ImageF1Max: of(m.ImageF1, image),
-		F1Threshold: m.ImageF1Threshold, PixelAUROC: of(m.PixelAUROC, pixel), PixelAP: of(m.PixelAP, pixel), PixelF1Max: of(m.PixelF1, pixel),
-		AUPRO30: of(m.AUPRO, pixel), AUPRO05: of(m.AUPROStrict, pixel), PROReleased: of(m.PROReleased, undefined(m, pixel))}
-}
-
-// undefined is why there is no released PRO.
-func undefined(m *anomaly.Metrics, pixel string) string {
-	if m.AUPRO != nil {
-		return "undefined for these maps"
-	}
-	return pixel
-}
-
-func points[P ~struct{ X, Y float64 }](curve []P) (all []report.Point) {
-	for _, p := range curve {
-		all = append(all, report.Point(p))
-	}
-	return all
-}
-
 func reportImage(dir string, s ItemScore, c *anomaly.Calibration) report.Image {
 	image := report.Image{Path: relative(dir, s.Path), Truth: report.Good, Score: s.Score, Normalised: anomaly.Normalise(s.Score, c.Threshold),
 		PValue: c.PValue(s.Score), Anomalous: s.Score > c.Threshold}
@@ -217,16 +174,6 @@ func relative(dir, path string) string {
 		return short
 	}
 	return path
-}
-
-func reportEpoch(h anomaly.Epoch) report.Epoch {
-	l := h.Losses
-	e := report.Epoch{Number: h.Epoch, Losses: report.Losses{Total: l.Get(anomaly.LossTotal), KD: l.Get("kd"), SSOT: l.Get("ssot"),
-		Recon: l.Get("recon"), Contrast: l.Get("contrast")}}
-	if h.Metrics != nil {
-		e.ImageAUROC, e.PixelAUROC, e.AUPRO = h.Metrics.ImageAUROC, h.Metrics.PixelAUROC, h.Metrics.AUPRO
-	}
-	return e
 }
 
 // cases are the picked items with their pictures, maps and masks.
