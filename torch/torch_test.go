@@ -236,11 +236,13 @@ func TestPredictionFollowsWeights(t *testing.T) {
 		}
 	}
 	pixels := uniform("images", 4*3*S*S)
+	predictor := must(torch.NewPredictor(e, p, o, d, torch.MapOptions{Sigma: 4}))
+	defer func() { predictor.Close() }()
 	score := func(B int64) float64 {
 		var s torch.Scope
 		defer s.Close()
 		x := s.Tensor(s.Tensor(torch.FromSlice(pixels[:B*3*S*S], B, 3, S, S)).To(torch.CPU, torch.Float32))
-		_, scores := s.Pair(torch.Predict(e, p, o, d, x, torch.MapOptions{Sigma: 4}))
+		_, scores := s.Pair(predictor.Predict(x))
 		if err := s.Err(); err != nil {
 			t.Fatal(err)
 		}
@@ -274,8 +276,9 @@ func TestPredictionFollowsWeights(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	d = other
 	networks[3] = other
+	predictor.Close()
+	predictor = must(torch.NewPredictor(e, p, o, other, torch.MapOptions{Sigma: 4}))
 	train(false)
 	if got := score(1); got != changed {
 		t.Errorf("a new network of the same weights: got a score of %v, want %v", got, changed)

@@ -27,7 +27,17 @@
  * child made by fork must not call it without exec; load it after forking. On loading it installs handlers for SIGSEGV,
  * SIGBUS, SIGFPE, SIGPIPE and SIGURG, which pass on to the handlers of before whatever its own code did not cause;
  * handlers that the program installs later must use SA_ONSTACK. Signals that end or steer a program (SIGINT, SIGTERM,
- * SIGHUP, SIGCHLD, SIGUSR1, ...) are left as they are. */
+ * SIGHUP, SIGCHLD, SIGUSR1, ...) are left as they are.
+ *
+ * It has threads of its own: Go's, one per detector, and OpenMP's, which wait for the next image. The caller's OpenMP
+ * thread count, the environment, resource limits, locale, working folder and floating-point modes stay as they were.
+ * From the first rdpp_open on oneDNN keeps up to 65536 primitives; where oneDNN is a part of libtorch, as in PyTorch's
+ * own builds, that takes the environment variables ONEDNN_PRIMITIVE_CACHE_CAPACITY and DNNL_PRIMITIVE_CACHE_CAPACITY.
+ * The library keeps freed memory for the next image, and gives it back when the last detector is closed.
+ *
+ * A program that uses the same libtorch itself keeps libtorch's allocator for its own tensors. Its threads that compute
+ * for the first time get the number of the options' threads. Once a model is opened on a GPU, TF32 is off and cuDNN
+ * chooses its algorithms by trial, for that program too. */
 #ifndef RDPP_DETECTOR_H
 #define RDPP_DETECTOR_H
 

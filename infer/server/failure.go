@@ -60,14 +60,35 @@ func explain(err error, r *http.Request) *failure {
 		return &failure{status: statusGone, err: errors.New("the connection was closed before the answer; keep it open until then")}
 	case errors.Is(err, context.DeadlineExceeded):
 		return &failure{http.StatusServiceUnavailable, errors.New("no time left before the request's turn; try again later, or raise --timeout"), time.Second}
-	case errors.Is(err, torch.ErrOutOfMemory):
-		return &failure{http.StatusServiceUnavailable, fmt.Errorf("no memory left, try again later: %w", err), time.Second}
-	case errors.Is(err, torch.ErrDevice):
-		return &failure{http.StatusServiceUnavailable, fmt.Errorf("the device has failed: %w", err), time.Minute}
-	case errors.Is(err, torch.ErrArgument):
+	}
+	if f := machine(err); f != nil {
+		return f
+	}
+	if errors.Is(err, torch.ErrArgument) { // the networks take no such image
 		return &failure{status: http.StatusUnprocessableEntity, err: err}
 	}
 	return &failure{status: http.StatusInternalServerError, err: err}
+}
+
+// machine is the failure of a machine that lacks memory, or whose device does not work: neither the request's fault nor
+// the model's. nil: it is another error.
+func machine(err error) *failure {
+	switch {
+	case errors.Is(err, torch.ErrOutOfMemory):
+		return &failure{http.StatusServiceUnavailable, fmt.Errorf("no memory left, try again later: %w", err), time.Second}
+	case errors.Is(err, torch.ErrDevice):
+		return &failure{http.StatusServiceUnavailable, fmt.Errorf("the device does not work, try again when the service has been restarted: %w", err), time.Minute}
+	}
+	return nil
+}
+
+// loadFailure is that of a client that had a model loaded.
+func loadFailure(name string, err error) error {
+	err = fmt.Errorf("model %s: %w", name, err)
+	if f := machine(err); f != nil {
+		return f
+	}
+	return &failure{status: http.StatusUnprocessableEntity, err: err}
 }
 
 // fail answers with an error: {"error": "..."}.

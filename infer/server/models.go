@@ -595,7 +595,7 @@ func (r *repository) reload(ctx context.Context, name string, w *wanted) error {
 	}
 	r.setUnloaded(e, false)
 	if err != nil {
-		return failf(http.StatusUnprocessableEntity, "model %s: %w", name, err)
+		return loadFailure(name, err)
 	}
 	return nil
 }

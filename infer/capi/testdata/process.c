@@ -5,6 +5,7 @@
 
 #include <dlfcn.h>
 #include <locale.h>
+#include <malloc.h>
 #include <omp.h>
 #include <sched.h>
 #include <signal.h>
@@ -30,6 +31,7 @@ typedef struct {
   int threads, dynamic, niceness;
   unsigned floats; /* rounding, how denormal numbers are treated, which exceptions trap */
   cpu_set_t processors;
+  size_t heap; /* bytes in use */
 } state;
 
 static void take(state *s) {
@@ -54,6 +56,8 @@ static void take(state *s) {
 #if defined(__x86_64__)
   s->floats = _mm_getcsr() & ~0x3fu; /* but for what has happened so far */
 #endif
+  struct mallinfo2 heap = mallinfo2();
+  s->heap = heap.uordblks + heap.hblkhd;
   sched_getaffinity(0, sizeof s->processors, &s->processors);
 }
 
@@ -136,5 +140,10 @@ int main(int argc, char **argv) {
   }
   take(&used);
   compare(&loaded, &used, "use");
+  if (used.heap > loaded.heap + (16 << 20)) {
+    printf("%zu bytes of memory, %zu more than before, are in use by no detector\n", used.heap,
+           used.heap - loaded.heap);
+    changes++;
+  }
   return changes ? 1 : 0;
 }
