@@ -193,14 +193,16 @@ struct Coreset::Host : Coreset::Search {
       if (count < N)
         std::nth_element(ranked.begin(), end, ranked.end(), [&](int32_t a, int32_t b) { return ahead(a, b); });
       const int32_t *bound = count < N ? &*end : nullptr;
+      int64_t grain = 1024;
       for (; n > 0; n--) {
         float least = bound ? distance[*bound] : 0;
-        at::parallel_for(0, count, 1024, [&](int64_t first, int64_t last) {
+        at::parallel_for(0, count, grain, [&](int64_t first, int64_t last) {
           for (int64_t i = first; i < last; i++) refresh(ranked[i], least);
         });
         int32_t best = *std::min_element(ranked.begin(), end, [&](int32_t a, int32_t b) { return ahead(a, b); });
         if (bound && ahead(*bound, best)) break;
         choose(best);
+        grain = 1 << 15; // one more comparison each is less than waking other threads takes
       }
     }
   }

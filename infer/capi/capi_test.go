@@ -197,17 +197,6 @@ func TestContract(t *testing.T) {
 	}
 }
 
-// Loading and using the library leaves the process as it was, but for what rdpp.h tells of.
-func TestProcessStaysAsItWas(t *testing.T) {
-	program := compile(t, "cc", "testdata/process.c", "-std=gnu11", "-fopenmp", "-ldl", "-Wl,--as-needed")
-	// A soft limit of files, as logins have, which Go's programs raise.
-	cmd := exec.Command("sh", "-c", `ulimit -Sn 256; exec "$@"`, "sh", program, filepath.Join(library, "librdpp.so"), modelFile)
-	cmd.Env = append(os.Environ(), "ONEDNN_PRIMITIVE_CACHE_CAPACITY=1000", "CUBLAS_WORKSPACE_CONFIG=:16:8")
-	if text, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v, want no changes\n%s", err, text)
-	}
-}
-
 // What the library exports are the functions of rdpp.h alone, so that nothing takes the place of a program's own, and none
 // has the name of one in csrc: two libraries of one process must not answer to the same name.
 func TestSymbols(t *testing.T) {
@@ -307,5 +296,16 @@ func TestOutcome(t *testing.T) {
 		if status != c.wantStatus || !strings.Contains(text, c.wantText) || strings.ContainsAny(text, "\n\x00") {
 			t.Errorf("%s: got %d, %q, want %d, %q in one line", c.name, status, text, c.wantStatus, c.wantText)
 		}
+	}
+}
+
+// Loading and using the library leaves the process as it was, but for what rdpp.h tells of.
+func TestProcessStaysAsItWas(t *testing.T) {
+	program := compile(t, "cc", "testdata/process.c", "-std=gnu11", "-fopenmp", "-ldl", "-Wl,--as-needed")
+	// A soft limit of files, as logins have, which Go's programs raise.
+	cmd := exec.Command("sh", "-c", `ulimit -Sn 256; exec "$@"`, "sh", program, filepath.Join(library, "librdpp.so"), modelFile)
+	cmd.Env = append(os.Environ(), "ONEDNN_PRIMITIVE_CACHE_CAPACITY=1000", "CUBLAS_WORKSPACE_CONFIG=:16:8")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v, want no changes\n%s", err, text)
 	}
 }

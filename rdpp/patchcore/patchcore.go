@@ -140,16 +140,6 @@ func (n *memory) Predict(x *torch.Tensor) (maps, scores *torch.Tensor, err error
 	return n.asked.Predict(x)
 }
 
-// Embed maps a normalised image, 1 x 3 x S x S, to its patches, 1 x S/8 x S/8 x D.
-func (n *memory) Embed(x *torch.Tensor) (*torch.Tensor, error) {
-	f, err := n.teacher.Forward(x)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return torch.Patches(f, n.c.PatchDimensions)
-}
-
 // State lists the teacher's tensors, and the bank in float16, in which its patches were remembered.
 func (n *memory) State() []weights.Source {
 	all := state.Of([]state.Part{{Prefix: prefixTeacher, Net: n.teacher}})
