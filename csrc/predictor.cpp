@@ -128,6 +128,7 @@ MapOptions at_map_options(const rdpp_map_options &options) {
   static_assert(RDPP_TERMS == kTerms);
   MapOptions o{};
   o.sigma = options.sigma;
+  o.top = options.top;
   std::copy_n(options.weights, RDPP_TERMS, o.terms.weights.begin());
   std::copy_n(options.levels, RDPP_TERMS, o.terms.levels.begin());
   return o;

@@ -217,12 +217,13 @@ rdpp_error rdpp_adam_set_step(rdpp_adam *a, int64_t group, int64_t i, int64_t st
 
 /* Inference, outside autograd */
 
-/* How a map is made. Its terms are d = 1 - cos of each of the K scales, then the same of the scales' features averaged
+/* How a map is made, and a score of it. The map's terms are d = 1 - cos of each of the K scales, then the same of the scales' features averaged
  * over 3x3 positions. */
 typedef struct {
   double sigma;               /* of the Gaussian, pixels */
   double weights[RDPP_TERMS]; /* of the sum of terms; 1, 1, 1, 0, 0, 0: the released code's */
   double levels[RDPP_TERMS];  /* above 0: the term is log(1 + d / level); 0: it is d, as released */
+  double top;                 /* share of the map's pixels, the highest, whose mean is the score; 0: its maximum */
 } rdpp_map_options;
 
 /* f, g -> raw, smoothed: B x S x S, the sum of the upsampled terms and its Gaussian. */
@@ -239,7 +240,7 @@ typedef struct {
 
 /* Methods, by what they compare images with. */
 enum {
-  RDPP_STUDENTS, /* RD++ and RD. Modules: teacher, projection or NULL (RD), bottleneck, student. Scores: maps' maxima */
+  RDPP_STUDENTS, /* RD++ and RD. Modules: teacher, projection or NULL (RD), bottleneck, student. Scores: by the map's top */
   RDPP_PATCHES /* PatchCore. Modules: teacher, bank. Maps: each patch's distance to the bank, stretched and smoothed */
 };
 

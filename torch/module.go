@@ -269,11 +269,12 @@ func (m Head) Forward(k int, f *Tensor) (*Tensor, error) {
 	return one("head", func(out *C.rdpp_tensor) C.rdpp_error { return C.rdpp_head(m.raw(), C.int64_t(k), f.raw(), out) })
 }
 
-// MapOptions say how an anomaly map is made of the distances of the scales.
+// MapOptions say how an anomaly map is made of the distances of the scales, and a score of the map.
 type MapOptions struct {
 	Sigma   float64        // of the Gaussian that smooths it, pixels
 	Weights [Terms]float64 // of what is summed; all zero: 1 for each scale, as released
 	Levels  [Terms]float64 // above 0: the term is log(1 + d/level) of its distances d; 0: d, as released
+	Top     float64        // share of the map's pixels, the highest ones, whose mean is the score; 0: their maximum, as released
 }
 
 // Terms is the number of maps that an anomaly map is the sum of: one for each scale, finest first, then one for
@@ -284,7 +285,7 @@ func (o MapOptions) raw() C.rdpp_map_options {
 	if o.Weights == ([Terms]float64{}) {
 		o.Weights = [Terms]float64{1, 1, 1}
 	}
-	c := C.rdpp_map_options{sigma: C.double(o.Sigma)}
+	c := C.rdpp_map_options{sigma: C.double(o.Sigma), top: C.double(o.Top)}
 	for i, weight := range o.Weights {
 		c.weights[i], c.levels[i] = C.double(weight), C.double(o.Levels[i])
 	}

@@ -9,7 +9,7 @@ type Predictor struct {
 	p *C.rdpp_predictor
 }
 
-// NewPredictor returns the predictor of RD++: scores are the maxima of the maps. A zero Projection means the RD baseline:
+// NewPredictor returns the predictor of RD++: scores are as the options have them. A zero Projection means the RD baseline:
 // the bottleneck reads the teacher's features.
 func NewPredictor(e Teacher, p Projection, o Bottleneck, d Student, opt MapOptions) (*Predictor, error) {
 	modules := [...]*C.rdpp_module{e.raw(), p.raw(), o.raw(), d.raw()}

@@ -97,7 +97,7 @@ var rareFlags = []string{
 	"threads", "deterministic", "ssot", "skip-bad", "test-every", "workers", "schedule", "accumulate", "test-good", "masks",
 	"recursive", "layout", "bit-depth", "average", "clip", "weight-ssot", "weight-recon", "weight-contrast", "rate-projection",
 	"rate-distill", "project", "noise", "noise-released", "defects", "denoise", "light", "easy-cut", "easy-below", "equalise",
-	"score", "coreset", "coreset-dimensions", "coreset-starts", "patch-dimensions", "patch-score", "neighbours", "distance-mib",
+	"score", "score-top", "coreset", "coreset-dimensions", "coreset-starts", "patch-dimensions", "patch-score", "neighbours", "distance-mib",
 	"kd-per-position", "checkpoint-every", "cache", "max-pixels",
 }
 
@@ -160,6 +160,7 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	flags.Float64Var(&c.EasyBelow, "easy-below", c.EasyBelow, "learned: below mean plus `N` deviations")
 	flags.BoolVar(&c.Equalise, "equalise", c.Equalise, "give the teacher's channels one deviation")
 	flags.StringVar(&c.Score, "score", c.Score, "`KIND` of map: balanced, released")
+	flags.Float64Var(&c.ScoreTop, "score-top", c.ScoreTop, "score: mean of the map's top `SHARE`; 0: maximum")
 	flags.Float64Var(&c.Coreset, "coreset", memory.Coreset, "PatchCore: `SHARE` of patches to keep")
 	flags.IntVar(&c.CoresetDimensions, "coreset-dimensions", memory.CoresetDimensions, "`N`, to choose them by; 0: all of a patch")
 	flags.IntVar(&c.CoresetStarts, "coreset-starts", memory.CoresetStarts, "`N` random patches to start from")

@@ -25,7 +25,7 @@ const (
 const (
 	NamePixels     = "pixels"     // Pixels
 	NamePlanes     = "images"     // Planes
-	NameScore      = "score"      // float32, B: the map's maximum
+	NameScore      = "score"      // float32, B
 	NameMap        = "map"        // float32, B x S x S: the anomaly map
 	NameNormalised = "normalised" // float32, B: 0 to 1, rises with the score, 0.5 at the threshold
 	NameAnomalous  = "anomalous"  // bool, B: score > threshold
@@ -50,6 +50,7 @@ type Model struct {
 	Sigma     float64           // of the map's Gaussian, pixels
 	Weights   [Terms]float64    // of the terms of the map; all zero: 1 for each scale
 	Levels    [Terms]float64    // the term is log(1 + d/level) of its distances d, from LeastLevel on; 0: it is d
+	Top       float64           // share of the map's pixels, the highest, whose mean is the score; 0: the maximum
 	Threshold float32           // a score above it is anomalous
 	Producer  string            // program that exports, such as "rdpp"
 	Version   string            // its version
@@ -70,6 +71,8 @@ func (m *Model) validate() error {
 	case !(slices.Max(m.Levels[:]) <= math.MaxFloat32) ||
 		slices.ContainsFunc(m.Levels[:], func(x float64) bool { return !(x == 0 || x >= LeastLevel) }):
 		return fmt.Errorf("levels %v of the map's terms; use 0, or %v and more", m.Levels, LeastLevel)
+	case !(m.Top >= 0 && m.Top <= 0.5):
+		return fmt.Errorf("a score of the share %v of the map; use 0 to 0.5", m.Top)
 	case !(min(m.Std[0], m.Std[1], m.Std[2]) > 0):
 		return fmt.Errorf("standard deviations %v; all must be positive", m.Std)
 	case math.IsNaN(float64(m.Threshold)):
@@ -118,6 +121,8 @@ type builder interface {
 	nearest(x string, bank rows, side int) compared
 	// farthest is the largest distance of an image's patches, B.
 	farthest(c compared) string
+	// top is the mean of the n highest pixels of a map, B x 1 x S x S -> B.
+	top(x string, n int) string
 	// highest is the maximum of a map, B x 1 x S x S -> B.
 	highest(x string) string
 	// rarity is what Eq. 7 multiplies a score by, with b neighbours, B.
@@ -159,6 +164,10 @@ func (m *Model) build(in Input, b builder) error {
 	p := n.projection(f)
 	z := n.bottleneck(p)
 	g := n.student(z)
-	b.finish(n.smooth(n.anomalyMap(f, g, terms, m.Levels, m.Size), m.Size, m.Sigma), "", m)
+	anomaly, score := n.smooth(n.anomalyMap(f, g, terms, m.Levels, m.Size), m.Size, m.Sigma), ""
+	if pixels := int(m.Top * float64(m.Size*m.Size)); pixels >= 2 {
+		score = b.top(anomaly, pixels)
+	}
+	b.finish(anomaly, score, m)
 	return n.err
 }

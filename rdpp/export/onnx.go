@@ -130,15 +130,15 @@ func (g *graph) node(base, op string, inputs []string, attributes ...message) st
 }
 
 // two adds an operation of two results, of which the second one counts.
-func (g *graph) two(base, op string, inputs []string) string {
-	first, second := g.name(base+".values"), g.name(base)
+func (g *graph) two(base, op string, inputs []string) (first, second string) {
+	first, second = g.name(base+".values"), g.name(base)
 	var node message
 	for _, input := range inputs {
 		node = node.Text(onnxfile.NodeInput, input)
 	}
 	node = node.Text(onnxfile.NodeOutput, first).Text(onnxfile.NodeOutput, second).Text(onnxfile.NodeName, second).Text(onnxfile.NodeOp, op)
 	g.body = g.body.Sub(onnxfile.GraphNode, node)
-	return second
+	return first, second
 }
 
 func integer(name string, v int) message {
@@ -293,6 +293,12 @@ func (g *graph) stretch(x string, side int) string {
 
 func (g *graph) product(x, y string) string { return g.node(x+".product", "Mul", []string{x, y}) }
 
+func (g *graph) top(x string, n int) string {
+	pixels := g.reshape(x, 0, -1)
+	values, _ := g.two("map.top", "TopK", []string{pixels, g.constant(integers("map.top.n", []int64{int64(n)}))})
+	return g.node("map.level", "ReduceMean", []string{values}, list("axes", 1), integer("keepdims", 0))
+}
+
 func (g *graph) highest(x string) string {
 	return g.node("map.highest", "ReduceMax", []string{x}, list("axes", 1, 2, 3), integer("keepdims", 0))
 }
@@ -339,7 +345,7 @@ func (g *graph) rarity(c compared, bank rows, b int) string {
 	patch, row := of(c.patches), of(c.row) // B x D, B
 	own := g.node("bank.own", "Gather", []string{g.constant(bank.patches), row})
 	apart := g.node("bank.closeness", "Neg", []string{g.apart(own, bank)}) // B x M
-	near := g.two("bank.neighbours", "TopK", []string{apart, g.constant(integers("bank.b", []int64{int64(b)}))})
+	_, near := g.two("bank.neighbours", "TopK", []string{apart, g.constant(integers("bank.b", []int64{int64(b)}))})
 	around := g.node("bank.around", "Gather", []string{g.constant(bank.patches), near}) // B x b x D
 	middle := g.constant(integers("bank.middle", []int64{1}))
 	difference := g.node("patch.difference", "Sub", []string{around, g.node("patch.wide", "Unsqueeze", []string{patch, middle})})

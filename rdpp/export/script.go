@@ -130,6 +130,11 @@ func (s *script) stretch(x string, side int) string {
 
 func (s *script) product(x, y string) string { return s.line("%s * %s", x, y) }
 
+func (s *script) top(x string, n int) string {
+	values := s.line("torch.topk(torch.flatten(%s, 1), %d, 1, True, False)[0]", x, n)
+	return s.line("torch.mean(%s.double(), [1]).float()", values)
+}
+
 func (s *script) highest(x string) string { return s.line("torch.amax(%s, [1, 2, 3])", x) }
 
 // apart are the squares of the distances of patches x to the rows of a bank, less those of the patches' own lengths: ... x D

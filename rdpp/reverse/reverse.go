@@ -199,10 +199,10 @@ func (n *Networks) Facts() anomaly.Facts { return n.facts }
 
 // mapOptions are those of the anomaly maps.
 func (n *Networks) mapOptions() torch.MapOptions {
-	return torch.MapOptions{Sigma: n.c.MapSigma, Weights: n.facts.MapWeights, Levels: n.facts.MapLevels}
+	return torch.MapOptions{Sigma: n.c.MapSigma, Weights: n.facts.MapWeights, Levels: n.facts.MapLevels, Top: n.c.top()}
 }
 
-// Predict maps normalised images to smoothed maps and their maxima.
+// Predict maps normalised images to smoothed maps and scores.
 func (n *Networks) Predict(x *torch.Tensor) (maps, scores *torch.Tensor, err error) {
 	// The map's options change once, when training has found the levels.
 	if options := n.mapOptions(); n.predictor == nil || options != n.options {
@@ -249,6 +249,7 @@ func (n *Networks) Embed(x *torch.Tensor) (*torch.Tensor, error) {
 // Export says what package export makes a file of.
 func (n *Networks) Export(m *export.Model) {
 	m.Tensors, m.Sigma, m.Weights, m.Levels = n.State(), n.c.MapSigma, n.facts.MapWeights, n.facts.MapLevels
+	m.Top = n.c.top()
 }
 
 // Load fills every entry of every network.

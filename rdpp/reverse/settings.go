@@ -79,6 +79,8 @@ type Distillation struct {
 
 	Equalise bool   `json:"equalise"` // the teacher's channels are scaled to one deviation over the training images
 	Score    string `json:"score"`    // ScoreReleased or ScoreBalanced
+
+	ScoreTop float64 `json:"score_top"` // an image's score is the mean of this share of its map's pixels, the highest; 0: the maximum, as released
 }
 
 // DefaultDistillation is what did best, of what was tried, in trainings of some minutes on real parts (BENCHMARKS.md).
@@ -93,7 +95,7 @@ func DefaultDistillation() Distillation {
 		Margin:    0.5,
 		SinkhornP: 2, SinkhornBlur: 0.05, SinkhornDiameter: 1e7, SinkhornScaling: 0.95,
 		NoiseLambda: 0.2, Defects: 2, Denoise: 0.5, Light: 0.2, EasyCut: 0.9, EasyBelow: 0.5,
-		Equalise: true, Score: ScoreBalanced,
+		Equalise: true, Score: ScoreBalanced, ScoreTop: 0.01,
 	}
 }
 
@@ -104,7 +106,7 @@ func ReleasedDistillation() Distillation {
 	c.Accumulate = 2
 	c.RateProjection, c.RateDistill, c.Schedule, c.Average, c.Clip = 0.001, 0.005, ScheduleConstant, 0, 0
 	c.Project, c.SSOT, c.NoiseReleased = ProjectAll, "batch", true
-	c.Defects, c.Denoise, c.Light, c.EasyCut, c.EasyBelow, c.Equalise, c.Score = 0, 0, 0, 0, 0, false, ScoreReleased
+	c.Defects, c.Denoise, c.Light, c.EasyCut, c.EasyBelow, c.Equalise, c.Score, c.ScoreTop = 0, 0, 0, 0, 0, false, ScoreReleased, 0
 	return c
 }
 
@@ -166,6 +168,8 @@ func (c *Distillation) Check() error {
 		return setting.Refuse("easy_below", c.EasyBelow, "use a number of deviations")
 	case c.Score != ScoreReleased && c.Score != ScoreBalanced:
 		return setting.Refuse("score", c.Score, "use %s or %s", ScoreBalanced, ScoreReleased)
+	case !(c.ScoreTop >= 0 && c.ScoreTop <= 0.5):
+		return setting.Refuse("score_top", c.ScoreTop, "use a share of the map, 0 to 0.5")
 	}
 	if err := (dataset.Light{Exposure: c.Light}).Check(); err != nil {
 		return setting.Refuse("light", c.Light, "use a share of the brightness, 0 to less than 0.8")
@@ -219,6 +223,14 @@ func (c *Distillation) averageWeight(update, updates int) float64 {
 		return 0
 	}
 	return max(1/float64(update+1), min(1, 1/(c.Average*float64(updates))))
+}
+
+// top is the share of the map's pixels that a score is of. A plain sum of scales has their maximum, as released.
+func (c *Distillation) top() float64 {
+	if c.Score == ScoreReleased {
+		return 0
+	}
+	return c.ScoreTop
 }
 
 func (c *Distillation) sinkhorn() torch.SinkhornOptions {
