@@ -84,6 +84,11 @@ void set_threads() {
 #endif
 }
 
+std::shared_mutex &recording() {
+  static auto *mutex = new std::shared_mutex; // outlives every predictor
+  return *mutex;
+}
+
 rdpp_error failure() noexcept {
   try {
     throw;

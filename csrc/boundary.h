@@ -7,6 +7,7 @@
 
 #include <array>
 #include <memory>
+#include <shared_mutex>
 #include <stdexcept>
 #include <string>
 
@@ -40,11 +41,22 @@ template <class F> rdpp_error asked(F &&f) noexcept {
 void set_threads();
 
 // The same for what computes: the thread is set up as rdpp.h promises.
-template <class F> rdpp_error guarded(F &&f) noexcept {
+template <class F> rdpp_error computed(F &&f) noexcept {
   return asked([&] {
     set_threads();
     torch::AutoGradMode grad(true);
     CachedAllocations cached;
+    f();
+  });
+}
+
+// Held alone while a CUDA graph is recorded, when nothing else in the process may use CUDA.
+std::shared_mutex &recording();
+
+// The same for all but what records: it waits until nothing is recorded.
+template <class F> rdpp_error guarded(F &&f) noexcept {
+  return computed([&] {
+    std::shared_lock<std::shared_mutex> among(recording());
     f();
   });
 }

@@ -33,8 +33,6 @@ bool graphs_wanted() {
   return wanted;
 }
 
-std::shared_mutex recording; // held alone by the one that records
-
 } // namespace
 
 struct Predictor::Graphs {
@@ -96,16 +94,21 @@ struct Predictor::Graphs {
 };
 
 Prediction Predictor::run(const Tensor &x, const Versions &versions) {
-  if (!x.is_cuda() || !graphs_wanted()) return method_(x);
-  c10::cuda::CUDAGuard device(x.device());
+  Graphs::Graph *g = nullptr;
+  bool wanted = x.is_cuda() && graphs_wanted();
+  c10::cuda::OptionalCUDAGuard device;
   torch::NoGradGuard no_grad;
-  Graphs::Graph *g = graphs_->find(versions, x);
-  if (!g && graphs_->all.size() < Graphs::kMost) {
-    std::unique_lock<std::shared_mutex> alone(recording);
+  if (wanted) {
+    device.set_device(x.device());
+    std::shared_lock<std::shared_mutex> among(recording());
+    g = graphs_->find(versions, x);
+  }
+  if (wanted && !g && graphs_->all.size() < Graphs::kMost) {
+    std::unique_lock<std::shared_mutex> alone(recording());
     graphs_->record(method_, x);
     g = graphs_->all.back().get();
   }
-  std::shared_lock<std::shared_mutex> among(recording);
+  std::shared_lock<std::shared_mutex> among(recording());
   if (!g || !g->usable) return method_(x);
   g->x.copy_(x);
   g->cuda.replay();
@@ -184,10 +187,13 @@ rdpp_error rdpp_predictor_new(int32_t number, const rdpp_module *const *modules,
   });
 }
 
-void rdpp_predictor_free(rdpp_predictor *p) { delete p; }
+void rdpp_predictor_free(rdpp_predictor *p) {
+  std::shared_lock<std::shared_mutex> among(recording());
+  delete p;
+}
 
 rdpp_error rdpp_predict(rdpp_predictor *p, rdpp_tensor x, rdpp_tensor *map, rdpp_tensor *score) {
-  return guarded([&] {
+  return computed([&] {
     Versions versions;
     for (const auto &version : opened(p).versions) versions.push_back(*version);
     Prediction result = p->predictor.run(at_tensor(x), versions);
