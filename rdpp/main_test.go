@@ -39,6 +39,7 @@ const childKey = "RDPP_TEST_CHILD"
 // command line's.
 var children = map[string]func(args []string) error{
 	"train":     childTrain,
+	"remember":  childRemember,
 	"full disk": childFullDisk,
 	"fits":      childFits,
 }
