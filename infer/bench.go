@@ -21,6 +21,8 @@ import (
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/printable"
 	"rdpp/torch"
+
+	"rdpp/rdpp/command"
 )
 
 const benchHelp = `Usage: infer bench --model FILE [flags]
@@ -28,6 +30,7 @@ const benchHelp = `Usage: infer bench --model FILE [flags]
 Measures each model on each device: time to open it and to the first prediction,
 percentiles of the latency of one image, images per second, peak memory. Each
 pair has a process of its own. Other programs that run meanwhile spoil figures.
+
 `
 
 // most images under way at once
@@ -72,30 +75,30 @@ func (b *benchFlags) register(flags *pflag.FlagSet) {
 func (b *benchFlags) check() (devices []torch.Device, err error) {
 	switch {
 	case len(b.models) == 0:
-		return nil, usagef("--model is missing; name the model.safetensors that train wrote")
+		return nil, command.Usagef("--model is missing; name the model.safetensors that train wrote")
 	case len(b.devices) == 0:
-		return nil, usagef("--device names none; use auto, cpu or cuda[:N]")
+		return nil, command.Usagef("--device names none; use auto, cpu or cuda[:N]")
 	case b.count < 1:
-		return nil, usagef("--count %d; use 1 or more", b.count)
+		return nil, command.Usagef("--count %d; use 1 or more", b.count)
 	case !(b.seconds > 0 && b.seconds <= 86400):
-		return nil, usagef("--seconds %g; use more than 0 and at most 86400, a day", b.seconds)
+		return nil, command.Usagef("--seconds %g; use more than 0 and at most 86400, a day", b.seconds)
 	case b.warmUp < 0:
-		return nil, usagef("--warm-up %d; use 0 or more", b.warmUp)
+		return nil, command.Usagef("--warm-up %d; use 0 or more", b.warmUp)
 	case b.threads < 1 || b.threads > 1024:
-		return nil, usagef("--threads %d; use 1 to 1024", b.threads)
+		return nil, command.Usagef("--threads %d; use 1 to 1024", b.threads)
 	case b.maxPixels < 1:
-		return nil, usagef("--max-pixels %d; use 1 or more", b.maxPixels)
+		return nil, command.Usagef("--max-pixels %d; use 1 or more", b.maxPixels)
 	}
 	for _, n := range b.batches {
 		if n < 1 || n > maxBatch {
-			return nil, usagef("--batch %d; use 1 to %d", n, maxBatch)
+			return nil, command.Usagef("--batch %d; use 1 to %d", n, maxBatch)
 		}
 	}
 	b.batches = append(b.batches, 1)
 	slices.Sort(b.batches)
 	b.batches = slices.Compact(b.batches)
 	if _, err := torch.ParsePrecision(b.precision); err != nil {
-		return nil, usagef("--precision: %w", err)
+		return nil, command.Usagef("--precision: %w", err)
 	}
 	for _, name := range b.devices {
 		device, err := torch.ParseDevice(name)
@@ -103,7 +106,7 @@ func (b *benchFlags) check() (devices []torch.Device, err error) {
 		case errors.Is(err, torch.ErrNoDevice):
 			return nil, err
 		case err != nil:
-			return nil, usagef("--device: %w", err)
+			return nil, command.Usagef("--device: %w", err)
 		}
 		devices = append(devices, device)
 	}
@@ -124,15 +127,15 @@ func (b *benchFlags) input() string {
 	return b.image + ": reading, decoding, resizing and prediction"
 }
 
-func runBench(ctx context.Context, args []string, t *terminal) (int, error) {
+func runBench(ctx context.Context, args []string, t *command.Terminal) (int, error) {
 	flags := pflag.NewFlagSet("bench", pflag.ContinueOnError)
 	var b benchFlags
 	b.register(flags)
-	if err := t.parse(flags, args, benchHelp); err != nil {
+	if err := t.Parse(flags, args, command.Help{Text: benchHelp}); err != nil {
 		return 0, err
 	}
 	if flags.NArg() > 0 {
-		return 0, usagef("%q is one argument too many; name models with --model", flags.Arg(0))
+		return 0, command.Usagef("%q is one argument too many; name models with --model", flags.Arg(0))
 	}
 	devices, err := b.check()
 	if err != nil {
@@ -143,7 +146,7 @@ func runBench(ctx context.Context, args []string, t *terminal) (int, error) {
 		return 0, err
 	}
 	all := benchmark{Machine: machine, Input: b.input(), WarmUp: b.warmUp}
-	out := t.stdout
+	out := t.Stdout
 	if b.asJSON {
 		out = io.Discard
 	}
@@ -167,9 +170,9 @@ func runBench(ctx context.Context, args []string, t *terminal) (int, error) {
 		}
 	}
 	if b.asJSON {
-		return exitDone, json.NewEncoder(t.stdout).Encode(all)
+		return command.Done, json.NewEncoder(t.Stdout).Encode(all)
 	}
-	return exitDone, nil
+	return command.Done, nil
 }
 
 func (b *benchFlags) measureHere(ctx context.Context, model string, device torch.Device) (*bench.Report, error) {

@@ -7,6 +7,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"rdpp/rdpp/command"
+	"rdpp/rdpp/testmain"
 )
 
 // benchLine is a command line that measures as little as possible.
@@ -25,7 +28,7 @@ func TestBenchJSON(t *testing.T) {
 	} {
 		code, stdout, stderr := infer(nil, benchLine(append(c.args, "--json", "--batch", "3,2,3")...)...)
 		var got benchmark
-		if err := json.Unmarshal([]byte(stdout), &got); err != nil || code != exitDone || stderr != "" {
+		if err := json.Unmarshal([]byte(stdout), &got); err != nil || code != command.Done || stderr != "" {
 			t.Fatalf("got code %d, %v, stderr %q, stdout %q, want code 0 and one document", code, err, stderr, stdout)
 		}
 		if got.Input != c.wantInput || got.WarmUp != 0 || got.Machine.Threads != 2 || got.Machine.CPUs < 1 ||
@@ -51,7 +54,7 @@ func TestBenchJSON(t *testing.T) {
 
 // Several models are measured in processes of their own, and the table has a row for each.
 func TestBenchSeveral(t *testing.T) {
-	t.Setenv(asProgram, "1")
+	t.Setenv(testmain.Key, asProgram)
 	content, err := os.ReadFile(modelFile)
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +65,7 @@ func TestBenchSeveral(t *testing.T) {
 	}
 	code, stdout, stderr := infer(nil, benchLine("--model", other)...)
 	lines := strings.Split(strings.TrimSuffix(stdout, "\n"), "\n")
-	if code != exitDone || stderr != "" || len(lines) < 4 {
+	if code != command.Done || stderr != "" || len(lines) < 4 {
 		t.Fatalf("got code %d, stdout %q, stderr %q, want code 0 and a table", code, stdout, stderr)
 	}
 	for i, file := range []string{modelFile, other} {
@@ -79,7 +82,7 @@ func TestBenchSeveral(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, _, stderr = infer(nil, benchLine("--model", other)...)
-	if code != exitFailed || !oneLine(stderr, other) || strings.Count(stderr, "infer: ") != 1 {
+	if code != command.Failed || !oneLine(stderr, other) || strings.Count(stderr, "infer: ") != 1 {
 		t.Errorf("got code %d, stderr %q, want code 1 and one line with the file's name", code, stderr)
 	}
 }
@@ -99,7 +102,7 @@ func TestBenchBadFiles(t *testing.T) {
 		{benchLine("--image", notImage), notImage},
 		{benchLine("--device", "cpu,cuda:4000"), `"cuda:4000" is not there`},
 	} {
-		if code, _, stderr := infer(nil, c.args...); code != exitFailed || !oneLine(stderr, c.want) {
+		if code, _, stderr := infer(nil, c.args...); code != command.Failed || !oneLine(stderr, c.want) {
 			t.Errorf("%v: got code %d, stderr %q, want code 1 and one line with %q", c.args, code, stderr, c.want)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/command"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/imagefile"
 	"rdpp/torch"
@@ -121,7 +122,7 @@ func TestEvalBitDepth(t *testing.T) {
 		t.Helper()
 		code, stdout, stderr := infer(nil, "eval", "--model", model, "--threads=2", "--json", "--data", dir)
 		all := objects(t, stdout)
-		if code != exitDone || len(all) != 1 {
+		if code != command.Done || len(all) != 1 {
 			t.Fatalf("got code %d, stdout %q, stderr %q, want code 0", code, stdout, stderr)
 		}
 		warning, _ = all[0]["warning"].(string)
@@ -167,7 +168,7 @@ func TestExportBitDepth(t *testing.T) {
 	for bits, want := range map[int]string{12: "the model reads 16-bit images as 12 bits; give the file's input their value >> 4", 16: ""} {
 		out := filepath.Join(t.TempDir(), "model.onnx")
 		code, _, stderr := infer(nil, "export", "--model", deepModel(t, bits), "--out", out)
-		if code != exitDone || !strings.Contains(stderr, want) || want == "" && stderr != "" {
+		if code != command.Done || !strings.Contains(stderr, want) || want == "" && stderr != "" {
 			t.Errorf("%d bits: got code %d, stderr %q, want %q", bits, code, stderr, want)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/atomicfile"
+	"rdpp/rdpp/command"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/metric"
 	"rdpp/rdpp/printable"
@@ -25,6 +26,7 @@ const evalHelp = `Usage: infer eval --model FILE --data DIR [flags]
 Scores the test images of one category and prints how well scores and anomaly
 maps tell good from defective, in shares of 1. Exit codes: 0 done, 1 failed,
 2 wrong usage. --test-good, --masks, --recursive are as in train --help-all.
+
 `
 
 // evaluation is what --json prints.
@@ -44,7 +46,7 @@ type evaluation struct {
 	Warning       string  `json:"warning,omitempty"`     // of images that are unlike those of training
 }
 
-func runEval(ctx context.Context, args []string, t *terminal) (int, error) {
+func runEval(ctx context.Context, args []string, t *command.Terminal) (int, error) {
 	flags := pflag.NewFlagSet("eval", pflag.ContinueOnError)
 	var m modelFlags
 	m.register(flags)
@@ -66,14 +68,14 @@ func runEval(ctx context.Context, args []string, t *terminal) (int, error) {
 		flags.Lookup(rare).Hidden = true // --help fits on a screen without them
 	}
 	open.TestOnly = true
-	switch err := t.parse(flags, args, evalHelp); {
+	switch err := t.Parse(flags, args, command.Help{Text: evalHelp}); {
 	case err != nil:
 		return 0, err
 	case flags.NArg() > 0:
-		return 0, usagef("%q is one argument too many; name the data set with --data", flags.Arg(0))
+		return 0, command.Usagef("%q is one argument too many; name the data set with --data", flags.Arg(0))
 	}
 	if err := source.Check(open.TestOnly); err != nil {
-		return 0, usageError{err}
+		return 0, command.Usagef("%w", err)
 	}
 	d, err := m.open()
 	if err != nil {
@@ -85,7 +87,7 @@ func runEval(ctx context.Context, args []string, t *terminal) (int, error) {
 		return 0, err
 	}
 	for _, s := range set.Skipped {
-		t.complain(fmt.Errorf("left out: %s", s.Reason))
+		t.Complain(fmt.Errorf("left out: %s", s.Reason))
 	}
 	if *scoresFile != "" {
 		if err := checkScoresFile(*scoresFile); err != nil {
@@ -106,17 +108,17 @@ func runEval(ctx context.Context, args []string, t *terminal) (int, error) {
 	}
 	c := d.Calibration()
 	if own := d.Info().Category; own != "" && own != set.Category {
-		t.complain(fmt.Errorf("the model is of %s, the data of %s", own, set.Category))
+		t.Complain(fmt.Errorf("the model is of %s, the data of %s", own, set.Category))
 	}
 	e := evaluation{Category: set.Category, Base64: printable.Base64(set.Category), Data: set.Why, Taken: set.Taken(), Teacher: d.Info().Teacher, Metrics: measured.Metrics, Verdicts: measured.Verdicts(c.Threshold),
 		Threshold: c.Threshold, ThresholdRule: c.Rule, FalseAlarm: c.FalseAlarm, Provisional: c.Provisional, Skipped: len(set.Skipped), Warning: measured.Warning()}
 	if e.Warning != "" {
-		t.complain(errors.New(e.Warning))
+		t.Complain(errors.New(e.Warning))
 	}
 	if *asJSON {
-		err = json.NewEncoder(t.stdout).Encode(e)
+		err = json.NewEncoder(t.Stdout).Encode(e)
 	} else {
-		err = e.print(t.stdout, t.flagOf)
+		err = e.print(t.Stdout, t.FlagOf)
 	}
 	if *scoresFile != "" {
 		err = errors.Join(err, writeScores(*scoresFile, measured))
@@ -124,7 +126,7 @@ func runEval(ctx context.Context, args []string, t *terminal) (int, error) {
 	if *reportFile != "" {
 		err = errors.Join(err, d.WriteReport(ctx, *reportFile, set, measured, &rdpp.ReportOptions{Skipped: set.Skipped}))
 	}
-	return exitDone, err
+	return command.Done, err
 }
 
 // openTests finds the test images of a data set, holds their masks against them, and with SkipBad leaves out those that

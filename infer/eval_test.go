@@ -17,6 +17,8 @@ import (
 
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/sample"
+
+	"rdpp/rdpp/command"
 )
 
 // copyData copies dataDir without a part of it, for a test to damage.
@@ -40,7 +42,7 @@ func defective(path string) bool { return filepath.Base(filepath.Dir(path)) != "
 func TestEvalJSON(t *testing.T) {
 	code, stdout, stderr := infer(nil, commandLine("eval", "--json", "--data", dataDir)...)
 	all := objects(t, stdout)
-	if code != exitDone || stderr != "" || len(all) != 1 {
+	if code != command.Done || stderr != "" || len(all) != 1 {
 		t.Fatalf("got code %d, stdout %q, stderr %q, want code 0 and one object", code, stdout, stderr)
 	}
 	// The share of pairs in the right order, which is AUROC.
@@ -91,7 +93,7 @@ func TestEvalTable(t *testing.T) {
 			t.Errorf("got\n%s, want %q", stdout, want)
 		}
 	}
-	if code != exitDone || stderr != "" {
+	if code != command.Done || stderr != "" {
 		t.Errorf("got code %d, stderr %q, want code 0", code, stderr)
 	}
 }
@@ -108,7 +110,7 @@ func TestEvalAbsentMetrics(t *testing.T) {
 		dir := copyData(t, c.without)
 		code, stdout, stderr := infer(nil, commandLine("eval", "--json", "--data", dir)...)
 		all := objects(t, stdout)
-		if code != exitDone || len(all) != 1 {
+		if code != command.Done || len(all) != 1 {
 			t.Fatalf("without %s: got code %d, stdout %q, stderr %q, want code 0 and one object", c.without, code, stdout, stderr)
 		}
 		for _, name := range []string{"image_auroc", "pixel_auroc", "aupro_030"} {
@@ -126,7 +128,7 @@ func TestEvalAbsentMetrics(t *testing.T) {
 // One score everywhere: image, eval and the Detector say the same, to the last bit.
 func TestScoresAreEqual(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "scores.csv")
-	if code, _, stderr := infer(nil, commandLine("eval", "--data", dataDir, "--scores", file)...); code != exitDone {
+	if code, _, stderr := infer(nil, commandLine("eval", "--data", dataDir, "--scores", file)...); code != command.Done {
 		t.Fatalf("got code %d, stderr %q, want 0", code, stderr)
 	}
 	f, err := os.Open(file)
@@ -181,7 +183,7 @@ func TestEvalFails(t *testing.T) {
 		{"scores below a file", []string{"--data", dataDir, "--scores", filepath.Join(modelFile, "x.csv")}, "choose another file with --scores"},
 	} {
 		code, stdout, stderr := infer(nil, commandLine("eval", c.args...)...)
-		if code != exitFailed || stdout != "" || !oneLine(stderr, c.want) {
+		if code != command.Failed || stdout != "" || !oneLine(stderr, c.want) {
 			t.Errorf("%s: got code %d, stdout %q, stderr %q, want code 1 and one line with %q", c.name, code, stdout, stderr, c.want)
 		}
 	}
@@ -205,12 +207,12 @@ func TestScoresFileSurvivesFailure(t *testing.T) {
 		}
 		code, _, stderr := infer(nil, commandLine("eval", "--data", broken, "--scores", path)...)
 		got, err := os.ReadFile(file)
-		if code != exitFailed || err != nil || string(got) != strings.Repeat(old, 100) {
+		if code != command.Failed || err != nil || string(got) != strings.Repeat(old, 100) {
 			t.Errorf("%s, failing: got code %d, stderr %q, %v and %.60q, want code 1 and the old content", path, code, stderr, err, got)
 		}
 		code, _, stderr = infer(nil, commandLine("eval", "--data", dataDir, "--scores", path)...)
 		got, err = os.ReadFile(file)
-		if code != exitDone || err != nil || !strings.HasPrefix(string(got), "path,type,") || strings.Contains(string(got), old) {
+		if code != command.Done || err != nil || !strings.HasPrefix(string(got), "path,type,") || strings.Contains(string(got), old) {
 			t.Errorf("%s: got code %d, stderr %q, %v and %.60q, want code 0 and the new scores", path, code, stderr, err, got)
 		}
 	}
@@ -232,7 +234,7 @@ func TestScoresToPipe(t *testing.T) {
 	code, _, stderr := infer(nil, commandLine("eval", "--data", dataDir, "--scores", fmt.Sprintf("/dev/fd/%d", w.Fd()))...)
 	w.Close()
 	got, err := csv.NewReader(r).ReadAll()
-	if code != exitDone || err != nil || len(got) != 1+len(scores) {
+	if code != command.Done || err != nil || len(got) != 1+len(scores) {
 		t.Errorf("got code %d, stderr %q, %v and %d rows, want code 0 and %d", code, stderr, err, len(got), 1+len(scores))
 	}
 }
@@ -244,12 +246,12 @@ func TestEvalSkipBad(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, stdout, stderr := infer(nil, commandLine("eval", "--json", "--data", dir)...)
-	if code != exitFailed || stdout != "" || !oneLine(stderr, bad) {
+	if code != command.Failed || stdout != "" || !oneLine(stderr, bad) {
 		t.Errorf("got code %d, stdout %q, stderr %q, want code 1 and the file's name", code, stdout, stderr)
 	}
 	code, stdout, stderr = infer(nil, commandLine("eval", "--json", "--skip-bad", "--data", dir)...)
 	all := objects(t, stdout)
-	if code != exitDone || len(all) != 1 || !oneLine(stderr, bad) {
+	if code != command.Done || len(all) != 1 || !oneLine(stderr, bad) {
 		t.Fatalf("got code %d, stdout %q, stderr %q, want code 0, one object and one line", code, stdout, stderr)
 	}
 	if o := all[0]; o["good"] != 1.0 || o["defective"] != 4.0 || o["skipped"] != 1.0 {
@@ -262,7 +264,7 @@ func TestEvalSkipBad(t *testing.T) {
 		}
 	}
 	code, stdout, stderr = infer(nil, commandLine("eval", "--json", "--skip-bad", "--data", dir)...)
-	if all := objects(t, stdout); code != exitDone || len(all) != 1 || all[0]["skipped"] != 5.0 || all[0]["pixel_auroc"] != nil {
+	if all := objects(t, stdout); code != command.Done || len(all) != 1 || all[0]["skipped"] != 5.0 || all[0]["pixel_auroc"] != nil {
 		t.Errorf("got code %d, stdout %q, stderr %q, want code 0, 5 skipped and no pixel metrics", code, stdout, stderr)
 	}
 }
@@ -338,17 +340,17 @@ func TestEvalMasks(t *testing.T) {
 		paint(t, mask, c.draw)
 		code, got, stderr := figures(dir)
 		if c.bad != "" {
-			if code != exitFailed || got != nil || !oneLine(stderr, mask) || !strings.Contains(stderr, c.bad) || !strings.Contains(stderr, "--skip-bad") {
+			if code != command.Failed || got != nil || !oneLine(stderr, mask) || !strings.Contains(stderr, c.bad) || !strings.Contains(stderr, "--skip-bad") {
 				t.Errorf("%s: got code %d, %v, stderr %q, want code 1 and the mask named, %s", c.name, code, got, stderr, c.bad)
 			}
 			code, got, stderr = figures(dir, "--skip-bad")
-			if code != exitDone || got["defective"] != 3.0 || got["skipped"] != 1.0 || !oneLine(stderr, mask) {
+			if code != command.Done || got["defective"] != 3.0 || got["skipped"] != 1.0 || !oneLine(stderr, mask) {
 				t.Errorf("%s, skipped: got code %d, %v, stderr %q, want code 0, 3 defective, 1 skipped", c.name, code, got, stderr)
 			}
 			continue
 		}
 		for _, name := range []string{"pixel_auroc", "pixel_ap", "aupro_030"} {
-			if code != exitDone || stderr != "" || got[name] != want[name] {
+			if code != command.Done || stderr != "" || got[name] != want[name] {
 				t.Errorf("%s: got code %d, stderr %q, %s %v, want %v", c.name, code, stderr, name, got[name], want[name])
 			}
 		}
@@ -373,7 +375,7 @@ func TestEvalFoldersAndLists(t *testing.T) {
 	for name, flags := range map[string][]string{"folders": folders, "list": {"--list", file}} {
 		code, stdout, stderr := infer(nil, commandLine("eval", append(flags, "--json")...)...)
 		all := objects(t, stdout)
-		if code != exitDone || len(all) != 1 {
+		if code != command.Done || len(all) != 1 {
 			t.Fatalf("%s: got code %d, stdout %q, stderr %q, want code 0 and one object", name, code, stdout, stderr)
 		}
 		for _, figure := range []string{"good", "defective", "image_auroc", "pixel_auroc", "aupro_030"} {
@@ -387,7 +389,7 @@ func TestEvalFoldersAndLists(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, _, stderr := infer(nil, commandLine("eval", "--data", gut)...)
-	if code != exitFailed || !strings.HasPrefix(stderr, "infer: name the folders: --good DIR --bad DIR") || !oneLine(stderr, "gut (2 images)") {
+	if code != command.Failed || !strings.HasPrefix(stderr, "infer: name the folders: --good DIR --bad DIR") || !oneLine(stderr, "gut (2 images)") {
 		t.Errorf("a folder of another name: got code %d, stderr %q, want code 1 and what to do first", code, stderr)
 	}
 }

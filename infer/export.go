@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/command"
 	"rdpp/torch"
 )
 
@@ -29,15 +30,16 @@ Outputs, in this order: score (B), map (B x S x S), normalised (B; 0.5 at the
 threshold), anomalous (B; true above it). Metadata hold the threshold and more.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+
 `
 
-func runExport(ctx context.Context, args []string, t *terminal) (int, error) {
+func runExport(ctx context.Context, args []string, t *command.Terminal) (int, error) {
 	flags := pflag.NewFlagSet("export", pflag.ContinueOnError)
 	model := flags.String("model", "", "model `FILE` that train wrote; required")
 	out := flags.String("out", "", "`FILE` to write, such as model.onnx or model.pt; required")
 	format := flags.String("format", "", "`F`: onnx or torchscript; default: torchscript for names\nthat end in .pt or .pth, else onnx")
 	input := flags.String("input", rdpp.InputUint8, "`I`: uint8 or float, see above")
-	if err := t.parse(flags, args, exportHelp); err != nil {
+	if err := t.Parse(flags, args, command.Help{Text: exportHelp}); err != nil {
 		return 0, err
 	}
 	if *format == "" {
@@ -48,15 +50,15 @@ func runExport(ctx context.Context, args []string, t *terminal) (int, error) {
 	}
 	switch {
 	case flags.NArg() > 0:
-		return 0, usagef("%q is one argument too many; name the new file with --out", flags.Arg(0))
+		return 0, command.Usagef("%q is one argument too many; name the new file with --out", flags.Arg(0))
 	case *model == "":
-		return 0, usagef("--model is missing; name the model.safetensors that train wrote")
+		return 0, command.Usagef("--model is missing; name the model.safetensors that train wrote")
 	case *out == "":
-		return 0, usagef("--out is missing; name the file to write")
+		return 0, command.Usagef("--out is missing; name the file to write")
 	case *format != rdpp.FormatONNX && *format != rdpp.FormatTorchScript:
-		return 0, usagef("--format %q; use onnx or torchscript", *format)
+		return 0, command.Usagef("--format %q; use onnx or torchscript", *format)
 	case *input != rdpp.InputUint8 && *input != rdpp.InputFloat:
-		return 0, usagef("--input %q; use uint8 or float", *input)
+		return 0, command.Usagef("--input %q; use uint8 or float", *input)
 	}
 	if err := checkExportFile(*out, *model); err != nil {
 		return 0, err
@@ -78,9 +80,9 @@ func runExport(ctx context.Context, args []string, t *terminal) (int, error) {
 	}
 	config := &m.Info.Config
 	if bits := config.BitDepth; bits < 16 {
-		fmt.Fprintf(t.stderr, "infer: the model reads 16-bit images as %d bits; give the file's input their value >> %d, at most 255\n", bits, bits-8)
+		fmt.Fprintf(t.Stderr, "infer: the model reads 16-bit images as %d bits; give the file's input their value >> %d, at most 255\n", bits, bits-8)
 	}
-	return exitDone, t.say(t.stdout, "%s: %s of %s, %d x %d, input %s, %.1f MB", *out, *format, config.Arch, config.ImageSize,
+	return command.Done, command.Say(t.Stdout, "%s: %s of %s, %d x %d, input %s, %.1f MB", *out, *format, config.Arch, config.ImageSize,
 		config.ImageSize, *input, float64(info.Size())/1e6)
 }
 
@@ -92,7 +94,7 @@ func checkExportFile(out, model string) error {
 	a, errA := os.Stat(out)
 	b, errB := os.Stat(model)
 	if errA == nil && errB == nil && os.SameFile(a, b) {
-		return usagef("--out %s is the model itself; choose another file", out)
+		return command.Usagef("--out %s is the model itself; choose another file", out)
 	}
 	return nil
 }

@@ -9,6 +9,8 @@ import (
 
 	"rdpp/rdpp/export/exporttest"
 	"rdpp/rdpp/imagefile"
+
+	"rdpp/rdpp/command"
 )
 
 func TestExport(t *testing.T) {
@@ -18,7 +20,7 @@ func TestExport(t *testing.T) {
 		t.Run(format, func(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "exported")
 			code, stdout, stderr := infer(nil, "export", "--model", modelFile, "--out", out, "--format", format)
-			if want := out + ": " + format + " of resnet18, 64 x 64, input uint8, "; code != exitDone ||
+			if want := out + ": " + format + " of resnet18, 64 x 64, input uint8, "; code != command.Done ||
 				!strings.HasPrefix(stdout, want) || stderr != "" {
 				t.Fatalf("got code %d, stdout %q, stderr %q, want code 0 and %q", code, stdout, stderr, want)
 			}
@@ -56,15 +58,15 @@ func TestExportErrors(t *testing.T) {
 		args []string
 		want string
 	}{
-		{exitUsage, []string{"--out", out}, "--model is missing"},
-		{exitUsage, []string{"--model", modelFile}, "--out is missing"},
-		{exitUsage, []string{"--model", modelFile, "--out", out, "more"}, `"more"`},
-		{exitUsage, []string{"--model", modelFile, "--out", out, "--format", "tflite"}, `--format "tflite"; use onnx or torchscript`},
-		{exitUsage, []string{"--model", modelFile, "--out", out, "--input", "int8"}, `--input "int8"; use uint8 or float`},
-		{exitUsage, []string{"--model", modelFile, "--out", link}, "is the model itself"},
-		{exitFailed, []string{"--model", modelFile, "--out", dir}, "no regular file"},
-		{exitFailed, []string{"--model", modelFile, "--out", filepath.Join(dir, "no", "file")}, "choose another file with --out"},
-		{exitFailed, []string{"--model", filepath.Join(dir, "missing"), "--out", out}, "no model at"},
+		{command.WrongUsage, []string{"--out", out}, "--model is missing"},
+		{command.WrongUsage, []string{"--model", modelFile}, "--out is missing"},
+		{command.WrongUsage, []string{"--model", modelFile, "--out", out, "more"}, `"more"`},
+		{command.WrongUsage, []string{"--model", modelFile, "--out", out, "--format", "tflite"}, `--format "tflite"; use onnx or torchscript`},
+		{command.WrongUsage, []string{"--model", modelFile, "--out", out, "--input", "int8"}, `--input "int8"; use uint8 or float`},
+		{command.WrongUsage, []string{"--model", modelFile, "--out", link}, "is the model itself"},
+		{command.Failed, []string{"--model", modelFile, "--out", dir}, "no regular file"},
+		{command.Failed, []string{"--model", modelFile, "--out", filepath.Join(dir, "no", "file")}, "choose another file with --out"},
+		{command.Failed, []string{"--model", filepath.Join(dir, "missing"), "--out", out}, "no model at"},
 	} {
 		code, stdout, stderr := infer(nil, append([]string{"export"}, c.args...)...)
 		if code != c.code || stdout != "" || !oneLine(stderr, c.want) {

@@ -11,14 +11,15 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"unicode/utf8"
 
 	"github.com/spf13/pflag"
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/atomicfile"
+	"rdpp/rdpp/command"
 	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/ordered"
 	"rdpp/rdpp/printable"
 	"rdpp/rdpp/report"
 )
@@ -29,6 +30,7 @@ Prints a line per image: verdict, score, threshold, p-value (how rare such a
 score is among good parts), number of regions, name. Scores are 0 (like good
 parts) to 6. A DIR stands for the images directly in it; - is standard input.
 Exit codes: 0 none anomalous, 3 some anomalous, 1 some failed, 2 wrong usage.
+
 `
 
 // inFlight is how many images are read, scored and drawn at once: enough to keep the device busy, few enough for
@@ -65,25 +67,25 @@ type verdict struct {
 	err        error
 }
 
-func runImage(ctx context.Context, args []string, t *terminal) (int, error) {
+func runImage(ctx context.Context, args []string, t *command.Terminal) (int, error) {
 	flags := pflag.NewFlagSet("image", pflag.ContinueOnError)
 	var m modelFlags
 	m.register(flags)
 	asJSON := flags.Bool("json", false, "one JSON object per image and line instead, with\n\"error\" where it failed")
 	maxMemory := flags.Int64("max-memory", 1024, "`N` MiB to read and decode images in")
 	heatmaps := flags.String("heatmap", "", "write NAME_heatmap.png per image to `DIR`: colours\nfrom 0 to 1.5 x threshold, a line at the threshold")
-	if err := t.parse(flags, args, imageHelp); err != nil {
+	if err := t.Parse(flags, args, command.Help{Text: imageHelp}); err != nil {
 		return 0, err
 	}
 	if *maxMemory < 1 || *maxMemory > 1<<30 {
-		return 0, usagef("--max-memory %d; use 1 to %d", *maxMemory, 1<<30)
+		return 0, command.Usagef("--max-memory %d; use 1 to %d", *maxMemory, 1<<30)
 	}
 	sources, left, err := listSources(flags.Args())
 	if err != nil {
 		return 0, err
 	}
 	for _, note := range left {
-		t.say(t.stderr, "infer: %s", note)
+		command.Say(t.Stderr, "infer: %s", note)
 	}
 	defer limitMemory(*maxMemory << 20)()
 	d, err := m.open()
@@ -100,31 +102,31 @@ func runImage(ctx context.Context, args []string, t *terminal) (int, error) {
 	switch c := d.Calibration(); {
 	case *asJSON: // says the same in each object
 	case c.Provisional:
-		t.say(t.stderr, "infer: the threshold is provisional (%s); --threshold X sets your own", c.Rule)
+		command.Say(t.Stderr, "infer: the threshold is provisional (%s); --threshold X sets your own", c.Rule)
 	case c.FalseAlarm > 0 && !c.Exact:
-		t.say(t.stderr, "infer: the threshold is estimated: %s", c.Rule)
+		command.Say(t.Stderr, "infer: the threshold is estimated: %s", c.Rule)
 	}
-	objects := json.NewEncoder(t.stdout)
+	objects := json.NewEncoder(t.Stdout)
 	objects.SetEscapeHTML(false)
 
-	code := exitDone
-	j := &judge{d, t.stdin, imagefile.Options{MaxPixels: m.maxPixels}, newRoom(*maxMemory << 20)}
+	code := command.Done
+	j := &judge{d, t.Stdin, imagefile.Options{MaxPixels: m.maxPixels}, newRoom(*maxMemory << 20)}
 	err = j.all(ctx, sources, func(v verdict) error {
 		if v.err != nil {
-			t.complain(v.err)
-			code = exitFailed
+			t.Complain(v.err)
+			code = command.Failed
 		}
 		if v.pages > 1 {
-			t.say(t.stderr, "infer: %s: the first of %d pages is scored", v.source.path, v.pages)
+			command.Say(t.Stderr, "infer: %s: the first of %d pages is scored", v.source.path, v.pages)
 		}
 		if v.prediction == nil && *asJSON {
-			return objects.Encode(failedRecord{v.source.path, printable.Base64(v.source.path), t.tell(v.err)})
+			return objects.Encode(failedRecord{v.source.path, printable.Base64(v.source.path), t.Tell(v.err)})
 		}
 		if v.prediction == nil {
 			return nil
 		}
-		if v.prediction.Anomalous && code == exitDone {
-			code = exitAnomalous
+		if v.prediction.Anomalous && code == command.Done {
+			code = command.Anomalous
 		}
 		if *asJSON {
 			r := record{Prediction: *v.prediction}
@@ -134,9 +136,9 @@ func runImage(ctx context.Context, args []string, t *terminal) (int, error) {
 			return objects.Encode(r)
 		}
 		for _, warning := range v.prediction.Warnings {
-			t.complain(fmt.Errorf("%s: %s", v.source.path, warning))
+			t.Complain(fmt.Errorf("%s: %s", v.source.path, warning))
 		}
-		return printLine(t.stdout, v.prediction)
+		return printLine(t.Stdout, v.prediction)
 	})
 	return code, err
 }
@@ -169,9 +171,9 @@ func listSources(args []string) (sources []source, left []string, err error) {
 	}
 	switch {
 	case len(args) == 0:
-		return nil, nil, usagef("no image named; give image files, folders, or - for standard input")
+		return nil, nil, command.Usagef("no image named; give image files, folders, or - for standard input")
 	case stdin > 1:
-		return nil, nil, usagef("- is given %d times; standard input holds one image", stdin)
+		return nil, nil, command.Usagef("- is given %d times; standard input holds one image", stdin)
 	}
 	if len(sources) == 0 {
 		return nil, nil, fmt.Errorf("%s; name photographs", left[0])
@@ -264,39 +266,22 @@ type judge struct {
 // all judges several sources at once and hands their verdicts to each in the order of sources, until each fails or ctx
 // ends.
 func (j *judge) all(ctx context.Context, sources []source, each func(verdict) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	var working sync.WaitGroup
-	defer working.Wait()
-	defer cancel()
-	// The one whose answer is awaited is no longer in the queue.
-	queue := make(chan chan verdict, inFlight-1)
-	working.Go(func() {
-		defer close(queue)
-		for _, s := range sources {
-			answer := make(chan verdict, 1)
-			select {
-			case queue <- answer:
-			case <-ctx.Done():
-				return
-			}
-			// Read in their order: who writes to several pipes may do so one after the other.
-			data, release, err := j.read(ctx, s)
-			if err != nil {
-				answer <- verdict{source: s, err: err}
-				continue
-			}
-			working.Go(func() {
-				defer release()
-				answer <- j.one(ctx, s, data)
-			})
+	for v, err := range ordered.Ahead(ctx, len(sources), inFlight-1, func(ctx context.Context, i int) func() verdict {
+		// Read in their order: who writes to several pipes may do so one after the other.
+		s := sources[i]
+		data, release, err := j.read(ctx, s)
+		if err != nil {
+			return func() verdict { return verdict{source: s, err: err} }
 		}
-	})
-	for answer := range queue {
-		v := <-answer
-		if ctx.Err() != nil {
-			return ctx.Err()
+		return func() verdict {
+			defer release()
+			return j.one(ctx, s, data)
 		}
-		if err := each(v); err != nil {
+	}) {
+		if err == nil {
+			err = each(v)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -311,7 +296,7 @@ func (j *judge) read(ctx context.Context, s source) (data []byte, release func()
 	most := min(j.images.MaxBytes(), j.room.limit/4)
 	size := 2 * most // a buffer that grows is copied
 	read := func() ([]byte, error) {
-		return await(ctx, func() ([]byte, error) { return imagefile.ReadFile(s.path, &j.images) })
+		return command.Await(ctx, func() ([]byte, error) { return imagefile.ReadFile(s.path, &j.images) })
 	}
 	switch info, err := os.Stat(s.path); {
 	case s.path == "-":
@@ -364,7 +349,7 @@ func naming(name string, err error) error {
 
 // readAll reads one encoded image of at most limit bytes, or until ctx ends.
 func readAll(ctx context.Context, open func() (io.ReadCloser, error), limit int64) ([]byte, error) {
-	return await(ctx, func() ([]byte, error) {
+	return command.Await(ctx, func() ([]byte, error) {
 		from, err := open()
 		if err != nil {
 			return nil, err
@@ -376,27 +361,6 @@ func readAll(ctx context.Context, open func() (io.ReadCloser, error), limit int6
 		}
 		return data, err
 	})
-}
-
-// await returns what f does, or ctx's error where that ends first: nothing can interrupt the reading of a pipe that
-// nobody writes to, or of a network share that no longer answers.
-func await[T any](ctx context.Context, f func() (T, error)) (T, error) {
-	type answer struct {
-		value T
-		err   error
-	}
-	done := make(chan answer, 1) // f, which nobody awaits any more, must not block
-	go func() {
-		value, err := f()
-		done <- answer{value, err}
-	}()
-	select {
-	case <-ctx.Done():
-		var none T
-		return none, ctx.Err()
-	case a := <-done:
-		return a.value, a.err
-	}
 }
 
 // writeHeatmap draws the anomaly map over the image, so that the pictures of a call compare with each other.

@@ -18,6 +18,7 @@ import (
 	"testing"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/command"
 	"rdpp/torch"
 )
 
@@ -39,7 +40,7 @@ func TestImageJSON(t *testing.T) {
 	path := anomalous[0]
 	code, stdout, stderr := infer(nil, commandLine("image", "--json", path)...)
 	all := objects(t, stdout)
-	if code != exitAnomalous || len(all) != 1 || stderr != "" {
+	if code != command.Anomalous || len(all) != 1 || stderr != "" {
 		t.Fatalf("got code %d, stdout %q, stderr %q, want code 3 and one object", code, stdout, stderr)
 	}
 	o := all[0]
@@ -82,13 +83,13 @@ func TestImageExitCodeAndThreshold(t *testing.T) {
 		args []string
 		want int
 	}{
-		{"good", good, exitDone},
-		{"anomalous", anomalous, exitAnomalous},
-		{"both", []string{anomalous[0], good[0]}, exitAnomalous},
-		{"a failure outweighs", []string{anomalous[0], missing, good[0]}, exitFailed},
-		{"a failure first", []string{missing, anomalous[0]}, exitFailed},
-		{"high threshold", append([]string{"--threshold=6"}, anomalous...), exitDone},
-		{"zero threshold", append([]string{"--threshold=0"}, good...), exitAnomalous},
+		{"good", good, command.Done},
+		{"anomalous", anomalous, command.Anomalous},
+		{"both", []string{anomalous[0], good[0]}, command.Anomalous},
+		{"a failure outweighs", []string{anomalous[0], missing, good[0]}, command.Failed},
+		{"a failure first", []string{missing, anomalous[0]}, command.Failed},
+		{"high threshold", append([]string{"--threshold=6"}, anomalous...), command.Done},
+		{"zero threshold", append([]string{"--threshold=0"}, good...), command.Anomalous},
 	} {
 		code, stdout, stderr := infer(nil, commandLine("image", append([]string{"--json"}, c.args...)...)...)
 		if code != c.want {
@@ -148,7 +149,7 @@ func TestImageCalibrated(t *testing.T) {
 		args := append([]string{"image", "--json", "--threads=2", "--model", calibrated}, strings.Fields(c.flags)...)
 		code, stdout, stderr := infer(nil, append(args, good[0])...)
 		all := objects(t, stdout)
-		if len(all) != 1 || stderr != "" || (code == exitAnomalous) != c.anomalous {
+		if len(all) != 1 || stderr != "" || (code == command.Anomalous) != c.anomalous {
 			t.Fatalf("%s: got code %d, stdout %q, stderr %q", c.flags, code, stdout, stderr)
 		}
 		o := all[0]
@@ -166,7 +167,7 @@ func TestImageCalibrated(t *testing.T) {
 	}
 	// Too few scores for a rate of 1 %: said in words, and in every object.
 	few := []string{"image", "--threads=2", "--model", calibrated, "--false-alarm=0.01", good[0]}
-	if code, _, stderr := infer(nil, few...); code != exitDone || !oneLine(stderr, "estimated: some 1 % of good images") {
+	if code, _, stderr := infer(nil, few...); code != command.Done || !oneLine(stderr, "estimated: some 1 % of good images") {
 		t.Errorf("few scores: got code %d, stderr %q, want code 0 and one line about the threshold", code, stderr)
 	}
 	if _, stdout, _ := infer(nil, append(few, "--json")...); !strings.Contains(stdout, `"exact":false`) {
@@ -181,7 +182,7 @@ func TestImageCalibrated(t *testing.T) {
 		t.Error(err)
 	}
 	code, _, stderr := infer(nil, "image", "--model", modelFile, "--false-alarm", "0.01", good[0])
-	if code != exitUsage || !oneLine(stderr, "train with calibration, or give a --threshold") {
+	if code != command.WrongUsage || !oneLine(stderr, "train with calibration, or give a --threshold") {
 		t.Errorf("a provisional model: got code %d, stderr %q, want code 2 and what to do", code, stderr)
 	}
 }
@@ -197,7 +198,7 @@ func TestImageLines(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, stdout, stderr := infer(nil, commandLine("image", good[0], anomalous[0], odd)...)
-	if code != exitAnomalous || !oneLine(stderr, "the threshold is provisional (middle of the test images)") {
+	if code != command.Anomalous || !oneLine(stderr, "the threshold is provisional (middle of the test images)") {
 		t.Errorf("got code %d, stderr %q, want code 3 and one line about the threshold", code, stderr)
 	}
 	lines := strings.Split(strings.TrimSuffix(stdout, "\n"), "\n")
@@ -226,18 +227,18 @@ func TestImageStandardInput(t *testing.T) {
 	}
 	code, stdout, _ := infer(content, commandLine("image", "--json", "-")...)
 	all := objects(t, stdout)
-	if code != exitDone || len(all) != 1 || all[0]["image"] != "-" || all[0]["score"] != scores[good[0]] {
+	if code != command.Done || len(all) != 1 || all[0]["image"] != "-" || all[0]["score"] != scores[good[0]] {
 		t.Errorf("got code %d, %s, want code 0 and score %v of image -", code, stdout, scores[good[0]])
 	}
 	for name, content := range map[string][]byte{"empty": nil, "truncated": content[:len(content)/2], "text": []byte("hello")} {
-		if code, stdout, stderr := infer(content, commandLine("image", "--json", "-")...); code != exitFailed || !oneLine(stderr, "standard input") ||
+		if code, stdout, stderr := infer(content, commandLine("image", "--json", "-")...); code != command.Failed || !oneLine(stderr, "standard input") ||
 			!strings.HasPrefix(stdout, `{"image":"-","error":"standard input: `) {
 			t.Errorf("%s: got code %d, stdout %q, stderr %q, want code 1 and one line on both", name, code, stdout, stderr)
 		}
 	}
 	// 8 bytes for the one pixel, 64 MiB for metadata.
 	big := make([]byte, 64<<20+8+1)
-	if code, _, stderr := infer(big, commandLine("image", "--json", "--max-pixels=1", "-")...); code != exitFailed || !oneLine(stderr, "more than 67108872 bytes") {
+	if code, _, stderr := infer(big, commandLine("image", "--json", "--max-pixels=1", "-")...); code != command.Failed || !oneLine(stderr, "more than 67108872 bytes") {
 		t.Errorf("too much: got code %d, stderr %q, want code 1 and the limit", code, stderr)
 	}
 }
@@ -274,7 +275,7 @@ func TestImageFolder(t *testing.T) {
 			t.Errorf("image %d: got score %v, want %v", i, o["score"], scores[slices.Concat(good, anomalous)[i%6]])
 		}
 	}
-	if want := append(want, good[1]); code != exitAnomalous || stderr != "" || !slices.Equal(got, want) {
+	if want := append(want, good[1]); code != command.Anomalous || stderr != "" || !slices.Equal(got, want) {
 		t.Errorf("got code %d, stderr %q, images %v, want code 3, images %v", code, stderr, got, want)
 	}
 }
@@ -301,7 +302,7 @@ func TestImagePages(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, stdout, stderr := infer(nil, commandLine("image", "--json", path)...)
-	if code == exitFailed || len(objects(t, stdout)) != 1 || !oneLine(stderr, path+": the first of 2 pages is scored") {
+	if code == command.Failed || len(objects(t, stdout)) != 1 || !oneLine(stderr, path+": the first of 2 pages is scored") {
 		t.Errorf("got code %d, stdout %q, stderr %q, want a score and a line about pages", code, stdout, stderr)
 	}
 }
@@ -347,7 +348,7 @@ func TestImageBadInput(t *testing.T) {
 	}
 	code, stdout, stderr := infer(nil, commandLine("image", append(args, good[1])...)...)
 	all := objects(t, stdout)
-	if code != exitFailed || len(all) != len(cases)+2 || all[0]["score"] != scores[good[0]] || all[len(all)-1]["score"] != scores[good[1]] {
+	if code != command.Failed || len(all) != len(cases)+2 || all[0]["score"] != scores[good[0]] || all[len(all)-1]["score"] != scores[good[1]] {
 		t.Fatalf("got code %d, %v, want code 1 and the images before and after the bad ones", code, all)
 	}
 	for i, c := range cases {
@@ -365,7 +366,7 @@ func TestImageBadInput(t *testing.T) {
 		}
 	}
 	code, _, stderr = infer(nil, commandLine("image", "--max-pixels=9215", good[0])...)
-	if code != exitFailed || !strings.Contains(stderr, "raise --max-pixels") {
+	if code != command.Failed || !strings.Contains(stderr, "raise --max-pixels") {
 		t.Errorf("96 x 96 pixels, 9215 allowed: got code %d, stderr %q, want code 1 and the remedy", code, stderr)
 	}
 }
@@ -399,7 +400,7 @@ func TestHeatmaps(t *testing.T) {
 	}
 	slices.Sort(images)
 	code, _, stderr := infer(content, commandLine("image", append([]string{"--json", "--heatmap", out, "-", anomalous[0]}, images...)...)...)
-	if code == exitFailed || stderr != "" {
+	if code == command.Failed || stderr != "" {
 		t.Fatalf("got code %d, stderr %q, want none failed", code, stderr)
 	}
 	want := map[string]image.Point{"stdin_heatmap.png": {96, 96}, "a_heatmap.png": {96, 96}, "a_heatmap_2.png": {96, 96},
@@ -440,7 +441,7 @@ func TestHeatmaps(t *testing.T) {
 	}
 	// The scale is the threshold's, not each picture's own: with a high one everything is dark.
 	dark := brightest("a_heatmap.png")
-	if code, _, stderr := infer(nil, commandLine("image", "--json", "--threshold=4", "--heatmap", out, images[0])...); code != exitDone {
+	if code, _, stderr := infer(nil, commandLine("image", "--json", "--threshold=4", "--heatmap", out, images[0])...); code != command.Done {
 		t.Fatalf("got code %d, stderr %q, want 0", code, stderr)
 	}
 	if got := brightest("a_heatmap.png"); got >= dark {
@@ -463,7 +464,7 @@ func TestHeatmapsAreNotScored(t *testing.T) {
 	// The second time over the folder has two files in it, of which one counts.
 	for _, note := range []string{"", fmt.Sprintf("left out: 1 of the images in %q, heat maps of infer image", dir)} {
 		code, stdout, stderr := infer(nil, commandLine("image", "--json", "--threshold=6", "--heatmap", dir, dir)...)
-		if all := objects(t, stdout); code != exitDone || len(all) != 1 || all[0]["image"] != path || !strings.Contains(stderr, note) || note == "" && stderr != "" {
+		if all := objects(t, stdout); code != command.Done || len(all) != 1 || all[0]["image"] != path || !strings.Contains(stderr, note) || note == "" && stderr != "" {
 			t.Errorf("got code %d, stdout %q, stderr %q, want code 0, one object, and %q", code, stdout, stderr, note)
 		}
 	}
@@ -472,10 +473,10 @@ func TestHeatmapsAreNotScored(t *testing.T) {
 		t.Errorf("got files %v, %v, want the image and one heat map", files, err)
 	}
 	code, stdout, stderr := infer(nil, commandLine("image", "--json", "--threshold=6", path, drawn)...)
-	if all := objects(t, stdout); code != exitDone || len(all) != 1 || !oneLine(stderr, fmt.Sprintf("left out: %q is a heat map", drawn)) {
+	if all := objects(t, stdout); code != command.Done || len(all) != 1 || !oneLine(stderr, fmt.Sprintf("left out: %q is a heat map", drawn)) {
 		t.Errorf("named: got code %d, stdout %q, stderr %q, want code 0, one object, and a note", code, stdout, stderr)
 	}
-	if code, stdout, stderr := infer(nil, commandLine("image", drawn)...); code != exitFailed || stdout != "" || !oneLine(stderr, "name photographs") {
+	if code, stdout, stderr := infer(nil, commandLine("image", drawn)...); code != command.Failed || stdout != "" || !oneLine(stderr, "name photographs") {
 		t.Errorf("named alone: got code %d, stdout %q, stderr %q, want code 1", code, stdout, stderr)
 	}
 }
@@ -485,7 +486,7 @@ func TestHeatmapAtThresholdZero(t *testing.T) {
 	good, _ := testImages()
 	out := t.TempDir()
 	code, _, stderr := infer(nil, commandLine("image", "--json", "--threshold=0", "--heatmap", out, good[0])...)
-	if code != exitAnomalous {
+	if code != command.Anomalous {
 		t.Errorf("got code %d, stderr %q, want 3", code, stderr)
 	}
 	f, err := os.Open(filepath.Join(out, strings.TrimSuffix(filepath.Base(good[0]), ".png")+"_heatmap.png"))
@@ -505,7 +506,7 @@ func TestHeatmapAtThresholdZero(t *testing.T) {
 func TestHeatmapFolderFails(t *testing.T) {
 	good, _ := testImages()
 	code, stdout, stderr := infer(nil, commandLine("image", "--json", "--heatmap", filepath.Join(modelFile, "maps"), good[0])...)
-	if code != exitFailed || stdout != "" || !oneLine(stderr, "choose another with --heatmap") {
+	if code != command.Failed || stdout != "" || !oneLine(stderr, "choose another with --heatmap") {
 		t.Errorf("below a file: got code %d, stdout %q, stderr %q, want code 1 and the remedy", code, stdout, stderr)
 	}
 	// The picture's own file cannot be written: its result still counts, and the next one is done.
@@ -515,7 +516,7 @@ func TestHeatmapFolderFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, stdout, stderr = infer(nil, commandLine("image", "--json", "--heatmap", out, good[0], good[1])...)
-	if code != exitFailed || len(objects(t, stdout)) != 2 || !oneLine(stderr, blocked) {
+	if code != command.Failed || len(objects(t, stdout)) != 2 || !oneLine(stderr, blocked) {
 		t.Errorf("one blocked: got code %d, stdout %q, stderr %q, want code 1, both results and the file's name", code, stdout, stderr)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/command"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/printable"
@@ -27,11 +28,12 @@ saved, {"proj", "bn", "decoder"} in a .pth or .safetensors file, and of the
 teacher that it was trained with. Nothing in the files is executed. Without
 --data the model has no threshold, and every image is anomalous.
 Exit codes: 0 done, 1 failed, 2 wrong usage.
+
 `
 
-func runImport(ctx context.Context, args []string, t *terminal) (int, error) {
+func runImport(ctx context.Context, args []string, t *command.Terminal) (int, error) {
 	flags := pflag.NewFlagSet("import", pflag.ContinueOnError)
-	opt := rdpp.ImportOptions{Log: slog.New(slog.NewTextHandler(t.stderr, &slog.HandlerOptions{ReplaceAttr: printable.Attr}))}
+	opt := rdpp.ImportOptions{Log: slog.New(slog.NewTextHandler(t.Stderr, &slog.HandlerOptions{ReplaceAttr: printable.Attr}))}
 	config := rdpp.DefaultConfig()
 	flags.StringVar(&opt.Checkpoint, "checkpoint", "", "released `FILE`; required")
 	out := flags.String("out", "", "model `FILE` to write; required")
@@ -45,25 +47,25 @@ func runImport(ctx context.Context, args []string, t *terminal) (int, error) {
 	device := flags.String("device", "auto", "`D`: auto, cpu or cuda[:N]")
 	threads := flags.Int("threads", runtime.NumCPU(), "`N` CPU threads")
 	flags.Int64Var(&opt.MaxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted, `N` pixels")
-	switch err := t.parse(flags, args, importHelp); {
+	switch err := t.Parse(flags, args, command.Help{Text: importHelp}); {
 	case err != nil:
 		return 0, err
 	case flags.NArg() > 0:
-		return 0, usagef("%q is one argument too many; name the checkpoint with --checkpoint", flags.Arg(0))
+		return 0, command.Usagef("%q is one argument too many; name the checkpoint with --checkpoint", flags.Arg(0))
 	case opt.Checkpoint == "" || *out == "":
-		return 0, usagef("--checkpoint and --out are needed")
+		return 0, command.Usagef("--checkpoint and --out are needed")
 	case opt.Unseen && *data == "":
-		return 0, usagef("--unseen says something of --data, which is missing")
+		return 0, command.Usagef("--unseen says something of --data, which is missing")
 	case opt.MaxPixels < 1:
-		return 0, usagef("--max-pixels %d; use 1 or more", opt.MaxPixels)
+		return 0, command.Usagef("--max-pixels %d; use 1 or more", opt.MaxPixels)
 	case *threads < 1 || *threads > 1024:
-		return 0, usagef("--threads %d; use 1 to 1024", *threads)
+		return 0, command.Usagef("--threads %d; use 1 to 1024", *threads)
 	}
 	var err error
 	if opt.Device, err = torch.ParseDevice(*device); errors.Is(err, torch.ErrNoDevice) {
 		return 0, err
 	} else if err != nil {
-		return 0, usagef("--device: %w", err)
+		return 0, command.Usagef("--device: %w", err)
 	}
 	if err := torch.SetThreads(*threads); err != nil {
 		return 0, err
@@ -87,7 +89,7 @@ func runImport(ctx context.Context, args []string, t *terminal) (int, error) {
 	if err := model.Save(*out); err != nil {
 		return 0, fmt.Errorf("%w; choose another file with --out", err)
 	}
-	return exitDone, printImported(t, model, *out)
+	return command.Done, printImported(t, model, *out)
 }
 
 // checkModelFile refuses to write the model over a file that it is made of, or into a folder that is not there.
@@ -117,7 +119,7 @@ func checkModelFile(out string, sources ...string) error {
 const downloadEvery = 2 * time.Second
 
 // downloadProgress returns a function that says how far a download is, a line every so often.
-func downloadProgress(t *terminal) func(file string, done, total int64) {
+func downloadProgress(t *command.Terminal) func(file string, done, total int64) {
 	var shown time.Time
 	return func(file string, done, total int64) {
 		if done != total && time.Since(shown) < downloadEvery {
@@ -128,17 +130,17 @@ func downloadProgress(t *terminal) func(file string, done, total int64) {
 		if total >= 0 {
 			text += fmt.Sprintf(" of %d", total>>20)
 		}
-		t.say(t.stderr, "%s MiB", text)
+		command.Say(t.Stderr, "%s MiB", text)
 	}
 }
 
-func printImported(t *terminal, m *rdpp.Model, out string) error {
+func printImported(t *command.Terminal, m *rdpp.Model, out string) error {
 	info, c := &m.Info, &m.Info.Calibration
 	threshold := fmt.Sprintf("%.6f", c.Threshold)
 	if c.Provisional {
 		threshold += ", provisional"
 	}
-	_, err := fmt.Fprintf(t.stdout, "model        %s\nmethod       %s, %s, %d x %d pixels\nteacher      %s\nthreshold    %s: %s\n", printable.Text(out),
+	_, err := fmt.Fprintf(t.Stdout, "model        %s\nmethod       %s, %s, %d x %d pixels\nteacher      %s\nthreshold    %s: %s\n", printable.Text(out),
 		info.Config.Method, info.Config.Arch, info.Config.ImageSize, info.Config.ImageSize, printable.Text(info.Teacher.String()), threshold, printable.Text(c.Rule))
 	return err
 }

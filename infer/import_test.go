@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"rdpp/rdpp/weights"
+
+	"rdpp/rdpp/command"
 )
 
 // takeApart writes the test model's checkpoint, as the released code has it, and its teacher.
@@ -20,7 +22,7 @@ func takeApart(t *testing.T) (checkpoint, teacher string) {
 	defer file.Close()
 	var trained, frozen []weights.Source
 	for _, tensor := range file.Tensors {
-		s := weights.Source{Name: tensor.Name, DType: tensor.DType, Shape: tensor.Shape, Bytes: func() ([]byte, error) { return tensor.Data, nil }}
+		s := weights.Source{Name: tensor.Name, DType: tensor.DType, Shape: tensor.Shape, Bytes: tensor.Bytes}
 		if name, ok := strings.CutPrefix(s.Name, "encoder."); ok {
 			s.Name = name
 			frozen = append(frozen, s)
@@ -56,7 +58,7 @@ func TestImport(t *testing.T) {
 		args := append([]string{"import", "--checkpoint", checkpoint, "--teacher", teacher, "--out", out, "--image-size=64", "--category=part",
 			"--device=cpu", "--threads=2"}, c.flags...)
 		code, stdout, stderr := infer(nil, args...)
-		if code != exitDone || stderr != "" || !strings.Contains(stdout, c.want) || !strings.Contains(stdout, "teacher.safetensors, SHA-256 ") {
+		if code != command.Done || stderr != "" || !strings.Contains(stdout, c.want) || !strings.Contains(stdout, "teacher.safetensors, SHA-256 ") {
 			t.Errorf("%s: got code %d, stdout %q, stderr %q, want code 0 and %q", c.name, code, stdout, stderr, c.want)
 			continue
 		}
@@ -87,23 +89,23 @@ func TestImportFails(t *testing.T) {
 		code int
 		want string
 	}{
-		{"nothing named", nil, exitUsage, "--checkpoint and --out are needed"},
-		{"an argument", append(both, "--out", out, "more"), exitUsage, `"more"`},
-		{"unseen nothing", append(both, "--out", out, "--unseen"), exitUsage, "--unseen"},
-		{"no threads", append(both, "--out", out, "--threads=0"), exitUsage, "--threads 0"},
-		{"no pixels", append(both, "--out", out, "--max-pixels=0"), exitUsage, "--max-pixels 0"},
-		{"odd device", append(both, "--out", out, "--device=gpu"), exitUsage, "--device"},
-		{"odd size", append(both, "--out", out, "--image-size=65"), exitUsage, "--image-size is 65"},
-		{"odd rate", append(both, "--out", out, "--false-alarm=2"), exitUsage, "--false-alarm"},
-		{"random teacher", append(both, "--out", out, "--teacher=random"), exitUsage, "random"},
-		{"missing folder for the model", append(both, "--out", filepath.Join(out, "x")), exitFailed, "--out"},
-		{"folder as model", append(both, "--out", cache), exitFailed, "no regular file"},
-		{"over the checkpoint", append(both, "--out", checkpoint), exitFailed, checkpoint + " would be overwritten"},
-		{"over the teacher", append(both, "--out", teacher), exitFailed, teacher + " would be overwritten"},
-		{"missing data", append(both, "--out", out, "--data", out), exitFailed, out},
-		{"offline", []string{"--checkpoint", checkpoint, "--out", out}, exitFailed, "resnet18-f37072fd.pth into " + cache},
-		{"teacher as checkpoint", []string{"--checkpoint", teacher, "--out", out}, exitFailed, "--teacher"},
-		{"other architecture", append(both, "--out", out, "--arch=resnet50"), exitFailed, "resnet18, not resnet50"},
+		{"nothing named", nil, command.WrongUsage, "--checkpoint and --out are needed"},
+		{"an argument", append(both, "--out", out, "more"), command.WrongUsage, `"more"`},
+		{"unseen nothing", append(both, "--out", out, "--unseen"), command.WrongUsage, "--unseen"},
+		{"no threads", append(both, "--out", out, "--threads=0"), command.WrongUsage, "--threads 0"},
+		{"no pixels", append(both, "--out", out, "--max-pixels=0"), command.WrongUsage, "--max-pixels 0"},
+		{"odd device", append(both, "--out", out, "--device=gpu"), command.WrongUsage, "--device"},
+		{"odd size", append(both, "--out", out, "--image-size=65"), command.WrongUsage, "--image-size is 65"},
+		{"odd rate", append(both, "--out", out, "--false-alarm=2"), command.WrongUsage, "--false-alarm"},
+		{"random teacher", append(both, "--out", out, "--teacher=random"), command.WrongUsage, "random"},
+		{"missing folder for the model", append(both, "--out", filepath.Join(out, "x")), command.Failed, "--out"},
+		{"folder as model", append(both, "--out", cache), command.Failed, "no regular file"},
+		{"over the checkpoint", append(both, "--out", checkpoint), command.Failed, checkpoint + " would be overwritten"},
+		{"over the teacher", append(both, "--out", teacher), command.Failed, teacher + " would be overwritten"},
+		{"missing data", append(both, "--out", out, "--data", out), command.Failed, out},
+		{"offline", []string{"--checkpoint", checkpoint, "--out", out}, command.Failed, "resnet18-f37072fd.pth into " + cache},
+		{"teacher as checkpoint", []string{"--checkpoint", teacher, "--out", out}, command.Failed, "--teacher"},
+		{"other architecture", append(both, "--out", out, "--arch=resnet50"), command.Failed, "resnet18, not resnet50"},
 	} {
 		code, stdout, stderr := infer(nil, append([]string{"import"}, c.args...)...)
 		if code != c.code || stdout != "" || !oneLine(stderr, c.want) {
@@ -117,7 +119,7 @@ func TestImportFails(t *testing.T) {
 
 func TestDownloadProgress(t *testing.T) {
 	var stderr strings.Builder
-	show := downloadProgress(&terminal{stderr: &stderr})
+	show := downloadProgress(&command.Terminal{Stderr: &stderr})
 	show("resnet18.pth", 1<<20, 45<<20)
 	show("resnet18.pth", 2<<20, 45<<20) // too soon after the line before
 	show("resnet18.pth", 45<<20, 45<<20)
@@ -125,7 +127,7 @@ func TestDownloadProgress(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	stderr.Reset()
-	downloadProgress(&terminal{stderr: &stderr})("x", 3<<20, -1)
+	downloadProgress(&command.Terminal{Stderr: &stderr})("x", 3<<20, -1)
 	if got, want := stderr.String(), "infer: downloading x: 3 MiB\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}

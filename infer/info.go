@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/command"
 	"rdpp/rdpp/printable"
 )
 
@@ -20,6 +21,7 @@ Says what a weight or model file holds: rdpp's models, teachers and checkpoints,
 checkpoints of the released code, and any other .pth (both formats) or
 .safetensors. Nothing in the file is executed. --json prints all of it.
 Exit codes: 0 done, 1 failed, 2 wrong usage.
+
 `
 
 // shownTensors is how many tensors the text lists without --all.
@@ -39,27 +41,27 @@ var kindTexts = map[string]string{
 	rdpp.KindTensors:           "tensors of no network that rdpp knows",
 }
 
-func runInfo(_ context.Context, args []string, t *terminal) (int, error) {
+func runInfo(_ context.Context, args []string, t *command.Terminal) (int, error) {
 	flags := pflag.NewFlagSet("info", pflag.ContinueOnError)
 	asJSON := flags.Bool("json", false, "print one JSON object")
 	all := flags.Bool("all", false, fmt.Sprintf("list all tensors, not the first %d alone", shownTensors))
-	switch err := t.parse(flags, args, infoHelp); {
+	switch err := t.Parse(flags, args, command.Help{Text: infoHelp}); {
 	case err != nil:
 		return 0, err
 	case flags.NArg() != 1:
-		return 0, usagef("%d files named; name one", flags.NArg())
+		return 0, command.Usagef("%d files named; name one", flags.NArg())
 	}
 	info, err := rdpp.Inspect(flags.Arg(0))
 	if err != nil {
 		return 0, err
 	}
 	if *asJSON {
-		object := json.NewEncoder(t.stdout)
+		object := json.NewEncoder(t.Stdout)
 		object.SetEscapeHTML(false)
-		return exitDone, object.Encode(info)
+		return command.Done, object.Encode(info)
 	}
-	_, err = fmt.Fprint(t.stdout, infoText(info, *all))
-	return exitDone, err
+	_, err = fmt.Fprint(t.Stdout, infoText(info, *all))
+	return command.Done, err
 }
 
 // infoText is the table for people.

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"rdpp/rdpp/weights"
+
+	"rdpp/rdpp/command"
 )
 
 // nothing is a tensor of zeros.
@@ -37,7 +39,7 @@ func TestInfoText(t *testing.T) {
 		{[]string{odd}, []string{`note: a\x1b[2Jb`, `line\nbreak`, "long: " + strings.Repeat("x", 78) + "[... 844 bytes left out ...]", "damaged      the \"rdpp\" entry"}, 0},
 	} {
 		code, stdout, stderr := infer(nil, append([]string{"info"}, c.args...)...)
-		if code != exitDone || stderr != "" || strings.Contains(stdout, "\x1b") {
+		if code != command.Done || stderr != "" || strings.Contains(stdout, "\x1b") {
 			t.Errorf("%v: got code %d, stdout %q, stderr %q, want code 0", c.args, code, stdout, stderr)
 		}
 		for _, want := range c.want {
@@ -54,7 +56,7 @@ func TestInfoText(t *testing.T) {
 func TestInfoJSON(t *testing.T) {
 	code, stdout, stderr := infer(nil, "info", "--json", modelFile)
 	all := objects(t, stdout)
-	if code != exitDone || stderr != "" || len(all) != 1 {
+	if code != command.Done || stderr != "" || len(all) != 1 {
 		t.Fatalf("got code %d, stdout %q, stderr %q, want code 0 and one object", code, stdout, stderr)
 	}
 	o := all[0]
@@ -77,12 +79,12 @@ func TestInfoFails(t *testing.T) {
 	}
 	for _, path := range append(refused, filepath.Join(testdata, "missing.pth"), testdata, os.DevNull) {
 		code, stdout, stderr := infer(nil, "info", path)
-		if code != exitFailed || stdout != "" || !oneLine(stderr, path) {
+		if code != command.Failed || stdout != "" || !oneLine(stderr, path) {
 			t.Errorf("%s: got code %d, stdout %q, stderr %q, want code 1 and one line with the file's name", path, code, stdout, stderr)
 		}
 	}
 	for _, args := range [][]string{{"info"}, {"info", "a", "b"}, {"info", "--all=x", "a"}} {
-		if code, _, stderr := infer(nil, args...); code != exitUsage || !oneLine(stderr, "infer info --help") {
+		if code, _, stderr := infer(nil, args...); code != command.WrongUsage || !oneLine(stderr, "infer info --help") {
 			t.Errorf("%v: got code %d, stderr %q, want code 2 and one line", args, code, stderr)
 		}
 	}

@@ -3,8 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -14,8 +12,10 @@ import (
 	"testing"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/command"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/sample"
+	"rdpp/rdpp/testmain"
 	"rdpp/torch"
 )
 
@@ -30,25 +30,12 @@ var (
 
 const pictureSize = 96
 
-// asProgram is set in the environment where the test binary has to be the program.
-const asProgram = "INFER_TEST_AS_PROGRAM"
+// asProgram is the name of the program itself, as the test program can be it.
+const asProgram = "infer"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asProgram) != "" {
-		main()
-	}
-	dir, err := os.MkdirTemp("", "infer")
-	if err == nil {
-		err = prepare(dir)
-	}
-	code := 1
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	} else {
-		code = m.Run()
-	}
-	os.RemoveAll(dir)
-	os.Exit(code)
+	testmain.Be(map[string]func([]string) error{asProgram: func([]string) error { main(); return nil }})
+	os.Exit(testmain.Run(m, prepare))
 }
 
 func prepare(dir string) error {
@@ -133,15 +120,15 @@ func commandLine(name string, args ...string) []string {
 
 func TestHelpFitsOneScreen(t *testing.T) {
 	asked := [][]string{{"--help"}, {"-h"}, {"eval", "-h", "--data", "x"}}
-	for _, c := range commands {
-		asked = append(asked, []string{c.name, "--help"})
+	for _, c := range app.Commands {
+		asked = append(asked, []string{c.Name, "--help"})
 	}
 	if _, stdout, _ := infer(nil, "serve", "--help-all"); !strings.Contains(stdout, "--max-wait") || !strings.Contains(stdout, "--max-body") {
 		t.Errorf("serve --help-all: got %s, want all flags", stdout)
 	}
 	for _, args := range asked {
 		code, stdout, stderr := infer(nil, args...)
-		if code != exitDone || stderr != "" || !strings.Contains(stdout, "Usage: infer") {
+		if code != command.Done || stderr != "" || !strings.Contains(stdout, "Usage: infer") {
 			t.Errorf("%v: got code %d, stdout %q, stderr %q, want usage and code 0", args, code, stdout, stderr)
 		}
 		lines := strings.Split(strings.TrimSuffix(stdout, "\n"), "\n")
@@ -168,7 +155,7 @@ func TestVersion(t *testing.T) {
 	}{
 		{[]string{"--version"}, version}, {[]string{"version"}, version}, {[]string{"version", "--licenses"}, version + "\n" + rdpp.Notice()},
 	} {
-		if code, stdout, _ := infer(nil, c.args...); code != exitDone || stdout != c.want {
+		if code, stdout, _ := infer(nil, c.args...); code != command.Done || stdout != c.want {
 			t.Errorf("%v: got code %d, %.99q, want 0, %.99q", c.args, code, stdout, c.want)
 		}
 	}
@@ -234,7 +221,7 @@ func TestWrongUsage(t *testing.T) {
 		code, stdout, stderr := infer(nil, c.args...)
 		lines := strings.Split(strings.TrimSuffix(stderr, "\n"), "\n")
 		last := lines[len(lines)-1]
-		if code != exitUsage || stdout != "" || !strings.HasPrefix(last, "infer: ") || !strings.Contains(last, c.want) {
+		if code != command.WrongUsage || stdout != "" || !strings.HasPrefix(last, "infer: ") || !strings.Contains(last, c.want) {
 			t.Errorf("%v: got code %d, stdout %q, stderr %q, want code 2 and %q", c.args, code, stdout, stderr, c.want)
 		}
 		if len(c.args) > 1 && (len(lines) != 1 || !strings.Contains(last, "infer "+c.args[0]+" --help")) {
@@ -272,7 +259,7 @@ func TestBadModel(t *testing.T) {
 		for _, args := range [][]string{{"image", "--model", model, good[0]}, {"eval", "--model", model, "--data", dataDir},
 			{"export", "--model", model, "--out", filepath.Join(dir, "exported")}} {
 			code, stdout, stderr := infer(nil, args...)
-			if code != exitFailed || stdout != "" || !oneLine(stderr, model) || !strings.Contains(stderr, reason) {
+			if code != command.Failed || stdout != "" || !oneLine(stderr, model) || !strings.Contains(stderr, reason) {
 				t.Errorf("%v: got code %d, stdout %q, stderr %q, want code 1 and one line with the file's name and %q", args, code, stdout, stderr, reason)
 			}
 		}
@@ -288,7 +275,7 @@ func oneLine(stderr, want string) bool {
 func TestNoSuchDevice(t *testing.T) {
 	good, _ := testImages()
 	code, stdout, stderr := infer(nil, "image", "--model", modelFile, "--device", "cuda:4000", good[0])
-	if code != exitFailed || stdout != "" || !oneLine(stderr, `"cuda:4000" is not there`) {
+	if code != command.Failed || stdout != "" || !oneLine(stderr, `"cuda:4000" is not there`) {
 		t.Errorf("got code %d, stdout %q, stderr %q, want code 1 and one line about the device", code, stdout, stderr)
 	}
 }
@@ -308,7 +295,7 @@ func TestInterrupted(t *testing.T) {
 	defer writer.Close()
 	var stdout, stderr bytes.Buffer
 	code := run([]string{"image", "--json", "--model", modelFile, "-"}, signalling{reader}, &stdout, &stderr)
-	if code != exitInterrupted || stdout.Len() > 0 || !oneLine(stderr.String(), "interrupted") {
+	if code != command.Interrupted || stdout.Len() > 0 || !oneLine(stderr.String(), "interrupted") {
 		t.Errorf("got code %d, stdout %q, stderr %q, want code 130 and one line", code, &stdout, &stderr)
 	}
 }
@@ -351,21 +338,33 @@ func TestClosedPipe(t *testing.T) {
 	} {
 		var stderr bytes.Buffer
 		code := run(args, nil, &closedPipe{}, &stderr)
-		if code != exitFailed || !oneLine(stderr.String(), syscall.EPIPE.Error()) {
+		if code != command.Failed || !oneLine(stderr.String(), syscall.EPIPE.Error()) {
 			t.Errorf("%v: got code %d, stderr %q, want code 1 and one line", args, code, &stderr)
 		}
 	}
 	var stderr bytes.Buffer
 	code := run([]string{"image", "--model", modelFile, "--threshold=1", images}, nil, &closedPipe{writesLeft: 1}, &stderr)
-	if code != exitFailed || !oneLine(stderr.String(), syscall.EPIPE.Error()) {
+	if code != command.Failed || !oneLine(stderr.String(), syscall.EPIPE.Error()) {
 		t.Errorf("after a line: got code %d, stderr %q, want code 1 and one line", code, &stderr)
 	}
 }
 
-func TestErrorsAreOneLine(t *testing.T) {
-	var stderr bytes.Buffer
-	(&terminal{stderr: &stderr}).complain(errors.New("a\nb"))
-	if got, want := stderr.String(), "infer: a b\n"; got != want {
-		t.Errorf("got %q, want %q", got, want)
+// TestCommands: every command is explained in either way, and what is like one is asked for.
+func TestCommands(t *testing.T) {
+	for _, c := range app.Commands {
+		_, want, _ := infer(nil, c.Name, "--help")
+		if code, stdout, stderr := infer(nil, "help", c.Name); code != command.Done || stderr != "" || stdout != want {
+			t.Errorf("help %s: got code %d, stdout %q, stderr %q, want code 0 and %q", c.Name, code, stdout, stderr, want)
+		}
+	}
+	for args, want := range map[string]string{
+		"imgae":                 `unknown command "imgae"; did you mean image?; see ` + "`infer --help`",
+		"image --treshold=1 x":  "--treshold; did you mean --threshold?; see `infer image --help`",
+		"serve --max-conection": "--max-conection; did you mean --max-connections?; see `infer serve --help`",
+		"help benhc":            "did you mean bench?",
+	} {
+		if code, _, stderr := infer(nil, strings.Fields(args)...); code != command.WrongUsage || !oneLine(stderr, want) {
+			t.Errorf("%s: got code %d, stderr %q, want code 2 and %q", args, code, stderr, want)
+		}
 	}
 }

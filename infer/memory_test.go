@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"rdpp/rdpp/imagefile"
+
+	"rdpp/rdpp/command"
 )
 
 // grey is a PNG file of side x side pixels, which takes 4 bytes for each to decode, and its own bytes.
@@ -94,10 +96,10 @@ func TestImageMemory(t *testing.T) {
 	}
 	for memory, want := range map[string]string{"10": "", "4": "--max-memory"} {
 		code, stdout, stderr := infer(nil, append(commandLine("image", "--max-memory", memory), dir)...)
-		if lines := strings.Count(stdout, "\n"); want == "" && (lines != 5 || code == exitFailed) {
+		if lines := strings.Count(stdout, "\n"); want == "" && (lines != 5 || code == command.Failed) {
 			t.Errorf("%s MiB: got code %d, %d lines, %s, want 5 scores", memory, code, lines, stderr)
 		}
-		if want != "" && (code != exitFailed || strings.Count(stderr, want) != 5 || !strings.Contains(stderr, filepath.Join(dir, "3.png"))) {
+		if want != "" && (code != command.Failed || strings.Count(stderr, want) != 5 || !strings.Contains(stderr, filepath.Join(dir, "3.png"))) {
 			t.Errorf("%s MiB: got code %d, %s, want each image named, and %s", memory, code, stderr, want)
 		}
 	}

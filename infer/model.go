@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/command"
 	"rdpp/rdpp/imagefile"
 	"rdpp/torch"
 )
@@ -61,24 +62,24 @@ func (m *modelFlags) open() (*rdpp.Detector, error) {
 func (m *modelFlags) options() (*rdpp.DetectorOptions, error) {
 	switch {
 	case m.file == "":
-		return nil, usagef("--model is missing; name the model.safetensors that train wrote")
+		return nil, command.Usagef("--model is missing; name the model.safetensors that train wrote")
 	case m.threads < 1 || m.threads > 1024:
-		return nil, usagef("--threads %d; use 1 to 1024", m.threads)
+		return nil, command.Usagef("--threads %d; use 1 to 1024", m.threads)
 	case m.maxPixels < 1:
-		return nil, usagef("--max-pixels %d; use 1 or more", m.maxPixels)
+		return nil, command.Usagef("--max-pixels %d; use 1 or more", m.maxPixels)
 	case m.falseAlarm != nil && m.threshold != nil:
-		return nil, usagef("--false-alarm and --threshold exclude each other")
+		return nil, command.Usagef("--false-alarm and --threshold exclude each other")
 	}
 	device, err := torch.ParseDevice(m.device)
 	switch {
 	case errors.Is(err, torch.ErrNoDevice):
 		return nil, err
 	case err != nil:
-		return nil, usagef("--device: %w", err)
+		return nil, command.Usagef("--device: %w", err)
 	}
 	precision, err := torch.ParsePrecision(m.precision)
 	if err != nil {
-		return nil, usagef("--precision: %w", err)
+		return nil, command.Usagef("--precision: %w", err)
 	}
 	if err := torch.SetThreads(m.threads); err != nil {
 		return nil, err

@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/command"
 	"rdpp/rdpp/weights"
 )
 
@@ -40,7 +41,7 @@ func TestLongNames(t *testing.T) {
 	for _, c := range []struct {
 		threshold string
 		want      int
-	}{{"1e9", exitDone}, {"0", exitAnomalous}} {
+	}{{"1e9", command.Done}, {"0", command.Anomalous}} {
 		code, stdout, stderr := infer(nil, commandLine("image", append([]string{"--json", "--threshold", c.threshold, "--heatmap", out}, paths...)...)...)
 		if code != c.want || stderr != "" {
 			t.Fatalf("threshold %s: got code %d, stderr %q, want %d and nothing", c.threshold, code, stderr, c.want)
@@ -165,7 +166,7 @@ func TestFoldersBeyondUTF8(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, stdout, stderr := infer(nil, "eval", "--model", model, "--data", data, "--json", "--scores", csvFile)
-	if code != exitDone {
+	if code != command.Done {
 		t.Fatalf("eval: got code %d, stderr %q, want 0", code, stderr)
 	}
 	if got, want := objects(t, stdout)[0]["category_base64"], base64.StdEncoding.EncodeToString([]byte("part_\xe4")); got != want {
@@ -189,7 +190,7 @@ func TestFoldersBeyondUTF8(t *testing.T) {
 	checkPrintable(t, "eval", stdout)
 
 	code, stdout, stderr = infer(nil, "bench", "--model", model, "--json", "--count=1", "--warm-up=0", "--seconds=1")
-	if code != exitDone {
+	if code != command.Done {
 		t.Fatalf("bench: got code %d, stderr %q, want 0", code, stderr)
 	}
 	report := objects(t, stdout)[0]["reports"].([]any)[0].(map[string]any)
@@ -217,7 +218,7 @@ func TestInfoIsPrintable(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, stdout, stderr := infer(nil, "info", path)
-	if code != exitDone || stderr != "" || len(stdout) > 5000 {
+	if code != command.Done || stderr != "" || len(stdout) > 5000 {
 		t.Errorf("got code %d, %d bytes, stderr %q, want code 0 and less than 5000 bytes", code, len(stdout), stderr)
 	}
 	checkPrintable(t, "info", stdout)
@@ -238,7 +239,7 @@ func TestSettingOfAFile(t *testing.T) {
 		path := withSetting(t, c.field, c.value)
 		for _, args := range [][]string{{"image", good[0]}, {"eval", "--data", dataDir}, {"export", "--out", filepath.Join(t.TempDir(), "x.onnx")}, {"bench"}} {
 			code, _, stderr := infer(nil, append(args, "--model", path)...)
-			if code != exitFailed || !oneLine(stderr, path) || !strings.Contains(stderr, c.field+" is ") {
+			if code != command.Failed || !oneLine(stderr, path) || !strings.Contains(stderr, c.field+" is ") {
 				t.Errorf("%s with %s %v: got code %d, stderr %q, want code 1, the file and the field", args[0], c.field, c.value, code, stderr)
 			}
 			if strings.Contains(strings.ReplaceAll(stderr, path, ""), "--") {
@@ -283,13 +284,13 @@ func TestSettingOfAFlag(t *testing.T) {
 		{[]string{"import", "--checkpoint", modelFile, "--teacher", "random", "--out", filepath.Join(t.TempDir(), "x.safetensors")}, `--teacher is "random"; `},
 	} {
 		code, _, stderr := infer(nil, c.args...)
-		if code != exitUsage || !oneLine(stderr, c.want) {
+		if code != command.WrongUsage || !oneLine(stderr, c.want) {
 			t.Errorf("%q: got code %d, stderr %q, want code 2 and %q", c.args, code, stderr, c.want)
 		}
 	}
 	// Not the caller's mistake, but a flag helps.
 	code, stdout, _ := infer(nil, commandLine("image", "--json", "--max-pixels=9215", good[0])...)
-	if code != exitFailed || !strings.Contains(fmt.Sprint(objects(t, stdout)), "raise --max-pixels") {
+	if code != command.Failed || !strings.Contains(fmt.Sprint(objects(t, stdout)), "raise --max-pixels") {
 		t.Errorf("got code %d, %s, want code 1 and the flag", code, stdout)
 	}
 	if _, err := rdpp.OpenDetector(modelFile, &rdpp.DetectorOptions{FalseAlarm: new(0.1)}); err == nil || strings.Contains(err.Error(), "--") {

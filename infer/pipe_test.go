@@ -11,6 +11,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"rdpp/rdpp/command"
+	"rdpp/rdpp/testmain"
 )
 
 func makePipe(t *testing.T, path string) string {
@@ -37,7 +40,7 @@ func TestPipeInFolder(t *testing.T) {
 	pipe := makePipe(t, filepath.Join(dir, "1.png"))
 	code, stdout, stderr := infer(nil, commandLine("image", "--json", dir)...)
 	all := objects(t, stdout)
-	if code != exitFailed || len(all) != 3 || all[0]["score"] != scores[good[0]] || all[2]["score"] != scores[good[0]] ||
+	if code != command.Failed || len(all) != 3 || all[0]["score"] != scores[good[0]] || all[2]["score"] != scores[good[0]] ||
 		all[1]["image"] != pipe || !oneLine(stderr, pipe+": not a regular file but a pipe: remove it") {
 		t.Errorf("got code %d, stdout %q, stderr %q, want code 1, two scores and the pipe's name", code, stdout, stderr)
 	}
@@ -56,7 +59,7 @@ func TestNamedPipe(t *testing.T) {
 		content []byte
 		code    int
 		want    string // on stderr
-	}{{"an image", content, exitDone, ""}, {"nothing", nil, exitFailed, pipe + ": imagefile: empty file"}} {
+	}{{"an image", content, command.Done, ""}, {"nothing", nil, command.Failed, pipe + ": imagefile: empty file"}} {
 		written := make(chan error, 1)
 		go func() { written <- os.WriteFile(pipe, c.content, 0) }()
 		code, stdout, stderr := infer(nil, commandLine("image", "--json", pipe)...)
@@ -64,7 +67,7 @@ func TestNamedPipe(t *testing.T) {
 			t.Fatal(err)
 		}
 		all := objects(t, stdout)
-		if code != c.code || len(all) != 1 || code == exitDone && all[0]["score"] != scores[good[0]] || !strings.Contains(stderr, c.want) {
+		if code != c.code || len(all) != 1 || code == command.Done && all[0]["score"] != scores[good[0]] || !strings.Contains(stderr, c.want) {
 			t.Errorf("%s: got code %d, stdout %q, stderr %q, want code %d, %q", c.name, code, stdout, stderr, c.code, c.want)
 		}
 	}
@@ -77,7 +80,7 @@ func TestInterruptedPipe(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0], commandLine("image", "--json", good[0], pipe)...)
-	cmd.Env = append(os.Environ(), asProgram+"=1")
+	cmd.Env = append(os.Environ(), testmain.Key+"="+asProgram)
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -93,7 +96,7 @@ func TestInterruptedPipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	var exit *exec.ExitError
-	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != exitInterrupted || !strings.Contains(line, good[0]) {
-		t.Errorf("after %q: got %v, want exit code %d", line, err, exitInterrupted)
+	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != command.Interrupted || !strings.Contains(line, good[0]) {
+		t.Errorf("after %q: got %v, want exit code %d", line, err, command.Interrupted)
 	}
 }

@@ -11,15 +11,18 @@ import (
 
 	"rdpp/infer/server"
 	"rdpp/rdpp/printable"
+
+	"rdpp/rdpp/command"
 )
 
 const serveHelp = `Usage: infer serve --model FILE|DIR [flags]
 
 POST /v1/models/M/predict?threshold=, pixel_threshold=, false_alarm=, name=,
 heatmap=1; V2; /metrics; a page at /. Follows its files, ends by SIGTERM.
+
 `
 
-func runServe(ctx context.Context, args []string, t *terminal) (int, error) {
+func runServe(ctx context.Context, args []string, t *command.Terminal) (int, error) {
 	flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)
 	var m modelFlags
 	m.register(flags)
@@ -37,7 +40,7 @@ func runServe(ctx context.Context, args []string, t *terminal) (int, error) {
 	cert := flags.String("tls-cert", "", "certificates `FILE`, PEM; makes it HTTPS")
 	key := flags.String("tls-key", "", "the certificate's key `FILE`, PEM")
 	logs := flags.String("log", "text", "`F`ormat of logs: text or json")
-	if err := t.parse(flags, args, serveHelp, "max-batch", "max-wait", "max-connections"); err != nil {
+	if err := t.Parse(flags, args, command.Help{Text: serveHelp, Rare: []string{"max-batch", "max-wait", "max-connections"}}); err != nil {
 		return 0, err
 	}
 	if !flags.Changed("max-memory") {
@@ -45,28 +48,28 @@ func runServe(ctx context.Context, args []string, t *terminal) (int, error) {
 	}
 	opt.MaxBody, opt.MaxMemory = *maxBody<<20, *maxMemory<<20
 	safe := &slog.HandlerOptions{ReplaceAttr: printable.Attr}
-	handler, known := map[string]slog.Handler{"text": slog.NewTextHandler(t.stderr, safe), "json": slog.NewJSONHandler(t.stderr, safe)}[*logs]
+	handler, known := map[string]slog.Handler{"text": slog.NewTextHandler(t.Stderr, safe), "json": slog.NewJSONHandler(t.Stderr, safe)}[*logs]
 	switch {
 	case flags.NArg() > 0:
-		return 0, usagef("%q is one argument too many; name the models with --model", flags.Arg(0))
+		return 0, command.Usagef("%q is one argument too many; name the models with --model", flags.Arg(0))
 	case !known:
-		return 0, usagef("--log %q; use text or json", *logs)
+		return 0, command.Usagef("--log %q; use text or json", *logs)
 	case opt.MaxBatch < 1 || opt.MaxBatch > 1024:
-		return 0, usagef("--max-batch %d; use 1 to 1024", opt.MaxBatch)
+		return 0, command.Usagef("--max-batch %d; use 1 to 1024", opt.MaxBatch)
 	case opt.MaxQueue < 1:
-		return 0, usagef("--max-queue %d; use 1 or more", opt.MaxQueue)
+		return 0, command.Usagef("--max-queue %d; use 1 or more", opt.MaxQueue)
 	case opt.MaxWait < 0:
-		return 0, usagef("--max-wait %v; use 0 or more", opt.MaxWait)
+		return 0, command.Usagef("--max-wait %v; use 0 or more", opt.MaxWait)
 	case opt.Timeout <= 0:
-		return 0, usagef("--timeout %v; use more than 0", opt.Timeout)
+		return 0, command.Usagef("--timeout %v; use more than 0", opt.Timeout)
 	case *maxBody < 1 || *maxBody > 1<<20:
-		return 0, usagef("--max-body %d; use 1 to %d", *maxBody, 1<<20)
+		return 0, command.Usagef("--max-body %d; use 1 to %d", *maxBody, 1<<20)
 	case *maxMemory < 4**maxBody || *maxMemory > 1<<30:
-		return 0, usagef("--max-memory %d; use %d, which is 4 times --max-body, or more, up to %d", *maxMemory, 4**maxBody, 1<<30)
+		return 0, command.Usagef("--max-memory %d; use %d, which is 4 times --max-body, or more, up to %d", *maxMemory, 4**maxBody, 1<<30)
 	case opt.MaxConnections < 1:
-		return 0, usagef("--max-connections %d; use 1 or more", opt.MaxConnections)
+		return 0, command.Usagef("--max-connections %d; use 1 or more", opt.MaxConnections)
 	case (*cert == "") != (*key == ""):
-		return 0, usagef("--tls-cert and --tls-key need each other")
+		return 0, command.Usagef("--tls-cert and --tls-key need each other")
 	}
 	detector, err := m.options()
 	if err != nil {
@@ -75,12 +78,12 @@ func runServe(ctx context.Context, args []string, t *terminal) (int, error) {
 	opt.Model, opt.Detector, opt.Logger = m.file, *detector, slog.New(handler)
 	if *tokens != "" {
 		// It may be a pipe.
-		if opt.Tokens, err = await(ctx, func() ([]string, error) { return server.ReadTokens(*tokens) }); err != nil {
+		if opt.Tokens, err = command.Await(ctx, func() ([]string, error) { return server.ReadTokens(*tokens) }); err != nil {
 			return 0, err
 		}
 	}
 	defer limitMemory(opt.MaxMemory)()
-	return exitDone, serve(ctx, opt, *listen, *cert, *key)
+	return command.Done, serve(ctx, opt, *listen, *cert, *key)
 }
 
 // serve answers until ctx ends.

@@ -27,6 +27,8 @@ import (
 	"time"
 
 	"rdpp/infer/server"
+
+	"rdpp/rdpp/command"
 )
 
 // serving is infer serve at work, in this process.
@@ -84,7 +86,7 @@ func (s *serving) end(t *testing.T) {
 	}
 	code := <-s.codes
 	<-s.logged
-	if code != exitDone {
+	if code != command.Done {
 		t.Errorf("after SIGTERM: got code %d, want 0", code)
 	}
 }
@@ -232,7 +234,7 @@ func TestServeFails(t *testing.T) {
 	} {
 		code, _, stderr := infer(nil, append(commandLine("serve"), args...)...)
 		lines := strings.Split(strings.TrimSpace(stderr), "\n")
-		if last := lines[len(lines)-1]; code != exitFailed || !strings.HasPrefix(last, "infer: ") || !strings.Contains(last, want) {
+		if last := lines[len(lines)-1]; code != command.Failed || !strings.HasPrefix(last, "infer: ") || !strings.Contains(last, want) {
 			t.Errorf("%v: got code %d, %q, want 1 and %q", args, code, last, want)
 		}
 	}

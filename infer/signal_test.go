@@ -10,6 +10,11 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rdpp/rdpp/command"
+	"rdpp/rdpp/testmain"
 )
 
 // program starts this program as a process of its own by the words before its name, such as env's, and by its arguments.
@@ -17,7 +22,7 @@ func program(t *testing.T, before []string, args ...string) (cmd *exec.Cmd, stde
 	t.Helper()
 	words := append(append(before, os.Args[0]), args...)
 	cmd, stderr = exec.Command(words[0], words[1:]...), new(bytes.Buffer)
-	cmd.Env = append(os.Environ(), asProgram+"=1")
+	cmd.Env = append(os.Environ(), testmain.Key+"="+asProgram)
 	cmd.Stderr = stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -48,7 +53,6 @@ func TestSignals(t *testing.T) {
 		{"SIGTERM", nil, syscall.SIGTERM, true, []string{"image"}},
 		{"SIGHUP", []string{"env", "--default-signal=HUP"}, syscall.SIGHUP, true, []string{"image"}},
 		{"SIGHUP under nohup", []string{"env", "--ignore-signal=HUP"}, syscall.SIGHUP, false, []string{"image"}},
-		{"tokens", nil, syscall.SIGTERM, true, []string{"serve", "--listen", "127.0.0.1:0", "--token-file"}},
 	} {
 		pipe := filepath.Join(t.TempDir(), "part.png")
 		if err := syscall.Mkfifo(pipe, 0o600); err != nil {
@@ -77,9 +81,41 @@ func TestSignals(t *testing.T) {
 			}
 			cmd.Process.Signal(syscall.SIGTERM)
 		}
-		if code := exitCode(t, cmd); code != exitInterrupted || !strings.HasSuffix(stderr.String(), "infer: interrupted; run the same command again\n") {
+		if code := exitCode(t, cmd); code != command.Interrupted || !strings.HasSuffix(stderr.String(), "infer: interrupted; run the same command again\n") {
 			t.Errorf("%s: got code %d, stderr %q, want code 130 and a line about it", c.name, code, stderr)
 		}
+	}
+}
+
+// The first signal ends the waiting for the rest of the tokens that another program writes.
+func TestTokensInterrupted(t *testing.T) {
+	t.Parallel()
+	pipe := filepath.Join(t.TempDir(), "tokens")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	writer, err := os.OpenFile(pipe, os.O_RDWR, 0) // which does not wait for the reader
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
+	if _, err := writer.WriteString("0123456789"); err != nil {
+		t.Fatal(err)
+	}
+	cmd, stderr := program(t, []string{"sh", "-c", `exec "$@" <"$0"`, pipe}, "serve", "--listen", "127.0.0.1:0", "--model", modelFile, "--token-file", "/dev/stdin")
+	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		if unread, err := unix.IoctlGetInt(int(writer.Fd()), unix.TIOCINQ); err != nil || unread == 0 {
+			break
+		}
+		if time.Since(began) > time.Minute {
+			t.Fatal("nobody reads the tokens")
+		}
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := exitCode(t, cmd); code != command.Interrupted || !strings.HasSuffix(stderr.String(), "infer: interrupted; run the same command again\n") {
+		t.Errorf("got code %d, stderr %q, want code 130 and a line about it", code, stderr)
 	}
 }
 
@@ -97,7 +133,7 @@ func TestModelIsNoFile(t *testing.T) {
 		for _, args := range [][]string{{"image", "--model", path, "x.png"}, {"info", path}, {"serve", "--listen", "127.0.0.1:0", "--model", path},
 			{"import", "--checkpoint", path, "--out", filepath.Join(t.TempDir(), "out.safetensors")}} {
 			code, _, stderr := infer(nil, args...)
-			if code != exitFailed || !oneLine(stderr, path) || !oneLine(stderr, "not a regular file but "+kind) {
+			if code != command.Failed || !oneLine(stderr, path) || !oneLine(stderr, "not a regular file but "+kind) {
 				t.Errorf("%q: got code %d, stderr %q, want code 1 and that it is %s", args, code, stderr, kind)
 			}
 		}

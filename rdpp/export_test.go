@@ -21,6 +21,7 @@ import (
 	"rdpp/rdpp/export/exporttest"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/sample"
+	"rdpp/rdpp/testmain"
 	"rdpp/torch"
 )
 
@@ -226,7 +227,7 @@ func TestExport(t *testing.T) {
 		{"resnet18", rdpp.MethodRDPP, 64, true},
 		{"resnet18", rdpp.MethodRD, 96, false},
 	}
-	if *slow {
+	if *testmain.Slow {
 		for _, arch := range torch.Architectures() {
 			models = append(models, model{arch, rdpp.MethodRDPP, 128, true})
 		}

@@ -94,7 +94,7 @@ func importModel(ctx context.Context, file *weights.File, opt *ImportOptions) (*
 	if err != nil {
 		return nil, err
 	}
-	digest, err := weights.SHA256(opt.Checkpoint)
+	digest, err := file.SHA256()
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"rdpp/rdpp/document"
 	"rdpp/rdpp/engine"
@@ -65,12 +64,8 @@ func Inspect(path string) (*FileInfo, error) {
 	}
 	defer file.Close()
 	info := describe(file)
-	status, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("rdpp: %w", err)
-	}
-	info.Bytes = status.Size()
-	if info.SHA256, err = weights.SHA256(path); err != nil {
+	info.Bytes = file.Size()
+	if info.SHA256, err = file.SHA256(); err != nil {
 		return nil, fmt.Errorf("rdpp: %w", err)
 	}
 	return info, nil

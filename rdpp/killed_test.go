@@ -18,6 +18,7 @@ import (
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/testmain"
 	"rdpp/rdpp/weights"
 )
 
@@ -36,13 +37,13 @@ func childTrain(args []string) error {
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	rounds := 2
-	if *slow {
+	if *testmain.Slow {
 		rounds = 30
 	}
 	out := t.TempDir()
 	rng := rand.New(rand.NewPCG(1, 1))
 	for round := range rounds {
-		cmd := child("train", dataDir, out)
+		cmd := testmain.Child("train", dataDir, out)
 		stdout, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -118,7 +119,7 @@ func childFullDisk(args []string) error {
 func TestFullDiskAtStart(t *testing.T) {
 	t.Parallel()
 	out := t.TempDir()
-	cmd := child("full disk", dataDir, out, "start")
+	cmd := testmain.Child("full disk", dataDir, out, "start")
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err == nil || cmd.ProcessState.ExitCode() != 1 || stdout.Len() > 0 {
@@ -139,7 +140,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := digest(t, path)
-	cmd := child("full disk", dataDir, out, "step")
+	cmd := testmain.Child("full disk", dataDir, out, "step")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	if err := cmd.Run(); err == nil || cmd.ProcessState.ExitCode() != 1 {

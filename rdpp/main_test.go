@@ -5,13 +5,11 @@ import (
 	"crypto/sha256"
 	"encoding/csv"
 	"errors"
-	"flag"
 	"fmt"
 	"hash/fnv"
 	"io"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -21,19 +19,15 @@ import (
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/reverse"
 	"rdpp/rdpp/sample"
+	"rdpp/rdpp/testmain"
 	"rdpp/torch"
 )
-
-var slow = flag.Bool("slow", false, "run the tests that take minutes and gigabytes")
 
 // What TestMain makes for all tests.
 var (
 	scratch string // a folder that outlives single tests
 	dataDir string // 6 training images, 2 good and 4 defective test images with masks, of 64 x 64 pixels
 )
-
-// childKey is the environment variable that makes the test program one of children instead of running tests.
-const childKey = "RDPP_TEST_CHILD"
 
 // children are what tests do in a process of their own, to be killed or kept short of something; args are the
 // command line's.
@@ -45,45 +39,16 @@ var children = map[string]func(args []string) error{
 }
 
 func TestMain(m *testing.M) {
-	os.Exit(testMain(m))
-}
-
-func testMain(m *testing.M) int {
 	// Results are the same bit for bit only for the same number of threads.
 	if err := torch.SetThreads(1); err != nil {
-		return fail(err)
+		panic(err)
 	}
-	if child := os.Getenv(childKey); child != "" {
-		if err := children[child](os.Args[1:]); err != nil {
-			return fail(err)
-		}
-		return 0
-	}
-	flag.Parse()
-	slog.SetDefault(slog.New(slog.DiscardHandler))
-	var err error
-	if scratch, err = os.MkdirTemp("", "rdpp"); err != nil {
-		return fail(err)
-	}
-	defer os.RemoveAll(scratch)
-	dataDir = filepath.Join(scratch, "part")
-	err = sample.Write(scratch, &sample.Options{Category: "part", Size: 64, Train: 6, TestGood: 2, TestDefect: 1})
-	if err != nil {
-		return fail(err)
-	}
-	return m.Run()
-}
-
-func fail(err error) int {
-	fmt.Fprintln(os.Stderr, err)
-	return 1
-}
-
-// child prepares the test program as one of children.
-func child(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command(os.Args[0], args...)
-	cmd.Env = append(os.Environ(), childKey+"="+name)
-	return cmd
+	testmain.Be(children)
+	os.Exit(testmain.Run(m, func(dir string) error {
+		slog.SetDefault(slog.New(slog.DiscardHandler))
+		scratch, dataDir = dir, filepath.Join(dir, "part")
+		return sample.Write(scratch, &sample.Options{Category: "part", Size: 64, Train: 6, TestGood: 2, TestDefect: 1})
+	}))
 }
 
 // tiny is a training of two epochs of three steps. With updates every two steps, gradients wait at every odd step,

@@ -13,6 +13,7 @@ import (
 	"rdpp/rdpp"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/sample"
+	"rdpp/rdpp/testmain"
 	"rdpp/torch"
 )
 
@@ -46,7 +47,7 @@ func resident(t *testing.T) int64 {
 
 func TestPredictionsLeak(t *testing.T) {
 	warm, predictions := 20, 100
-	if *slow {
+	if *testmain.Slow {
 		predictions = 2000
 	}
 	d := openDetector(t, nil)
@@ -72,7 +73,7 @@ func TestPredictionsLeak(t *testing.T) {
 func TestLongTraining(t *testing.T) {
 	const warm = 5
 	steps := 22
-	if *slow {
+	if *testmain.Slow {
 		steps = 200
 	}
 	c := tiny()
@@ -139,7 +140,7 @@ func childFits(args []string) error {
 
 func TestFits(t *testing.T) {
 	limits := map[string]int64{"resnet18": 3 << 30}
-	if *slow {
+	if *testmain.Slow {
 		limits["wide_resnet50_2"] = 8 << 30
 	}
 	data := t.TempDir()
@@ -147,7 +148,7 @@ func TestFits(t *testing.T) {
 		t.Fatal(err)
 	}
 	for arch, limit := range limits {
-		output, err := child("fits", data+"/part", t.TempDir(), arch).Output()
+		output, err := testmain.Child("fits", data+"/part", t.TempDir(), arch).Output()
 		if exit, failed := err.(*exec.ExitError); failed {
 			t.Fatalf("%s: %v: %s", arch, err, exit.Stderr)
 		}

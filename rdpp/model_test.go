@@ -30,7 +30,7 @@ func contents(t testing.TB, path string) (map[string]string, []weights.Source) {
 	sources := make([]weights.Source, len(file.Tensors))
 	for i, tensor := range file.Tensors {
 		sources[i] = weights.Source{Name: tensor.Name, DType: tensor.DType, Shape: tensor.Shape,
-			Bytes: func() ([]byte, error) { return tensor.Data, nil }}
+			Bytes: tensor.Bytes}
 	}
 	return file.Metadata, sources
 }

@@ -14,6 +14,7 @@ import (
 	"rdpp/rdpp"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/patchcore"
+	"rdpp/rdpp/testmain"
 	"rdpp/torch"
 )
 
@@ -42,7 +43,7 @@ func TestPatchCoreKilled(t *testing.T) {
 	t.Parallel()
 	out := t.TempDir()
 	for range 2 {
-		cmd := child("remember", dataDir, out)
+		cmd := testmain.Child("remember", dataDir, out)
 		stdout, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)

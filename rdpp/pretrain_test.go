@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/testmain"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
 )
@@ -170,7 +171,7 @@ func TestPretrainLearns(t *testing.T) {
 		{rdpp.ObjectiveDense, 150, 3, 0.45, true}, // 0.33
 		{rdpp.ObjectivePair, 250, 2, 0.18, true},  // 0.14, among seven that are never seen again
 	} {
-		if c.slow && !*slow {
+		if c.slow && !*testmain.Slow {
 			continue
 		}
 		t.Run(c.objective, func(t *testing.T) {
@@ -325,11 +326,11 @@ func TestPretrainKilled(t *testing.T) {
 	pretrain(t, tinyPretrain(rdpp.ObjectiveClass), rdpp.PretrainOptions{Out: want})
 	out := filepath.Join(t.TempDir(), "a")
 	rounds := 2
-	if *slow {
+	if *testmain.Slow {
 		rounds = 20
 	}
 	for round := range rounds {
-		cmd := child("pretrain", out)
+		cmd := testmain.Child("pretrain", out)
 		stdout, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -368,7 +369,7 @@ func childPretrainFullDisk(args []string) error {
 
 func TestPretrainFullDisk(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "a")
-	cmd := child("pretrain, full disk", out)
+	cmd := testmain.Child("pretrain, full disk", out)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err == nil || stdout.Len() > 0 {

@@ -17,6 +17,7 @@ import (
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/testmain"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
 )
@@ -161,7 +162,7 @@ func TestResumeIsExact(t *testing.T) {
 		{"bf16", bf16, []stop{{1, 3}}, false},
 		{"other readings", perPosition, []stop{{1, 0}, {2, 1}}, true},
 	} {
-		if c.slow && !*slow {
+		if c.slow && !*testmain.Slow {
 			continue
 		}
 		t.Run(c.name, func(t *testing.T) {
@@ -180,7 +181,7 @@ func TestResumeIsExact(t *testing.T) {
 func TestMoreEpochs(t *testing.T) {
 	t.Parallel()
 	configs := []rdpp.Config{tinyBest()}
-	if *slow {
+	if *testmain.Slow {
 		configs = append(configs, tiny())
 	}
 	for _, c := range configs {

@@ -74,22 +74,18 @@ fi
 step onnxruntime, which exported models are run by
 [ -n "${RDPP_ONNXRUNTIME:-}" ] || scripts/onnxruntime.sh
 
-step go test
-# These and infer/server know -slow. Of the others, only imagefile and those below infer have to do with C.
-networks=(./torch ./rdpp ./train)
-# -count=1: Go's cache of results does not see a change in the C++ libraries.
-go test -race -count=1 -run 'Worker|Detector|Close|Image|Stdin' ./torch ./rdpp ./infer
-go test -race -count=1 -run 'Queue|Batches|Leaving|Graceful|Folder|LoadAndUnload|File' ./infer/server
-others=$(go list ./... | grep -vxE 'rdpp/(torch|rdpp|rdpp/onnxfile|train|infer|infer/(server|bench|capi))')
-# What decoding takes in memory is measured without the race detector, which takes some itself.
-go test -race -skip '^TestCostBoundsMemory$' $others
+step 'go test with the race detector'
+# Whole packages. Where networks are at work the time goes by in C++, which the detector leaves alone. onnxfile computes
+# them in plain Go, without goroutines; what decoding takes in memory is measured without the detector, which takes some.
+go test -race -count=1 -timeout 60m -skip '^TestCostBoundsMemory$' $(go list ./... | grep -vxE 'rdpp/(rdpp/onnxfile|infer/server)')
+go test -race -count=1 -timeout 30m ./infer/server # alone, as its clients and its process share the machine
+step 'go test without the race detector'
+go test ./rdpp/onnxfile
 go test -run '^TestCostBoundsMemory$' ./rdpp/imagefile
-go test ./rdpp/onnxfile # which has no goroutines, and computes networks in plain Go
-go test -count=1 -timeout 20m ./infer ./infer/bench ./infer/capi
 if [ -n "$slow" ]; then
   step 'the tarball runs by itself'
   scripts/package_check.sh
+  step go test of large networks and long runs
+  go test -count=1 -timeout 40m ./torch ./rdpp ./train -args -slow
+  go test -count=1 -timeout 20m ./infer/server -args -slow # alone, as it measures latencies
 fi
-step go test of the networks
-go test -count=1 -timeout 40m "${networks[@]}" ${slow:+-args $slow}
-go test -count=1 -timeout 20m ./infer/server ${slow:+-args $slow} # alone, as it measures latencies

@@ -2,7 +2,6 @@ package torch_test
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"maps"
 	"math"
@@ -12,13 +11,12 @@ import (
 	"strings"
 	"testing"
 
+	"rdpp/rdpp/testmain"
 	"rdpp/torch"
 )
 
 // The golden files in testdata hold what the released code and geomloss answered in PyTorch; weights and inputs
 // are made by uniform, so that none need be stored.
-
-var slow = flag.Bool("slow", false, "run the tests that take minutes and gigabytes")
 
 // Relative tolerances, absolute tinyValue near zero. float64 differs by the order of summation alone; Adam
 // divides by gradients that are zero but for rounding, so what follows an optimiser step agrees less closely.
@@ -49,11 +47,7 @@ func uniform(key string, n int) []float64 {
 }
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	if err := torch.SetThreads(2); err != nil {
-		panic(err)
-	}
-	os.Exit(m.Run())
+	os.Exit(testmain.Run(m, func(string) error { return torch.SetThreads(2) }))
 }
 
 func TestUniform(t *testing.T) {
@@ -237,7 +231,7 @@ func TestModelGolden(t *testing.T) {
 		{"model_wide_resnet50_2_float32_64.json", "", true, true},
 		{"model_wide_resnet50_2_float64_64.json", "", false, true},
 	} {
-		if c.slow && !*slow {
+		if c.slow && !*testmain.Slow {
 			continue
 		}
 		t.Run(fmt.Sprintf("%s/fast=%v", strings.TrimSuffix(c.file, ".json"), c.fast), func(t *testing.T) {

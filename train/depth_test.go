@@ -15,6 +15,7 @@ import (
 	"golang.org/x/image/tiff"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/command"
 )
 
 // deepData is a folder of good images, PNG and TIFF in turn, of grey values in 16 bits, of which the largest is in the last.
@@ -57,8 +58,8 @@ func TestBitDepth(t *testing.T) {
 		{dataDir, "--bit-depth=auto", "", 16},
 	} {
 		out := t.TempDir()
-		code, stdout, stderr := command(tiny(c.data, out, c.flag)...)
-		if code != exitDone {
+		code, stdout, stderr := trainBy(tiny(c.data, out, c.flag)...)
+		if code != command.Done {
 			t.Fatalf("%s: got code %d, stderr %q, want 0", c.line, code, stderr)
 		}
 		if said := strings.Contains(stdout, "16-bit"); said != (c.line != "") || !strings.Contains(stdout, c.line) {
@@ -81,7 +82,7 @@ func TestPipeAmongImages(t *testing.T) {
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code, stdout, stderr := command(tiny(dir, out)...); code != exitDone || !strings.Contains(stdout, "left out: 1 pipe, socket or device\n") {
+	if code, stdout, stderr := trainBy(tiny(dir, out)...); code != command.Done || !strings.Contains(stdout, "left out: 1 pipe, socket or device\n") {
 		t.Errorf("got code %d, stdout %q, stderr %q, want code 0 and the pipe counted", code, stdout, stderr)
 	}
 }

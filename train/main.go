@@ -17,147 +17,71 @@ import (
 	"log/slog"
 	"math"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/command"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/patchcore"
 	"rdpp/rdpp/printable"
-	"rdpp/rdpp/setting"
+	"rdpp/rdpp/reproduce"
 	"rdpp/torch"
 )
 
-// Exit codes.
-const (
-	exitDone        = 0
-	exitFailed      = 1
-	exitUsage       = 2
-	exitInterrupted = 130
-)
+var version = command.Version("train", func() (string, error) {
+	libtorch, err := torch.Version()
+	return fmt.Sprintf("rdpp %s, libtorch %s", rdpp.Version, libtorch), err
+}, rdpp.Notice)
 
-// errUsage marks wrong command lines.
-var errUsage = errors.New("wrong usage")
+var app = command.Program{
+	Name: "train",
+	Commands: []command.Command{
+		{Name: "sample", Run: simple(runSample), Patient: true},
+		{Name: "teacher", Run: simple(runTeacher), Patient: true},
+		{Name: "reproduce", Run: simple(runReproduce), Patient: true},
+		version,
+	},
+	Default:     &command.Command{Run: simple(runTrain), Patient: true},
+	Version:     version,
+	Interrupted: []error{rdpp.ErrInterrupted, reproduce.ErrInterrupted},
+	Short:       map[string]string{"noise_lambda": "noise", "image_size": "size"},
+}
+
+// simple is the run of a command that has no exit codes of its own.
+func simple(run func(context.Context, []string, *command.Terminal) error) func(context.Context, []string, *command.Terminal) (int, error) {
+	return func(ctx context.Context, args []string, t *command.Terminal) (int, error) {
+		return command.Done, run(ctx, args, t)
+	}
+}
 
 func main() {
-	// The first signal asks for a checkpoint, the second one ends the process.
-	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
-	context.AfterFunc(ctx, stop)
+	ctx, _ := command.Context() // whose end asks for a checkpoint
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
-}
-
-// endings are the signals that ask the program to end. SIGHUP says that its terminal is gone; nohup has it ignored, and so it
-// stays.
-func endings() []os.Signal {
-	all := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	if !signal.Ignored(syscall.SIGHUP) {
-		all = append(all, syscall.SIGHUP)
-	}
-	return all
-}
-
-// unlessInterrupted does work that may be left at any moment, as its files are whole or not there, and leaves it when ctx ends.
-func unlessInterrupted(ctx context.Context, work func() error) error {
-	done := make(chan error, 1)
-	go func() { done <- work() }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return fmt.Errorf("%w; run the same command again", rdpp.ErrInterrupted)
-	}
 }
 
 // run carries out a command line and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	var err error
-	switch {
-	case len(args) > 0 && args[0] == "sample":
-		err = runSample(ctx, args[1:], stdout)
-	case len(args) > 0 && args[0] == "teacher":
-		err = runTeacher(ctx, args[1:], stdout, stderr)
-	case len(args) > 0 && args[0] == "reproduce":
-		err = runReproduce(ctx, args[1:], stdout, stderr)
-	case len(args) == 1 && args[0] == "--version":
-		err = runVersion(nil, stdout)
-	case len(args) > 0 && args[0] == "version":
-		err = runVersion(args[1:], stdout)
-	default:
-		err = runTrain(ctx, args, stdout, stderr)
-	}
-	switch {
-	case err == nil:
-		return exitDone
-	case errors.Is(err, pflag.ErrHelp):
-		return exitDone
-	}
-	complain(stderr, err)
-	switch {
-	case errors.Is(err, rdpp.ErrInterrupted):
-		return exitInterrupted
-	case errors.Is(err, errUsage), errors.Is(err, rdpp.ErrConfig):
-		return exitUsage
-	}
-	return exitFailed
+	return app.Run(ctx, args, os.Stdin, stdout, stderr)
 }
-
-// flagError is an error told in terms of a command's flags.
-type flagError struct {
-	error
-	text string
-}
-
-func (e *flagError) Error() string { return e.text }
-func (e *flagError) Unwrap() error { return e.error }
-
-// shorterFlags are those that are not called like their setting.
-var shorterFlags = map[string]string{"noise_lambda": "noise", "image_size": "size"}
 
 // asFlag is the flag of a setting that train has.
 func asFlag(field string) string { return "--" + strings.ReplaceAll(field, "_", "-") }
 
-// inFlags calls the settings in an error by their flags, where the command has such.
-func inFlags(flags *pflag.FlagSet, err error) error {
-	if err == nil {
-		return nil
-	}
-	return &flagError{err, setting.Text(err, func(field string) string {
-		for _, name := range []string{strings.ReplaceAll(field, "_", "-"), shorterFlags[field]} {
-			if flags.Lookup(name) != nil {
-				return "--" + name
-			}
-		}
-		return field
-	})}
-}
-
-// newFlags returns a flag set whose errors are usage errors and whose help goes to w.
-func newFlags(usage string, w io.Writer) *pflag.FlagSet {
-	flags := pflag.NewFlagSet("train", pflag.ContinueOnError)
-	flags.SetOutput(w)
-	flags.SortFlags = false
-	flags.Usage = func() { fmt.Fprint(w, usage, flags.FlagUsagesWrapped(0)) }
-	return flags
-}
-
-func parse(flags *pflag.FlagSet, args []string) error {
-	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, pflag.ErrHelp) {
-			return err
-		}
-		return fmt.Errorf("%w: %w; see --help", errUsage, err)
+// parse is Parse for a command that has flags alone.
+func parse(t *command.Terminal, flags *pflag.FlagSet, args []string, help command.Help) error {
+	if err := t.Parse(flags, args, help); err != nil {
+		return err
 	}
 	if flags.NArg() > 0 {
-		return fmt.Errorf("%w: %q is no flag and no command; see --help", errUsage, flags.Arg(0))
+		return command.Usagef("%q is no flag and no command", flags.Arg(0))
 	}
 	return nil
 }
@@ -168,11 +92,19 @@ paper's tables, versions and licences
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (checkpoint kept)
 `
 
-func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
+// rareFlags are those without which --help fits on a screen.
+var rareFlags = []string{
+	"threads", "deterministic", "ssot", "skip-bad", "test-every", "workers", "schedule", "accumulate", "test-good", "masks",
+	"recursive", "layout", "bit-depth", "average", "clip", "weight-ssot", "weight-recon", "weight-contrast", "rate-projection",
+	"rate-distill", "project", "noise", "noise-released", "defects", "denoise", "light", "easy-cut", "easy-below", "equalise",
+	"score", "coreset", "coreset-dimensions", "coreset-starts", "patch-dimensions", "patch-score", "neighbours", "distance-mib",
+	"kd-per-position", "checkpoint-every", "cache", "max-pixels",
+}
+
+func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	c, memory := rdpp.DefaultConfig(), patchcore.DefaultMemory()
 	opt, open := rdpp.TrainOptions{}, dataset.OpenOptions{}
-	flags := newFlags(trainUsage, stdout)
-	defer func() { err = inFlags(flags, err) }()
+	flags := pflag.NewFlagSet("train", pflag.ContinueOnError)
 	var source dataset.Source
 	flags.StringVar(&source.Data, "data", "", "`DIR` with train/good, good or images; or of such")
 	flags.StringArrayVar(&source.Good, "good", nil, "or `DIR` of good images, of any name; repeatable")
@@ -238,39 +170,29 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) (err
 	flags.DurationVar(&opt.CheckpointEvery, "checkpoint-every", 5*time.Minute, "`TIME` between checkpoints")
 	cacheMiB := flags.Int64("cache", 2048, "`MIB` of memory for decoded images")
 	flags.Int64Var(&opt.MaxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted: `N` pixels")
-	helpAll := flags.Bool("help-all", false, "all flags, files and exit codes")
-	for _, rare := range []string{"threads", "deterministic", "ssot", "skip-bad", "test-every", "workers", "schedule", "accumulate", "test-good", "masks", "recursive", "layout", "bit-depth", "average", "clip", "weight-ssot", "weight-recon",
-		"weight-contrast", "rate-projection", "rate-distill", "project", "noise", "noise-released", "defects", "denoise", "light", "easy-cut", "easy-below", "equalise", "score", "coreset", "coreset-dimensions", "coreset-starts", "patch-dimensions", "patch-score", "neighbours", "distance-mib", "kd-per-position", "checkpoint-every",
-		"cache", "max-pixels"} {
-		flags.Lookup(rare).Hidden = true // --help fits on a screen without them
-	}
-	if err := parse(flags, args); err != nil {
+	help := command.Help{Text: trainUsage, Rare: rareFlags, More: fmt.Sprintf("With several categories, RUN/%s is the page of them all\n"+
+		"Files in RUN/CATEGORY: %s, %s, %s, %s, %s, checkpoint\n", rdpp.IndexFile, rdpp.ModelFile, rdpp.ReportFile, rdpp.MetricsFile,
+		rdpp.HistoryFile, rdpp.ScoresFile)}
+	if err := parse(t, flags, args, help); err != nil {
 		return err
-	}
-	if *helpAll {
-		flags.VisitAll(func(f *pflag.Flag) { f.Hidden = false })
-		flags.Usage()
-		fmt.Fprintf(stdout, "With several categories, RUN/%s is the page of them all\n", rdpp.IndexFile)
-		fmt.Fprintf(stdout, "Files in RUN/CATEGORY: %s, %s, %s, checkpoint\n", rdpp.ModelFile, rdpp.ReportFile+", "+rdpp.MetricsFile, rdpp.HistoryFile+", "+rdpp.ScoresFile)
-		return nil
 	}
 
 	switch {
 	case opt.Out == "":
-		return fmt.Errorf("%w: --data and --out are needed; see --help", errUsage)
+		return command.Usagef("--data and --out are needed")
 	case opt.Workers < 1 || opt.Workers > 1024:
-		return fmt.Errorf("%w: --workers %d; use 1 to 1024", errUsage, opt.Workers)
+		return command.Usagef("--workers %d; use 1 to 1024", opt.Workers)
 	case opt.CheckpointEvery <= 0:
-		return fmt.Errorf("%w: --checkpoint-every must be positive, such as 5m", errUsage)
+		return command.Usagef("--checkpoint-every must be positive, such as 5m")
 	case *cacheMiB < 0 || *cacheMiB > 1<<30 || opt.MaxPixels < 1:
-		return fmt.Errorf("%w: --cache must be 0 to %d MiB, --max-pixels at least 1", errUsage, 1<<30)
+		return command.Usagef("--cache must be 0 to %d MiB, --max-pixels at least 1", 1<<30)
 	case opt.TestEvery < 0:
-		return fmt.Errorf("%w: --test-every %d; use 0 or more", errUsage, opt.TestEvery)
+		return command.Usagef("--test-every %d; use 0 or more", opt.TestEvery)
 	case opt.Resume && opt.Overwrite:
-		return fmt.Errorf("%w: --resume and --overwrite exclude each other", errUsage)
+		return command.Usagef("--resume and --overwrite exclude each other")
 	}
 	if err := source.Check(false); err != nil {
-		return fmt.Errorf("%w: %w; see --help", errUsage, err)
+		return command.Usagef("%w", err)
 	}
 	configOf, err := configured(flags, &c, *preset, opt.Teacher)
 	if err != nil {
@@ -289,11 +211,7 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) (err
 	out := opt.Out
 	open.SkipBad = opt.SkipBad
 	train := func(source dataset.Source) (*rdpp.Summary, error) {
-		var set *dataset.Set
-		err := unlessInterrupted(ctx, func() (err error) { // a list may be a pipe
-			set, err = source.Open(&open)
-			return err
-		})
+		set, err := command.Await(ctx, func() (*dataset.Set, error) { return source.Open(&open) }) // a list may be a pipe
 		if errors.Is(err, dataset.ErrCategories) {
 			return nil, fmt.Errorf("%w, with --category, or all", err)
 		}
@@ -302,12 +220,11 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) (err
 		}
 		c := configOf(set.Category)
 		opt.Out = filepath.Join(out, set.Category)
-		show := newProgress(set, stdout, stderr, *asJSON)
+		show := newProgress(set, t.Stdout, t.Stderr, *asJSON)
 		opt.OnDownload, opt.OnStart, opt.OnStep, opt.OnEpoch = show.download, show.teacher, show.step, show.epoch
 		opt.Log = slog.New(slog.NewTextHandler(show.log(), &slog.HandlerOptions{ReplaceAttr: printable.Attr}))
 		show.start(&c, opt.Device, *threads)
 		summary, err := rdpp.Train(ctx, c, set, opt)
-		err = inFlags(flags, err)
 		show.stop()
 		if err == nil {
 			show.done(summary)
@@ -318,7 +235,7 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) (err
 		_, err := train(sources[0])
 		return err
 	}
-	said := stdout
+	said := t.Stdout
 	if *asJSON {
 		said = io.Discard // lines are objects
 	}
@@ -327,7 +244,7 @@ func runTrain(ctx context.Context, args []string, stdout, stderr io.Writer) (err
 			return err
 		}
 	}
-	return trainAll(sources, out, train, said, stderr)
+	return trainAll(sources, out, train, said, t)
 }
 
 // tellOthers says what of a folder of data sets is none.
@@ -341,7 +258,8 @@ func tellOthers(stdout io.Writer, data string) error {
 
 // trainAll trains on one category after the other, and keeps the page of all of them. What fails in one is said, and the
 // others go on.
-func trainAll(sources []dataset.Source, out string, train func(dataset.Source) (*rdpp.Summary, error), stdout, stderr io.Writer) error {
+func trainAll(sources []dataset.Source, out string, train func(dataset.Source) (*rdpp.Summary, error), stdout io.Writer,
+	t *command.Terminal) error {
 	entries := make([]rdpp.IndexEntry, len(sources))
 	for i, source := range sources {
 		entries[i] = rdpp.IndexEntry{Category: filepath.Base(source.Data), Reason: "not trained yet"}
@@ -349,14 +267,14 @@ func trainAll(sources []dataset.Source, out string, train func(dataset.Source) (
 	var failed []string
 	for i, source := range sources {
 		summary, err := train(source)
-		if errors.Is(err, rdpp.ErrInterrupted) {
+		if errors.Is(err, rdpp.ErrInterrupted) || errors.Is(err, context.Canceled) {
 			return err
 		}
 		entries[i].Summary, entries[i].Reason = summary, ""
 		if err != nil {
 			failed = append(failed, entries[i].Category)
-			entries[i].Summary, entries[i].Reason = nil, err.Error()
-			complain(stderr, err)
+			entries[i].Summary, entries[i].Reason = nil, t.Tell(err)
+			t.Complain(err)
 		}
 		if err := rdpp.WriteIndex(out, "Anomaly detection, "+filepath.Base(out), entries); err != nil {
 			return err
@@ -369,21 +287,14 @@ func trainAll(sources []dataset.Source, out string, train func(dataset.Source) (
 	return nil
 }
 
-// complain prints an error as one line, whatever is in it.
-func complain(stderr io.Writer, err error) {
-	say(stderr, "train: %s", strings.ReplaceAll(err.Error(), "\n", " "))
-}
-
-// say prints a line for people, in which names from files cannot act on the terminal.
-func say(w io.Writer, format string, args ...any) {
-	fmt.Fprintln(w, printable.Text(fmt.Sprintf(format, args...)))
-}
+// say prints a line for people. That its reader has gone away is no reason to stop training.
+func say(w io.Writer, format string, args ...any) { _ = command.Say(w, format, args...) }
 
 // configured returns what a category's training is set to: by the flags that are given, else by the preset, else by the
 // defaults, of which the image size depends on the teacher. c is what the flags write to.
 func configured(flags *pflag.FlagSet, c *rdpp.Config, preset, teacher string) (of func(category string) rdpp.Config, err error) {
 	if preset != "" && !slices.Contains(rdpp.Presets(), preset) {
-		return nil, fmt.Errorf("%w: --preset %q; use %s", errUsage, preset, strings.Join(rdpp.Presets(), " or "))
+		return nil, command.Usagef("--preset %q; use %s", preset, strings.Join(rdpp.Presets(), " or "))
 	}
 	given := map[*pflag.Flag]string{}
 	flags.Visit(func(f *pflag.Flag) {
@@ -451,10 +362,10 @@ func setDevice(name string, threads int) (torch.Device, error) {
 	case errors.Is(err, torch.ErrNoDevice):
 		return device, err
 	case err != nil:
-		return device, fmt.Errorf("%w: --device: %w", errUsage, err)
+		return device, command.Usagef("--device: %w", err)
 	}
 	if err := torch.SetThreads(threads); err != nil {
-		return device, fmt.Errorf("%w: --threads: %w", errUsage, err)
+		return device, command.Usagef("--threads: %w", err)
 	}
 	return device, nil
 }
@@ -466,12 +377,12 @@ func dataSources(source dataset.Source, categories []string) ([]dataset.Source, 
 	}
 	for _, category := range categories {
 		if category == "" || category != filepath.Base(category) || category == "." || category == ".." {
-			return nil, fmt.Errorf("%w: --category %q; give names of folders in --data", errUsage, category)
+			return nil, command.Usagef("--category %q; give names of folders in --data", category)
 		}
 	}
 	if source.Data == "" {
 		if len(categories) > 1 {
-			return nil, fmt.Errorf("%w: --category names %d categories; give --good and --list one name", errUsage, len(categories))
+			return nil, command.Usagef("--category names %d categories; give --good and --list one name", len(categories))
 		}
 		source.Category = categories[0]
 		return []dataset.Source{source}, nil

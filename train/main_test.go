@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"hash/crc32"
 	"image"
@@ -20,39 +19,37 @@ import (
 	"strings"
 	"testing"
 
-	"rdpp/rdpp"
-	"rdpp/rdpp/sample"
-)
+	"github.com/spf13/pflag"
 
-var slow = flag.Bool("slow", false, "run the tests that take minutes and gigabytes")
+	"rdpp/rdpp"
+	"rdpp/rdpp/command"
+	"rdpp/rdpp/sample"
+	"rdpp/rdpp/testmain"
+	"rdpp/torch"
+)
 
 var dataDir string // 4 training images, 1 good and 4 defective test images with masks, of 64 x 64 pixels
 
-// asProgram is set in the environment where the test binary has to be the program.
-const asProgram = "TRAIN_TEST_AS_PROGRAM"
+// asProgram is the name of the program itself, as the test program can be it.
+const asProgram = "train"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asProgram) != "" {
-		main()
+	testmain.Be(map[string]func([]string) error{asProgram: func([]string) error { main(); return nil }, asReproduce: reproduceWithFake})
+	if control := os.Getenv(fakeTrainKey); control != "" {
+		if err := fakeTrain(control, os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, "train:", err)
+			os.Exit(command.Failed)
+		}
+		os.Exit(command.Done)
 	}
-	flag.Parse()
-	dir, err := os.MkdirTemp("", "train")
-	if err == nil {
+	os.Exit(testmain.Run(m, func(dir string) error {
 		dataDir = filepath.Join(dir, "part")
-		err = sample.Write(dir, &sample.Options{Category: "part", Size: 64, Train: 4, TestGood: 1, TestDefect: 1})
-	}
-	code := 1
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	} else {
-		code = m.Run()
-	}
-	os.RemoveAll(dir)
-	os.Exit(code)
+		return sample.Write(dir, &sample.Options{Category: "part", Size: 64, Train: 4, TestGood: 1, TestDefect: 1})
+	}))
 }
 
-// command runs a command line and returns what a shell would see.
-func command(args ...string) (code int, stdout, stderr string) {
+// trainBy runs a command line and returns what a shell would see.
+func trainBy(args ...string) (code int, stdout, stderr string) {
 	var out, complaints bytes.Buffer
 	code = run(context.Background(), args, &out, &complaints)
 	return code, out.String(), complaints.String()
@@ -133,8 +130,8 @@ func TestHelpFitsOnAScreen(t *testing.T) {
 		{[]string{"--help"}, []string{"--data DIR", "--out DIR", "--teacher FILE", `"wide_resnet50_2")`}},
 		{[]string{"sample", "--help"}, []string{"--out DIR", "--size ", "(default 256)"}},
 	} {
-		code, stdout, stderr := command(c.args...)
-		if code != exitDone || stderr != "" {
+		code, stdout, stderr := trainBy(c.args...)
+		if code != command.Done || stderr != "" {
 			t.Errorf("%v: got code %d, stderr %q, want code 0", c.args, code, stderr)
 		}
 		if got := strings.Count(stdout, "\n"); got > lines {
@@ -195,12 +192,12 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"--batch=3"}, "alone in a batch"},
 	} {
 		out := filepath.Join(t.TempDir(), "out")
-		checkFails(t, strings.Join(c.args, " "), exitUsage, tiny(dataDir, out, c.args...), out, c.want)
+		checkFails(t, strings.Join(c.args, " "), command.WrongUsage, tiny(dataDir, out, c.args...), out, c.want)
 	}
 	out := filepath.Join(t.TempDir(), "out")
-	checkFails(t, "a device that is not there", exitFailed, tiny(dataDir, out, "--device=cuda:999"), out, "CUDA libtorch")
+	checkFails(t, "a device that is not there", command.Failed, tiny(dataDir, out, "--device=cuda:999"), out, "CUDA libtorch")
 	for _, args := range [][]string{{}, {"--data=" + dataDir}, {"sample"}, {"sample", "--out"}, {"sample", "--size=x", "--out=x"}, {"nonsense"}} {
-		checkFails(t, strings.Join(args, " "), exitUsage, args, "", "--help")
+		checkFails(t, strings.Join(args, " "), command.WrongUsage, args, "", "--help")
 	}
 	for _, c := range []struct{ flag, want string }{
 		{"--size=0", "--size"}, {"--size=31", "--size is 31"}, {"--size=4097", "--size is 4097"}, {"--category=screw", `--category is "screw"`},
@@ -209,7 +206,7 @@ func TestWrongUsage(t *testing.T) {
 	} {
 		out := filepath.Join(t.TempDir(), "out")
 		args := []string{"sample", "--out=" + out, "--size=32", "--train=1", "--test-good=1", "--test-defect=1", c.flag}
-		checkFails(t, "sample "+c.flag, exitUsage, args, out, c.want, "train sample --help")
+		checkFails(t, "sample "+c.flag, command.WrongUsage, args, out, c.want, "train sample --help")
 	}
 }
 
@@ -223,8 +220,8 @@ func TestSampleWithoutTestImages(t *testing.T) {
 		{[]string{"--test-good=1", "--test-defect=0"}, "000.png 000.png 001.png"},
 	} {
 		out := t.TempDir()
-		code, _, stderr := command(append([]string{"sample", "--out=" + out, "--category=part", "--size=32", "--train=2"}, c.flags...)...)
-		if got := strings.Join(files(t, out), " "); code != exitDone || stderr != "" || got != c.want {
+		code, _, stderr := trainBy(append([]string{"sample", "--out=" + out, "--category=part", "--size=32", "--train=2"}, c.flags...)...)
+		if got := strings.Join(files(t, out), " "); code != command.Done || stderr != "" || got != c.want {
 			t.Errorf("%v: got code %d, stderr %q, files %q, want code 0, files %q", c.flags, code, stderr, got, c.want)
 		}
 	}
@@ -233,7 +230,7 @@ func TestSampleWithoutTestImages(t *testing.T) {
 // checkFails wants a command line to end with code, one line on stderr that has all the texts, and no file below out.
 func checkFails(t *testing.T, what string, code int, args []string, out string, texts ...string) {
 	t.Helper()
-	got, _, stderr := command(args...)
+	got, _, stderr := trainBy(args...)
 	if got != code || !strings.HasPrefix(stderr, "train: ") || strings.Count(stderr, "\n") != 1 {
 		t.Errorf("%s: got code %d, stderr %q, want code %d and one line", what, got, stderr, code)
 	}
@@ -312,15 +309,15 @@ func TestBadData(t *testing.T) {
 		out := filepath.Join(t.TempDir(), "out")
 		args := tiny(c.data, out, c.flags...)
 		if c.want != nil {
-			checkFails(t, c.name, exitFailed, args, out, c.want...)
+			checkFails(t, c.name, command.Failed, args, out, c.want...)
 			continue
 		}
 		// Skipped files are logged too, a line each.
-		if code, _, stderr := command(args...); code != exitFailed || strings.Count(stderr, "left out") != 9 || len(files(t, out)) != 0 {
+		if code, _, stderr := trainBy(args...); code != command.Failed || strings.Count(stderr, "left out") != 9 || len(files(t, out)) != 0 {
 			t.Errorf("%s: got code %d, stderr %q and files %q, want code 1, nine files named and none written", c.name, code, stderr, files(t, out))
 		}
 	}
-	checkFails(t, "unwritable output", exitFailed, tiny(dataDir, filepath.Join(file, "out")), "", file, "--out")
+	checkFails(t, "unwritable output", command.Failed, tiny(dataDir, filepath.Join(file, "out")), "", file, "--out")
 }
 
 // twoPages is a TIFF of two pages of 2 x 1 grey pixels.
@@ -348,8 +345,8 @@ func TestSkipBad(t *testing.T) {
 		write(t, filepath.Join(dir, "ground_truth/dent/099_mask.png"), nil),
 	}
 	out := t.TempDir()
-	code, _, stderr := command(tiny(dir, out, "--skip-bad")...)
-	if code != exitDone {
+	code, _, stderr := trainBy(tiny(dir, out, "--skip-bad")...)
+	if code != command.Done {
 		t.Fatalf("got code %d, stderr %q, want 0", code, stderr)
 	}
 	text, err := os.ReadFile(filepath.Join(out, "part", rdpp.MetricsFile))
@@ -389,8 +386,8 @@ func TestPlainLines(t *testing.T) {
 	}
 	write(t, filepath.Join(dir, "ground_truth/dent/000_mask.png"), data.Bytes())
 
-	code, stdout, stderr := command(tiny(dir, out, "--select=best-on-test")...)
-	if code != exitDone || stderr != "" {
+	code, stdout, stderr := trainBy(tiny(dir, out, "--select=best-on-test")...)
+	if code != command.Done || stderr != "" {
 		t.Fatalf("got code %d, stderr %q, want code 0", code, stderr)
 	}
 	for _, want := range []string{"part: MVTec layout", " | train 4 good | test 1 good, 4 defective (dent 1, missing_hole 1, scratch 1, stain 1) | masks 4 in ground_truth | nothing left out\n",
@@ -413,14 +410,14 @@ func TestPlainLines(t *testing.T) {
 // All categories of a folder are trained in turn; with --json every line is an object.
 func TestJSONAndCategories(t *testing.T) {
 	data, out := t.TempDir(), t.TempDir()
-	code, stdout, stderr := command("sample", "--out="+data, "--size=32", "--train=2", "--test-good=1", "--test-defect=1")
-	if code != exitDone || stderr != "" || !strings.Contains(stdout, data) {
+	code, stdout, stderr := trainBy("sample", "--out="+data, "--size=32", "--train=2", "--test-good=1", "--test-defect=1")
+	if code != command.Done || stderr != "" || !strings.Contains(stdout, data) {
 		t.Fatalf("sample: got code %d, stdout %q, stderr %q, want code 0 and the folder", code, stdout, stderr)
 	}
-	checkFails(t, "sample, again", exitFailed, []string{"sample", "--out=" + data}, "", "exists")
+	checkFails(t, "sample, again", command.Failed, []string{"sample", "--out=" + data}, "", "exists")
 
-	code, stdout, stderr = command(tiny(data, out, "--category=all", "--json")...)
-	if code != exitDone || stderr != "" {
+	code, stdout, stderr = trainBy(tiny(data, out, "--category=all", "--json")...)
+	if code != command.Done || stderr != "" {
 		t.Fatalf("got code %d, stderr %q, want code 0", code, stderr)
 	}
 	var got []string
@@ -450,7 +447,7 @@ func TestJSONAndCategories(t *testing.T) {
 // What fails in one category does not keep the others from being trained, and is seen on the page of them all.
 func TestFailingCategory(t *testing.T) {
 	data, out := t.TempDir(), t.TempDir()
-	if code, _, stderr := command("sample", "--out="+data, "--size=32", "--train=2", "--test-good=1", "--test-defect=1"); code != exitDone {
+	if code, _, stderr := trainBy("sample", "--out="+data, "--size=32", "--train=2", "--test-good=1", "--test-defect=1"); code != command.Done {
 		t.Fatal(stderr)
 	}
 	// The first of the categories.
@@ -461,8 +458,8 @@ func TestFailingCategory(t *testing.T) {
 	if err := os.WriteFile(damaged[0], []byte("no picture"), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	code, stdout, stderr := command(tiny(data, out, "--category=part,texture", "--layout=mvtec")...)
-	if code != exitFailed || !strings.Contains(stderr, damaged[0]) || !strings.Contains(stderr, "--skip-bad") || !strings.Contains(stderr, "1 of 2 categories failed: part") {
+	code, stdout, stderr := trainBy(tiny(data, out, "--category=part,texture", "--layout=mvtec")...)
+	if code != command.Failed || !strings.Contains(stderr, damaged[0]) || !strings.Contains(stderr, "--skip-bad") || !strings.Contains(stderr, "1 of 2 categories failed: part") {
 		t.Errorf("got code %d, stderr %q, want code 1, the file and the category named", code, stderr)
 	}
 	page, err := os.ReadFile(filepath.Join(out, rdpp.IndexFile))
@@ -480,8 +477,8 @@ func TestFailingCategory(t *testing.T) {
 	write(t, filepath.Join(data, "part", "ground_truth", "dent", "077.png"), nil)
 	fresh := filepath.Join(t.TempDir(), "new", "out")
 	write(t, filepath.Join(data, "notes", "1.png"), nil)
-	code, stdout, stderr = command(tiny(data, fresh, "--category=all")...)
-	if code != exitFailed || !strings.Contains(stderr, "077.png") || !strings.Contains(stderr, "1 of 2 categories failed: part") {
+	code, stdout, stderr = trainBy(tiny(data, fresh, "--category=all")...)
+	if code != command.Failed || !strings.Contains(stderr, "077.png") || !strings.Contains(stderr, "1 of 2 categories failed: part") {
 		t.Errorf("a new folder: got code %d, stderr %q, want code 1, the file and the category named", code, stderr)
 	}
 	if want := "all: left out, being no data set: notes (1 image)\n"; !strings.Contains(stdout, want) {
@@ -493,10 +490,10 @@ func TestFailingCategory(t *testing.T) {
 		}
 	}
 
-	checkFails(t, "a finished run", exitUsage, tiny(filepath.Join(data, "texture"), out), "", "finished run", "--overwrite")
-	checkFails(t, "no update", exitUsage, tiny(filepath.Join(data, "texture"), t.TempDir(), "--accumulate=5"), "", "make no update")
-	checkFails(t, "another layout", exitFailed, tiny(filepath.Join(data, "part"), out, "--layout=btad"), "", "btad", "train/ok")
-	checkFails(t, "no layout", exitFailed, tiny(filepath.Join(data, "part"), out, "--layout=other"), "", "no layout is named")
+	checkFails(t, "a finished run", command.WrongUsage, tiny(filepath.Join(data, "texture"), out), "", "finished run", "--overwrite")
+	checkFails(t, "no update", command.WrongUsage, tiny(filepath.Join(data, "texture"), t.TempDir(), "--accumulate=5"), "", "make no update")
+	checkFails(t, "another layout", command.Failed, tiny(filepath.Join(data, "part"), out, "--layout=btad"), "", "btad", "train/ok")
+	checkFails(t, "no layout", command.Failed, tiny(filepath.Join(data, "part"), out, "--layout=other"), "", "no layout is named")
 }
 
 // Flags that are given win over the preset, which wins over the defaults.
@@ -522,9 +519,9 @@ func TestFoldersAndLists(t *testing.T) {
 		{"good and bad", []string{"--good=" + in("gut"), "--bad=" + in("schlecht"), "--batch=3"}, []string{"part: ", " | train 3 good | test 1 good, 1 defective (schlecht 1) | no masks"}},
 	} {
 		out := t.TempDir()
-		code, stdout, stderr := command(tiny("", out, c.flags...)...)
+		code, stdout, stderr := trainBy(tiny("", out, c.flags...)...)
 		first, _, _ := strings.Cut(stdout, "\n")
-		if code != exitDone || stderr != "" || !strings.HasPrefix(first, c.want[0]) || !strings.Contains(first, c.want[1]) {
+		if code != command.Done || stderr != "" || !strings.HasPrefix(first, c.want[0]) || !strings.Contains(first, c.want[1]) {
 			t.Errorf("%s: got code %d, stderr %q, first line %q, want code 0 and %q", c.name, code, stderr, first, c.want)
 			continue
 		}
@@ -534,15 +531,15 @@ func TestFoldersAndLists(t *testing.T) {
 			t.Errorf("%s: got %s, %v in %s, want %s", c.name, s.Taken, err, rdpp.MetricsFile, c.want[1])
 		}
 	}
-	checkFails(t, "a folder of other names", exitFailed, tiny(filepath.Join(dir, ".."), t.TempDir(), "--layout=auto"), "", "name the folders: --good DIR --bad DIR")
-	checkFails(t, "a list that is none", exitFailed, tiny("", t.TempDir(), "--list="+in("gut/000.png")), "", "list of images")
+	checkFails(t, "a folder of other names", command.Failed, tiny(filepath.Join(dir, ".."), t.TempDir(), "--layout=auto"), "", "name the folders: --good DIR --bad DIR")
+	checkFails(t, "a list that is none", command.Failed, tiny("", t.TempDir(), "--list="+in("gut/000.png")), "", "list of images")
 }
 
 func TestPreset(t *testing.T) {
 	out := t.TempDir()
-	code, stdout, stderr := command("--preset=paper", "--data="+dataDir, "--out="+out, "--arch=resnet18", "--image-size=32", "--batch=2", "--epochs=1",
+	code, stdout, stderr := trainBy("--preset=paper", "--data="+dataDir, "--out="+out, "--arch=resnet18", "--image-size=32", "--batch=2", "--epochs=1",
 		"--teacher=random", "--device=cpu", "--threads=1", "--json", "--rate-distill=0.003")
-	if code != exitDone {
+	if code != command.Done {
 		t.Fatal(stderr)
 	}
 	for _, o := range objects(t, stdout) {
@@ -573,7 +570,7 @@ func TestImageSizeOfTeacher(t *testing.T) {
 		{[]string{"--arch=resnet18", "--teacher=drawn", "--image-size=256"}, 256}, {[]string{"--arch=resnet18", "--image-size=64"}, 64},
 		{[]string{"--arch=resnet18", "--teacher=drawn", "--preset=paper"}, 256},
 	} {
-		flags := newFlags("", io.Discard)
+		flags := pflag.NewFlagSet("train", pflag.ContinueOnError)
 		config := rdpp.DefaultConfig()
 		flags.StringVar(&config.Arch, "arch", config.Arch, "")
 		flags.IntVar(&config.ImageSize, "image-size", config.ImageSize, "")
@@ -601,7 +598,7 @@ func TestUpdatesOrEpochs(t *testing.T) {
 		{nil, d.Updates, d.Epochs}, {[]string{"--epochs=7"}, 0, 7}, {[]string{"--updates=9"}, 9, math.MaxInt32},
 		{[]string{"--updates=9", "--epochs=7"}, 9, 7}, {[]string{"--updates=0"}, 0, d.Epochs},
 	} {
-		flags := newFlags("", io.Discard)
+		flags := pflag.NewFlagSet("train", pflag.ContinueOnError)
 		config := rdpp.DefaultConfig()
 		flags.IntVar(&config.Updates, "updates", config.Updates, "")
 		flags.IntVar(&config.Epochs, "epochs", config.Epochs, "")
@@ -619,23 +616,27 @@ func TestUpdatesOrEpochs(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
-	version := "rdpp " + rdpp.Version + "\n"
+	libtorch, err := torch.Version()
+	if err != nil {
+		t.Fatal(err)
+	}
+	version := "rdpp " + rdpp.Version + ", libtorch " + libtorch + "\n"
 	for _, c := range []struct {
 		args []string
 		want string
 	}{
 		{[]string{"--version"}, version}, {[]string{"version"}, version}, {[]string{"version", "--licenses"}, version + "\n" + rdpp.Notice()},
 	} {
-		if code, stdout, stderr := command(c.args...); code != exitDone || stdout != c.want || stderr != "" {
+		if code, stdout, stderr := trainBy(c.args...); code != command.Done || stdout != c.want || stderr != "" {
 			t.Errorf("%v: got code %d, stdout %.99q, stderr %q, want code 0 and %.99q", c.args, code, stdout, stderr, c.want)
 		}
 	}
 	if !strings.Contains(rdpp.Notice(), "The MIT License (MIT)") {
 		t.Error("got no MIT licence in the notices, want that of the teacher that is built in")
 	}
-	checkFails(t, "an argument", exitUsage, []string{"version", "more"}, "", `"more"`)
-	checkFails(t, "a flag", exitUsage, []string{"version", "--nonsense"}, "", "--nonsense")
-	if code, stdout, _ := command("version", "--help"); code != exitDone || !strings.Contains(stdout, "--licenses") {
+	checkFails(t, "an argument", command.WrongUsage, []string{"version", "more"}, "", `"more"`)
+	checkFails(t, "a flag", command.WrongUsage, []string{"version", "--nonsense"}, "", "--nonsense")
+	if code, stdout, _ := trainBy("version", "--help"); code != command.Done || !strings.Contains(stdout, "--licenses") {
 		t.Errorf("got code %d, %q, want code 0 and --licenses", code, stdout)
 	}
 }
@@ -661,40 +662,40 @@ func TestInterruptAndResume(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	args := tiny(dataDir, out, "--epochs=2")
 	code := run(ctx, args, &canceller{&stdout, "epoch 1 ", cancel}, &stderr)
-	if code != exitInterrupted || !strings.Contains(stderr.String(), "--resume") || strings.Count(stderr.String(), "\n") != 1 {
+	if code != command.Interrupted || !strings.Contains(stderr.String(), "--resume") || strings.Count(stderr.String(), "\n") != 1 {
 		t.Errorf("got code %d, stderr %q, want code 130 and one line that names --resume", code, stderr.String())
 	}
 	if got := strings.Join(files(t, out), " "); got != "checkpoint history.csv" {
 		t.Errorf("files: got %q, want checkpoint and history.csv", got)
 	}
-	if code, _, stderr := command(args...); code != exitUsage || !strings.Contains(stderr, "--overwrite") {
+	if code, _, stderr := trainBy(args...); code != command.WrongUsage || !strings.Contains(stderr, "--overwrite") {
 		t.Errorf("without --resume: got code %d, stderr %q, want code 2 and a hint at --overwrite", code, stderr)
 	}
-	again, out2, stderr2 := command(append(args, "--resume")...)
-	if again != exitDone || strings.Contains(out2, "epoch 1 ") || !strings.Contains(out2, "epoch 2 ") {
+	again, out2, stderr2 := trainBy(append(args, "--resume")...)
+	if again != command.Done || strings.Contains(out2, "epoch 1 ") || !strings.Contains(out2, "epoch 2 ") {
 		t.Errorf("with --resume: got code %d, stdout %q, stderr %q, want code 0 and epoch 2 alone", again, out2, stderr2)
 	}
-	if code, _, stderr := command(append(args, "--resume", "--seed=5")...); code != exitUsage || !strings.Contains(stderr, "seed") {
+	if code, _, stderr := trainBy(append(args, "--resume", "--seed=5")...); code != command.WrongUsage || !strings.Contains(stderr, "seed") {
 		t.Errorf("another seed: got code %d, stderr %q, want code 2 and the setting named", code, stderr)
 	}
 
 	cancelled, stop := context.WithCancel(context.Background())
 	stop()
 	fresh := t.TempDir()
-	if code := run(cancelled, tiny(dataDir, fresh), io.Discard, io.Discard); code != exitInterrupted || len(files(t, fresh)) != 0 {
+	if code := run(cancelled, tiny(dataDir, fresh), io.Discard, io.Discard); code != command.Interrupted || len(files(t, fresh)) != 0 {
 		t.Errorf("cancelled before: got code %d and files %q, want 130 and none", code, files(t, fresh))
 	}
 }
 
 func TestEveryArchitecture(t *testing.T) {
 	all := [][]string{{"--arch=resnet18", "--ssot=batch"}, {"--arch=resnet34", "--ssot=off"}}
-	if *slow {
+	if *testmain.Slow {
 		all = append(all, []string{"--arch=resnet50", "--kd-per-position"}, []string{"--arch=wide_resnet50_2", "--noise-released", "--defects=0"})
 	}
 	for _, flags := range all {
 		out := t.TempDir()
-		code, stdout, stderr := command(tiny(dataDir, out, append(flags, "--method=rd++")...)...)
-		if code != exitDone || stderr != "" || !strings.Contains(stdout, "AUPRO") {
+		code, stdout, stderr := trainBy(tiny(dataDir, out, append(flags, "--method=rd++")...)...)
+		if code != command.Done || stderr != "" || !strings.Contains(stdout, "AUPRO") {
 			t.Errorf("%v: got code %d, stdout %q, stderr %q, want code 0 and metrics", flags, code, stdout, stderr)
 		}
 	}
@@ -712,8 +713,8 @@ func TestSettingsByTheirFlags(t *testing.T) {
 		{tinyTeacher("x", "--size=30"), "--size is 30; use a multiple of 32"},
 		{[]string{"reproduce", "--out=x", "--seeds=-1"}, "--seeds is -1; "},
 	} {
-		code, _, stderr := command(c.args...)
-		if code != exitUsage || !strings.Contains(stderr, c.want) || strings.Count(stderr, "\n") != 1 {
+		code, _, stderr := trainBy(c.args...)
+		if code != command.WrongUsage || !strings.Contains(stderr, c.want) || strings.Count(stderr, "\n") != 1 {
 			t.Errorf("%q: got code %d, stderr %q, want code 2 and %q", c.args, code, stderr, c.want)
 		}
 	}
@@ -725,12 +726,34 @@ func TestNamesOnATerminal(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(data, "train", "good"), 0o777); err != nil {
 		t.Fatal(err)
 	}
-	code, stdout, stderr := command(tiny(data, t.TempDir())...)
-	if code == exitDone || !strings.Contains(stderr, `p\x1b[31m\u202e\xff`) || strings.ContainsAny(stdout+stderr, "\x1b\u202e\ufffd") {
+	code, stdout, stderr := trainBy(tiny(data, t.TempDir())...)
+	if code == command.Done || !strings.Contains(stderr, `p\x1b[31m\u202e\xff`) || strings.ContainsAny(stdout+stderr, "\x1b\u202e\ufffd") {
 		t.Errorf("got code %d, stdout %q, stderr %q, want the name escaped", code, stdout, stderr)
 	}
-	code, _, stderr = command(tiny(filepath.Join(data, strings.Repeat("z", 60000)), t.TempDir())...)
-	if code == exitDone || len(stderr) > 2100 || strings.Contains(stderr, "\x1b") {
+	code, _, stderr = trainBy(tiny(filepath.Join(data, strings.Repeat("z", 60000)), t.TempDir())...)
+	if code == command.Done || len(stderr) > 2100 || strings.Contains(stderr, "\x1b") {
 		t.Errorf("got code %d, an error of %d bytes, want one that fits on a screen", code, len(stderr))
+	}
+}
+
+// TestCommands: every command is explained in either way, and what is like one is asked for.
+func TestCommands(t *testing.T) {
+	for _, name := range []string{"sample", "teacher", "reproduce", "version"} {
+		_, want, _ := trainBy(name, "--help")
+		if code, stdout, stderr := trainBy("help", name); code != command.Done || stderr != "" || stdout != want || !strings.Contains(stdout, "train "+name) {
+			t.Errorf("help %s: got code %d, stdout %q, stderr %q, want code 0 and %q", name, code, stdout, stderr, want)
+		}
+	}
+	for args, want := range map[string]string{
+		"sampel":               `unknown command "sampel"; did you mean sample?; see ` + "`train --help`",
+		"teacher --steps=1 -h": "",
+		"teacher --stepz=1":    "--stepz; did you mean --steps?; see `train teacher --help`",
+		"--image-sise=64":      "--image-sise; did you mean --image-size?; see `train --help`",
+		"help reproduse":       "did you mean reproduce?",
+	} {
+		code, _, stderr := trainBy(strings.Fields(args)...)
+		if wrong := want != ""; (code == command.WrongUsage) != wrong || !strings.Contains(stderr, want) {
+			t.Errorf("%s: got code %d, stderr %q, want %q", args, code, stderr, want)
+		}
 	}
 }

@@ -3,11 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -19,32 +19,32 @@ import (
 	"github.com/spf13/pflag"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/command"
 	"rdpp/rdpp/reproduce"
+	"rdpp/rdpp/testmain"
 	"rdpp/torch"
 )
 
-// Environment variables that make the test program another one instead of running tests.
+// fakeTrainKey is the environment variable that makes the test program fakeTrain: a folder to say what happens and to be
+// told.
+const fakeTrainKey = "RDPP_TEST_FAKE_TRAIN"
+
+// asReproduce is the name of train reproduce, whose trainings are fakeTrain, as the test program can be it.
+const asReproduce = "reproduce with fake"
+
+func reproduceWithFake(args []string) error {
+	return runReproduce(context.Background(), args, &command.Terminal{Stdout: os.Stdout, Stderr: os.Stderr})
+}
+
+// Files of a reproduction and of a training.
 const (
-	fakeTrainKey = "RDPP_TEST_FAKE_TRAIN"          // fakeTrain; the value is a folder to say what happens and to be told
-	reproduceKey = "RDPP_TEST_REPRODUCE_WITH_FAKE" // runReproduce, whose trainings are fakeTrain
+	settingsFile   = "settings.json"
+	checkpointFile = "checkpoint"
 )
 
-func init() {
-	switch {
-	case os.Getenv(reproduceKey) != "":
-		os.Unsetenv(reproduceKey)
-		if err := runReproduce(context.Background(), os.Args[1:], os.Stdout, os.Stderr); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(exitFailed)
-		}
-		os.Exit(exitDone)
-	case os.Getenv(fakeTrainKey) != "":
-		if err := fakeTrain(os.Getenv(fakeTrainKey), os.Args[1:]); err != nil {
-			fmt.Fprintln(os.Stderr, "train:", err)
-			os.Exit(exitFailed)
-		}
-		os.Exit(exitDone)
-	}
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // fakeTrain does what train does as far as a reproduction can see. It adds its arguments to the file calls of the folder
@@ -94,7 +94,11 @@ func fakeTrain(control string, args []string) error {
 		if err := os.WriteFile(checkpoint, nil, 0o666); err != nil {
 			return err
 		}
-		return writeJSON(filepath.Join(folder, rdpp.MetricsFile), summary)
+		text, err := json.Marshal(summary)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(folder, rdpp.MetricsFile), text, 0o666)
 	}
 	order, _ := os.ReadFile(filepath.Join(control, *value["category"]+" "+config.Method))
 	fmt.Println("a training begins")
@@ -112,7 +116,7 @@ func fakeTrain(control string, args []string) error {
 		if err := os.WriteFile(checkpoint, nil, 0o666); err != nil {
 			return err
 		}
-		os.Exit(exitInterrupted)
+		os.Exit(command.Interrupted)
 	case "wait":
 		os.WriteFile(filepath.Join(control, *value["device"]), nil, 0o666)
 		for range 1200 {
@@ -150,7 +154,7 @@ func (s *stage) args(further ...string) []string {
 // reproduce calls train reproduce.
 func (s *stage) reproduce(further ...string) (stdout string, err error) {
 	var out bytes.Buffer
-	err = runReproduce(context.Background(), s.args(further...), &out, io.Discard)
+	err = runReproduce(context.Background(), s.args(further...), &command.Terminal{Stdout: &out, Stderr: io.Discard})
 	return out.String(), err
 }
 
@@ -180,7 +184,7 @@ func (s *stage) checkCalls(what string, want ...string) {
 // results are the three files, which must all be there.
 func (s *stage) results() (all string) {
 	s.Helper()
-	for _, name := range []string{resultsMarkdown, resultsCSV, resultsHTML} {
+	for _, name := range []string{reproduce.ResultsMarkdown, reproduce.ResultsCSV, reproduce.ResultsHTML} {
 		text, err := os.ReadFile(filepath.Join(s.out, name))
 		if err != nil {
 			s.Fatal(err)
@@ -197,7 +201,7 @@ func TestReproduce(t *testing.T) {
 	s.order("grid rd", "say nothing")
 	const rd, full = "mvtec_wide_resnet50_2_rd_seed1 cpu new", "mvtec_wide_resnet50_2_rd++_noise0.2_seed1 cpu new"
 	stdout, err := s.reproduce("--tables=1,3")
-	if err == nil || !strings.Contains(err.Error(), "2 of 30 trainings failed") || errors.Is(err, errUsage) {
+	if err == nil || !strings.Contains(err.Error(), "2 of 30 trainings failed") || errors.Is(err, command.ErrUsage) {
 		t.Errorf("got %v, want two failures", err)
 	}
 	s.checkCalls("first", "carpet "+rd, "grid "+rd, "carpet "+full, "grid "+full)
@@ -214,7 +218,7 @@ func TestReproduce(t *testing.T) {
 			t.Errorf("got results\n%s\nwant %q in them", results, want)
 		}
 	}
-	if page, _ := os.ReadFile(filepath.Join(s.out, resultsHTML)); bytes.Contains(page, []byte("<script")) {
+	if page, _ := os.ReadFile(filepath.Join(s.out, reproduce.ResultsHTML)); bytes.Contains(page, []byte("<script")) {
 		t.Errorf("got %s, want the failure's text escaped", page)
 	}
 	if got := files(t, s.out); slices.Contains(got, checkpointFile) {
@@ -224,7 +228,7 @@ func TestReproduce(t *testing.T) {
 	// With fewer tables asked for, and interrupted at once, the failures of before are still known.
 	ended, stop := context.WithCancel(context.Background())
 	stop()
-	if err := runReproduce(ended, s.args("--tables=1"), io.Discard, io.Discard); !errors.Is(err, rdpp.ErrInterrupted) {
+	if err := runReproduce(ended, s.args("--tables=1"), &command.Terminal{Stdout: io.Discard, Stderr: io.Discard}); !errors.Is(err, reproduce.ErrInterrupted) {
 		t.Errorf("got %v, want ErrInterrupted", err)
 	}
 	s.checkCalls("interrupted at once")
@@ -271,8 +275,8 @@ func TestReproduceInterrupted(t *testing.T) {
 		cancel()
 	}()
 	var stdout bytes.Buffer
-	err := runReproduce(ctx, s.args("--tables=1"), &stdout, io.Discard)
-	if !errors.Is(err, rdpp.ErrInterrupted) || !strings.Contains(err.Error(), "the same command resumes") {
+	err := runReproduce(ctx, s.args("--tables=1"), &command.Terminal{Stdout: &stdout, Stderr: io.Discard})
+	if !errors.Is(err, reproduce.ErrInterrupted) || !strings.Contains(err.Error(), "the same command resumes") {
 		t.Errorf("got %v, want ErrInterrupted and the remedy", err)
 	}
 	if !strings.Contains(s.results(), "interrupted; the same command resumes it") || strings.Contains(s.results(), "failed") {
@@ -280,7 +284,7 @@ func TestReproduceInterrupted(t *testing.T) {
 	}
 	s.checkCalls("interrupted", "carpet mvtec_wide_resnet50_2_rd_seed1 cpu new")
 	stdout.Reset()
-	if err := runReproduce(context.Background(), s.args("--tables=1", "--dry-run"), &stdout, io.Discard); err != nil ||
+	if err := runReproduce(context.Background(), s.args("--tables=1", "--dry-run"), &command.Terminal{Stdout: &stdout, Stderr: io.Discard}); err != nil ||
 		!strings.Contains(stdout.String(), "seed 1: begun\n") {
 		t.Errorf("dry run: got %q, %v, want the training begun", stdout.String(), err)
 	}
@@ -306,8 +310,7 @@ func waitFor(t *testing.T, path string) {
 func TestReproduceKilled(t *testing.T) {
 	s := newStage(t, "carpet")
 	s.order("carpet rd", "hang")
-	cmd := exec.Command(os.Args[0], s.args("--tables=1")...)
-	cmd.Env = append(os.Environ(), reproduceKey+"=1")
+	cmd := testmain.Child(asReproduce, s.args("--tables=1")...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -329,19 +332,21 @@ func TestReproduceRefuses(t *testing.T) {
 	if err := os.MkdirAll(s.out, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeJSON(filepath.Join(s.out, settingsFile), settings{Teacher: "random", Epochs: 2}); err != nil {
-		t.Fatal(err)
-	}
+	write(t, filepath.Join(s.out, settingsFile), []byte(`{"teacher":"random","epochs":2}`))
 	weights := write(t, filepath.Join(t.TempDir(), "w.pth"), nil)
 	// refused calls with the settings of before but for those that args has.
-	refused := func(args []string) error {
+	refused := func(args []string) (told string, err error) {
 		for _, flag := range []string{"--data=" + s.data, "--out=" + s.out, "--tables=1", "--teacher=random", "--epochs=2", "--devices=cpu"} {
 			name, _, _ := strings.Cut(flag, "=")
 			if !slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, name+"=") }) {
 				args = append(args, flag)
 			}
 		}
-		return runReproduce(context.Background(), args, io.Discard, io.Discard)
+		terminal := &command.Terminal{Stdout: io.Discard, Stderr: io.Discard}
+		if err = runReproduce(context.Background(), args, terminal); err != nil {
+			told = terminal.Tell(err)
+		}
+		return told, err
 	}
 	for _, c := range []struct {
 		args []string
@@ -369,9 +374,9 @@ func TestReproduceRefuses(t *testing.T) {
 		{[]string{"--threads=-1"}, "--threads"},
 		{[]string{"--tables=4"}, "--btad is for Table 4"},
 	} {
-		err := refused(c.args)
-		if !errors.Is(err, errUsage) && !errors.Is(err, rdpp.ErrConfig) || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%v: got %v, want a usage error with %q", c.args, err, c.want)
+		told, err := refused(c.args)
+		if !errors.Is(err, command.ErrUsage) && !errors.Is(err, rdpp.ErrConfig) || !strings.Contains(told, c.want) {
+			t.Errorf("%v: got %q, want a usage error with %q", c.args, told, c.want)
 		}
 	}
 	for _, c := range []struct {
@@ -382,8 +387,8 @@ func TestReproduceRefuses(t *testing.T) {
 		{[]string{"--devices=cuda:999"}, "CUDA libtorch"},
 		{[]string{"--out=" + weights}, weights},
 	} {
-		err := refused(c.args)
-		if err == nil || errors.Is(err, errUsage) || !strings.Contains(err.Error(), c.want) {
+		_, err := refused(c.args)
+		if err == nil || errors.Is(err, command.ErrUsage) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%v: got %v, want a failure with %q", c.args, err, c.want)
 		}
 	}
@@ -398,7 +403,7 @@ func TestReproduceRefuses(t *testing.T) {
 		{`{"format":1,"teacher":"builtin"}`, "drawn", "was made with --teacher builtin, not with --teacher drawn"},
 	} {
 		write(t, filepath.Join(s.out, settingsFile), []byte(c.before))
-		err := refused([]string{"--epochs=0", "--dry-run", "--teacher=" + c.teacher})
+		_, err := refused([]string{"--epochs=0", "--dry-run", "--teacher=" + c.teacher})
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s, now %s: got %v, want %q", c.before, c.teacher, err, c.want)
 		}
@@ -484,7 +489,7 @@ func TestReproduceOnSeveralDevices(t *testing.T) {
 		return torch.CPU, torch.ErrNoDevice
 	}
 	defer func() { parseDevice = torch.ParseDevice }()
-	err := runReproduce(context.Background(), []string{"--data=" + s.data, "--out=" + s.out, "--tables=1"}, io.Discard, io.Discard)
+	err := runReproduce(context.Background(), []string{"--data=" + s.data, "--out=" + s.out, "--tables=1"}, &command.Terminal{Stdout: io.Discard, Stderr: io.Discard})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -500,7 +505,7 @@ func TestReproduceOnSeveralDevices(t *testing.T) {
 func TestReproduceHelp(t *testing.T) {
 	const lines, columns = 40, 110
 	var out bytes.Buffer
-	if err := runReproduce(context.Background(), []string{"--help"}, &out, io.Discard); !errors.Is(err, pflag.ErrHelp) {
+	if err := runReproduce(context.Background(), []string{"--help"}, &command.Terminal{Stdout: &out, Stderr: io.Discard}); !errors.Is(err, pflag.ErrHelp) {
 		t.Errorf("got %v, want %v", err, pflag.ErrHelp)
 	}
 	if got := strings.Count(out.String(), "\n"); got > lines || got < 15 {
@@ -530,54 +535,11 @@ func TestReproduceLock(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 	defer cancel()
 	var stderr bytes.Buffer
-	err = runReproduce(ctx, s.args("--tables=1"), io.Discard, &stderr)
-	if !errors.Is(err, rdpp.ErrInterrupted) || strings.Count(stderr.String(), "in use, waiting") != 1 {
+	err = runReproduce(ctx, s.args("--tables=1"), &command.Terminal{Stdout: io.Discard, Stderr: &stderr})
+	if !errors.Is(err, reproduce.ErrInterrupted) || strings.Count(stderr.String(), "in use, waiting") != 1 {
 		t.Errorf("got %v, stderr %q, want it to say so and wait until it is interrupted", err, stderr.String())
 	}
 	if got := files(t, s.out); len(got) != 0 {
 		t.Errorf("got files %q, want none", got)
-	}
-}
-
-func TestReproduceLeft(t *testing.T) {
-	training := func(category, method string) reproduce.Training {
-		return reproduce.Training{Dataset: reproduce.MVTec, Category: category, Method: method}
-	}
-	took := func(seconds float64) reproduce.Outcome {
-		return reproduce.Outcome{Result: &reproduce.Result{Seconds: seconds}}
-	}
-	r := &reproduction{devices: make([]torch.Device, 2), todo: []reproduce.Training{training("screw", "rd++"), training("pill", "rd"), training("pill", "rd++")}}
-	if got := r.left(); got >= 0 {
-		t.Errorf("before anything is finished: got %v, want no estimate", got)
-	}
-	r.outcomes = map[reproduce.Training]reproduce.Outcome{training("screw", "rd"): took(100), training("grid", "rd"): took(300)}
-	r.tried = map[reproduce.Training]bool{training("pill", "rd++"): true}
-	// 100 s as screw's other training and 200 s, the mean, on two devices.
-	if got, want := r.left(), 150*time.Second; got != want {
-		t.Errorf("got %v, want %v", got, want)
-	}
-	r.running = map[reproduce.Training]time.Time{training("screw", "rd++"): time.Now().Add(-time.Hour)}
-	if got, want := r.left(), 100*time.Second; got != want {
-		t.Errorf("with one that takes longer: got %v, want %v", got, want)
-	}
-}
-
-func TestLastLine(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "log")
-	for _, c := range []struct{ before, text, want string }{
-		{"", "one\ntrain: rdpp: no memory\n\n", "rdpp: no memory"},
-		{"train: the last time\n", "", "it said nothing"},
-		{"", strings.Repeat("long\n", 5000) + "the end", "the end"},
-		{"", "\xff\n", "\uFFFD"},
-	} {
-		write(t, path, []byte(c.before+c.text))
-		log, err := os.Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := lastLine(log, int64(len(c.before))); got != c.want {
-			t.Errorf("%.40q: got %q, want %q", c.text, got, c.want)
-		}
-		log.Close()
 	}
 }

@@ -2,11 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
+
+	"github.com/spf13/pflag"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/command"
 	"rdpp/rdpp/sample"
 )
 
@@ -18,9 +19,9 @@ and masks of the defects.
 
 `
 
-func runSample(ctx context.Context, args []string, stdout io.Writer) error {
+func runSample(ctx context.Context, args []string, t *command.Terminal) error {
 	var opt sample.Options
-	flags := newFlags(sampleUsage, stdout)
+	flags := pflag.NewFlagSet("train", pflag.ContinueOnError)
 	out := flags.String("out", "", "`DIR` for the data set")
 	flags.StringVar(&opt.Category, "category", "both", "part, texture or both")
 	flags.IntVar(&opt.Size, "size", 256, "side of the images, pixels, 32 to 4096")
@@ -28,16 +29,16 @@ func runSample(ctx context.Context, args []string, stdout io.Writer) error {
 	flags.IntVar(&opt.TestGood, "test-good", 20, "good images for testing, 0 for none")
 	flags.IntVar(&opt.TestDefect, "test-defect", 8, "defective images for testing, of each type, 0 for none")
 	flags.Uint64Var(&opt.Seed, "seed", 1, "of everything drawn")
-	if err := parse(flags, args); err != nil {
+	if err := parse(t, flags, args, command.Help{Text: sampleUsage}); err != nil {
 		return err
 	}
 	switch {
 	case *out == "":
-		return fmt.Errorf("%w: --out is needed; see train sample --help", errUsage)
+		return command.Usagef("--out is needed")
 	case opt.Size == 0 || opt.Train == 0:
-		return fmt.Errorf("%w: --size and --train must not be 0; see train sample --help", errUsage)
+		return command.Usagef("--size and --train must not be 0")
 	case opt.TestGood < 0 || opt.TestDefect < 0:
-		return fmt.Errorf("%w: --test-good and --test-defect must not be negative; see train sample --help", errUsage)
+		return command.Usagef("--test-good and --test-defect must not be negative")
 	}
 	// What is 0 here is negative in the package, where 0 stands for its default.
 	if opt.TestGood == 0 {
@@ -48,14 +49,11 @@ func runSample(ctx context.Context, args []string, stdout io.Writer) error {
 	}
 	err := sample.WriteContext(ctx, *out, &opt)
 	if ctx.Err() != nil {
-		return fmt.Errorf("%w; remove what is in %s and run the same command again", rdpp.ErrInterrupted, *out)
+		return fmt.Errorf("%w; nothing of it is left, run the same command again", rdpp.ErrInterrupted)
 	}
 	if err != nil {
-		if err = inFlags(flags, err); errors.Is(err, rdpp.ErrConfig) {
-			err = fmt.Errorf("%w; see train sample --help", err)
-		}
 		return err
 	}
-	say(stdout, "sample data: %s", *out)
+	say(t.Stdout, "sample data: %s", *out)
 	return nil
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,6 +11,11 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rdpp/rdpp/command"
+	"rdpp/rdpp/testmain"
 )
 
 // program starts this program as a process of its own by the words before its name, such as env's, and by its arguments.
@@ -16,7 +23,7 @@ func program(t *testing.T, before []string, args ...string) (cmd *exec.Cmd, stde
 	t.Helper()
 	words := append(append(before, os.Args[0]), args...)
 	cmd, stderr = exec.Command(words[0], words[1:]...), new(bytes.Buffer)
-	cmd.Env = append(os.Environ(), asProgram+"=1")
+	cmd.Env = append(os.Environ(), testmain.Key+"="+asProgram)
 	cmd.Stderr = stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -52,8 +59,11 @@ func TestSampleInterrupted(t *testing.T) {
 		if err := cmd.Process.Signal(c.signal); err != nil {
 			t.Fatal(err)
 		}
-		if code := exitCode(t, cmd); code != exitInterrupted || !strings.Contains(stderr.String(), "interrupted") {
+		if code := exitCode(t, cmd); code != command.Interrupted || !strings.Contains(stderr.String(), "interrupted") {
 			t.Errorf("%s: got code %d, stderr %q, want code 130 and a line about it", c.name, code, stderr)
+		}
+		if _, err := os.Lstat(out); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: got %v, want nothing left of half a data set", c.name, err)
 		}
 	}
 }
@@ -86,7 +96,7 @@ func TestTrainHangup(t *testing.T) {
 			}
 			cmd.Process.Signal(syscall.SIGTERM)
 		}
-		if code := exitCode(t, cmd); code != exitInterrupted || !strings.Contains(stderr.String(), "after a checkpoint") {
+		if code := exitCode(t, cmd); code != command.Interrupted || !strings.Contains(stderr.String(), "after a checkpoint") {
 			t.Errorf("%s: got code %d, stderr %q, want code 130 after a checkpoint", c.name, code, stderr)
 		}
 		if _, err := os.Stat(checkpoint); err != nil {
@@ -95,29 +105,46 @@ func TestTrainHangup(t *testing.T) {
 	}
 }
 
-// The first signal ends the waiting for a list that nobody writes.
+// The first signal ends the waiting for the rest of a list that another program writes.
 func TestListInterrupted(t *testing.T) {
 	t.Parallel()
 	pipe := filepath.Join(t.TempDir(), "list.csv")
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd, stderr := program(t, nil, "--list", pipe, "--out", t.TempDir(), "--teacher", "random")
-	// The pipe can be opened once the program reads from it.
+	writer, err := os.OpenFile(pipe, os.O_RDWR, 0) // which does not wait for the reader
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
+	if _, err := writer.WriteString("path,split\n"); err != nil {
+		t.Fatal(err)
+	}
+	cmd, stderr := program(t, []string{"sh", "-c", `exec "$@" <"$0"`, pipe}, "--list", "/dev/stdin", "--out", t.TempDir(), "--teacher", "random")
 	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
-		writer, err := os.OpenFile(pipe, os.O_WRONLY|syscall.O_NONBLOCK, 0)
-		if err == nil {
-			defer writer.Close()
+		if unread, err := unix.IoctlGetInt(int(writer.Fd()), unix.TIOCINQ); err != nil || unread == 0 {
 			break
 		}
 		if time.Since(began) > time.Minute {
-			t.Fatalf("got %v, want a reader of the pipe", err)
+			t.Fatal("nobody reads the list")
 		}
 	}
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if code := exitCode(t, cmd); code != exitInterrupted || !strings.Contains(stderr.String(), "interrupted") {
+	if code := exitCode(t, cmd); code != command.Interrupted || !strings.Contains(stderr.String(), "interrupted") {
 		t.Errorf("got code %d, stderr %q, want code 130 and a line about it", code, stderr)
+	}
+}
+
+// A list that is a pipe by its name waits for nobody.
+func TestListPipe(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "list.csv")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd, stderr := program(t, nil, "--list", pipe, "--out", t.TempDir(), "--teacher", "random")
+	if code := exitCode(t, cmd); code == 0 || !strings.Contains(stderr.String(), pipe+": not a regular file but a pipe; name a file, or /dev/stdin") {
+		t.Errorf("got code %d, stderr %q, want the pipe named", code, stderr)
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/atomicfile"
+	"rdpp/rdpp/command"
 	"rdpp/rdpp/pattern"
 	"rdpp/rdpp/printable"
 	"rdpp/torch"
@@ -33,11 +34,10 @@ makes one of a trained ResNet in an ONNX file, up to its layer3.
 // convertFlags are those that --onnx goes with.
 var convertFlags = []string{"onnx", "preprocess", "out", "arch", "store", "overwrite", "json"}
 
-func runTeacher(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
+func runTeacher(ctx context.Context, args []string, t *command.Terminal) (err error) {
 	c := rdpp.DefaultPretrainConfig()
 	opt := rdpp.PretrainOptions{}
-	flags := newFlags(teacherUsage, stdout)
-	defer func() { err = inFlags(flags, err) }()
+	flags := pflag.NewFlagSet("train", pflag.ContinueOnError)
 	flags.StringVar(&opt.Out, "out", "", "`FILE` for the teacher, .safetensors")
 	onnx := flags.String("onnx", "", "convert the ResNet in an ONNX `FILE`, and learn nothing")
 	preprocess := flags.String("preprocess", "", "ONNX `FILE` that turns BGR of 0 to 255 into its input; default: torchvision's")
@@ -63,7 +63,7 @@ func runTeacher(ctx context.Context, args []string, stdout, stderr io.Writer) (e
 	flags.DurationVar(&opt.CheckpointEvery, "checkpoint-every", 5*time.Minute, "`TIME` between checkpoints")
 	asJSON := flags.Bool("json", false, "one JSON object per line")
 	sheet := flags.String("sheet", "", "write a contact sheet of the pictures to `FILE`.png, and learn nothing")
-	if err := parse(flags, args); err != nil {
+	if err := parse(t, flags, args, command.Help{Text: teacherUsage}); err != nil {
 		return err
 	}
 	switch {
@@ -72,21 +72,22 @@ func runTeacher(ctx context.Context, args []string, stdout, stderr io.Writer) (e
 		if flags.Changed("arch") {
 			opt.Arch = c.Arch
 		}
-		return convertTeacher(ctx, flags, opt, stdout, *asJSON)
+		return convertTeacher(ctx, flags, opt, t.Stdout, *asJSON)
 	case *preprocess != "":
-		return fmt.Errorf("%w: --preprocess says something of --onnx, which is missing", errUsage)
+		return command.Usagef("--preprocess says something of --onnx, which is missing")
 	case *sheet != "":
-		return unlessInterrupted(ctx, func() error {
-			return writeSheet(*sheet, &pattern.Options{Size: c.ImageSize, Seed: c.Seed, Kinds: c.Kinds})
+		_, err := command.Await(ctx, func() (struct{}, error) {
+			return struct{}{}, writeSheet(*sheet, &pattern.Options{Size: c.ImageSize, Seed: c.Seed, Kinds: c.Kinds})
 		})
+		return err
 	case opt.Out == "":
-		return fmt.Errorf("%w: --out is needed; see train teacher --help", errUsage)
+		return command.Usagef("--out is needed")
 	case opt.Workers < 1 || opt.Workers > 1024:
-		return fmt.Errorf("%w: --workers %d; use 1 to 1024", errUsage, opt.Workers)
+		return command.Usagef("--workers %d; use 1 to 1024", opt.Workers)
 	case opt.CheckpointEvery <= 0:
-		return fmt.Errorf("%w: --checkpoint-every must be positive, such as 5m", errUsage)
+		return command.Usagef("--checkpoint-every must be positive, such as 5m")
 	case opt.Resume && opt.Overwrite:
-		return fmt.Errorf("%w: --resume and --overwrite exclude each other", errUsage)
+		return command.Usagef("--resume and --overwrite exclude each other")
 	}
 	// Every position has a row of logits, and many positions have few pixels.
 	if c.Objective == rdpp.ObjectiveDense && !flags.Changed("classes") {
@@ -101,7 +102,7 @@ func runTeacher(ctx context.Context, args []string, stdout, stderr io.Writer) (e
 	if opt.Device, err = setDevice(*device, *threads); err != nil {
 		return err
 	}
-	show := &teacherProgress{progress: openProgress("teacher", stdout, stderr, *asJSON)}
+	show := &teacherProgress{progress: openProgress("teacher", t.Stdout, t.Stderr, *asJSON)}
 	opt.OnStep = show.step
 	opt.Log = slog.New(slog.NewTextHandler(show.log(), &slog.HandlerOptions{ReplaceAttr: printable.Attr}))
 	show.start(&c, opt.Device, *threads)
@@ -119,17 +120,13 @@ func convertTeacher(ctx context.Context, flags *pflag.FlagSet, opt rdpp.ConvertO
 	var wrong error
 	flags.Visit(func(f *pflag.Flag) {
 		if !slices.Contains(convertFlags, f.Name) {
-			wrong = fmt.Errorf("%w: --%s is for learning; with --onnx nothing learns", errUsage, f.Name)
+			wrong = command.Usagef("--%s is for learning; with --onnx nothing learns", f.Name)
 		}
 	})
 	if wrong != nil {
 		return wrong
 	}
-	var s *rdpp.ConvertSummary
-	err := unlessInterrupted(ctx, func() (err error) {
-		s, err = rdpp.ConvertTeacher(opt)
-		return err
-	})
+	s, err := command.Await(ctx, func() (*rdpp.ConvertSummary, error) { return rdpp.ConvertTeacher(opt) })
 	if err != nil {
 		return err
 	}
@@ -159,7 +156,7 @@ func convertTeacher(ctx context.Context, flags *pflag.FlagSet, opt rdpp.ConvertO
 func writeSheet(path string, opt *pattern.Options) error {
 	sheet, err := pattern.Sheet(opt)
 	if err != nil {
-		return fmt.Errorf("%w: %w", errUsage, err)
+		return command.Usagef("%w", err)
 	}
 	return atomicfile.Write(path, func(w io.Writer) error { return png.Encode(w, sheet) })
 }
@@ -168,11 +165,11 @@ func writeSheet(path string, opt *pattern.Options) error {
 func parseScales(text string) (scales [3]float64, err error) {
 	parts := strings.Split(text, ",")
 	if len(parts) != len(scales) {
-		return scales, fmt.Errorf("%w: --scales %q; give three numbers with commas between", errUsage, text)
+		return scales, command.Usagef("--scales %q; give three numbers with commas between", text)
 	}
 	for k, part := range parts {
 		if scales[k], err = strconv.ParseFloat(strings.TrimSpace(part), 64); err != nil {
-			return scales, fmt.Errorf("%w: --scales %q: %q is no number", errUsage, text, part)
+			return scales, command.Usagef("--scales %q: %q is no number", text, part)
 		}
 	}
 	return scales, nil

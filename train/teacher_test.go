@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"rdpp/rdpp/onnxfile/onnxtest"
+
+	"rdpp/rdpp/command"
 )
 
 // tinyTeacher is the command line of a pre-training of two steps, with further flags, of which the last of a kind counts.
@@ -21,8 +23,8 @@ func tinyTeacher(out string, further ...string) []string {
 
 func TestTeacher(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "teacher.safetensors")
-	code, stdout, stderr := command(tinyTeacher(out, "--scales=0,0.5,1")...)
-	if code != exitDone || stderr != "" {
+	code, stdout, stderr := trainBy(tinyTeacher(out, "--scales=0,0.5,1")...)
+	if code != command.Done || stderr != "" {
 		t.Fatalf("got code %d, stderr %q, want code 0", code, stderr)
 	}
 	for _, want := range []string{"resnet18, class, 32 x 32 pixels", "step 2/2", "layer2", "layer3", "pictures/s", "8 pictures seen",
@@ -35,15 +37,15 @@ func TestTeacher(t *testing.T) {
 		t.Errorf("got stdout %q, want nothing of layer1", stdout)
 	}
 	run := filepath.Join(t.TempDir(), "run")
-	if code, _, stderr := command(tiny(dataDir, run, "--teacher="+out)...); code != exitDone || stderr != "" {
+	if code, _, stderr := trainBy(tiny(dataDir, run, "--teacher="+out)...); code != command.Done || stderr != "" {
 		t.Errorf("train with it: got code %d, stderr %q, want code 0", code, stderr)
 	}
-	checkFails(t, "again", exitUsage, tinyTeacher(out), "", out, "--overwrite")
+	checkFails(t, "again", command.WrongUsage, tinyTeacher(out), "", out, "--overwrite")
 }
 
 func TestTeacherSheet(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sheet.png")
-	if code, _, stderr := command("teacher", "--sheet="+path, "--size=32", "--kinds=thread,print"); code != exitDone || stderr != "" {
+	if code, _, stderr := trainBy("teacher", "--sheet="+path, "--size=32", "--kinds=thread,print"); code != command.Done || stderr != "" {
 		t.Fatalf("got code %d, stderr %q, want code 0", code, stderr)
 	}
 	file, err := os.Open(path)
@@ -55,19 +57,19 @@ func TestTeacherSheet(t *testing.T) {
 	if c, err := png.DecodeConfig(file); err != nil || c.Width != 12*34-2 || c.Height != 3*34-2 {
 		t.Errorf("got %d x %d pixels (%v), want 406 x 100", c.Width, c.Height, err)
 	}
-	checkFails(t, "a sheet of nothing", exitUsage, []string{"teacher", "--sheet=" + path, "--kinds=cloud"}, "", "cloud")
+	checkFails(t, "a sheet of nothing", command.WrongUsage, []string{"teacher", "--sheet=" + path, "--kinds=cloud"}, "", "cloud")
 }
 
 // Without weights of its own, resnet18 trains with the teacher that is built in, and says so.
 func TestBuiltinTeacher(t *testing.T) {
 	t.Setenv("RDPP_CACHE", t.TempDir())
-	code, stdout, stderr := command(tiny(dataDir, t.TempDir(), "--teacher=auto")...)
-	if code != exitDone || stderr != "" || !strings.Contains(stdout, "part: teacher builtin-imagenet (built in, learned from ImageNet; not torchvision's weights), SHA-256 c9786906\n") {
+	code, stdout, stderr := trainBy(tiny(dataDir, t.TempDir(), "--teacher=auto")...)
+	if code != command.Done || stderr != "" || !strings.Contains(stdout, "part: teacher builtin-imagenet (built in, learned from ImageNet; not torchvision's weights), SHA-256 c9786906\n") {
 		t.Errorf("got code %d, stdout %q, stderr %q, want code 0 and the teacher's name", code, stdout, stderr)
 	}
 	out := filepath.Join(t.TempDir(), "out")
 	for _, word := range []string{"builtin", "drawn"} {
-		checkFails(t, "nothing built in", exitUsage, tiny(dataDir, out, "--teacher="+word, "--arch=resnet34"), out, "resnet34", `--teacher is "`)
+		checkFails(t, "nothing built in", command.WrongUsage, tiny(dataDir, out, "--teacher="+word, "--arch=resnet34"), out, "resnet34", `--teacher is "`)
 	}
 }
 
@@ -83,8 +85,8 @@ func TestTeacherOfONNX(t *testing.T) {
 	network := writeONNX(t, onnxtest.ResNet(onnxtest.Options{Top: true, Pad: "SAME_UPPER"}))
 	mean := writeONNX(t, onnxtest.MeanImage(8, 104, 117, 124))
 	out := filepath.Join(t.TempDir(), "teacher.safetensors")
-	code, stdout, stderr := command("teacher", "--onnx="+network, "--preprocess="+mean, "--out="+out)
-	if code != exitDone || stderr != "" {
+	code, stdout, stderr := trainBy("teacher", "--onnx="+network, "--preprocess="+mean, "--out="+out)
+	if code != command.Done || stderr != "" {
 		t.Fatalf("got code %d, stderr %q, want code 0", code, stderr)
 	}
 	for _, want := range []string{"resnet18 up to layer3, 2787264 numbers, of " + network + `, which "onnxtest" made; with the preprocessing of ` + mean,
@@ -94,12 +96,12 @@ func TestTeacherOfONNX(t *testing.T) {
 		}
 	}
 	run := filepath.Join(t.TempDir(), "run")
-	if code, _, stderr := command(tiny(dataDir, run, "--teacher="+out)...); code != exitDone || stderr != "" {
+	if code, _, stderr := trainBy(tiny(dataDir, run, "--teacher="+out)...); code != command.Done || stderr != "" {
 		t.Errorf("train with it: got code %d, stderr %q, want code 0", code, stderr)
 	}
-	checkFails(t, "again", exitUsage, []string{"teacher", "--onnx=" + network, "--out=" + out}, "", out, "--overwrite")
-	code, stdout, stderr = command("teacher", "--onnx="+network, "--out="+out, "--overwrite", "--store=fp32", "--arch=resnet18", "--json")
-	if code != exitDone || stderr != "" {
+	checkFails(t, "again", command.WrongUsage, []string{"teacher", "--onnx=" + network, "--out=" + out}, "", out, "--overwrite")
+	code, stdout, stderr = trainBy("teacher", "--onnx="+network, "--out="+out, "--overwrite", "--store=fp32", "--arch=resnet18", "--json")
+	if code != command.Done || stderr != "" {
 		t.Fatalf("--json: got code %d, stderr %q, want code 0", code, stderr)
 	}
 	all := objects(t, stdout)
@@ -118,16 +120,16 @@ func TestTeacherOfONNX(t *testing.T) {
 		args []string
 		want []string
 	}{
-		{"no file to write", exitUsage, []string{"--onnx=" + network}, []string{"--out"}},
-		{"no file to read", exitUsage, []string{"--onnx=", "--out=" + out}, []string{"--onnx"}},
-		{"something of learning", exitUsage, []string{"--onnx=" + network, "--out=" + out, "--steps=3"}, []string{"--steps", "nothing learns"}},
-		{"to go on", exitUsage, []string{"--onnx=" + network, "--out=" + out, "--resume"}, []string{"--resume"}},
-		{"a sheet", exitUsage, []string{"--onnx=" + network, "--out=" + out, "--sheet=x"}, []string{"--sheet"}},
-		{"another architecture", exitUsage, []string{"--onnx=" + network, "--out=" + out, "--arch=resnet34"}, []string{network, "resnet18, not resnet34"}},
-		{"preprocessing of nothing", exitUsage, []string{"--preprocess=" + mean, "--out=" + out}, []string{"--onnx"}},
-		{"a missing file", exitFailed, []string{"--onnx=" + out, "--out=" + out}, []string{out, "name an ONNX file"}},
-		{"no network", exitFailed, []string{"--onnx=" + mean, "--out=" + out}, []string{mean, "no ResNet"}},
-		{"no preprocessing", exitFailed, []string{"--onnx=" + network, "--preprocess=" + network, "--out=" + out}, []string{network, "preprocessing"}},
+		{"no file to write", command.WrongUsage, []string{"--onnx=" + network}, []string{"--out"}},
+		{"no file to read", command.WrongUsage, []string{"--onnx=", "--out=" + out}, []string{"--onnx"}},
+		{"something of learning", command.WrongUsage, []string{"--onnx=" + network, "--out=" + out, "--steps=3"}, []string{"--steps", "nothing learns"}},
+		{"to go on", command.WrongUsage, []string{"--onnx=" + network, "--out=" + out, "--resume"}, []string{"--resume"}},
+		{"a sheet", command.WrongUsage, []string{"--onnx=" + network, "--out=" + out, "--sheet=x"}, []string{"--sheet"}},
+		{"another architecture", command.WrongUsage, []string{"--onnx=" + network, "--out=" + out, "--arch=resnet34"}, []string{network, "resnet18, not resnet34"}},
+		{"preprocessing of nothing", command.WrongUsage, []string{"--preprocess=" + mean, "--out=" + out}, []string{"--onnx"}},
+		{"a missing file", command.Failed, []string{"--onnx=" + out, "--out=" + out}, []string{out, "name an ONNX file"}},
+		{"no network", command.Failed, []string{"--onnx=" + mean, "--out=" + out}, []string{mean, "no ResNet"}},
+		{"no preprocessing", command.Failed, []string{"--onnx=" + network, "--preprocess=" + network, "--out=" + out}, []string{network, "preprocessing"}},
 	} {
 		checkFails(t, c.name, c.code, append([]string{"teacher"}, c.args...), out, c.want...)
 	}
@@ -135,8 +137,8 @@ func TestTeacherOfONNX(t *testing.T) {
 
 func TestTeacherJSON(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "teacher.safetensors")
-	code, stdout, stderr := command(tinyTeacher(out, "--json", "--objective=pair", "--precision=bf16", "--kinds=fractal,part")...)
-	if code != exitDone || stderr != "" {
+	code, stdout, stderr := trainBy(tinyTeacher(out, "--json", "--objective=pair", "--precision=bf16", "--kinds=fractal,part")...)
+	if code != command.Done || stderr != "" {
 		t.Fatalf("got code %d, stderr %q, want code 0", code, stderr)
 	}
 	all := objects(t, stdout)
@@ -159,7 +161,7 @@ func TestTeacherInterrupted(t *testing.T) {
 	cancelled, stop := context.WithCancel(context.Background())
 	stop()
 	out := filepath.Join(t.TempDir(), "teacher.safetensors")
-	if code := run(cancelled, tinyTeacher(out), io.Discard, io.Discard); code != exitInterrupted || len(files(t, filepath.Dir(out))) != 0 {
+	if code := run(cancelled, tinyTeacher(out), io.Discard, io.Discard); code != command.Interrupted || len(files(t, filepath.Dir(out))) != 0 {
 		t.Errorf("got code %d and files %q, want 130 and none", code, files(t, filepath.Dir(out)))
 	}
 }
@@ -190,17 +192,17 @@ func TestTeacherBadFlags(t *testing.T) {
 		{"--device=abacus", []string{"--device"}},
 	} {
 		out := filepath.Join(t.TempDir(), "out")
-		checkFails(t, c.flag, exitUsage, tinyTeacher(filepath.Join(out, "teacher"), c.flag), out, c.want...)
+		checkFails(t, c.flag, command.WrongUsage, tinyTeacher(filepath.Join(out, "teacher"), c.flag), out, c.want...)
 	}
-	checkFails(t, "both", exitUsage, tinyTeacher("x", "--resume", "--overwrite"), "", "--resume", "--overwrite")
-	checkFails(t, "unwritable", exitFailed, tinyTeacher("/proc/teacher"), "", "/proc", "--out")
-	checkFails(t, "a folder", exitUsage, tinyTeacher(os.TempDir()), "", "name a file")
+	checkFails(t, "both", command.WrongUsage, tinyTeacher("x", "--resume", "--overwrite"), "", "--resume", "--overwrite")
+	checkFails(t, "unwritable", command.Failed, tinyTeacher("/proc/teacher"), "", "/proc", "--out")
+	checkFails(t, "a folder", command.WrongUsage, tinyTeacher(os.TempDir()), "", "name a file")
 }
 
 func TestTeacherHelp(t *testing.T) {
 	const lines, columns = 40, 110
-	code, stdout, stderr := command("teacher", "--help")
-	if code != exitDone || stderr != "" || strings.Count(stdout, "\n") > lines {
+	code, stdout, stderr := trainBy("teacher", "--help")
+	if code != command.Done || stderr != "" || strings.Count(stdout, "\n") > lines {
 		t.Errorf("got code %d, stderr %q, %d lines, want code 0 and at most %d lines", code, stderr, strings.Count(stdout, "\n"), lines)
 	}
 	for line := range strings.Lines(stdout) {

@@ -9,6 +9,7 @@ package main
 
 // #include <stdlib.h>
 // #include <string.h>
+// #cgo codecs_shared LDFLAGS: ${SRCDIR}/exports.so
 // #include "rdpp.h"
 // typedef const char const_char;
 // typedef const uint8_t const_uint8;

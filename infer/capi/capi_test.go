@@ -1,6 +1,7 @@
 package main
 
 import (
+	"debug/elf"
 	"errors"
 	"fmt"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/sample"
+	"rdpp/rdpp/testmain"
 	"rdpp/torch"
 )
 
@@ -28,22 +30,10 @@ var (
 	scratch   string         // a folder that outlives single tests
 )
 
-func TestMain(m *testing.M) {
-	code := 1
-	err := prepare()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	} else {
-		code = m.Run()
-	}
-	os.RemoveAll(scratch)
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(testmain.Run(m, prepare)) }
 
-func prepare() (err error) {
-	if scratch, err = os.MkdirTemp("", "capi"); err != nil {
-		return err
-	}
+func prepare(dir string) error {
+	scratch = dir
 	library = scratch
 	build := exec.Command("go", "build", "-buildmode=c-shared", "-tags", "codecs_shared", "-o", filepath.Join(library, "librdpp.so"), ".")
 	if text, err := build.CombinedOutput(); err != nil {
@@ -207,20 +197,22 @@ func TestContract(t *testing.T) {
 	}
 }
 
-// The functions of the library are those of rdpp.h, and none has the name of one in csrc: two libraries of one process
-// must not answer to the same name.
+// What the library exports are the functions of rdpp.h alone, so that nothing takes the place of a program's own, and none
+// has the name of one in csrc: two libraries of one process must not answer to the same name.
 func TestSymbols(t *testing.T) {
-	if _, err := exec.LookPath("nm"); err != nil {
-		t.Skip("no nm is installed")
-	}
 	symbols := func(file string) (names []string) {
-		text, err := exec.Command("nm", "-D", "--defined-only", file).Output()
+		f, err := elf.Open(file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for line := range strings.Lines(string(text)) {
-			if name := strings.Fields(line)[2]; strings.HasPrefix(name, "rdpp_") {
-				names = append(names, name)
+		defer f.Close()
+		all, err := f.DynamicSymbols()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range all {
+			if s.Section != elf.SHN_UNDEF {
+				names = append(names, s.Name)
 			}
 		}
 		slices.Sort(names)
@@ -235,6 +227,9 @@ func TestSymbols(t *testing.T) {
 	for _, name := range symbols("../../build/lib/librdpptorch.so") {
 		if slices.Contains(got, name) {
 			t.Errorf("%s is also in librdpptorch.so", name)
+		}
+		if !strings.HasPrefix(name, "rdpp_") {
+			t.Errorf("got %s exported by librdpptorch.so, want rdpp_ before its name", name)
 		}
 	}
 }

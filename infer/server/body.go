@@ -88,6 +88,24 @@ func unread(err error) error {
 	return failf(http.StatusBadRequest, "the body cannot be read: %w; send it whole", err)
 }
 
+// unreadByServer is how much of a body net/http reads itself once there is an answer.
+const unreadByServer = 256 << 10
+
+// drain reads what is left of a body whose request has been answered, as much as a body may have: most clients send all of
+// theirs before they read the answer, and would find the connection closed instead. Nothing of it is kept, and the client
+// counts as silent while it sends nothing.
+func (s *Server) drain(x *exchange, r *http.Request) {
+	short := r.ContentLength >= 0 && r.ContentLength <= unreadByServer
+	if short || r.Header.Get("Expect") != "" || s.draining.Load() { // with Expect, clients wait for leave to send
+		return
+	}
+	if http.NewResponseController(x).Flush() != nil {
+		return
+	}
+	x.connection.idle()
+	_, _ = io.CopyN(io.Discard, r.Body, s.opt.MaxBody) // what fails is the client's connection
+}
+
 // picture is an image of a request: a file's bytes, or pixels.
 type picture struct {
 	name    string // as the client calls it, may be ""

@@ -199,11 +199,15 @@ func (s *Server) cost(ctx context.Context, file []byte) (n, pixels int64, err er
 		return 0, 0, err
 	}
 	defer leave()
-	w, h, n, err := imagefile.Cost(file, s.images())
+	err = s.aside(int64(len(file)), func() error {
+		w, h, size, err := imagefile.Cost(file, s.images())
+		n, pixels = size, int64(w)*int64(h)
+		return err
+	})
 	if err != nil {
 		return 0, 0, failf(http.StatusBadRequest, "%w", err)
 	}
-	return n, int64(w) * int64(h), nil
+	return n, pixels, nil
 }
 
 func (s *Server) images() *imagefile.Options {

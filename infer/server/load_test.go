@@ -23,6 +23,7 @@ import (
 
 	"rdpp/infer/server"
 	"rdpp/rdpp"
+	"rdpp/rdpp/testmain"
 )
 
 // resident is this process's memory in use, in bytes.
@@ -50,7 +51,7 @@ func statusLine(t testing.TB, process int, name string) int64 {
 // Many clients ask without a pause: they get their scores or 503, none waits longer than the queue takes, memory stays.
 func TestLoad(t *testing.T) {
 	clients, length := 40, 2*time.Second
-	if *slow {
+	if *testmain.Slow {
 		clients, length = 200, 60*time.Second
 	}
 	v := start(t, server.Options{MaxWait: 2 * time.Millisecond, MaxQueue: 128, Logger: discard})
@@ -105,7 +106,7 @@ func TestLoad(t *testing.T) {
 			t.Errorf("got status %d %d times, want 200 and 503 alone", status, statuses[status])
 		}
 	}
-	if p99 > bound {
+	if *testmain.Slow && p99 > bound { // else the machine may have other work; TestQueue has the rule
 		t.Errorf("got a p99 of %v, want at most %v", p99, bound)
 	}
 	if growth > 64<<20 {
@@ -226,7 +227,7 @@ func post(path, kind string, body []byte, n int) []byte {
 // Malformed requests are each told why by a status of 4xx, and the service goes on.
 func TestMalformed(t *testing.T) {
 	requests := 260
-	if *slow {
+	if *testmain.Slow {
 		requests = 10_000
 	}
 	v := start(t, server.Options{Detector: rdpp.DetectorOptions{MaxPixels: maxPixels}})

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"image"
 	"image/color"
@@ -25,10 +24,9 @@ import (
 	"rdpp/infer/server"
 	"rdpp/rdpp"
 	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/testmain"
 	"rdpp/torch"
 )
-
-var slow = flag.Bool("slow", false, "run the tests that take minutes")
 
 // What TestMain makes for all tests: models with random weights and pictures. With random weights scores mean nothing, but
 // they differ.
@@ -42,21 +40,7 @@ var (
 
 const modelSide = 32
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	dir, err := os.MkdirTemp("", "server")
-	if err == nil {
-		err = prepare(dir)
-	}
-	code := 1
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	} else {
-		code = m.Run()
-	}
-	os.RemoveAll(dir)
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(testmain.Run(m, prepare)) }
 
 func prepare(dir string) error {
 	// Results are the same bit for bit only for the same number of threads.

@@ -17,7 +17,8 @@ import (
 // metrics is what /metrics tells. Labels take few values: addresses as they are registered, models that are there.
 type metrics struct {
 	registry *prometheus.Registry
-	page     http.Handler
+	page     promhttp.HandlerOpts
+	scrapes  chan struct{} // holds one for each that figures are gathered for
 
 	requests *prometheus.CounterVec   // route, method, code
 	duration *prometheus.HistogramVec // route
@@ -31,7 +32,7 @@ type metrics struct {
 
 // newMetrics registers all figures. Those of now are asked of memory, loaded and the device when somebody looks.
 func newMetrics(device torch.Device, logger *slog.Logger, memory *budget, loaded func() []*model) *metrics {
-	m := &metrics{registry: prometheus.NewRegistry()}
+	m := &metrics{registry: prometheus.NewRegistry(), scrapes: make(chan struct{}, maxScrapes)}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 		m.registry.MustRegister(v)
@@ -55,14 +56,43 @@ func newMetrics(device torch.Device, logger *slog.Logger, memory *budget, loaded
 	m.registry.MustRegister(m.cut, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		&moment{device: device, memory: memory, loaded: loaded})
 	// What cannot be read is left out and logged.
-	m.page = promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError,
-		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelWarn)})
+	m.page = promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError, ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelWarn)}
 	return m
 }
 
+// Figures are gathered for so many at once, and are waited for so long, which is Prometheus' own default: a device that does
+// not answer keeps no more goroutines than that.
+const (
+	maxScrapes = 4
+	scrapeTime = 10 * time.Second
+)
+
+// serve answers GET /metrics.
 func (m *metrics) serve(x *exchange, r *http.Request) error {
-	m.page.ServeHTTP(x, r)
-	return nil
+	select {
+	case m.scrapes <- struct{}{}:
+	default:
+		return busy(0, "%d others ask for the metrics; ask again when they have them", maxScrapes)
+	}
+	gathered := make(chan prometheus.GathererFunc, 1)
+	go func() {
+		defer func() { <-m.scrapes }()
+		gathered <- known(m.registry.Gather())
+	}()
+	select {
+	case figures := <-gathered:
+		promhttp.HandlerFor(figures, m.page).ServeHTTP(x, r)
+		return nil
+	case <-time.After(scrapeTime):
+		return busy(0, "the metrics took more than %v to gather; a device may not answer", scrapeTime)
+	case <-r.Context().Done():
+		return r.Context().Err()
+	}
+}
+
+// known is a function that returns what is known already.
+func known[T any](value T, err error) func() (T, error) {
+	return func() (T, error) { return value, err }
 }
 
 var methods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"}

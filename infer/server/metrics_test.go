@@ -1,11 +1,15 @@
 package server
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"rdpp/torch"
 )
@@ -25,4 +29,48 @@ func TestMetricsWithoutDevice(t *testing.T) {
 	if !strings.Contains(logs.String(), "device memory") {
 		t.Errorf("got the log %q, want the reason", &logs)
 	}
+}
+
+// Figures that do not come are waited for as long as Prometheus waits, by so many and no more; when they come again, all is
+// well.
+func TestMetricsThatDoNotCome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stuck := make(chan struct{})
+		m := newMetrics(torch.CPU, slog.New(slog.DiscardHandler), &budget{limit: 1}, func() []*model { <-stuck; return nil })
+		ask := func(ctx context.Context) (status int, after time.Duration) {
+			began, page := time.Now(), httptest.NewRecorder()
+			r := httptest.NewRequest("GET", "/metrics", nil).WithContext(ctx)
+			if err := m.serve(&exchange{ResponseWriter: page}, r); err != nil {
+				return explain(err, r).status, time.Since(began)
+			}
+			return page.Code, time.Since(began)
+		}
+		left, leave := context.WithCancel(t.Context())
+		var asking sync.WaitGroup
+		for i := range maxScrapes {
+			asking.Go(func() {
+				ctx, want, wait := t.Context(), http.StatusServiceUnavailable, scrapeTime
+				if i == 0 {
+					ctx, want, wait = left, statusGone, time.Second
+				}
+				if status, after := ask(ctx); status != want || after != wait {
+					t.Errorf("got status %d after %v, want %d after %v", status, after, want, wait)
+				}
+			})
+		}
+		time.Sleep(time.Second)
+		leave()
+		check := func(what string, want int) {
+			t.Helper()
+			if status, after := ask(t.Context()); status != want || after != 0 {
+				t.Errorf("%s: got status %d after %v, want %d at once", what, status, after, want)
+			}
+		}
+		check("one too many", http.StatusServiceUnavailable)
+		asking.Wait()
+		check("nobody waits, but the figures have not come", http.StatusServiceUnavailable)
+		close(stuck)
+		synctest.Wait()
+		check("they come again", http.StatusOK)
+	})
 }

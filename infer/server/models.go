@@ -21,12 +21,11 @@ import (
 
 	"golang.org/x/text/unicode/norm"
 
-	"golang.org/x/sys/unix"
-
 	"rdpp/rdpp"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/printable"
 	"rdpp/rdpp/regular"
+	"rdpp/rdpp/weights"
 )
 
 // model is a model file's content, ready to work. Requests that use it keep it alive when another takes its place.
@@ -334,45 +333,10 @@ func (r *repository) load(ctx context.Context, e *entry) error {
 	return nil
 }
 
-// read opens an entry's file and tries the model out. It looks for ctx's end between these steps.
+// read opens an entry's file and tries the model out. It looks for ctx's end between these steps. A file that is written
+// to meanwhile is refused, and read again when it is whole.
 func (r *repository) read(ctx context.Context, e *entry) (*model, error) {
-	copied, err := r.snapshot(ctx, e)
-	if err != nil {
-		return nil, err
-	}
-	defer copied.Close()
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
-	}
-	opt := r.opt.Detector
-	opt.Log = cmp.Or(opt.Log, r.opt.Logger.With("model", e.name))
-	d, err := rdpp.OpenDetector(copied.path, &opt)
-	if err == nil && ctx.Err() == nil {
-		if err = try(d); err != nil {
-			d.Close()
-		}
-	}
-	if err != nil {
-		return nil, errors.New(strings.ReplaceAll(err.Error(), copied.path, e.path))
-	}
-	m := &model{name: e.name, version: e.versions + 1, detector: d, metrics: r.metrics, worked: make(chan struct{}),
-		queue: newQueue(r.opt.MaxQueue, r.opt.MaxBatch, r.opt.MaxWait)}
-	go m.work()
-	return m, nil
-}
-
-// snapshot copies an entry's file to a temporary one: reading a file that another program shortens meanwhile would end
-// this one. It ends with ctx.
-func (r *repository) snapshot(ctx context.Context, e *entry) (copied *scratch, err error) {
-	from, err := regular.Open(e.path)
-	if errors.Is(err, regular.ErrKind) {
-		e.tried, _ = os.Stat(e.path) // nothing becomes of it until something else takes its place
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer from.Close()
-	before, err := from.Stat()
+	before, err := os.Stat(e.path)
 	if err != nil {
 		return nil, err
 	}
@@ -380,39 +344,24 @@ func (r *repository) snapshot(ctx context.Context, e *entry) (copied *scratch, e
 	if before.Size() > rdpp.MaxModelBytes {
 		return nil, fmt.Errorf("%s: %d bytes are more than any model has, %d at most", e.path, before.Size(), int64(rdpp.MaxModelBytes))
 	}
-	if copied, err = newScratch(); err != nil {
-		return nil, fmt.Errorf("%s: a copy is needed while it is read: %w; TMPDIR can name another folder for it", e.path, err)
+	opt := r.opt.Detector
+	opt.Log = cmp.Or(opt.Log, r.opt.Logger.With("model", e.name))
+	d, err := rdpp.OpenDetector(e.path, &opt)
+	if err == nil && ctx.Err() == nil {
+		if err = try(d); err != nil {
+			d.Close()
+		}
 	}
-	err = regular.Copy(ctx, copied, from, before.Size())
-	if after, statErr := from.Stat(); errors.Is(err, regular.ErrLarge) || err == nil && (statErr != nil || !same(before, after)) {
-		err = fmt.Errorf("%s: it changed while it was read; it is read again when it is whole", e.path)
-	} else if err != nil {
-		err = fmt.Errorf("%s: copying it: %w; TMPDIR can name another folder for the copy", e.path, err)
+	if errors.Is(err, weights.ErrChanged) {
+		e.tried = nil // whatever it looks like when it is whole
 	}
 	if err != nil {
-		copied.Close()
 		return nil, err
 	}
-	return copied, nil
-}
-
-// scratch is a temporary file that has no name, so that it ends with its process.
-type scratch struct {
-	*os.File
-	path string // for opening it again, while it is open
-}
-
-func newScratch() (*scratch, error) {
-	file, err := os.OpenFile(os.TempDir(), unix.O_TMPFILE|os.O_RDWR, 0o600)
-	if err != nil { // some file systems give every file a name
-		if file, err = os.CreateTemp("", "rdpp-*"+extension); err != nil {
-			return nil, err
-		}
-		if err := os.Remove(file.Name()); err != nil {
-			return nil, errors.Join(err, file.Close())
-		}
-	}
-	return &scratch{file, fmt.Sprintf("/proc/self/fd/%d", file.Fd())}, nil
+	m := &model{name: e.name, version: e.versions + 1, detector: d, metrics: r.metrics, worked: make(chan struct{}),
+		queue: newQueue(r.opt.MaxQueue, r.opt.MaxBatch, r.opt.MaxWait)}
+	go m.work()
+	return m, nil
 }
 
 // try judges a grey picture, so that a model that cannot is found out, and one that can has set up all it needs.

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,7 @@ import (
 
 	"rdpp/infer/server"
 	"rdpp/rdpp"
+	"rdpp/rdpp/testmain"
 	"rdpp/torch"
 )
 
@@ -167,17 +169,82 @@ func TestFolderOfPipes(t *testing.T) {
 	}
 }
 
-// No copy of a model's file has a name, so none stays behind a process that is killed.
-func TestCopiesHaveNoName(t *testing.T) {
-	temporary := t.TempDir()
-	t.Setenv("TMPDIR", temporary)
-	start(t, server.Options{Model: modelFile, Poll: poll})
-	for range 100 {
-		entries, err := os.ReadDir(temporary)
-		if err != nil || len(entries) > 0 {
-			t.Fatalf("got %d files in TMPDIR and %v, want none", len(entries), err)
+// Models are read where they are: nothing needs a folder for temporary files.
+func TestNoTemporaryFolder(t *testing.T) {
+	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), "missing"))
+	v := start(t, server.Options{Model: modelFile, Poll: poll})
+	if a := v.ask(t, "POST", predictPath, pictures[0]); a.status != http.StatusOK {
+		t.Errorf("got status %d, %s, want 200", a.status, a.body)
+	}
+}
+
+// A model's file is written to in place, piece by piece, again and again, while it is read: each time the new model is
+// refused or taken whole, and the one there was judges on.
+func TestOverwrittenInPlace(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "part.safetensors")
+	var contents [2][]byte
+	for i, from := range []string{modelFile, otherFile} {
+		var err error
+		if contents[i], err = os.ReadFile(from); err != nil {
+			t.Fatal(err)
 		}
 	}
+	copyFile(t, modelFile, path)
+	v := start(t, server.Options{Model: dir, Poll: poll})
+	score := func() float64 {
+		var p prediction
+		a := v.ask(t, "POST", predictPath, pictures[0])
+		if a.status != http.StatusOK {
+			t.Fatalf("got status %d, %s, want 200", a.status, a.body)
+		}
+		a.into(t, &p)
+		return p.Score
+	}
+	copyFile(t, otherFile, filepath.Join(dir, "other.safetensors"))
+	eventually(t, "the other model", func() bool { return v.Models() == 2 })
+	var p prediction
+	v.ask(t, "POST", "/v1/models/other/predict", pictures[0]).into(t, &p)
+	known := []float64{scores[0], p.Score}
+
+	var writing sync.WaitGroup
+	written := make(chan struct{})
+	writing.Go(func() {
+		defer close(written)
+		for round := range 8 {
+			file, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC*(round&1), 0) // every other time without making it shorter
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			for piece := range slices.Chunk(contents[(round+1)%2], 1<<20) {
+				if _, err := file.Write(piece); err != nil {
+					t.Error(err)
+				}
+				time.Sleep(time.Millisecond)
+			}
+			file.Close()
+		}
+	})
+	refused := 0
+	for done := false; !done; {
+		select {
+		case <-written:
+			done = true
+		default:
+		}
+		if a := v.ask(t, "POST", "/v2/repository/models/part/load", nil); a.status == http.StatusUnprocessableEntity && strings.Contains(a.reason(), path) {
+			refused++
+		} else if a.status != http.StatusOK {
+			t.Errorf("got status %d, %s, want 200 or 422 that names the file", a.status, a.body)
+		}
+		if got := score(); !slices.Contains(known, got) {
+			t.Errorf("got score %v, want one of %v", got, known)
+		}
+	}
+	writing.Wait()
+	t.Logf("%d times refused", refused)
+	eventually(t, "the last content", func() bool { _, _, reason := v.index(t, "part"); return reason == "" && score() == known[0] })
 }
 
 // The figures of a model that goes while a request waits for it go too, after that request has been counted.
@@ -276,7 +343,7 @@ func TestFile(t *testing.T) {
 // Models are swapped while clients ask without a pause: every request is answered by one of them, whole.
 func TestReplacedUnderLoad(t *testing.T) {
 	swaps := 6
-	if *slow {
+	if *testmain.Slow {
 		swaps = 60
 	}
 	dir := t.TempDir()

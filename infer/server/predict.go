@@ -2,17 +2,14 @@ package server
 
 import (
 	"bytes"
-	"context"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"mime"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
-	"sync"
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/imagefile"
@@ -108,16 +105,6 @@ func (s *Server) use(x *exchange, r *http.Request) (*model, func(), error) {
 	return m, release, nil
 }
 
-// begin is use for a request to judge images, which has its time until end.
-func (s *Server) begin(x *exchange, r *http.Request) (m *model, ctx context.Context, end func(), err error) {
-	m, release, err := s.use(x, r)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), s.opt.Timeout)
-	return m, ctx, func() { cancel(); release() }, nil
-}
-
 // prediction is what is said about an image: the JSON of infer image, and the map if it was asked for.
 type prediction struct {
 	rdpp.Prediction
@@ -133,61 +120,44 @@ type heatmap struct {
 
 // predict answers POST /v1/models/{model}/predict.
 func (s *Server) predict(x *exchange, r *http.Request) error {
-	m, ctx, end, err := s.begin(x, r)
+	q, err := s.begin(x, r)
 	if err != nil {
 		return err
 	}
-	defer end()
+	defer q.end()
 	w, err := wishesOf(r.URL.RawQuery)
 	if err != nil {
 		return err
 	}
-	c, err := m.calibration(w)
-	if err != nil {
+	if q.calibration, err = q.model.calibration(w); err != nil {
 		return err
 	}
-	asPicture, err := picturePreferred(r.Header.Values("Accept"))
-	if err != nil {
+	if q.asPicture, err = picturePreferred(r.Header.Values("Accept")); err != nil {
 		return err
 	}
-	body, err := s.body(x, r)
-	if err != nil {
+	if err := q.open(r); err != nil {
 		return err
 	}
-	defer body.release()
-	pictures, isForm, err := s.readPictures(body, r)
-	if err != nil {
+	isForm := false
+	if q.pictures, isForm, err = s.readPictures(q.body, r); err != nil {
 		return err
 	}
 	x.connection.answering()
-	if asPicture && len(pictures) > 1 {
-		return failf(http.StatusBadRequest, "%d images, and Accept: image/png gives one; send them one by one", len(pictures))
+	if q.asPicture && len(q.pictures) > 1 {
+		return failf(http.StatusBadRequest, "%d images, and Accept: image/png gives one; send them one by one", len(q.pictures))
 	}
-	var original []byte
-	if asPicture {
-		original = pictures[0].encoded
-		if _, err := s.overlayCost(ctx, x, original); err != nil {
-			return err
-		}
-	}
-	held := int64(heldPlain)
 	if w.heatmap {
-		held = heldHeatmap
+		q.held = heldHeatmap
 	}
-	results, err := s.judge(ctx, x, m, c, pictures, held, func() {
-		if !asPicture {
-			body.release()
-		}
-	})
-	if err != nil {
+	if q.asPicture {
+		return q.answerPicture()
+	}
+	if err := q.judge(); err != nil {
 		return err
 	}
-	if asPicture {
-		return s.writeOverlay(ctx, x, m, original, results[0])
-	}
-	predictions := make([]prediction, len(results))
-	for i, r := range results {
-		predictions[i].Prediction = r.Prediction(pictures[i].name)
+	predictions := make([]prediction, len(q.results))
+	for i, r := range q.results {
+		predictions[i].Prediction = r.Prediction(q.pictures[i].name)
 		if w.heatmap {
 			predictions[i].Heatmap = &heatmap{r.Size, r.Size, base64.StdEncoding.EncodeToString(floats(r.Map))}
 		}
@@ -198,115 +168,19 @@ func (s *Server) predict(x *exchange, r *http.Request) error {
 	return writeJSON(x, http.StatusOK, predictions[0])
 }
 
-// What an image takes until its answer is written, in bytes per pixel of the map: input and map; those and the map as
-// base64, in several copies on its way into the answer; those and the map as JSON numbers.
-const (
-	heldPlain   = 16
-	heldHeatmap = 32
-	heldNumbers = 48
-)
-
-// judge is the way of all images: decoded, measured in the model's turn, judged. Room in memory and in the queue is there
-// before anything is decoded; held is one of the constants above. It lets go of the pictures' bytes and calls decoded as
-// soon as they are no longer needed.
-func (s *Server) judge(ctx context.Context, x *exchange, m *model, c *rdpp.Calibration, pictures []picture, held int64, decoded func()) ([]*rdpp.Result, error) {
-	S := int64(m.detector.Info().Config.ImageSize)
-	if err := s.hold(x, held*S*S*int64(len(pictures))); err != nil {
-		return nil, err
+// answerPicture judges the one picture and answers with it under its anomaly map.
+func (q *inquiry) answerPicture() error {
+	original := q.pictures[0].encoded
+	if _, err := q.overlayCost(original); err != nil {
+		return err
 	}
-	if err := m.queue.reserve(len(pictures)); err != nil {
-		return nil, busy(m.backlog(), "%w", err)
+	if err := q.judge(); err != nil {
+		return err
 	}
-	inputs, err := s.prepareAll(ctx, x, m, pictures)
-	decoded()
-	if err != nil {
-		m.queue.cancel(len(pictures))
-		return nil, err
-	}
-	results, err := m.measure(ctx, inputs)
-	if err != nil {
-		return nil, err
-	}
-	for _, r := range results {
-		if err := r.Judge(c); err != nil {
-			return nil, err
-		}
-		x.images++
-		if len(r.Warnings) > 0 && x.warning == "" {
-			x.warning = strings.Join(r.Warnings, "; ")
-		}
-		if r.Anomalous {
-			x.anomalous++
-		}
-	}
-	s.metrics.images.WithLabelValues(m.name).Add(float64(x.images))
-	s.metrics.anomalies.WithLabelValues(m.name).Add(float64(x.anomalous))
-	return results, nil
-}
-
-// prepareAll makes the networks' inputs of pictures, whose bytes it lets go of.
-func (s *Server) prepareAll(ctx context.Context, x *exchange, m *model, pictures []picture) ([]*rdpp.Input, error) {
-	inputs, errs := make([]*rdpp.Input, len(pictures)), make([]error, len(pictures))
-	var preparing sync.WaitGroup
-	for i := range pictures {
-		preparing.Go(func() {
-			defer s.recovered(&errs[i])
-			inputs[i], errs[i] = s.prepare(ctx, x, m, &pictures[i])
-			pictures[i].encoded, pictures[i].pixels = nil, nil
-		})
-	}
-	preparing.Wait()
-	for i, err := range errs {
-		if err != nil && len(pictures) > 1 && ctx.Err() == nil {
-			err = fmt.Errorf("image %d, %.80q: %w", i+1, pictures[i].name, err)
-			return nil, failf(http.StatusBadRequest, "%w", err)
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	return inputs, nil
-}
-
-func (s *Server) prepare(ctx context.Context, x *exchange, m *model, p *picture) (*rdpp.Input, error) {
-	if p.pixels != nil {
-		leave, err := s.slot(ctx, int64(len(p.pixels.Pix)))
-		if err != nil {
-			return nil, err
-		}
-		defer leave()
-		return m.detector.Prepare(p.pixels)
-	}
-	cost, _, err := s.cost(ctx, p.encoded)
-	if err != nil {
-		return nil, err
-	}
-	leave, err := s.room(ctx, x, cost)
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	img, err := m.decode(p.encoded)
-	if err != nil {
-		return nil, err
-	}
-	return m.detector.Prepare(img)
-}
-
-func (m *model) decode(data []byte) (*imagefile.Image, error) {
-	opt := m.detector.ImageOptions()
-	img, err := imagefile.Decode(data, &opt)
-	if err != nil {
-		return nil, failf(http.StatusBadRequest, "%w", err)
-	}
-	return img, nil
-}
-
-// writeOverlay answers with the picture under its anomaly map.
-func (s *Server) writeOverlay(ctx context.Context, x *exchange, m *model, original []byte, r *rdpp.Result) error {
-	overlay, err := s.overlay(ctx, x, m, original, r)
+	x, r := q.x, q.results[0]
+	overlay, err := q.overlay(original, r)
 	if err == nil {
-		err = s.hold(x, int64(len(overlay)))
+		err = q.server.hold(x, int64(len(overlay)))
 	}
 	if err != nil {
 		return err
@@ -325,36 +199,38 @@ func (s *Server) writeOverlay(ctx context.Context, x *exchange, m *model, origin
 const heldOverlay = 3 + 4 + 4 + 9
 
 // overlayCost is what making an overlay takes, in bytes.
-func (s *Server) overlayCost(ctx context.Context, x *exchange, original []byte) (int64, error) {
-	cost, pixels, err := s.cost(ctx, original)
+func (q *inquiry) overlayCost(original []byte) (int64, error) {
+	cost, pixels, err := q.server.cost(q.ctx, original)
 	if err != nil {
 		return 0, err
 	}
 	cost = max(cost, heldOverlay*pixels)
-	return cost, s.fits(x, cost)
+	return cost, q.server.fits(q.x, cost)
 }
 
 // overlay decodes the picture once more: keeping the pixels of all who wait would take far more memory.
-func (s *Server) overlay(ctx context.Context, x *exchange, m *model, original []byte, r *rdpp.Result) ([]byte, error) {
-	cost, err := s.overlayCost(ctx, x, original)
+func (q *inquiry) overlay(original []byte, r *rdpp.Result) ([]byte, error) {
+	cost, err := q.overlayCost(original)
 	if err != nil {
 		return nil, err
 	}
-	leave, err := s.room(ctx, x, cost)
+	leave, err := q.server.room(q.ctx, q.x, cost)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	img, err := m.decode(original)
-	if err != nil {
-		return nil, err
-	}
-	drawn, err := report.Heatmap(img, r.Map, r.Size, r.Size, report.AtThreshold(r.PixelThreshold))
-	if err != nil {
-		return nil, err
-	}
 	var file bytes.Buffer
-	err = imagefile.EncodeHeatmap(&file, drawn)
+	err = q.server.aside(cost, func() error {
+		img, err := q.model.decode(original)
+		if err != nil {
+			return err
+		}
+		drawn, err := report.Heatmap(img, r.Map, r.Size, r.Size, report.AtThreshold(r.PixelThreshold))
+		if err != nil {
+			return err
+		}
+		return imagefile.EncodeHeatmap(&file, drawn)
+	})
 	return bytes.Clone(file.Bytes()), err
 }
 

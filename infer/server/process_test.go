@@ -25,6 +25,7 @@ import (
 
 	"rdpp/infer/server"
 	"rdpp/rdpp"
+	"rdpp/rdpp/testmain"
 )
 
 var loadTime = flag.Duration("load", 20*time.Second, "how long the clients of the load test on a process ask, with -slow")
@@ -176,10 +177,10 @@ func crowdOf(t *testing.T, p *process, clients int, pictures [][]byte) (y *tally
 }
 
 // Load from another process at the size of real images: 200 clients ask without a pause, then the process is told to end
-// amid their requests. Without -slow that takes seconds, which tell nothing about memory in the long run.
+// amid their requests. Without -slow that takes seconds, which tell nothing about memory and waiting in the long run.
 func TestProcessUnderLoad(t *testing.T) {
 	length := *loadTime
-	if !*slow {
+	if !*testmain.Slow {
 		length = 4 * time.Second
 	}
 	const clients, size, maxQueue, maxBatch = 200, 192, 64, 8
@@ -228,10 +229,10 @@ func TestProcessUnderLoad(t *testing.T) {
 	if y.statuses[http.StatusServiceUnavailable] == 0 {
 		t.Error("got no status 503, so the queue was never full")
 	}
-	if p99 > bound {
+	if *testmain.Slow && p99 > bound {
 		t.Errorf("got a p99 of %v, want at most %v", p99, bound)
 	}
-	if *slow && later-early > memoryTolerance {
+	if *testmain.Slow && later-early > memoryTolerance {
 		t.Errorf("got %.1f MiB more in the second half, want at most %.1f", mib(later-early), mib(memoryTolerance))
 	}
 	p.refuse(t, 400)

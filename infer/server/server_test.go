@@ -454,3 +454,41 @@ func TestOptionsOfAll(t *testing.T) {
 		t.Errorf("got status %d, want one that refuses", response.StatusCode)
 	}
 }
+
+// A client that sends all of its body before it reads gets its answer, however early that is known.
+func TestAnswerToBodyNobodyReads(t *testing.T) {
+	v := start(t, server.Options{MaxBody: 32 << 20})
+	body := bytes.Repeat([]byte("a"), 24<<20)
+	for _, c := range []struct {
+		method, path, kind string
+		bytes              int
+		want               string // the answer's beginning
+	}{
+		{"POST", "/v2/repository/index", "application/json", 24 << 20, "HTTP/1.1 413"},
+		{"POST", "/v2/repository/models/none/load", "application/json", 24 << 20, "HTTP/1.1 404"},
+		{"POST", "/v1/models/none/predict", "image/png", 24 << 20, "HTTP/1.1 404"},
+		{"POST", predictPath, "text/plain", 24 << 20, "HTTP/1.1 415"},
+		{"POST", predictPath, "image/png", 40 << 20, "HTTP/1.1 413"},
+		{"PUT", predictPath, "image/png", 24 << 20, "HTTP/1.1 405"},
+		{"POST", "/nothing", "image/png", 24 << 20, "HTTP/1.1 404"},
+		{"GET", "/v1/models", "image/png", 24 << 20, "HTTP/1.1 200"},
+	} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(v.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		head := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n", c.method, c.path, c.kind, c.bytes)
+		_, err = io.WriteString(conn, head)
+		for sent := 0; sent < c.bytes && err == nil; sent += 4 << 20 {
+			_, err = conn.Write(body[:4<<20])
+		}
+		if err != nil {
+			t.Errorf("%s %s: sending ended with %v", c.method, c.path, err)
+		}
+		answer := make([]byte, len(c.want))
+		if _, err := io.ReadFull(conn, answer); err != nil || string(answer) != c.want {
+			t.Errorf("%s %s: got %q, %v, want %q", c.method, c.path, answer, err, c.want)
+		}
+		conn.Close()
+	}
+}

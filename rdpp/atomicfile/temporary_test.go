@@ -13,39 +13,35 @@ import (
 	"syscall"
 	"testing"
 	"time"
-)
 
-// childPath, in the environment, is where this program as a child writes half a file, says so and waits to be killed.
-// childNamed makes it do so where files have names from the start.
-const (
-	childPath  = "RDPP_TEST_WRITE_HALF"
-	childNamed = "RDPP_TEST_NAMED"
+	"rdpp/rdpp/testmain"
 )
 
 func TestMain(m *testing.M) {
-	path := os.Getenv(childPath)
-	if path == "" {
-		os.Exit(m.Run())
-	}
-	namedAlone = os.Getenv(childNamed) != ""
-	fmt.Fprintln(os.Stderr, Write(path, func(w io.Writer) error {
+	testmain.Be(map[string]func([]string) error{"half": func(args []string) error { return half(args[0], false) },
+		"half, named": func(args []string) error { return half(args[0], true) }})
+	os.Exit(testmain.Run(m, nil))
+}
+
+// half writes half a file, says so and waits to be killed; named makes it do so where files have names from the start.
+func half(path string, named bool) error {
+	namedAlone = named
+	return Write(path, func(w io.Writer) error {
 		if _, err := w.Write(make([]byte, 1<<20)); err != nil {
 			return err
 		}
 		fmt.Println("half")
 		time.Sleep(time.Minute)
 		return errors.New("nobody has killed this process")
-	}))
-	os.Exit(1)
+	})
 }
 
 // writeHalf is a child that has written half of the file at path.
 func writeHalf(t *testing.T, path string, named bool) *exec.Cmd {
 	t.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childPath+"="+path)
+	cmd := testmain.Child("half", path)
 	if named {
-		cmd.Env = append(cmd.Env, childNamed+"=1")
+		cmd = testmain.Child("half, named", path)
 	}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {

@@ -34,7 +34,11 @@ func TestOpen(t *testing.T) {
 		}
 		numbers := 0
 		for _, tensor := range f.Tensors {
-			values := tensor.Float32()
+			stored, err := tensor.Read()
+			if err != nil {
+				t.Fatal(err)
+			}
+			values := stored.Float32()
 			numbers += len(values)
 			least, most := math.Inf(1), math.Inf(-1)
 			for _, v := range values {
@@ -162,7 +166,11 @@ func TestDrawn(t *testing.T) {
 	if !found {
 		t.Fatal("conv1.weight is missing")
 	}
-	values := conv1.Float32()
+	stored, err := conv1.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := stored.Float32()
 	for filter := range 64 {
 		sum, possible := 0.0, 0.0
 		for i, v := range values[filter*147 : (filter+1)*147] {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"rdpp/rdpp/ordered"
 	"rdpp/rdpp/simplex"
 )
 
@@ -122,19 +123,11 @@ func (l *Loader) Epoch(ctx context.Context, epoch, firstStep int) iter.Seq2[*Bat
 		e := &epochRun{Loader: l, epoch: epoch, order: l.rng(epoch, 0, orderStream).Perm(len(l.items))}
 
 		slots := make([]*slot, min(l.opt.Prefetch+1, max(0, l.Steps()-firstStep)))
-		jobs := make(chan job, len(slots)*l.opt.Batch)
-		start := func(step int) {
-			s := slots[step%len(slots)]
-			e.prepare(s, step)
-			for at := range s.B {
-				jobs <- job{s, at} // never blocks: room for all slots
-			}
-		}
 		for i := range slots {
 			slots[i] = l.newSlot()
 		}
-
-		ctx, cancel := context.WithCancel(ctx)
+		jobs := make(chan job, len(slots)*l.opt.Batch)
+		inner, cancel := context.WithCancel(ctx)
 		var wg sync.WaitGroup
 		defer func() {
 			cancelled := ctx.Err() != nil
@@ -144,19 +137,19 @@ func (l *Loader) Epoch(ctx context.Context, epoch, firstStep int) iter.Seq2[*Bat
 			}
 		}()
 		for range min(l.opt.Workers, cap(jobs)) {
-			wg.Go(func() { e.work(ctx, jobs) })
+			wg.Go(func() { e.work(inner, jobs) })
 		}
-		for i := range slots {
-			start(firstStep + i)
-		}
-		for step := firstStep; step < l.Steps(); step++ {
-			s := slots[step%len(slots)]
-			select {
-			case <-s.done:
-			case <-ctx.Done():
+		step := firstStep
+		for s, err := range ordered.Ahead(ctx, l.Steps()-firstStep, len(slots)-1, func(ctx context.Context, i int) func() *slot {
+			s := slots[i%len(slots)] // which nobody uses any more
+			e.prepare(s, firstStep+i)
+			for at := range s.B {
+				jobs <- job{s, at} // never blocks: room for all slots
 			}
-			if ctx.Err() != nil {
-				yield(nil, fmt.Errorf("dataset: epoch %d, step %d: %w", epoch, step, ctx.Err()))
+			return func() *slot { return s.wait(ctx) }
+		}) {
+			if err != nil {
+				yield(nil, fmt.Errorf("dataset: epoch %d, step %d: %w", epoch, step, err))
 				return
 			}
 			for _, err := range s.errs {
@@ -168,9 +161,7 @@ func (l *Loader) Epoch(ctx context.Context, epoch, firstStep int) iter.Seq2[*Bat
 			if !yield(&s.Batch, nil) {
 				return
 			}
-			if next := step + len(slots); next < l.Steps() {
-				start(next)
-			}
+			step++
 		}
 	}
 }
@@ -201,6 +192,15 @@ func (l *Loader) newSlot() *slot {
 	s := &slot{clean: make([]float32, values)}
 	if !l.opt.Noise.Off {
 		s.noisy = make([]float32, l.opt.Noise.count(min(l.opt.Batch, len(l.items)))*l.values())
+	}
+	return s
+}
+
+// wait waits until the batch is made, or for ctx's end.
+func (s *slot) wait(ctx context.Context) *slot {
+	select {
+	case <-s.done:
+	case <-ctx.Done():
 	}
 	return s
 }

@@ -13,7 +13,7 @@ import (
 	"runtime"
 	"slices"
 	"testing"
-	"time"
+	"testing/synctest"
 
 	"rdpp/rdpp/simplex"
 )
@@ -245,109 +245,108 @@ func TestShuffleDiffersByStep(t *testing.T) {
 // TestEpochPrefetches counts, by the cache, the images read while the first
 // batch is in use: those of that batch and of Prefetch more.
 func TestEpochPrefetches(t *testing.T) {
-	dir := t.TempDir()
-	items := make([]Item, 20)
-	for i := range items {
-		items[i].Path = filepath.Join(dir, fmt.Sprintf("%d.png", i))
-		writeRGB(t, items[i].Path, "same", 10, 10)
-	}
-	l := newLoader(t, items, LoaderOptions{Batch: 2, Prefetch: 3})
-	read := func() int64 {
-		l.opt.Cache.mu.Lock()
-		defer l.opt.Cache.mu.Unlock()
-		return l.opt.Cache.used / (3 * 10 * 10)
-	}
-	const want = 2 * (1 + 3)
-	for _, err := range l.Epoch(context.Background(), 0, 0) {
-		if err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		items := make([]Item, 20)
+		for i := range items {
+			items[i].Path = filepath.Join(dir, fmt.Sprintf("%d.png", i))
+			writeRGB(t, items[i].Path, "same", 10, 10)
 		}
-		for deadline := time.Now().Add(5 * time.Second); read() < want && time.Now().Before(deadline); {
-			time.Sleep(time.Millisecond)
+		l := newLoader(t, items, LoaderOptions{Batch: 2, Prefetch: 3})
+		read := func() int64 {
+			l.opt.Cache.mu.Lock()
+			defer l.opt.Cache.mu.Unlock()
+			return l.opt.Cache.used / (3 * 10 * 10)
 		}
-		time.Sleep(20 * time.Millisecond) // time enough to read too many
-		if got := read(); got != want {
-			t.Errorf("images read ahead: got %d, want %d", got, want)
+		const want = 2 * (1 + 3)
+		for _, err := range l.Epoch(context.Background(), 0, 0) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if got := read(); got != want {
+				t.Errorf("images read ahead: got %d, want %d", got, want)
+			}
+			break
 		}
-		break
-	}
+	})
 }
 
 func TestEpochStopsAtUnreadableImage(t *testing.T) {
-	items := pictures(t, 11)
-	l := newLoader(t, items, LoaderOptions{Batch: 2, Workers: 3})
-	order := l.rng(0, 0, orderStream).Perm(len(items))
-	bad := []string{items[order[5]].Path, items[order[4]].Path, items[order[8]].Path}
-	for _, path := range bad {
-		if err := os.Remove(path); err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		items := pictures(t, 11)
+		l := newLoader(t, items, LoaderOptions{Batch: 2, Workers: 3})
+		order := l.rng(0, 0, orderStream).Perm(len(items))
+		bad := []string{items[order[5]].Path, items[order[4]].Path, items[order[8]].Path}
+		for _, path := range bad {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	before := runtime.NumGoroutine()
-	steps := 0
-	var last error
-	for b, err := range l.Epoch(context.Background(), 0, 0) {
-		if last != nil {
-			t.Fatal("went on after an error")
+		before := runtime.NumGoroutine()
+		steps := 0
+		var last error
+		for b, err := range l.Epoch(context.Background(), 0, 0) {
+			if last != nil {
+				t.Fatal("went on after an error")
+			}
+			if last = err; err == nil {
+				steps += b.B / 2
+			}
 		}
-		if last = err; err == nil {
-			steps += b.B / 2
+		if steps != 2 || !errors.Is(last, os.ErrNotExist) || !containsAll(last, "dataset: ", bad[1]) {
+			t.Errorf("got %d batches and error %v, want 2 and one naming %s", steps, last, bad[1])
 		}
-	}
-	if steps != 2 || !errors.Is(last, os.ErrNotExist) || !containsAll(last, "dataset: ", bad[1]) {
-		t.Errorf("got %d batches and error %v, want 2 and one naming %s", steps, last, bad[1])
-	}
-	waitForGoroutines(t, before)
+		waitForGoroutines(t, before)
+	})
 }
 
-// waitForGoroutines fails where more than want goroutines go on running.
+// waitForGoroutines fails where more than want goroutines go on once all of them wait. It needs a bubble of synctest.
 func waitForGoroutines(t *testing.T, want int) {
 	t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
-	for runtime.NumGoroutine() > want {
-		if time.Now().After(deadline) {
-			t.Errorf("goroutines: got %d, want %d", runtime.NumGoroutine(), want)
-			return
-		}
-		time.Sleep(time.Millisecond)
+	synctest.Wait()
+	if got := runtime.NumGoroutine(); got > want {
+		t.Errorf("goroutines: got %d, want %d", got, want)
 	}
 }
 
 func TestEpochLeavesNoGoroutines(t *testing.T) {
-	items := pictures(t, 20)
-	l := newLoader(t, items, LoaderOptions{Batch: 2, Workers: 4, Prefetch: 3})
-	before := runtime.NumGoroutine()
+	synctest.Test(t, func(t *testing.T) {
+		items := pictures(t, 20)
+		l := newLoader(t, items, LoaderOptions{Batch: 2, Workers: 4, Prefetch: 3})
+		before := runtime.NumGoroutine()
 
-	for _, err := range l.Epoch(context.Background(), 0, 0) {
-		if err != nil {
-			t.Fatal(err)
+		for _, err := range l.Epoch(context.Background(), 0, 0) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if runtime.NumGoroutine() <= before {
+				t.Error("nothing is made ahead")
+			}
+			break
 		}
-		if runtime.NumGoroutine() <= before {
-			t.Error("nothing is made ahead")
-		}
-		break
-	}
-	waitForGoroutines(t, before)
+		waitForGoroutines(t, before)
 
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	steps := 0
-	var last error
-	for _, err := range l.Epoch(ctx, 0, 0) {
-		if last = err; err != nil {
-			continue
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		steps := 0
+		var last error
+		for _, err := range l.Epoch(ctx, 0, 0) {
+			if last = err; err != nil {
+				continue
+			}
+			steps++
+			cancel()
+			waitForGoroutines(t, before) // although the loop's body goes on
 		}
-		steps++
-		cancel()
-		waitForGoroutines(t, before) // although the loop's body goes on
-	}
-	if steps != 1 || !errors.Is(last, context.Canceled) {
-		t.Errorf("cancelled in the first step: got %d batches and error %v, want 1 and %v", steps, last, context.Canceled)
-	}
-	waitForGoroutines(t, before)
+		if steps != 1 || !errors.Is(last, context.Canceled) {
+			t.Errorf("cancelled in the first step: got %d batches and error %v, want 1 and %v", steps, last, context.Canceled)
+		}
+		waitForGoroutines(t, before)
 
-	epoch(t, l, 0, 0)
-	waitForGoroutines(t, before)
+		epoch(t, l, 0, 0)
+		waitForGoroutines(t, before)
+	})
 }
 
 func TestLoaderErrors(t *testing.T) {

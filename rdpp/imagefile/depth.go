@@ -12,7 +12,8 @@ import (
 type Stored struct {
 	// Bits per sample in the file: 16, or 8 for all that have fewer.
 	Bits int
-	// Max is the largest sample of a file of 16 bits, alpha aside; else 0.
+	// Max is the largest sample of a file of 16 bits, alpha aside; else 0. Of
+	// one whose zero is white it is that of v or of 65535 - v, whichever is less.
 	Max uint16
 	// Hint is how many of the 16 bits the file says are used, by sBIT of a PNG
 	// or MaxSampleValue of a TIFF: 1 to 15, or 0 where it says nothing.
@@ -28,7 +29,7 @@ type Stored struct {
 type narrowing struct {
 	depth  int
 	round  bool
-	invert bool // the file says that 0 is white, and its samples come as 65535 - v
+	invert bool // the file says that 0 is white, and its samples come as 65535 - v; see inverts
 }
 
 // of returns what becomes of a sample as it comes, 255 of those above the
@@ -71,6 +72,9 @@ func (n narrowing) table() *[1 << 16]uint8 {
 // packWide is packSamples of big-endian samples of 16 bits, which are told by
 // the picture's Stored.
 func (im *Image) packWide(pix []uint8, stride, pixel, sample int, n narrowing) {
+	if n.invert && !im.inverts(pix, stride, n.depth) {
+		n.invert = false
+	}
 	table, least, most := n.table(), uint16(math.MaxUint16), uint16(0)
 	for y := range im.H {
 		src := pix[y*stride:][:im.W*pixel]
@@ -85,9 +89,23 @@ func (im *Image) packWide(pix []uint8, stride, pixel, sample int, n narrowing) {
 		}
 	}
 	if n.invert {
-		most = n.stored(least)
+		most = min(most, n.stored(least))
 	}
 	im.Stored = Stored{Bits: 16, Max: most, Depth: n.depth}
+}
+
+// inverts says which of two ways the samples of a grey picture whose zero is
+// white, which come as 65535 - v, use depth bits. Some writers invert those bits
+// alone, so that v has as many; others all 16, so that what comes has.
+func (im *Image) inverts(pix []uint8, stride, depth int) bool {
+	least, most := uint16(math.MaxUint16), uint16(0)
+	for y := range im.H {
+		for row := pix[y*stride:][:2*im.W]; len(row) >= 2; row = row[2:] {
+			v := binary.BigEndian.Uint16(row)
+			least, most = min(least, v), max(most, v)
+		}
+	}
+	return bits.Len16(^least) <= depth || bits.Len16(most) > depth
 }
 
 // pngHint reads the most significant bits of a channel, alpha aside, from a

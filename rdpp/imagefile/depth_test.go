@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"image"
 	"math"
+	"math/bits"
 	"math/rand/v2"
 	"testing"
 )
@@ -121,32 +122,55 @@ func TestBitDepth(t *testing.T) {
 	}
 }
 
-// In a file whose zero is white, the bits that are used are inverted, not all
-// 16.
+// In a file whose zero is white, either the bits that are used are inverted, or
+// all 16: of both ways the range is found, and the picture is the same.
 func TestBitDepthOfWhiteIsZero(t *testing.T) {
-	data := encodeTIFF(t, deepPictures(rand.New(rand.NewPCG(1, 2)), 12)["grey"])
-	want, err := Decode(data, &Options{BitDepth: 12})
-	if err != nil {
-		t.Fatal(err)
+	for _, depth := range []int{10, 12, 14, 16} {
+		m := deepPictures(rand.New(rand.NewPCG(1, 2)), depth)["grey"].(*image.Gray16)
+		for i := 2; i < len(m.Pix); i += 2 { // no value is the largest in either way, but one
+			v := min(max(binary.BigEndian.Uint16(m.Pix[i:]), 1), 1<<depth-2)
+			binary.BigEndian.PutUint16(m.Pix[i:], v)
+		}
+		want, err := Decode(encodeTIFF(t, m), &Options{BitDepth: depth})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []struct {
+			name string
+			mask uint16 // of the bits that the writer inverts
+		}{{"bits in use", 1<<depth - 1}, {"all bits", 0xffff}} {
+			inverted := image.NewGray16(m.Rect)
+			for i := 0; i < len(m.Pix); i += 2 {
+				binary.BigEndian.PutUint16(inverted.Pix[i:], binary.BigEndian.Uint16(m.Pix[i:])^c.mask)
+			}
+			data := whiteIsZero(t, encodeTIFF(t, inverted))
+			for _, read := range []int{depth, 16} {
+				got, err := Decode(data, &Options{BitDepth: read})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len := bits.Len16(got.Stored.Max); len != depth {
+					t.Errorf("%d bits, %s inverted, read as %d: got a largest value of %d bits", depth, c.name, read, len)
+				}
+				if read == depth && !bytes.Equal(got.Pix, want.Pix) {
+					t.Errorf("%d bits, %s inverted: got %v..., want %v...", depth, c.name, got.Pix[:12], want.Pix[:12])
+				}
+			}
+		}
 	}
+}
+
+// whiteIsZero is a TIFF that says so instead.
+func whiteIsZero(t *testing.T, data []byte) []byte {
+	t.Helper()
 	blackIsZero := []byte{0x06, 1, 3, 0, 1, 0, 0, 0, 1, 0, 0, 0}
 	at := bytes.Index(data, blackIsZero)
 	if at < 0 {
 		t.Fatal("no PhotometricInterpretation in the file")
 	}
+	data = bytes.Clone(data)
 	data[at+8] = 0
-	got, err := Decode(data, &Options{BitDepth: 12})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got.Stored != want.Stored {
-		t.Errorf("got %+v, want %+v", got.Stored, want.Stored)
-	}
-	for i, v := range want.Pix {
-		if got.Pix[i] != 255-v {
-			t.Fatalf("value %d: got %d, want %d", i, got.Pix[i], 255-v)
-		}
-	}
+	return data
 }
 
 // Files of testdata: those of 16 bits are as OpenCV reads them, those of 8

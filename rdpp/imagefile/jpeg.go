@@ -5,7 +5,10 @@ package imagefile
 // needs the tag codecs_shared, and libturbojpeg.so.0, libdeflate.so.0 and
 // libtiff.so.6 where it runs.
 
-// #cgo !codecs_shared LDFLAGS: -l:libturbojpeg.a
+// Neither do they take the place of other libraries' own: Go exports all that a
+// command has, as libtorch's libz would then find it here.
+
+// #cgo !codecs_shared LDFLAGS: -l:libturbojpeg.a ${SRCDIR}/codecs_static.so
 // #cgo codecs_shared LDFLAGS: -lturbojpeg
 // #include <turbojpeg.h>
 import "C"

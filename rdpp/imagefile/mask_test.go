@@ -313,3 +313,41 @@ func FuzzDecodeMask(f *testing.F) {
 		}
 	})
 }
+
+// In a TIFF of grey with alpha, alpha tells what is drawn, of however many bits.
+func TestMaskOfGreyAlphaTIFF(t *testing.T) {
+	const photometric, samples, extra = 0x106, 0x115, 0x152
+	for bits, pixels := range map[uint16][]byte{ // black that is clear, and black that is not
+		8:  {0, 0, 0, 255},
+		10: {0, 0, 0, 0x03, 0xff},
+		12: {0, 0, 0, 0, 0x0f, 0xff},
+		16: {0, 0, 0, 0, 0, 0, 0xff, 0xff},
+	} {
+		for _, zero := range []uint16{0, 1} { // white, black
+			for _, kind := range []uint16{1, 2} { // of alpha: associated, unassociated
+				page := tiffGrey(bits, tiffEntry{0x102, []uint16{bits, bits}}, tiffEntry{photometric, []uint16{zero}},
+					tiffEntry{samples, []uint16{2}}, tiffEntry{extra, []uint16{kind}})
+				m, err := DecodeMask(tiffPagesOf(pixels, page), nil)
+				if err != nil {
+					t.Errorf("%d bits, zero %d, alpha %d: %v", bits, zero, kind, err)
+				} else if !bytes.Equal(m.Pix, []byte{0, 1}) {
+					t.Errorf("%d bits, zero %d, alpha %d: got %v, want the second pixel drawn", bits, zero, kind, m.Pix)
+				}
+			}
+		}
+	}
+}
+
+// A mask whose alpha would be lost is refused.
+func TestMaskOfPaletteWithAlphaTIFF(t *testing.T) {
+	colours := make([]uint16, 3*256)
+	page := tiffGrey(8, tiffEntry{0x102, []uint16{8, 8}}, tiffEntry{0x106, []uint16{3}}, tiffEntry{0x115, []uint16{2}},
+		tiffEntry{0x140, colours}, tiffEntry{0x152, []uint16{2}})
+	_, err := DecodeMask(tiffPagesOf([]byte{0, 0, 0, 255}, page), nil)
+	if want := "of a mask with alpha and PhotometricInterpretation 3"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want an error with %q", err, want)
+	}
+	if _, err := Decode(tiffPagesOf([]byte{0, 0, 0, 255}, page), nil); err != nil {
+		t.Errorf("as a picture: got %v, want it read", err)
+	}
+}

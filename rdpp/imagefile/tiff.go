@@ -33,8 +33,9 @@ const (
 	tiffYCbCr       = 6
 	tiffLab         = 8
 
-	tiffJPEG = 7
-	tiffZstd = 50000
+	tiffJPEG       = 7
+	tiffAlignedFax = 32771
+	tiffZstd       = 50000
 
 	tiffUnsigned = 1
 	tiffUntyped  = 4
@@ -49,7 +50,7 @@ const maxTIFFSamples = 8
 // tiffCompressions are the ones that are read. LERC, WebP, LZMA and JBIG would
 // be four more libraries, of which LZMA allocates what a file asks for.
 var tiffCompressions = map[C.uint16_t]bool{
-	1: true, 2: true, 3: true, 4: true, 5: true, tiffJPEG: true, 8: true, 32771: true, 32773: true, 32946: true, tiffZstd: true,
+	1: true, 2: true, 3: true, 4: true, 5: true, tiffJPEG: true, 8: true, tiffAlignedFax: true, 32773: true, 32946: true, tiffZstd: true,
 }
 
 var tiffCompressionNames = map[C.uint16_t]string{
@@ -68,6 +69,7 @@ type tiffFile struct {
 	header C.rdpp_tiff_header
 
 	saysPalette bool
+	saysCounts  bool // how many bytes its strips or tiles have
 	pinned      runtime.Pinner
 }
 
@@ -78,7 +80,7 @@ const maxTIFFOpening = 16 << 20
 // openTIFF reads a file's header. The caller closes it.
 func openTIFF(data []byte) (*tiffFile, error) {
 	data = tidyTags(data)
-	f := &tiffFile{saysPalette: saysPalette(data)}
+	f := &tiffFile{saysPalette: saysPalette(data), saysCounts: saysCounts(data)}
 	f.pinned.Pin(&data[0])
 	f.source.data, f.source.size = (*C.uint8_t)(&data[0]), C.size_t(len(data))
 	f.source.limit = maxTIFFOpening
@@ -185,6 +187,13 @@ func saysPalette(data []byte) bool {
 	return false
 }
 
+// saysCounts says whether a file has StripByteCounts or TileByteCounts.
+func saysCounts(data []byte) bool {
+	const strips, tiles = 279, 325
+	order, entries, _ := tiffEntries(data)
+	return slices.ContainsFunc(entries, func(e []byte) bool { return order.Uint16(e) == strips || order.Uint16(e) == tiles })
+}
+
 func (f *tiffFile) close() { f.pinned.Unpin() }
 
 // err is what libtiff said.
@@ -242,7 +251,7 @@ func tiffPixels(data []byte, depth int) (*Image, error) {
 		return nil, err
 	}
 	defer f.close()
-	m, err := f.decode()
+	m, err := f.decode(false)
 	if err != nil {
 		return nil, err
 	}
@@ -263,22 +272,23 @@ func tiffPixels(data []byte, depth int) (*Image, error) {
 	return im.withHint(tiffHint(data)), nil
 }
 
-// decodeTIFF is decode of a whole file.
+// decodeTIFF is decode of a whole file, with all alpha or none.
 func decodeTIFF(data []byte) (image.Image, error) {
 	f, err := openTIFF(data)
 	if err != nil {
 		return nil, err
 	}
 	defer f.close()
-	return f.decode()
+	return f.decode(true)
 }
 
 // decode decodes a TIFF's first page as its samples are stored, not
 // turned: into Gray, Gray16, NRGBA, NRGBA64 or, with the file's own indexes,
-// Paletted. Samples of fewer bits than 8 or 16 fill the range of those. The
-// alpha of 16-bit grey is left out; alpha that the colour was multiplied by is
-// kept like any other.
-func (f *tiffFile) decode() (image.Image, error) {
+// Paletted. Samples of fewer bits than 8 or 16 fill the range of those. Alpha
+// that the colour was multiplied by is kept like any other; that of grey of more
+// than 8 bits where deepAlpha says so, as NRGBA64 takes four times the memory.
+// With it, what has alpha that is not decoded is refused.
+func (f *tiffFile) decode(deepAlpha bool) (image.Image, error) {
 	if err := f.check(); err != nil {
 		return nil, err
 	}
@@ -289,13 +299,19 @@ func (f *tiffFile) decode() (image.Image, error) {
 		return nil, fmt.Errorf("a tile of %d bytes is larger than the picture", h.tile)
 	}
 	alpha := h.extra_samples > 0 && (h.first_extra == 1 || h.first_extra == 2)
+	if deepAlpha && alpha && h.photometric > tiffRGB {
+		return nil, unsupported(fmt.Sprintf("of a mask with alpha and PhotometricInterpretation %d (neither grey nor RGB)", h.photometric))
+	}
 	switch h.photometric {
 	case tiffWhiteIsZero, tiffBlackIsZero:
-		if h.bits > 8 {
+		alpha = alpha && h.samples-h.extra_samples == 1
+		switch {
+		case h.bits > 8 && alpha && deepAlpha:
+			return f.deepGreyAlpha(size)
+		case h.bits > 8:
 			m := image.NewGray16(size)
 			return m, f.samples(m.Pix, m.Stride, 2, 1)
-		}
-		if alpha && h.samples-h.extra_samples == 1 {
+		case alpha:
 			return f.greyAlpha(size)
 		}
 		m := image.NewGray(size)
@@ -370,10 +386,17 @@ func known(name string) string {
 // read passes pix to C, whose answer becomes an error.
 func (f *tiffFile) read(pix []uint8, c func(*C.uint8_t) C.int) error {
 	f.pinned.Pin(&pix[0])
-	if c((*C.uint8_t)(unsafe.Pointer(&pix[0]))) == 0 {
-		return f.err()
+	if c((*C.uint8_t)(unsafe.Pointer(&pix[0]))) != 0 {
+		return nil
 	}
-	return nil
+	err := f.err()
+	switch {
+	case f.header.compression == tiffAlignedFax: // libtiff takes the end of short rows for elsewhere
+		return unsupported(fmt.Sprintf("with compression %d (fax in rows of whole words), of which libtiff cannot read this one (%v)", tiffAlignedFax, err))
+	case !f.saysCounts: // and libtiff guesses too few bytes for some subsampled colour
+		return unsupported(fmt.Sprintf("that does not say how long its strips are (no StripByteCounts; %v)", err))
+	}
+	return err
 }
 
 // samples reads the first take samples of every pixel into pix, of whose
@@ -414,6 +437,18 @@ func (f *tiffFile) greyAlpha(size image.Rectangle) (image.Image, error) {
 	err := f.samples(m.Pix, m.Stride, 4, 2)
 	for p := m.Pix; len(p) >= 4; p = p[4:] {
 		p[1], p[2], p[3] = p[0], p[0], p[1]
+	}
+	return m, err
+}
+
+// deepGreyAlpha is greyAlpha of more than 8 bits.
+func (f *tiffFile) deepGreyAlpha(size image.Rectangle) (image.Image, error) {
+	m := image.NewNRGBA64(size)
+	err := f.samples(m.Pix, m.Stride, 8, 2)
+	for p := m.Pix; len(p) >= 8; p = p[8:] {
+		copy(p[6:8], p[2:4])
+		copy(p[2:4], p[:2])
+		copy(p[4:6], p[:2])
 	}
 	return m, err
 }

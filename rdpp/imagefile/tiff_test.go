@@ -96,6 +96,30 @@ func TestTIFFRefusals(t *testing.T) {
 	}
 }
 
+// What is said of a sound file that libtiff fails to read is not that it is damaged.
+func TestTIFFWhatLibtiffCannotRead(t *testing.T) {
+	// Rows of 01 and 10, in words of 16 bits: runs of white 1, black 1, and of white 0, black 1, white 1.
+	fax := []byte{0b00011101, 0, 0b00110101, 0b01000011, 0b10000000, 0}
+	narrow := tiffGrey(1, tiffEntry{0x101, []uint16{2}}, tiffEntry{0x103, []uint16{32771}}, tiffEntry{0x106, []uint16{0}})
+	// 3 x 3 pixels of 2 x 2 chroma: four units of six bytes.
+	chroma := tiffHead([2]uint32{0x100, 3}, [2]uint32{0x101, 3}, [2]uint32{0x102, 8}, [2]uint32{0x106, 6}, [2]uint32{0x111, 8 + 2 + 6*12 + 4},
+		[2]uint32{0x115, 3})
+	chroma = append(chroma, make([]byte, 24)...)
+	for _, c := range []struct {
+		name string
+		data []byte
+		want string
+	}{
+		{"rows of whole words", tiffPagesOf(fax, narrow), "TIFF file with compression 32771 (fax in rows of whole words)"},
+		{"no StripByteCounts", chroma, "TIFF file that does not say how long its strips are (no StripByteCounts"},
+	} {
+		_, err := Decode(c.data, nil)
+		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.HasSuffix(err.Error(), "which is not read: save it as PNG") {
+			t.Errorf("%s: got %v, want an error with %q", c.name, err, c.want)
+		}
+	}
+}
+
 func TestTIFFPages(t *testing.T) {
 	black, white := tiffGrey(8), tiffGrey(8, tiffEntry{0x106, []uint16{0}})
 	for _, c := range []struct {

@@ -3,7 +3,6 @@
 package regular
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -85,23 +84,4 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 
 func large(path string, limit int64) error {
 	return fmt.Errorf("%s: %w: more than %d bytes", path, ErrLarge, limit)
-}
-
-// Copy copies a file's content, of at most limit bytes, until ctx ends. Where there is more, the error wraps ErrLarge.
-func Copy(ctx context.Context, to io.Writer, from *os.File, limit int64) error {
-	for left := limit; ; {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		n, err := io.CopyN(to, from, min(left+1, 1<<20))
-		if left -= n; left < 0 {
-			return large(from.Name(), limit)
-		}
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
 }

@@ -1,8 +1,6 @@
 package regular
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"net"
 	"os"
@@ -87,42 +85,5 @@ func TestReadFileIsBounded(t *testing.T) {
 	// A file of the kernel's states no size.
 	if _, err := ReadFile("/proc/self/status", 10); !errors.Is(err, ErrLarge) {
 		t.Errorf("a file without a size: got %v, want %v", err, ErrLarge)
-	}
-}
-
-func TestCopy(t *testing.T) {
-	content := bytes.Repeat([]byte("0123456789abcdef"), 200_000) // 3.2 MB, some pieces
-	path := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(path, content, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	ended, cancel := context.WithCancel(t.Context())
-	cancel()
-	for _, c := range []struct {
-		name  string
-		ctx   context.Context
-		limit int64
-		want  error
-	}{
-		{"all", t.Context(), int64(len(content)), nil},
-		{"one too many", t.Context(), int64(len(content)) - 1, ErrLarge},
-		{"nothing", t.Context(), 0, ErrLarge},
-		{"ended", ended, int64(len(content)), context.Canceled},
-	} {
-		file, err := Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var got bytes.Buffer
-		if err := Copy(c.ctx, &got, file, c.limit); !errors.Is(err, c.want) {
-			t.Errorf("%s: got %v, want %v", c.name, err, c.want)
-		}
-		if c.want == nil && !bytes.Equal(got.Bytes(), content) {
-			t.Errorf("%s: got %d other bytes", c.name, got.Len())
-		}
-		if int64(got.Len()) > c.limit+1 {
-			t.Errorf("%s: got %d bytes, want at most %d", c.name, got.Len(), c.limit+1)
-		}
-		file.Close()
 	}
 }

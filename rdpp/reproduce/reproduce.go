@@ -1,10 +1,12 @@
 // Package reproduce holds the numbers that the RD++ paper prints in its Tables 1 to 8, plans the trainings that measure
 // them again, and shows what was measured beside what was printed, in the paper's arrangement.
 //
-// A [Plan] lists the trainings that some tables need, each once however many tables need it. The trainings are run by
-// someone else, who hands their outcomes to [Plan.Compare]; the [Comparison] writes itself as Markdown, CSV and HTML.
+// A [Plan] lists the trainings that some tables need, each once however many tables need it. A [Run] carries them out by
+// calling the program that trains, and hands their outcomes to [Plan.Compare]; the [Comparison] writes itself as Markdown,
+// CSV and HTML.
 //
-// Functions and methods are safe for concurrent use, as nothing is changed once it is made.
+// But for a Run, which is one goroutine's, functions and methods are safe for concurrent use, as nothing is changed once
+// it is made.
 package reproduce
 
 import (
@@ -15,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 
+	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/setting"
 )
 
@@ -87,6 +90,7 @@ func (t Training) String() string {
 type Plan struct {
 	Trainings []Training // all different; those of the first table first
 	opt       Options    // with the defaults put in
+	named     bool       // whether the categories were asked for by name
 	tables    []paperTable
 }
 
@@ -94,7 +98,7 @@ type Plan struct {
 func NewPlan(options *Options) (*Plan, error) {
 	p := &Plan{}
 	if options != nil {
-		p.opt = *options
+		p.opt, p.named = *options, len(options.Categories) > 0
 	}
 	wrong := func(field string, value any, want string, args ...any) (*Plan, error) {
 		return nil, fmt.Errorf("reproduce: %w", setting.Wrong(field, value, want, args...))
@@ -250,13 +254,24 @@ type Result struct {
 		WeightRecon    float64 `json:"weight_recon"`
 		WeightContrast float64 `json:"weight_contrast"`
 	} `json:"config"`
-	Teacher     Teacher  `json:"teacher"`
-	Selection   string   `json:"selection"` // how the epoch was chosen, in words
-	Seconds     float64  `json:"seconds"`   // of the training
-	ImageAUROC  *float64 `json:"image_auroc"`
-	PixelAUROC  *float64 `json:"pixel_auroc"`
-	AUPRO030    *float64 `json:"aupro_030"`
-	PROReleased *float64 `json:"pro_released"` // as the paper's code counts
+	Teacher   Teacher `json:"teacher"`
+	Selection string  `json:"selection"` // how the epoch was chosen, in words
+	Seconds   float64 `json:"seconds"`   // of the training
+	anomaly.Metrics
+}
+
+// String is the metrics in a line, those that there are.
+func (r *Result) String() string {
+	var parts []string
+	for _, m := range []struct {
+		name  string
+		value *float64
+	}{{"image AUROC", r.ImageAUROC}, {"pixel AUROC", r.PixelAUROC}, {"AUPRO", r.AUPRO}} {
+		if m.value != nil {
+			parts = append(parts, fmt.Sprintf("%s %.4f", m.name, *m.value))
+		}
+	}
+	return strings.Join(parts, " ")
 }
 
 // Teacher is where a training's teacher came from.
@@ -294,7 +309,7 @@ func ReadResult(path string) (*Result, error) {
 	if err := json.Unmarshal(text, r); err != nil {
 		return nil, fmt.Errorf("reproduce: %s: %w; remove it, and the training is finished again", path, err)
 	}
-	for _, v := range []*float64{r.ImageAUROC, r.PixelAUROC, r.AUPRO030, r.PROReleased} {
+	for _, v := range []*float64{r.ImageAUROC, r.PixelAUROC, r.AUPRO, r.PROReleased} {
 		if v != nil && !(*v >= 0 && *v <= 1) {
 			return nil, fmt.Errorf("reproduce: %s: a metric of %v; all lie in 0 to 1; remove the file, and the training is finished again",
 				path, *v)

@@ -272,7 +272,7 @@ func (n *Networks) load(file *weights.File) error {
 	if nets := file.ResNets(); len(nets) == 1 && teacher.SameArch(nets[0].Arch, n.c.Arch) != nil {
 		err = fmt.Errorf("%w; it is of another architecture: %s, not %s", err, nets[0].Arch, n.c.Arch)
 	}
-	if errors.Is(err, anomaly.ErrDamaged) {
+	if errors.Is(err, anomaly.ErrDamaged) || errors.Is(err, weights.ErrChanged) {
 		return err
 	}
 	return fmt.Errorf("%w; restore the file or train again", err)

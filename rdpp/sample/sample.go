@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 
 	"rdpp/rdpp/setting"
@@ -70,8 +71,9 @@ type job struct {
 // is found before anything is written. Files do not depend on the number of CPUs.
 func Write(dir string, opt *Options) error { return WriteContext(context.Background(), dir, opt) }
 
-// WriteContext is Write until ctx ends; what is painted then stays.
-func WriteContext(ctx context.Context, dir string, opt *Options) error {
+// WriteContext is Write until ctx ends. Then, and where it fails, it removes what it has made: half of a data set looks like
+// a whole one.
+func WriteContext(ctx context.Context, dir string, opt *Options) (err error) {
 	o := Options{}
 	if opt != nil {
 		o = *opt
@@ -127,12 +129,50 @@ func WriteContext(ctx context.Context, dir string, opt *Options) error {
 	if len(jobs) == 0 {
 		return fmt.Errorf("sample: %w", setting.Wrong("category", o.Category, "use part, texture or both"))
 	}
+	var made []string // folders, those within others after them
 	for _, folder := range folders {
-		if err := os.MkdirAll(folder, 0o777); err != nil {
-			return fmt.Errorf("sample: %w", err)
+		if made, err = makeFolder(folder, made); err != nil {
+			err = fmt.Errorf("sample: %w", err)
+			break
 		}
 	}
-	return paintAll(ctx, jobs, o.Size)
+	if err == nil {
+		err = paintAll(ctx, jobs, o.Size)
+	}
+	if err != nil {
+		remove(jobs, made)
+	}
+	return err
+}
+
+// makeFolder is os.MkdirAll, and adds to made what was not there.
+func makeFolder(folder string, made []string) ([]string, error) {
+	err := os.Mkdir(folder, 0o777)
+	if errors.Is(err, fs.ErrNotExist) {
+		if made, err = makeFolder(filepath.Dir(folder), made); err == nil {
+			err = os.Mkdir(folder, 0o777)
+		}
+	}
+	if err == nil {
+		return append(made, folder), nil
+	}
+	if info, lookErr := os.Stat(folder); lookErr == nil && info.IsDir() {
+		return made, nil
+	}
+	return made, err
+}
+
+// remove removes the jobs' files and the folders. Where somebody has put something else into those, they stay.
+func remove(jobs []job, folders []string) {
+	for _, j := range jobs {
+		_ = os.Remove(j.path)
+		if j.mask != "" {
+			_ = os.Remove(j.mask)
+		}
+	}
+	for _, folder := range slices.Backward(folders) {
+		_ = os.Remove(folder)
+	}
 }
 
 // paintAll shares the jobs among all CPUs and returns the errors of those that failed.

@@ -110,10 +110,14 @@ func Load(file *weights.File, name string, t *torch.Tensor) error {
 	if !same {
 		return fmt.Errorf("tensor %s has shape %v, needed is %v; is it of another architecture?", name, stored.Shape, shape)
 	}
-	if !stored.Finite() {
+	values, err := stored.Read()
+	if err != nil {
+		return err
+	}
+	if !values.Finite() {
 		return fmt.Errorf("tensor %s holds numbers that are infinite or none, %w", name, anomaly.ErrDamaged)
 	}
-	if strings.HasSuffix(name, "running_var") && slices.Min(append(stored.Float64(), 0)) < 0 {
+	if strings.HasSuffix(name, "running_var") && slices.Min(append(values.Float64(), 0)) < 0 {
 		return fmt.Errorf("tensor %s holds variances below 0, %w", name, anomaly.ErrDamaged)
 	}
 	dtype, known := map[weights.DType]torch.DType{weights.F16: torch.Float16, weights.BF16: torch.BFloat16,
@@ -121,24 +125,28 @@ func Load(file *weights.File, name string, t *torch.Tensor) error {
 	if !known {
 		return fmt.Errorf("tensor %s has elements of type %s; floating-point ones are needed", name, stored.DType)
 	}
-	return t.WriteBytes(dtype, stored.Data)
+	return t.WriteBytes(dtype, values.Data)
 }
 
 // Tensor makes a float32 tensor on a device of the named one in a file, whose shape is the file's own: for what has as
 // many rows as there were images.
 func Tensor(file *weights.File, name string, device torch.Device) (*torch.Tensor, error) {
 	stored, found := file.Lookup(name)
-	switch {
-	case !found:
+	if !found {
 		return nil, fmt.Errorf("tensor %s is missing; restore the file or train again", name)
-	case !stored.Finite():
+	}
+	values, err := stored.Read()
+	if err != nil {
+		return nil, err
+	}
+	if !values.Finite() {
 		return nil, fmt.Errorf("tensor %s holds numbers that are infinite or none, %w", name, anomaly.ErrDamaged)
 	}
 	shape := make([]int64, len(stored.Shape))
 	for i, d := range stored.Shape {
 		shape[i] = int64(d)
 	}
-	host, err := torch.FromSlice(stored.Float32(), shape...)
+	host, err := torch.FromSlice(values.Float32(), shape...)
 	if err != nil {
 		return nil, err
 	}
@@ -194,7 +202,11 @@ func RestoreAdam(file *weights.File, adam *torch.Adam, parts []Part) error {
 		if !found || stored.DType != weights.I64 {
 			return fmt.Errorf("tensor %s is missing; restore the file or train again", stepsOf(part))
 		}
-		steps = append(steps, stored.Float64())
+		counts, err := stored.Read()
+		if err != nil {
+			return err
+		}
+		steps = append(steps, counts.Float64())
 	}
 	return eachParameter(parts, func(group, i int, name string, e torch.Entry) error {
 		moments, err := adam.Moments(group, i)

@@ -258,9 +258,9 @@ func Load(into torch.Teacher, arch, name string) (Info, error) {
 	if err := state.Fill(file, net.Within, state.Filled{Net: into, Name: net.Name, CountsOptional: true}); err != nil {
 		return Info{}, fmt.Errorf("rdpp: %s as the teacher of %s: %w; name another file", name, arch, err)
 	}
-	digest, err := digestOf(name, arch)
+	digest, err := file.SHA256()
 	if err != nil {
-		return Info{}, err
+		return Info{}, fmt.Errorf("rdpp: teacher: %w", err)
 	}
 	origin := filepath.Base(name)
 	if teacher, found := inside[name]; found {

@@ -3,27 +3,35 @@
 package textfile
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/text/encoding/unicode"
 	"golang.org/x/text/transform"
+
+	"rdpp/rdpp/regular"
 )
 
 // MaxBytes is the largest file that Read accepts, in bytes.
 const MaxBytes = 64 << 20
 
-// Read reads the file at path as [Decode] does. It may be a pipe, of which no more than MaxBytes are read. The errors name it.
+// Read reads the file at path as [Decode] does, of at most MaxBytes. It must be a regular file: a pipe in its place waits for
+// a writer who may never come. What the process has open already may be anything, as /dev/stdin and the shell's <(command)
+// are. The errors name path.
 func Read(path string) ([]byte, error) {
-	file, err := os.Open(path)
-	if err != nil {
+	file, err := open(path)
+	switch {
+	case errors.Is(err, regular.ErrFolder):
+		return nil, fmt.Errorf("textfile: %w; name a file", err)
+	case errors.Is(err, regular.ErrKind):
+		return nil, fmt.Errorf("textfile: %w; name a file, or /dev/stdin", err)
+	case err != nil:
 		return nil, fmt.Errorf("textfile: %w", err)
 	}
 	defer file.Close()
-	if info, err := file.Stat(); err == nil && info.IsDir() {
-		return nil, fmt.Errorf("textfile: %s: is a directory, name a file", path)
-	}
 	data, err := io.ReadAll(io.LimitReader(file, MaxBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("textfile: %w", err)
@@ -36,6 +44,16 @@ func Read(path string) ([]byte, error) {
 		return nil, fmt.Errorf("textfile: %s: %w", path, err)
 	}
 	return text, nil
+}
+
+func open(path string) (*os.File, error) {
+	place := filepath.Clean(path)
+	for _, opened := range []string{"/dev/fd", "/proc/self/fd"} {
+		if place == "/dev/stdin" || filepath.Dir(place) == opened {
+			return os.Open(path)
+		}
+	}
+	return regular.Open(path)
 }
 
 // Decode returns text as UTF-8 without a byte order mark. With the mark of UTF-16, of either byte order, it is converted;

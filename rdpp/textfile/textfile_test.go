@@ -1,9 +1,11 @@
 package textfile
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -31,5 +33,37 @@ func TestRead(t *testing.T) {
 		if _, err := Read(path); err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("got %v, want an error that names %s", err, path)
 		}
+	}
+}
+
+// What is no file is refused at once, unless the process has it open, as the shell's <(command) is.
+func TestReadPipe(t *testing.T) {
+	named := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(named, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	linked := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(named, linked); err != nil {
+		t.Fatal(err)
+	}
+	for path, kind := range map[string]string{named: "a pipe", linked: "a pipe", "/dev/null": "a device", t.TempDir(): "a folder"} {
+		if _, err := Read(path); err == nil || !strings.Contains(err.Error(), path+": not a regular file but "+kind) {
+			t.Errorf("%s: got %v, want %s refused", path, err, kind)
+		}
+	}
+	for _, form := range []string{"/dev/fd/%d", "/dev//fd/%d", "/proc/self/fd/%d"} {
+		reader, writer, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			_, _ = writer.WriteString("a token")
+			writer.Close()
+		}()
+		path := fmt.Sprintf(form, reader.Fd())
+		if got, err := Read(path); err != nil || string(got) != "a token" {
+			t.Errorf("%s: got %q, %v, want what was written", path, got, err)
+		}
+		reader.Close()
 	}
 }

@@ -4,10 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"maps"
 	"os"
@@ -62,38 +62,54 @@ func writeDigested(file *os.File, metadata map[string]string, tensors []Source) 
 // origin, or of a version that stored none.
 func (f *File) Digest() string { return f.Metadata[DigestKey] }
 
-// Verify reads the whole file and holds it against its digest, where it has one. What differs is [ErrDigest].
+// Verify reads the whole file and holds it against its digest, where it has one. What differs is [ErrDigest]. From then on its
+// tensors are known by check sums, so that none is read that is not as the digest was computed of.
 func (f *File) Verify() error {
+	if err := f.verify(); err != nil {
+		return fmt.Errorf("weights: %s: %w", f.Path, err)
+	}
+	return nil
+}
+
+func (f *File) verify() error {
 	digest, has := f.Metadata[DigestKey]
 	of, says := f.Metadata[DigestOfKey]
 	if !has && !says {
 		return nil
 	}
-	incomplete := fmt.Errorf("weights: %s: its digest is incomplete: %w", f.Path, ErrDigest)
-	if of != digestOf || len(digest) != len(zeroDigits) || len(f.data) < 8 {
-		return incomplete
+	before, after, found := bytes.Cut(f.header, []byte(digestBegin+digest))
+	if !found || of != digestOf || len(digest) != len(zeroDigits) {
+		return fmt.Errorf("its digest is incomplete: %w", ErrDigest)
 	}
 	hash := sha256.New()
-	err := guard(func() error {
-		header := f.data[:8+binary.LittleEndian.Uint64(f.data)] // which has been parsed
-		before, _, found := bytes.Cut(header, []byte(digestBegin+digest))
-		if !found {
-			return incomplete
+	hash.Write(before)
+	io.WriteString(hash, digestBegin+zeroDigits)
+	hash.Write(after)
+	sums := make([]uint32, len(f.Tensors))
+	for i, t := range f.Tensors { // which follow each other without a gap
+		sum := crc32.New(castagnoli)
+		if err := t.content.writeTo(io.MultiWriter(hash, sum)); err != nil {
+			return f.settle(err)
 		}
-		at := len(before) + len(digestBegin)
-		hash.Write(f.data[:at])
-		io.WriteString(hash, zeroDigits)
-		hash.Write(f.data[at+len(digest):])
-		return nil
-	})
-	if err == incomplete {
+		sums[i] = sum.Sum32()
+	}
+	if err := f.settle(nil); err != nil {
 		return err
 	}
-	if err != nil {
-		return fmt.Errorf("weights: %s: %w", f.Path, err)
-	}
 	if got := hex.EncodeToString(hash.Sum(nil)); got != digest {
-		return fmt.Errorf("weights: %s: its SHA-256 is %.8s..., it was written with %.8s...: %w", f.Path, got, digest, ErrDigest)
+		return fmt.Errorf("its SHA-256 is %.8s..., it was written with %.8s...: %w", got, digest, ErrDigest)
+	}
+	for i := range f.Tensors {
+		f.Tensors[i].sum = &sums[i]
 	}
 	return nil
+}
+
+// SHA256 returns the SHA-256 of the whole file as 64 lower-case hexadecimal digits.
+func (f *File) SHA256() (string, error) {
+	hash := sha256.New()
+	if err := f.settle(f.all.writeTo(hash)); err != nil {
+		return "", fmt.Errorf("weights: %s: %w", f.Path, err)
+	}
+	return hex.EncodeToString(hash.Sum(nil)), nil
 }

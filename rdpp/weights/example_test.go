@@ -20,7 +20,11 @@ func ExampleOpen() {
 	defer f.Close()
 	fmt.Println(f.Format)
 	for _, t := range f.Tensors {
-		fmt.Println(t.Name, t.DType, t.Shape, t.Float32()[:2])
+		values, err := t.Read()
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(t.Name, t.DType, t.Shape, values.Float32()[:2])
 	}
 	// Output:
 	// pytorch-zip
@@ -58,7 +62,11 @@ func ExampleWriteFile() {
 	}
 	defer f.Close()
 	t, ok := f.Lookup("bn.bias")
-	fmt.Println(f.Metadata["category"], ok, t.Float32())
+	values, err := t.Read()
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(f.Metadata["category"], ok, values.Float32())
 	// Output:
 	// bottle true [0.5]
 }

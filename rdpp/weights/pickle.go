@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -63,12 +64,20 @@ var storageTypes = map[global]DType{
 // unpickler runs pickles of protocol 2, of which it knows the opcodes that torch.load(weights_only=True) allows and plain tensors
 // need. It calls nothing: names it knows are turned into values here.
 type unpickler struct {
-	data     []byte // the rest of the input
+	window   []byte  // read, and not taken yet
+	behind   section // what follows it
 	stack    []any
 	marks    []int // heights of the stack at the open marks
 	memo     map[uint32]any
 	storages map[string]*storage // those met so far, by key
 	budget   *budget
+}
+
+// windowSize is how many bytes of a pickle are read at once.
+const windowSize = 1 << 16
+
+func newUnpickler(from section, b *budget) *unpickler {
+	return &unpickler{behind: from, storages: map[string]*storage{}, budget: b}
 }
 
 // pickleError is what unpickler panics with; run returns it.
@@ -78,7 +87,7 @@ func (u *unpickler) fail(format string, args ...any) {
 	panic(pickleError{fmt.Errorf(format, args...)})
 }
 
-// run reads one pickle from the front of u.data and returns its value.
+// run reads one pickle from the front of the input and returns its value.
 func (u *unpickler) run() (value any, err error) {
 	defer func() {
 		switch r := recover().(type) {
@@ -187,14 +196,51 @@ func (u *unpickler) step(op byte) {
 	}
 }
 
-// next takes n bytes of the input.
+// next takes n bytes of the input. They stay what they are.
 func (u *unpickler) next(n int) []byte {
-	if n > len(u.data) {
+	u.ahead(n)
+	taken := u.window[:n]
+	u.window = u.window[n:]
+	return taken
+}
+
+// ahead makes the window hold n bytes or more.
+func (u *unpickler) ahead(n int) {
+	missing := int64(n - len(u.window))
+	if missing <= 0 {
+		return
+	}
+	if missing > u.behind.size {
 		u.fail("ends too early: %w", errDamaged)
 	}
-	taken := u.data[:n]
-	u.data = u.data[n:]
-	return taken
+	more := min(max(missing, windowSize), u.behind.size)
+	data, err := u.behind.part(0, more).read()
+	if err != nil {
+		u.fail("%w", err)
+	}
+	if len(u.window) > 0 {
+		data = slices.Concat(u.window, data)
+	}
+	u.window, u.behind = data, u.behind.part(more, u.behind.size-more)
+}
+
+// line takes the bytes up to the next end of a line, without it.
+func (u *unpickler) line() []byte {
+	for {
+		if end := bytes.IndexByte(u.window, '\n'); end >= 0 {
+			return u.next(end + 1)[:end]
+		}
+		if u.behind.size == 0 || len(u.window) > windowSize {
+			u.fail("ends within a name: %w", errDamaged)
+		}
+		u.ahead(len(u.window) + 1)
+	}
+}
+
+// rest is what no pickle has taken of the input.
+func (u *unpickler) rest() section {
+	n := int64(len(u.window))
+	return section{u.behind.from, u.behind.at - n, u.behind.size + n}
 }
 
 func (u *unpickler) uint32() uint32 { return binary.LittleEndian.Uint32(u.next(4)) }
@@ -274,14 +320,7 @@ func (u *unpickler) get(index uint32) {
 
 // global reads a module's and a name's line.
 func (u *unpickler) global() any {
-	line := func() []byte {
-		end := bytes.IndexByte(u.data, '\n')
-		if end < 0 {
-			u.fail("ends within a name: %w", errDamaged)
-		}
-		return u.next(end + 1)[:end]
-	}
-	module, name := line(), line()
+	module, name := u.line(), u.line()
 	g := global(fmt.Sprintf("%s.%s", module, name))
 	switch g {
 	case orderedDict, rebuildTensor, rebuildTensorOld, rebuildParameter, size:

@@ -2,7 +2,6 @@ package weights
 
 import (
 	"archive/zip"
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -20,11 +19,11 @@ const legacyMagic = "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 const maxDepth = 64
 
 // budget is how many bytes reading a file may still make or check. A few bytes can ask for much by naming the same value, or the
-// same part of the file, again and again; an honest file needs about twice its size.
+// same part of the file, again and again; an honest file needs about three times its size.
 type budget int
 
 func newBudget(f *File) *budget {
-	b := budget(1<<20 + 16*len(f.data))
+	b := budget(1<<20 + 16*f.all.size)
 	return &b
 }
 
@@ -41,14 +40,14 @@ func (b *budget) spend(n int) error {
 type torchReader struct {
 	file   *File
 	budget *budget
-	// content returns a storage's bytes.
-	content func(*storage) ([]byte, error)
+	// content finds a storage's bytes.
+	content func(*storage) (section, error)
 }
 
 // parseZip reads the format of PyTorch since 1.6: a zip archive of one folder with data.pkl and the storages data/KEY.
 func (f *File) parseZip() error {
 	f.Format = "pytorch-zip"
-	archive, err := zip.NewReader(bytes.NewReader(f.data), int64(len(f.data)))
+	archive, err := zip.NewReader(f.all.from, f.all.size)
 	if err != nil {
 		return fmt.Errorf("%w: %w", err, errDamaged)
 	}
@@ -70,20 +69,24 @@ func (f *File) parseZip() error {
 	if !found {
 		return errors.New("a zip archive without data.pkl, so not of PyTorch; name a .pth file")
 	}
-	read := func(name string) ([]byte, error) {
+	find := func(name string) (section, error) {
 		entry := entries[folder+name]
 		if entry == nil {
-			return nil, fmt.Errorf("no %.80q in the zip archive: %w", folder+name, errDamaged)
+			return section{}, fmt.Errorf("no %.80q in the zip archive: %w", folder+name, errDamaged)
 		}
-		data, err := f.readEntry(entry, b)
+		content, err := f.contentOf(entry, b)
 		if err != nil {
-			return nil, fmt.Errorf("zip entry %.80q: %w", entry.Name, err)
+			return section{}, fmt.Errorf("zip entry %.80q: %w", entry.Name, err)
 		}
-		return data, nil
+		return content, nil
 	}
 
 	if entries[folder+"byteorder"] != nil {
-		order, err := read("byteorder")
+		content, err := find("byteorder")
+		if err != nil {
+			return err
+		}
+		order, err := content.read()
 		if err != nil {
 			return err
 		}
@@ -91,75 +94,81 @@ func (f *File) parseZip() error {
 			return fmt.Errorf("byte order %.20q is not supported; save it on a little-endian machine", order)
 		}
 	}
-	pickle, err := read("data.pkl")
+	pickle, err := find("data.pkl")
 	if err != nil {
 		return err
 	}
-	u := &unpickler{data: pickle, storages: map[string]*storage{}, budget: b}
+	u := newUnpickler(pickle, b)
 	value, err := u.run()
 	if err != nil {
 		return err
 	}
-	contents := map[*storage][]byte{}
-	r := &torchReader{file: f, budget: b, content: func(s *storage) ([]byte, error) {
-		data, ok := contents[s]
+	contents := map[*storage]section{}
+	r := &torchReader{file: f, budget: b, content: func(s *storage) (section, error) {
+		content, ok := contents[s]
 		if ok {
-			return data, nil
+			return content, nil
 		}
-		data, err := read("data/" + s.key)
+		content, err := find("data/" + s.key)
 		if err != nil {
-			return nil, err
+			return section{}, err
 		}
-		if s.len < 0 || s.len != len(data)/s.dtype.Size() || len(data)%s.dtype.Size() != 0 {
-			return nil, fmt.Errorf("storage %.20q is %d of %s in %d bytes: %w", s.key, s.len, s.dtype, len(data), errDamaged)
+		if size := int64(s.dtype.Size()); s.len < 0 || int64(s.len) != content.size/size || content.size%size != 0 {
+			return section{}, fmt.Errorf("storage %.20q is %d of %s in %d bytes: %w", s.key, s.len, s.dtype, content.size, errDamaged)
 		}
-		contents[s] = data
-		return data, nil
+		contents[s] = content
+		return content, nil
 	}}
 	return r.flatten("", value, 0)
 }
 
-// readEntry returns the content of a zip entry, without a copy if it is stored uncompressed, as torch.save does. The checksum is
-// compared unless it is zero, which says that the writer made none.
-func (f *File) readEntry(entry *zip.File, b *budget) ([]byte, error) {
+// contentOf finds the content of a zip entry: in the file if it is stored uncompressed, as torch.save does, else unpacked. The
+// checksum is compared unless it is zero, which says that the writer made none.
+func (f *File) contentOf(entry *zip.File, b *budget) (section, error) {
 	if entry.Flags&1 != 0 {
-		return nil, errors.New("encrypted; decrypt the archive")
+		return section{}, errors.New("encrypted; decrypt the archive")
 	}
 	size := entry.UncompressedSize64
 	if err := b.spend(int(size)); err != nil {
-		return nil, err
+		return section{}, err
 	}
 	switch entry.Method {
 	case zip.Store:
 		start, err := entry.DataOffset()
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", err, errDamaged)
+			return section{}, fmt.Errorf("%w: %w", err, errDamaged)
 		}
-		if start > int64(len(f.data)) || size > uint64(int64(len(f.data))-start) || size != entry.CompressedSize64 {
-			return nil, fmt.Errorf("%d bytes at %d of %d: %w", size, start, len(f.data), errDamaged)
+		if start > f.all.size || size > uint64(f.all.size-start) || size != entry.CompressedSize64 {
+			return section{}, fmt.Errorf("%d bytes at %d of %d: %w", size, start, f.all.size, errDamaged)
 		}
-		data := f.data[start : start+int64(size) : start+int64(size)]
-		if entry.CRC32 != 0 && crc32.ChecksumIEEE(data) != entry.CRC32 {
-			return nil, fmt.Errorf("wrong checksum: %w", errDamaged)
+		content, sum := f.all.part(start, int64(size)), crc32.NewIEEE()
+		if entry.CRC32 == 0 {
+			return content, nil
 		}
-		return data, nil
+		if err := content.writeTo(sum); err != nil {
+			return section{}, err
+		}
+		if sum.Sum32() != entry.CRC32 {
+			return section{}, fmt.Errorf("wrong checksum: %w", errDamaged)
+		}
+		return content, nil
 	case zip.Deflate:
 		reader, err := entry.Open()
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", err, errDamaged)
+			return section{}, fmt.Errorf("%w: %w", err, errDamaged)
 		}
 		defer reader.Close()
 		data := make([]byte, size)
 		if _, err := io.ReadFull(reader, data); err != nil {
-			return nil, fmt.Errorf("%w: %w", err, errDamaged)
+			return section{}, fmt.Errorf("%w: %w", err, errDamaged)
 		}
 		// The checksum is compared at the end of the stream, which must be here.
 		if n, err := reader.Read(make([]byte, 1)); n != 0 || err != io.EOF {
-			return nil, fmt.Errorf("longer than stated, or a wrong checksum: %w", errDamaged)
+			return section{}, fmt.Errorf("longer than stated, or a wrong checksum: %w", errDamaged)
 		}
-		return data, nil
+		return inMemory(data), nil
 	}
-	return nil, fmt.Errorf("compression method %d is not supported; pack it uncompressed", entry.Method)
+	return section{}, fmt.Errorf("compression method %d is not supported; pack it uncompressed", entry.Method)
 }
 
 // parseLegacy reads the format of PyTorch before 1.6: the pickles of a magic number, the protocol's version, facts about the
@@ -167,7 +176,7 @@ func (f *File) readEntry(entry *zip.File, b *budget) ([]byte, error) {
 func (f *File) parseLegacy() error {
 	f.Format = "pytorch-legacy"
 	b := newBudget(f)
-	u := &unpickler{data: f.data, storages: map[string]*storage{}, budget: b}
+	u := newUnpickler(f.all, b)
 	var values [5]any
 	for i := range values {
 		var err error
@@ -186,29 +195,34 @@ func (f *File) parseLegacy() error {
 	if !ok {
 		return fmt.Errorf("no list of storages: %w", errDamaged)
 	}
-	rest := u.data
-	contents := map[*storage][]byte{}
+	rest := u.rest()
+	contents := map[*storage]section{}
 	for _, key := range keys.items {
 		name, _ := key.(string)
 		s := u.storages[name]
-		if s == nil || contents[s] != nil || len(rest) < 8 {
+		if _, repeated := contents[s]; s == nil || repeated || rest.size < 8 {
 			return fmt.Errorf("storage %.20q is unknown, repeated or missing: %w", name, errDamaged)
 		}
-		stated := binary.LittleEndian.Uint64(rest)
-		rest = rest[8:]
-		if s.len < 0 || uint64(s.len) != stated || s.len > len(rest)/s.dtype.Size() {
-			return fmt.Errorf("storage %.20q is %d of %s, stated as %d, in %d bytes: %w", name, s.len, s.dtype, stated, len(rest), errDamaged)
+		length, err := rest.part(0, 8).read()
+		if err != nil {
+			return err
 		}
-		n := s.len * s.dtype.Size()
-		contents[s] = rest[:n:n]
-		rest = rest[n:]
+		stated := binary.LittleEndian.Uint64(length)
+		rest = rest.part(8, rest.size-8)
+		size := int64(s.dtype.Size())
+		if s.len < 0 || uint64(s.len) != stated || int64(s.len) > rest.size/size {
+			return fmt.Errorf("storage %.20q is %d of %s, stated as %d, in %d bytes: %w", name, s.len, s.dtype, stated, rest.size, errDamaged)
+		}
+		n := int64(s.len) * size
+		contents[s] = rest.part(0, n)
+		rest = rest.part(n, rest.size-n)
 	}
-	r := &torchReader{file: f, budget: b, content: func(s *storage) ([]byte, error) {
-		data, ok := contents[s]
+	r := &torchReader{file: f, budget: b, content: func(s *storage) (section, error) {
+		content, ok := contents[s]
 		if !ok {
-			return nil, fmt.Errorf("storage %.20q is missing: %w", s.key, errDamaged)
+			return section{}, fmt.Errorf("storage %.20q is missing: %w", s.key, errDamaged)
 		}
-		return data, nil
+		return content, nil
 	}}
 	return r.flatten("", values[3], 0)
 }
@@ -224,11 +238,12 @@ func (r *torchReader) flatten(name string, v any, depth int) error {
 	}
 	switch v := v.(type) {
 	case *tensor:
-		data, err := r.elements(v)
+		t, err := r.stored(v)
 		if err != nil {
 			return fmt.Errorf("tensor %.80q: %w", name, err)
 		}
-		return r.file.add(Tensor{name, v.storage.dtype, v.shape, data})
+		t.Name = name
+		return r.file.add(t)
 	case *dict:
 		return r.flattenAll(name, len(v.items), depth, func(i int) (key, value any) { return v.items[i].key, v.items[i].value })
 	case *list:
@@ -269,28 +284,29 @@ func (r *torchReader) flattenAll(name string, n, depth int, item func(int) (key,
 	return nil
 }
 
-// elements returns a tensor's elements in row-major order: a part of its storage if they lie so, else a copy.
-func (r *torchReader) elements(t *tensor) ([]byte, error) {
+// stored finds where a tensor's elements are.
+func (r *torchReader) stored(t *tensor) (Stored, error) {
+	found := Stored{DType: t.storage.dtype, Shape: t.shape}
 	n, ok := byteSize(t.storage.dtype, t.shape)
 	if !ok || len(t.shape) != len(t.stride) {
-		return nil, fmt.Errorf("shape %v with strides %v: %w", t.shape, t.stride, errDamaged)
+		return found, fmt.Errorf("shape %v with strides %v: %w", t.shape, t.stride, errDamaged)
 	}
 	if n == 0 {
-		return []byte{}, nil
+		return found, nil
 	}
 	content, err := r.content(t.storage)
 	if err != nil {
-		return nil, err
+		return found, err
 	}
-	outside := func() ([]byte, error) {
-		return nil, fmt.Errorf("shape %v with strides %v at %d does not fit into %d elements: %w", t.shape, t.stride, t.offset, t.storage.len, errDamaged)
+	outside := func() (Stored, error) {
+		return found, fmt.Errorf("shape %v with strides %v at %d does not fit into %d elements: %w", t.shape, t.stride, t.offset, t.storage.len, errDamaged)
 	}
 	last := t.storage.len - 1 // how far the last element may lie from the first
 	if t.offset < 0 || t.offset > last {
 		return outside()
 	}
 	last -= t.offset
-	contiguous, run := true, 1
+	contiguous, run, span := true, 1, 1 // span is from the first element to behind the last
 	for i, dim := range slices.Backward(t.shape) {
 		stride := t.stride[i]
 		if dim == 1 {
@@ -300,18 +316,17 @@ func (r *torchReader) elements(t *tensor) ([]byte, error) {
 			return outside()
 		}
 		last -= stride * (dim - 1)
+		span += stride * (dim - 1)
 		contiguous = contiguous && stride == run
 		run *= dim
 	}
 	size := t.storage.dtype.Size()
-	content = content[t.offset*size:]
+	found.content = content.part(int64(t.offset*size), int64(span*size))
 	if contiguous {
-		return content[:n:n], nil
+		return found, nil
 	}
-	if err := r.budget.spend(n); err != nil {
-		return nil, err
-	}
-	return appendStrided(make([]byte, 0, n), content, t.shape, t.stride, size), nil
+	found.stride = t.stride
+	return found, r.budget.spend(n + span*size) // which reading it takes
 }
 
 // appendStrided appends the elements of a view of src, each of size bytes, in row-major order.

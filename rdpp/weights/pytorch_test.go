@@ -41,11 +41,12 @@ func compare(t *testing.T, f *File, want []expected) {
 		t.Errorf("got %d tensors, want %d", got, len(want))
 	}
 	for _, w := range want {
-		got, ok := f.Lookup(w.Name)
+		stored, ok := f.Lookup(w.Name)
 		if !ok {
 			t.Errorf("no tensor %q", w.Name)
 			continue
 		}
+		got := mustRead(t, stored)
 		if got.DType.String() != w.DType || !slices.Equal(got.Shape, w.Shape) || got.Len() != len(w.Values) {
 			t.Errorf("%s: got %s%v, want %s%v", w.Name, got.DType, got.Shape, w.DType, w.Shape)
 			continue
@@ -63,6 +64,15 @@ func compare(t *testing.T, f *File, want []expected) {
 			}
 		}
 	}
+}
+
+func mustRead(t *testing.T, s Stored) Tensor {
+	t.Helper()
+	tensor, err := s.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tensor
 }
 
 func openTest(t *testing.T, path string) *File {
@@ -488,11 +498,12 @@ func TestFlipped(t *testing.T) {
 // parseAny parses bytes of any origin, which must end in an error or in tensors within their bounds.
 func parseAny(t *testing.T, content []byte) *File {
 	t.Helper()
-	f := &File{data: content}
+	f := &File{all: inMemory(content)}
 	if err := f.parse(); err != nil {
 		return nil
 	}
-	for _, tensor := range f.Tensors {
+	for _, stored := range f.Tensors {
+		tensor := mustRead(t, stored)
 		if got, want := len(tensor.Data), tensor.Len()*tensor.DType.Size(); got != want || tensor.DType.Size() == 0 || tensor.Name == "" {
 			t.Errorf("%q of %s%v: got %d bytes, want %d", tensor.Name, tensor.DType, tensor.Shape, got, want)
 		}

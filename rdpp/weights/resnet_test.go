@@ -13,7 +13,7 @@ func fileWith(t *testing.T, shapes map[string][]int) *File {
 	t.Helper()
 	f := &File{}
 	for name, shape := range shapes {
-		if err := f.add(Tensor{Name: name, DType: F32, Shape: shape}); err != nil {
+		if err := f.add(Stored{Name: name, DType: F32, Shape: shape}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -174,7 +174,7 @@ func TestReleased(t *testing.T) {
 
 func TestMatch(t *testing.T) {
 	f := &File{}
-	for _, tensor := range []Tensor{
+	for _, tensor := range []Stored{
 		{Name: "a", DType: F16, Shape: []int{2, 3}}, {Name: "b", DType: I64, Shape: []int{}},
 		{Name: "c", DType: Bool, Shape: []int{1}}, {Name: "x\x1b[2J", DType: F32, Shape: []int{1}},
 	} {

@@ -44,19 +44,25 @@ func (t *tensorInfo) UnmarshalJSON(text []byte) error {
 // bytes after the header's JSON, and gives empty tensors an order that changes from run to run.
 func (f *File) parseSafetensors() error {
 	f.Format = "safetensors"
-	if len(f.data) < 8 {
-		return fmt.Errorf("%d bytes are too few for a safetensors header: %w", len(f.data), errDamaged)
+	if f.all.size < 8 {
+		return fmt.Errorf("%d bytes are too few for a safetensors header: %w", f.all.size, errDamaged)
 	}
-	size := binary.LittleEndian.Uint64(f.data)
+	length, err := f.all.part(0, 8).read()
+	if err != nil {
+		return err
+	}
+	size := binary.LittleEndian.Uint64(length)
 	if size > maxHeader {
 		return errors.New("this is no safetensors file; name one, such as the model.safetensors that train writes")
 	}
-	if size > uint64(len(f.data)-8) {
-		return fmt.Errorf("a header of %d bytes in a file of %d: %w", size, len(f.data), errDamaged)
+	body := int(f.all.size - 8 - int64(size))
+	if body < 0 {
+		return fmt.Errorf("a header of %d bytes in a file of %d: %w", size, f.all.size, errDamaged)
 	}
-	header, body := f.data[8:8+size], f.data[8+size:]
-
-	tensors, err := f.parseHeader(header)
+	if f.header, err = f.all.part(0, 8+int64(size)).read(); err != nil {
+		return err
+	}
+	tensors, err := f.parseHeader(f.header[8:])
 	if err != nil {
 		return fmt.Errorf("safetensors header: %w", err)
 	}
@@ -70,16 +76,16 @@ func (f *File) parseSafetensors() error {
 			return fmt.Errorf("tensor %q has the type %.20q, which is not supported; save it as F32", t.name, t.DType)
 		}
 		n, ok := byteSize(dtype, t.Shape)
-		if !ok || t.Offsets[0] != end || n > len(body)-end || t.Offsets[1] != end+n {
-			return fmt.Errorf("tensor %q of %s%v at bytes %v of %d after byte %d: %w", t.name, dtype, t.Shape, t.Offsets, len(body), end, errDamaged)
+		if !ok || t.Offsets[0] != end || n > body-end || t.Offsets[1] != end+n {
+			return fmt.Errorf("tensor %q of %s%v at bytes %v of %d after byte %d: %w", t.name, dtype, t.Shape, t.Offsets, body, end, errDamaged)
 		}
-		if err := f.add(Tensor{t.name, dtype, t.Shape, body[end : end+n : end+n]}); err != nil {
+		if err := f.add(Stored{Name: t.name, DType: dtype, Shape: t.Shape, content: f.all.part(int64(len(f.header)+end), int64(n))}); err != nil {
 			return err
 		}
 		end += n
 	}
-	if end != len(body) {
-		return fmt.Errorf("%d bytes after the last tensor: %w", len(body)-end, errDamaged)
+	if end != body {
+		return fmt.Errorf("%d bytes after the last tensor: %w", body-end, errDamaged)
 	}
 	return nil
 }

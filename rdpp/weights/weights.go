@@ -9,10 +9,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
-	"runtime/debug"
+	"os"
 	"slices"
-	"syscall"
 
 	"rdpp/rdpp/regular"
 )
@@ -20,27 +20,30 @@ import (
 // errDamaged ends the message of every error that a shortened or altered file can cause.
 var errDamaged = errors.New("the file is truncated or damaged, fetch it again")
 
-// File is an opened weight file. Its tensors are read-only views of the file mapped into memory: nothing is read before it is
-// touched, writing to it ends the program, and so does touching it after Close. A process that shortens the file in place while it is open makes a later touch a fault
-// that ends the program (SIGBUS), so copy the tensors, for example into a network, and Close at once. [WriteFile] replaces files
-// and never shortens one.
+// ErrChanged is wrapped by the errors about a file that another process has changed in place since it was opened.
+var ErrChanged = errors.New("changed by another process while it was read; try again when it is whole")
+
+// File is an opened weight file. Only its header is in memory; a tensor is read when it is asked for. Another file that takes the
+// place of its name does not matter to it. One that changes in place gives errors that wrap [ErrChanged], as far as its size and its
+// time of modification tell, and after [File.Verify] whatever they tell.
 //
-// Reading from several goroutines is safe; Close is not safe beside other calls.
+// Reading from several goroutines is safe; Verify and Close are not safe beside other calls.
 type File struct {
 	Path     string
 	Format   string            // "safetensors", "pytorch-zip" or "pytorch-legacy"
 	Metadata map[string]string // the __metadata__ of a safetensors file, nil elsewhere
-	Tensors  []Tensor          // in file order
+	Tensors  []Stored          // in file order
 
-	data   []byte         // the whole file
-	mapped bool           // data is a mapping, which Close ends
+	all    section        // the whole file
+	opened *os.File       // nil where the file is in memory
+	looked fs.FileInfo    // at opened, when it was
+	header []byte         // of a safetensors file, with its length before it
 	index  map[string]int // places in Tensors by name
 }
 
 // Open opens a weight file of any of the three formats, which it recognises by content. The tensors of a nested PyTorch
 // checkpoint are named by the path to them: {"proj": {"conv.bias": T}, "epochs": [E]} gives "proj.conv.bias" and "epochs.0".
-// Whatever is not a tensor (numbers, strings, None) is left out. Tensors that lie in the file with other strides are copied to
-// row-major order.
+// Whatever is not a tensor (numbers, strings, None) is left out. Compressed storages are unpacked into memory.
 func Open(path string) (*File, error) {
 	return open(path, (*File).parse)
 }
@@ -50,10 +53,10 @@ func OpenSafetensors(path string) (*File, error) {
 	return open(path, (*File).parseSafetensors)
 }
 
-// ParseSafetensors is OpenSafetensors for a file that is in memory already; name stands for its path. The tensors are views of
-// data, which must not change any more.
+// ParseSafetensors is OpenSafetensors for a file that is in memory already; name stands for its path. data must not change any
+// more.
 func ParseSafetensors(name string, data []byte) (*File, error) {
-	f := &File{Path: name, data: data}
+	f := &File{Path: name, all: inMemory(data)}
 	if err := f.parseSafetensors(); err != nil {
 		return nil, fmt.Errorf("weights: %s: %w", name, err)
 	}
@@ -61,96 +64,90 @@ func ParseSafetensors(name string, data []byte) (*File, error) {
 }
 
 // Lookup returns the tensor of that name.
-func (f *File) Lookup(name string) (Tensor, bool) {
+func (f *File) Lookup(name string) (Stored, bool) {
 	i, ok := f.index[name]
 	if !ok {
-		return Tensor{}, false
+		return Stored{}, false
 	}
 	return f.Tensors[i], true
 }
 
 // Size is how many bytes the file has.
-func (f *File) Size() int64 { return int64(len(f.data)) }
+func (f *File) Size() int64 { return f.all.size }
 
-// Close unmaps the file; the tensors' Data must not be used afterwards. Closing again does nothing.
+// Close closes the file, whose tensors cannot be read any more. Closing again does nothing.
 func (f *File) Close() error {
-	data, mapped := f.data, f.mapped
+	opened := f.opened
 	*f = File{Path: f.Path, Format: f.Format, Metadata: f.Metadata}
-	if !mapped {
+	if opened == nil {
 		return nil
 	}
-	if err := syscall.Munmap(data); err != nil {
-		return fmt.Errorf("weights: unmapping %s: %w", f.Path, err)
+	if err := opened.Close(); err != nil {
+		return fmt.Errorf("weights: %w", err)
 	}
 	return nil
 }
 
 func open(path string, parse func(*File) error) (*File, error) {
-	data, err := mapFile(path)
+	opened, err := regular.Open(path)
+	if errors.Is(err, regular.ErrKind) {
+		return nil, fmt.Errorf("weights: %w; name a weight file", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("weights: %w", err)
 	}
-	f := &File{Path: path, data: data, mapped: true}
-	if err := guard(func() error { return parse(f) }); err != nil {
-		f.Close()
+	f, err := parseOpened(path, opened, parse)
+	if err != nil {
+		opened.Close()
 		return nil, fmt.Errorf("weights: %s: %w", path, err)
 	}
 	return f, nil
 }
 
-// mapFile maps a whole file read-only. Its errors name the file.
-func mapFile(path string) ([]byte, error) {
-	file, err := regular.Open(path)
-	if errors.Is(err, regular.ErrKind) {
-		return nil, fmt.Errorf("%w; name a weight file", err)
-	}
+func parseOpened(path string, opened *os.File, parse func(*File) error) (*File, error) {
+	looked, err := opened.Stat()
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return nil, err
+	if looked.Size() == 0 {
+		return nil, fmt.Errorf("empty: %w", errDamaged)
 	}
-	if info.Size() == 0 {
-		return nil, fmt.Errorf("%s: empty: %w", path, errDamaged)
-	}
-	data, err := syscall.Mmap(int(file.Fd()), 0, int(info.Size()), syscall.PROT_READ, syscall.MAP_SHARED)
-	if err != nil {
-		return nil, fmt.Errorf("%s: mapping into memory: %w", path, err)
-	}
-	return data, nil
+	f := &File{Path: path, all: section{opened, 0, looked.Size()}, opened: opened, looked: looked}
+	return f, f.settle(parse(f))
 }
 
-// guard runs read and turns the fault of touching mapped bytes that another process has cut off into an error.
-func guard(read func() error) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		switch fault := recover().(type) {
-		case nil:
-		case interface{ Addr() uintptr }: // only a fault has an address
-			err = errors.New("shortened by another process while it was read, try again")
-		default:
-			panic(fault)
-		}
-	}()
-	return read()
+// settle is what a reading of the file that ended with err comes to: if the file has changed meanwhile, that is what is wrong.
+func (f *File) settle(err error) error {
+	if f.opened == nil {
+		return err
+	}
+	now, statErr := f.opened.Stat()
+	switch {
+	case statErr == nil && (now.Size() != f.looked.Size() || !now.ModTime().Equal(f.looked.ModTime())):
+		return ErrChanged
+	case err == nil:
+		return statErr
+	}
+	return err
 }
 
 func (f *File) parse() error {
+	start, err := f.all.part(0, min(f.all.size, 32)).read()
 	switch {
-	case bytes.HasPrefix(f.data, []byte("PK\x03\x04")):
+	case err != nil:
+		return err
+	case bytes.HasPrefix(start, []byte("PK\x03\x04")):
 		return f.parseZip()
-	case bytes.HasPrefix(f.data, []byte(legacyMagic)):
+	case bytes.HasPrefix(start, []byte(legacyMagic)):
 		return f.parseLegacy()
-	case len(f.data) > 8 && f.data[8] == '{':
+	case len(start) > 8 && start[8] == '{':
 		return f.parseSafetensors()
 	}
 	return errors.New("neither a PyTorch nor a safetensors file; if it should be one, fetch it again")
 }
 
 // add appends a tensor, whose name must be new.
-func (f *File) add(t Tensor) error {
+func (f *File) add(t Stored) error {
 	if t.Name == "" {
 		return errors.New("a tensor without a name; save a dictionary of tensors, such as a state_dict")
 	}
@@ -160,6 +157,7 @@ func (f *File) add(t Tensor) error {
 	if f.index == nil {
 		f.index = make(map[string]int)
 	}
+	t.file = f
 	f.index[t.Name] = len(f.Tensors)
 	f.Tensors = append(f.Tensors, t)
 	return nil

@@ -34,7 +34,11 @@ func run(in, out, source string) error {
 	defer file.Close()
 	var sources []weights.Source
 	for _, t := range file.Tensors {
-		values := t.Float32()
+		stored, err := t.Read()
+		if err != nil {
+			return err
+		}
+		values := stored.Float32()
 		data := weights.AppendFloat16(nil, values)
 		for i, v := range (weights.Tensor{DType: weights.F16, Data: data}).Float32() {
 			if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {

@@ -32,7 +32,10 @@ func TestRun(t *testing.T) {
 	}
 	defer f.Close()
 	for i, name := range []string{"a", "b"} {
-		got := f.Tensors[i]
+		got, err := f.Tensors[i].Read()
+		if err != nil {
+			t.Fatal(err)
+		}
 		if want := []float32{1, -0.099975586, 65504}; got.Name != name || got.DType != weights.F16 || !slices.Equal(got.Float32(), want) {
 			t.Errorf("got %s, %s %v, want %s, F16 %v", got.Name, got.DType, got.Float32(), name, want)
 		}

@@ -1,0 +1,176 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+
+	"rdpp/rdpp"
+	"rdpp/rdpp/imagefile"
+)
+
+// inquiry is a request to judge images. It begins, opens its body, is given pictures and a calibration by the handler that
+// knows the protocol, judges them, and ends.
+type inquiry struct {
+	server *Server
+	x      *exchange
+	model  *model
+	ctx    context.Context // ends with the request's time, or when the client has left
+	cancel context.CancelFunc
+	leave  func() // the model
+	body   *body  // nil before open
+
+	calibration *rdpp.Calibration // that verdicts are made by
+	pictures    []picture
+	asPicture   bool  // the answer is a picture, for which the body is kept
+	held        int64 // one of the constants below
+
+	results []*rdpp.Result // of pictures, from judge on
+}
+
+// What an image takes until its answer is written, in bytes per pixel of the map: input and map; those and the map as
+// base64, in several copies on its way into the answer; those and the map as JSON numbers.
+const (
+	heldPlain   = 16
+	heldHeatmap = 32
+	heldNumbers = 48
+)
+
+// begin finds the model for a request to judge images, which has its time from here on. The caller ends it.
+func (s *Server) begin(x *exchange, r *http.Request) (*inquiry, error) {
+	m, leave, err := s.use(x, r)
+	if err != nil {
+		return nil, err
+	}
+	q := &inquiry{server: s, x: x, model: m, leave: leave, held: heldPlain}
+	q.ctx, q.cancel = context.WithTimeout(r.Context(), s.opt.Timeout)
+	return q, nil
+}
+
+// end lets go of all that the request holds of the service, but for its answer's bytes.
+func (q *inquiry) end() {
+	if q.body != nil {
+		q.body.release()
+	}
+	q.cancel()
+	q.leave()
+}
+
+// open begins to read the request's body.
+func (q *inquiry) open(r *http.Request) (err error) {
+	q.body, err = q.server.body(q.x, r)
+	return err
+}
+
+// judge is the way of all images: decoded, measured in the model's turn, judged. Room in memory and in the queue is there
+// before anything is decoded. It lets go of the pictures' bytes as soon as they are no longer needed.
+func (q *inquiry) judge() error {
+	S, n := int64(q.model.detector.Info().Config.ImageSize), len(q.pictures)
+	if err := q.server.hold(q.x, q.held*S*S*int64(n)); err != nil {
+		return err
+	}
+	if err := q.model.queue.reserve(n); err != nil {
+		return busy(q.model.backlog(), "%w", err)
+	}
+	inputs, err := q.prepareAll()
+	if !q.asPicture {
+		q.body.release()
+	}
+	if err != nil {
+		q.model.queue.cancel(n)
+		return err
+	}
+	if q.results, err = q.model.measure(q.ctx, inputs); err != nil {
+		return err
+	}
+	for _, r := range q.results {
+		if err := r.Judge(q.calibration); err != nil {
+			return err
+		}
+	}
+	q.count()
+	return nil
+}
+
+// count tells the log and the metrics of the results.
+func (q *inquiry) count() {
+	x := q.x
+	for _, r := range q.results {
+		x.images++
+		if len(r.Warnings) > 0 && x.warning == "" {
+			x.warning = strings.Join(r.Warnings, "; ")
+		}
+		if r.Anomalous {
+			x.anomalous++
+		}
+	}
+	q.server.metrics.images.WithLabelValues(q.model.name).Add(float64(x.images))
+	q.server.metrics.anomalies.WithLabelValues(q.model.name).Add(float64(x.anomalous))
+}
+
+// prepareAll makes the networks' inputs of pictures, whose bytes it lets go of.
+func (q *inquiry) prepareAll() ([]*rdpp.Input, error) {
+	pictures := q.pictures
+	inputs, errs := make([]*rdpp.Input, len(pictures)), make([]error, len(pictures))
+	var preparing sync.WaitGroup
+	for i := range pictures {
+		preparing.Go(func() {
+			defer q.server.recovered(&errs[i])
+			inputs[i], errs[i] = q.prepare(&pictures[i])
+			pictures[i].encoded, pictures[i].pixels = nil, nil
+		})
+	}
+	preparing.Wait()
+	for i, err := range errs {
+		if err != nil && len(pictures) > 1 && q.ctx.Err() == nil {
+			err = fmt.Errorf("image %d, %.80q: %w", i+1, pictures[i].name, err)
+			return nil, failf(http.StatusBadRequest, "%w", err)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return inputs, nil
+}
+
+// prepare makes the input of a picture.
+func (q *inquiry) prepare(p *picture) (*rdpp.Input, error) {
+	s, m := q.server, q.model
+	if p.pixels != nil {
+		leave, err := s.slot(q.ctx, int64(len(p.pixels.Pix)))
+		if err != nil {
+			return nil, err
+		}
+		defer leave()
+		return m.detector.Prepare(p.pixels)
+	}
+	cost, _, err := s.cost(q.ctx, p.encoded)
+	if err != nil {
+		return nil, err
+	}
+	leave, err := s.room(q.ctx, q.x, cost)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	var input *rdpp.Input
+	err = s.aside(cost, func() error {
+		img, err := m.decode(p.encoded)
+		if err == nil {
+			input, err = m.detector.Prepare(img)
+		}
+		return err
+	})
+	return input, err
+}
+
+func (m *model) decode(data []byte) (*imagefile.Image, error) {
+	opt := m.detector.ImageOptions()
+	img, err := imagefile.Decode(data, &opt)
+	if err != nil {
+		return nil, failf(http.StatusBadRequest, "%w", err)
+	}
+	return img, nil
+}
