@@ -33,6 +33,7 @@ var (
 // command line's.
 var children = map[string]func(args []string) error{
 	"train":     childTrain,
+	"remember":  childRemember,
 	"full disk": childFullDisk,
 	"fits":      childFits,
 }

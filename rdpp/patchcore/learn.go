@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 
@@ -176,15 +177,19 @@ func (l *learner) patches() (count int64, err error) {
 	return count, nil
 }
 
-// signs are a random projection, D x CoresetDimensions; nil where patches have no more dimensions than that.
+// signs are a very sparse random projection (Li, Hastie and Church, 2006), D x CoresetDimensions, in which one of sqrt(D) is
+// not zero; nil where patches have no more dimensions than that.
 func (l *learner) signs(random *rand.Rand) (*torch.Tensor, error) {
 	D, K := l.c.dimensions(), l.c.CoresetDimensions
 	if K == 0 || K >= D {
 		return nil, nil
 	}
 	signs := make([]float32, D*K)
+	share := 1 / math.Sqrt(float64(D))
 	for i := range signs {
-		signs[i] = float32(2*random.IntN(2) - 1)
+		if random.Float64() < share {
+			signs[i] = float32(2*random.IntN(2) - 1)
+		}
 	}
 	return torch.FromSlice(signs, int64(D), int64(K))
 }
