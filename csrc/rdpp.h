@@ -217,7 +217,8 @@ rdpp_error rdpp_adam_set_step(rdpp_adam *a, int64_t group, int64_t i, int64_t st
 
 /* Inference, outside autograd */
 
-/* How a map is made, and a score of it. The map's terms are d = 1 - cos of each of the K scales, then the same of the scales' features averaged
+/* How a map is made, and a score of it. The map's terms are d = 1 - cos of each of the K scales, then the same of the
+ * scales' features averaged
  * over 3x3 positions. */
 typedef struct {
   double sigma;               /* of the Gaussian, pixels */
@@ -240,7 +241,7 @@ typedef struct {
 
 /* Methods, by what they compare images with. */
 enum {
-  RDPP_STUDENTS, /* RD++ and RD. Modules: teacher, projection or NULL (RD), bottleneck, student. Scores: by the map's top */
+  RDPP_STUDENTS, /* RD++ and RD. Modules: teacher, projection or NULL (RD), bottleneck, student. Scores: of map.top */
   RDPP_PATCHES /* PatchCore. Modules: teacher, bank. Maps: each patch's distance to the bank, stretched and smoothed */
 };
 

@@ -86,7 +86,7 @@ func Calibrate(scores Scores, rate float64, folds int, leftOut bool) (Calibratio
 		if folds > 0 {
 			left = "each scored by a training that left it out "
 		}
-		c.Rule = fmt.Sprintf("some %s of good images lie above it, by a log-normal fit of the tail: %d images %sare too few for an exact rate, "+
+		c.Rule = fmt.Sprintf("some %s of good images lie above it, by a robust log-normal fit of the tail: %d images %sare too few for an exact rate, "+
 			"which needs %d", percent(rate), n, left, t.Needed)
 	}
 	return c, nil

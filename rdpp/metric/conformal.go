@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"gonum.org/v1/gonum/stat"
 	"gonum.org/v1/gonum/stat/distuv"
 )
 
@@ -34,9 +35,11 @@ type Threshold struct {
 
 // Calibrate returns the threshold for a rate of false alarms from the scores of n good images, sorted ascending. An
 // exact one needs n >= 1/rate - 1. With fewer it is an upper prediction bound for one more normally distributed value,
-// by Student's t: mean + t(n - 1, 1 - rate) * deviation * sqrt(1 + 1/n), of the logarithms of the scores, or where some
-// are not positive of the scores themselves, and not below the highest of them. It is ErrRate for a rate outside (0, 1),
-// ErrTooFew for fewer than two scores where more are needed, or so few that the bound is beyond all numbers, and ErrNaN for scores that are not finite.
+// by Student's t: centre + t(freedom, 1 - rate) * deviation * sqrt(1 + 1/n), of the logarithms of the scores, or where some
+// are not positive of the scores themselves. From ten scores on, centre and deviation are ones that a few odd images do
+// not move (see robust), so scores of good images may lie above the threshold. It is ErrRate for a rate outside (0, 1),
+// ErrTooFew for fewer than two scores where more are needed, or so few that the bound is beyond all numbers, and ErrNaN
+// for scores that are not finite.
 func Calibrate(sorted []float64, rate float64) (Threshold, error) {
 	if !(rate > 0 && rate < 1) {
 		return Threshold{}, fmt.Errorf("%w: %g", ErrRate, rate)
@@ -57,7 +60,7 @@ func Calibrate(sorted []float64, rate float64) (Threshold, error) {
 	if n < 2 {
 		return Threshold{}, fmt.Errorf("%w: %d; at least 2 are needed", ErrTooFew, n)
 	}
-	t.Value = max(tailBound(sorted, rate), sorted[n-1])
+	t.Value = tailBound(sorted, rate)
 	if !(t.Value <= math.MaxFloat32) {
 		return Threshold{}, fmt.Errorf("%w: %d cannot bound a rate of %g; use a higher one", ErrTooFew, n, rate)
 	}
@@ -71,15 +74,53 @@ func tailBound(sorted []float64, rate float64) float64 {
 		to = func(x float64) float64 { return x }
 		from = to
 	}
-	n, mean, squares := float64(len(sorted)), 0.0, 0.0
-	for _, s := range sorted {
-		mean += to(s) / n
+	values := make([]float64, len(sorted))
+	for i, s := range sorted {
+		values[i] = to(s)
 	}
-	for _, s := range sorted {
-		squares += (to(s) - mean) * (to(s) - mean)
+	n := float64(len(values))
+	centre, deviation := stat.MeanStdDev(values, nil)
+	freedom := n - 1
+	if len(values) >= leastRobust {
+		if c, d := robust(values); d > 0 { // of many equal scores it is none
+			centre, deviation, freedom = c, d, efficiency*freedom
+		}
 	}
-	deviation := math.Sqrt(squares / (n - 1))
-	return from(mean + studentUpper(n-1, rate)*deviation*math.Sqrt(1+1/n))
+	return from(centre + studentUpper(freedom, rate)*deviation*math.Sqrt(1+1/n))
+}
+
+const (
+	leastRobust = 10   // scores; of fewer, those that are odd cannot be told from the others
+	mostRobust  = 400  // scores whose pairs are compared
+	efficiency  = 0.82 // of Qn: it is as uncertain as the deviation of such a share of normal values
+)
+
+// robust are the centre and the deviation of normally distributed values, sorted ascending, that a few values can change
+// only little, however far off they are: the median of the means of all pairs (Hodges and Lehmann, 1963), and Qn
+// (Rousseeuw and Croux, 1993), the k-th smallest of all pairs' differences, k being about a fourth of their number, with
+// its factor for normal values and the one for odd and for even numbers of them.
+func robust(sorted []float64) (centre, deviation float64) {
+	if all := sorted; len(all) > mostRobust { // evenly spaced ranks of them
+		sorted = make([]float64, mostRobust)
+		for i := range sorted {
+			sorted[i] = all[i*(len(all)-1)/(mostRobust-1)]
+		}
+	}
+	n := len(sorted)
+	means, differences := make([]float64, 0, n*(n-1)/2), make([]float64, 0, n*(n-1)/2)
+	for j, b := range sorted {
+		for _, a := range sorted[:j] {
+			means, differences = append(means, (a+b)/2), append(differences, b-a)
+		}
+	}
+	slices.Sort(means)
+	slices.Sort(differences)
+	half, few := n/2+1, 3.8
+	if n%2 == 1 {
+		few = 1.4
+	}
+	middle := (means[(len(means)-1)/2] + means[len(means)/2]) / 2
+	return middle, 2.2219 * float64(n) / (float64(n) + few) * differences[half*(half-1)/2-1]
 }
 
 // studentUpper is what Student's t with so many degrees of freedom exceeds with a probability of p. It is the mirror image of a

@@ -50,7 +50,7 @@ const (
 	modelFormat     = 1
 	modelFormatBits = 2 // of models that read 16-bit images by fewer bits, which programs of format 1 would not
 
-	modelFormatMethods = 3 // of other methods than reverse distillation, or whose maps have a threshold of their own
+	modelFormatMethods = 3 // of other methods than reverse distillation, or whose scores are not the maxima of their maps
 )
 
 // MaxModelBytes is several times what a model file of the largest backbone has.
@@ -60,7 +60,7 @@ const MaxModelBytes = 4 << 30
 func formatOf(i *Info) int {
 	c := &i.Config
 	switch {
-	case c.Method != reverse.RDPP && c.Method != reverse.RD || i.Calibration.MapScores != nil:
+	case c.Method != reverse.RDPP && c.Method != reverse.RD || i.Calibration.MapScores != nil || c.ScoreTop > 0 && c.Score != reverse.ScoreReleased:
 		return modelFormatMethods
 	case c.BitDepth < 16:
 		return modelFormatBits
