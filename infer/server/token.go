@@ -25,7 +25,7 @@ const minToken = 16 // characters
 func ReadTokens(path string) ([]string, error) {
 	data, err := textfile.Read(path)
 	if err != nil {
-		return nil, fmt.Errorf("server: tokens: %w; name a file with a token a line", err)
+		return nil, fmt.Errorf("server: the tokens, one a line: %w", err)
 	}
 	var tokens []string
 	for line := range bytes.Lines(data) {

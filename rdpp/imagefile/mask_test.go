@@ -337,3 +337,17 @@ func TestMaskOfGreyAlphaTIFF(t *testing.T) {
 		}
 	}
 }
+
+// A mask whose alpha would be lost is refused.
+func TestMaskOfPaletteWithAlphaTIFF(t *testing.T) {
+	colours := make([]uint16, 3*256)
+	page := tiffGrey(8, tiffEntry{0x102, []uint16{8, 8}}, tiffEntry{0x106, []uint16{3}}, tiffEntry{0x115, []uint16{2}},
+		tiffEntry{0x140, colours}, tiffEntry{0x152, []uint16{2}})
+	_, err := DecodeMask(tiffPagesOf([]byte{0, 0, 0, 255}, page), nil)
+	if want := "of a mask with alpha and PhotometricInterpretation 3"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want an error with %q", err, want)
+	}
+	if _, err := Decode(tiffPagesOf([]byte{0, 0, 0, 255}, page), nil); err != nil {
+		t.Errorf("as a picture: got %v, want it read", err)
+	}
+}

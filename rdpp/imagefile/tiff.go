@@ -272,7 +272,7 @@ func tiffPixels(data []byte, depth int) (*Image, error) {
 	return im.withHint(tiffHint(data)), nil
 }
 
-// decodeTIFF is decode of a whole file, with all alpha.
+// decodeTIFF is decode of a whole file, with all alpha or none.
 func decodeTIFF(data []byte) (image.Image, error) {
 	f, err := openTIFF(data)
 	if err != nil {
@@ -287,6 +287,7 @@ func decodeTIFF(data []byte) (image.Image, error) {
 // Paletted. Samples of fewer bits than 8 or 16 fill the range of those. Alpha
 // that the colour was multiplied by is kept like any other; that of grey of more
 // than 8 bits where deepAlpha says so, as NRGBA64 takes four times the memory.
+// With it, what has alpha that is not decoded is refused.
 func (f *tiffFile) decode(deepAlpha bool) (image.Image, error) {
 	if err := f.check(); err != nil {
 		return nil, err
@@ -298,6 +299,9 @@ func (f *tiffFile) decode(deepAlpha bool) (image.Image, error) {
 		return nil, fmt.Errorf("a tile of %d bytes is larger than the picture", h.tile)
 	}
 	alpha := h.extra_samples > 0 && (h.first_extra == 1 || h.first_extra == 2)
+	if deepAlpha && alpha && h.photometric > tiffRGB {
+		return nil, unsupported(fmt.Sprintf("of a mask with alpha and PhotometricInterpretation %d (neither grey nor RGB)", h.photometric))
+	}
 	switch h.photometric {
 	case tiffWhiteIsZero, tiffBlackIsZero:
 		alpha = alpha && h.samples-h.extra_samples == 1

@@ -25,7 +25,7 @@ func Read(path string) ([]byte, error) {
 	file, err := open(path)
 	switch {
 	case errors.Is(err, regular.ErrFolder):
-		return nil, fmt.Errorf("textfile: %w, name a file", err)
+		return nil, fmt.Errorf("textfile: %w; name a file", err)
 	case errors.Is(err, regular.ErrKind):
 		return nil, fmt.Errorf("textfile: %w; name a file, or /dev/stdin", err)
 	case err != nil:
