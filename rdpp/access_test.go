@@ -1,18 +1,14 @@
-package rdpp
+package rdpp_test
 
-import "testing"
+import (
+	"testing"
 
-// SetTeacherFile makes name the file that torchvision has for the architecture, and sha256 its digest, until the test ends.
-func SetTeacherFile(t testing.TB, arch, name, sha256 string) {
-	before := teacherFiles[arch]
-	now := before
-	now.name, now.sha256 = name, sha256
-	teacherFiles[arch] = now
-	t.Cleanup(func() { teacherFiles[arch] = before })
-}
+	"rdpp/rdpp/internal/torchvision"
+)
 
-// TeacherFile is the file that torchvision has for the architecture, and its SHA-256.
-func TeacherFile(arch string) (name, sha256 string) {
-	file := teacherFiles[arch]
-	return file.name, file.sha256
+// setTeacherFile makes name the file that torchvision has for the architecture, and sha256 its digest, until the test ends.
+func setTeacherFile(t testing.TB, arch, name, sha256 string) {
+	before := torchvision.Files[arch]
+	torchvision.Files[arch] = torchvision.File{Name: name, SHA256: sha256}
+	t.Cleanup(func() { torchvision.Files[arch] = before })
 }

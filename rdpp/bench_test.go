@@ -1,4 +1,4 @@
-package rdpp
+package rdpp_test
 
 import (
 	"context"
@@ -9,7 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"rdpp/rdpp"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/evaluation"
+	"rdpp/rdpp/method"
 	"rdpp/rdpp/sample"
 	"rdpp/torch"
 )
@@ -55,23 +58,23 @@ func BenchmarkPredict(b *testing.B) {
 	for _, k := range cases {
 		b.Run(k.arch+"/"+string(k.precision), func(b *testing.B) {
 			onWorker(b, func() error {
-				c := DefaultConfig()
+				c := rdpp.DefaultConfig()
 				c.Arch = k.arch
-				m, err := NewModel(c, device(b))
+				m, err := rdpp.NewModel(c, device(b))
 				if err != nil {
 					return err
 				}
 				defer m.Close()
-				m.precision = k.precision
-				if err := m.train(false); err != nil {
+				m.Precision = k.precision
+				if err := m.Net.Settle(); err != nil {
 					return err
 				}
 				x := noise(3 * c.ImageSize * c.ImageSize)
-				if _, _, err := m.predict(x); err != nil { // the first one sets libtorch's primitives up
+				if _, _, err := m.Predict(x); err != nil { // the first one sets libtorch's primitives up
 					return err
 				}
 				for b.Loop() {
-					if _, _, err := m.predict(x); err != nil {
+					if _, _, err := m.Predict(x); err != nil {
 						return err
 					}
 				}
@@ -86,40 +89,33 @@ func BenchmarkTrainingStep(b *testing.B) {
 	for _, ssot := range []string{"pairwise", "batch"} {
 		b.Run("resnet18/ssot="+ssot, func(b *testing.B) {
 			onWorker(b, func() error {
-				c := Preset(PresetPaper, "")
+				c := rdpp.Preset(rdpp.PresetPaper, "")
 				c.Arch, c.SSOT = "resnet18", ssot
-				r := &run{config: c, steps: 14}
-				defer r.close()
-				var err error
-				if r.model, err = NewModel(c, device(b)); err != nil {
+				learned := c.Learned()
+				net, err := learned.New(method.Options{Device: device(b)})
+				if err != nil {
 					return err
 				}
-				if r.ssot, err = c.ssot(); err != nil {
+				defer net.Close()
+				learner, err := learned.Learner(net, method.LearnerOptions{Precision: torch.FP32})
+				if err != nil {
 					return err
 				}
-				if r.adam, err = torch.NewAdam(c.Beta1, c.Beta2, c.AdamEps); err != nil {
-					return err
-				}
-				for _, part := range r.model.parts()[1:] {
-					if err := r.adam.Add(part.net, c.RateDistill); err != nil {
-						return err
-					}
-				}
-				if err := r.model.train(true); err != nil {
-					return err
-				}
+				defer learner.Close()
 				values := c.Batch * 3 * c.ImageSize * c.ImageSize
 				batch := &dataset.Batch{B: c.Batch, Clean: noise(values), Noisy: noise(values)}
 				for i := range c.Batch {
 					batch.Shuffle = append(batch.Shuffle, int64((i+1)%c.Batch))
 				}
-				if _, err := r.step(batch); err != nil {
+				step, of := 1, 1<<20
+				if _, err := learner.Step(batch, 0, of); err != nil {
 					return err
 				}
 				for b.Loop() {
-					if _, err := r.step(batch); err != nil {
+					if _, err := learner.Step(batch, step, of); err != nil {
 						return err
 					}
+					step++
 				}
 				b.ReportMetric(float64(c.Batch*b.N)/b.Elapsed().Seconds(), "images/s")
 				return nil
@@ -141,31 +137,30 @@ func BenchmarkEvaluation(b *testing.B) {
 		b.Fatal(err)
 	}
 	onWorker(b, func() error {
-		c := DefaultConfig()
+		c := rdpp.DefaultConfig()
 		c.Arch = "resnet18"
-		m, err := NewModel(c, device(b))
+		m, err := rdpp.NewModel(c, device(b))
 		if err != nil {
 			return err
 		}
 		defer m.Close()
-		m.settled = true // as a detector's
-		if err := m.train(false); err != nil {
+		if err := m.Net.Settle(); err != nil {
 			return err
 		}
 		cache := dataset.NewCache(dataset.CacheOptions{Size: c.ImageSize})
-		if _, err := m.evaluate(context.Background(), set.Test, true, cache); err != nil { // fills the cache
+		if _, err := evaluation.Evaluate(context.Background(), m, set.Test, true, cache); err != nil { // fills the cache
 			return err
 		}
 		x := noise(3 * c.ImageSize * c.ImageSize)
 		var predicting time.Duration
 		for b.Loop() {
-			if _, err := m.evaluate(context.Background(), set.Test, true, cache); err != nil {
+			if _, err := evaluation.Evaluate(context.Background(), m, set.Test, true, cache); err != nil {
 				return err
 			}
 			b.StopTimer()
 			start := time.Now()
 			for range set.Test {
-				if _, _, err := m.predict(x); err != nil {
+				if _, _, err := m.Predict(x); err != nil {
 					return err
 				}
 			}

@@ -33,10 +33,10 @@ func features(t *testing.T, m *rdpp.Model, planes []float64, S int64) (all [torc
 	for i, v := range planes {
 		narrow[i] = float32(v)
 	}
-	if err := m.Teacher.Train(false); err != nil {
+	if err := nets(m).Teacher.Train(false); err != nil {
 		t.Fatal(err)
 	}
-	f := s.Features(m.Teacher.Forward(s.Tensor(torch.FromSlice(narrow, 1, 3, S, S))))
+	f := s.Features(nets(m).Teacher.Forward(s.Tensor(torch.FromSlice(narrow, 1, 3, S, S))))
 	if err := s.Err(); err != nil {
 		t.Fatal(err)
 	}

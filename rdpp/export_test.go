@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/export/exporttest"
 	"rdpp/rdpp/imagefile"
@@ -82,12 +83,9 @@ func randomModel(t *testing.T, config rdpp.Config) string {
 	}
 	defer m.Close()
 	m.Info.Category = "part"
-	if config.Score == rdpp.ScoreBalanced {
-		m.Info.MapWeights, m.Info.MapLevels = rdpp.MapTerms{0.1, 0.3, 0.2, 0.7, 0, 0.9}, rdpp.MapTerms{0.05, 0.04, 0, 0.02, 0, 0.01}
-	}
 	m.Info.Calibration = rdpp.Calibration{Rule: "test", Provisional: true, Scores: []float64{0.25, 0.5}}
 	rng := rand.New(rand.NewPCG(1, 2))
-	state := append(m.Teacher.State(), append(m.Bottleneck.State(), m.Student.State()...)...)
+	state := append(nets(m).Teacher.State(), append(nets(m).Bottleneck.State(), nets(m).Student.State()...)...)
 	for _, e := range state {
 		shape, err := e.Tensor.Shape()
 		if err != nil {
@@ -112,7 +110,13 @@ func randomModel(t *testing.T, config rdpp.Config) string {
 	if err := m.Save(path); err != nil {
 		t.Fatal(err)
 	}
-	return path
+	if config.Score != rdpp.ScoreBalanced {
+		return path
+	}
+	metadata, sources := contents(t, path)
+	text := document(t, metadata["rdpp"], "", "map_weights", anomaly.MapTerms{0.1, 0.3, 0.2, 0.7, 0, 0.9})
+	text = document(t, text, "", "map_levels", anomaly.MapTerms{0.05, 0.04, 0, 0.02, 0, 0.01})
+	return writeFile(t, map[string]string{"rdpp": text}, sources)
 }
 
 func exportFile(t *testing.T, model string, opt rdpp.ExportOptions) string {

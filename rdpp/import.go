@@ -9,8 +9,15 @@ import (
 	"path/filepath"
 	"slices"
 
+	"rdpp/rdpp/anomaly"
+	"rdpp/rdpp/config"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/document"
+	"rdpp/rdpp/evaluation"
+	"rdpp/rdpp/modelfile"
+	"rdpp/rdpp/reverse"
 	"rdpp/rdpp/setting"
+	"rdpp/rdpp/teacher"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
 )
@@ -18,7 +25,7 @@ import (
 // ImportOptions say what Import makes a model of. Zero fields mean the defaults.
 type ImportOptions struct {
 	Checkpoint string       // file as RD++'s released code saves it, see Import; required
-	Teacher    string       // that it was trained with, as for FindTeacher; default TeacherImageNet
+	Teacher    string       // that it was trained with, as for teacher.Find; default teacher.ImageNet
 	Arch       string       // default: what the checkpoint is recognised as
 	ImageSize  int          // side S of the network input in pixels, default DefaultConfig's
 	Category   string       // name of the kind of parts, for the model file
@@ -29,7 +36,7 @@ type ImportOptions struct {
 	FalseAlarm float64        // that rate, 0 to 1; default DefaultConfig's
 	MaxPixels  int64          // largest image accepted, default imagefile.DefaultMaxPixels
 
-	OnDownload func(file string, done, total int64) // as in TeacherOptions
+	OnDownload func(file string, done, total int64) // as in teacher.Options
 	Log        *slog.Logger                         // default slog.Default()
 }
 
@@ -39,12 +46,12 @@ type ImportOptions struct {
 //
 // Without Good the thresholds are 0 and the calibration provisional: every image is called anomalous. With Good that are
 // not Unseen they are the highest score, and provisional too.
-func Import(ctx context.Context, opt ImportOptions) (*Model, error) {
+func Import(ctx context.Context, opt ImportOptions) (*modelfile.Model, error) {
 	if opt.Teacher == "" {
-		opt.Teacher = TeacherImageNet
+		opt.Teacher = teacher.ImageNet
 	}
-	if opt.Teacher == TeacherRandom {
-		return nil, wrong("teacher", opt.Teacher, "a checkpoint needs the teacher that it was trained with")
+	if opt.Teacher == teacher.Random {
+		return nil, setting.Refuse("teacher", opt.Teacher, "a checkpoint needs the teacher that it was trained with")
 	}
 	file, err := weights.Open(opt.Checkpoint)
 	if errors.Is(err, os.ErrNotExist) {
@@ -58,11 +65,11 @@ func Import(ctx context.Context, opt ImportOptions) (*Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rdpp: checkpoint %s: %w", opt.Checkpoint, err)
 	}
-	if err := m.importTeacher(ctx, &opt); err != nil {
+	if err := importTeacher(ctx, m, &opt); err != nil {
 		m.Close()
 		return nil, err
 	}
-	if err := m.calibrateBy(ctx, &opt); err != nil {
+	if err := calibrateBy(ctx, m, &opt); err != nil {
 		m.Close()
 		return nil, err
 	}
@@ -70,8 +77,8 @@ func Import(ctx context.Context, opt ImportOptions) (*Model, error) {
 }
 
 // importModel is the checkpoint's networks, with a teacher of fresh weights.
-func importModel(ctx context.Context, file *weights.File, opt *ImportOptions) (*Model, error) {
-	for _, key := range []string{modelKey, checkpointKey, teacherKey, pretrainCheckpointKey} {
+func importModel(ctx context.Context, file *weights.File, opt *ImportOptions) (*modelfile.Model, error) {
+	for _, key := range document.Keys() {
 		if _, found := file.Metadata[key]; found {
 			return nil, errors.New("rdpp wrote it, so there is nothing to import; `infer info` shows what it is")
 		}
@@ -83,7 +90,7 @@ func importModel(ctx context.Context, file *weights.File, opt *ImportOptions) (*
 		}
 		return nil, errors.New("it has no \"bn\" and \"decoder\", as checkpoints of RD++ and RD have; `infer info` shows what it holds")
 	}
-	config, err := importConfig(&released, opt)
+	c, err := importConfig(&released, opt)
 	if err != nil {
 		return nil, err
 	}
@@ -91,57 +98,52 @@ func importModel(ctx context.Context, file *weights.File, opt *ImportOptions) (*
 	if err != nil {
 		return nil, err
 	}
-	m, err := NewModel(config, opt.Device)
+	m, err := modelfile.New(c, opt.Device)
 	if err != nil {
 		return nil, err
 	}
 	m.Info.Category = opt.Category
-	m.Info.Imported = ImportInfo{Origin: filepath.Base(opt.Checkpoint), SHA256: digest}
-	var parts []filled
-	for _, part := range m.trained() {
-		key := part.prefix[:len(part.prefix)-1] // the released names are ours
-		parts = append(parts, filled{net: part.net, name: func(name string) string { return released.Name(key, name) }, countsOptional: true})
-	}
-	if err := fill(file, released.Within, parts...); err != nil {
+	m.Info.Imported = modelfile.ImportInfo{Origin: filepath.Base(opt.Checkpoint), SHA256: digest}
+	if err := m.Net.(*reverse.Networks).LoadReleased(file, &released); err != nil {
 		m.Close()
-		return nil, fmt.Errorf("as %s of %s: %w", config.Method, config.Arch, err)
+		return nil, fmt.Errorf("as %s of %s: %w", c.Method, c.Arch, err)
 	}
 	return m, ctx.Err()
 }
 
 // importConfig is the configuration of a checkpoint, the released protocol's where nothing tells.
-func importConfig(released *weights.Released, opt *ImportOptions) (Config, error) {
-	config := Preset(PresetPaper, opt.Category)
-	config.Method, config.BitDepth = MethodRD, 16 // as OpenCV has read its images
+func importConfig(released *weights.Released, opt *ImportOptions) (config.Config, error) {
+	c := config.Preset(config.PresetPaper, opt.Category)
+	c.Method, c.BitDepth = reverse.RD, 16 // as OpenCV has read its images
 	if released.Projection {
-		config.Method = MethodRDPP
+		c.Method = reverse.RDPP
 	}
-	switch config.Arch = opt.Arch; {
+	switch c.Arch = opt.Arch; {
 	case opt.Arch == "" && released.Arch == "":
-		return config, setting.Advise(errors.New("its architecture is not recognised"), "name it with {arch}")
+		return c, setting.Advise(errors.New("its architecture is not recognised"), "name it with {arch}")
 	case opt.Arch == "":
-		config.Arch = released.Arch
+		c.Arch = released.Arch
 		if !slices.Contains(torch.Architectures(), released.Arch) {
-			return config, fmt.Errorf("it is of the architecture %s; one of %v is needed", released.Arch, torch.Architectures())
+			return c, fmt.Errorf("it is of the architecture %s; one of %v is needed", released.Arch, torch.Architectures())
 		}
 	}
 	if opt.ImageSize != 0 {
-		config.ImageSize = opt.ImageSize
+		c.ImageSize = opt.ImageSize
 	}
 	if rate := opt.FalseAlarm; rate != 0 {
 		if !(rate > 0 && rate < 1) {
-			return config, wrong("false_alarm", rate, "use a share of the good images, above 0 and below 1")
+			return c, setting.Refuse("false_alarm", rate, "use a share of the good images, above 0 and below 1")
 		}
-		config.FalseAlarm = rate
+		c.FalseAlarm = rate
 	}
-	if err := config.Validate(); err != nil {
-		return config, err
+	if err := c.Validate(); err != nil {
+		return c, err
 	}
-	return config, sameArch(released.Arch, config.Arch)
+	return c, teacher.SameArch(released.Arch, c.Arch)
 }
 
-func (m *Model) importTeacher(ctx context.Context, opt *ImportOptions) error {
-	name, err := FindTeacher(ctx, opt.Teacher, m.Info.Config.Arch, TeacherOptions{OnDownload: opt.OnDownload, Log: opt.Log})
+func importTeacher(ctx context.Context, m *modelfile.Model, opt *ImportOptions) error {
+	name, err := teacher.Find(ctx, opt.Teacher, m.Info.Config.Arch, teacher.Options{OnDownload: opt.OnDownload, Log: opt.Log})
 	if err != nil {
 		return err
 	}
@@ -149,23 +151,26 @@ func (m *Model) importTeacher(ctx context.Context, opt *ImportOptions) error {
 }
 
 // calibrateBy sets the thresholds by good images, if there are any.
-func (m *Model) calibrateBy(ctx context.Context, opt *ImportOptions) error {
+func calibrateBy(ctx context.Context, m *modelfile.Model, opt *ImportOptions) error {
 	if len(opt.Good) == 0 {
-		m.Info.Calibration = Calibration{Rule: "none: imported without images of good parts", Provisional: true}
+		m.Info.Calibration = anomaly.Calibration{Rule: "none: imported without images of good parts", Provisional: true}
 		return nil
 	}
+	if err := m.Net.Settle(); err != nil {
+		return err
+	}
 	cache := dataset.NewCache(dataset.CacheOptions{Size: m.Info.Config.ImageSize, MaxBytes: -1, MaxPixels: opt.MaxPixels, BitDepth: m.Info.Config.BitDepth})
-	scores, err := m.scores(ctx, opt.Good, cache)
+	scores, err := evaluation.Scores(ctx, m, opt.Good, cache)
 	if err != nil {
 		return err
 	}
 	if !opt.Unseen {
-		m.Info.Calibration = provisional(scores)
+		m.Info.Calibration = anomaly.Provisional(scores)
 		return nil
 	}
-	if m.Info.Calibration, err = calibrate(scores, m.Info.Config.FalseAlarm, 0, false); err != nil {
+	if m.Info.Calibration, err = anomaly.Calibrate(scores, m.Info.Config.FalseAlarm, 0, false); err != nil {
 		return err
 	}
-	m.Info.Data.HeldOut = len(scores)
+	m.Info.Data.HeldOut = len(scores.Images)
 	return nil
 }

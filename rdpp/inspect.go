@@ -5,6 +5,10 @@ import (
 	"fmt"
 	"io/fs"
 
+	"rdpp/rdpp/document"
+	"rdpp/rdpp/engine"
+	"rdpp/rdpp/modelfile"
+	"rdpp/rdpp/pretrain"
 	"rdpp/rdpp/weights"
 )
 
@@ -33,10 +37,10 @@ type FileInfo struct {
 	Naming string `json:"naming,omitempty"` // of a ResNet, as weights.ResNet's
 	Prefix string `json:"prefix,omitempty"` // before all its names
 
-	Model    *Info             `json:"model,omitempty"`    // of a KindModel or KindCheckpoint
-	Teacher  *TeacherDocument  `json:"teacher,omitempty"`  // of a KindTeacher
-	Damage   string            `json:"damage,omitempty"`   // what is wrong with the file, or why the document of this kind could not be read
-	Metadata map[string]string `json:"metadata,omitempty"` // further entries of a safetensors header
+	Model    *modelfile.Info    `json:"model,omitempty"`    // of a KindModel or KindCheckpoint
+	Teacher  *pretrain.Document `json:"teacher,omitempty"`  // of a KindTeacher
+	Damage   string             `json:"damage,omitempty"`   // what is wrong with the file, or why the document of this kind could not be read
+	Metadata map[string]string  `json:"metadata,omitempty"` // further entries of a safetensors header
 
 	Elements int64        `json:"elements"` // numbers in all tensors
 	Tensors  []TensorInfo `json:"tensors"`  // in file order
@@ -91,26 +95,26 @@ func (info *FileInfo) readDocuments(file *weights.File) {
 		info.Damage = err.Error()
 	}
 	metadata := file.Metadata
-	var saved checkpoint
+	var saved engine.Saved
 	for _, d := range []struct {
 		key, kind string
 		into      any
 		read      func()
 	}{
-		{modelKey, KindModel, &info.Model, nil},
-		{checkpointKey, KindCheckpoint, &saved, func() {
+		{document.ModelKey, KindModel, &info.Model, nil},
+		{document.CheckpointKey, KindCheckpoint, &saved, func() {
 			info.Model = &saved.Info
 			info.Model.Epoch = saved.State.Epoch // epochs that are done
 		}},
-		{teacherKey, KindTeacher, &info.Teacher, nil},
-		{pretrainCheckpointKey, KindTeacherCheckpoint, &pretrainCheckpoint{}, nil},
+		{document.TeacherKey, KindTeacher, &info.Teacher, nil},
+		{document.TeacherCheckpointKey, KindTeacherCheckpoint, &pretrain.Saved{}, nil},
 	} {
 		text, found := metadata[d.key]
 		if !found {
 			continue
 		}
 		info.Kind = d.kind
-		if _, err := decode(text, d.into, info.Digest != ""); err != nil {
+		if _, err := document.Decode(text, d.into, info.Digest != ""); err != nil {
 			info.Damage, info.Model, info.Teacher = fmt.Sprintf("the %q entry of the header: %v", d.key, err), nil, nil
 		} else if d.read != nil {
 			d.read()
@@ -118,7 +122,7 @@ func (info *FileInfo) readDocuments(file *weights.File) {
 	}
 	for key, value := range metadata {
 		switch key {
-		case modelKey, checkpointKey, teacherKey, pretrainCheckpointKey, weights.DigestKey, weights.DigestOfKey:
+		case document.ModelKey, document.CheckpointKey, document.TeacherKey, document.TeacherCheckpointKey, weights.DigestKey, weights.DigestOfKey:
 		default:
 			if info.Metadata == nil {
 				info.Metadata = map[string]string{}
@@ -127,7 +131,6 @@ func (info *FileInfo) readDocuments(file *weights.File) {
 		}
 	}
 	if info.Model != nil {
-		info.Model.Config.complete()
-		info.Model.Calibration.complete()
+		info.Model.Complete()
 	}
 }

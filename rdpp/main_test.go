@@ -17,6 +17,7 @@ import (
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/reverse"
 	"rdpp/rdpp/sample"
 	"rdpp/rdpp/testmain"
 	"rdpp/torch"
@@ -223,3 +224,6 @@ func checkError(t *testing.T, what string, err, want error, texts ...string) {
 		}
 	}
 }
+
+// nets are the networks of a model of RD++ or RD.
+func nets(m *rdpp.Model) *reverse.Networks { return m.Net.(*reverse.Networks) }

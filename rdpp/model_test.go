@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/weights"
@@ -183,7 +184,7 @@ func TestOldModel(t *testing.T) {
 	if got, want := m.Info.Config.Schedule, rdpp.ScheduleConstant; got != want {
 		t.Errorf("got schedule %q, want %q", got, want)
 	}
-	if c := m.Info.Config; c.Score != rdpp.ScoreReleased || m.Info.MapWeights != (rdpp.MapTerms{}) || m.Info.MapLevels != (rdpp.MapTerms{}) || c.Project != rdpp.ProjectAll || c.Updates != 0 || c.Equalise || c.Denoise != 0 {
+	if c := m.Info.Config; c.Score != rdpp.ScoreReleased || m.Info.MapWeights != (anomaly.MapTerms{}) || m.Info.MapLevels != (anomaly.MapTerms{}) || c.Project != rdpp.ProjectAll || c.Updates != 0 || c.Equalise || c.Denoise != 0 {
 		t.Errorf("got %+v and the weights %v, want what was released", c, m.Info.MapWeights)
 	}
 }
@@ -191,7 +192,7 @@ func TestOldModel(t *testing.T) {
 // Weights without levels are those of plain distances.
 func TestModelOfWeightsAlone(t *testing.T) {
 	metadata, sources := contents(t, trainedModel(t))
-	weights := rdpp.MapTerms{0, 2, 3, 4, 0, 2.5}
+	weights := anomaly.MapTerms{0, 2, 3, 4, 0, 2.5}
 	text := document(t, document(t, metadata["rdpp"], "", "map_levels", nil), "", "map_weights", weights)
 	path := writeFile(t, map[string]string{"rdpp": text}, sources)
 	d, err := rdpp.OpenDetector(path, nil)
@@ -204,7 +205,7 @@ func TestModelOfWeightsAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	for _, net := range []torch.Network{m.Teacher, m.Projection, m.Bottleneck, m.Student} {
+	for _, net := range []torch.Network{nets(m).Teacher, nets(m).Projection, nets(m).Bottleneck, nets(m).Student} {
 		if err := net.Train(false); err != nil {
 			t.Fatal(err)
 		}
@@ -219,7 +220,7 @@ func TestModelOfWeightsAlone(t *testing.T) {
 	dataset.Norm{Mean: c.Mean, Std: c.Std}.Apply(x, planes, S)
 	var s torch.Scope
 	defer s.Close()
-	_, score := s.Pair(torch.Predict(m.Teacher, m.Projection, m.Bottleneck, m.Student, s.Tensor(torch.FromSlice(x, 1, 3, int64(S), int64(S))),
+	_, score := s.Pair(torch.Predict(nets(m).Teacher, nets(m).Projection, nets(m).Bottleneck, nets(m).Student, s.Tensor(torch.FromSlice(x, 1, 3, int64(S), int64(S))),
 		torch.MapOptions{Sigma: c.MapSigma, Weights: weights}))
 	want, err := torch.Scalars(score)
 	if err := errors.Join(s.Err(), err); err != nil {
@@ -240,7 +241,7 @@ func TestModelThatLies(t *testing.T) {
 		{"half", good[:len(good)/2], "damaged"},
 		{"not an object", "[1]", "damaged"},
 		{"empty object", "{}", "model format 0"},
-		{"a later format", document(t, good, "", "format_version", 3), "model format 3, this program reads 1 and 2"},
+		{"a later format", document(t, good, "", "format_version", 4), "model format 4, this program reads 1 to 3"},
 		{"format of the wrong type", document(t, good, "", "format_version", "1"), "damaged"},
 		{"no config", document(t, good, "", "config", nil), "config.arch is missing"},
 		{"unknown architecture", document(t, good, "config", "arch", "vgg"), `"vgg"`},
@@ -306,7 +307,7 @@ func TestModelInHalfPrecision(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	for _, e := range m.Teacher.State() {
+	for _, e := range nets(m).Teacher.State() {
 		if e.Name != "conv1.weight" {
 			continue
 		}

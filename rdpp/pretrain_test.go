@@ -128,7 +128,7 @@ func TestPretrainedTeacher(t *testing.T) {
 	if err := json.Unmarshal([]byte(file.Metadata["rdpp_teacher"]), &document); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := fmt.Sprintf("%+v", document), fmt.Sprintf("%+v", summary.TeacherDocument); got != want {
+	if got, want := fmt.Sprintf("%+v", document), fmt.Sprintf("%+v", summary.Document); got != want {
 		t.Errorf("document: got %s, want %s", got, want)
 	}
 	if document.Pictures != 24 || document.Config.Objective != rdpp.ObjectiveClass || len(document.Scales) != 3 || document.Libtorch == "" {
@@ -148,7 +148,7 @@ func TestPretrainedTeacher(t *testing.T) {
 		if err := m.LoadTeacher(path); err != nil {
 			t.Fatal(err)
 		}
-		values, err := torch.Read[float64](m.Teacher.State()[0].Tensor) // conv1.weight
+		values, err := torch.Read[float64](nets(m).Teacher.State()[0].Tensor) // conv1.weight
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -18,6 +18,7 @@ import (
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/fetch"
+	"rdpp/rdpp/internal/torchvision"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
 )
@@ -91,7 +92,7 @@ func converted(t *testing.T, sources []weights.Source, dtype weights.DType) []we
 // stateValues returns all numbers of a teacher.
 func stateValues(t *testing.T, m *rdpp.Model) (values []float32) {
 	t.Helper()
-	for _, e := range m.Teacher.State() {
+	for _, e := range nets(m).Teacher.State() {
 		if strings.HasSuffix(e.Name, "num_batches_tracked") {
 			continue
 		}
@@ -279,7 +280,7 @@ func TestBuiltinTeacher(t *testing.T) {
 	}
 	checkError(t, "another file in the cache", m.LoadTeacher(rdpp.TeacherAuto), nil, torchvision, "SHA-256", "f37072fd", "remove it")
 	name := "resnet18-" + digest(t, torchvision)[:8] + ".pth"
-	rdpp.SetTeacherFile(t, "resnet18", name, digest(t, torchvision))
+	setTeacherFile(t, "resnet18", name, digest(t, torchvision))
 	if err := os.Rename(torchvision, filepath.Join(cache, name)); err != nil {
 		t.Fatal(err)
 	}
@@ -302,7 +303,7 @@ func TestTeacherDigestIsWhole(t *testing.T) {
 	}
 	own := digest(t, path)
 	almost := own[:8] + strings.Repeat("0", 56)
-	rdpp.SetTeacherFile(t, "resnet18", filepath.Base(path), almost)
+	setTeacherFile(t, "resnet18", filepath.Base(path), almost)
 	ask := func() error {
 		_, err := rdpp.FindTeacher(t.Context(), rdpp.TeacherImageNet, "resnet18", rdpp.TeacherOptions{})
 		return err
@@ -336,7 +337,8 @@ func TestDamagedTeacher(t *testing.T) {
 
 func TestTeacherFiles(t *testing.T) {
 	for _, arch := range torch.Architectures() {
-		name, sum := rdpp.TeacherFile(arch)
+		file := torchvision.Files[arch]
+		name, sum := file.Name, file.SHA256
 		if !regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString(sum) || name != arch+"-"+sum[:8]+".pth" {
 			t.Errorf("%s: got the file %s with SHA-256 %s, want 64 digits whose first 8 are in the name", arch, name, sum)
 		}
@@ -349,7 +351,7 @@ func TestDownloadedTeacher(t *testing.T) {
 	t.Setenv("RDPP_CACHE", cache)
 	file := writeFile(t, nil, encoder(t, behind("")))
 	name := "resnet18-" + digest(t, file)[:8] + ".pth"
-	rdpp.SetTeacherFile(t, "resnet18", name, digest(t, file))
+	setTeacherFile(t, "resnet18", name, digest(t, file))
 	asked := 0
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if asked++; r.URL.Path != "/mirror/"+name {

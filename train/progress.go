@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -273,8 +274,23 @@ func (p *progress) event(name string, fields map[string]any) {
 	_ = p.json.Encode(fields)
 }
 
-func lossText(l rdpp.Losses) string {
-	return fmt.Sprintf("loss %.4f (kd %.4f ssot %.2g recon %.4f con %.4f)", l.Total, l.KD, l.SSOT, l.Recon, l.Contrast)
+// lossText is the total, then the terms by their names.
+func lossText(losses rdpp.Losses) string {
+	total, terms := "", []string{}
+	for _, l := range losses {
+		switch l.Name {
+		case "total":
+			total = fmt.Sprintf("loss %.4f", l.Value)
+		case "ssot": // which is tiny
+			terms = append(terms, fmt.Sprintf("%s %.2g", l.Name, l.Value))
+		default:
+			terms = append(terms, fmt.Sprintf("%s %.4f", l.Name, l.Value))
+		}
+	}
+	if len(terms) == 0 {
+		return total
+	}
+	return total + " (" + strings.Join(terms, " ") + ")"
 }
 
 func metricsText(m *rdpp.Metrics) string {

@@ -84,7 +84,7 @@ typedef struct rdpp_region {
 typedef struct rdpp_result {
   uint32_t size;     /* sizeof(rdpp_result), set by the caller */
   int32_t anomalous; /* 1: score > threshold, else 0 */
-  double score;      /* the map's maximum, 0 (like good parts) to 6 */
+  double score;      /* 0 (like good parts) or more */
   double normalised; /* 0 to 1, rises with the score, 0.5 at the threshold */
   double p_value;    /* how rare such a score is among good parts, above 0 to 1; NaN: the model is not calibrated */
   double threshold;  /* in force, of the score */

@@ -134,7 +134,7 @@ func (s *Server) v2Model(x *exchange, r *http.Request) error {
 		},
 		Parameters: map[string]string{
 			inputName:     "UINT8 [B, H, W, 3] or [H, W, 3]: RGB pixels of any size; or BYTES [B]: PNG, JPEG, BMP, TIFF or WebP files, in JSON as base64",
-			outScore:      "the map's maximum, 0 (like good parts) to 6",
+			outScore:      "0 (like good parts) or more",
 			outNormalised: "0 to 1, rises with the score, 0.5 at the threshold",
 			outAnomalous:  "score > threshold",
 			outPValue:     "how rare such a score is among good parts; of calibrated models only",

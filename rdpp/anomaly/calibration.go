@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"rdpp/rdpp/metric"
@@ -147,20 +148,6 @@ func (c *Calibration) Complete() {
 	}
 }
 
-// Most is what colours and axes of maps reach to at least, so that a threshold stands in their lower half: twice the
-// pixels' threshold and the highest map of the good images that the model has been calibrated with; 1 where nothing is
-// known.
-func (c *Calibration) Most() float64 {
-	most := 2 * c.PixelThreshold
-	if maxima := c.scores().maxima(); len(maxima) > 0 {
-		most = max(most, maxima[len(maxima)-1])
-	}
-	if !(most > 0) {
-		return 1
-	}
-	return most
-}
-
 // Check says what of a model file's calibration cannot be. most is the highest score that the model can give, +Inf where
 // there is no bound.
 func (c *Calibration) Check(most float64) error {
@@ -207,4 +194,18 @@ func (c *Calibration) remade() (remade Calibration, same bool) {
 	}
 	remade, err := Calibrate(c.scores(), c.FalseAlarm, c.Folds, c.LeftOut)
 	return remade, err == nil && remade.Rule == c.Rule
+}
+
+// Join are the scores of several sets of images. Where the maps of some have maxima of their own, all have.
+func Join(parts []Scores) (all Scores) {
+	own := slices.ContainsFunc(parts, func(s Scores) bool { return s.Maps != nil })
+	for _, s := range parts {
+		all.Images = append(all.Images, s.Images...)
+		if own {
+			all.Maps = append(all.Maps, s.maxima()...)
+		}
+	}
+	slices.Sort(all.Images)
+	slices.Sort(all.Maps)
+	return all
 }

@@ -64,3 +64,12 @@ func (v *Verdicts) Close(good int) {
 		v.FalseAlarms = &[2]float64{low, high}
 	}
 }
+
+// Epoch describes a pass over the training images; losses are means over them.
+type Epoch struct {
+	Epoch   int      `json:"epoch"` // counted from 1
+	Images  int      `json:"images"`
+	Losses  Losses   `json:"losses"`
+	Seconds float64  `json:"seconds"`
+	Metrics *Metrics `json:"metrics,omitempty"` // on the test set, where it was looked at
+}

@@ -13,11 +13,14 @@ package method
 
 import (
 	"context"
+	"fmt"
+	"hash/fnv"
 	"math"
 	"slices"
 
 	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/export"
 	"rdpp/rdpp/setting"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
@@ -90,34 +93,45 @@ type Embedder interface {
 	Embed(x *torch.Tensor) (*torch.Tensor, error)
 }
 
-// LearnerOf makes a net of batches. It belongs to the net's goroutine. Given the same batches in the same order it leads to
-// the same net to the bit, whether or not it was put down (State) and taken up again (Restore) between two steps.
-type LearnerOf[Batch any] interface {
-	// Begin is called before the first step of a run that goes on from no checkpoint, when the teacher is there.
-	Begin(ctx context.Context, images Images) error
+// Exporter is a Net that can be written down as ONNX and TorchScript.
+type Exporter interface {
+	// Export fills in what is the net's: tensors, and how a map is made of features.
+	Export(m *export.Model)
+}
 
+// LearnerOf learns from batches. It belongs to one goroutine. Given the same batches in the same order it leads to
+// the same to the bit, whether or not it was put down (State) and taken up again (Restore) between two steps.
+type LearnerOf[Batch any] interface {
 	// Step learns from a batch, which is its own until it returns. step counts from 0 over all passes, of is how many there
 	// will be; a run that is resumed for more passes counts on. The first of the losses is what has to stay finite.
 	Step(b Batch, step, of int) (anomaly.Losses, error)
 
-	// State lists what the next step depends on, the net's own tensors included, under names that Restore knows. The sources
+	// State lists what the next step depends on, what has been learned included, under names that Restore knows. The sources
 	// can be read until the scope is closed or the next step.
 	State(s *torch.Scope) ([]weights.Source, error)
 
+	// Growth is by how many bytes State can become larger than it is before the first step.
+	Growth() (int64, error)
+
 	// Restore makes the learner what it was when State was written to f.
 	Restore(f *weights.File, facts anomaly.Facts) error
+
+	// Close frees what the learner has made, but for a net that it was given. It is idempotent.
+	Close()
+}
+
+// Learner makes a net of the images of a data set.
+type Learner interface {
+	LearnerOf[*dataset.Batch]
+
+	// Begin is called before the first step of a run that goes on from no checkpoint, when the teacher is there.
+	Begin(ctx context.Context, images Images) error
 
 	// Finish returns the net that has been learned so far, settled: the last weights, their average, or a memory cut down to
 	// its core. It belongs to the learner, as does New's. Learning may go on afterwards, and Finish be called again, unless
 	// last is true: then what only learning needs is freed.
 	Finish(ctx context.Context, images Images, last bool) (Net, error)
-
-	// Close frees what the learner has made, but for the net that it was given. It is idempotent.
-	Close()
 }
-
-// Learner is a learner of the images of a data set.
-type Learner = LearnerOf[*dataset.Batch]
 
 // Images hands at most most of the images that are trained on, evenly spread, to visit, each as a detector would see it: 1 x
 // 3 x S x S in float32 on the net's device, normalised and without made-up light or defects. most 0 stands for all. The
@@ -228,4 +242,14 @@ func (c *Settings) Complete() {
 // Positive says whether all values are, and finite. A NaN makes minimum and maximum NaN, and so the answer false.
 func Positive(values ...float64) bool {
 	return slices.Min(values) > 0 && slices.Max(values) <= math.MaxFloat64
+}
+
+// Cosine is half a wave from one value to another; way is 0 at the first and 1 at the second.
+func Cosine(from, to, way float64) float64 { return to + (from-to)*(1+math.Cos(math.Pi*way))/2 }
+
+// SeedOf gives every part of a training a seed of its own.
+func SeedOf(part string, seed uint64) uint64 {
+	h := fnv.New64a()
+	fmt.Fprintf(h, "%s%d", part, seed)
+	return h.Sum64()
 }

@@ -284,13 +284,13 @@ func histogram(values []float64, x axis, bins int) []Point {
 	some := func(n int) bool { return n > 0 }
 	first := slices.IndexFunc(counts, some)
 	edge := func(i int) float64 { return x.value(float64(i) / float64(bins)) }
-	outline := []Point{{edge(first), 0}}
+	outline := []Point{{X: edge(first), Y: 0}}
 	for left := len(values); left > 0; first++ {
 		share := 100 * float64(counts[first]) / float64(len(values))
-		outline = append(outline, Point{edge(first), share}, Point{edge(first + 1), share})
+		outline = append(outline, Point{X: edge(first), Y: share}, Point{X: edge(first + 1), Y: share})
 		left -= counts[first]
 	}
-	return append(outline, Point{edge(first), 0})
+	return append(outline, Point{X: edge(first), Y: 0})
 }
 
 // highest is the largest Y of all points.

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"rdpp/rdpp/anomaly"
 )
 
 func TestAxis(t *testing.T) {
@@ -88,7 +90,7 @@ func curve(n int) []Point {
 	points := make([]Point, n)
 	for i := range points {
 		x := float64(i) / float64(n-1)
-		points[i] = Point{x, math.Sqrt(x)}
+		points[i] = Point{X: x, Y: math.Sqrt(x)}
 	}
 	return points
 }
@@ -97,7 +99,7 @@ func TestThinDrawsTheSame(t *testing.T) {
 	const columns = 300
 	zigzag := make([]Point, 50_000)
 	for i := range zigzag {
-		zigzag[i] = Point{float64(i) / 50_000, math.Sin(float64(i*i) / 1e4)}
+		zigzag[i] = Point{X: float64(i) / 50_000, Y: math.Sin(float64(i*i) / 1e4)}
 	}
 	for name, points := range map[string][]Point{"curve": curve(100_001), "zigzag": zigzag} {
 		x := axis{high: 1}
@@ -133,13 +135,13 @@ func TestThinDrawsTheSame(t *testing.T) {
 func TestHistogram(t *testing.T) {
 	x := axis{high: 4}
 	got := histogram([]float64{1.5, 1.9, 4, 4}, x, 4)
-	want := []Point{{1, 0}, {1, 50}, {2, 50}, {2, 0}, {3, 0}, {3, 50}, {4, 50}, {4, 0}}
+	want := []Point{{X: 1, Y: 0}, {X: 1, Y: 50}, {X: 2, Y: 50}, {X: 2, Y: 0}, {X: 3, Y: 0}, {X: 3, Y: 50}, {X: 4, Y: 50}, {X: 4, Y: 0}}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	// On a logarithmic axis bins grow, and are as wide in the drawing.
 	got = histogram([]float64{1, 5, 50}, axis{low: 1, high: 100, log: true}, 2)
-	want = []Point{{1, 0}, {1, 200. / 3}, {10, 200. / 3}, {10, 100. / 3}, {100, 100. / 3}, {100, 0}}
+	want = []Point{{X: 1, Y: 0}, {X: 1, Y: 200. / 3}, {X: 10, Y: 200. / 3}, {X: 10, Y: 100. / 3}, {X: 100, Y: 100. / 3}, {X: 100, Y: 0}}
 	if !slices.EqualFunc(got, want, func(p, q Point) bool { return math.Abs(p.X-q.X) < 1e-9 && math.Abs(p.Y-q.Y) < 1e-9 }) {
 		t.Errorf("logarithmic: got %v, want %v", got, want)
 	}
@@ -149,7 +151,7 @@ func TestHistogram(t *testing.T) {
 }
 
 func TestCut(t *testing.T) {
-	points := []Point{{0, 0}, {0.2, 0.5}, {0.4, 0.7}, {1, 1}}
+	points := []Point{{X: 0, Y: 0}, {X: 0.2, Y: 0.5}, {X: 0.4, Y: 0.7}, {X: 1, Y: 1}}
 	cases := []struct {
 		limit float64
 		want  string
@@ -165,7 +167,7 @@ func TestCut(t *testing.T) {
 			t.Errorf("at %g: got %v, want %v", c.limit, got, c.want)
 		}
 	}
-	if points[2] != (Point{0.4, 0.7}) {
+	if points[2] != (Point{X: 0.4, Y: 0.7}) {
 		t.Errorf("got %v where the curve was cut, want it untouched", points[2])
 	}
 }
@@ -178,7 +180,7 @@ func TestLabelsFit(t *testing.T) {
 	r.Compactness = &Compactness{Intra: []float64{1e-6, 2e-6}, Inter: []float64{1e-3, 1}, Other: "defective images"}
 	for i := range r.History {
 		loss := math.Pow(100, float64(i))
-		r.History[i].Losses = Losses{Total: loss, KD: loss, SSOT: loss, Recon: loss, Contrast: loss}
+		r.History[i].Losses = losses(loss, loss, loss, loss, loss)
 	}
 	r.Images[0].Score = 1e-4
 	var page strings.Builder
@@ -207,7 +209,7 @@ func TestEpochTicks(t *testing.T) {
 	}{{1, 1, "[1]"}, {1, 2, "[1 2]"}, {1, 3, "[1 2 3]"}, {1, 5, "[1 2 3 4 5]"}, {3, 5, "[3 4 5]"}, {1, 30, "[10 20 30]"}, {1, 100, "[20 40 60 80 100]"}} {
 		r := &Report{}
 		for n := c.first; n <= c.last; n++ {
-			r.History = append(r.History, Epoch{Number: n, Losses: Losses{Total: 1}})
+			r.History = append(r.History, anomaly.Epoch{Epoch: n, Losses: losses(1, 0, 0, 0, 0)})
 		}
 		charts, _ := historyCharts(r)
 		if len(charts) == 0 {

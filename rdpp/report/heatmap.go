@@ -64,17 +64,11 @@ func interpolate(stops []uint32) (table [256]color.RGBA) {
 	return table
 }
 
-// mapLimit is the most an anomaly map can be: three scales of 1 - cos.
-const mapLimit = 6
-
 // AtThreshold are the options that draw maps comparably: colours that depend on the threshold alone, from 0 to one and a
-// half times it, so that good parts stay dark, and a contour at it.
+// half times it, so that good parts stay dark, and a contour at it. A threshold of 0, of a model that was calibrated with no
+// image, tells no range: then colours reach from the map's lowest value to its highest.
 func AtThreshold(threshold float64) *HeatmapOptions {
-	high := float32(min(1.5*threshold, mapLimit))
-	if !(high > 0) {
-		high = mapLimit
-	}
-	return &HeatmapOptions{High: high, Threshold: new(float32(threshold))}
+	return &HeatmapOptions{High: float32(max(1.5*threshold, 0)), Threshold: new(float32(threshold))}
 }
 
 // Heatmap lays the row-major H x W anomaly map m over img and draws, in img's own size, the map in colours and a contour

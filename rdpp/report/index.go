@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"rdpp/rdpp/anomaly"
 )
 
 // Index is the page of a run over several categories.
@@ -21,7 +23,8 @@ type IndexRow struct {
 	Category string // required
 	Report   string // its report's path from the index, with slashes; empty: none
 	Failed   string // why there are no metrics at all, in words; empty: all went well
-	Metrics  Metrics
+	Metrics  anomaly.Metrics
+	HasMasks bool // as in Report
 }
 
 // textures and objects are the categories of MVTec AD in the order of the paper's Tables 1 to 3.
@@ -146,7 +149,7 @@ func (p *indexPage) line(row IndexRow, from, to int) indexLine {
 	if row.Report != "" {
 		l.Link = (&url.URL{Path: row.Report}).String()
 	}
-	for _, m := range metricRows(&row.Metrics)[from:to] {
+	for _, m := range metricRows(&row.Metrics, row.HasMasks)[from:to] {
 		cell := indexCell{Value: m.Value}
 		if m.Value == nil && row.Failed == "" {
 			cell.Note = p.footnote(m.Reason)
@@ -171,7 +174,7 @@ func average(name string, rows []IndexRow, from, to int) *indexLine {
 	for _, m := range metrics[from:to] {
 		var values []float64
 		for _, row := range rows {
-			if v := m.of(&row.Metrics).Value; v != nil && row.Failed == "" {
+			if v := m.of(&row.Metrics); v != nil && row.Failed == "" {
 				values = append(values, *v)
 			}
 		}

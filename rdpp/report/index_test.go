@@ -8,6 +8,8 @@ import (
 	"math"
 	"strings"
 	"testing"
+
+	"rdpp/rdpp/anomaly"
 )
 
 func writeIndex(t *testing.T, ix *Index) []*element {
@@ -39,10 +41,10 @@ func rowsOf(all []*element, n int) (rows []string) {
 }
 
 func TestIndexArrangement(t *testing.T) {
-	three := func(a, b, c float64) Metrics {
-		return Metrics{ImageAUROC: value(a), PixelAUROC: value(b), AUPRO30: value(c)}
+	three := func(a, b, c float64) anomaly.Metrics {
+		return anomaly.Metrics{ImageAUROC: &a, PixelAUROC: &b, AUPRO: &c}
 	}
-	noMasks := Metrics{ImageAUROC: value(0.9), PixelAUROC: Metric{Reason: "no masks"}, AUPRO30: Metric{Reason: "no masks"}}
+	noMasks := anomaly.Metrics{Good: 1, Defective: 1, ImageAUROC: new(0.9)}
 	header := "Category | Image AUROC | Pixel AUROC | AUPRO 0.3"
 	cases := []struct {
 		name string
@@ -92,7 +94,7 @@ func TestIndexLinks(t *testing.T) {
 func TestIndexHostileNames(t *testing.T) {
 	shape := func(name string) string {
 		all := writeIndex(t, &Index{Title: name, Notes: []string{name}, Settings: []Setting{{name, name}},
-			Rows: []IndexRow{{Category: name, Report: "x/" + name, Metrics: Metrics{ImageAP: Metric{Reason: name}}}, {Category: name, Failed: name}}})
+			Rows: []IndexRow{{Category: name, Report: "x/" + name}, {Category: name, Failed: name}}})
 		var s strings.Builder
 		for _, e := range all {
 			fmt.Fprintf(&s, "%s %d,", e.name, len(e.attr))
@@ -111,7 +113,7 @@ func TestWriteIndexRefuses(t *testing.T) {
 	for want, ix := range map[string]*Index{
 		"no title":             {},
 		"no category":          {Title: "x", Rows: []IndexRow{{}}},
-		`Pixel AUROC of "tile`: {Title: "x", Rows: []IndexRow{{Category: "tile", Metrics: Metrics{PixelAUROC: value(math.NaN())}}}},
+		`Pixel AUROC of "tile`: {Title: "x", Rows: []IndexRow{{Category: "tile", Metrics: anomaly.Metrics{PixelAUROC: new(math.NaN())}}}},
 		"relative":             {Title: "x", Rows: []IndexRow{{Category: "tile", Report: "//elsewhere/report.html"}}},
 	} {
 		if err := WriteIndex(io.Discard, ix); !errors.Is(err, ErrInput) || !strings.Contains(fmt.Sprint(err), want) {
@@ -127,7 +129,7 @@ func ExampleWriteIndex() {
 	auroc := 0.994
 	var page strings.Builder
 	err := WriteIndex(&page, &Index{Title: "Line 3", Rows: []IndexRow{
-		{Category: "flange", Report: "flange/report.html", Metrics: Metrics{ImageAUROC: Metric{Value: &auroc}}},
+		{Category: "flange", Report: "flange/report.html", Metrics: anomaly.Metrics{ImageAUROC: &auroc}},
 		{Category: "cover", Failed: "no training images in cover/train/good"},
 	}})
 	if err != nil {

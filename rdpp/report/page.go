@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/metric"
 )
 
@@ -31,7 +32,7 @@ type page struct {
 
 type metricRow struct {
 	Name, Meaning string
-	Metric
+	merit
 }
 
 // verdict is an image with what became of it.
@@ -94,7 +95,7 @@ type distanceRow struct {
 
 func newPage(r *Report) (*page, error) {
 	p := &page{frame: theFrame, Report: r}
-	p.Rows = metricRows(&r.Metrics)
+	p.Rows = metricRows(&r.Metrics, r.HasMasks)
 	for _, image := range r.Images {
 		p.Verdicts = append(p.Verdicts, judge(image))
 		p.HasPValues = p.HasPValues || image.PValue != nil
@@ -110,11 +111,11 @@ func newPage(r *Report) (*page, error) {
 	return p, p.addCases()
 }
 
-func metricRows(m *Metrics) (rows []metricRow) {
+func metricRows(m *anomaly.Metrics, hasMasks bool) (rows []metricRow) {
 	for _, k := range metrics {
-		row := metricRow{k.name, k.meaning, k.of(m)}
-		if row.Value == nil && row.Reason == "" {
-			row.Reason = "not measured"
+		row := metricRow{k.name, k.meaning, merit{Value: k.of(m)}}
+		if row.Value == nil {
+			row.Reason = absent(m, hasMasks, k.pixels)
 		}
 		rows = append(rows, row)
 	}
@@ -183,26 +184,26 @@ const proLimit = 0.3
 func curveCharts(r *Report) (roc, pro *drawing) {
 	c := &chart{title: "ROC curves", x: rates("false positive rate, %", 1), y: rates("true positive rate, %", 1),
 		caption: "Share of the defective found over the share of the good called defective, for every threshold."}
-	add := func(name string, style int, points []Point, m Metric) {
+	add := func(name string, style int, points []Point, value *float64) {
 		if len(points) == 0 {
 			return
 		}
-		if m.Value != nil {
-			name = fmt.Sprintf("%s: %s %%", name, percent(*m.Value))
+		if value != nil {
+			name = fmt.Sprintf("%s: %s %%", name, percent(*value))
 		}
 		c.lines = append(c.lines, line{name: name, style: style, points: inPercent(points)})
 	}
 	add("image AUROC", 0, r.ImageROC, r.Metrics.ImageAUROC)
 	add("pixel AUROC", 1, r.PixelROC, r.Metrics.PixelAUROC)
 	if len(c.lines) > 0 {
-		c.lines = append(c.lines, line{name: "chance", style: 4, points: []Point{{0, 0}, {100, 100}}})
+		c.lines = append(c.lines, line{name: "chance", style: 4, points: []Point{{X: 0, Y: 0}, {X: 100, Y: 100}}})
 		roc = c.draw()
 	}
 	c = &chart{title: "PRO curve", x: rates("false positive rate of pixels, %", proLimit), y: rates("per-region overlap, %", 1),
 		caption: "Covered share of each defect, averaged over the defects, over the share of good pixels called defective."}
-	add("AUPRO 0.3", 2, cut(r.PRO, proLimit), r.Metrics.AUPRO30)
+	add("AUPRO 0.3", 2, cut(r.PRO, proLimit), r.Metrics.AUPRO)
 	if len(c.lines) > 0 {
-		if v := r.Metrics.AUPRO05.Value; v != nil {
+		if v := r.Metrics.AUPROStrict; v != nil {
 			c.marks = []mark{{5, fmt.Sprintf("AUPRO 0.05: %s %%", percent(*v))}}
 		}
 		pro = c.draw()
@@ -213,7 +214,7 @@ func curveCharts(r *Report) (roc, pro *drawing) {
 func inPercent(points []Point) []Point {
 	out := make([]Point, len(points))
 	for i, p := range points {
-		out[i] = Point{100 * p.X, 100 * p.Y}
+		out[i] = Point{X: 100 * p.X, Y: 100 * p.Y}
 	}
 	return out
 }
@@ -225,14 +226,14 @@ func cut(points []Point, limit float64) []Point {
 		return points
 	}
 	a, b := points[i-1], points[i]
-	return append(points[:i:i], Point{limit, a.Y + (b.Y-a.Y)*(limit-a.X)/(b.X-a.X)})
+	return append(points[:i:i], Point{X: limit, Y: a.Y + (b.Y-a.Y)*(limit-a.X)/(b.X-a.X)})
 }
 
 func historyCharts(r *Report) (lossCharts []*drawing, progress *drawing) {
 	if len(r.History) == 0 {
 		return nil, nil
 	}
-	x := axis{label: "epoch", low: float64(r.History[0].Number), high: float64(r.History[len(r.History)-1].Number), whole: true}
+	x := axis{label: "epoch", low: float64(r.History[0].Epoch), high: float64(r.History[len(r.History)-1].Epoch), whole: true}
 	if x.low == x.high {
 		x.low, x.high = x.low-0.5, x.high+0.5
 	}
@@ -240,28 +241,30 @@ func historyCharts(r *Report) (lossCharts []*drawing, progress *drawing) {
 	if e := float64(r.ChosenEpoch); e >= 1 && e >= x.low && e <= x.high {
 		marks = []mark{{e, fmt.Sprintf("epoch %d chosen", r.ChosenEpoch)}}
 	}
-	for _, l := range losses {
+	for _, l := range r.History[0].Losses {
+		title := lossTitle(l.Name)
 		var points []Point
 		var values []float64
 		for _, e := range r.History {
-			points = append(points, Point{float64(e.Number), l.of(e.Losses)})
-			values = append(values, l.of(e.Losses))
+			points = append(points, Point{X: float64(e.Epoch), Y: e.Losses.Get(l.Name)})
+			values = append(values, e.Losses.Get(l.Name))
 		}
 		if !slices.ContainsFunc(values, func(v float64) bool { return v != 0 }) {
 			continue // a term that the method does not have
 		}
-		c := &chart{title: upper(l.name), caption: "Mean over each epoch's images.", x: x, y: fit(l.name, values), marks: marks,
+		c := &chart{title: upper(title), caption: "Mean over each epoch's images.", x: x, y: fit(title, values), marks: marks,
 			lines: []line{{points: points, dots: true}}}
 		lossCharts = append(lossCharts, c.draw())
 	}
 	c := &chart{title: "Metrics on the test images", caption: "After each epoch in which they were looked at.", x: x, marks: marks}
 	var all []float64
-	for i, m := range epochMetrics {
+	for i, m := range metrics[:paperMetrics] {
 		var points []Point
 		for _, e := range r.History {
-			if v := m.of(e); v != nil {
-				points = append(points, Point{float64(e.Number), 100 * *v})
-				all = append(all, 100**v)
+			if e.Metrics != nil && m.of(e.Metrics) != nil {
+				v := 100 * *m.of(e.Metrics)
+				points = append(points, Point{X: float64(e.Epoch), Y: v})
+				all = append(all, v)
 			}
 		}
 		if len(points) > 0 {
@@ -276,21 +279,21 @@ func historyCharts(r *Report) (lossCharts []*drawing, progress *drawing) {
 }
 
 func spreads(r *Report) (out []spread) {
-	for _, m := range epochMetrics {
+	for _, m := range metrics[:paperMetrics] {
 		s := spread{Name: m.name}
 		var values []float64
 		for _, e := range r.History {
-			v := m.of(e)
-			if v == nil {
+			if e.Metrics == nil || m.of(e.Metrics) == nil {
 				continue
 			}
+			v := m.of(e.Metrics)
 			if len(values) == 0 || *v < s.Lowest {
-				s.Lowest, s.LowestAt = *v, e.Number
+				s.Lowest, s.LowestAt = *v, e.Epoch
 			}
 			if len(values) == 0 || *v > s.Highest {
-				s.Highest, s.HighestAt = *v, e.Number
+				s.Highest, s.HighestAt = *v, e.Epoch
 			}
-			if e.Number == r.ChosenEpoch {
+			if e.Epoch == r.ChosenEpoch {
 				s.Chosen = v
 			}
 			values = append(values, *v)

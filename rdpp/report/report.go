@@ -15,7 +15,9 @@ import (
 	"strings"
 	"time"
 
+	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/metric"
 )
 
 // Report is all that the page of one category says. Only Category is required; a part without data is left out, or
@@ -30,7 +32,8 @@ type Report struct {
 	PixelThreshold *float32  // of the anomaly map, above which a pixel is outlined; nil: no outlines
 	Calibration    []float64 // scores of the good images that the threshold comes from, in any order
 
-	Metrics  Metrics
+	Metrics  anomaly.Metrics
+	HasMasks bool    // the test images have masks, so that there can be metrics of pixels
 	ImageROC []Point // true over false positive rate of images, from (0, 0) to (1, 1)
 	PixelROC []Point // the same of pixels
 	PRO      []Point // per-region overlap over the false positive rate of pixels; drawn up to 0.3
@@ -38,8 +41,8 @@ type Report struct {
 	Worst []Case // to look at first; Pick proposes some
 	Best  []Case
 
-	History     []Epoch
-	ChosenEpoch int    // the Number of the epoch that became the model; 0: not said
+	History     []anomaly.Epoch
+	ChosenEpoch int    // the number of the epoch that became the model; 0: not said
 	Selection   string // how it was chosen, in words
 
 	Compactness *Compactness
@@ -81,23 +84,14 @@ type Image struct {
 	Anomalous  bool     // the verdict
 }
 
-// Metric is a figure of merit, 0 to 1, or the reason why there is none.
-type Metric struct {
+// merit is a figure of merit, 0 to 1, or the reason why there is none.
+type merit struct {
 	Value  *float64
-	Reason string // why Value is nil, in words; default "not measured"
-}
-
-// Metrics are those of package metric.
-type Metrics struct {
-	ImageAUROC, ImageAP, ImageF1Max Metric
-	F1Threshold                     *float64 // of the score, where ImageF1Max is reached
-	PixelAUROC, PixelAP, PixelF1Max Metric
-	AUPRO30, AUPRO05                Metric // up to a false positive rate of 0.3 and 0.05
-	PROReleased                     Metric // as the released code computes it
+	Reason string // why Value is nil, in words
 }
 
 // Point of a curve. Rates are 0 to 1, and neither X nor Y falls from point to point.
-type Point struct{ X, Y float64 }
+type Point = metric.Point
 
 // Case is an image to show.
 type Case struct {
@@ -106,16 +100,6 @@ type Case struct {
 	Map     []float32        // anomaly map, row-major H x W, stretched over the picture
 	H, W    int
 	Mask    []uint8 // the true defect, row-major H x W, non-zero where defective; nil: none
-}
-
-// Losses are the terms of the training loss, means over an epoch's images, and their weighted total.
-type Losses struct{ Total, KD, SSOT, Recon, Contrast float64 }
-
-// Epoch is one of a training's epochs; its metrics are nil where the test set was not looked at.
-type Epoch struct {
-	Number                        int // from 1, rising
-	Losses                        Losses
-	ImageAUROC, PixelAUROC, AUPRO *float64 // AUPRO up to 0.3
 }
 
 // Compactness is the analysis of the paper's Figure 6: mean squared differences between the student's inputs (the
@@ -271,15 +255,15 @@ func (r *Report) check() error {
 	c.curve(r.PixelROC, "pixel ROC")
 	c.curve(r.PRO, "PRO")
 	for i, e := range r.History {
-		name := func(field string) string { return fmt.Sprintf("%s of epoch %d", field, e.Number) }
-		if i > 0 && e.Number <= r.History[i-1].Number {
-			c.fail("epoch %d comes after epoch %d; give them in order", e.Number, r.History[i-1].Number)
+		name := func(field string) string { return fmt.Sprintf("%s of epoch %d", field, e.Epoch) }
+		if i > 0 && e.Epoch <= r.History[i-1].Epoch {
+			c.fail("epoch %d comes after epoch %d; give them in order", e.Epoch, r.History[i-1].Epoch)
 		}
-		for _, l := range losses {
-			c.within(l.of(e.Losses), -math.MaxFloat32, math.MaxFloat32, name, l.name)
+		for _, l := range e.Losses {
+			c.within(l.Value, -math.MaxFloat32, math.MaxFloat32, name, lossTitle(l.Name))
 		}
-		for _, m := range epochMetrics {
-			c.optional(m.of(e), 0, 1, name, m.name)
+		if e.Metrics != nil {
+			c.metrics(e.Metrics, name)
 		}
 	}
 	if k := r.Compactness; k != nil {
@@ -341,51 +325,55 @@ func (c *checker) curve(points []Point, curve string) {
 	}
 }
 
-func (c *checker) metrics(m *Metrics, name func(field string) string) {
+func (c *checker) metrics(m *anomaly.Metrics, name func(field string) string) {
 	for _, k := range metrics {
-		c.optional(k.of(m).Value, 0, 1, name, k.name)
+		c.optional(k.of(m), 0, 1, name, k.name)
 	}
-	c.optional(m.F1Threshold, -math.MaxFloat32, math.MaxFloat32, name, "threshold of F1-max")
+	c.optional(m.ImageF1Threshold, -math.MaxFloat32, math.MaxFloat32, name, "threshold of F1-max")
 }
 
 // metrics in the order in which they are shown, the paper's three first.
 var metrics = []struct {
 	name, meaning string
-	of            func(*Metrics) Metric
+	pixels        bool // it is about pixels, so that it needs masks
+	of            func(*anomaly.Metrics) *float64
 }{
-	{"Image AUROC", "how often a defective image scores above a good one", func(m *Metrics) Metric { return m.ImageAUROC }},
-	{"Pixel AUROC", "how often a defective pixel scores above a good one", func(m *Metrics) Metric { return m.PixelAUROC }},
-	{"AUPRO 0.3", "share of each defect that is covered, averaged up to a false positive rate of 30 %", func(m *Metrics) Metric { return m.AUPRO30 }},
-	{"Image AP", "average precision over images", func(m *Metrics) Metric { return m.ImageAP }},
-	{"Image F1-max", "highest F1 over all thresholds", func(m *Metrics) Metric { return m.ImageF1Max }},
-	{"Pixel AP", "average precision over pixels", func(m *Metrics) Metric { return m.PixelAP }},
-	{"Pixel F1-max", "highest F1 over all thresholds", func(m *Metrics) Metric { return m.PixelF1Max }},
-	{"AUPRO 0.05", "the same as AUPRO 0.3, up to 5 %", func(m *Metrics) Metric { return m.AUPRO05 }},
-	{"PRO (released)", "as the released code computes it; comparable with the paper only", func(m *Metrics) Metric { return m.PROReleased }},
+	{"Image AUROC", "how often a defective image scores above a good one", false, func(m *anomaly.Metrics) *float64 { return m.ImageAUROC }},
+	{"Pixel AUROC", "how often a defective pixel scores above a good one", true, func(m *anomaly.Metrics) *float64 { return m.PixelAUROC }},
+	{"AUPRO 0.3", "share of each defect that is covered, averaged up to a false positive rate of 30 %", true, func(m *anomaly.Metrics) *float64 { return m.AUPRO }},
+	{"Image AP", "average precision over images", false, func(m *anomaly.Metrics) *float64 { return m.ImageAP }},
+	{"Image F1-max", "highest F1 over all thresholds", false, func(m *anomaly.Metrics) *float64 { return m.ImageF1 }},
+	{"Pixel AP", "average precision over pixels", true, func(m *anomaly.Metrics) *float64 { return m.PixelAP }},
+	{"Pixel F1-max", "highest F1 over all thresholds", true, func(m *anomaly.Metrics) *float64 { return m.PixelF1 }},
+	{"AUPRO 0.05", "the same as AUPRO 0.3, up to 5 %", true, func(m *anomaly.Metrics) *float64 { return m.AUPROStrict }},
+	{"PRO (released)", "as the released code computes it; comparable with the paper only", true, func(m *anomaly.Metrics) *float64 { return m.PROReleased }},
 }
 
-// paperMetrics is how many of metrics are those of the paper's Tables 1 to 3.
+// paperMetrics is how many of metrics are those of the paper's Tables 1 to 3, which are drawn over the epochs too.
 const paperMetrics = 3
 
-var losses = []struct {
-	name string
-	of   func(Losses) float64
-}{
-	{"total loss", func(l Losses) float64 { return l.Total }},
-	{"distillation (KD)", func(l Losses) float64 { return l.KD }},
-	{"optimal transport (SSOT)", func(l Losses) float64 { return l.SSOT }},
-	{"reconstruction (Recon)", func(l Losses) float64 { return l.Recon }},
-	{"contrast (Con)", func(l Losses) float64 { return l.Contrast }},
+// absent is why a metric has no value, in words.
+func absent(m *anomaly.Metrics, hasMasks, pixels bool) string {
+	switch {
+	case m.Good+m.Defective == 0:
+		return "no test images"
+	case m.Defective == 0:
+		return "no defective test images"
+	case m.Good == 0 && !pixels || m.Good == 0 && m.PixelAUROC == nil:
+		return "no good test images"
+	case pixels && !hasMasks:
+		return "no masks"
+	case pixels && m.AUPRO == nil:
+		return "no defect pixels in the masks, or nothing but them"
+	}
+	return "undefined for these maps"
 }
 
-var epochMetrics = []struct {
-	name string
-	of   func(Epoch) *float64
-}{
-	{"Image AUROC", func(e Epoch) *float64 { return e.ImageAUROC }},
-	{"Pixel AUROC", func(e Epoch) *float64 { return e.PixelAUROC }},
-	{"AUPRO 0.3", func(e Epoch) *float64 { return e.AUPRO }},
-}
+// lossTitles are the titles of the losses that have a better one than their name.
+var lossTitles = map[string]string{anomaly.LossTotal: "total loss", "kd": "distillation (KD)", "ssot": "optimal transport (SSOT)",
+	"recon": "reconstruction (Recon)", "contrast": "contrast (Con)"}
+
+func lossTitle(name string) string { return cmp.Or(lossTitles[name], name) }
 
 // number writes v with the given significant digits, very large and small ones as 1.2×10⁻⁶.
 func number(v float64, digits int) string {

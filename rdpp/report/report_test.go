@@ -17,6 +17,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/imagefile"
 )
 
@@ -81,8 +82,6 @@ func write(t *testing.T, r *Report) []byte {
 	return page.Bytes()
 }
 
-func value(v float64) Metric { return Metric{Value: &v} }
-
 // noise is a picture that JPEG cannot make small.
 func noise(W, H int, rng *rand.Rand) *imagefile.Image {
 	img := gray(W, H, 0)
@@ -92,15 +91,21 @@ func noise(W, H int, rng *rand.Rand) *imagefile.Image {
 	return img
 }
 
+// losses are RD++'s.
+func losses(total, kd, ssot, recon, contrast float64) anomaly.Losses {
+	return anomaly.Losses{{Name: "total", Value: total}, {Name: "kd", Value: kd}, {Name: "ssot", Value: ssot}, {Name: "recon", Value: recon},
+		{Name: "contrast", Value: contrast}}
+}
+
 // full is a report with everything in it: 60 images, 12 cases.
 func full() *Report {
 	rng := rand.New(rand.NewPCG(1, 2))
 	r := &Report{
 		Category: "part", Notes: []string{"threshold provisional"},
 		Threshold: new(0.5), ThresholdRule: "99 % of the calibration images are below", PixelThreshold: new(float32(0.4)),
-		Metrics: Metrics{ImageAUROC: value(0.9944), ImageAP: value(0.98), ImageF1Max: value(0.97), F1Threshold: new(0.47),
-			PixelAUROC: value(0.9825), PixelAP: value(0.6), PixelF1Max: value(0.61), AUPRO30: value(0.9499), AUPRO05: value(0.8),
-			PROReleased: Metric{Reason: "a map is constant"}},
+		Metrics: anomaly.Metrics{Good: 40, Defective: 20, ImageAUROC: new(0.9944), ImageAP: new(0.98), ImageF1: new(0.97), ImageF1Threshold: new(0.47),
+			PixelAUROC: new(0.9825), PixelAP: new(0.6), PixelF1: new(0.61), AUPRO: new(0.9499), AUPROStrict: new(0.8)},
+		HasMasks: true,
 		ImageROC: curve(30), PixelROC: curve(20_000), PRO: curve(20_000),
 		ChosenEpoch: 3, Selection: "last epoch", Fingerprint: "sha256:0123", TrainImages: 200,
 		Data:        "a folder | train 200 good | nothing left out",
@@ -123,8 +128,8 @@ func full() *Report {
 		r.Calibration = append(r.Calibration, rng.Float64()/2)
 	}
 	for e := 1; e <= 3; e++ {
-		r.History = append(r.History, Epoch{Number: e, Losses: Losses{Total: 1 / float64(e), KD: 0.9 / float64(e), Recon: 0.1},
-			ImageAUROC: new(0.9 + 0.01*float64(e)), PixelAUROC: new(0.8), AUPRO: new(0.7)})
+		r.History = append(r.History, anomaly.Epoch{Epoch: e, Losses: losses(1/float64(e), 0.9/float64(e), 0, 0.1, 0),
+			Metrics: &anomaly.Metrics{ImageAUROC: new(0.9 + 0.01*float64(e)), PixelAUROC: new(0.8), AUPRO: new(0.7)}})
 	}
 	worst, best := Pick(r.Images, 6)
 	for n, i := range append(worst, best...) {
@@ -227,7 +232,7 @@ func TestWriteStructure(t *testing.T) {
 		}
 	}
 	text := elements(all, "body")[0].text
-	for _, want := range []string{"99.44 %", "98.25 %", "94.99 %", "a map is constant", "threshold provisional", "threshold 0.5000",
+	for _, want := range []string{"99.44 %", "98.25 %", "94.99 %", "undefined for these maps", "threshold provisional", "threshold 0.5000",
 		"epoch 3 chosen", "last epoch", "sha256:0123", "builtin resnet18", "abcdef", "image AUROC: 99.44 %", "calibration (good), 20",
 		"✓ passed", "✓ found", "✗ missed", "1m23s", "138.33ms", "2.35s", "good against defective images", "a good part: no mask"} {
 		if !strings.Contains(text, want) {
@@ -310,15 +315,15 @@ func TestAbsentParts(t *testing.T) {
 		want    []string
 		without []string
 	}{
-		{"nothing", &Report{Category: "x"}, []string{"There are no test images.", "There are no scores.", "not measured"}, []string{"Training images", "Cases", "Compactness", "Timings"}},
+		{"nothing", &Report{Category: "x"}, []string{"There are no test images.", "There are no scores.", "no test images"}, []string{"Training images", "Cases", "Compactness", "Timings"}},
 		{"one image", &Report{Category: "x", Images: []Image{one}}, []string{"0 of 1", "of unknown truth, 1"}, []string{"✓", "p ↕", "threshold"}},
-		{"no defects", &Report{Category: "x", Images: []Image{good, good}, Metrics: Metrics{ImageAUROC: Metric{Reason: "no defective images"}}},
-			[]string{"no defective images", "good, 2", "0 of 2"}, []string{"defective, "}},
+		{"no defects", &Report{Category: "x", Images: []Image{good, good}, Metrics: anomaly.Metrics{Good: 2}},
+			[]string{"no defective test images", "good, 2", "0 of 2"}, []string{"defective, "}},
 		{"same scores", &Report{Category: "x", Images: []Image{good, good}, Threshold: new(0.3), Calibration: []float64{0.3}}, []string{"calibration (good), 1"}, nil},
 		{"calibration alone", &Report{Category: "x", Calibration: []float64{1, 2}}, []string{"calibration (good), 2"}, []string{"good, "}},
 		{"a case without mask and threshold", &Report{Category: "x", Images: []Image{good}, Worst: []Case{picture}}, []string{"Worst cases", "a good part: no mask", "no pixel threshold"}, []string{"Best cases"}},
 		{"a case of unknown truth", &Report{Category: "x", Images: []Image{one}, Best: []Case{picture}, PixelThreshold: new(float32(0.3))}, []string{"contour: nothing above"}, []string{"a good part"}},
-		{"one epoch", &Report{Category: "x", History: []Epoch{{Number: 1, Losses: Losses{Total: 1, KD: 1}}}}, []string{"Distillation (KD)"}, []string{"Optimal transport", "from epoch to epoch", "chosen"}},
+		{"one epoch", &Report{Category: "x", History: []anomaly.Epoch{{Epoch: 1, Losses: losses(1, 1, 0, 0, 0)}}}, []string{"Distillation (KD)"}, []string{"Optimal transport", "from epoch to epoch", "chosen"}},
 		{"pairs of one class", &Report{Category: "x", Compactness: &Compactness{Intra: []float64{0, 0}}}, []string{"Compactness", "within the class"}, []string{"between classes"}},
 		{"a curve without its area", &Report{Category: "x", ImageROC: curve(3)}, []string{"ROC curves", "chance"}, []string{"PRO curve"}},
 	}
@@ -354,15 +359,15 @@ func TestWriteRefuses(t *testing.T) {
 		"threshold":           {func(r *Report) { r.Threshold = &inf }, "threshold"},
 		"pixel threshold":     {func(r *Report) { r.PixelThreshold = new(float32(nan)) }, "pixel threshold"},
 		"calibration":         {func(r *Report) { r.Calibration[2] = nan }, "calibration score 2"},
-		"metric":              {func(r *Report) { r.Metrics.AUPRO05 = value(nan) }, "AUPRO 0.05 is NaN"},
-		"metric in percent":   {func(r *Report) { r.Metrics.ImageAUROC = value(99.4) }, "Image AUROC is 99.4"},
-		"F1-max's threshold":  {func(r *Report) { r.Metrics.F1Threshold = &nan }, "F1-max"},
+		"metric":              {func(r *Report) { r.Metrics.AUPROStrict = &nan }, "AUPRO 0.05 is NaN"},
+		"metric in percent":   {func(r *Report) { r.Metrics.ImageAUROC = new(99.4) }, "Image AUROC is 99.4"},
+		"F1-max's threshold":  {func(r *Report) { r.Metrics.ImageF1Threshold = &nan }, "F1-max"},
 		"ROC":                 {func(r *Report) { r.ImageROC[1].Y = nan }, "point 1 of the image ROC"},
 		"falling ROC":         {func(r *Report) { r.PixelROC[9].X = 0 }, "pixel ROC curve falls at point 9"},
 		"PRO":                 {func(r *Report) { r.PRO[4].X = 1.5 }, "point 4 of the PRO"},
-		"loss":                {func(r *Report) { r.History[1].Losses.SSOT = inf }, "(SSOT) of epoch 2"},
-		"metric of an epoch":  {func(r *Report) { r.History[1].AUPRO = &nan }, "AUPRO 0.3 of epoch 2"},
-		"epochs out of order": {func(r *Report) { r.History[1].Number = 1 }, "epoch 1 comes after epoch 1"},
+		"loss":                {func(r *Report) { r.History[1].Losses[2].Value = inf }, "(SSOT) of epoch 2"},
+		"metric of an epoch":  {func(r *Report) { r.History[1].Metrics.AUPRO = &nan }, "AUPRO 0.3 of epoch 2"},
+		"epochs out of order": {func(r *Report) { r.History[1].Epoch = 1 }, "epoch 1 comes after epoch 1"},
 		"distance":            {func(r *Report) { r.Compactness.Intra[0] = -1 }, "distance within the class 0"},
 		"other distance":      {func(r *Report) { r.Compactness.Inter[1] = nan }, "distance between classes 1"},
 		"case of no image":    {func(r *Report) { r.Best[0].Image = 60 }, "image 60 of 60"},
@@ -417,7 +422,7 @@ func TestHostileNames(t *testing.T) {
 		r := full()
 		r.Category, r.Selection, r.ThresholdRule, r.Fingerprint, r.Data = name, name, name, name, name
 		r.Notes, r.Settings, r.Teacher = []string{name}, []Setting{{name, name}}, Teacher{name, name}
-		r.Timings[0].Stage, r.Compactness.Other, r.Metrics.PROReleased.Reason = name, name, name
+		r.Timings[0].Stage, r.Compactness.Other, r.History[0].Losses[1].Name = name, name, name
 		for i := range r.Images {
 			r.Images[i].Path, r.Images[i].Defect = name, name
 		}
@@ -454,7 +459,7 @@ func TestSize(t *testing.T) {
 	}
 	for range 300 {
 		last := r.History[len(r.History)-1]
-		last.Number++
+		last.Epoch++
 		r.History = append(r.History, last)
 	}
 	const limit = 3_000_000 // as Write says of 12 cases and 1,000 images
@@ -596,7 +601,7 @@ func ExampleWrite() {
 			{Path: "dent/000.png", Truth: Defective, Defect: "dent", Score: 0.84, Normalised: 0.97, Anomalous: true},
 		},
 		Threshold: new(0.4),
-		Metrics:   Metrics{ImageAUROC: Metric{Value: &auroc}, PixelAUROC: Metric{Reason: "no masks"}},
+		Metrics:   anomaly.Metrics{Good: 40, Defective: 20, ImageAUROC: &auroc},
 	}
 	var page strings.Builder
 	if err := Write(&page, r); err != nil {

@@ -192,7 +192,7 @@ func (c *comparer) value(t Training, metric string) (v *float64, missing string)
 		v = o.Result.PixelAUROC
 	case pro:
 		if v = o.Result.PROReleased; v == nil {
-			v = o.Result.AUPRO030
+			v = o.Result.AUPRO
 		}
 	}
 	if v == nil {
@@ -255,7 +255,7 @@ func (c *comparer) proNotes(t *paperTable) (notes []string) {
 		case r == nil:
 		case r.PROReleased != nil:
 			released++
-		case r.AUPRO030 != nil:
+		case r.AUPRO != nil:
 			exact++
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/reproduce"
 )
 
@@ -18,7 +19,7 @@ func Example() {
 		fmt.Println("  train", strings.Join(plan.Args(t), " "))
 	}
 	auroc := 0.875 // as metrics.json has it
-	result := &reproduce.Result{ImageAUROC: &auroc, Teacher: reproduce.Teacher{Origin: "random"}}
+	result := &reproduce.Result{Metrics: anomaly.Metrics{ImageAUROC: &auroc}, Teacher: reproduce.Teacher{Origin: "random"}}
 	outcomes := map[reproduce.Training]reproduce.Outcome{plan.Trainings[1]: {Result: result}}
 	table := plan.Compare(outcomes).Tables[0]
 	fmt.Println("not comparable:", strings.Join(table.NotComparable, "; "))

@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 
+	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/setting"
 )
 
@@ -253,13 +254,10 @@ type Result struct {
 		WeightRecon    float64 `json:"weight_recon"`
 		WeightContrast float64 `json:"weight_contrast"`
 	} `json:"config"`
-	Teacher     Teacher  `json:"teacher"`
-	Selection   string   `json:"selection"` // how the epoch was chosen, in words
-	Seconds     float64  `json:"seconds"`   // of the training
-	ImageAUROC  *float64 `json:"image_auroc"`
-	PixelAUROC  *float64 `json:"pixel_auroc"`
-	AUPRO030    *float64 `json:"aupro_030"`
-	PROReleased *float64 `json:"pro_released"` // as the paper's code counts
+	Teacher   Teacher `json:"teacher"`
+	Selection string  `json:"selection"` // how the epoch was chosen, in words
+	Seconds   float64 `json:"seconds"`   // of the training
+	anomaly.Metrics
 }
 
 // String is the metrics in a line, those that there are.
@@ -268,7 +266,7 @@ func (r *Result) String() string {
 	for _, m := range []struct {
 		name  string
 		value *float64
-	}{{"image AUROC", r.ImageAUROC}, {"pixel AUROC", r.PixelAUROC}, {"AUPRO", r.AUPRO030}} {
+	}{{"image AUROC", r.ImageAUROC}, {"pixel AUROC", r.PixelAUROC}, {"AUPRO", r.AUPRO}} {
 		if m.value != nil {
 			parts = append(parts, fmt.Sprintf("%s %.4f", m.name, *m.value))
 		}
@@ -311,7 +309,7 @@ func ReadResult(path string) (*Result, error) {
 	if err := json.Unmarshal(text, r); err != nil {
 		return nil, fmt.Errorf("reproduce: %s: %w; remove it, and the training is finished again", path, err)
 	}
-	for _, v := range []*float64{r.ImageAUROC, r.PixelAUROC, r.AUPRO030, r.PROReleased} {
+	for _, v := range []*float64{r.ImageAUROC, r.PixelAUROC, r.AUPRO, r.PROReleased} {
 		if v != nil && !(*v >= 0 && *v <= 1) {
 			return nil, fmt.Errorf("reproduce: %s: a metric of %v; all lie in 0 to 1; remove the file, and the training is finished again",
 				path, *v)

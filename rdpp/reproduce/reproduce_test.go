@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/setting"
 )
 
@@ -204,7 +205,7 @@ func number(v float64) *float64 { return &v }
 // measured is a result with a teacher of the paper's.
 func measured(image, pixel, released float64) Outcome {
 	r := &Result{Teacher: Teacher{"wide_resnet50_2-95faca4d.pth", "95faca4d" + strings.Repeat("0", 56)},
-		ImageAUROC: number(image), PixelAUROC: number(pixel), PROReleased: number(released)}
+		Metrics: anomaly.Metrics{ImageAUROC: number(image), PixelAUROC: number(pixel), PROReleased: number(released)}}
 	r.Config.Select = "best-on-test"
 	return Outcome{Result: r}
 }
@@ -376,8 +377,8 @@ func TestNotComparable(t *testing.T) {
 func TestPRO(t *testing.T) {
 	p := newPlan(t, &Options{Tables: []int{3}, Categories: []string{"screw"}})
 	both, exact := measured(1, 1, 0.9), measured(1, 1, 0)
-	both.Result.AUPRO030 = number(0.8)
-	exact.Result.PROReleased, exact.Result.AUPRO030 = nil, number(0.7)
+	both.Result.AUPRO = number(0.8)
+	exact.Result.PROReleased, exact.Result.AUPRO = nil, number(0.7)
 	c := p.Compare(map[Training]Outcome{p.Trainings[0]: both, p.Trainings[1]: exact})
 	for row, want := range map[string]float64{"RD": 90, "RD++": 70} {
 		if cell, _ := cellOf(t, c, 3, row, "Screw"); cell.Ours == nil || math.Abs(*cell.Ours-want) > 1e-9 {

@@ -24,7 +24,6 @@ for (let i = 0; i < 256; i++) {
 }
 
 const contour = [0, 255, 220];
-const mapLimit = 6; // the most that a map can be
 const minShown = 640, maxShown = 1024; // pixels of the longer side on the screen
 const maxHistory = 100;
 const maxRows = 50;
@@ -154,7 +153,10 @@ function thresholdOf(item) {
 
 // cutOf is what pixels are outlined above: the model may have another threshold for them than for scores.
 function cutOf(item) {
-  return moved.has(item.model) ? moved.get(item.model) : item.p.pixel_threshold;
+  const { threshold, pixel_threshold: pixels } = item.p;
+  if (!moved.has(item.model)) return pixels;
+  const now = moved.get(item.model);
+  return pixels === threshold || !(threshold > 0) ? now : now * pixels / threshold; // a score need not be its map's maximum
 }
 
 // regionsOf finds the 8-connected parts of the map above a threshold, as the service does, in the picture's pixels.
@@ -221,9 +223,9 @@ async function show(item) {
   refresh();
 }
 
+// highOf is where the colours end: where there is no threshold, at the map's maximum.
 function highOf(threshold) {
-  const high = Math.min(1.5 * threshold, mapLimit);
-  return high > 0 ? high : mapLimit;
+  return threshold > 0 ? 1.5 * threshold : Math.max(current.map.reduce((a, b) => Math.max(a, b), 0), Number.MIN_VALUE);
 }
 
 function paint(regions, cut) {
@@ -287,7 +289,7 @@ function refresh() {
   $("high").textContent = number(highOf(cut));
   const slider = $("threshold");
   slider.disabled = false;
-  slider.max = Math.min(mapLimit, Math.max(2 * p.threshold, 1.25 * p.score, threshold));
+  slider.max = Math.max(2 * p.threshold, 1.25 * p.score, threshold);
   slider.value = threshold;
   $("thresholdText").textContent = number(threshold);
   $("reset").disabled = !moved.has(item.model);

@@ -1,0 +1,163 @@
+package anomaly
+
+import (
+	"encoding/json"
+	"errors"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Scores by maps that other held-out images weighted promise nothing exactly, however many there are.
+func TestLeftOutIsNotExact(t *testing.T) {
+	for _, leftOut := range []bool{false, true} {
+		c := Calibration{LeftOut: leftOut}
+		for i := range 200 {
+			c.Scores = append(c.Scores, 1+float64(i)/1000)
+		}
+		got, err := c.At(0.01)
+		if err != nil || got.Exact == leftOut || got.LeftOut != leftOut {
+			t.Errorf("left out %v: got %+v, %v", leftOut, got, err)
+		}
+	}
+}
+
+// Image scores and maps have a threshold each, by the same rule, also at another rate; a threshold of scores says nothing
+// of the map then.
+func TestMapsOfTheirOwn(t *testing.T) {
+	var scores Scores
+	for i := range 200 {
+		scores.Images, scores.Maps = append(scores.Images, 1+float64(i)/1000), append(scores.Maps, 10+float64(i)/100)
+	}
+	for _, c := range []struct{ rate, image, pixel float64 }{{0.01, 1.198, 11.98}, {0.1, 1.18, 11.8}} {
+		first, err := Calibrate(scores, 0.05, 0, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := first.At(c.rate)
+		if err != nil || math.Abs(got.Threshold-c.image) > 1e-9 || math.Abs(got.PixelThreshold-c.pixel) > 1e-9 || !got.Exact {
+			t.Errorf("rate %v: got %v and %v, %v, want %v and %v", c.rate, got.Threshold, got.PixelThreshold, err, c.image, c.pixel)
+		}
+		if err := got.Check(math.Inf(1)); err != nil {
+			t.Errorf("rate %v: got %v", c.rate, err)
+		}
+		given, err := got.Override(nil, new(3.0), nil)
+		if err != nil || given.Threshold != 3 || given.PixelThreshold != got.PixelThreshold {
+			t.Errorf("a given threshold: got %v and %v, %v, want 3 and %v", given.Threshold, given.PixelThreshold, err, got.PixelThreshold)
+		}
+		for name, damage := range map[string]func(c *Calibration){
+			"fewer maps":             func(c *Calibration) { c.MapScores = c.MapScores[1:] },
+			"another threshold":      func(c *Calibration) { c.PixelThreshold *= 1.001 },
+			"a map that is infinite": func(c *Calibration) { c.MapScores = append(slices.Clone(c.MapScores[:199]), math.Inf(1)) },
+			"maps out of order":      func(c *Calibration) { c.MapScores = append(slices.Clone(c.MapScores[:199]), 0) },
+		} {
+			bad := got
+			if damage(&bad); !errors.Is(bad.Check(math.Inf(1)), ErrDamaged) {
+				t.Errorf("%s: got %v, want %v", name, bad.Check(math.Inf(1)), ErrDamaged)
+			}
+		}
+	}
+	rest := Provisional(scores)
+	if rest.Threshold != 1.199 || rest.PixelThreshold != 11.99 {
+		t.Errorf("provisional: got %v and %v", rest.Threshold, rest.PixelThreshold)
+	}
+}
+
+// Joined, the maps of all count where those of some are not their image's score.
+func TestJoin(t *testing.T) {
+	own, plain := Scores{Images: []float64{1, 4}, Maps: []float64{2, 3}}, Scores{Images: []float64{0, 2}}
+	for _, c := range []struct {
+		parts  []Scores
+		images []float64
+		maps   []float64
+	}{
+		{nil, nil, nil}, {[]Scores{plain}, []float64{0, 2}, nil}, {[]Scores{plain, plain}, []float64{0, 0, 2, 2}, nil},
+		{[]Scores{own, plain}, []float64{0, 1, 2, 4}, []float64{0, 2, 2, 3}},
+	} {
+		if got := Join(c.parts); !slices.Equal(got.Images, c.images) || !slices.Equal(got.Maps, c.maps) {
+			t.Errorf("%v: got %v, want %v and %v", c.parts, got, c.images, c.maps)
+		}
+	}
+}
+
+func TestNormalise(t *testing.T) {
+	for _, c := range []struct{ score, threshold, want float64 }{
+		{1, 1, 0.5}, {3, 1, 0.75}, {0, 1, 0}, {-1, 1, 0}, {1, 0, 1}, {0, 0, 0.5}, {1, -1, 1},
+	} {
+		if got := Normalise(c.score, c.threshold); got != c.want {
+			t.Errorf("%v of %v: got %v, want %v", c.score, c.threshold, got, c.want)
+		}
+	}
+}
+
+// Losses travel as one object, in their order.
+func TestLossesJSON(t *testing.T) {
+	losses := Losses{{LossTotal, 1.5}, {"kd", 1}, {"a b", -2}}
+	text, err := json.Marshal(losses)
+	if want := `{"total":1.5,"kd":1,"a b":-2}`; err != nil || string(text) != want {
+		t.Errorf("got %s, %v, want %s", text, err, want)
+	}
+	var back Losses
+	if err := json.Unmarshal(text, &back); err != nil || !slices.Equal(back, losses) {
+		t.Errorf("got %v, %v, want %v", back, err, losses)
+	}
+	for _, text := range []string{`{}`, `null`} {
+		if err := json.Unmarshal([]byte(text), &back); err != nil || len(back) != 0 {
+			t.Errorf("%s: got %v, %v", text, back, err)
+		}
+	}
+	for _, text := range []string{`[1]`, `{"a":"b"}`, `3`, `{"a":{}}`} {
+		if err := json.Unmarshal([]byte(text), &back); err == nil {
+			t.Errorf("%s: got no error", text)
+		}
+	}
+	if _, err := json.Marshal(Losses{{"kd", math.NaN()}}); err == nil || !strings.Contains(err.Error(), "kd") {
+		t.Errorf("no number: got %v", err)
+	}
+	if got := losses.Plus(losses, 2); !slices.Equal(got, Losses{{LossTotal, 4.5}, {"kd", 3}, {"a b", -6}}) {
+		t.Errorf("three times: got %v", got)
+	}
+	if got := Losses(nil).Plus(losses, 1); !slices.Equal(got, losses) {
+		t.Errorf("from nothing: got %v", got)
+	}
+	if got := losses.Get("kd"); got != 1 || losses.Get("ssot") != 0 || !losses.Finite() || (Losses{{"kd", math.Inf(1)}}).Finite() {
+		t.Errorf("got %v", got)
+	}
+}
+
+// A calibration that a model file may hold either is refused, or judges sensibly.
+func FuzzCalibration(f *testing.F) {
+	f.Add(`{"threshold":1,"pixel_threshold":1,"false_alarm":0.01,"scores":[0.1,0.2,0.3]}`, 0.5)
+	f.Add(`{"threshold":1,"provisional":true,"scores":[0.1]}`, 2.0)
+	f.Add(`{"threshold":0,"provisional":true,"scores":null}`, 2.0)
+	f.Add(`{"threshold":7,"scores":[]}`, 2.0)
+	f.Add(`{"threshold":1,"scores":[0.3,0.1]}`, 0.2)
+	f.Add(`{"threshold":1,"pixel_threshold":2,"false_alarm":0.01,"scores":[0.1,0.2],"map_scores":[0.3,0.4]}`, 0.2)
+	f.Fuzz(func(t *testing.T, text string, score float64) {
+		const most = 6
+		var c Calibration
+		if err := json.Unmarshal([]byte(text), &c); err != nil || !(score >= 0 && score <= most) {
+			return
+		}
+		c.Complete()
+		if c.Check(most) != nil {
+			return
+		}
+		c, err := c.Override(nil, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := c.Judge(score)
+		_, remade := c.remade()
+		if !(r.Threshold >= 0 && (r.Threshold <= most+0.01 || remade)) {
+			t.Fatalf("%q judges by the threshold %v: anomalous %v", text, r.Threshold, r.Anomalous)
+		}
+		if r.PValue != nil && !(*r.PValue > 0 && *r.PValue <= 1) || math.IsNaN(r.Normalised) {
+			t.Fatalf("%q: p-value %v", text, *r.PValue)
+		}
+		if !slices.IsSorted(c.Scores) {
+			t.Fatalf("%q: scores %v", text, c.Scores)
+		}
+	})
+}

@@ -1,0 +1,122 @@
+// Package config has the settings of a training as they travel: in model files, checkpoints, metrics.json and flags. It is the
+// one place that knows all methods.
+package config
+
+import (
+	"slices"
+	"strings"
+
+	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/method"
+	"rdpp/rdpp/reverse"
+	"rdpp/rdpp/setting"
+)
+
+// Config holds every choice that changes a training's result. It travels as JSON in the model file. Start from
+// Default: zero values are not replaced. A method reads the settings that all have, and its own.
+type Config struct {
+	method.Settings
+	reverse.Distillation // of RD++ and RD, in one object with the above
+}
+
+// table of the methods: their names, and how settings become one.
+var table = []struct {
+	name string
+	make func(c *Config) method.Method
+}{
+	{reverse.RDPP, func(c *Config) method.Method { return reverse.New(c.Settings, c.Distillation) }},
+	{reverse.RD, func(c *Config) method.Method { return reverse.New(c.Settings, c.Distillation) }},
+}
+
+// Methods lists the names of the methods, as Config.Method has them.
+func Methods() (names []string) {
+	for _, m := range table {
+		names = append(names, m.name)
+	}
+	return names
+}
+
+// Default returns the settings of a training of some minutes with the first of the methods.
+func Default() Config {
+	return Config{
+		Settings: method.Settings{
+			Arch: "wide_resnet50_2", Method: reverse.RDPP, ImageSize: 256,
+			Mean: dataset.ImageNet.Mean, Std: dataset.ImageNet.Std,
+			Updates: 1900, Epochs: 100, Batch: 4, Select: method.SelectLast, Precision: method.PrecisionAuto, Seed: 1,
+			MapSigma:    4,
+			Calibration: 0.1, FalseAlarm: 0.01,
+		},
+		Distillation: reverse.DefaultDistillation(),
+	}
+}
+
+// PresetPaper names the released protocol.
+const PresetPaper = "paper"
+
+// Presets lists what Preset takes.
+func Presets() []string { return []string{PresetPaper} }
+
+// paperEpochs are the released code's, by the category's folder. It says nothing of others, which get its most.
+var paperEpochs = map[string]int{"carpet": 10, "leather": 10, "wood": 100, "hazelnut": 160, "metal_nut": 160, "pill": 200, "bottle": 200,
+	"cable": 240, "grid": 260, "tile": 260, "screw": 280, "toothbrush": 280, "capsule": 300, "transistor": 300, "zipper": 300}
+
+const paperMostEpochs = 300
+
+// Preset returns the settings of a protocol for a category, Default's where it says nothing. PresetPaper is what the
+// released code does: its epochs per category, batches of 16, the settings of reverse.ReleasedDistillation, all good images
+// trained on, and the epoch that is best on the test set. An empty name is Default; any other is setting.ErrValue by
+// Config.Validate, as its Arch is empty.
+func Preset(name, category string) Config {
+	c := Default()
+	switch {
+	case name == "":
+	case !slices.Contains(Presets(), name):
+		c.Arch = ""
+	default:
+		c.Epochs = paperMostEpochs
+		if n, known := paperEpochs[category]; known {
+			c.Epochs = n
+		}
+		c.Updates, c.Batch, c.Select, c.Precision, c.Calibration = 0, 16, method.SelectBestOnTest, "fp32", 0
+		c.Distillation = reverse.ReleasedDistillation()
+	}
+	return c
+}
+
+// Learned is the method that the settings say, which need not be valid; nil where there is none of the name.
+func (c *Config) Learned() method.Method {
+	for _, m := range table {
+		if m.name == c.Method {
+			return m.make(c)
+		}
+	}
+	return nil
+}
+
+// Validate says which value cannot be, by a setting.Error.
+func (c *Config) Validate() error {
+	if err := c.Settings.Check(); err != nil {
+		return err
+	}
+	m := c.Learned()
+	if m == nil {
+		return setting.Refuse("method", c.Method, "use %s", strings.Join(Methods(), " or "))
+	}
+	return m.Check()
+}
+
+// Complete fills in what files of before a setting was there lack.
+func (c *Config) Complete() {
+	c.Settings.Complete()
+	c.Distillation.Complete()
+}
+
+// PredictionBytes estimates the memory that a model takes which judges so many images at once. fileBytes is the size of the
+// model's file. It is rather too high than too low; 0 where there is no such method.
+func (c *Config) PredictionBytes(fileBytes int64, images int) int64 {
+	m := c.Learned()
+	if m == nil {
+		return 0
+	}
+	return m.PredictionBytes(fileBytes, images)
+}

@@ -1,0 +1,283 @@
+// Package detector finds defects with a trained model.
+package detector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"rdpp/rdpp/anomaly"
+	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/evaluation"
+	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/metric"
+	"rdpp/rdpp/modelfile"
+	"rdpp/torch"
+)
+
+// Options say where and how a detector works. Nil or zero means the defaults.
+type Options struct {
+	Device    torch.Device // default the CPU
+	MaxPixels int64        // largest image accepted, default imagefile.DefaultMaxPixels
+
+	// Precision is default torch.FP32. Thresholds were set by scores of FP32: BF16's differ in the third digit. TF32 on a GPU
+	// holds for the whole process, until a training in it sets another.
+	Precision torch.Precision
+
+	FalseAlarm     *float64 // rate of false alarms, instead of the model's own; needs a calibrated model
+	Threshold      *float64 // of scores, instead of the model's own and of FalseAlarm's
+	PixelThreshold *float64 // of the map; default Threshold where that is given, else the model's own
+
+	// MaxMemory bounds what judging an image may take in memory by Config.PredictionBytes' estimate: a model that would take more
+	// is not opened. Default: what the machine has, and on a GPU, which says so itself, nothing.
+	MaxMemory int64
+
+	Log *slog.Logger // told what there is to know of the model file, default slog.Default()
+}
+
+// Detector finds defects with a trained model. It is safe for concurrent use: one goroutine owns the device and
+// works through the images in turn.
+type Detector struct {
+	model       *modelfile.Model
+	worker      *torch.Worker
+	calibration anomaly.Calibration // in force
+	images      imagefile.Options
+	closed      bool // known to the worker's goroutine alone
+}
+
+// Result is what a detector says about one image.
+type Result struct {
+	anomaly.Verdict
+	Width   int             // of the image, pixels
+	Height  int             //
+	Regions []metric.Region // where the map is above PixelThreshold, in the image's pixels
+	Map     []float32       // the anomaly map, S x S
+	Size    int             // S
+	// Warnings say in words what tells that the image was not taken, or stored, as the training images were: another range
+	// of values, a mean brightness less than half of the darkest one's or more than twice the brightest one's. nil: nothing.
+	Warnings []string
+}
+
+// Prediction is the result without its map.
+func (r *Result) Prediction(image string) anomaly.Prediction {
+	return anomaly.Predicted(image, r.Verdict, r.Width, r.Height, r.Regions, r.Warnings)
+}
+
+// Open reads a model file.
+func Open(path string, opt *Options) (*Detector, error) {
+	if opt == nil {
+		opt = &Options{}
+	}
+	d := &Detector{worker: torch.NewWorker(), images: imagefile.Options{MaxPixels: opt.MaxPixels}}
+	precision, err := torch.ParsePrecision(string(opt.Precision))
+	if err != nil {
+		d.Close()
+		return nil, fmt.Errorf("rdpp: %w", err)
+	}
+	err = d.worker.Do(func() (err error) {
+		if precision == torch.TF32 {
+			if err := torch.SetArithmetic(true, false); err != nil {
+				return fmt.Errorf("rdpp: %w", err)
+			}
+		}
+		d.model, err = modelfile.Load(path, modelfile.LoadOptions{Device: opt.Device, MaxMemory: opt.MaxMemory, Log: opt.Log})
+		if err != nil {
+			return err
+		}
+		d.images.BitDepth = d.model.Info.Config.BitDepth
+		d.model.Precision = precision
+		return d.model.Net.Settle()
+	})
+	if err != nil {
+		d.Close()
+		return nil, err
+	}
+	if d.calibration, err = d.model.Info.Calibration.Override(opt.FalseAlarm, opt.Threshold, opt.PixelThreshold); err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// Close frees the model. It is idempotent; calls that wait or come later get torch.ErrClosed.
+func (d *Detector) Close() {
+	// The error says that the worker is closed, and then the model is too.
+	_ = d.worker.Do(func() error {
+		if d.model != nil {
+			d.model.Close()
+		}
+		d.closed = true
+		return nil
+	})
+	d.worker.Close()
+}
+
+// do runs f on the worker, and returns torch.ErrClosed where Close came first.
+func (d *Detector) do(f func() error) error {
+	return d.worker.Do(func() error {
+		if d.closed {
+			return torch.ErrClosed
+		}
+		return f()
+	})
+}
+
+// Info describes the model.
+func (d *Detector) Info() modelfile.Info { return d.model.Info }
+
+// ImageOptions are those to decode the images with that Detect, DetectBatch and Prepare are given.
+func (d *Detector) ImageOptions() imagefile.Options { return d.images }
+
+// Calibration is what verdicts are made by: the model's own, or what Options put in its place.
+func (d *Detector) Calibration() anomaly.Calibration { return d.calibration }
+
+// Threshold is the score above which an image is anomalous.
+func (d *Detector) Threshold() float64 { return d.calibration.Threshold }
+
+// DetectFile reads and scores an image file.
+func (d *Detector) DetectFile(path string) (*Result, *imagefile.Image, error) {
+	img, err := imagefile.DecodeFile(path, &d.images)
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := d.Detect(img)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w (%s)", err, path)
+	}
+	return r, img, nil
+}
+
+// DetectBytes scores an encoded image.
+func (d *Detector) DetectBytes(data []byte) (*Result, *imagefile.Image, error) {
+	img, err := imagefile.Decode(data, &d.images)
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := d.Detect(img)
+	return r, img, err
+}
+
+// Detect scores an image.
+func (d *Detector) Detect(img *imagefile.Image) (*Result, error) {
+	results, err := d.DetectBatch([]*imagefile.Image{img})
+	if err != nil {
+		return nil, err
+	}
+	return results[0], nil
+}
+
+// DetectBatch scores images in one pass of the networks; results are in the order of the images. An image's score depends
+// on the size of its batch in the last digits of a float32 alone, and a batch of one gives what Detect gives.
+func (d *Detector) DetectBatch(images []*imagefile.Image) ([]*Result, error) {
+	inputs := make([]*Input, len(images))
+	errs := make([]error, len(images))
+	var preparing sync.WaitGroup
+	for i, img := range images {
+		preparing.Go(func() { inputs[i], errs[i] = d.Prepare(img) })
+	}
+	preparing.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	results, err := d.Measure(inputs)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range results {
+		if err := r.Judge(&d.calibration); err != nil {
+			return nil, err
+		}
+	}
+	return results, nil
+}
+
+// Input is an image as a detector's networks see it: smaller than a large image, and made without the device. It can be
+// used with the detector that made it, any number of times.
+type Input struct {
+	x        []float32 // 3 x S x S, normalised
+	w, h     int       // of the image, pixels
+	warnings []string
+}
+
+// Prepare is the first of the three steps of Detect: it resizes and normalises an image, in the caller's goroutine.
+func (d *Detector) Prepare(img *imagefile.Image) (*Input, error) {
+	if img.W < 1 || img.H < 1 || len(img.Pix) != img.W*img.H*3 {
+		return nil, fmt.Errorf("rdpp: an image of %d x %d pixels must have %d bytes, got %d", img.W, img.H,
+			3*img.W*img.H, len(img.Pix))
+	}
+	config := &d.model.Info.Config
+	S := config.ImageSize
+	in := &Input{x: make([]float32, 3*S*S), w: img.W, h: img.H, warnings: d.model.Info.Unlike(dataset.LookAt(img))}
+	dataset.Resize(in.x, img, S)
+	config.Norm().Apply(in.x, in.x, S)
+	return in, nil
+}
+
+// Measure is the second step of Detect, for a batch: one pass of the networks, on the device. The results, in the order of
+// the inputs, hold Map, Score, Warnings and the sizes; Judge fills in the rest.
+func (d *Detector) Measure(inputs []*Input) ([]*Result, error) {
+	if len(inputs) == 0 {
+		return nil, nil
+	}
+	S := d.model.Info.Config.ImageSize
+	x := inputs[0].x
+	if len(inputs) > 1 {
+		x = make([]float32, 0, len(inputs)*len(x))
+		for _, in := range inputs {
+			x = append(x, in.x...)
+		}
+	}
+	var maps []float32
+	var scores []float64
+	err := d.do(func() (err error) {
+		maps, scores, err = d.model.Predict(x)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("rdpp: detect: %w", err)
+	}
+	results := make([]*Result, len(inputs))
+	for i, in := range inputs {
+		results[i] = &Result{Verdict: anomaly.Verdict{Score: scores[i]}, Map: maps[i*S*S:][: S*S : S*S], Size: S, Width: in.w, Height: in.h, Warnings: in.warnings}
+	}
+	return results, nil
+}
+
+// Judge is the third step of Detect: it fills in what follows from score and map by a calibration, such as the detector's
+// own or one that Override made of it. A result can be judged again.
+func (r *Result) Judge(c *anomaly.Calibration) (err error) {
+	r.Verdict = c.Judge(r.Score)
+	// The largest float32 that is not above the threshold, so that pixels and image are judged alike.
+	r.Regions, err = metric.Regions(r.Map, r.Size, r.Size, modelfile.FloorFloat32(r.PixelThreshold), r.Width, r.Height)
+	if err != nil {
+		return fmt.Errorf("rdpp: detect: %w", err)
+	}
+	return nil
+}
+
+// Evaluate scores the test images of a data set and measures the result.
+func (d *Detector) Evaluate(ctx context.Context, set *dataset.Set) (e *evaluation.Evaluation, err error) {
+	err = d.do(func() (err error) {
+		e, err = evaluation.Evaluate(ctx, d.model, set.Test, set.HasMasks, d.cache())
+		return err
+	})
+	return e, err
+}
+
+// WriteReport writes the HTML report of an evaluation to a file, which is replaced when it is whole.
+func (d *Detector) WriteReport(ctx context.Context, path string, set *dataset.Set, e *evaluation.Evaluation, opt *evaluation.ReportOptions) error {
+	o := evaluation.ReportOptions{}
+	if opt != nil {
+		o = *opt
+	}
+	o.MaxPixels, o.Threshold, o.Cache = d.images.MaxPixels, &d.calibration, d.cache()
+	return d.do(func() error { return evaluation.WriteReport(ctx, d.model, path, set, e, o) })
+}
+
+// cache reads images and keeps none.
+func (d *Detector) cache() *dataset.Cache {
+	return dataset.NewCache(dataset.CacheOptions{Size: d.model.Info.Config.ImageSize, MaxBytes: -1, MaxPixels: d.images.MaxPixels,
+		BitDepth: d.images.BitDepth})
+}

@@ -1,0 +1,160 @@
+package engine
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	"rdpp/rdpp/anomaly"
+	"rdpp/rdpp/document"
+	"rdpp/rdpp/method"
+	"rdpp/rdpp/modelfile"
+	"rdpp/rdpp/setting"
+	"rdpp/rdpp/weights"
+)
+
+// Saved is the JSON document of the checkpoint of a detector's training.
+type Saved struct {
+	Info  modelfile.Info `json:"info"`
+	State RunState       `json:"state"`
+}
+
+// RunState is where a run stands.
+type RunState struct {
+	Epoch   int             `json:"epoch"`   // epochs that are done
+	Step    int             `json:"step"`    // steps of the current one that are done
+	Images  int             `json:"images"`  // images of the current one that were seen
+	Sums    anomaly.Losses  `json:"sums"`    // over those images
+	Seconds float64         `json:"seconds"` // spent on the current epoch
+	History []anomaly.Epoch `json:"history"`
+	Best    BestEpoch       `json:"best"`
+}
+
+// BestEpoch is the best one on the test set so far; Epoch 0: none yet.
+type BestEpoch struct {
+	Epoch int     `json:"epoch"`
+	Mean  float64 `json:"mean"`
+}
+
+func (r *run) checkpoint() Checkpoint {
+	return Checkpoint{Path: r.path(checkpointFile), Key: document.CheckpointKey}
+}
+
+func (r *run) saved() Saved {
+	info := r.model.Info
+	info.Facts = r.model.Net.Facts()
+	return Saved{Info: info, State: r.state}
+}
+
+func (r *run) saveCheckpoint() error { return r.checkpoint().Save(r.saved(), r.learner) }
+
+// readCheckpoint opens the run's checkpoint; nil where there is none. The caller closes the file.
+func (r *run) readCheckpoint() (*weights.File, *Saved, error) {
+	var c Saved
+	file, err := r.checkpoint().Open(&c)
+	if err != nil || file == nil {
+		return nil, nil, err
+	}
+	c.Info.Config.Complete()
+	s := &c.State
+	sound := s.Epoch >= 0 && s.Step >= 0 && len(s.History) == s.Epoch && (s.Step == 0) == (s.Images == 0)
+	if !sound {
+		file.Close()
+		return nil, nil, setting.Advise(fmt.Errorf("rdpp: checkpoint %s: %d epochs, %d steps and %d lines of history contradict each other", file.Path,
+			s.Epoch, s.Step, len(s.History)), "{overwrite} starts anew")
+	}
+	return file, &c, nil
+}
+
+// findRoom says before any time is spent on training whether the disk has room for what it writes. A checkpoint is written beside
+// the one that it replaces, and the model, which is smaller, beside the last one. resumed: one checkpoint is there.
+func (r *run) findRoom(resumed bool) error {
+	whole, err := r.checkpoint().Size(r.saved(), r.learner)
+	if err != nil {
+		return err
+	}
+	model, err := r.model.Size()
+	if err != nil {
+		return err
+	}
+	sizes := []int64{whole}
+	if !resumed {
+		sizes = append(sizes, whole)
+	}
+	if r.config.Select == method.SelectBestOnTest {
+		sizes = append(sizes, model)
+	}
+	if r.folds > 0 {
+		sizes = append(sizes, whole) // of a training for the calibration, while this one's stays
+	}
+	return Room(r.opt.Out, r.opt.Out, sizes...)
+}
+
+// restore makes the run what it was when the checkpoint was written.
+func (r *run) restore(file *weights.File, c *Saved) error {
+	before := c.Info.Config
+	before.Epochs, before.Updates = r.config.Epochs, r.config.Updates // which may be raised
+	if err := SameConfig(before, r.config); err != nil {
+		return err
+	}
+	if begun := c.State.Epoch + min(c.State.Step, 1); begun > r.config.Epochs {
+		remedy := fmt.Sprintf("use %d or more", begun)
+		if updates := c.Info.Config.Updates; updates > 0 {
+			remedy = fmt.Sprintf("use %d, and %d for {updates}, as it had, or more", c.Info.Config.Epochs, updates)
+		}
+		return setting.Refuse("epochs", r.config.Epochs, "the run that {resume} continues has begun epoch %d: %s", begun, remedy)
+	}
+	own := c.Info.Teacher
+	same, now, err := own.Same(r.opt.Teacher, r.config.Arch)
+	if err != nil {
+		return err
+	}
+	if !same {
+		return setting.Refuse("teacher", r.opt.Teacher, "the run that {resume} continues has the teacher %s: leave {teacher} out, or start anew "+
+			"with {overwrite}", own.Origin)
+	}
+	r.opt.Teacher = now // in the trainings for the calibration too
+	if c.Info.Data.Fingerprint != r.model.Info.Data.Fingerprint {
+		return setting.Advise(fmt.Errorf("rdpp: the training images are not those that %s began with", file.Path),
+			"put them back, or start anew with {overwrite}")
+	}
+	if err := r.learner.Restore(file, c.Info.Facts); err != nil {
+		return fmt.Errorf("rdpp: checkpoint %s: %w", file.Path, err)
+	}
+	c.Info.Config, c.Info.Data = r.config, r.model.Info.Data // the same, but for what may be raised and what older versions did not tell
+	r.model.Info, r.state = c.Info, c.State
+	return nil
+}
+
+// SameConfig names a setting that differs between two configurations of one type.
+func SameConfig[C any](before, now C) error {
+	fields := func(c C) (m map[string]json.RawMessage, err error) { // raw: a float64 would round large seeds
+		text, err := json.Marshal(c)
+		if err != nil {
+			return nil, err
+		}
+		return m, json.Unmarshal(text, &m)
+	}
+	a, err := fields(before)
+	if err != nil {
+		return err
+	}
+	b, err := fields(now)
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(a)) {
+		if !bytes.Equal(a[name], b[name]) {
+			var given any
+			values := json.NewDecoder(bytes.NewReader(b[name]))
+			values.UseNumber() // as above
+			if err := values.Decode(&given); err != nil {
+				return err
+			}
+			return setting.Refuse(name, given, "the run that {resume} continues has %s: give the same value, or start anew with {overwrite}", a[name])
+		}
+	}
+	return nil
+}

@@ -1,0 +1,103 @@
+// Package modelfile is the envelope that a trained net travels in: what method it is of, with which settings, from which
+// teacher and images, and what its scores mean.
+package modelfile
+
+import (
+	"fmt"
+	"strings"
+
+	"rdpp/rdpp/anomaly"
+	"rdpp/rdpp/config"
+	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/document"
+	"rdpp/rdpp/reverse"
+	"rdpp/rdpp/teacher"
+	"rdpp/rdpp/weights"
+)
+
+// Info is the JSON document in a model file's header.
+type Info struct {
+	FormatVersion int           `json:"format_version"`
+	Software      string        `json:"software"`
+	Category      string        `json:"category"`
+	Config        config.Config `json:"config"`
+	Teacher       teacher.Info  `json:"teacher"`
+	Data          DataInfo      `json:"data"`
+	anomaly.Facts
+	Epoch       int                 `json:"epoch"` // that these weights are from, counted from 1
+	Calibration anomaly.Calibration `json:"calibration"`
+	Imported    ImportInfo          `json:"imported,omitzero"` // of a model that Import made; its Config tells nothing of its training
+}
+
+// ImportInfo names the checkpoint that a model was imported from.
+type ImportInfo struct {
+	Origin string `json:"origin"` // the file's name
+	SHA256 string `json:"sha256"`
+}
+
+// DataInfo describes the training images.
+type DataInfo struct {
+	Images      int    `json:"images"`      // trained on
+	HeldOut     int    `json:"held_out"`    // kept out of training, for the calibration
+	Fingerprint string `json:"fingerprint"` // SHA-256 over names and contents
+	Layout      string `json:"layout"`
+
+	Range dataset.Range `json:"range,omitzero"` // of all that could be read, held out or not; zero: not known
+}
+
+// Formats of model files. A program that does not know a file's format refuses it.
+const (
+	modelFormat     = 1
+	modelFormatBits = 2 // of models that read 16-bit images by fewer bits, which programs of format 1 would not
+
+	modelFormatMethods = 3 // of other methods than reverse distillation, or whose maps have a threshold of their own
+)
+
+// MaxModelBytes is several times what a model file of the largest backbone has.
+const MaxModelBytes = 4 << 30
+
+// formatOf is the oldest format whose programs score as the document says.
+func formatOf(i *Info) int {
+	c := &i.Config
+	switch {
+	case c.Method != reverse.RDPP && c.Method != reverse.RD || i.Calibration.MapScores != nil:
+		return modelFormatMethods
+	case c.BitDepth < 16:
+		return modelFormatBits
+	}
+	return modelFormat
+}
+
+// Complete fills in what files of before a member was there lack.
+func (i *Info) Complete() {
+	i.Config.Complete()
+	i.Calibration.Complete()
+}
+
+// needed are the members that every version has written and a verdict depends on.
+var needed = []string{"config.arch", "config.method", "config.image_size", "config.mean", "config.std", "config.map_sigma",
+	"calibration.rule", "calibration.provisional", "calibration.threshold"}
+
+// ReadInfo reads the document of a model file, and refuses what cannot be.
+func ReadInfo(file *weights.File) (info Info, o document.Opened, err error) {
+	if o, err = document.Read(file, document.ModelKey, &info); err != nil {
+		return info, o, err
+	}
+	if info.FormatVersion < modelFormat || info.FormatVersion > modelFormatMethods {
+		return info, o, fmt.Errorf("model format %d, this program reads %d to %d; use the rdpp that wrote it, %s", info.FormatVersion,
+			modelFormat, modelFormatMethods, info.Software)
+	}
+	if err := document.Lacking(file.Metadata[document.ModelKey], needed...); err != nil {
+		return info, o, err
+	}
+	info.Complete()
+	if err := info.Config.Validate(); err != nil {
+		// It is the file that is wrong, and no setting of the caller's.
+		return info, o, fmt.Errorf("a setting in it cannot be: %s; %w", strings.TrimPrefix(err.Error(), "rdpp: "), anomaly.ErrDamaged)
+	}
+	most, err := info.Config.Learned().MostScore(info.Facts)
+	if err != nil {
+		return info, o, err
+	}
+	return info, o, info.Calibration.Check(most)
+}

@@ -1,0 +1,206 @@
+// Package rdpp learns what good parts look like from photographs of good parts alone, and finds and outlines
+// defects, by RD++ (Tien et al., "Revisiting Reverse Distillation for Anomaly Detection", CVPR 2023) and by the other methods
+// that [Methods] lists.
+//
+// [Train] turns a folder of photographs into a model file, a [Detector] opens that file and scores images. [Config] is
+// every choice that changes a result. The names here are those of the packages below, where they are described; a program
+// that embeds rdpp needs this package alone.
+package rdpp
+
+import (
+	"context"
+
+	"rdpp/rdpp/anomaly"
+	"rdpp/rdpp/config"
+	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/detector"
+	"rdpp/rdpp/document"
+	"rdpp/rdpp/engine"
+	"rdpp/rdpp/evaluation"
+	"rdpp/rdpp/method"
+	"rdpp/rdpp/modelfile"
+	"rdpp/rdpp/pretrain"
+	"rdpp/rdpp/reverse"
+	"rdpp/rdpp/setting"
+	"rdpp/rdpp/teacher"
+	"rdpp/torch"
+)
+
+// Version is written into model files.
+const Version = document.Version
+
+// What trains and what is known of it afterwards.
+type (
+	Config        = config.Config       // every choice that changes a training's result
+	TrainOptions  = engine.Options      // where and how to train
+	StepReport    = engine.Step         // a step that is done
+	EpochReport   = anomaly.Epoch       // an epoch that is done
+	Losses        = anomaly.Losses      // of a step or an epoch
+	Summary       = engine.Summary      // the outcome, and metrics.json
+	Metrics       = anomaly.Metrics     // of a test set
+	Verdicts      = anomaly.Verdicts    // what a threshold makes of a test set
+	Calibration   = anomaly.Calibration // what turns scores into verdicts
+	IndexEntry    = engine.IndexEntry   // a category of a run, for WriteIndex
+	Model         = modelfile.Model     // a net and what is known about it
+	Info          = modelfile.Info      // the JSON document in a model file's header
+	DataInfo      = modelfile.DataInfo
+	ImportInfo    = modelfile.ImportInfo
+	ExportOptions = modelfile.ExportOptions // of Model.Export
+)
+
+// What detects.
+type (
+	Detector        = detector.Detector
+	DetectorOptions = detector.Options
+	Result          = detector.Result
+	Input           = detector.Input
+	Prediction      = anomaly.Prediction // what is said of an image, as JSON
+	Evaluation      = evaluation.Evaluation
+	ItemScore       = evaluation.ItemScore
+	ReportOptions   = evaluation.ReportOptions
+)
+
+// What makes teachers.
+type (
+	TeacherInfo     = teacher.Info
+	TeacherOptions  = teacher.Options
+	ConvertOptions  = teacher.ConvertOptions
+	ConvertSummary  = teacher.ConvertSummary
+	PretrainConfig  = pretrain.Config
+	PretrainOptions = pretrain.Options
+	PretrainReport  = pretrain.Report
+	PretrainSummary = pretrain.Summary
+	ScaleReport     = pretrain.ScaleReport
+	TeacherDocument = pretrain.Document
+)
+
+// SettingError refuses the value of a setting: a field of Config, PretrainConfig or the options of a function, by its name in
+// JSON. Text of rdpp/setting tells it with other names.
+type SettingError = setting.Error
+
+// ErrConfig is what every SettingError is, by errors.Is.
+var ErrConfig = setting.ErrValue
+
+// ErrInterrupted says that training stopped because its context ended, after a checkpoint.
+var ErrInterrupted = engine.ErrInterrupted
+
+// Names of settings, files and words, described where they come from.
+const (
+	MethodRDPP = reverse.RDPP
+	MethodRD   = reverse.RD
+
+	SelectLast       = method.SelectLast
+	SelectBestOnTest = method.SelectBestOnTest
+	ProjectAll       = reverse.ProjectAll
+	ProjectCoarsest  = reverse.ProjectCoarsest
+	ScheduleCosine   = reverse.ScheduleCosine
+	ScheduleConstant = reverse.ScheduleConstant
+	ScoreReleased    = reverse.ScoreReleased
+	ScoreBalanced    = reverse.ScoreBalanced
+	BitDepthAuto     = method.BitDepthAuto
+	PrecisionAuto    = method.PrecisionAuto
+	PresetPaper      = config.PresetPaper
+
+	ModelFile     = engine.ModelFile
+	MetricsFile   = engine.MetricsFile
+	HistoryFile   = engine.HistoryFile
+	ReportFile    = engine.ReportFile
+	ScoresFile    = engine.ScoresFile
+	IndexFile     = engine.IndexFile
+	MaxModelBytes = modelfile.MaxBytes
+
+	TeacherRandom   = teacher.Random
+	TeacherBuiltin  = teacher.Builtin
+	TeacherDrawn    = teacher.Drawn
+	TeacherImageNet = teacher.ImageNet
+	TeacherAuto     = teacher.Auto
+	OriginRandom    = teacher.OriginRandom
+	OriginDrawn     = teacher.OriginDrawn
+	OriginImageNet  = teacher.OriginImageNet
+	StoreFP16       = teacher.StoreFP16
+	StoreFP32       = teacher.StoreFP32
+	ObjectiveClass  = pretrain.ObjectiveClass
+	ObjectiveDense  = pretrain.ObjectiveDense
+	ObjectivePair   = pretrain.ObjectivePair
+
+	FormatONNX        = modelfile.FormatONNX
+	FormatTorchScript = modelfile.FormatTorchScript
+	InputUint8        = modelfile.InputUint8
+	InputFloat        = modelfile.InputFloat
+)
+
+// Methods lists what Config.Method takes.
+func Methods() []string { return config.Methods() }
+
+// DefaultConfig returns what did best, of what was tried, in trainings of some minutes on real parts (BENCHMARKS.md); Preset
+// returns the released settings.
+func DefaultConfig() Config { return config.Default() }
+
+// Presets lists what Preset takes.
+func Presets() []string { return config.Presets() }
+
+// Preset returns the settings of a protocol for a category, DefaultConfig's where it says nothing; see config.Preset.
+func Preset(name, category string) Config { return config.Preset(name, category) }
+
+// Train trains a model on the good images of a data set, evaluates it on the test images, and writes model, metrics,
+// history and checkpoints to opt.Out; see engine.Train.
+func Train(ctx context.Context, c Config, set *dataset.Set, opt TrainOptions) (*Summary, error) {
+	return engine.Train(ctx, c, set, opt)
+}
+
+// WriteIndex writes the page of a run over several categories, whose folders lie in out under their names. out is made
+// where missing.
+func WriteIndex(out, title string, entries []IndexEntry) error {
+	return engine.WriteIndex(out, title, entries)
+}
+
+// OpenDetector reads a model file.
+func OpenDetector(path string, opt *DetectorOptions) (*Detector, error) {
+	return detector.Open(path, opt)
+}
+
+// NewModel returns a model with fresh weights, the teacher's included.
+func NewModel(c Config, device torch.Device) (*Model, error) { return modelfile.New(c, device) }
+
+// LoadModel reads a model file onto a device; see modelfile.Load.
+func LoadModel(path string, device torch.Device) (*Model, error) {
+	return modelfile.Load(path, modelfile.LoadOptions{Device: device})
+}
+
+// Pretrain trains a teacher on drawn pictures and writes it to opt.Out; see pretrain.Train.
+func Pretrain(ctx context.Context, c PretrainConfig, opt PretrainOptions) (*PretrainSummary, error) {
+	return pretrain.Train(ctx, c, opt)
+}
+
+// DefaultPretrainConfig returns settings for resnet18 on a CPU.
+func DefaultPretrainConfig() PretrainConfig { return pretrain.DefaultConfig() }
+
+// ConvertTeacher makes a teacher's file of an ONNX file of a ResNet; see teacher.Convert.
+func ConvertTeacher(opt ConvertOptions) (*ConvertSummary, error) { return teacher.Convert(opt) }
+
+// FindTeacher resolves TeacherAuto and TeacherImageNet; see teacher.Find.
+func FindTeacher(ctx context.Context, name, arch string, opt TeacherOptions) (string, error) {
+	return teacher.Find(ctx, name, arch, opt)
+}
+
+// TeacherWords lists the words for a teacher other than a weight file's path.
+func TeacherWords() []string { return teacher.Words() }
+
+// TeacherCache returns the folder of downloaded teachers.
+func TeacherCache() (string, error) { return teacher.Cache() }
+
+// Notice is the text of the repository's NOTICE: whose work is inside the program, and under which licences.
+func Notice() string { return teacher.Notice() }
+
+// DrawnImageSize is the side of the network input, pixels, at which the teacher of drawn pictures, which has learned from
+// pictures of 64 x 64, told good from defective images best, of 128, 192 and 256.
+const DrawnImageSize = 192
+
+// DefaultImageSize is the side of the network input where nobody has asked for one: it depends on the teacher, which is
+// given as for FindTeacher.
+func DefaultImageSize(name string) int {
+	if name == TeacherDrawn {
+		return DrawnImageSize
+	}
+	return DefaultConfig().ImageSize
+}

@@ -1,0 +1,233 @@
+package reverse
+
+import (
+	"context"
+	"math"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/method"
+	"rdpp/rdpp/sample"
+	"rdpp/rdpp/teacher"
+	"rdpp/torch"
+)
+
+// part makes networks for painted images of a side, and these as a learner sees them.
+func part(t *testing.T, size, train int) (*Networks, method.Images) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := sample.Write(dir, &sample.Options{Category: "part", Size: size, Train: train, TestGood: 1, TestDefect: 1}); err != nil {
+		t.Fatal(err)
+	}
+	set, err := dataset.Open(filepath.Join(dir, "part"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := method.Settings{Arch: "resnet18", Method: RDPP, ImageSize: size, Mean: dataset.ImageNet.Mean, Std: dataset.ImageNet.Std, MapSigma: 4, Batch: 2}
+	n, err := (&reversed{s, DefaultDistillation()}).networks(method.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.Close)
+	cache := dataset.NewCache(dataset.CacheOptions{Size: size})
+	return n, func(_ context.Context, _ int, visit func(x *torch.Tensor) error) error {
+		for _, item := range set.Train {
+			values := make([]float32, 3*size*size)
+			if err := cache.Planes(values, item.Path); err != nil {
+				return err
+			}
+			norm := s.Norm()
+			norm.Apply(values, values, size)
+			x, err := torch.FromSlice(values, 1, 3, int64(size), int64(size))
+			if err != nil {
+				return err
+			}
+			err = visit(x)
+			x.Close()
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+func TestAverageWeight(t *testing.T) {
+	for _, c := range []struct {
+		share           float64
+		update, updates int
+		want            float64
+	}{
+		{0, 0, 100, 0}, {0, 99, 100, 0}, {0.1, 0, 100, 1}, {0.1, 1, 100, 0.5}, {0.1, 8, 100, 1.0 / 9}, {0.1, 9, 100, 0.1},
+		{0.1, 99, 100, 0.1}, {1, 99, 100, 0.01}, {0.1, 1, 2, 1}, // over less than one update: the last weights
+	} {
+		settings := Distillation{Average: c.share}
+		if got := settings.averageWeight(c.update, c.updates); math.Abs(got-c.want) > 1e-15 {
+			t.Errorf("over %v, update %d of %d: got %v, want %v", c.share, c.update, c.updates, got, c.want)
+		}
+	}
+}
+
+func TestRateFactor(t *testing.T) {
+	for _, c := range []struct {
+		schedule        string
+		update, updates int
+		want            float64
+	}{
+		{ScheduleConstant, 0, 100, 1}, {ScheduleConstant, 99, 100, 1},
+		{ScheduleCosine, 0, 100, 0.2}, {ScheduleCosine, 4, 100, 1}, // five updates up
+		{ScheduleCosine, 5, 100, 1 - 0.999*(1-math.Cos(math.Pi/95))/2},
+		{ScheduleCosine, 99, 100, 0.001},
+		{ScheduleCosine, 50, 101, 1 - 0.999*(1-math.Cos(math.Pi*45/95))/2}, // six up, 95 down
+		{ScheduleCosine, 0, 1, 1},                                          // too few for either way
+		{ScheduleCosine, 0, 2, 1}, {ScheduleCosine, 1, 2, 0.001},
+	} {
+		settings := Distillation{Schedule: c.schedule}
+		if got := settings.rateFactor(c.update, c.updates); math.Abs(got-c.want) > 1e-12 { // rounding
+			t.Errorf("%s, update %d of %d: got %v, want %v", c.schedule, c.update, c.updates, got, c.want)
+		}
+	}
+}
+
+// Over the images that it was equalised by, every channel of the teacher deviates alike, but for those that hardly moved;
+// and each is what it was times a factor.
+func TestEqualiseTeacher(t *testing.T) {
+	n, images := part(t, 64, 4)
+	if _, err := teacher.Load(n.Teacher, "resnet18", teacher.Builtin); err != nil {
+		t.Fatal(err)
+	}
+	measure := func() (deviations [torch.Scales][]float64, features [torch.Scales][]float32) {
+		var moments teacher.Moments
+		err := images(t.Context(), 0, func(input *torch.Tensor) error {
+			var s torch.Scope
+			defer s.Close()
+			f := s.Features(n.Teacher.Forward(input))
+			if err := s.Err(); err != nil {
+				return err
+			}
+			for k := range f {
+				var err error
+				if features[k], err = torch.Read[float32](f[k]); err != nil {
+					return err
+				}
+			}
+			return moments.Add(n.Teacher, input)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return moments.Deviations(), features
+	}
+	before, old := measure()
+	learner, err := n.c.Learner(n, method.LearnerOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer learner.Close()
+	if err := learner.Begin(t.Context(), images); err != nil {
+		t.Fatal(err)
+	}
+	after, now := measure()
+	for k := range after {
+		median := slices.Sorted(slices.Values(before[k]))[len(before[k])/2]
+		alike := -1.0
+		for c, d := range after[k] {
+			if before[k][c] < trainingFloor*median {
+				continue
+			}
+			if alike < 0 {
+				alike = d
+			}
+			if math.Abs(d-alike) > 1e-3*alike { // float32 through up to 13 layers
+				t.Errorf("layer%d, channel %d: deviates by %v, others by %v", k+1, c, d, alike)
+			}
+		}
+		area := len(now[k]) / len(after[k])
+		for i := range now[k] {
+			factor := after[k][i/area] / before[k][i/area]
+			if want := float64(old[k][i]) * factor; math.Abs(float64(now[k][i])-want) > 1e-3*alike {
+				t.Fatalf("layer%d, value %d: got %v, want %v", k+1, i, now[k][i], want)
+			}
+		}
+	}
+}
+
+// Levels are the terms' mean distances over training images.
+func TestBalance(t *testing.T) {
+	n, images := part(t, 32, 5)
+	if err := n.Settle(); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.balance(t.Context(), images); err != nil {
+		t.Fatal(err)
+	}
+	total := 0.0
+	for _, w := range n.facts.MapWeights {
+		total += w
+	}
+	if n.facts.MapWeights != balancedShares || math.Abs(total-1) > 1e-12 {
+		t.Errorf("got the weights %v, whose sum is %v, want %v", n.facts.MapWeights, total, balancedShares)
+	}
+
+	// The mean of a term's own map, unsmoothed, is its level.
+	levels := n.facts.MapLevels
+	for i, share := range balancedShares {
+		sum, count := 0.0, 0
+		err := images(t.Context(), 0, func(x *torch.Tensor) error {
+			var s torch.Scope
+			defer s.Close()
+			f, g, _ := n.features(&s, x)
+			only := torch.MapOptions{Sigma: 1}
+			only.Weights[i] = 1
+			raw, _ := s.Pair(torch.AnomalyMap(f, g, 32, only))
+			if err := s.Err(); err != nil {
+				return err
+			}
+			values, err := torch.Read[float32](raw)
+			for _, v := range values {
+				sum, count = sum+float64(v), count+1
+			}
+			return err
+		})
+		want := sum / float64(count)
+		if share == 0 {
+			want = 0
+		}
+		if err != nil || math.Abs(levels[i]-want) > 1e-9 || share > 0 && want == 0 {
+			t.Errorf("term %d: got the level %v, %v, want %v", i+1, levels[i], err, want)
+		}
+	}
+
+	n.c.Score = ScoreReleased
+	if err := n.balance(t.Context(), images); err != nil || n.mapOptions() != (torch.MapOptions{Sigma: n.c.MapSigma}) {
+		t.Errorf("released: got %+v, %v", n.mapOptions(), err)
+	}
+}
+
+// The student's input has 512 channels at a 32nd of the image's side, with and without a projection.
+func TestEmbed(t *testing.T) {
+	for _, name := range []string{RDPP, RD} {
+		n, images := part(t, 64, 1)
+		n.c.Method = name
+		if err := n.Settle(); err != nil {
+			t.Fatal(err)
+		}
+		err := images(t.Context(), 0, func(x *torch.Tensor) error {
+			z, err := n.Embed(x)
+			if err != nil {
+				return err
+			}
+			defer z.Close()
+			shape, err := z.Shape()
+			if want := []int64{1, 512, 2, 2}; !slices.Equal(shape, want) {
+				t.Errorf("%s: got %v, want %v", name, shape, want)
+			}
+			return err
+		})
+		if err != nil {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
