@@ -6,7 +6,7 @@ import (
 	"math"
 	"slices"
 
-	"gonum.org/v1/gonum/mathext"
+	"gonum.org/v1/gonum/stat/distuv"
 )
 
 // The reasons for which a threshold cannot be calibrated.
@@ -79,15 +79,11 @@ func tailBound(sorted []float64, rate float64) float64 {
 		squares += (to(s) - mean) * (to(s) - mean)
 	}
 	deviation := math.Sqrt(squares / (n - 1))
-	return from(mean + studentQuantile(n-1, rate)*deviation*math.Sqrt(1+1/n))
+	return from(mean + studentUpper(n-1, rate)*deviation*math.Sqrt(1+1/n))
 }
 
-// studentQuantile is what Student's t with so many degrees of freedom exceeds with a probability p of at most 1/2, and
-// its mirror image for larger ones.
-func studentQuantile(freedom, p float64) float64 {
-	if p > 0.5 {
-		return -studentQuantile(freedom, 1-p)
-	}
-	x := mathext.InvRegIncBeta(freedom/2, 0.5, 2*p)
-	return math.Sqrt(freedom * (1 - x) / x)
+// studentUpper is what Student's t with so many degrees of freedom exceeds with a probability of p. It is the mirror image of a
+// lower quantile, because 1 - p would lose the digits of a small p.
+func studentUpper(freedom, p float64) float64 {
+	return -distuv.StudentsT{Sigma: 1, Nu: freedom}.Quantile(p)
 }

@@ -85,7 +85,7 @@ func TestStudentQuantile(t *testing.T) {
 		{1, 0.05, 6.313752}, {1, 0.01, 31.820516}, {5, 0.05, 2.015048}, {9, 0.01, 2.821438}, {20, 0.01, 2.527977},
 		{20, 0.005, 2.845340}, {30, 0.1, 1.310415}, {20, 0.99, -2.527977}, {7, 0.5, 0},
 	} {
-		if got := studentQuantile(c.freedom, c.p); math.Abs(got-c.want) > 1e-5 {
+		if got := studentUpper(c.freedom, c.p); math.Abs(got-c.want) > 1e-5 {
 			t.Errorf("freedom %v, p %v: got %v, want %v", c.freedom, c.p, got, c.want)
 		}
 	}

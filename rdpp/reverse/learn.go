@@ -372,3 +372,10 @@ func (n *Networks) termMeans(x *torch.Tensor) (means anomaly.MapTerms, err error
 	}
 	return means, nil
 }
+
+// What the house asks of a net beyond the contract, these have.
+var _ interface {
+	method.Net
+	method.Embedder
+	method.Exporter
+} = (*Networks)(nil)
