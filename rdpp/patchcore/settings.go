@@ -16,7 +16,7 @@ const Name = "patchcore"
 // replaced.
 type Memory struct {
 	Coreset           float64 `json:"coreset,omitzero"`            // share of the training images' patches that the bank keeps, above 0 to 1
-	CoresetDimensions int     `json:"coreset_dimensions,omitzero"` // to which patches are projected at random for choosing them; 0: as they are
+	CoresetDimensions int     `json:"coreset_dimensions,omitzero"` // to which patches of more are projected at random for choosing them; 0: none are
 	CoresetStarts     int     `json:"coreset_starts,omitzero"`     // random patches, from which the first one chosen is the farthest on average
 	PatchDimensions   int     `json:"patch_dimensions,omitzero"`   // D, a multiple of 2, of the released code's averages; 0: the mean of each channel over 3 x 3 positions
 	PatchScore        string  `json:"patch_score,omitzero"`        // ScoreMap or ScorePatch
@@ -32,15 +32,16 @@ const (
 
 // DefaultMemory is what did best, of what was tried, on real parts (BENCHMARKS.md): 1 % of the patches, as published. The
 // maximum of the smoothed map tells defective parts from good ones better than a single patch does, and weighting by
-// neighbours no better; the means of all channels better than the released code's averages.
+// neighbours no better; the means of all channels better than the released code's averages. Patches of resnet18 have 384
+// dimensions, and are chosen by all of them.
 func DefaultMemory() Memory {
-	return Memory{Coreset: 0.01, CoresetDimensions: 128, CoresetStarts: 10, PatchScore: ScoreMap, Neighbours: 1, DistanceMiB: 64}
+	return Memory{Coreset: 0.01, CoresetDimensions: 384, CoresetStarts: 10, PatchScore: ScoreMap, Neighbours: 1, DistanceMiB: 64}
 }
 
 // ReleasedMemory is what the paper and its released code do, which weights scores in the paper alone.
 func ReleasedMemory() Memory {
 	c := DefaultMemory()
-	c.PatchDimensions, c.PatchScore, c.Neighbours = 1024, ScorePatch, 9
+	c.CoresetDimensions, c.PatchDimensions, c.PatchScore, c.Neighbours = 128, 1024, ScorePatch, 9
 	return c
 }
 
