@@ -18,7 +18,7 @@ func TestMethods(t *testing.T) {
 	}
 	for _, name := range names {
 		c := config.Default()
-		c.Method = name
+		c.Use(name, "")
 		if err := c.Validate(); err != nil {
 			t.Errorf("%s: got %v", name, err)
 		}
