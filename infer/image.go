@@ -16,10 +16,10 @@ import (
 	"github.com/spf13/pflag"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/ahead"
 	"rdpp/rdpp/atomicfile"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/imagefile"
-	"rdpp/rdpp/ordered"
 	"rdpp/rdpp/printable"
 	"rdpp/rdpp/report"
 )
@@ -266,7 +266,7 @@ type judge struct {
 // all judges several sources at once and hands their verdicts to each in the order of sources, until each fails or ctx
 // ends.
 func (j *judge) all(ctx context.Context, sources []source, each func(verdict) error) error {
-	for v, err := range ordered.Ahead(ctx, len(sources), inFlight-1, func(ctx context.Context, i int) func() verdict {
+	for v, err := range ahead.Staged(ctx, len(sources), inFlight-1, func(ctx context.Context, i int) func() verdict {
 		// Read in their order: who writes to several pipes may do so one after the other.
 		s := sources[i]
 		data, release, err := j.read(ctx, s)

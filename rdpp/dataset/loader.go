@@ -10,7 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"rdpp/rdpp/ordered"
+	"rdpp/rdpp/ahead"
 	"rdpp/rdpp/simplex"
 )
 
@@ -140,7 +140,7 @@ func (l *Loader) Epoch(ctx context.Context, epoch, firstStep int) iter.Seq2[*Bat
 			wg.Go(func() { e.work(inner, jobs) })
 		}
 		step := firstStep
-		for s, err := range ordered.Ahead(ctx, l.Steps()-firstStep, len(slots)-1, func(ctx context.Context, i int) func() *slot {
+		for s, err := range ahead.Staged(ctx, l.Steps()-firstStep, len(slots)-1, func(ctx context.Context, i int) func() *slot {
 			s := slots[i%len(slots)] // which nobody uses any more
 			e.prepare(s, firstStep+i)
 			for at := range s.B {

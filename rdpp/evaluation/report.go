@@ -160,8 +160,7 @@ func leftOutNotes(t dataset.Taken) (all []string) {
 }
 
 func reportImage(dir string, s ItemScore, c *anomaly.Calibration) report.Image {
-	image := report.Image{Path: relative(dir, s.Path), Truth: report.Good, Score: s.Score, Normalised: anomaly.Normalise(s.Score, c.Threshold),
-		PValue: c.PValue(s.Score), Anomalous: s.Score > c.Threshold}
+	image := report.Image{Path: relative(dir, s.Path), Truth: report.Good, Verdict: c.Judge(s.Score)}
 	if s.Defective {
 		image.Truth, image.Defect = report.Defective, s.Type
 	}

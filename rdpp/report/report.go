@@ -73,15 +73,12 @@ func (t Truth) String() string {
 	return "unknown"
 }
 
-// Image is one image and the verdict on it.
+// Image is one image and the verdict on it, of which the page shows Score, Normalised, PValue and Anomalous.
 type Image struct {
-	Path       string
-	Defect     string // the defect's type, such as the folder's name; empty where there is none to name
-	Truth      Truth
-	Score      float64
-	Normalised float64  // 0 to 1, 0.5 at the threshold
-	PValue     *float64 // above 0 to 1: how rare such a score is among good images; nil: not known
-	Anomalous  bool     // the verdict
+	Path   string
+	Defect string // the defect's type, such as the folder's name; empty where there is none to name
+	Truth  Truth
+	anomaly.Verdict
 }
 
 // merit is a figure of merit, 0 to 1, or the reason why there is none.

@@ -115,7 +115,7 @@ func full() *Report {
 		Compactness: &Compactness{Intra: []float64{1, 2, 3}, Inter: []float64{4, 8}, Other: "defective images"},
 	}
 	for i := range 60 {
-		image := Image{Path: fmt.Sprintf("test/good/%03d.png", i), Truth: Good, Score: 0.01 * float64(i), PValue: new(0.25)}
+		image := Image{Path: fmt.Sprintf("test/good/%03d.png", i), Truth: Good, Verdict: anomaly.Verdict{Score: 0.01 * float64(i), PValue: new(0.25)}}
 		if i >= 40 {
 			image.Path, image.Truth, image.Defect = fmt.Sprintf("test/scratch/%03d.png", i-40), Defective, "scratch"
 			image.Score += 0.08
@@ -306,8 +306,8 @@ func TestWriteIsDeterministic(t *testing.T) {
 }
 
 func TestAbsentParts(t *testing.T) {
-	one := Image{Path: "a.png", Score: 0.3, Normalised: 0.4}
-	good := Image{Path: "good.png", Truth: Good, Score: 0.3, Normalised: 0.4}
+	one := Image{Path: "a.png", Verdict: anomaly.Verdict{Score: 0.3, Normalised: 0.4}}
+	good := Image{Path: "good.png", Truth: Good, Verdict: anomaly.Verdict{Score: 0.3, Normalised: 0.4}}
 	picture := Case{Picture: gray(8, 8, 100), Map: []float32{0.3}, H: 1, W: 1}
 	cases := []struct {
 		name    string
@@ -545,8 +545,8 @@ func TestShrink(t *testing.T) {
 
 func TestPick(t *testing.T) {
 	images := []Image{
-		{Truth: Good, Normalised: 0.1}, {Truth: Good, Normalised: 0.7}, {Truth: Defective, Normalised: 0.9},
-		{Truth: Defective, Normalised: 0.2}, {Truth: Unknown, Normalised: 0.95}, {Truth: Defective, Normalised: 0.8},
+		{Truth: Good, Verdict: anomaly.Verdict{Normalised: 0.1}}, {Truth: Good, Verdict: anomaly.Verdict{Normalised: 0.7}}, {Truth: Defective, Verdict: anomaly.Verdict{Normalised: 0.9}},
+		{Truth: Defective, Verdict: anomaly.Verdict{Normalised: 0.2}}, {Truth: Unknown, Verdict: anomaly.Verdict{Normalised: 0.95}}, {Truth: Defective, Verdict: anomaly.Verdict{Normalised: 0.8}},
 	}
 	cases := []struct {
 		n    int
@@ -566,9 +566,9 @@ func TestPick(t *testing.T) {
 // normalised ones equal.
 func TestPickHardest(t *testing.T) {
 	images := []Image{
-		{Truth: Good, Score: 1, Normalised: 0.2}, {Truth: Good, Score: 3, Normalised: 0.45}, {Truth: Good, Score: 2, Normalised: 0.3},
-		{Truth: Defective, Score: 1, Normalised: 0.2}, {Truth: Defective, Score: 2, Normalised: 0.3},
-		{Truth: Defective, Score: 8e9, Normalised: 1}, {Truth: Defective, Score: 9e9, Normalised: 1}, {Truth: Defective, Score: 7e9, Normalised: 1},
+		{Truth: Good, Verdict: anomaly.Verdict{Score: 1, Normalised: 0.2}}, {Truth: Good, Verdict: anomaly.Verdict{Score: 3, Normalised: 0.45}}, {Truth: Good, Verdict: anomaly.Verdict{Score: 2, Normalised: 0.3}},
+		{Truth: Defective, Verdict: anomaly.Verdict{Score: 1, Normalised: 0.2}}, {Truth: Defective, Verdict: anomaly.Verdict{Score: 2, Normalised: 0.3}},
+		{Truth: Defective, Verdict: anomaly.Verdict{Score: 8e9, Normalised: 1}}, {Truth: Defective, Verdict: anomaly.Verdict{Score: 9e9, Normalised: 1}}, {Truth: Defective, Verdict: anomaly.Verdict{Score: 7e9, Normalised: 1}},
 	}
 	worst, best := Pick(images, 3)
 	if got, want := fmt.Sprint(worst, best), "[3 4 1] [6 0 5]"; got != want {
@@ -580,7 +580,7 @@ func TestPickHardest(t *testing.T) {
 func TestIntervals(t *testing.T) {
 	r := &Report{Category: "part"}
 	for i := range 60 {
-		r.Images = append(r.Images, Image{Path: fmt.Sprint(i), Truth: Good, Anomalous: i == 0})
+		r.Images = append(r.Images, Image{Path: fmt.Sprint(i), Truth: Good, Verdict: anomaly.Verdict{Anomalous: i == 0}})
 	}
 	var page strings.Builder
 	if err := Write(&page, r); err != nil {
@@ -597,8 +597,8 @@ func ExampleWrite() {
 	r := &Report{
 		Category: "flange",
 		Images: []Image{
-			{Path: "good/000.png", Truth: Good, Score: 0.21, Normalised: 0.3},
-			{Path: "dent/000.png", Truth: Defective, Defect: "dent", Score: 0.84, Normalised: 0.97, Anomalous: true},
+			{Path: "good/000.png", Truth: Good, Verdict: anomaly.Verdict{Score: 0.21, Normalised: 0.3}},
+			{Path: "dent/000.png", Truth: Defective, Defect: "dent", Verdict: anomaly.Verdict{Score: 0.84, Normalised: 0.97, Anomalous: true}},
 		},
 		Threshold: new(0.4),
 		Metrics:   anomaly.Metrics{Good: 40, Defective: 20, ImageAUROC: &auroc},

@@ -1,4 +1,4 @@
-package ordered
+package ahead
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 )
 
 // Things that take longer the earlier they are come in order, and as many as may be are begun.
-func TestAhead(t *testing.T) {
+func TestStaged(t *testing.T) {
 	for _, c := range []struct{ n, ahead int }{{0, 3}, {1, 3}, {3, 0}, {10, 3}, {10, 1}, {4, 20}} {
 		synctest.Test(t, func(t *testing.T) {
 			began := 0
@@ -23,7 +23,7 @@ func TestAhead(t *testing.T) {
 				return func() int { time.Sleep(time.Duration(20-i) * time.Second); return i }
 			}
 			var got, want []int
-			for i, err := range Ahead(t.Context(), c.n, c.ahead, begin) {
+			for i, err := range Staged(t.Context(), c.n, c.ahead, begin) {
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -41,10 +41,10 @@ func TestAhead(t *testing.T) {
 }
 
 // Begun ones are finished side by side.
-func TestAheadIsParallel(t *testing.T) {
+func TestStagedIsParallel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
-		for range Ahead(t.Context(), 8, 3, func(context.Context, int) func() int {
+		for range Staged(t.Context(), 8, 3, func(context.Context, int) func() int {
 			return func() int { time.Sleep(time.Minute); return 0 }
 		}) {
 		}
@@ -55,7 +55,7 @@ func TestAheadIsParallel(t *testing.T) {
 }
 
 // A loop that is left waits for what it has begun, which ctx tells; one whose ctx ends does not wait.
-func TestAheadEnds(t *testing.T) {
+func TestStagedEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var ended atomic.Int64
 		begin := func(ctx context.Context, i int) func() int {
@@ -68,7 +68,7 @@ func TestAheadEnds(t *testing.T) {
 				return i
 			}
 		}
-		for range Ahead(t.Context(), 5, 2, begin) {
+		for range Staged(t.Context(), 5, 2, begin) {
 			synctest.Wait()
 			break
 		}
@@ -80,7 +80,7 @@ func TestAheadEnds(t *testing.T) {
 		defer cancel()
 		var got []string
 		start := time.Now()
-		for i, err := range Ahead(ctx, 5, 2, begin) {
+		for i, err := range Staged(ctx, 5, 2, begin) {
 			got = append(got, fmt.Sprint(i, err))
 			synctest.Wait()
 			cancel()
@@ -93,11 +93,11 @@ func TestAheadEnds(t *testing.T) {
 }
 
 // Each thing of which the beginning blocks is waited for by ctx too.
-func TestAheadBeginBlocks(t *testing.T) {
+func TestStagedBeginBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		for _, err := range Ahead(ctx, 2, 1, func(context.Context, int) func() int { time.Sleep(time.Hour); return func() int { return 0 } }) {
+		for _, err := range Staged(ctx, 2, 1, func(context.Context, int) func() int { time.Sleep(time.Hour); return func() int { return 0 } }) {
 			if err != context.DeadlineExceeded {
 				t.Errorf("got %v, want %v", err, context.DeadlineExceeded)
 			}
@@ -106,12 +106,12 @@ func TestAheadBeginBlocks(t *testing.T) {
 	})
 }
 
-func ExampleAhead() {
+func ExampleStaged() {
 	names := []string{"a", "b", "c"}
 	read := func(_ context.Context, i int) func() string {
 		return func() string { return "the content of " + names[i] }
 	}
-	for content, err := range Ahead(context.Background(), len(names), 2, read) {
+	for content, err := range Staged(context.Background(), len(names), 2, read) {
 		fmt.Println(content, err)
 	}
 	// Output:

@@ -1,5 +1,4 @@
-// Package ordered makes things ahead of time, several at once, and hands them over in order.
-package ordered
+package ahead
 
 import (
 	"context"
@@ -7,13 +6,13 @@ import (
 	"sync"
 )
 
-// Ahead yields n things in order. begin is called for one after the other, ahead of time, and returns what finishes that
+// Staged yields n things in order, where beginning one has an order too, as reading pipes has. begin is called for one after the other, ahead of time, and returns what finishes that
 // thing, which runs beside others; both are to end soon when their ctx does. Beside the thing that the loop's body has, at
 // most ahead others have been begun. The first error, ctx's end, is the last thing yielded.
 //
 // All goroutines have ended when the loop has, or soon after it where ctx was cancelled: what waits for a disk that no
 // longer answers is left behind.
-func Ahead[T any](ctx context.Context, n, ahead int, begin func(ctx context.Context, i int) (finish func() T)) iter.Seq2[T, error] {
+func Staged[T any](ctx context.Context, n, ahead int, begin func(ctx context.Context, i int) (finish func() T)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		inner, cancel := context.WithCancel(ctx)
 		var working sync.WaitGroup
