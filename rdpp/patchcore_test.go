@@ -21,7 +21,7 @@ import (
 // remembering is PatchCore with its published image score, which is not its map's maximum.
 func remembering() rdpp.Config {
 	c := tiny()
-	c.Use(patchcore.Name, "")
+	c.Method, c.Updates, c.Epochs = patchcore.Name, 0, 1
 	c.ImageSize, c.Batch, c.Coreset, c.PatchScore, c.Neighbours = 64, 1, 0.1, patchcore.ScorePatch, 9
 	c.Calibration, c.FalseAlarm = 0.3, 0.2
 	return c

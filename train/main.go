@@ -102,7 +102,7 @@ var rareFlags = []string{
 }
 
 func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
-	c, memory := rdpp.DefaultConfig(), patchcore.DefaultMemory()
+	c := rdpp.DefaultConfig()
 	opt, open := rdpp.TrainOptions{}, dataset.OpenOptions{}
 	flags := pflag.NewFlagSet("train", pflag.ContinueOnError)
 	var source dataset.Source
@@ -161,13 +161,13 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	flags.BoolVar(&c.Equalise, "equalise", c.Equalise, "give the teacher's channels one deviation")
 	flags.StringVar(&c.Score, "score", c.Score, "`KIND` of map: balanced, released")
 	flags.Float64Var(&c.ScoreTop, "score-top", c.ScoreTop, "score: mean of the map's top `SHARE`; 0: maximum")
-	flags.Float64Var(&c.Coreset, "coreset", memory.Coreset, "PatchCore: `SHARE` of patches to keep")
-	flags.IntVar(&c.CoresetDimensions, "coreset-dimensions", memory.CoresetDimensions, "`N`, to choose them by; 0: all of a patch")
-	flags.IntVar(&c.CoresetStarts, "coreset-starts", memory.CoresetStarts, "`N` random patches to start from")
-	flags.IntVar(&c.PatchDimensions, "patch-dimensions", memory.PatchDimensions, "`N` of a patch, as released; 0: by channel")
-	flags.StringVar(&c.PatchScore, "patch-score", memory.PatchScore, "`KIND` of image score: map, patch (paper)")
-	flags.IntVar(&c.Neighbours, "neighbours", memory.Neighbours, "`N` that weight it; 1: none; paper: 9")
-	flags.IntVar(&c.DistanceMiB, "distance-mib", memory.DistanceMiB, "`MIB` of distances at a time")
+	flags.Float64Var(&c.Coreset, "coreset", c.Coreset, "PatchCore: `SHARE` of patches to keep")
+	flags.IntVar(&c.CoresetDimensions, "coreset-dimensions", c.CoresetDimensions, "`N`, to choose them by; 0: all of a patch")
+	flags.IntVar(&c.CoresetStarts, "coreset-starts", c.CoresetStarts, "`N` random patches to start from")
+	flags.IntVar(&c.PatchDimensions, "patch-dimensions", c.PatchDimensions, "`N` of a patch, as released; 0: by channel")
+	flags.StringVar(&c.PatchScore, "patch-score", c.PatchScore, "`KIND` of image score: map, patch (paper)")
+	flags.IntVar(&c.Neighbours, "neighbours", c.Neighbours, "`N` that weight it; 1: none; paper: 9")
+	flags.IntVar(&c.DistanceMiB, "distance-mib", c.DistanceMiB, "`MIB` of distances at a time")
 	flags.DurationVar(&opt.CheckpointEvery, "checkpoint-every", 5*time.Minute, "`TIME` between checkpoints")
 	cacheMiB := flags.Int64("cache", 2048, "`MIB` of memory for decoded images")
 	flags.Int64Var(&opt.MaxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted: `N` pixels")
@@ -304,14 +304,12 @@ func configured(flags *pflag.FlagSet, c *rdpp.Config, preset, teacher string) (o
 		}
 	})
 	of = func(category string) rdpp.Config {
-		named := c.Method
 		*c = rdpp.Preset(preset, category)
-		c.Use(named, preset)
 		for f, value := range given {
 			err = errors.Join(err, f.Value.Set(value))
 		}
-		if c.Method != patchcore.Name {
-			c.Memory = patchcore.Memory{}
+		if c.Method == patchcore.Name {
+			c.Updates, c.Epochs = 0, 1 // its one pass, whatever is asked for
 		}
 		switch updates, epochs := flags.Changed("updates"), flags.Changed("epochs"); {
 		case epochs && !updates:

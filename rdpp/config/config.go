@@ -3,6 +3,7 @@
 package config
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 
@@ -18,7 +19,7 @@ import (
 type Config struct {
 	method.Settings
 	reverse.Distillation // of RD++ and RD, in one object with the above
-	patchcore.Memory     // of PatchCore; zero in the others, and then not in files
+	patchcore.Memory     // of PatchCore; files of the others do not have them
 }
 
 // table of the methods: their names, and how settings become one.
@@ -39,19 +40,6 @@ func Methods() (names []string) {
 	return names
 }
 
-// Use makes the settings those of another method, with the defaults, or with a preset's, of what it alone has.
-func (c *Config) Use(name, preset string) {
-	c.Method, c.Memory = name, patchcore.Memory{}
-	if name != patchcore.Name {
-		return
-	}
-	c.Updates, c.Epochs = 0, 1
-	c.Memory = patchcore.DefaultMemory()
-	if preset == PresetPaper {
-		c.Memory = patchcore.ReleasedMemory()
-	}
-}
-
 // Default returns the settings of a training of some minutes with the first of the methods.
 func Default() Config {
 	return Config{
@@ -63,6 +51,7 @@ func Default() Config {
 			Calibration: 0.1, FalseAlarm: 0.01,
 		},
 		Distillation: reverse.DefaultDistillation(),
+		Memory:       patchcore.DefaultMemory(),
 	}
 }
 
@@ -94,7 +83,7 @@ func Preset(name, category string) Config {
 			c.Epochs = n
 		}
 		c.Updates, c.Batch, c.Select, c.Precision, c.Calibration = 0, 16, method.SelectBestOnTest, "fp32", 0
-		c.Distillation = reverse.ReleasedDistillation()
+		c.Distillation, c.Memory = reverse.ReleasedDistillation(), patchcore.ReleasedMemory()
 	}
 	return c
 }
@@ -125,6 +114,18 @@ func (c *Config) Validate() error {
 func (c *Config) Complete() {
 	c.Settings.Complete()
 	c.Distillation.Complete()
+	if c.Method != patchcore.Name {
+		c.Memory = patchcore.DefaultMemory()
+	}
+}
+
+// MarshalJSON leaves the settings of PatchCore out of other methods' objects, as files of before it was there have none.
+func (c Config) MarshalJSON() ([]byte, error) {
+	if c.Method != patchcore.Name {
+		c.Memory = patchcore.Memory{}
+	}
+	type plain Config
+	return json.Marshal(plain(c))
 }
 
 // PredictionBytes estimates the memory that a model takes which judges so many images at once. fileBytes is the size of the

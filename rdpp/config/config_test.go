@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"rdpp/rdpp/config"
+	"rdpp/rdpp/patchcore"
 	"rdpp/rdpp/setting"
 )
 
@@ -33,9 +34,11 @@ func TestMethods(t *testing.T) {
 	}
 }
 
-// Settings of all methods stand in one object, as they always have, and come back.
+// Settings stand in one object and come back, PatchCore's where they are of PatchCore.
 func TestJSON(t *testing.T) {
-	for _, c := range []config.Config{config.Default(), config.Preset(config.PresetPaper, "screw")} {
+	remembering := config.Default()
+	remembering.Method = patchcore.Name
+	for _, c := range []config.Config{config.Default(), config.Preset(config.PresetPaper, "screw"), remembering} {
 		text, err := json.Marshal(c)
 		if err != nil {
 			t.Fatal(err)
@@ -49,9 +52,16 @@ func TestJSON(t *testing.T) {
 				t.Errorf("got no %s in %s", name, text)
 			}
 		}
+		want := c
+		if c.Method != patchcore.Name {
+			want.Memory = patchcore.Memory{}
+		}
+		if own := members["coreset"] != nil; own != (c.Method == patchcore.Name) {
+			t.Errorf("%s: got %v for settings of PatchCore, want %v", c.Method, own, !own)
+		}
 		var back config.Config
-		if err := json.Unmarshal(text, &back); err != nil || back != c {
-			t.Errorf("got %+v, %v, want %+v", back, err, c)
+		if err := json.Unmarshal(text, &back); err != nil || back != want {
+			t.Errorf("got %+v, %v, want %+v", back, err, want)
 		}
 	}
 }
