@@ -19,7 +19,7 @@ func TestMethods(t *testing.T) {
 	}
 	for _, name := range names {
 		c := config.Default()
-		c.Use(name, "")
+		c.Method = name
 		if err := c.Validate(); err != nil {
 			t.Errorf("%s: got %v", name, err)
 		}
