@@ -237,3 +237,51 @@ func TestPreset(t *testing.T) {
 		t.Errorf("an unknown one: got %+v, want one that is refused", c)
 	}
 }
+
+// A score is the mean of the map's highest pixels, and scores and maps have a threshold each. Programs that would take the
+// maximum refuse the model.
+func TestScoreTop(t *testing.T) {
+	c := tiny()
+	c.ScoreTop, c.Calibration, c.FalseAlarm = 0.05, 0.3, 0.2 // 51 of 32 x 32 pixels
+	c.Method, c.Epochs, c.Batch = rdpp.MethodRD, 1, 10
+	dir, out := t.TempDir(), t.TempDir()
+	if err := sample.Write(dir, &sample.Options{Category: "part", Size: 32, Train: 34, TestGood: 1, TestDefect: 1}); err != nil {
+		t.Fatal(err)
+	}
+	set := openSet(t, filepath.Join(dir, "part"))
+	if _, err := rdpp.Train(context.Background(), c, set, rdpp.TrainOptions{Out: out, Teacher: rdpp.TeacherRandom}); err != nil {
+		t.Fatal(err)
+	}
+	d, err := rdpp.OpenDetector(filepath.Join(out, rdpp.ModelFile), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	scores, maxima := map[float64]bool{}, map[float64]bool{}
+	for _, item := range set.Train {
+		r, _, err := d.DetectFile(item.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pixels, sum := slices.Sorted(slices.Values(r.Map)), 0.0
+		for _, v := range pixels[len(pixels)-51:] {
+			sum += float64(v)
+		}
+		if want := sum / 51; math.Abs(r.Score-want) > 1e-6 || !(r.Score < float64(pixels[len(pixels)-1])) {
+			t.Errorf("%s: got score %v, want %v, below the maximum of %v", item.Path, r.Score, want, pixels[len(pixels)-1])
+		}
+		scores[r.Score], maxima[float64(pixels[len(pixels)-1])] = true, true
+	}
+	k := d.Info().Calibration
+	for i := range k.Scores {
+		if !scores[k.Scores[i]] || !maxima[k.MapScores[i]] {
+			t.Errorf("got %v and %v, which no good image has", k.Scores[i], k.MapScores[i])
+		}
+	}
+	if n := len(k.Scores); n < 10 || len(k.MapScores) != n || !slices.Contains(k.Scores, k.Threshold) || !slices.Contains(k.MapScores, k.PixelThreshold) || !(k.Threshold < k.PixelThreshold) {
+		t.Errorf("got %+v, want thresholds by scores and by maxima", k)
+	}
+	if got := d.Info().FormatVersion; got != 3 {
+		t.Errorf("got format %d, want 3", got)
+	}
+}
