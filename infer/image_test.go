@@ -70,8 +70,8 @@ func TestImageJSON(t *testing.T) {
 			t.Errorf("got region %v, want one inside %d x %d", r, pictureSize, pictureSize)
 		}
 	}
-	if peak := regions[0].(map[string]any)["peak"].(float64); float32(peak) != float32(score) {
-		t.Errorf("got peak %v of the first region, want the score %v", peak, score)
+	if peak := regions[0].(map[string]any)["peak"].(float64); !(peak >= score) {
+		t.Errorf("got peak %v of the first region, want no less than the score %v", peak, score)
 	}
 }
 

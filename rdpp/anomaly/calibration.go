@@ -43,6 +43,8 @@ type Calibration struct {
 	LeftOut        bool      `json:"left_out,omitempty"`   // each image was scored by a map that the others had set the weights of, which makes no rate exact
 	Scores         []float64 `json:"scores"`               // of good images that were not trained on (Provisional: that were), ascending
 	MapScores      []float64 `json:"map_scores,omitempty"` // the maxima of their maps, ascending; nil: Scores are these
+
+	outlinesAll bool // good images have outlines too
 }
 
 // Provisional is the calibration where no images were held out: scores are of the training images.
@@ -136,9 +138,22 @@ func (c *Calibration) Override(rate, threshold, pixelThreshold *float64) (Calibr
 		}
 	}
 	if pixelThreshold != nil {
-		other.PixelThreshold = *pixelThreshold
+		other.PixelThreshold, other.outlinesAll = *pixelThreshold, true
 	}
 	return other, nil
+}
+
+// Outline is what pixels of an image's map are outlined above. Verdict and outlines must not contradict each other: a good
+// image has none, and an anomalous one has some, where a score is no higher than its map's maximum. A threshold of pixels
+// that Override was given is followed whatever the verdict.
+func (c *Calibration) Outline(v Verdict) float64 {
+	switch {
+	case c.outlinesAll:
+		return c.PixelThreshold
+	case !v.Anomalous:
+		return math.Inf(1)
+	}
+	return min(c.PixelThreshold, v.Score)
 }
 
 // Complete fills in what files of before a field was there lack.

@@ -41,7 +41,7 @@ type Prediction struct {
 	Verdict
 	Width    int             `json:"width"` // of the image, pixels
 	Height   int             `json:"height"`
-	Regions  []metric.Region `json:"regions"`            // where the map is above PixelThreshold, in the image's pixels; never nil
+	Regions  []metric.Region `json:"regions"`            // of anomalous images: where the map is above PixelThreshold, in the image's pixels; never nil
 	Warnings []string        `json:"warnings,omitempty"` // that the image is unlike those of training, in words
 }
 

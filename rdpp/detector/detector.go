@@ -52,7 +52,7 @@ type Result struct {
 	anomaly.Verdict
 	Width   int             // of the image, pixels
 	Height  int             //
-	Regions []metric.Region // where the map is above PixelThreshold, in the image's pixels
+	Regions []metric.Region // of anomalous images, see Judge, in the image's pixels
 	Map     []float32       // the anomaly map, S x S
 	Size    int             // S
 	// Warnings say in words what tells that the image was not taken, or stored, as the training images were: another range
@@ -250,7 +250,8 @@ func (d *Detector) Measure(inputs []*Input) ([]*Result, error) {
 func (r *Result) Judge(c *anomaly.Calibration) (err error) {
 	r.Verdict = c.Judge(r.Score)
 	// The largest float32 that is not above the threshold, so that pixels and image are judged alike.
-	r.Regions, err = metric.Regions(r.Map, r.Size, r.Size, modelfile.FloorFloat32(r.PixelThreshold), r.Width, r.Height)
+	above := modelfile.FloorFloat32(c.Outline(r.Verdict))
+	r.Regions, err = metric.Regions(r.Map, r.Size, r.Size, above, r.Width, r.Height)
 	if err != nil {
 		return fmt.Errorf("rdpp: detect: %w", err)
 	}
