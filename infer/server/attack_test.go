@@ -224,8 +224,9 @@ func TestProcessBesideLargePictures(t *testing.T) {
 		t.Logf("alone %v, beside %d clients with large pictures %v; those got %v", quiet, clients, attacked, y.statuses)
 	}
 	slices.Sort(ratios)
-	if ratio := ratios[len(ratios)/2]; *testmain.Slow && ratio > 3 {
-		t.Errorf("got %.1f times the time, the median of %.1f, want at most 3", ratio, ratios)
+	// On a quiet machine it is 3 at most; work of others may double that. Without threads of lower priority it is 11.
+	if ratio := ratios[len(ratios)/2]; *testmain.Slow && ratio > 6 {
+		t.Errorf("got %.1f times the time, the median of %.1f, want at most 6", ratio, ratios)
 	}
 	if peak := statusLine(t, p.cmd.Process.Pid, "VmHWM:"); peak > (budget+besides)<<20 {
 		t.Errorf("got %.1f MiB, want at most %d and %d besides", mib(peak), budget, besides)
