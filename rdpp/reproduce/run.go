@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -242,17 +243,18 @@ func (s *settings) complete() {
 
 // String is the settings as flags.
 func (s settings) String() string {
-	text := "--teacher " + s.Teacher
+	teachers := s.Teacher
 	for _, arch := range slices.Sorted(maps.Keys(s.Teachers)) {
-		text += "," + arch + "=" + s.Teachers[arch]
+		teachers += "," + arch + "=" + s.Teachers[arch]
 	}
+	args := []string{"--teacher", teachers}
 	if s.Epochs > 0 {
-		text += " --epochs " + strconv.Itoa(s.Epochs)
+		args = append(args, "--epochs", strconv.Itoa(s.Epochs))
 	}
 	if s.ImageSize > 0 {
-		text += " --image-size " + strconv.Itoa(s.ImageSize)
+		args = append(args, "--image-size", strconv.Itoa(s.ImageSize))
 	}
-	return text
+	return strings.Join(args, " ")
 }
 
 // madeOtherwise tells of a folder as the value of a setting.
