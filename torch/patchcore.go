@@ -4,6 +4,7 @@ package torch
 import "C"
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 )
@@ -76,7 +77,7 @@ func (c *Coreset) Grow(n int) (size int, err error) {
 // Chosen returns the numbers of the chosen patches, in the order of their choice.
 func (c *Coreset) Chosen() ([]int64, error) {
 	if c.raw() == nil {
-		return nil, fmt.Errorf("torch: coreset: %w", ErrClosed)
+		return nil, errors.New("torch: coreset: it is nil or closed")
 	}
 	if c.size == 0 {
 		return nil, nil
