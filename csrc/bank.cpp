@@ -66,7 +66,10 @@ rdpp_error rdpp_coreset_chosen(const rdpp_coreset *c, int64_t size, int64_t *num
 }
 
 rdpp_error rdpp_coreset_patches(const rdpp_coreset *c, rdpp_tensor *patches) {
-  return guarded([&] { *patches = handle(rows_of(searching(c).patches, c->search.chosen())); });
+  return guarded([&] {
+    const rdpp_coreset &found = searching(c);
+    *patches = handle(rows_of(found.patches, found.search.chosen()));
+  });
 }
 
 rdpp_error rdpp_bank_new(int64_t count, int64_t D, int32_t dtype, int32_t device, rdpp_module **out) {

@@ -1,5 +1,5 @@
-// The C boundary's losses, optimiser, maps and scripts. The rest of it is in process.cpp, tensor.cpp, module.cpp and
-// predictor.cpp.
+// The C boundary's losses, optimiser, maps and scripts. The rest of it is in process.cpp, tensor.cpp, module.cpp,
+// predictor.cpp and bank.cpp.
 #include "boundary.h"
 
 #include <algorithm>

@@ -7,10 +7,11 @@
 
 namespace rdpp {
 
-// The patches of layer2 and layer3, f[1] and f[2]: B x H x W x D, float32, H and W those of layer2. A patch is the mean
-// of each layer's features over 3x3 positions, with zeros around the border, layer3's stretched to layer2's positions.
-// dimensions > 0, a multiple of 2: the released code's instead, D of them. There a layer's 9 C values around a
-// position, by channels, are averaged over neighbouring values into as many as dimensions, and those in pairs.
+// The patches of layer2 and layer3, f[1] and f[2]: B x H x W x D, float32 (float64 for float64), H and W those of
+// layer2. A patch is the mean of each layer's features over 3x3 positions, with zeros around the border, layer3's
+// stretched to layer2's positions. dimensions > 0, a multiple of 2: the released code's instead, D of them. There a
+// layer's 9 C values around a position, by channels, are averaged over neighbouring values into as many as dimensions,
+// and those in pairs.
 torch::Tensor patches(const Features &f, int64_t dimensions);
 
 // Patches of good images, one a row.

@@ -17,7 +17,7 @@ using Versions = std::vector<uint64_t>;
 // On a CUDA device predictions can be a graph, which is recorded at the first call with images of a shape and replayed
 // at every other: hundreds of small kernels are then started at once. Only where the environment has
 // RDPP_CUDA_GRAPHS=1, as no GPU has run it yet; without, and on other devices, it is the method itself. While a graph
-// is recorded all other calls of rdpp.h wait, since nothing else in the process may use CUDA then.
+// is recorded all other calls of rdpp.h that compute wait, since nothing else in the process may use CUDA then.
 class Predictor {
 public:
   // From normalised images, B x 3 x S x S, outside autograd.

@@ -218,8 +218,7 @@ rdpp_error rdpp_adam_set_step(rdpp_adam *a, int64_t group, int64_t i, int64_t st
 /* Inference, outside autograd */
 
 /* How a map is made, and a score of it. The map's terms are d = 1 - cos of each of the K scales, then the same of the
- * scales' features averaged
- * over 3x3 positions. */
+ * scales' features averaged over 3x3 positions. */
 typedef struct {
   double sigma;               /* of the Gaussian, pixels */
   double weights[RDPP_TERMS]; /* of the sum of terms; 1, 1, 1, 0, 0, 0: the released code's */
@@ -230,6 +229,7 @@ typedef struct {
 /* f, g -> raw, smoothed: B x S x S, the sum of the upsampled terms and its Gaussian. */
 rdpp_error rdpp_anomaly_map(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor g[RDPP_SCALES], int64_t S,
                             const rdpp_map_options *options, rdpp_tensor *raw, rdpp_tensor *smoothed);
+
 /* How a bank of patches is asked. */
 typedef struct {
   double sigma;       /* of the map's Gaussian, pixels */
@@ -261,9 +261,9 @@ rdpp_error rdpp_predict(rdpp_predictor *p, rdpp_tensor x, rdpp_tensor *map, rdpp
 
 /* PatchCore, outside autograd. D: dimensions of a patch, H and W here those of layer2's features, S/8. */
 
-/* f -> patches: B x H x W x D, float32: of layer2's and layer3's features the means over 3x3 positions with zeros
- * around the border, layer3's stretched to layer2's positions. dimensions > 0, a multiple of 2: D = dimensions instead,
- * by the released code's averages over neighbouring values; 0: all channels. */
+/* f -> patches: B x H x W x D, float32 (float64 for float64): of layer2's and layer3's features the means over 3x3
+ * positions with zeros around the border, layer3's stretched to layer2's positions. dimensions > 0, a multiple of 2: D
+ * = dimensions instead, by the released code's averages over neighbouring values; 0: all channels. */
 rdpp_error rdpp_patches(const rdpp_tensor f[RDPP_SCALES], int64_t dimensions, rdpp_tensor *patches);
 
 /* The search for a coreset of the patches in n >= 1 tensors, numbered through all of them, which have D as their last

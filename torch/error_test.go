@@ -132,3 +132,20 @@ func TestPredictors(t *testing.T) {
 	wantError(t, "no images", err, "B x 3 x S x S")
 	(*torch.Predictor)(nil).Close()
 }
+
+// A search that is closed, or that there never was, says so.
+func TestClosedCoreset(t *testing.T) {
+	patches := must(torch.FromSlice(make([]float32, 4), 2, 2))
+	defer patches.Close()
+	closed := must(torch.NewCoreset([]*torch.Tensor{patches}, nil, []int64{0}))
+	closed.Close()
+	for what, c := range map[string]*torch.Coreset{"closed": closed, "none": nil} {
+		_, err := c.Grow(1)
+		wantError(t, what, err, "closed")
+		_, err = c.Chosen()
+		wantError(t, what, err, "closed")
+		_, err = c.Patches()
+		wantError(t, what, err, "closed")
+		c.Close()
+	}
+}

@@ -4,6 +4,7 @@ package torch
 import "C"
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 )
@@ -46,6 +47,13 @@ func NewCoreset(patches []*Tensor, signs *Tensor, start []int64) (*Coreset, erro
 	return c, nil
 }
 
+func (c *Coreset) raw() *C.rdpp_coreset {
+	if c == nil {
+		return nil
+	}
+	return c.c
+}
+
 // Close frees the search. It is idempotent.
 func (c *Coreset) Close() {
 	if c == nil {
@@ -59,7 +67,7 @@ func (c *Coreset) Close() {
 // number of threads.
 func (c *Coreset) Grow(n int) (size int, err error) {
 	var grown C.int64_t
-	if err := check("coreset", C.rdpp_coreset_grow(c.c, C.int64_t(n), &grown)); err != nil {
+	if err := check("coreset", C.rdpp_coreset_grow(c.raw(), C.int64_t(n), &grown)); err != nil {
 		return 0, err
 	}
 	c.size = int(grown)
@@ -68,6 +76,9 @@ func (c *Coreset) Grow(n int) (size int, err error) {
 
 // Chosen returns the numbers of the chosen patches, in the order of their choice.
 func (c *Coreset) Chosen() ([]int64, error) {
+	if c.raw() == nil {
+		return nil, errors.New("torch: coreset: it is nil or closed")
+	}
 	if c.size == 0 {
 		return nil, nil
 	}
@@ -78,7 +89,7 @@ func (c *Coreset) Chosen() ([]int64, error) {
 
 // Patches returns the chosen patches, one a row, of the type and on the device of the first tensor.
 func (c *Coreset) Patches() (*Tensor, error) {
-	return one("coreset", func(out *C.rdpp_tensor) C.rdpp_error { return C.rdpp_coreset_patches(c.c, out) })
+	return one("coreset", func(out *C.rdpp_tensor) C.rdpp_error { return C.rdpp_coreset_patches(c.raw(), out) })
 }
 
 // Bank is the patches that PatchCore compares others with: a Network whose State is one entry, "patches".

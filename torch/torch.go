@@ -2,9 +2,9 @@
 // with, their losses, Adam and inference. It is the only package that calls libtorch, through the C boundary of
 // csrc/rdpp.h, and the only one that imports gotorch, whose tensor is the handle inside [Tensor].
 //
-// Every function that can fail returns an error, one of csrc's as an [*Error]; nothing here panics on bad input. Memory is freed when Close is
-// called and at no other time: whatever a function returns is the caller's to close, and closing twice is
-// harmless. Garbage collection frees nothing; [LiveTensors] counts what is still open.
+// Every function that can fail returns an error, one of csrc's as an [*Error]; nothing here panics on bad input. Memory is
+// freed when Close is called and at no other time: whatever a function returns is the caller's to close, and closing twice
+// is harmless. Garbage collection frees nothing; [LiveTensors] counts what is still open.
 //
 // Dimension letters: B batch, C channels, H height, W width, S side of the square network input, k = 0, 1, 2
 // the feature scale, e the block expansion (1 for resnet18 and resnet34, else 4).
