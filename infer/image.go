@@ -27,8 +27,8 @@ import (
 const imageHelp = `Usage: infer image --model FILE [flags] IMAGE|DIR|- ...
 
 Prints a line per image: verdict, score, threshold, p-value (how rare such a
-score is among good parts), number of regions, name. Scores are 0 (like good
-parts) to 6. A DIR stands for the images directly in it; - is standard input.
+score is among good parts), number of regions, name. Scores rise from 0 (like
+good parts). A DIR stands for the images directly in it; - is standard input.
 Exit codes: 0 none anomalous, 3 some anomalous, 1 some failed, 2 wrong usage.
 
 `

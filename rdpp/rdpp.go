@@ -19,6 +19,7 @@ import (
 	"rdpp/rdpp/evaluation"
 	"rdpp/rdpp/method"
 	"rdpp/rdpp/modelfile"
+	"rdpp/rdpp/patchcore"
 	"rdpp/rdpp/pretrain"
 	"rdpp/rdpp/reverse"
 	"rdpp/rdpp/setting"
@@ -86,8 +87,9 @@ var ErrInterrupted = engine.ErrInterrupted
 
 // Names of settings, files and words, described where they come from.
 const (
-	MethodRDPP = reverse.RDPP
-	MethodRD   = reverse.RD
+	MethodRDPP      = reverse.RDPP
+	MethodRD        = reverse.RD
+	MethodPatchCore = patchcore.Name
 
 	SelectLast       = method.SelectLast
 	SelectBestOnTest = method.SelectBestOnTest
@@ -131,6 +133,9 @@ const (
 
 // Methods lists what Config.Method takes.
 func Methods() []string { return config.Methods() }
+
+// Owners lists the methods that a setting of Config, by its name in JSON, is of; none where all methods have it, or nobody.
+func Owners(setting string) []string { return config.Owners(setting) }
 
 // DefaultConfig returns what did best, of what was tried, in trainings of some minutes on real parts (BENCHMARKS.md); Preset
 // returns the released settings.

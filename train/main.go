@@ -30,7 +30,6 @@ import (
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/imagefile"
-	"rdpp/rdpp/patchcore"
 	"rdpp/rdpp/printable"
 	"rdpp/rdpp/reproduce"
 	"rdpp/torch"
@@ -40,6 +39,9 @@ var version = command.Version("train", func() (string, error) {
 	libtorch, err := torch.Version()
 	return fmt.Sprintf("rdpp %s, libtorch %s", rdpp.Version, libtorch), err
 }, rdpp.Notice)
+
+// short are flags that are not called like their settings, by the settings' names.
+var short = map[string]string{"noise_lambda": "noise", "image_size": "size"}
 
 var app = command.Program{
 	Name: "train",
@@ -52,7 +54,7 @@ var app = command.Program{
 	Default:     &command.Command{Run: simple(runTrain), Patient: true},
 	Version:     version,
 	Interrupted: []error{rdpp.ErrInterrupted, reproduce.ErrInterrupted},
-	Short:       map[string]string{"noise_lambda": "noise", "image_size": "size"},
+	Short:       short,
 }
 
 // simple is the run of a command that has no exit codes of its own.
@@ -308,8 +310,8 @@ func configured(flags *pflag.FlagSet, c *rdpp.Config, preset, teacher string) (o
 		for f, value := range given {
 			err = errors.Join(err, f.Value.Set(value))
 		}
-		if c.Method == patchcore.Name {
-			c.Updates, c.Epochs = 0, 1 // its one pass, whatever is asked for
+		if c.Method == rdpp.MethodPatchCore {
+			c.Updates, c.Epochs = 0, 1 // its one pass
 		}
 		switch updates, epochs := flags.Changed("updates"), flags.Changed("epochs"); {
 		case epochs && !updates:
@@ -326,7 +328,34 @@ func configured(flags *pflag.FlagSet, c *rdpp.Config, preset, teacher string) (o
 	if err == nil {
 		err = some.Validate()
 	}
+	if err == nil {
+		err = unread(flags, given, some.Method)
+	}
 	return of, err
+}
+
+// unread refuses flags that are given and play no part in a method. given are their values on the command line.
+func unread(flags *pflag.FlagSet, given map[*pflag.Flag]string, method string) (err error) {
+	settings := map[string]string{} // of flags that are not called like them
+	for setting, flag := range short {
+		settings[flag] = setting
+	}
+	flags.Visit(func(f *pflag.Flag) {
+		setting, renamed := settings[f.Name]
+		if !renamed {
+			setting = strings.ReplaceAll(f.Name, "-", "_")
+		}
+		switch owners := rdpp.Owners(setting); {
+		case err != nil:
+		case len(owners) > 0 && !slices.Contains(owners, method):
+			err = command.Usagef("--%s plays no part with --method %s, it is of %s; leave one of the flags out", f.Name, method, strings.Join(owners, " and "))
+		case method == rdpp.MethodPatchCore && (f.Name == "updates" || f.Name == "epochs" && given[f] != "1"):
+			err = command.Usagef("--%s %s plays no part with --method %s, which takes one pass over the images; leave it out", f.Name, given[f], method)
+		case method == rdpp.MethodPatchCore && f.Name == "precision" && given[f] == string(torch.BF16):
+			err = command.Usagef("--precision bf16 plays no part with --method %s, which computes no gradients; use fp32 or auto", method)
+		}
+	})
+	return err
 }
 
 // bitDepth is the value of --bit-depth: a number of bits, or auto.

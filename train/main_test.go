@@ -615,6 +615,21 @@ func TestUpdatesOrEpochs(t *testing.T) {
 	}
 }
 
+// Flags that play no part in a method are refused, instead of being left aside without a word.
+func TestFlagsOfOtherMethods(t *testing.T) {
+	for _, c := range []struct{ method, flag, want string }{
+		{"rd++", "--coreset=0.1", "--coreset plays no part"}, {"rd", "--neighbours=2", "--neighbours plays no part"},
+		{"patchcore", "--light=0.1", "of rd++ and rd"}, {"patchcore", "--noise=0.1", "--noise plays no part"},
+		{"patchcore", "--epochs=5", "one pass"}, {"patchcore", "--updates=50", "one pass"}, {"patchcore", "--precision=bf16", "no gradients"},
+		{"patchcore", "--epochs=1", "/none"}, {"patchcore", "--coreset=0.1", "/none"}, {"rd++", "--score-top=0", "/none"}, // which get as far as the data
+	} {
+		_, _, stderr := trainBy("--data=/none", "--out="+t.TempDir(), "--device=cpu", "--method="+c.method, c.flag)
+		if !strings.Contains(stderr, c.want) || strings.Contains(stderr, "no part") == (c.want == "/none") {
+			t.Errorf("%s %s: got %q, want %q", c.method, c.flag, stderr, c.want)
+		}
+	}
+}
+
 func TestVersion(t *testing.T) {
 	libtorch, err := torch.Version()
 	if err != nil {

@@ -125,8 +125,11 @@ func (q *inquiry) prepareAll() ([]*rdpp.Input, error) {
 	preparing.Wait()
 	for i, err := range errs {
 		if err != nil && len(pictures) > 1 && q.ctx.Err() == nil {
-			err = fmt.Errorf("image %d, %.80q: %w", i+1, pictures[i].name, err)
-			return nil, failf(http.StatusBadRequest, "%w", err)
+			named := fmt.Errorf("image %d, %.80q: %w", i+1, pictures[i].name, err)
+			if f := (*failure)(nil); errors.As(err, &f) {
+				named = &failure{f.status, named, f.retry}
+			}
+			return nil, named
 		}
 		if err != nil {
 			return nil, err

@@ -4,6 +4,7 @@ package config
 
 import (
 	"encoding/json"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -22,14 +23,27 @@ type Config struct {
 	patchcore.Memory     // of PatchCore; files of the others do not have them
 }
 
-// table of the methods: their names, and how settings become one.
+// table of the methods: their names, what of a Config is theirs alone, and how settings become one.
 var table = []struct {
 	name string
+	own  any
 	make func(c *Config) method.Method
 }{
-	{reverse.RDPP, func(c *Config) method.Method { return reverse.New(c.Settings, c.Distillation) }},
-	{reverse.RD, func(c *Config) method.Method { return reverse.New(c.Settings, c.Distillation) }},
-	{patchcore.Name, func(c *Config) method.Method { return patchcore.New(c.Settings, c.Memory) }},
+	{reverse.RDPP, reverse.Distillation{}, func(c *Config) method.Method { return reverse.New(c.Settings, c.Distillation) }},
+	{reverse.RD, reverse.Distillation{}, func(c *Config) method.Method { return reverse.New(c.Settings, c.Distillation) }},
+	{patchcore.Name, patchcore.Memory{}, func(c *Config) method.Method { return patchcore.New(c.Settings, c.Memory) }},
+}
+
+// Owners lists the methods that a setting, by its name in JSON, is of; none where all methods have it, or nobody.
+func Owners(setting string) (names []string) {
+	for _, m := range table {
+		for _, field := range reflect.VisibleFields(reflect.TypeOf(m.own)) {
+			if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name == setting {
+				names = append(names, m.name)
+			}
+		}
+	}
+	return names
 }
 
 // Methods lists the names of the methods, as Config.Method has them.

@@ -111,7 +111,7 @@ type LearnerOf[Batch any] interface {
 	// can be read until the scope is closed or the next step.
 	State(s *torch.Scope) ([]weights.Source, error)
 
-	// Growth is by how many bytes State can become larger than it is before the first step.
+	// Growth is by how many bytes State can at most become larger than it is.
 	Growth() (int64, error)
 
 	// Restore makes the learner what it was when State was written to f.

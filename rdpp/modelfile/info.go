@@ -53,9 +53,6 @@ const (
 	modelFormatMethods = 3 // of other methods than reverse distillation, or whose scores are not the maxima of their maps
 )
 
-// MaxModelBytes is several times what a model file of the largest backbone has.
-const MaxModelBytes = 4 << 30
-
 // formatOf is the oldest format whose programs score as the document says.
 func formatOf(i *Info) int {
 	c := &i.Config

@@ -70,10 +70,11 @@ func (l *learner) State(*torch.Scope) ([]weights.Source, error) {
 
 func seenName(i int) string { return fmt.Sprintf("%s%d", prefixSeen, i) }
 
-// Growth is what the patches of all images take.
+// Growth is what the patches of all images take that have not been seen.
 func (l *learner) Growth() (int64, error) {
+	seen, err := l.patches()
 	side := int64(l.c.ImageSize / 8)
-	return int64(l.images) * side * side * int64(l.c.dimensions()*torch.Float16.Size()), nil
+	return max(0, int64(l.images)*side*side-seen) * int64(l.c.dimensions()*torch.Float16.Size()), err
 }
 
 // Restore is the way back from State.
@@ -126,7 +127,7 @@ func (l *learner) Finish(ctx context.Context, _ method.Images, last bool) (metho
 	}
 	var s torch.Scope
 	defer s.Close()
-	random := rand.New(rand.NewPCG(seedOf(prefixBank, l.c.Seed), 0))
+	random := rand.New(rand.NewPCG(method.SeedOf(prefixBank, l.c.Seed), 0))
 	signs := s.Tensor(l.signs(random))
 	if err := s.Err(); err != nil {
 		return nil, err

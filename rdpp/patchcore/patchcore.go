@@ -3,7 +3,6 @@ package patchcore
 import (
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"math"
 	"strings"
 
@@ -97,18 +96,11 @@ func (c *remembering) New(o method.Options) (method.Net, error) {
 }
 
 func (c *remembering) memory(o method.Options) (*memory, error) {
-	teacher, err := torch.NewTeacher(torch.ModuleOptions{Arch: c.Arch, Device: o.Device, Seed: seedOf(prefixTeacher, c.Seed), Blank: o.Blank})
+	teacher, err := torch.NewTeacher(torch.ModuleOptions{Arch: c.Arch, Device: o.Device, Seed: method.SeedOf(prefixTeacher, c.Seed), Blank: o.Blank})
 	if err != nil {
 		return nil, fmt.Errorf("rdpp: model: %w", err)
 	}
 	return &memory{c: c, device: o.Device, teacher: teacher}, nil
-}
-
-// seedOf gives every part of a training a seed of its own.
-func seedOf(part string, seed uint64) uint64 {
-	h := fnv.New64a()
-	fmt.Fprintf(h, "%s%d", part, seed)
-	return h.Sum64()
 }
 
 // Close frees teacher and bank. It is idempotent.
