@@ -80,6 +80,19 @@ func TestPredictForm(t *testing.T) {
 	}
 }
 
+// One of several images is answered with the status that it would get alone.
+func TestTooLargeOfSeveral(t *testing.T) {
+	v := start(t, server.Options{MaxMemory: 64 << 20, MaxBody: 1 << 20})
+	large := blank(t, 9000) // 81 megapixels
+	if a := v.ask(t, "POST", predictPath, large); a.status != http.StatusRequestEntityTooLarge {
+		t.Fatalf("alone: got status %d, %s, want 413", a.status, a.body)
+	}
+	body, kind := form(pictures[0], large)
+	if a := v.ask(t, "POST", predictPath, body, "Content-Type", kind); a.status != http.StatusRequestEntityTooLarge || !strings.Contains(a.reason(), `image 2, "1.png"`) {
+		t.Errorf("beside another: got status %d, %s, want 413 and its name", a.status, a.body)
+	}
+}
+
 func TestPredictThreshold(t *testing.T) {
 	dir := t.TempDir()
 	copyFile(t, modelFile, dir+"/part.safetensors")
