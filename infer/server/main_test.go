@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -146,6 +147,7 @@ func start(t testing.TB, opt server.Options) *service {
 	if opt.Model == "" {
 		opt.Model = modelFile
 	}
+	opt.Timeout = cmp.Or(opt.Timeout, 10*time.Minute) // however busy the machine is
 	v := &service{logs: &logBuffer{}, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}}}
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.NewJSONHandler(v.logs, nil))
