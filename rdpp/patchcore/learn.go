@@ -31,7 +31,7 @@ type learner struct {
 func (c *remembering) Learner(net method.Net, o method.LearnerOptions) (method.Learner, error) {
 	n, own := net.(*memory)
 	if !own {
-		return nil, fmt.Errorf("rdpp: a net of type %T is not this method's", net)
+		return nil, fmt.Errorf("patchcore: a net of type %T is not this method's", net)
 	}
 	return &learner{c: c, net: n, images: o.Images}, nil
 }

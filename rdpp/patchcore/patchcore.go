@@ -98,7 +98,7 @@ func (c *remembering) New(o method.Options) (method.Net, error) {
 func (c *remembering) memory(o method.Options) (*memory, error) {
 	teacher, err := torch.NewTeacher(torch.ModuleOptions{Arch: c.Arch, Device: o.Device, Seed: method.SeedOf(prefixTeacher, c.Seed), Blank: o.Blank})
 	if err != nil {
-		return nil, fmt.Errorf("rdpp: model: %w", err)
+		return nil, fmt.Errorf("patchcore: model: %w", err)
 	}
 	return &memory{c: c, device: o.Device, teacher: teacher}, nil
 }

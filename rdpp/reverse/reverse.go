@@ -148,7 +148,7 @@ func (c *reversed) networks(o method.Options) (*Networks, error) {
 	}
 	if err != nil {
 		n.Close()
-		return nil, fmt.Errorf("rdpp: model: %w", err)
+		return nil, fmt.Errorf("reverse: model: %w", err)
 	}
 	return n, nil
 }
