@@ -197,6 +197,41 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// A checkpoint that lacks patches of a batch, the last one's too, is refused.
+func TestLacking(t *testing.T) {
+	m := patchcore.New(settings(), memory())
+	first := learner(t, m, newNet(t, m))
+	see(t, first, 0, 4)
+	var s torch.Scope
+	defer s.Close()
+	sources, err := first.State(&s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"encoder.conv1.weight": "encoder.conv1.weight", "seen.0": "seen.0 is missing",
+		"seen.2": "seen.2 is missing", "seen.3": "384 patches of 512", "seen.": "0 patches of 512"} {
+		lacking := slices.DeleteFunc(slices.Clone(sources), func(s weights.Source) bool {
+			return s.Name == name || name == "seen." && strings.HasPrefix(s.Name, name)
+		})
+		net, err := m.New(method.Options{Blank: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer net.Close()
+		second, err := m.Learner(net, method.LearnerOptions{Precision: torch.FP32, Images: 8})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer second.Close()
+		if err = second.Restore(write(t, lacking), anomaly.Facts{}); err == nil {
+			_, err = second.Finish(t.Context(), nil, true)
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("without %s: got error %v, want one with %q", name, err, want)
+		}
+	}
+}
+
 func TestThreads(t *testing.T) {
 	m := patchcore.New(settings(), memory())
 	var want []byte
