@@ -94,6 +94,12 @@ type Embedder interface {
 	Embed(x *torch.Tensor) (*torch.Tensor, error)
 }
 
+// Grower is a Net of which a learner makes one with a larger State.
+type Grower interface {
+	// Growth is by how many bytes State can at most become larger than it is.
+	Growth() (int64, error)
+}
+
 // Exporter is a Net that can be written down as ONNX and TorchScript.
 type Exporter interface {
 	// Export fills in what is the net's: tensors, and how a map is made of features.

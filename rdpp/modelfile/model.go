@@ -63,7 +63,13 @@ func (m *Model) Save(path string) error {
 
 // Size is how large the file of Save can become while a training goes on.
 func (m *Model) Size() (int64, error) {
-	return document.Size(document.ModelKey, m.document(), m.Net.State())
+	size, err := document.Size(document.ModelKey, m.document(), m.Net.State())
+	if net, grows := m.Net.(method.Grower); grows && err == nil {
+		var growth int64
+		growth, err = net.Growth()
+		size += growth
+	}
+	return size, err
 }
 
 // document is the header of the model's file.

@@ -33,6 +33,7 @@ func (c *remembering) Learner(net method.Net, o method.LearnerOptions) (method.L
 	if !own {
 		return nil, fmt.Errorf("patchcore: a net of type %T is not this method's", net)
 	}
+	n.images = o.Images
 	return &learner{c: c, net: n, images: o.Images}, nil
 }
 
@@ -73,13 +74,7 @@ func seenName(i int) string { return fmt.Sprintf("%s%d", prefixSeen, i) }
 // Growth is what the patches of all images take that have not been seen.
 func (l *learner) Growth() (int64, error) {
 	seen, err := l.patches()
-	return max(0, int64(l.images)*l.positions()-seen) * int64(l.c.dimensions()*torch.Float16.Size()), err
-}
-
-// positions of an image that have a patch.
-func (l *learner) positions() int64 {
-	side := int64(l.c.ImageSize / 8)
-	return side * side
+	return max(0, int64(l.images)*l.c.positions()-seen) * int64(l.c.dimensions()*torch.Float16.Size()), err
 }
 
 // Restore is the way back from State.
@@ -133,7 +128,7 @@ func (l *learner) Finish(ctx context.Context, _ method.Images, last bool) (metho
 	if err != nil {
 		return nil, err
 	}
-	if whole := int64(l.images) * l.positions(); count == 0 || count < whole {
+	if whole := int64(l.images) * l.c.positions(); count == 0 || count < whole {
 		return nil, fmt.Errorf("patchcore: %d patches of %d have been seen; restore the checkpoint or train again", count, whole)
 	}
 	var s torch.Scope
@@ -148,7 +143,7 @@ func (l *learner) Finish(ctx context.Context, _ method.Images, last bool) (metho
 		return nil, err
 	}
 	defer search.Close()
-	size := max(1, int(l.c.Coreset*float64(count)))
+	size := l.c.kept(count)
 	for chosen := 0; chosen < size; {
 		if err := ctx.Err(); err != nil {
 			return nil, err

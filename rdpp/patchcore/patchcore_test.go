@@ -197,6 +197,38 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// Before anything is learned a net tells how large the model file is going to be.
+func TestGrowth(t *testing.T) {
+	m := patchcore.New(settings(), memory())
+	net := newNet(t, m)
+	l, err := m.Learner(net, method.LearnerOptions{Precision: torch.FP32, Images: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	size := func() int64 {
+		n, err := weights.Size(nil, net.State())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	growth := func() int64 {
+		n, err := net.(method.Grower).Growth()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before, told := size(), growth()
+	see(t, l, 0, 4)
+	finish(t, l)
+	const header = 200 // bytes about one more tensor
+	if got := size() - before; got <= told || got > told+header || growth() != 0 {
+		t.Errorf("got a file larger by %d bytes, and %d to come, want %d and what tells of the bank, and nothing to come", got, growth(), told)
+	}
+}
+
 // A checkpoint that lacks patches of a batch, the last one's too, is refused.
 func TestLacking(t *testing.T) {
 	m := patchcore.New(settings(), memory())
