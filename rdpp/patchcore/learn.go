@@ -143,6 +143,9 @@ func (l *learner) Finish(ctx context.Context, _ method.Images, last bool) (metho
 		return nil, err
 	}
 	defer search.Close()
+	if last { // the search has what it needs
+		l.Close()
+	}
 	size := l.c.kept(count)
 	for chosen := 0; chosen < size; {
 		if err := ctx.Err(); err != nil {
@@ -156,9 +159,7 @@ func (l *learner) Finish(ctx context.Context, _ method.Images, last bool) (metho
 	if err := s.Err(); err != nil {
 		return nil, err
 	}
-	if last {
-		l.Close()
-	}
+	search.Close()
 	if err := l.net.newBank(size); err != nil {
 		return nil, err
 	}

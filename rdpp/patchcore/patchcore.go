@@ -32,6 +32,13 @@ func (c *remembering) Plan([]int) (method.Plan, error) {
 	return method.Plan{Passes: 1, Batch: c.Batch, Noise: dataset.NoiseOptions{Off: true}}, nil
 }
 
+// Fixed are a single pass, without updates or gradients.
+func (c *remembering) Fixed() []method.Fixed {
+	const pass, plain = "takes one pass over the images", "computes no gradients"
+	return []method.Fixed{{Setting: "updates", Values: []string{"0"}, Why: pass}, {Setting: "epochs", Values: []string{"1"}, Why: pass},
+		{Setting: "precision", Values: []string{method.PrecisionAuto, string(torch.FP32), string(torch.TF32)}, Why: plain}}
+}
+
 // MostScore is unbounded: scores are distances.
 func (c *remembering) MostScore(facts anomaly.Facts) (float64, error) {
 	if facts != (anomaly.Facts{}) {

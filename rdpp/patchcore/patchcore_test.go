@@ -429,6 +429,36 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
+// watched calls look whenever it is asked whether it has ended.
+type watched struct {
+	context.Context
+	look func()
+}
+
+func (w watched) Err() error {
+	w.look()
+	return w.Context.Err()
+}
+
+// What is remembered is freed before the search for the last net, and stays for one after which more is learned.
+func TestFreed(t *testing.T) {
+	m := patchcore.New(settings(), memory())
+	l := learner(t, m, newNet(t, m))
+	before := torch.LiveTensors()
+	see(t, l, 0, 4)
+	for _, last := range []bool{false, true} {
+		most := int64(-1)
+		ctx := watched{t.Context(), func() { most = max(most, int64(torch.LiveTensors())-int64(before)) }}
+		if _, err := l.Finish(ctx, nil, last); err != nil {
+			t.Fatal(err)
+		}
+		want := map[bool]int64{false: 1 + 4, true: 1 + 1}[last] // the projection, and four batches or the first net's bank
+		if most != want {
+			t.Errorf("last %v: got %d tensors during the search, want %d", last, most, want)
+		}
+	}
+}
+
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if open := torch.LiveTensors(); open > 0 && code == 0 {
