@@ -92,13 +92,15 @@ torch::Tensor run_folded(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::T
                          const torch::Tensor &add, bool *added) {
   ConvImpl::Folded &folded = conv.folded;
   bool transposed = conv.kind == ConvImpl::kTransposed;
-  // On the CPU the form is one for inputs of a size; batches of all sizes share it.
-  std::vector<int64_t> input;
-  if (x.is_cpu()) input = {x.size(1), x.size(2), x.size(3)};
-  if (folded.input != input || folded.type != x.scalar_type()) {
-    folded = {};
-    folded.input = input;
-    folded.type = x.scalar_type();
+  // On the CPU the form is one for inputs of a size and type; batches of all sizes share it. On a device the plain form
+  // of every type stays, as a CUDA graph may read it.
+  if (x.is_cpu()) {
+    std::vector<int64_t> input = {x.size(1), x.size(2), x.size(3)};
+    if (folded.input != input || folded.type != x.scalar_type()) {
+      folded = {};
+      folded.input = input;
+      folded.type = x.scalar_type();
+    }
   }
 
   bool winograd = !transposed && conv.stride == 1 && conv.weight.size(2) == 3 && has_onednn(x) &&
@@ -132,12 +134,13 @@ torch::Tensor run_folded(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::T
     run->callBoxed(&stack);
     y = stack.front().toTensor();
   } else {
-    if (!folded.plain.defined()) {
+    ConvImpl::Folded::Plain &plain = folded.plain[x.scalar_type()];
+    if (!plain.weight.defined()) {
       auto [weight, bias] = fold(conv, bn);
-      folded.plain = weight.to(x.scalar_type()).contiguous(torch::MemoryFormat::ChannelsLast);
-      if (bias.defined()) folded.plain_bias = bias.to(x.scalar_type());
+      if (bias.defined()) plain.bias = bias.to(x.scalar_type());
+      plain.weight = weight.to(x.scalar_type()).contiguous(torch::MemoryFormat::ChannelsLast);
     }
-    y = torch::conv2d(x, folded.plain, folded.plain_bias, stride, padding);
+    y = torch::conv2d(x, plain.weight, plain.bias, stride, padding);
     if (relu_here) y.relu_();
   }
   return transposed ? spread_squares(y) : y;
@@ -164,6 +167,16 @@ torch::Tensor conv_bn(Conv &conv, nn::BatchNorm2d &bn, const torch::Tensor &x, b
   if (bn) y = bn(y);
   if (add.defined()) y += add;
   return relu ? y.relu_() : y;
+}
+
+torch::Tensor exact_conv(const torch::Tensor &x, const torch::Tensor &weight, const torch::Tensor &bias) {
+  const at::Context &context = at::globalContext();
+  std::vector<int64_t> none(2, 0), one(2, 1);
+  at::NoTF32Guard exact; // this thread's, for what cuBLAS computes; cuDNN is told by the last argument
+  return at::_convolution(x, weight, bias, /*stride=*/one, /*padding=*/none, /*dilation=*/one, /*transposed=*/false,
+                          /*output_padding=*/none, /*groups=*/1, context.benchmarkCuDNN(),
+                          context.deterministicCuDNN() || context.deterministicAlgorithms(), context.userEnabledCuDNN(),
+                          /*allow_tf32=*/false);
 }
 
 void freeze(nn::Module &m, bool on) {

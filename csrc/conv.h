@@ -6,6 +6,7 @@
 #include <torch/torch.h>
 
 #include <cstdint>
+#include <map>
 #include <vector>
 
 namespace rdpp {
@@ -23,13 +24,16 @@ struct ConvImpl : torch::nn::Module {
   bool channels_last = false; // see use_channels_last
   bool frozen = false;        // see freeze
 
-  // Convolution and batch norm as one, in the forms that were needed so far for inputs of one size and type.
+  // Convolution and batch norm as one, in the forms that were needed so far.
   struct Folded {
-    std::vector<int64_t> input; // C, H, W; empty off the CPU
+    std::vector<int64_t> input; // of the forms for the CPU: C, H, W
     torch::ScalarType type = torch::kFloat32;
     c10::IValue onednn;                    // for oneDNN's operation
     torch::Tensor winograd, winograd_bias; // for winograd_conv
-    torch::Tensor plain, plain_bias;       // for libtorch's convolution
+    struct Plain {
+      torch::Tensor weight, bias;
+    };
+    std::map<torch::ScalarType, Plain> plain; // for libtorch's convolution, by the type of its input
   } folded;
 };
 TORCH_MODULE(Conv);
@@ -37,6 +41,10 @@ TORCH_MODULE(Conv);
 // Convolution, batch norm (or none: nullptr), sum with add (or undefined) and ReLU (or not).
 torch::Tensor conv_bn(Conv &conv, torch::nn::BatchNorm2d &bn, const torch::Tensor &x, bool relu,
                       const torch::Tensor &add = {});
+
+// A convolution of stride 1 without padding whose float32 products are never rounded to TF32, whatever the process's
+// settings allow to others. x: B x C x H x W, weight: N x C x h x w, bias: N.
+torch::Tensor exact_conv(const torch::Tensor &x, const torch::Tensor &weight, const torch::Tensor &bias);
 
 // Draws fresh parameters from `seed` as the released code does: Kaiming normal (fan_out, relu) for plain
 // convolutions without bias, PyTorch's defaults for transposed ones and for those with bias.

@@ -50,7 +50,7 @@ BankImpl::BankImpl(int64_t count, int64_t D) {
 
 void BankImpl::train(bool on) {
   torch::nn::Module::train(on);
-  blocks_.clear();
+  packed_.clear(), weight_.reset(), bias_.reset();
 }
 
 namespace {
@@ -98,18 +98,6 @@ void lower(const Tensor &products, int64_t first, Tensor &least, Tensor &row) {
   });
 }
 
-// Products of float32 that decide which patch is near are not to be rounded to TF32, whatever else may be.
-class Exact {
-public:
-  Exact() : was_(at::globalContext().allowTF32CuDNN()) { at::globalContext().setAllowTF32CuDNN(false); }
-  ~Exact() { at::globalContext().setAllowTF32CuDNN(was_); }
-  Exact(const Exact &) = delete;
-  Exact &operator=(const Exact &) = delete;
-
-private:
-  bool was_;
-};
-
 } // namespace
 
 BankImpl::Nearest BankImpl::nearest(const Tensor &p, int64_t bytes) {
@@ -118,16 +106,14 @@ BankImpl::Nearest BankImpl::nearest(const Tensor &p, int64_t bytes) {
   torch::NoGradGuard no_grad;
   int64_t M = rows.size(0), positions = p.size(1) * p.size(2);
   int64_t n = std::clamp<int64_t>(bytes / (positions * static_cast<int64_t>(rows.element_size())), 1, M);
-  if (blocks_.empty() || blocks_[0].products->weight.size(0) != n) prepare(n);
-  Exact exact;
-  torch::nn::BatchNorm2d none{nullptr};
+  prepare(n);
   std::vector<Tensor> distances, numbers;
   // Image by image, so that no result depends on the batch.
   for (int64_t b = 0; b < p.size(0); b++) {
     Tensor image = p.narrow(0, b, 1), x = image.permute({0, 3, 1, 2}); // 1 x D x H x W
     Tensor least = torch::full({1, p.size(1), p.size(2)}, std::numeric_limits<double>::infinity(), p.options());
     Tensor row = torch::zeros({1, p.size(1), p.size(2)}, p.options().dtype(torch::kInt64));
-    for (Block &block : blocks_) lower(conv_bn(block.products, none, x, false), block.first, least, row);
+    for (int64_t first = 0; first < M; first += n) lower(products(x, first, n), first, least, row);
     // |x|^2 - 2xy + |y|^2 cancels where x is near y: what decides has an error that what is reported need not have.
     Tensor chosen = rows.index_select(0, row.flatten()).view_as(image);
     distances.push_back((image - chosen).square_().sum(-1).sqrt_());
@@ -137,16 +123,31 @@ BankImpl::Nearest BankImpl::nearest(const Tensor &p, int64_t bytes) {
 }
 
 void BankImpl::prepare(int64_t n) {
-  blocks_.clear();
+  if (!rows.is_cpu() || rows.scalar_type() != torch::kFloat32) {
+    if (weight_.defined()) return;
+    bias_ = rows.square().sum(1);
+    weight_ = (rows * -2).view({rows.size(0), rows.size(1), 1, 1});
+    return;
+  }
+  if (!packed_.empty() && packed_[0]->weight.size(0) == n) return;
+  packed_.clear();
   for (int64_t first = 0; first < rows.size(0); first += n) {
     Tensor part = rows.narrow(0, first, std::min(n, rows.size(0) - first));
-    Conv products(part.size(1), part.size(0), 1, 1, ConvImpl::kPlain, /*with_bias=*/true);
-    products->weight.set_data((part * -2).view({part.size(0), part.size(1), 1, 1}));
-    products->bias.set_data(part.square().sum(1));
-    use_channels_last(*products);
-    freeze(*products, true);
-    blocks_.push_back({first, products});
+    Conv conv(part.size(1), part.size(0), 1, 1, ConvImpl::kPlain, /*with_bias=*/true);
+    conv->weight.set_data((part * -2).view({part.size(0), part.size(1), 1, 1}));
+    conv->bias.set_data(part.square().sum(1));
+    use_channels_last(*conv);
+    freeze(*conv, true);
+    packed_.push_back(conv);
   }
+}
+
+Tensor BankImpl::products(const Tensor &x, int64_t first, int64_t n) {
+  torch::nn::BatchNorm2d none{nullptr};
+  if (!packed_.empty()) return conv_bn(packed_[static_cast<size_t>(first / n)], none, x, false);
+  n = std::min(n, rows.size(0) - first);
+  // Which row is the nearest is not to depend on products that are rounded to TF32.
+  return exact_conv(x, weight_.narrow(0, first, n), bias_.narrow(0, first, n));
 }
 
 Tensor BankImpl::neighbours(const Tensor &of, int64_t b) {

@@ -31,14 +31,14 @@ struct BankImpl : torch::nn::Module {
   torch::Tensor rows; // M x D
 
 private:
-  // Rows from first on; of a patch x and each row y, products makes |y|^2 - 2xy, which is as good as the distance for
-  // telling the nearest.
-  struct Block {
-    int64_t first;
-    Conv products;
-  };
-  std::vector<Block> blocks_;
-  void prepare(int64_t n); // blocks of n rows
+  // Of a patch x and a row y, |y|^2 - 2xy is as good as the distance for telling the nearest. On the CPU in float32
+  // each n rows are packed for that; elsewhere the numbers of all rows lie in one tensor each, whatever n is, since
+  // what a CUDA graph reads must stay where it is.
+  std::vector<Conv> packed_;
+  torch::Tensor weight_, bias_; // M x D x 1 x 1: -2y, and M: |y|^2
+  void prepare(int64_t n);
+  // x: 1 x D x H x W -> 1 x n' x H x W, of rows from first on, a multiple of n; n' = n but at the end.
+  torch::Tensor products(const torch::Tensor &x, int64_t first, int64_t n);
 };
 TORCH_MODULE(Bank);
 

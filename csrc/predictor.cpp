@@ -37,59 +37,64 @@ bool graphs_wanted() {
 
 struct Predictor::Graphs {
   struct Graph {
-    bool usable = false;
+    std::vector<int64_t> shape; // of the images that it is for
+    torch::Device device;
+    torch::ScalarType type;
+    bool usable = false; // else such images are predicted without a graph
     at::cuda::CUDAGraph cuda;
     Tensor x; // that it reads
     Prediction result;
+
+    explicit Graph(const Tensor &of) : shape(of.sizes().vec()), device(of.device()), type(of.scalar_type()) {}
   };
 
   static constexpr size_t kMost = 16; // shapes
   Versions versions;
-  torch::ScalarType type = torch::kFloat32;
-  std::vector<std::unique_ptr<Graph>> all; // of those versions and type: they read the networks' folded weights
+  std::vector<std::unique_ptr<Graph>> all; // of those versions: they read what is prepared for them
 
   // The graph for x, or nullptr where there is none yet.
   Graph *find(const Versions &of, const Tensor &x) {
-    if (of != versions || x.scalar_type() != type) {
-      all.clear();
-      versions = of, type = x.scalar_type();
-    }
+    if (of != versions) all.clear();
+    versions = of;
     for (auto &g : all) {
-      if (g->x.sizes() == x.sizes() && g->x.device() == x.device()) return g.get();
+      if (x.sizes() == g->shape && x.device() == g->device && x.scalar_type() == g->type) return g.get();
     }
     return nullptr;
   }
 
+  // Adds the graph for x. It is not usable where memory or an operation that can be recorded is missing.
   void record(const Method &method, const Tensor &x) {
-    all.push_back(std::make_unique<Graph>());
-    Graph &g = *all.back();
-    g.x = x.clone(torch::MemoryFormat::Contiguous);
-    c10::cuda::CUDAStream ours = c10::cuda::getStreamFromPool();
-    c10::cuda::getCurrentCUDAStream().synchronize();
-    c10::cuda::CUDAStreamGuard guard(ours);
+    auto g = std::make_unique<Graph>(x);
+    c10::cuda::OptionalCUDAStreamGuard guard;
     bool capturing = false;
     try {
+      c10::cuda::CUDAStream ours = c10::cuda::getStreamFromPool();
+      g->x = x.clone(torch::MemoryFormat::Contiguous);
+      c10::cuda::getCurrentCUDAStream().synchronize();
+      guard.reset_stream(ours);
       // The first runs fold weights and choose algorithms, neither of which can be recorded.
-      for (int i = 0; i < 3; i++) method(g.x);
+      for (int i = 0; i < 3; i++) method(g->x);
       ours.synchronize();
       // Graphs are replayed one after the other, and their results copied: one pool of memory serves them all.
-      if (all.size() > 1 && all.front()->usable) {
-        g.cuda.capture_begin(all.front()->cuda.pool());
+      auto other = std::find_if(all.begin(), all.end(), [](const auto &o) { return o->usable; });
+      if (other != all.end()) {
+        g->cuda.capture_begin((*other)->cuda.pool());
       } else {
-        g.cuda.capture_begin();
+        g->cuda.capture_begin();
       }
       capturing = true;
-      g.result = method(g.x);
-      g.cuda.capture_end();
-      g.usable = true;
+      g->result = method(g->x);
+      capturing = false; // whether or not it can be ended
+      g->cuda.capture_end();
+      g->usable = true;
     } catch (const std::exception &) {
-      // Memory or an operation that cannot be recorded is missing: such images are predicted without a graph.
-      g.result = {};
       try {
-        if (capturing) g.cuda.capture_end();
+        if (capturing) g->cuda.capture_end();
       } catch (const std::exception &) {
       }
+      g->result = {}, g->x.reset();
     }
+    all.push_back(std::move(g));
   }
 };
 
@@ -178,6 +183,7 @@ using namespace rdpp;
 rdpp_error rdpp_predictor_new(int32_t number, const rdpp_module *const *modules, int64_t n,
                               const rdpp_predictor_options *options, rdpp_predictor **out) {
   return guarded([&] {
+    if (n < 1 || !modules || !options) throw std::invalid_argument("a predictor needs modules and options");
     std::vector<const rdpp_module *> all(modules, modules + n);
     auto p = std::make_unique<rdpp_predictor>(rdpp_predictor{Predictor(method(number, all, *options)), {}});
     for (const rdpp_module *m : all) {

@@ -75,7 +75,7 @@ func TestPrecisions(t *testing.T) {
 		t.Error(err)
 	}
 	_, err := rdpp.OpenDetector(trainedModel(t), &rdpp.DetectorOptions{Precision: "fp8"})
-	if err == nil || !strings.Contains(err.Error(), `rdpp: torch: precision "fp8"`) {
+	if err == nil || !strings.Contains(err.Error(), `detector: torch: precision "fp8"`) {
 		t.Errorf("got %v, want an error that names the precision", err)
 	}
 }

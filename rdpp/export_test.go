@@ -383,7 +383,7 @@ func TestExportErrors(t *testing.T) {
 		{stopped, path, rdpp.ExportOptions{Format: rdpp.FormatTorchScript}, context.Canceled, path},
 		{context.Background(), filepath.Join(dir, "no", "file"), rdpp.ExportOptions{}, fs.ErrNotExist, "no/file"},
 	} {
-		checkError(t, fmt.Sprint(c.path, c.opt), m.Export(c.ctx, c.path, &c.opt), c.want, "rdpp: ", c.text)
+		checkError(t, fmt.Sprint(c.path, c.opt), m.Export(c.ctx, c.path, &c.opt), c.want, c.text)
 	}
 	if content, err := os.ReadFile(path); err != nil || string(content) != "old" {
 		t.Errorf("got %.20q, %v, want the old content", content, err)

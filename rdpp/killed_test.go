@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
@@ -44,6 +43,7 @@ func TestKilled(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	for round := range rounds {
 		cmd := testmain.Child("train", dataDir, out)
+		cmd.Stderr = t.Output()
 		stdout, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -55,13 +55,8 @@ func TestKilled(t *testing.T) {
 		lines := bufio.NewScanner(stdout)
 		lines.Scan()
 		time.Sleep(time.Duration(rng.Int64N(int64(800 * time.Millisecond))))
-		if err := cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		err = cmd.Wait()
-		var exit *exec.ExitError
-		if err != nil && !(errors.As(err, &exit) && !exit.Exited()) {
-			t.Fatalf("round %d: got %v, want a killed or finished process", round, err)
+		if err := testmain.Kill(cmd); err != nil {
+			t.Fatalf("round %d: %v", round, err)
 		}
 		for _, name := range []string{checkpointFile, "best.safetensors", rdpp.ModelFile} {
 			file, err := weights.OpenSafetensors(filepath.Join(out, name))

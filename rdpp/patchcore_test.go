@@ -27,14 +27,21 @@ func remembering() rdpp.Config {
 	return c
 }
 
-// childRemember trains PatchCore as childTrain does RD++.
+// childRemember trains PatchCore as childTrain does RD++, and waits in its second step, when there is a checkpoint of the
+// first one.
 func childRemember(args []string) error {
 	set, err := dataset.Open(args[0], nil)
 	if err != nil {
 		return err
 	}
+	steps := 0
 	_, err = rdpp.Train(context.Background(), remembering(), set, rdpp.TrainOptions{Out: args[1], Teacher: rdpp.TeacherRandom, Resume: true,
-		CheckpointEvery: time.Nanosecond, OnStep: func(r rdpp.StepReport) { fmt.Println(r.Epoch, r.Step) }})
+		CheckpointEvery: time.Nanosecond, OnStep: func(r rdpp.StepReport) {
+			fmt.Println(r.Step)
+			if steps++; steps == 2 {
+				time.Sleep(time.Hour)
+			}
+		}})
 	return err
 }
 
@@ -42,8 +49,9 @@ func childRemember(args []string) error {
 func TestPatchCoreKilled(t *testing.T) {
 	t.Parallel()
 	out := t.TempDir()
-	for range 2 {
+	for round := range 2 {
 		cmd := testmain.Child("remember", dataDir, out)
+		cmd.Stderr = t.Output()
 		stdout, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -52,12 +60,14 @@ func TestPatchCoreKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		lines := bufio.NewScanner(stdout)
-		lines.Scan()
-		lines.Scan() // the checkpoint after the first step is there
-		if err := cmd.Process.Kill(); err != nil {
+		for step := round + 1; step <= round+2; step++ { // the first goes on from the checkpoint of the last round
+			if !lines.Scan() || lines.Text() != fmt.Sprint(step) {
+				t.Errorf("round %d: got %q, want step %d", round, lines.Text(), step)
+			}
+		}
+		if err := testmain.Kill(cmd); err != nil {
 			t.Fatal(err)
 		}
-		_ = cmd.Wait() // it was killed, or was quicker
 	}
 	train(t, remembering(), rdpp.TrainOptions{Out: out, Resume: true})
 	want := filepath.Join(trained(t, remembering()), rdpp.ModelFile)

@@ -331,6 +331,7 @@ func TestPretrainKilled(t *testing.T) {
 	}
 	for round := range rounds {
 		cmd := testmain.Child("pretrain", out)
+		cmd.Stderr = t.Output()
 		stdout, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -340,12 +341,14 @@ func TestPretrainKilled(t *testing.T) {
 		}
 		bufio.NewScanner(stdout).Scan()
 		time.Sleep(time.Duration(round%7) * 20 * time.Millisecond)
-		if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		if err := testmain.Kill(cmd); err != nil {
 			t.Fatal(err)
 		}
-		cmd.Wait()
+		if _, err := os.Stat(out); err == nil {
+			break // it came to the end
+		}
 	}
-	if _, err := os.Stat(out); errors.Is(err, os.ErrNotExist) { // else the last round came to the end
+	if _, err := os.Stat(out); errors.Is(err, os.ErrNotExist) {
 		pretrain(t, tinyPretrain(rdpp.ObjectiveClass), rdpp.PretrainOptions{Out: out, Resume: true})
 	}
 	if got, want := digest(t, out), digest(t, want); got != want {

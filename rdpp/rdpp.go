@@ -33,6 +33,7 @@ const Version = document.Version
 // What trains and what is known of it afterwards.
 type (
 	Config        = config.Config       // every choice that changes a training's result
+	FixedSetting  = method.Fixed        // of which a method takes but a few values, see Config.Fixed
 	TrainOptions  = engine.Options      // where and how to train
 	StepReport    = engine.Step         // a step that is done
 	EpochReport   = anomaly.Epoch       // an epoch that is done

@@ -116,7 +116,7 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	categories := flags.StringSlice("category", nil, "`DIRs` in --data, with commas between; or all")
 	flags.StringVar(&c.Arch, "arch", c.Arch, "backbone, torchvision `NAME`")
 	flags.StringVar(&opt.Teacher, "teacher", rdpp.TeacherAuto, "`FILE`, imagenet, builtin, drawn, random")
-	flags.StringVar(&c.Method, "method", c.Method, "`NAME`: rd++, patchcore, or the baseline rd")
+	flags.StringVar(&c.Method, "method", c.Method, "`NAME`: "+strings.Join(rdpp.Methods(), ", "))
 	flags.IntVar(&c.Updates, "updates", c.Updates, "`N` updates of the weights, of --batch images")
 	flags.IntVar(&c.Epochs, "epochs", c.Epochs, "`N` passes over the images, instead")
 	flags.IntVar(&c.Batch, "batch", c.Batch, "`N` images per step")
@@ -310,8 +310,11 @@ func configured(flags *pflag.FlagSet, c *rdpp.Config, preset, teacher string) (o
 		for f, value := range given {
 			err = errors.Join(err, f.Value.Set(value))
 		}
-		if c.Method == rdpp.MethodPatchCore {
-			c.Updates, c.Epochs = 0, 1 // its one pass
+		for _, fixed := range c.Fixed() {
+			f := flags.Lookup(strings.TrimPrefix(asFlag(fixed.Setting), "--"))
+			if _, chosen := given[f]; !chosen && !slices.Contains(fixed.Values, f.Value.String()) {
+				err = errors.Join(err, f.Value.Set(fixed.Values[0]))
+			}
 		}
 		switch updates, epochs := flags.Changed("updates"), flags.Changed("epochs"); {
 		case epochs && !updates:
@@ -329,13 +332,14 @@ func configured(flags *pflag.FlagSet, c *rdpp.Config, preset, teacher string) (o
 		err = some.Validate()
 	}
 	if err == nil {
-		err = unread(flags, given, some.Method)
+		err = unread(flags, given, &some)
 	}
 	return of, err
 }
 
-// unread refuses flags that are given and play no part in a method. given are their values on the command line.
-func unread(flags *pflag.FlagSet, given map[*pflag.Flag]string, method string) (err error) {
+// unread refuses flags that are given and play no part in c's method. given are their values on the command line.
+func unread(flags *pflag.FlagSet, given map[*pflag.Flag]string, c *rdpp.Config) (err error) {
+	method, fixed := c.Method, c.Fixed()
 	settings := map[string]string{} // of flags that are not called like them
 	for setting, flag := range short {
 		settings[flag] = setting
@@ -345,14 +349,15 @@ func unread(flags *pflag.FlagSet, given map[*pflag.Flag]string, method string) (
 		if !renamed {
 			setting = strings.ReplaceAll(f.Name, "-", "_")
 		}
-		switch owners := rdpp.Owners(setting); {
+		owners := rdpp.Owners(setting)
+		at := slices.IndexFunc(fixed, func(s rdpp.FixedSetting) bool { return s.Setting == setting })
+		switch {
 		case err != nil:
 		case len(owners) > 0 && !slices.Contains(owners, method):
 			err = command.Usagef("--%s plays no part with --method %s, it is of %s; leave one of the flags out", f.Name, method, strings.Join(owners, " and "))
-		case method == rdpp.MethodPatchCore && (f.Name == "updates" || f.Name == "epochs" && given[f] != "1"):
-			err = command.Usagef("--%s %s plays no part with --method %s, which takes one pass over the images; leave it out", f.Name, given[f], method)
-		case method == rdpp.MethodPatchCore && f.Name == "precision" && given[f] == string(torch.BF16):
-			err = command.Usagef("--precision bf16 plays no part with --method %s, which computes no gradients; use fp32 or auto", method)
+		case at >= 0 && !slices.Contains(fixed[at].Values, given[f]):
+			err = command.Usagef("--%s %s plays no part with --method %s, which %s; use %s, or leave it out", f.Name, given[f], method, fixed[at].Why,
+				strings.Join(fixed[at].Values, " or "))
 		}
 	})
 	return err

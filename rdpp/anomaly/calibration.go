@@ -63,12 +63,12 @@ const provisionalRule = "highest score among the training images"
 func Calibrate(scores Scores, rate float64, folds int, leftOut bool) (Calibration, error) {
 	t, err := metric.Calibrate(scores.Images, rate)
 	if err != nil {
-		return Calibration{}, fmt.Errorf("rdpp: calibration: %w", err)
+		return Calibration{}, fmt.Errorf("anomaly: calibration: %w", err)
 	}
 	pixels := t
 	if scores.Maps != nil {
 		if pixels, err = metric.Calibrate(scores.Maps, rate); err != nil {
-			return Calibration{}, fmt.Errorf("rdpp: calibration of the map: %w", err)
+			return Calibration{}, fmt.Errorf("anomaly: calibration of the map: %w", err)
 		}
 	}
 	n := len(scores.Images)

@@ -23,21 +23,35 @@ type Config struct {
 	patchcore.Memory     // of PatchCore; files of the others do not have them
 }
 
-// table of the methods: their names, what of a Config is theirs alone, and how settings become one.
+// table of the methods: their names, what of a Config is theirs alone, by default and as released, and how settings become
+// one. A method's settings are a part that Config embeds.
 var table = []struct {
-	name string
-	own  any
-	make func(c *Config) method.Method
+	name               string
+	standard, released any
+	late               bool // files of the others do not have its settings
+	make               func(c *Config) method.Method
 }{
-	{reverse.RDPP, reverse.Distillation{}, func(c *Config) method.Method { return reverse.New(c.Settings, c.Distillation) }},
-	{reverse.RD, reverse.Distillation{}, func(c *Config) method.Method { return reverse.New(c.Settings, c.Distillation) }},
-	{patchcore.Name, patchcore.Memory{}, func(c *Config) method.Method { return patchcore.New(c.Settings, c.Memory) }},
+	{reverse.RDPP, reverse.DefaultDistillation(), reverse.ReleasedDistillation(), false, reversed},
+	{reverse.RD, reverse.DefaultDistillation(), reverse.ReleasedDistillation(), false, reversed},
+	{patchcore.Name, patchcore.DefaultMemory(), patchcore.ReleasedMemory(), true, func(c *Config) method.Method { return patchcore.New(c.Settings, c.Memory) }},
+}
+
+func reversed(c *Config) method.Method { return reverse.New(c.Settings, c.Distillation) }
+
+// set replaces the part of c that has own's type.
+func (c *Config) set(own any) {
+	parts := reflect.ValueOf(c).Elem()
+	for i := range parts.NumField() {
+		if parts.Field(i).Type() == reflect.TypeOf(own) {
+			parts.Field(i).Set(reflect.ValueOf(own))
+		}
+	}
 }
 
 // Owners lists the methods that a setting, by its name in JSON, is of; none where all methods have it, or nobody.
 func Owners(setting string) (names []string) {
 	for _, m := range table {
-		for _, field := range reflect.VisibleFields(reflect.TypeOf(m.own)) {
+		for _, field := range reflect.VisibleFields(reflect.TypeOf(m.standard)) {
 			if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name == setting {
 				names = append(names, m.name)
 			}
@@ -56,17 +70,17 @@ func Methods() (names []string) {
 
 // Default returns the settings of a training of some minutes with the first of the methods.
 func Default() Config {
-	return Config{
-		Settings: method.Settings{
-			Arch: "wide_resnet50_2", Method: reverse.RDPP, ImageSize: 256,
-			Mean: dataset.ImageNet.Mean, Std: dataset.ImageNet.Std,
-			Updates: 1900, Epochs: 100, Batch: 4, Select: method.SelectLast, Precision: method.PrecisionAuto, Seed: 1,
-			MapSigma:    4,
-			Calibration: 0.1, FalseAlarm: 0.01,
-		},
-		Distillation: reverse.DefaultDistillation(),
-		Memory:       patchcore.DefaultMemory(),
+	c := Config{Settings: method.Settings{
+		Arch: "wide_resnet50_2", Method: table[0].name, ImageSize: 256,
+		Mean: dataset.ImageNet.Mean, Std: dataset.ImageNet.Std,
+		Updates: 1900, Epochs: 100, Batch: 4, Select: method.SelectLast, Precision: method.PrecisionAuto, Seed: 1,
+		MapSigma:    4,
+		Calibration: 0.1, FalseAlarm: 0.01,
+	}}
+	for _, m := range table {
+		c.set(m.standard)
 	}
+	return c
 }
 
 // PresetPaper names the released protocol.
@@ -97,7 +111,9 @@ func Preset(name, category string) Config {
 			c.Epochs = n
 		}
 		c.Updates, c.Batch, c.Select, c.Precision, c.Calibration = 0, 16, method.SelectBestOnTest, "fp32", 0
-		c.Distillation, c.Memory = reverse.ReleasedDistillation(), patchcore.ReleasedMemory()
+		for _, m := range table {
+			c.set(m.released)
+		}
 	}
 	return c
 }
@@ -108,6 +124,14 @@ func (c *Config) Learned() method.Method {
 		if m.name == c.Method {
 			return m.make(c)
 		}
+	}
+	return nil
+}
+
+// Fixed lists the settings of all methods that this one takes but a few values of.
+func (c *Config) Fixed() []method.Fixed {
+	if m, choosy := c.Learned().(method.Choosy); choosy {
+		return m.Fixed()
 	}
 	return nil
 }
@@ -128,15 +152,19 @@ func (c *Config) Validate() error {
 func (c *Config) Complete() {
 	c.Settings.Complete()
 	c.Distillation.Complete()
-	if c.Method != patchcore.Name {
-		c.Memory = patchcore.DefaultMemory()
+	for _, m := range table {
+		if m.late && m.name != c.Method {
+			c.set(m.standard)
+		}
 	}
 }
 
-// MarshalJSON leaves the settings of PatchCore out of other methods' objects, as files of before it was there have none.
+// MarshalJSON leaves the settings of later methods out of others' objects, as files of before they were there have none.
 func (c Config) MarshalJSON() ([]byte, error) {
-	if c.Method != patchcore.Name {
-		c.Memory = patchcore.Memory{}
+	for _, m := range table {
+		if m.late && m.name != c.Method {
+			c.set(reflect.Zero(reflect.TypeOf(m.standard)).Interface())
+		}
 	}
 	type plain Config
 	return json.Marshal(plain(c))

@@ -3,11 +3,13 @@ package config_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 
 	"rdpp/rdpp/config"
 	"rdpp/rdpp/patchcore"
+	"rdpp/rdpp/reverse"
 	"rdpp/rdpp/setting"
 )
 
@@ -62,6 +64,39 @@ func TestJSON(t *testing.T) {
 		var back config.Config
 		if err := json.Unmarshal(text, &back); err != nil || back != want {
 			t.Errorf("got %+v, %v, want %+v", back, err, want)
+		}
+	}
+}
+
+// Settings of a later method are neither in others' objects nor missing there.
+func TestComplete(t *testing.T) {
+	c := config.Default()
+	c.Memory = patchcore.Memory{} // as files of before have it
+	c.Complete()
+	if want := config.Default(); c.Memory != want.Memory || c.Distillation != want.Distillation {
+		t.Errorf("got %+v, want %+v", c, want)
+	}
+	released := config.Preset(config.PresetPaper, "screw")
+	if released.Memory != patchcore.ReleasedMemory() || released.Distillation != reverse.ReleasedDistillation() {
+		t.Errorf("got %+v, want the released settings of every method", released)
+	}
+	c.Method, c.Neighbours = patchcore.Name, 7
+	if c.Complete(); c.Neighbours != 7 {
+		t.Errorf("got %d neighbours, want those that were there", c.Neighbours)
+	}
+}
+
+// A method takes the first of its values of a setting that it fixes.
+func TestFixed(t *testing.T) {
+	for name, want := range map[string]string{"rd++": "[]", "rd": "[]", "none": "[]", "patchcore": "[updates=0 epochs=1 precision=auto]"} {
+		c := config.Default()
+		c.Method = name
+		got := []string{}
+		for _, fixed := range c.Fixed() {
+			got = append(got, fixed.Setting+"="+fixed.Values[0])
+		}
+		if fmt.Sprint(got) != want {
+			t.Errorf("%s: got %v, want %v", name, got, want)
 		}
 	}
 }

@@ -74,12 +74,12 @@ func Open(path string, opt *Options) (*Detector, error) {
 	precision, err := torch.ParsePrecision(string(opt.Precision))
 	if err != nil {
 		d.Close()
-		return nil, fmt.Errorf("rdpp: %w", err)
+		return nil, fmt.Errorf("detector: %w", err)
 	}
 	err = d.worker.Do(func() (err error) {
 		if precision == torch.TF32 {
 			if err := torch.SetArithmetic(true, false); err != nil {
-				return fmt.Errorf("rdpp: %w", err)
+				return fmt.Errorf("detector: %w", err)
 			}
 		}
 		d.model, err = modelfile.Load(path, modelfile.LoadOptions{Device: opt.Device, MaxMemory: opt.MaxMemory, Log: opt.Log})
@@ -204,7 +204,7 @@ type Input struct {
 // Prepare is the first of the three steps of Detect: it resizes and normalises an image, in the caller's goroutine.
 func (d *Detector) Prepare(img *imagefile.Image) (*Input, error) {
 	if img.W < 1 || img.H < 1 || len(img.Pix) != img.W*img.H*3 {
-		return nil, fmt.Errorf("rdpp: an image of %d x %d pixels must have %d bytes, got %d", img.W, img.H,
+		return nil, fmt.Errorf("detector: an image of %d x %d pixels must have %d bytes, got %d", img.W, img.H,
 			3*img.W*img.H, len(img.Pix))
 	}
 	config := &d.model.Info.Config
@@ -236,7 +236,7 @@ func (d *Detector) Measure(inputs []*Input) ([]*Result, error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("rdpp: detect: %w", err)
+		return nil, fmt.Errorf("detector: detect: %w", err)
 	}
 	results := make([]*Result, len(inputs))
 	for i, in := range inputs {
@@ -253,7 +253,7 @@ func (r *Result) Judge(c *anomaly.Calibration) (err error) {
 	above := modelfile.FloorFloat32(c.Outline(r.Verdict))
 	r.Regions, err = metric.Regions(r.Map, r.Size, r.Size, above, r.Width, r.Height)
 	if err != nil {
-		return fmt.Errorf("rdpp: detect: %w", err)
+		return fmt.Errorf("detector: detect: %w", err)
 	}
 	return nil
 }

@@ -91,10 +91,10 @@ func Lacking(text string, members ...string) error {
 func Write(path, key string, document any, tensors []weights.Source) error {
 	metadata, err := metadataOf(key, document)
 	if err != nil {
-		return fmt.Errorf("rdpp: %s: %w", path, err)
+		return fmt.Errorf("document: %s: %w", path, err)
 	}
 	if err := weights.WriteFile(path, metadata, tensors); err != nil {
-		return fmt.Errorf("rdpp: %w", err)
+		return fmt.Errorf("document: %w", err)
 	}
 	return nil
 }
@@ -111,11 +111,11 @@ const grown = 1 << 20
 func Size(key string, document any, tensors []weights.Source) (int64, error) {
 	metadata, err := metadataOf(key, document)
 	if err != nil {
-		return 0, fmt.Errorf("rdpp: %w", err)
+		return 0, fmt.Errorf("document: %w", err)
 	}
 	size, err := weights.Size(metadata, tensors)
 	if err != nil {
-		return 0, fmt.Errorf("rdpp: %w", err)
+		return 0, fmt.Errorf("document: %w", err)
 	}
 	return size + grown, nil
 }

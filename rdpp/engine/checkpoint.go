@@ -62,7 +62,7 @@ func (r *run) readCheckpoint() (*weights.File, *Saved, error) {
 	sound := s.Epoch >= 0 && s.Step >= 0 && len(s.History) == s.Epoch && (s.Step == 0) == (s.Images == 0)
 	if !sound {
 		file.Close()
-		return nil, nil, setting.Advise(fmt.Errorf("rdpp: checkpoint %s: %d epochs, %d steps and %d lines of history contradict each other", file.Path,
+		return nil, nil, setting.Advise(fmt.Errorf("engine: checkpoint %s: %d epochs, %d steps and %d lines of history contradict each other", file.Path,
 			s.Epoch, s.Step, len(s.History)), "{overwrite} starts anew")
 	}
 	return file, &c, nil
@@ -117,11 +117,11 @@ func (r *run) restore(file *weights.File, c *Saved) error {
 	}
 	r.opt.Teacher = now // in the trainings for the calibration too
 	if c.Info.Data.Fingerprint != r.model.Info.Data.Fingerprint {
-		return setting.Advise(fmt.Errorf("rdpp: the training images are not those that %s began with", file.Path),
+		return setting.Advise(fmt.Errorf("engine: the training images are not those that %s began with", file.Path),
 			"put them back, or start anew with {overwrite}")
 	}
 	if err := r.learner.Restore(file, c.Info.Facts); err != nil {
-		return fmt.Errorf("rdpp: checkpoint %s: %w", file.Path, err)
+		return fmt.Errorf("engine: checkpoint %s: %w", file.Path, err)
 	}
 	c.Info.Config, c.Info.Data = r.config, r.model.Info.Data // the same, but for what may be raised and what older versions did not tell
 	r.model.Info, r.state = c.Info, c.State

@@ -52,11 +52,11 @@ func WriteIndex(out, title string, entries []IndexEntry) error {
 		ix.Rows = append(ix.Rows, row)
 	}
 	if err := os.MkdirAll(out, 0o777); err != nil { // where no category has got as far as making it
-		return setting.Advise(fmt.Errorf("rdpp: index: %w", err), "choose another folder with {out}")
+		return setting.Advise(fmt.Errorf("engine: index: %w", err), "choose another folder with {out}")
 	}
 	err := atomicfile.Write(filepath.Join(out, IndexFile), func(w io.Writer) error { return report.WriteIndex(w, ix) })
 	if err != nil {
-		return fmt.Errorf("rdpp: index: %w", err)
+		return fmt.Errorf("engine: index: %w", err)
 	}
 	return nil
 }

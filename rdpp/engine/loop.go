@@ -61,7 +61,7 @@ func (l *Loop[Batch]) Run(ctx context.Context, batches iter.Seq2[Batch, error], 
 		}
 		if err != nil { // an image that could be read at the start
 			l.trySave()
-			return fmt.Errorf("rdpp: %w", err)
+			return fmt.Errorf("engine: %w", err)
 		}
 		waited := time.Since(ready)
 		losses, err := l.Learner.Step(batch, step, l.Of)
@@ -69,7 +69,7 @@ func (l *Loop[Batch]) Run(ctx context.Context, batches iter.Seq2[Batch, error], 
 			err = fmt.Errorf("the loss is %v; use a lower learning rate, or look for damaged images", losses[0].Value)
 		}
 		if err != nil {
-			return fmt.Errorf("rdpp: %s: %w", l.At(), err)
+			return fmt.Errorf("engine: %s: %w", l.At(), err)
 		}
 		step++
 		l.Done(batch, losses, waited)
@@ -95,9 +95,9 @@ func (l *Loop[Batch]) trySave() {
 // Interrupt writes a checkpoint and returns ErrInterrupted.
 func (l *Loop[Batch]) Interrupt() error {
 	if err := l.Save(); err != nil {
-		return fmt.Errorf("rdpp: %w: %w", ErrNotSaved, err)
+		return fmt.Errorf("engine: %w: %w", ErrNotSaved, err)
 	}
-	return setting.Advise(fmt.Errorf("rdpp: %w %s", ErrInterrupted, l.Stood()), "{resume} continues")
+	return setting.Advise(fmt.Errorf("engine: %w %s", ErrInterrupted, l.Stood()), "{resume} continues")
 }
 
 // Claim makes the folder of a run's files, which no other training may write to until the lock is closed, shows that
@@ -107,7 +107,7 @@ func Claim(log *slog.Logger, files ...string) (lock io.Closer, err error) {
 	held, unlocked, err := atomicfile.Lock(folder)
 	switch {
 	case errors.Is(err, atomicfile.ErrLocked):
-		return nil, setting.Advise(fmt.Errorf("rdpp: another training is writing to %s", folder), "wait for it, or choose another folder with {out}")
+		return nil, setting.Advise(fmt.Errorf("engine: another training is writing to %s", folder), "wait for it, or choose another folder with {out}")
 	case err != nil:
 		return nil, cannotWrite(err)
 	case unlocked != nil:
@@ -127,7 +127,7 @@ func Claim(log *slog.Logger, files ...string) (lock io.Closer, err error) {
 }
 
 func cannotWrite(err error) error {
-	return setting.Advise(fmt.Errorf("rdpp: cannot write to the output folder: %w", err), "choose another with {out}")
+	return setting.Advise(fmt.Errorf("engine: cannot write to the output folder: %w", err), "choose another with {out}")
 }
 
 // Checkpoint is a file that a training goes on from as if it had never stopped: a safetensors file with the state of a
@@ -177,11 +177,11 @@ func (c Checkpoint) Open(into any) (*weights.File, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, setting.Advise(fmt.Errorf("rdpp: checkpoint: %w", err), "{overwrite} starts anew")
+		return nil, setting.Advise(fmt.Errorf("engine: checkpoint: %w", err), "{overwrite} starts anew")
 	}
 	if _, err := document.Read(file, c.Key, into); err != nil {
 		file.Close()
-		return nil, setting.Advise(fmt.Errorf("rdpp: checkpoint %s: %w", c.Path, err), "{overwrite} starts anew")
+		return nil, setting.Advise(fmt.Errorf("engine: checkpoint %s: %w", c.Path, err), "{overwrite} starts anew")
 	}
 	return file, nil
 }
@@ -189,7 +189,7 @@ func (c Checkpoint) Open(into any) (*weights.File, error) {
 // Room says whether files of these sizes, which lead to what is named, have room in a folder beside each other.
 func Room(what, folder string, sizes ...int64) error {
 	if err := atomicfile.Room(folder, sizes...); err != nil {
-		return setting.Advise(fmt.Errorf("rdpp: %s and the checkpoints on the way to it would not fit: %w", what, err), "make room, or choose another place with {out}")
+		return setting.Advise(fmt.Errorf("engine: %s and the checkpoints on the way to it would not fit: %w", what, err), "make room, or choose another place with {out}")
 	}
 	return nil
 }

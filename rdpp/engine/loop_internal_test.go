@@ -79,9 +79,9 @@ func TestLoop(t *testing.T) {
 		{name: "to the end", every: time.Hour, steps: 3},
 		{name: "a checkpoint after every step", every: 1, steps: 3, saves: 3},
 		{name: "no room for checkpoints", every: 1, saveFails: true, steps: 3, saves: 3, logged: "no checkpoint"},
-		{name: "interrupted", every: time.Hour, stop: 3, steps: 2, saves: 1, want: ErrInterrupted, text: "rdpp: interrupted here; resume continues"},
+		{name: "interrupted", every: time.Hour, stop: 3, steps: 2, saves: 1, want: ErrInterrupted, text: "engine: interrupted here; resume continues"},
 		{name: "interrupted without room", every: time.Hour, stop: 3, saveFails: true, steps: 2, saves: 1, want: ErrNotSaved, text: "disk is full"},
-		{name: "a step fails", every: time.Hour, learner: counter{fail: broken}, steps: 0, want: broken, text: "rdpp: step 8: broken"},
+		{name: "a step fails", every: time.Hour, learner: counter{fail: broken}, steps: 0, want: broken, text: "engine: step 8: broken"},
 		{name: "no number", every: time.Hour, learner: counter{none: true}, steps: 0, text: "the loss is NaN"},
 		{name: "an image that has gone", every: time.Hour, unreadable: true, steps: 3, saves: 1, want: os.ErrNotExist},
 	} {

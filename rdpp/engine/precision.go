@@ -20,7 +20,7 @@ const trialSteps = 2
 func (r *run) choosePrecision(ctx context.Context) error {
 	able, err := torch.HasBFloat16(r.opt.Device)
 	if err != nil {
-		return fmt.Errorf("rdpp: precision: %w", err)
+		return fmt.Errorf("engine: precision: %w", err)
 	}
 	chosen := torch.FP32
 	switch {
@@ -34,7 +34,7 @@ func (r *run) choosePrecision(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case wideErr != nil && narrowErr != nil:
-			return setting.Advise(fmt.Errorf("rdpp: precision: trying fp32 and bf16: %w", errors.Join(wideErr, narrowErr)), "choose one with {precision}")
+			return setting.Advise(fmt.Errorf("engine: precision: trying fp32 and bf16: %w", errors.Join(wideErr, narrowErr)), "choose one with {precision}")
 		case narrowErr == nil && (wideErr != nil || narrow < wide): // one that fails may have wanted too much memory
 			chosen = torch.BF16
 		}

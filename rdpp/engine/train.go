@@ -134,7 +134,7 @@ func Train(ctx context.Context, c config.Config, set *dataset.Set, opt Options) 
 		return err
 	})
 	if err != nil && ctx.Err() != nil && !errors.Is(err, ErrInterrupted) && !errors.Is(err, ErrNotSaved) {
-		return nil, fmt.Errorf("rdpp: %w: %w", setting.Advise(ErrInterrupted, "{resume} continues"), err)
+		return nil, fmt.Errorf("engine: %w: %w", setting.Advise(ErrInterrupted, "{resume} continues"), err)
 	}
 	return summary, err
 }
@@ -198,7 +198,7 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	}
 	err = torch.SetArithmetic(r.config.Precision == string(torch.TF32), r.opt.Deterministic && r.opt.Device != torch.CPU)
 	if err != nil {
-		return fmt.Errorf("rdpp: %w", err)
+		return fmt.Errorf("engine: %w", err)
 	}
 	if r.model, err = modelfile.New(r.config, r.opt.Device); err != nil {
 		return err
@@ -239,7 +239,7 @@ func (r *run) prepare(ctx context.Context) (err error) {
 func removeAll(paths []string) error {
 	for _, path := range paths {
 		if err := os.RemoveAll(path); err != nil {
-			return fmt.Errorf("rdpp: %w", err)
+			return fmt.Errorf("engine: %w", err)
 		}
 	}
 	return nil
@@ -287,10 +287,10 @@ func (r *run) readData(ctx context.Context) error {
 	}{{r.set.Train, &r.items}, {r.set.Test, &r.tests}} {
 		good, skipped, err := dataset.Check(ctx, part.from, r.cache, r.opt.Workers, r.opt.SkipBad)
 		if err != nil && ctx.Err() == nil {
-			return setting.Advise(fmt.Errorf("rdpp: %w", err), "{skip_bad} leaves such files out")
+			return setting.Advise(fmt.Errorf("engine: %w", err), "{skip_bad} leaves such files out")
 		}
 		if err != nil {
-			return fmt.Errorf("rdpp: %w", err)
+			return fmt.Errorf("engine: %w", err)
 		}
 		*part.to = good
 		r.skipped = append(r.skipped, skipped...)
@@ -318,12 +318,12 @@ func (r *run) readData(ctx context.Context) error {
 		return errNoTests
 	}
 	if len(r.items) == 0 {
-		return fmt.Errorf("rdpp: no good image of %s can be read; mend the files listed above", r.set.Category)
+		return fmt.Errorf("engine: no good image of %s can be read; mend the files listed above", r.set.Category)
 	}
 	seen := r.cache.Range(r.items)
 	fingerprint, err := dataset.Fingerprint(r.items)
 	if err != nil {
-		return fmt.Errorf("rdpp: %w", err)
+		return fmt.Errorf("engine: %w", err)
 	}
 	r.items, r.held, r.folds = holdOut(r.items, &r.config)
 	sizes := []int{len(r.items)} // of what is trained on
@@ -341,7 +341,7 @@ func (r *run) readData(ctx context.Context) error {
 	r.loader, err = dataset.NewLoader(r.items, dataset.LoaderOptions{Batch: r.plan.Batch, Size: S, Norm: r.config.Norm(), Seed: r.config.Seed,
 		Workers: r.opt.Workers, Cache: r.cache, Light: r.plan.Light, Noise: r.plan.Noise})
 	if err != nil {
-		return fmt.Errorf("rdpp: %w", err)
+		return fmt.Errorf("engine: %w", err)
 	}
 	return nil
 }
@@ -361,7 +361,7 @@ func (r *run) chooseBitDepth(ctx context.Context) error {
 	}
 	r.cache.SetBitDepth(bits)
 	if _, _, err := dataset.Check(ctx, wide, r.cache, r.opt.Workers, false); err != nil {
-		return fmt.Errorf("rdpp: %w", err)
+		return fmt.Errorf("engine: %w", err)
 	}
 	return nil
 }
@@ -381,7 +381,7 @@ func (r *run) train(ctx context.Context) (*Summary, error) {
 	}
 	summary, err := r.finish(ctx)
 	if err != nil && saveError != nil {
-		return nil, fmt.Errorf("rdpp: %w: %w", ErrNotSaved, err)
+		return nil, fmt.Errorf("engine: %w: %w", ErrNotSaved, err)
 	}
 	return summary, err
 }
@@ -502,7 +502,7 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 	}
 	if r.config.Select == method.SelectBestOnTest {
 		if err := os.Remove(r.path(bestFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("rdpp: %w", err)
+			return nil, fmt.Errorf("engine: %w", err)
 		}
 	}
 
@@ -536,13 +536,13 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 	}
 	text, err := json.MarshalIndent(summary, "", "  ")
 	if err != nil {
-		return nil, fmt.Errorf("rdpp: %s: %w", MetricsFile, err)
+		return nil, fmt.Errorf("engine: %s: %w", MetricsFile, err)
 	}
 	if err := writeFile(r.path(MetricsFile), append(text, '\n')); err != nil {
 		return nil, err
 	}
 	if err := atomicfile.Write(r.path(ScoresFile), measured.WriteScores); err != nil {
-		return nil, fmt.Errorf("rdpp: %w", err)
+		return nil, fmt.Errorf("engine: %w", err)
 	}
 	err = evaluation.WriteReport(ctx, model, r.path(ReportFile), r.set, measured, evaluation.ReportOptions{Selection: selection, History: r.state.History,
 		Timings: []report.Timing{{Stage: "training", Duration: seconds(summary.TrainingSeconds), Images: trained},
@@ -560,7 +560,7 @@ func writeFile(path string, content []byte) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("rdpp: %w", err)
+		return fmt.Errorf("engine: %w", err)
 	}
 	return nil
 }
@@ -582,7 +582,7 @@ func (r *run) chosen(ctx context.Context) (model *modelfile.Model, selection str
 	}
 	if best.Info.Epoch != r.state.Best.Epoch {
 		best.Close()
-		return nil, "", setting.Advise(fmt.Errorf("rdpp: %s is of epoch %d, the best one was %d", path, best.Info.Epoch, r.state.Best.Epoch),
+		return nil, "", setting.Advise(fmt.Errorf("engine: %s is of epoch %d, the best one was %d", path, best.Info.Epoch, r.state.Best.Epoch),
 			"start anew with {overwrite}")
 	}
 	if err := best.Net.Settle(); err != nil {
@@ -625,7 +625,7 @@ func (r *run) writeHistory() error {
 			optional(e.Metrics, func(m *anomaly.Metrics) *float64 { return m.AUPRO })))
 	}
 	if err := table.WriteAll(rows); err != nil {
-		return fmt.Errorf("rdpp: %s: %w", HistoryFile, err)
+		return fmt.Errorf("engine: %s: %w", HistoryFile, err)
 	}
 	return writeFile(r.path(HistoryFile), text.Bytes())
 }

@@ -84,10 +84,10 @@ func read(ctx context.Context, c *method.Settings, items []dataset.Item, cache *
 		return x, nil
 	}) {
 		if err != nil {
-			return fmt.Errorf("rdpp: %w", err)
+			return fmt.Errorf("evaluation: %w", err)
 		}
 		if err := each(i, x); err != nil {
-			return fmt.Errorf("rdpp: %s: %w", items[i].Path, err)
+			return fmt.Errorf("evaluation: %s: %w", items[i].Path, err)
 		}
 		i++
 	}

@@ -48,7 +48,7 @@ func WriteReport(ctx context.Context, m *modelfile.Model, path string, set *data
 		err = atomicfile.Write(path, func(w io.Writer) error { return report.Write(w, r) })
 	}
 	if err != nil {
-		return fmt.Errorf("rdpp: report: %w", err)
+		return fmt.Errorf("evaluation: report: %w", err)
 	}
 	return nil
 }

@@ -395,6 +395,34 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// A bank is of the teacher that it is exported with.
+func TestBankErrors(t *testing.T) {
+	for _, c := range []struct {
+		deep       bool
+		count, D   int // of the bank
+		dimensions int // of a patch; 0: 4 channels of layer2 and 4 of layer3
+		want       string
+	}{
+		{false, 3, 8, 0, ""}, {true, 3, 8, 0, ""}, {false, 3, 6, 6, ""},
+		{false, 3, 7, 0, "bank.patches has shape [3 7]; at least one row of 8 is needed"},
+		{true, 8, 3, 0, "bank.patches has shape [8 3]; at least one row of 8 is needed"},
+		{false, 3, 8, 6, "bank.patches has shape [3 8]; at least one row of 6 is needed"},
+		{false, 0, 8, 0, "bank.patches has shape [0 8]; at least one row of 8 is needed"},
+		{false, 3, 7, 7, "patches of 7 dimensions"},
+	} {
+		m := smallModel(c.deep, false)
+		s := state{m.Tensors}
+		s.add("bank.patches", c.count, c.D)
+		m.Tensors, m.Bank = s.tensors, &Bank{Dimensions: c.dimensions, Neighbours: 2}
+		_, script := m.TorchScript(Planes)
+		for format, err := range map[string]error{"onnx": m.ONNX(io.Discard, Planes), "torchscript": script} {
+			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%+v, %s: got error %v, want one with %q", c, format, err, c.want)
+			}
+		}
+	}
+}
+
 // full is a writer that takes nothing.
 type full struct{ error }
 

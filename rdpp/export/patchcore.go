@@ -84,9 +84,17 @@ func averages(in, out int) []float32 {
 	return all
 }
 
-// bank is the teacher's memory, read off the tensors.
-func (n *network) bank() rows {
+// bank is the teacher's memory, read off the tensors. dimensions are as of patches.
+func (n *network) bank(dimensions int) rows {
 	t := n.tensor("bank.patches", 2)
+	D := dimensions
+	if D == 0 {
+		D = n.channels("layer2") + n.channels("layer3")
+	}
+	if n.err == nil && (t.Shape[0] < 1 || t.Shape[1] != D) {
+		n.fail("tensor bank.patches has shape %v; at least one row of %d is needed, as many as the teacher's patches have dimensions; "+
+			"export teacher and bank of one model", t.Shape, D)
+	}
 	if n.err != nil {
 		return rows{}
 	}
@@ -111,7 +119,7 @@ func (n *network) bank() rows {
 
 // buildPatchCore adds the operations from the features of the teacher to the outputs.
 func (m *Model) buildPatchCore(n *network, f [scales]string) {
-	bank := n.bank()
+	bank := n.bank(m.Bank.Dimensions)
 	if n.err != nil {
 		return
 	}

@@ -54,6 +54,25 @@ type Method interface {
 	PredictionBytes(fileBytes int64, images int) int64
 }
 
+// Older is a Method of which programs of the first format of model files know.
+type Older interface {
+	// Older says whether those score as a net of these settings does.
+	Older() bool
+}
+
+// Choosy is a Method in which some of the settings that all have can be but a few things.
+type Choosy interface {
+	// Fixed lists them.
+	Fixed() []Fixed
+}
+
+// Fixed is a setting that a method takes no other values of than Values.
+type Fixed struct {
+	Setting string   // its name in JSON
+	Values  []string // the first of which is the method's own
+	Why     string   // a clause about the method: "takes one pass over the images"
+}
+
 // Options say how a net is made.
 type Options struct {
 	Device torch.Device
@@ -92,6 +111,12 @@ type Net interface {
 type Embedder interface {
 	// Embed maps a normalised image, 1 x 3 x S x S, to it.
 	Embed(x *torch.Tensor) (*torch.Tensor, error)
+}
+
+// Grower is a Net of which a learner makes one with a larger State.
+type Grower interface {
+	// Growth is by how many bytes State can at most become larger than it is.
+	Growth() (int64, error)
 }
 
 // Exporter is a Net that can be written down as ONNX and TorchScript.

@@ -56,7 +56,7 @@ func (m *Model) Export(ctx context.Context, path string, opt *ExportOptions) err
 	}
 	described, err := m.described()
 	if err != nil {
-		return fmt.Errorf("rdpp: export: %w", err)
+		return fmt.Errorf("modelfile: export: %w", err)
 	}
 	var write func(w io.Writer) error
 	switch o.Format {
@@ -69,7 +69,7 @@ func (m *Model) Export(ctx context.Context, path string, opt *ExportOptions) err
 	}
 	err = atomicfile.Write(path, func(w io.Writer) error { return write(interruptible{ctx, w}) })
 	if err != nil {
-		return fmt.Errorf("rdpp: %w", err)
+		return fmt.Errorf("modelfile: %w", err)
 	}
 	return nil
 }

@@ -10,7 +10,7 @@ import (
 	"rdpp/rdpp/config"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/document"
-	"rdpp/rdpp/reverse"
+	"rdpp/rdpp/method"
 	"rdpp/rdpp/teacher"
 	"rdpp/rdpp/weights"
 )
@@ -55,11 +55,11 @@ const (
 
 // formatOf is the oldest format whose programs score as the document says.
 func formatOf(i *Info) int {
-	c := &i.Config
+	known, old := i.Config.Learned().(method.Older)
 	switch {
-	case c.Method != reverse.RDPP && c.Method != reverse.RD || i.Calibration.MapScores != nil || c.ScoreTop > 0 && c.Score != reverse.ScoreReleased:
+	case !old || !known.Older() || i.Calibration.MapScores != nil:
 		return modelFormatMethods
-	case c.BitDepth < 16:
+	case i.Config.BitDepth < 16:
 		return modelFormatBits
 	}
 	return modelFormat

@@ -63,7 +63,13 @@ func (m *Model) Save(path string) error {
 
 // Size is how large the file of Save can become while a training goes on.
 func (m *Model) Size() (int64, error) {
-	return document.Size(document.ModelKey, m.document(), m.Net.State())
+	size, err := document.Size(document.ModelKey, m.document(), m.Net.State())
+	if net, grows := m.Net.(method.Grower); grows && err == nil {
+		var growth int64
+		growth, err = net.Growth()
+		size += growth
+	}
+	return size, err
 }
 
 // document is the header of the model's file.
@@ -124,30 +130,30 @@ func Load(path string, opt LoadOptions) (*Model, error) {
 	}
 	file, err := weights.OpenSafetensors(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("rdpp: no model at %s; `train` writes one to OUT/CATEGORY/model.safetensors", path)
+		return nil, fmt.Errorf("modelfile: no model at %s; `train` writes one to OUT/CATEGORY/model.safetensors", path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("rdpp: %w", err)
+		return nil, fmt.Errorf("modelfile: %w", err)
 	}
 	defer file.Close()
 	if size := file.Size(); size > MaxBytes {
-		return nil, fmt.Errorf("rdpp: %s: %d bytes are more than any model has, %d at most", path, size, int64(MaxBytes))
+		return nil, fmt.Errorf("modelfile: %s: %d bytes are more than any model has, %d at most", path, size, int64(MaxBytes))
 	}
 	info, o, err := ReadInfo(file)
 	if err != nil {
-		return nil, fmt.Errorf("rdpp: %s: %w", path, err)
+		return nil, fmt.Errorf("modelfile: %s: %w", path, err)
 	}
 	if err := checkMemory(&info.Config, file.Size(), opt.MaxMemory, opt.Device); err != nil {
-		return nil, fmt.Errorf("rdpp: %s: %w", path, err)
+		return nil, fmt.Errorf("modelfile: %s: %w", path, err)
 	}
 	m, err := newModel(info.Config, opt.Device, true)
 	if err != nil {
-		return nil, fmt.Errorf("rdpp: %s: %w", path, err)
+		return nil, fmt.Errorf("modelfile: %s: %w", path, err)
 	}
 	m.Info = info
 	if err := info.Config.Learned().Load(m.Net, file, info.Facts); err != nil {
 		m.Close()
-		return nil, fmt.Errorf("rdpp: %s: %w", path, err)
+		return nil, fmt.Errorf("modelfile: %s: %w", path, err)
 	}
 	switch {
 	case !o.Digest:

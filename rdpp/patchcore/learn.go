@@ -2,11 +2,11 @@ package patchcore
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 
 	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/dataset"
@@ -31,8 +31,9 @@ type learner struct {
 func (c *remembering) Learner(net method.Net, o method.LearnerOptions) (method.Learner, error) {
 	n, own := net.(*memory)
 	if !own {
-		return nil, fmt.Errorf("rdpp: a net of type %T is not this method's", net)
+		return nil, fmt.Errorf("patchcore: a net of type %T is not this method's", net)
 	}
+	n.images = o.Images
 	return &learner{c: c, net: n, images: o.Images}, nil
 }
 
@@ -73,8 +74,7 @@ func seenName(i int) string { return fmt.Sprintf("%s%d", prefixSeen, i) }
 // Growth is what the patches of all images take that have not been seen.
 func (l *learner) Growth() (int64, error) {
 	seen, err := l.patches()
-	side := int64(l.c.ImageSize / 8)
-	return max(0, int64(l.images)*side*side-seen) * int64(l.c.dimensions()*torch.Float16.Size()), err
+	return max(0, int64(l.images)*l.c.positions()-seen) * int64(l.c.dimensions()*torch.Float16.Size()), err
 }
 
 // Restore is the way back from State.
@@ -82,10 +82,16 @@ func (l *learner) Restore(file *weights.File, _ anomaly.Facts) error {
 	if err := l.net.fill(file, state.Part{Prefix: prefixTeacher, Net: l.net.teacher}); err != nil {
 		return err
 	}
-	for i := 0; ; i++ {
+	batches := 0
+	for _, t := range file.Tensors {
+		if strings.HasPrefix(t.Name, prefixSeen) {
+			batches++
+		}
+	}
+	for i := range batches {
 		stored, found := file.Lookup(seenName(i))
 		if !found {
-			break
+			return fmt.Errorf("tensor %s is missing; restore the file or train again", seenName(i))
 		}
 		if n := len(stored.Shape); n == 0 || stored.Shape[n-1] != l.c.dimensions() {
 			return fmt.Errorf("tensor %s has shape %v, needed are rows of %d; is it of another architecture?", seenName(i), stored.Shape,
@@ -122,8 +128,8 @@ func (l *learner) Finish(ctx context.Context, _ method.Images, last bool) (metho
 	if err != nil {
 		return nil, err
 	}
-	if count == 0 {
-		return nil, errors.New("patchcore: no image has been seen")
+	if whole := int64(l.images) * l.c.positions(); count == 0 || count < whole {
+		return nil, fmt.Errorf("patchcore: %d patches of %d have been seen; restore the checkpoint or train again", count, whole)
 	}
 	var s torch.Scope
 	defer s.Close()
@@ -137,7 +143,10 @@ func (l *learner) Finish(ctx context.Context, _ method.Images, last bool) (metho
 		return nil, err
 	}
 	defer search.Close()
-	size := max(1, int(l.c.Coreset*float64(count)))
+	if last { // the search has what it needs
+		l.Close()
+	}
+	size := l.c.kept(count)
 	for chosen := 0; chosen < size; {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -150,9 +159,7 @@ func (l *learner) Finish(ctx context.Context, _ method.Images, last bool) (metho
 	if err := s.Err(); err != nil {
 		return nil, err
 	}
-	if last {
-		l.Close()
-	}
+	search.Close()
 	if err := l.net.newBank(size); err != nil {
 		return nil, err
 	}

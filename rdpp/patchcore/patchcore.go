@@ -32,6 +32,13 @@ func (c *remembering) Plan([]int) (method.Plan, error) {
 	return method.Plan{Passes: 1, Batch: c.Batch, Noise: dataset.NoiseOptions{Off: true}}, nil
 }
 
+// Fixed are a single pass, without updates or gradients.
+func (c *remembering) Fixed() []method.Fixed {
+	const pass, plain = "takes one pass over the images", "computes no gradients"
+	return []method.Fixed{{Setting: "updates", Values: []string{"0"}, Why: pass}, {Setting: "epochs", Values: []string{"1"}, Why: pass},
+		{Setting: "precision", Values: []string{method.PrecisionAuto, string(torch.FP32), string(torch.TF32)}, Why: plain}}
+}
+
 // MostScore is unbounded: scores are distances.
 func (c *remembering) MostScore(facts anomaly.Facts) (float64, error) {
 	if facts != (anomaly.Facts{}) {
@@ -71,6 +78,15 @@ func (c *remembering) dimensions() int {
 	return c.channels()
 }
 
+// positions of an image that have a patch.
+func (c *remembering) positions() int64 {
+	side := int64(c.ImageSize / 8)
+	return side * side
+}
+
+// kept is how many of so many patches the bank keeps.
+func (c *remembering) kept(count int64) int { return max(1, int(c.Coreset*float64(count))) }
+
 // memory is a teacher and what it saw in good images.
 type memory struct {
 	c       *remembering
@@ -78,6 +94,7 @@ type memory struct {
 	teacher torch.Teacher
 	bank    torch.Bank       // absent until it is filled
 	asked   *torch.Predictor // of both; nil without a bank
+	images  int              // that there are to learn from; 0: nothing is learned
 }
 
 // The names under which tensors are stored.
@@ -98,7 +115,7 @@ func (c *remembering) New(o method.Options) (method.Net, error) {
 func (c *remembering) memory(o method.Options) (*memory, error) {
 	teacher, err := torch.NewTeacher(torch.ModuleOptions{Arch: c.Arch, Device: o.Device, Seed: method.SeedOf(prefixTeacher, c.Seed), Blank: o.Blank})
 	if err != nil {
-		return nil, fmt.Errorf("rdpp: model: %w", err)
+		return nil, fmt.Errorf("patchcore: model: %w", err)
 	}
 	return &memory{c: c, device: o.Device, teacher: teacher}, nil
 }
@@ -152,6 +169,20 @@ func (n *memory) State() []weights.Source {
 		all = append(all, source)
 	}
 	return all
+}
+
+// Growth is what the bank of all images takes beyond the one that is there.
+func (n *memory) Growth() (int64, error) {
+	if n.images == 0 {
+		return 0, nil
+	}
+	rows := int64(n.c.kept(int64(n.images) * n.c.positions()))
+	growth := rows * int64(n.c.dimensions()*weights.F16.Size())
+	if n.empty() {
+		return growth, nil
+	}
+	values, err := n.bank.State()[0].Tensor.Len()
+	return max(0, growth-values*int64(weights.F16.Size())), err
 }
 
 // Export says what package export makes a file of.

@@ -197,6 +197,73 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// Before anything is learned a net tells how large the model file is going to be.
+func TestGrowth(t *testing.T) {
+	m := patchcore.New(settings(), memory())
+	net := newNet(t, m)
+	l, err := m.Learner(net, method.LearnerOptions{Precision: torch.FP32, Images: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	size := func() int64 {
+		n, err := weights.Size(nil, net.State())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	growth := func() int64 {
+		n, err := net.(method.Grower).Growth()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before, told := size(), growth()
+	see(t, l, 0, 4)
+	finish(t, l)
+	const header = 200 // bytes about one more tensor
+	if got := size() - before; got <= told || got > told+header || growth() != 0 {
+		t.Errorf("got a file larger by %d bytes, and %d to come, want %d and what tells of the bank, and nothing to come", got, growth(), told)
+	}
+}
+
+// A checkpoint that lacks patches of a batch, the last one's too, is refused.
+func TestLacking(t *testing.T) {
+	m := patchcore.New(settings(), memory())
+	first := learner(t, m, newNet(t, m))
+	see(t, first, 0, 4)
+	var s torch.Scope
+	defer s.Close()
+	sources, err := first.State(&s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"encoder.conv1.weight": "encoder.conv1.weight", "seen.0": "seen.0 is missing",
+		"seen.2": "seen.2 is missing", "seen.3": "384 patches of 512", "seen.": "0 patches of 512"} {
+		lacking := slices.DeleteFunc(slices.Clone(sources), func(s weights.Source) bool {
+			return s.Name == name || name == "seen." && strings.HasPrefix(s.Name, name)
+		})
+		net, err := m.New(method.Options{Blank: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer net.Close()
+		second, err := m.Learner(net, method.LearnerOptions{Precision: torch.FP32, Images: 8})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer second.Close()
+		if err = second.Restore(write(t, lacking), anomaly.Facts{}); err == nil {
+			_, err = second.Finish(t.Context(), nil, true)
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("without %s: got error %v, want one with %q", name, err, want)
+		}
+	}
+}
+
 func TestThreads(t *testing.T) {
 	m := patchcore.New(settings(), memory())
 	var want []byte
@@ -359,6 +426,36 @@ func TestInterrupted(t *testing.T) {
 	}
 	if _, err := l.Finish(t.Context(), nil, false); err != nil {
 		t.Errorf("taken up again: got error %v, want none", err)
+	}
+}
+
+// watched calls look whenever it is asked whether it has ended.
+type watched struct {
+	context.Context
+	look func()
+}
+
+func (w watched) Err() error {
+	w.look()
+	return w.Context.Err()
+}
+
+// What is remembered is freed before the search for the last net, and stays for one after which more is learned.
+func TestFreed(t *testing.T) {
+	m := patchcore.New(settings(), memory())
+	l := learner(t, m, newNet(t, m))
+	before := torch.LiveTensors()
+	see(t, l, 0, 4)
+	for _, last := range []bool{false, true} {
+		most := int64(-1)
+		ctx := watched{t.Context(), func() { most = max(most, int64(torch.LiveTensors())-int64(before)) }}
+		if _, err := l.Finish(ctx, nil, last); err != nil {
+			t.Fatal(err)
+		}
+		want := map[bool]int64{false: 1 + 4, true: 1 + 1}[last] // the projection, and four batches or the first net's bank
+		if most != want {
+			t.Errorf("last %v: got %d tensors during the search, want %d", last, most, want)
+		}
 	}
 }
 

@@ -19,7 +19,7 @@ const drawnFloor = 0.05
 func (r *run) deviations() (deviations [torch.Scales][]float64, err error) {
 	pictures, err := pattern.New(r.config.pictures())
 	if err != nil {
-		return deviations, fmt.Errorf("rdpp: %w", err)
+		return deviations, fmt.Errorf("pretrain: %w", err)
 	}
 	if err := r.learner.teacher.Train(false); err != nil {
 		return deviations, err
@@ -28,7 +28,7 @@ func (r *run) deviations() (deviations [torch.Scales][]float64, err error) {
 	for step := range equalisedSteps {
 		batch, err := r.config.draw(context.Background(), pictures, r.config.Steps+step)
 		if err != nil {
-			return deviations, fmt.Errorf("rdpp: %w", err)
+			return deviations, fmt.Errorf("pretrain: %w", err)
 		}
 		c := &r.config
 		x, err := torch.Images(batch.pixels, c.ImageSize, c.Mean, c.Std, r.opt.Device, torch.Float32) // B x 3 x S x S

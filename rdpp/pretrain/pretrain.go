@@ -129,14 +129,14 @@ func Train(ctx context.Context, config Config, opt Options) (*Summary, error) {
 		opt.Log = slog.Default()
 	}
 	if ctx.Err() != nil {
-		return nil, fmt.Errorf("rdpp: %w before the first step", engine.ErrInterrupted)
+		return nil, fmt.Errorf("pretrain: %w before the first step", engine.ErrInterrupted)
 	}
 	worker := torch.NewWorker()
 	defer worker.Close()
 	var summary *Summary
 	err := worker.Do(func() (err error) {
 		if err := torch.SetArithmetic(config.Precision == string(torch.TF32), false); err != nil {
-			return fmt.Errorf("rdpp: %w", err)
+			return fmt.Errorf("pretrain: %w", err)
 		}
 		r := &run{config: config, opt: opt}
 		defer r.close()
@@ -243,11 +243,11 @@ func (r *run) restore(file *weights.File, c *Saved) error {
 	}
 	s := &c.State
 	if s.Step < 0 || s.Step > r.config.Steps || len(s.Scales) != len(r.state.Scales) {
-		return setting.Advise(fmt.Errorf("rdpp: checkpoint %s: %d steps and %d scales cannot be", file.Path, s.Step, len(s.Scales)),
+		return setting.Advise(fmt.Errorf("pretrain: checkpoint %s: %d steps and %d scales cannot be", file.Path, s.Step, len(s.Scales)),
 			"{overwrite} starts anew")
 	}
 	if err := r.learner.Restore(file, anomaly.Facts{}); err != nil {
-		return fmt.Errorf("rdpp: checkpoint %s: %w", file.Path, err)
+		return fmt.Errorf("pretrain: checkpoint %s: %w", file.Path, err)
 	}
 	r.state = c.State
 	return nil
@@ -257,7 +257,7 @@ func (r *run) restore(file *weights.File, c *Saved) error {
 func (r *run) train(ctx context.Context) (*Summary, error) {
 	pictures, err := pattern.New(r.config.pictures())
 	if err != nil {
-		return nil, fmt.Errorf("rdpp: %w", err)
+		return nil, fmt.Errorf("pretrain: %w", err)
 	}
 	draw := func(ctx context.Context, step int) (*drawn, error) { return r.config.draw(ctx, pictures, step) }
 	started := time.Now()
@@ -318,12 +318,12 @@ func (r *run) finish() (*Summary, error) {
 	}
 	if err != nil {
 		if saveError := r.saveCheckpoint(); saveError != nil {
-			return nil, fmt.Errorf("rdpp: %w: %w: %w", engine.ErrNotSaved, err, saveError)
+			return nil, fmt.Errorf("pretrain: %w: %w: %w", engine.ErrNotSaved, err, saveError)
 		}
 		return nil, setting.Advise(err, "the checkpoint is kept, {resume} tries again")
 	}
 	if err := os.Remove(r.checkpoint().Path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("rdpp: the teacher is written, but its checkpoint stays: %w", err)
+		return nil, fmt.Errorf("pretrain: the teacher is written, but its checkpoint stays: %w", err)
 	}
 	summary := &Summary{Document: doc, Store: r.opt.Store, Seconds: r.elapsed.Seconds(), File: r.opt.Out}
 	if r.elapsed > 0 {
@@ -372,7 +372,7 @@ func (r *run) writeTeacher(doc Document) error {
 			return err
 		}
 		if math.IsNaN(total[0]) || math.IsInf(total[0], 0) {
-			return setting.Advise(fmt.Errorf("rdpp: %s has numbers that %s cannot hold", e.Name, r.opt.Store), "use %s for {store}, or start anew with a lower {rate}", teacher.StoreFP32)
+			return setting.Advise(fmt.Errorf("pretrain: %s has numbers that %s cannot hold", e.Name, r.opt.Store), "use %s for {store}, or start anew with a lower {rate}", teacher.StoreFP32)
 		}
 		sources = append(sources, state.Source(e.Name, stored))
 	}

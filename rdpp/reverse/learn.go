@@ -33,7 +33,7 @@ type learner struct {
 func (c *reversed) Learner(net method.Net, o method.LearnerOptions) (method.Learner, error) {
 	n, own := net.(*Networks)
 	if !own {
-		return nil, fmt.Errorf("rdpp: a net of type %T is not this method's", net)
+		return nil, fmt.Errorf("reverse: a net of type %T is not this method's", net)
 	}
 	l := &learner{c: c, net: n, precision: o.Precision}
 	if err := l.start(); err != nil {
@@ -116,7 +116,7 @@ func (l *learner) equalise(ctx context.Context, images method.Images) error {
 		err = teacher.Write(l.net.Teacher, values)
 	}
 	if err != nil {
-		return fmt.Errorf("rdpp: equalising the teacher: %w", err)
+		return fmt.Errorf("reverse: equalising the teacher: %w", err)
 	}
 	return nil
 }
@@ -338,7 +338,7 @@ func (n *Networks) balance(ctx context.Context, images method.Images) error {
 	}
 	for i, share := range balancedShares {
 		if share > 0 && !(levels[i] >= leastLevel) {
-			return setting.Advise(fmt.Errorf("rdpp: term %d of the map is %v on the training images, so it cannot be balanced; are they all of one colour?",
+			return setting.Advise(fmt.Errorf("reverse: term %d of the map is %v on the training images, so it cannot be balanced; are they all of one colour?",
 				i+1, levels[i]), "{score} %s does without, in a new run", ScoreReleased)
 		}
 	}

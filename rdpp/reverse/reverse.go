@@ -97,6 +97,9 @@ func (c *reversed) MostScore(facts anomaly.Facts) (float64, error) {
 	return most, nil
 }
 
+// Older is true without a score of the map's highest pixels, which came later.
+func (c *reversed) Older() bool { return c.ScoreTop == 0 || c.Score == ScoreReleased }
+
 // Networks are the four of RD++.
 type Networks struct {
 	Teacher    torch.Teacher    // E
@@ -148,7 +151,7 @@ func (c *reversed) networks(o method.Options) (*Networks, error) {
 	}
 	if err != nil {
 		n.Close()
-		return nil, fmt.Errorf("rdpp: model: %w", err)
+		return nil, fmt.Errorf("reverse: model: %w", err)
 	}
 	return n, nil
 }

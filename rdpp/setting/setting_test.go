@@ -120,3 +120,54 @@ func TestLibrariesNameNoFlags(t *testing.T) {
 		t.Errorf("looked into %d files, want all of the libraries", files)
 	}
 }
+
+// Errors of a package that begin with a package's name begin with its own. [Refuse] alone has the program's.
+func TestPrefixes(t *testing.T) {
+	beginning := regexp.MustCompile(`^([a-z0-9]+): `)
+	type message struct{ at, text, own string }
+	var messages []message
+	names := map[string]bool{}
+	err := filepath.WalkDir("../..", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		set := token.NewFileSet()
+		parsed, err := parser.ParseFile(set, path, nil, 0)
+		if err != nil {
+			return err
+		}
+		own := parsed.Name.Name
+		if own == "main" { // whose words are commands' names
+			return nil
+		}
+		names[own] = true
+		ast.Inspect(parsed, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok || len(call.Args) == 0 {
+				return true
+			}
+			made, _ := call.Fun.(*ast.SelectorExpr)
+			literal, _ := call.Args[0].(*ast.BasicLit)
+			if made == nil || literal == nil || made.Sel.Name != "Errorf" && made.Sel.Name != "New" {
+				return true
+			}
+			if text, err := strconv.Unquote(literal.Value); err == nil && beginning.MatchString(text) {
+				messages = append(messages, message{set.Position(literal.Pos()).String(), text, own})
+			}
+			return true
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(messages) < 150 {
+		t.Errorf("found %d messages, want those of all packages", len(messages))
+	}
+	for _, m := range messages {
+		got := beginning.FindStringSubmatch(m.text)[1]
+		if names[got] && got != m.own && !(m.own == "setting" && got == "rdpp") {
+			t.Errorf("%s: %q of package %s begins with the name of another", m.at, m.text, m.own)
+		}
+	}
+}

@@ -97,7 +97,7 @@ func Fill(file *weights.File, within func(name string) bool, parts ...Filled) er
 func Load(file *weights.File, name string, t *torch.Tensor) error {
 	stored, found := file.Lookup(name)
 	if !found {
-		return fmt.Errorf("tensor %s is missing; restore the file or train again", name)
+		return missing(name)
 	}
 	shape, err := t.Shape()
 	if err != nil {
@@ -133,7 +133,7 @@ func Load(file *weights.File, name string, t *torch.Tensor) error {
 func Tensor(file *weights.File, name string, device torch.Device) (*torch.Tensor, error) {
 	stored, found := file.Lookup(name)
 	if !found {
-		return nil, fmt.Errorf("tensor %s is missing; restore the file or train again", name)
+		return nil, missing(name)
 	}
 	values, err := stored.Read()
 	if err != nil {
@@ -163,7 +163,7 @@ const (
 // Adam describes what an optimiser with a group per part knows: its moments, gradients that wait for an update, and how many
 // updates each parameter has seen. The sources can be read until the scope is closed.
 func Adam(s *torch.Scope, adam *torch.Adam, parts []Part) (sources []weights.Source, err error) {
-	steps := make([][]int64, len(parts))
+	steps, waits := make([][]int64, len(parts)), make([][]int64, len(parts))
 	err = eachParameter(parts, func(group, i int, name string, e torch.Entry) error {
 		moments, err := adam.Moments(group, i)
 		if err != nil {
@@ -172,9 +172,10 @@ func Adam(s *torch.Scope, adam *torch.Adam, parts []Part) (sources []weights.Sou
 		s.Tensor(moments.ExpAvg, nil)
 		s.Tensor(moments.ExpAvgSq, nil)
 		sources = append(sources, Source(PrefixAdam+name+".exp_avg", moments.ExpAvg), Source(PrefixAdam+name+".exp_avg_sq", moments.ExpAvgSq))
-		steps[group] = append(steps[group], moments.Steps)
+		steps[group], waits[group] = append(steps[group], moments.Steps), append(waits[group], 0)
 		if grad := s.Tensor(e.Tensor.Grad()); grad != nil {
 			sources = append(sources, Source(PrefixGrad+name, grad))
+			waits[group][i] = 1
 		}
 		return s.Err()
 	})
@@ -183,10 +184,11 @@ func Adam(s *torch.Scope, adam *torch.Adam, parts []Part) (sources []weights.Sou
 	}
 	for group, part := range parts {
 		counts := s.Tensor(torch.FromSlice(steps[group], int64(len(steps[group]))))
+		waiting := s.Tensor(torch.FromSlice(waits[group], int64(len(waits[group]))))
 		if err := s.Err(); err != nil {
 			return nil, err
 		}
-		sources = append(sources, Source(stepsOf(part), counts))
+		sources = append(sources, Source(stepsOf(part), counts), Source(waitingOf(part), waiting))
 	}
 	return sources, nil
 }
@@ -194,19 +196,24 @@ func Adam(s *torch.Scope, adam *torch.Adam, parts []Part) (sources []weights.Sou
 // stepsOf names the updates that a part's parameters have seen.
 func stepsOf(part Part) string { return PrefixAdam + part.Prefix + "steps" }
 
+// waitingOf names what says, by a 1, of which of a part's parameters a gradient waits.
+func waitingOf(part Part) string { return PrefixAdam + part.Prefix + "waiting" }
+
 // RestoreAdam is the way back from Adam.
 func RestoreAdam(file *weights.File, adam *torch.Adam, parts []Part) error {
-	var steps [][]float64
+	var steps, waits [][]float64
 	for _, part := range parts {
-		stored, found := file.Lookup(stepsOf(part))
-		if !found || stored.DType != weights.I64 {
-			return fmt.Errorf("tensor %s is missing; restore the file or train again", stepsOf(part))
-		}
-		counts, err := stored.Read()
+		counts, err := numbers(file, stepsOf(part))
 		if err != nil {
 			return err
 		}
-		steps = append(steps, counts.Float64())
+		var waiting []float64
+		if _, found := file.Lookup(waitingOf(part)); found { // files of older versions lack it
+			if waiting, err = numbers(file, waitingOf(part)); err != nil {
+				return err
+			}
+		}
+		steps, waits = append(steps, counts), append(waits, waiting)
 	}
 	return eachParameter(parts, func(group, i int, name string, e torch.Entry) error {
 		moments, err := adam.Moments(group, i)
@@ -227,6 +234,9 @@ func RestoreAdam(file *weights.File, adam *torch.Adam, parts []Part) error {
 			return err
 		}
 		if _, found := file.Lookup(PrefixGrad + name); !found {
+			if i < len(waits[group]) && waits[group][i] != 0 {
+				return missing(PrefixGrad + name)
+			}
 			return nil
 		}
 		if err := e.Tensor.SetGrad(moments.ExpAvg); err != nil { // any tensor of its shape; the file's follows
@@ -242,6 +252,23 @@ func RestoreAdam(file *weights.File, adam *torch.Adam, parts []Part) error {
 		defer grad.Close()
 		return Load(file, PrefixGrad+name, grad)
 	})
+}
+
+// numbers reads a tensor of counts.
+func numbers(file *weights.File, name string) ([]float64, error) {
+	stored, found := file.Lookup(name)
+	if !found || stored.DType != weights.I64 {
+		return nil, missing(name)
+	}
+	values, err := stored.Read()
+	if err != nil {
+		return nil, err
+	}
+	return values.Float64(), nil
+}
+
+func missing(name string) error {
+	return fmt.Errorf("tensor %s is missing; restore the file or train again", name)
 }
 
 // eachParameter visits the trainable parameters, in the order of an optimiser with a group per part.

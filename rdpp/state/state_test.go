@@ -158,6 +158,13 @@ func TestAdam(t *testing.T) {
 			t.Errorf("%s: got other numbers than without a break, %v", e.Name, err)
 		}
 	}
+	for i, source := range moments { // older versions' files have no more than the last
+		lacking := slices.Concat(Of(first.parts), moments[:i], moments[i+1:])
+		err := RestoreAdam(written(t, lacking), second.adam, second.parts)
+		if want := source.Name + " is missing"; (err == nil || !strings.Contains(err.Error(), want)) && i < len(moments)-1 {
+			t.Errorf("got error %v, want one with %q", err, want)
+		}
+	}
 	if err := RestoreAdam(written(t, Of(first.parts)), second.adam, second.parts); err == nil || !strings.Contains(err.Error(), "steps is missing") {
 		t.Errorf("without moments: got %v", err)
 	}

@@ -58,23 +58,23 @@ func Convert(opt ConvertOptions) (*ConvertSummary, error) {
 	}
 	file, err := onnxfile.Open(opt.ONNX)
 	if err != nil {
-		return nil, fmt.Errorf("rdpp: %w", err)
+		return nil, fmt.Errorf("teacher: %w", err)
 	}
 	var preprocess *onnxfile.Preprocess
 	sources := describeFile(opt.ONNX)
 	if opt.Preprocess != "" {
 		before, err := onnxfile.Open(opt.Preprocess)
 		if err != nil {
-			return nil, fmt.Errorf("rdpp: preprocessing: %w", err)
+			return nil, fmt.Errorf("teacher: preprocessing: %w", err)
 		}
 		if preprocess, err = before.Preprocess(); err != nil {
-			return nil, fmt.Errorf("rdpp: preprocessing: %w", err)
+			return nil, fmt.Errorf("teacher: preprocessing: %w", err)
 		}
 		sources += "; " + describeFile(opt.Preprocess)
 	}
 	net, err := file.ResNet(preprocess, dataset.ImageNet.Mean, dataset.ImageNet.Std)
 	if err != nil {
-		return nil, fmt.Errorf("rdpp: %w; torchvision's, exported by torch.onnx.export, is one", err)
+		return nil, fmt.Errorf("teacher: %w; torchvision's, exported by torch.onnx.export, is one", err)
 	}
 	if opt.Arch != "" && opt.Arch != net.Arch || !slices.Contains(torch.Architectures(), net.Arch) {
 		return nil, setting.Refuse("onnx", opt.ONNX, "it is of the architecture %s, not %s: name another file or another {arch}", net.Arch,
@@ -83,14 +83,14 @@ func Convert(opt ConvertOptions) (*ConvertSummary, error) {
 	summary := &ConvertSummary{File: opt.Out, Arch: net.Arch, Store: opt.Store, Producer: file.Producer, LeftOut: net.LeftOut, Notes: net.Notes}
 	tensors, err := stored(net, opt.Store)
 	if err != nil {
-		return nil, fmt.Errorf("rdpp: %s: %w", opt.ONNX, err)
+		return nil, fmt.Errorf("teacher: %s: %w", opt.ONNX, err)
 	}
 	for _, t := range tensors {
 		summary.Numbers += weights.Tensor{Shape: t.Shape}.Len()
 	}
 	metadata := map[string]string{"format": "pt", "source": sources, "converted_by": document.Software}
 	if err := weights.WriteFile(opt.Out, metadata, tensors); err != nil {
-		return nil, fmt.Errorf("rdpp: %w", err)
+		return nil, fmt.Errorf("teacher: %w", err)
 	}
 	return summary, nil
 }
@@ -121,7 +121,7 @@ func (o *ConvertOptions) check() error {
 	case errors.Is(err, os.ErrNotExist):
 		return nil
 	case err != nil:
-		return fmt.Errorf("rdpp: the teacher's file: %w", err)
+		return fmt.Errorf("teacher: the teacher's file: %w", err)
 	case out.IsDir():
 		return setting.Refuse("out", o.Out, "that is a folder; name a file")
 	case !o.Overwrite:

@@ -111,7 +111,7 @@ func Cache() (string, error) {
 	}
 	dir, err := os.UserCacheDir()
 	if err != nil {
-		return "", fmt.Errorf("rdpp: no cache folder: %w; set RDPP_CACHE", err)
+		return "", fmt.Errorf("teacher: no cache folder: %w; set RDPP_CACHE", err)
 	}
 	return filepath.Join(dir, "rdpp"), nil
 }
@@ -146,13 +146,13 @@ func Find(ctx context.Context, name, arch string, opt Options) (string, error) {
 	case err == nil:
 		return path, checkCached(path, file.SHA256)
 	case !errors.Is(err, os.ErrNotExist):
-		return "", setting.Advise(fmt.Errorf("rdpp: looking for the teacher: %w", err), "name a file with {teacher}, or %s, %s or %s",
+		return "", setting.Advise(fmt.Errorf("teacher: looking for the teacher: %w", err), "name a file with {teacher}, or %s, %s or %s",
 			Builtin, Drawn, Random)
 	case builtIn:
 		return Builtin, nil
 	}
 	if err := download(ctx, path, file.SHA256, opt); err != nil {
-		return "", setting.Advise(fmt.Errorf("rdpp: no weights for the teacher: %w", err), "put torchvision's %s into %s, or name a file with {teacher}, "+
+		return "", setting.Advise(fmt.Errorf("teacher: no weights for the teacher: %w", err), "put torchvision's %s into %s, or name a file with {teacher}, "+
 			"or use {arch} %s with {teacher} %s", file.Name, dir, strings.Join(builtin.Architectures(builtin.ImageNet), " or "), Builtin)
 	}
 	return path, nil
@@ -162,10 +162,10 @@ func Find(ctx context.Context, name, arch string, opt Options) (string, error) {
 func checkCached(path, want string) error {
 	digest, err := weights.SHA256(path)
 	if err != nil {
-		return fmt.Errorf("rdpp: teacher: %w", err)
+		return fmt.Errorf("teacher: teacher: %w", err)
 	}
 	if digest != want {
-		return setting.Advise(fmt.Errorf("rdpp: teacher: %s is damaged or another file: its SHA-256 is %s, not %s", path, digest, want),
+		return setting.Advise(fmt.Errorf("teacher: teacher: %s is damaged or another file: its SHA-256 is %s, not %s", path, digest, want),
 			"remove it, or name it with {teacher}")
 	}
 	return nil
@@ -202,11 +202,11 @@ func open(name, arch string) (*weights.File, error) {
 	}
 	file, err := weights.Open(name)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, setting.Advise(fmt.Errorf("rdpp: no teacher weights at %s", name), "name a .pth or .safetensors file with {teacher}, or use %s, %s or %s",
+		return nil, setting.Advise(fmt.Errorf("teacher: no teacher weights at %s", name), "name a .pth or .safetensors file with {teacher}, or use %s, %s or %s",
 			Builtin, Drawn, Random)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("rdpp: teacher: %w", err)
+		return nil, fmt.Errorf("teacher: teacher: %w", err)
 	}
 	return file, nil
 }
@@ -222,7 +222,7 @@ func digestOf(name, arch string) (string, error) {
 	}
 	digest, err := weights.SHA256(name)
 	if err != nil {
-		return "", fmt.Errorf("rdpp: teacher: %w", err)
+		return "", fmt.Errorf("teacher: teacher: %w", err)
 	}
 	return digest, nil
 }
@@ -246,21 +246,21 @@ func Load(into torch.Teacher, arch, name string) (Info, error) {
 	}
 	defer file.Close()
 	if err := file.Verify(); err != nil {
-		return Info{}, fmt.Errorf("rdpp: teacher: %w; restore the file, or name another", err)
+		return Info{}, fmt.Errorf("teacher: teacher: %w; restore the file, or name another", err)
 	}
 	if _, found := file.Metadata[document.TeacherCheckpointKey]; found {
 		return Info{}, setting.Refuse("teacher", name, "that is the checkpoint of an unfinished teacher; resume `train teacher`, which finishes it")
 	}
 	net, err := within(file, arch)
 	if err != nil {
-		return Info{}, fmt.Errorf("rdpp: %s as the teacher of %s: %w", name, arch, err)
+		return Info{}, fmt.Errorf("teacher: %s as the teacher of %s: %w", name, arch, err)
 	}
 	if err := state.Fill(file, net.Within, state.Filled{Net: into, Name: net.Name, CountsOptional: true}); err != nil {
-		return Info{}, fmt.Errorf("rdpp: %s as the teacher of %s: %w; name another file", name, arch, err)
+		return Info{}, fmt.Errorf("teacher: %s as the teacher of %s: %w; name another file", name, arch, err)
 	}
 	digest, err := file.SHA256()
 	if err != nil {
-		return Info{}, fmt.Errorf("rdpp: teacher: %w", err)
+		return Info{}, fmt.Errorf("teacher: teacher: %w", err)
 	}
 	origin := filepath.Base(name)
 	if teacher, found := inside[name]; found {

@@ -3,6 +3,7 @@
 package testmain
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -54,6 +55,22 @@ func Be(programs map[string]func(args []string) error) {
 		os.Exit(fail(err))
 	}
 	os.Exit(0)
+}
+
+// Kill kills a child, which may have come to its end before. That it ended by itself otherwise, in an error, is returned.
+func Kill(cmd *exec.Cmd) error {
+	if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("testmain: %w", err)
+	}
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == -1 { // by a signal
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("testmain: before it was killed, the child ended: %w", err)
+	}
+	return nil
 }
 
 // Child prepares the test program as one of those that it can be.

@@ -7,14 +7,18 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 var shared string // what prepare has made
 
 func TestMain(m *testing.M) {
 	Be(map[string]func(args []string) error{
-		"echo":   func(args []string) error { _, err := fmt.Println(strings.Join(args, " "), os.Getenv(Key)); return err },
-		"broken": func([]string) error { return errors.New("it is broken") },
+		"echo":    func(args []string) error { _, err := fmt.Println(strings.Join(args, " "), os.Getenv(Key)); return err },
+		"broken":  func([]string) error { return errors.New("it is broken") },
+		"lasting": func([]string) error { time.Sleep(time.Hour); return nil },
 	})
 	code := Run(m, func(dir string) error {
 		shared = filepath.Join(dir, "shared")
@@ -33,6 +37,25 @@ func TestRun(t *testing.T) {
 	}
 	if code := Run(nil, func(string) error { return errors.New("not to be made") }); code != 1 {
 		t.Errorf("nothing prepared: got code %d, want 1", code)
+	}
+}
+
+func TestKill(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		fine bool
+	}{{"echo", true}, {"broken", false}, {"lasting", true}} {
+		cmd := Child(c.name)
+		err := cmd.Start()
+		if err == nil && c.name != "lasting" {
+			err = unix.Waitid(unix.P_PID, cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil) // Kill is to wait too
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := Kill(cmd); (err == nil) != c.fine {
+			t.Errorf("%s: got %v, want an error: %v", c.name, err, !c.fine)
+		}
 	}
 }
 

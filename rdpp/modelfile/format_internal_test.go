@@ -1,0 +1,31 @@
+package modelfile
+
+import (
+	"testing"
+
+	"rdpp/rdpp/anomaly"
+	"rdpp/rdpp/config"
+)
+
+// A file is of the oldest format whose programs judge as it says; those of methods that came later refuse it.
+func TestFormat(t *testing.T) {
+	maxima := anomaly.Calibration{MapScores: []float64{1}}
+	for _, c := range []struct {
+		method, score string
+		top           float64
+		bits          int
+		calibration   anomaly.Calibration
+		want          int
+	}{
+		{"rd++", "balanced", 0, 16, anomaly.Calibration{}, 1}, {"rd", "released", 0, 16, anomaly.Calibration{}, 1},
+		{"rd++", "released", 0.01, 16, anomaly.Calibration{}, 1}, {"rd++", "balanced", 0, 12, anomaly.Calibration{}, 2},
+		{"rd++", "balanced", 0.01, 16, anomaly.Calibration{}, 3}, {"rd", "balanced", 0, 12, maxima, 3},
+		{"patchcore", "balanced", 0, 16, anomaly.Calibration{}, 3}, {"later", "balanced", 0, 16, anomaly.Calibration{}, 3},
+	} {
+		i := Info{Config: config.Default(), Calibration: c.calibration}
+		i.Config.Method, i.Config.Score, i.Config.ScoreTop, i.Config.BitDepth = c.method, c.score, c.top, c.bits
+		if got := formatOf(&i); got != c.want {
+			t.Errorf("%+v: got format %d, want %d", c, got, c.want)
+		}
+	}
+}
