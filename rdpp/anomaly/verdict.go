@@ -8,13 +8,13 @@ import (
 // Verdict is what a calibration makes of an image's score.
 type Verdict struct {
 	Score          float64  `json:"score"`
-	Normalised     float64  `json:"normalised"` // 0 to 1, rises with the score, 0.5 at the threshold
-	Anomalous      bool     `json:"anomalous"`  // Score > Threshold
-	Threshold      float64  `json:"threshold"`  // of the score
+	Normalised     float64  `json:"normalised"`      // 0 to 1, rises with the score, 0.5 at the threshold
+	Anomalous      bool     `json:"anomalous"`       // Score > Threshold
+	Threshold      float64  `json:"threshold"`       // of the score
 	PixelThreshold float64  `json:"pixel_threshold"` // of the map, see Calibration.Outline
-	Provisional    bool     `json:"provisional"` // the threshold is a stand-in, no rate of false alarms is promised
-	Exact          bool     `json:"exact"`       // its rate is exact, instead of a fit of the tail of too few scores
-	PValue         *float64 `json:"p_value"`     // how rare such a score is among good images, above 0 to 1; nil: not calibrated
+	Provisional    bool     `json:"provisional"`     // the threshold is a stand-in, no rate of false alarms is promised
+	Exact          bool     `json:"exact"`           // its rate is exact, instead of a fit of the tail of too few scores
+	PValue         *float64 `json:"p_value"`         // how rare such a score is among good images, above 0 to 1; nil: not calibrated
 }
 
 // Judge is the verdict on a score.
