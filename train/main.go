@@ -310,8 +310,8 @@ func configured(flags *pflag.FlagSet, c *rdpp.Config, preset, teacher string) (o
 		for f, value := range given {
 			err = errors.Join(err, f.Value.Set(value))
 		}
-		if c.Method == rdpp.MethodPatchCore {
-			c.Updates, c.Epochs = 0, 1 // its one pass
+		if onePass(c.Method) {
+			c.Updates, c.Epochs = 0, 1
 		}
 		switch updates, epochs := flags.Changed("updates"), flags.Changed("epochs"); {
 		case epochs && !updates:
@@ -334,6 +334,18 @@ func configured(flags *pflag.FlagSet, c *rdpp.Config, preset, teacher string) (o
 	return of, err
 }
 
+// onePass says whether a method takes one pass over the images, whatever its settings say.
+func onePass(method string) bool {
+	c := rdpp.DefaultConfig()
+	c.Method, c.Updates, c.Epochs = method, 0, 2
+	m := c.Learned()
+	if m == nil {
+		return false
+	}
+	plan, err := m.Plan([]int{100})
+	return err == nil && plan.Passes == 1
+}
+
 // unread refuses flags that are given and play no part in a method. given are their values on the command line.
 func unread(flags *pflag.FlagSet, given map[*pflag.Flag]string, method string) (err error) {
 	settings := map[string]string{} // of flags that are not called like them
@@ -349,7 +361,7 @@ func unread(flags *pflag.FlagSet, given map[*pflag.Flag]string, method string) (
 		case err != nil:
 		case len(owners) > 0 && !slices.Contains(owners, method):
 			err = command.Usagef("--%s plays no part with --method %s, it is of %s; leave one of the flags out", f.Name, method, strings.Join(owners, " and "))
-		case method == rdpp.MethodPatchCore && (f.Name == "updates" || f.Name == "epochs" && given[f] != "1"):
+		case onePass(method) && (f.Name == "updates" || f.Name == "epochs" && given[f] != "1"):
 			err = command.Usagef("--%s %s plays no part with --method %s, which takes one pass over the images; leave it out", f.Name, given[f], method)
 		case method == rdpp.MethodPatchCore && f.Name == "precision" && given[f] == string(torch.BF16):
 			err = command.Usagef("--precision bf16 plays no part with --method %s, which computes no gradients; use fp32 or auto", method)

@@ -66,7 +66,7 @@ func (r *Run) begin(ctx context.Context) error {
 	if err := r.look(); err != nil {
 		return err
 	}
-	for _, name := range []string{settingsFile, ResultsMarkdown, ResultsCSV, ResultsHTML} {
+	for _, name := range []string{settingsFile, ResultsMarkdown, ResultsCSV, ResultsHTML, ResultsJSON} {
 		if err := atomicfile.RemoveTemporary(filepath.Join(r.opt.Out, name)); err != nil {
 			return elsewhere(err)
 		}
@@ -218,6 +218,7 @@ func (r *Run) writeResults() {
 	r.writing = errors.Join(
 		atomicfile.Write(filepath.Join(r.opt.Out, ResultsMarkdown), c.WriteMarkdown),
 		atomicfile.Write(filepath.Join(r.opt.Out, ResultsCSV), c.WriteCSV),
+		atomicfile.Write(filepath.Join(r.opt.Out, ResultsJSON), c.WriteJSON),
 		atomicfile.Write(filepath.Join(r.opt.Out, ResultsHTML), c.WriteHTML))
 }
 
