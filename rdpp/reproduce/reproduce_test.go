@@ -571,7 +571,7 @@ func TestMarkdown(t *testing.T) {
 	}
 	const want = `# The paper's tables again
 
-Numbers in %. The paper's: a paper.
+Numbers in % where no unit is named. The paper's: a paper.
 
 - Teacher: RD++
 

@@ -41,7 +41,7 @@ func percent(v *float64, sign bool) string {
 // WriteMarkdown writes the comparison as Markdown with tables as GitHub has them.
 func (c *Comparison) WriteMarkdown(w io.Writer) error {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "# The paper's tables again\n\nNumbers in %%. The paper's: %s.\n\n", markdown(c.Source))
+	fmt.Fprintf(&b, "# The paper's tables again\n\nNumbers in %% where no unit is named. The paper's: %s.\n\n", markdown(c.Source))
 	for _, f := range c.Facts {
 		fmt.Fprintf(&b, "- %s: %s\n", markdown(f.Name), markdown(f.Value))
 	}
