@@ -22,15 +22,17 @@ import (
 	"rdpp/rdpp/weights"
 )
 
-// childTrain trains on args[0] into args[1], with a checkpoint and a line after every step.
-func childTrain(args []string) error {
-	set, err := dataset.Open(args[0], nil)
-	if err != nil {
+// childTrain trains by a configuration on args[0] into args[1], with a checkpoint and a line after every step.
+func childTrain(config func() rdpp.Config) func(args []string) error {
+	return func(args []string) error {
+		set, err := dataset.Open(args[0], nil)
+		if err != nil {
+			return err
+		}
+		_, err = rdpp.Train(context.Background(), config(), set, rdpp.TrainOptions{Out: args[1], Teacher: rdpp.TeacherRandom, Resume: true,
+			CheckpointEvery: time.Nanosecond, OnStep: func(r rdpp.StepReport) { fmt.Println(r.Epoch, r.Step) }})
 		return err
 	}
-	_, err = rdpp.Train(context.Background(), tinyBest(), set, rdpp.TrainOptions{Out: args[1], Teacher: rdpp.TeacherRandom, Resume: true,
-		CheckpointEvery: time.Nanosecond, OnStep: func(r rdpp.StepReport) { fmt.Println(r.Epoch, r.Step) }})
-	return err
 }
 
 // Killed at any moment, training loses nothing: the files in the folder are whole, and resuming leads to the same model.

@@ -2,17 +2,13 @@ package rdpp_test
 
 import (
 	"bufio"
-	"context"
-	"fmt"
 	"math"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"rdpp/rdpp"
-	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/patchcore"
 	"rdpp/rdpp/testmain"
 	"rdpp/torch"
@@ -25,17 +21,6 @@ func remembering() rdpp.Config {
 	c.ImageSize, c.Batch, c.Coreset, c.PatchScore, c.Neighbours = 64, 1, 0.1, patchcore.ScorePatch, 9
 	c.Calibration, c.FalseAlarm = 0.3, 0.2
 	return c
-}
-
-// childRemember trains PatchCore as childTrain does RD++.
-func childRemember(args []string) error {
-	set, err := dataset.Open(args[0], nil)
-	if err != nil {
-		return err
-	}
-	_, err = rdpp.Train(context.Background(), remembering(), set, rdpp.TrainOptions{Out: args[1], Teacher: rdpp.TeacherRandom, Resume: true,
-		CheckpointEvery: time.Nanosecond, OnStep: func(r rdpp.StepReport) { fmt.Println(r.Epoch, r.Step) }})
-	return err
 }
 
 // Killed, PatchCore goes on to the same model.

@@ -333,13 +333,8 @@ func TestReproduceInterrupted(t *testing.T) {
 
 // waitFor waits for a file.
 func waitFor(t *testing.T, path string) {
-	for range 600 {
-		if exists(path) {
-			return
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	t.Errorf("%s: got no such file within a minute", path)
+	t.Helper()
+	testmain.Wait(t, path, func() bool { return exists(path) })
 }
 
 // Killed, a reproduction takes its training with it, after a checkpoint, and the next one waits for that.
