@@ -38,8 +38,6 @@ type evaluation struct {
 	Teacher  rdpp.TeacherInfo `json:"teacher"`                   // of the model
 	rdpp.Metrics
 	rdpp.Verdicts         // by the threshold
-	Threshold     float64 `json:"threshold"`
-	ThresholdRule string  `json:"threshold_rule"`        // where it comes from, in words
 	FalseAlarm    float64 `json:"false_alarm,omitempty"` // share of good images that it is to flag at most; 0: none is promised
 	Provisional   bool    `json:"provisional"`           // the threshold is a stand-in, no rate of false alarms is promised
 	Skipped       int     `json:"skipped"`               // unreadable files, left out
@@ -110,8 +108,8 @@ func runEval(ctx context.Context, args []string, t *command.Terminal) (int, erro
 	if own := d.Info().Category; own != "" && own != set.Category {
 		t.Complain(fmt.Errorf("the model is of %s, the data of %s", own, set.Category))
 	}
-	e := evaluation{Category: set.Category, Base64: printable.Base64(set.Category), Data: set.Why, Taken: set.Taken(), Teacher: d.Info().Teacher, Metrics: measured.Metrics, Verdicts: measured.Verdicts(c.Threshold),
-		Threshold: c.Threshold, ThresholdRule: c.Rule, FalseAlarm: c.FalseAlarm, Provisional: c.Provisional, Skipped: len(set.Skipped), Warning: measured.Warning()}
+	e := evaluation{Category: set.Category, Base64: printable.Base64(set.Category), Data: set.Why, Taken: set.Taken(), Teacher: d.Info().Teacher, Metrics: measured.Metrics, Verdicts: measured.Verdicts(&c),
+		FalseAlarm: c.FalseAlarm, Provisional: c.Provisional, Skipped: len(set.Skipped), Warning: measured.Warning()}
 	if e.Warning != "" {
 		t.Complain(errors.New(e.Warning))
 	}

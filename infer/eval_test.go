@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/csv"
+	"encoding/json"
 	"fmt"
 	"image"
 	"image/color"
@@ -15,10 +16,10 @@ import (
 	"strings"
 	"testing"
 
+	"rdpp/rdpp"
+	"rdpp/rdpp/command"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/sample"
-
-	"rdpp/rdpp/command"
 )
 
 // copyData copies dataDir without a part of it, for a test to damage.
@@ -391,5 +392,16 @@ func TestEvalFoldersAndLists(t *testing.T) {
 	code, _, stderr := infer(nil, commandLine("eval", "--data", gut)...)
 	if code != command.Failed || !strings.HasPrefix(stderr, "infer: name the folders: --good DIR --bad DIR") || !oneLine(stderr, "gut (2 images)") {
 		t.Errorf("a folder of another name: got code %d, stderr %q, want code 1 and what to do first", code, stderr)
+	}
+}
+
+// The members of eval's JSON have the names and the order that programs read.
+func TestEvalMembers(t *testing.T) {
+	c := rdpp.Calibration{Rule: "given", Threshold: 0.25}
+	text, err := json.Marshal(evaluation{Verdicts: c.Verdicts(), FalseAlarm: 0.01, Provisional: true})
+	const want = `{"category":"","data":"","taken":{"train_good":0,"test_good":0,"test_defective":0,"masks":0},"teacher":{"origin":""},"good":0,"defective":0,` +
+		`"good_flagged":0,"defective_found":0,"threshold":0.25,"threshold_rule":"given","false_alarm":0.01,"provisional":true,"skipped":0}`
+	if err != nil || string(text) != want {
+		t.Errorf("got %s, %v, want %s", text, err, want)
 	}
 }

@@ -21,15 +21,24 @@ import (
 	"rdpp/rdpp/weights"
 )
 
-// childTrain trains on args[0] into args[1], with a checkpoint and a line after every step.
-func childTrain(args []string) error {
-	set, err := dataset.Open(args[0], nil)
-	if err != nil {
+// childTrain trains by a configuration on args[0] into args[1], with a checkpoint and a line after every step. If hold is not 0,
+// it waits in its hold-th step, when there is a checkpoint of the one before.
+func childTrain(config func() rdpp.Config, hold int) func(args []string) error {
+	return func(args []string) error {
+		set, err := dataset.Open(args[0], nil)
+		if err != nil {
+			return err
+		}
+		steps := 0
+		_, err = rdpp.Train(context.Background(), config(), set, rdpp.TrainOptions{Out: args[1], Teacher: rdpp.TeacherRandom, Resume: true,
+			CheckpointEvery: time.Nanosecond, OnStep: func(r rdpp.StepReport) {
+				fmt.Println(r.Epoch, r.Step)
+				if steps++; steps == hold {
+					time.Sleep(time.Hour)
+				}
+			}})
 		return err
 	}
-	_, err = rdpp.Train(context.Background(), tinyBest(), set, rdpp.TrainOptions{Out: args[1], Teacher: rdpp.TeacherRandom, Resume: true,
-		CheckpointEvery: time.Nanosecond, OnStep: func(r rdpp.StepReport) { fmt.Println(r.Epoch, r.Step) }})
-	return err
 }
 
 // Killed at any moment, training loses nothing: the files in the folder are whole, and resuming leads to the same model.

@@ -32,8 +32,8 @@ var (
 // children are what tests do in a process of their own, to be killed or kept short of something; args are the
 // command line's.
 var children = map[string]func(args []string) error{
-	"train":     childTrain,
-	"remember":  childRemember,
+	"train":     childTrain(tinyBest, 0),
+	"remember":  childTrain(remembering, 2),
 	"full disk": childFullDisk,
 	"fits":      childFits,
 }

@@ -135,7 +135,8 @@ const (
 // Methods lists what Config.Method takes.
 func Methods() []string { return config.Methods() }
 
-// Owners lists the methods that a setting of Config, by its name in JSON, is of; none where all methods have it, or nobody.
+// Owners lists the methods that a setting of Config, by its name in JSON, plays a part in; none where it does in all, or there is
+// no such setting.
 func Owners(setting string) []string { return config.Owners(setting) }
 
 // DefaultConfig returns what did best, of what was tried, in trainings of some minutes on real parts (BENCHMARKS.md); Preset

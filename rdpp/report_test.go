@@ -56,7 +56,8 @@ func TestDetectorReport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v := evaluation.Verdicts(d.Threshold()); v.GoodFlagged != 2 || v.DefectiveFound != 4 || v.FalseAlarms[0] < 0.15 || v.FalseAlarms[1] != 1 {
+	c := d.Calibration()
+	if v := evaluation.Verdicts(&c); v.GoodFlagged != 2 || v.DefectiveFound != 4 || v.FalseAlarms[0] < 0.15 || v.FalseAlarms[1] != 1 {
 		t.Errorf("got %+v, want all flagged", v)
 	}
 	path := filepath.Join(t.TempDir(), "report.html")

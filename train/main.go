@@ -328,11 +328,11 @@ func configured(flags *pflag.FlagSet, c *rdpp.Config, preset, teacher string) (o
 		return *c
 	}
 	some := of("")
-	if err == nil {
-		err = some.Validate()
+	if err == nil && slices.Contains(rdpp.Methods(), some.Method) { // first, as values of what is not read do not matter
+		err = unread(flags, given, &some)
 	}
 	if err == nil {
-		err = unread(flags, given, &some)
+		err = some.Validate()
 	}
 	return of, err
 }

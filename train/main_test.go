@@ -170,10 +170,10 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"--image-size=100"}, "--image-size is 100"},
 		{[]string{"--arch=vgg"}, "resnet18"},
 		{[]string{"--method=best"}, "rd++"},
-		{[]string{"--ssot=on"}, "pairwise"},
+		{[]string{"--method=rd++", "--ssot=on"}, "pairwise"},
 		{[]string{"--select=first"}, "best-on-test"},
 		{[]string{"--precision=int8"}, "fp32"},
-		{[]string{"--noise=-1"}, "--noise is -1"},
+		{[]string{"--method=rd++", "--noise=-1"}, "--noise is -1"},
 		{[]string{"--seed=-1"}, "--seed"},
 		{[]string{"--bit-depth=11"}, "use auto, 8, 10, 12, 14 or 16"},
 		{[]string{"--bit-depth=twelve"}, "use auto, 8, 10, 12, 14 or 16"},
@@ -619,6 +619,10 @@ func TestUpdatesOrEpochs(t *testing.T) {
 func TestFlagsOfOtherMethods(t *testing.T) {
 	for _, c := range []struct{ method, flag, want string }{
 		{"rd++", "--coreset=0.1", "--coreset plays no part"}, {"rd", "--neighbours=2", "--neighbours plays no part"},
+		{"rd", "--noise=0.1", "it is of rd++; leave"}, {"rd", "--noise-released", "no part"}, {"rd", "--defects=0", "no part"}, {"rd", "--denoise=0", "no part"},
+		{"rd", "--project=all", "no part"}, {"rd", "--ssot=off", "no part"}, {"rd", "--weight-ssot=0", "no part"}, {"rd", "--weight-recon=0", "no part"},
+		{"rd", "--weight-contrast=0", "no part"}, {"rd", "--rate-projection=0.1", "no part"}, {"rd", "--light=0.1", "/none"}, {"rd", "--rate-distill=0.1", "/none"},
+		{"rd", "--easy-cut=0", "/none"}, {"rd++", "--noise=0.1", "/none"},
 		{"patchcore", "--light=0.1", "of rd++ and rd"}, {"patchcore", "--noise=0.1", "--noise plays no part"},
 		{"patchcore", "--epochs=5", "one pass"}, {"patchcore", "--updates=50", "one pass"}, {"patchcore", "--precision=bf16", "no gradients"},
 		{"patchcore", "--epochs=1", "/none"}, {"patchcore", "--coreset=0.1", "/none"}, {"rd++", "--score-top=0", "/none"}, // which get as far as the data
@@ -723,8 +727,8 @@ func TestSettingsByTheirFlags(t *testing.T) {
 		want string
 	}{
 		{tiny(dataDir, "x", "--image-size=30"), "--image-size is 30; use a multiple of 32"},
-		{tiny(dataDir, "x", "--noise=-1"), "--noise is -1; "},
-		{tiny(dataDir, "x", "--noise-released", "--defects=2"), "--noise-released is true; it is about boxes of noise, so set --defects to 0, not 2"},
+		{tiny(dataDir, "x", "--method=rd++", "--noise=-1"), "--noise is -1; "},
+		{tiny(dataDir, "x", "--method=rd++", "--noise-released", "--defects=2"), "--noise-released is true; it is about boxes of noise, so set --defects to 0, not 2"},
 		{tinyTeacher("x", "--size=30"), "--size is 30; use a multiple of 32"},
 		{[]string{"reproduce", "--out=x", "--seeds=-1"}, "--seeds is -1; "},
 	} {

@@ -22,8 +22,8 @@ import (
 )
 
 const reproduceUsage = `train reproduce --data ROOT --out RUN    train for the paper's tables again
-Compares with the paper's numbers in RUN/results.md, .csv and .html, written
-anew after every training. Called again it goes on where it was stopped or
+Compares methods with each other and with the paper's numbers in RUN/results
+.md, .csv, .json and .html, written anew after every training. Called again it goes on where it was stopped or
 killed; what has failed is tried again. Exit codes: 0 done, 1 some trainings
 failed, 2 wrong usage, 130 interrupted.
 `
@@ -43,10 +43,12 @@ func runReproduce(ctx context.Context, args []string, t *command.Terminal) error
 	flags.StringVar(&run.Out, "out", "", "`RUN`, a folder for trainings and results")
 	flags.IntSliceVar(&opt.Tables, "tables", nil, "`N,N` of the paper, 1 to 8; default all")
 	flags.StringSliceVar(&opt.Categories, "categories", nil, "`NAMES` of MVTec AD's; default all that are in ROOT")
+	flags.StringSliceVar(&opt.Methods, "methods", rdpp.Methods(), "`NAMES` of methods, as their rows are to stand")
 	flags.StringVar(&opt.Arch, "arch", "wide_resnet50_2", "backbone of Tables 1 to 7, `NAME`; Table 8 has three")
 	teachers := flags.StringSlice("teacher", []string{rdpp.TeacherAuto}, "`FILE`, "+strings.Join(rdpp.TeacherWords(), ", ")+"; ARCH=FILE: of one")
 	flags.IntVar(&opt.Epochs, "epochs", 0, "`N` for every training; default the paper's, per category")
 	flags.IntVar(&opt.ImageSize, "image-size", 0, "`N` x N pixels for the network; default the paper's 256")
+	flags.Float64Var(&opt.Calibration, "calibration", 0, "`SHARE` of good images for the threshold; default the paper's, none")
 	flags.IntVar(&opt.Seeds, "seeds", 1, "`N` trainings of each kind, with the seeds 1 to N")
 	devices := flags.StringSlice("devices", []string{"auto"}, "`D,D` to train on side by side; auto: all GPUs, else cpu")
 	flags.IntVar(&run.Threads, "threads", 0, "`N` CPU threads per training; default the cores, shared by the devices")
@@ -183,17 +185,31 @@ func readTeachers(opt *reproduce.Options, names []string) error {
 	return nil
 }
 
-// checkTraining finds what every training would refuse.
+// checkTraining finds what every training would refuse, and which methods have one pass.
 func checkTraining(opt *reproduce.Options) error {
-	c := rdpp.DefaultConfig()
-	c.Arch = opt.Arch
-	if opt.Epochs != 0 {
-		c.Epochs = opt.Epochs
+	if len(opt.Methods) == 0 {
+		return command.Usagef("--methods names none; use some of %s", strings.Join(rdpp.Methods(), ", "))
 	}
-	if opt.ImageSize != 0 {
-		c.ImageSize = opt.ImageSize
+	for _, method := range opt.Methods {
+		c := rdpp.DefaultConfig()
+		c.Method, c.Arch, c.Calibration = method, opt.Arch, opt.Calibration
+		if opt.Epochs != 0 {
+			c.Epochs = opt.Epochs
+		}
+		if opt.ImageSize != 0 {
+			c.ImageSize = opt.ImageSize
+		}
+		if c.Learned() == nil {
+			return command.Usagef("--methods %q; use some of %s", method, strings.Join(rdpp.Methods(), ", "))
+		}
+		if err := c.Validate(); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(c.Fixed(), func(s rdpp.FixedSetting) bool { return s.Setting == "epochs" }) {
+			opt.OnePass = append(opt.OnePass, method)
+		}
 	}
-	return c.Validate()
+	return nil
 }
 
 // findDevices reads --devices.

@@ -61,6 +61,7 @@ func fakeTrain(control string, args []string) error {
 	flags.IntVar(&config.Epochs, "epochs", 7, "")
 	flags.IntVar(&config.ImageSize, "image-size", 256, "")
 	flags.Float64Var(&config.NoiseLambda, "noise", 0.1, "")
+	flags.Float64Var(&config.Calibration, "calibration", 0, "")
 	flags.Float64Var(&config.WeightRecon, "weight-recon", 1, "")
 	flags.Float64Var(&config.WeightContrast, "weight-contrast", 1, "")
 	resume := flags.Bool("resume", false, "")
@@ -147,8 +148,13 @@ func newStage(t *testing.T, categories ...string) *stage {
 	return s
 }
 
+// args is a command line, of RD and RD++ where further names no methods.
 func (s *stage) args(further ...string) []string {
-	return append([]string{"--data=" + s.data, "--out=" + s.out, "--teacher=random", "--devices=cpu", "--threads=1"}, further...)
+	args := []string{"--data=" + s.data, "--out=" + s.out, "--teacher=random", "--devices=cpu", "--threads=1"}
+	if !slices.ContainsFunc(further, func(arg string) bool { return strings.HasPrefix(arg, "--methods=") }) {
+		args = append(args, "--methods=rd,rd++")
+	}
+	return append(args, further...)
 }
 
 // reproduce calls train reproduce.
@@ -181,10 +187,10 @@ func (s *stage) checkCalls(what string, want ...string) {
 	}
 }
 
-// results are the three files, which must all be there.
+// results are the four files, which must all be there.
 func (s *stage) results() (all string) {
 	s.Helper()
-	for _, name := range []string{reproduce.ResultsMarkdown, reproduce.ResultsCSV, reproduce.ResultsHTML} {
+	for _, name := range []string{reproduce.ResultsMarkdown, reproduce.ResultsCSV, reproduce.ResultsHTML, reproduce.ResultsJSON} {
 		text, err := os.ReadFile(filepath.Join(s.out, name))
 		if err != nil {
 			s.Fatal(err)
@@ -265,6 +271,36 @@ func TestReproduce(t *testing.T) {
 	s.checkCalls("broken metrics", "carpet "+rd, "grid "+rd)
 }
 
+// Every method that there is can be trained beside the others, those of one pass without being told epochs, and what is done of
+// some methods is not done again when others are asked for.
+func TestReproduceMethods(t *testing.T) {
+	s := newStage(t, "carpet")
+	const folder = "carpet mvtec_wide_resnet50_2_"
+	if _, err := s.reproduce("--tables=1,6,7", "--epochs=5", "--seeds=2", "--methods=patchcore"); err != nil {
+		t.Error(err)
+	}
+	s.checkCalls("one method", folder+"patchcore_seed1 cpu new", folder+"patchcore_seed2 cpu new")
+	if _, err := s.reproduce("--tables=1", "--epochs=5", "--seeds=2", "--methods=patchcore,rd"); err != nil {
+		t.Error(err)
+	}
+	s.checkCalls("another", folder+"rd_seed1 cpu new", folder+"rd_seed2 cpu new")
+	stdout, err := s.reproduce("--tables=1", "--epochs=5", "--categories=carpet", "--methods="+strings.Join(rdpp.Methods(), ","), "--dry-run")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, method := range rdpp.Methods() {
+		asked := strings.Contains(stdout, "--method "+method+" ")
+		if want := method != "patchcore" && method != "rd"; asked != want {
+			t.Errorf("%s: got it asked for %v, want %v in %s", method, asked, want, stdout)
+		}
+	}
+	for _, want := range []string{"Methods on MVTec AD", "carpet: PatchCore", "carpet: RD"} {
+		if !strings.Contains(s.results(), want) {
+			t.Errorf("got results\n%s\nwant %q in them", s.results(), want)
+		}
+	}
+}
+
 func TestReproduceInterrupted(t *testing.T) {
 	s := newStage(t, "carpet")
 	s.order("carpet rd", "hang")
@@ -297,13 +333,8 @@ func TestReproduceInterrupted(t *testing.T) {
 
 // waitFor waits for a file.
 func waitFor(t *testing.T, path string) {
-	for range 600 {
-		if exists(path) {
-			return
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	t.Errorf("%s: got no such file within a minute", path)
+	t.Helper()
+	testmain.Wait(t, path, func() bool { return exists(path) })
 }
 
 // Killed, a reproduction takes its training with it, after a checkpoint, and the next one waits for that.
@@ -366,6 +397,11 @@ func TestReproduceRefuses(t *testing.T) {
 		{[]string{"--tables=x"}, "--tables"},
 		{[]string{"--categories=part"}, `"part"`},
 		{[]string{"--seeds=-1"}, "--seeds is -1"},
+		{[]string{"--methods=none"}, "rd++, rd, patchcore"},
+		{[]string{"--methods="}, "names none"},
+		{[]string{"--methods=patchcore", "--tables=7"}, "--methods is"},
+		{[]string{"--calibration=0.5"}, "--calibration is 0.5"},
+		{[]string{"--calibration=0.1"}, "with --teacher random --epochs 2, not with --teacher random --epochs 2 --calibration 0.1"},
 		{[]string{"--arch=vgg"}, "resnet18"},
 		{[]string{"--image-size=100"}, "--image-size is 100"},
 		{[]string{"--devices=gpu"}, "cuda:N"},
@@ -489,7 +525,7 @@ func TestReproduceOnSeveralDevices(t *testing.T) {
 		return torch.CPU, torch.ErrNoDevice
 	}
 	defer func() { parseDevice = torch.ParseDevice }()
-	err := runReproduce(context.Background(), []string{"--data=" + s.data, "--out=" + s.out, "--tables=1"}, &command.Terminal{Stdout: io.Discard, Stderr: io.Discard})
+	err := runReproduce(context.Background(), []string{"--data=" + s.data, "--out=" + s.out, "--tables=1", "--methods=rd,rd++"}, &command.Terminal{Stdout: io.Discard, Stderr: io.Discard})
 	if err != nil {
 		t.Fatal(err)
 	}

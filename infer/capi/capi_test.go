@@ -271,6 +271,9 @@ func TestOutcome(t *testing.T) {
 	}{
 		{"success", func() error { return nil }, statusOK, ""},
 		{"known", func() error { return fmt.Errorf("outer: %w", &statusError{statusImage, errors.New("inner")}) }, statusImage, "outer: inner"},
+		{"decoder's panic", func() error {
+			return &statusError{statusImage, fmt.Errorf("damaged: its decoder %w", imagefile.ErrPanic)}
+		}, statusInternal, "decoder"},
 		{"closed", func() error { return fmt.Errorf("detect: %w", torch.ErrClosed) }, statusClosed, "closed"},
 		{"memory", func() error {
 			return fmt.Errorf("detect: %w", &torch.Error{Operation: "predict", Code: torch.ErrOutOfMemory, Message: "12 GiB"})

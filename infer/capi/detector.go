@@ -208,12 +208,12 @@ func outcome(f func() error) (status int, message string) {
 	switch {
 	case err == nil:
 		return statusOK, ""
+	case errors.Is(err, torch.ErrPanic), errors.Is(err, imagefile.ErrPanic):
+		status = statusInternal
 	case errors.As(err, &known):
 		status = known.status
 	case errors.Is(err, torch.ErrClosed):
 		status = statusClosed
-	case errors.Is(err, torch.ErrPanic):
-		status = statusInternal
 	default:
 		status = statusFailed
 		if s, machine := machineStatus(err); machine {

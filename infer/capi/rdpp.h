@@ -80,11 +80,12 @@ typedef struct rdpp_options {
   int64_t max_pixels; /* largest image accepted, width x height; 0: 100 million */
   double false_alarm; /* share of good images that may be anomalous, above 0 and below 1; 0: the model's own */
   double threshold;   /* score above which an image is anomalous; 0: the model's own, or what false_alarm says */
-  double pixel_threshold; /* of the map, above which a pixel is in a region; 0: threshold where that is given, else the
-                             model's own */
+  double pixel_threshold; /* of the map, above which a pixel is in a region, also of a good image; 0: threshold where
+                             that is given, else the model's own, and good images have no regions */
 } rdpp_options;
 
-/* A connected part of the image above pixel_threshold, in pixels of the image. */
+/* A connected part of the image where the map is above pixel_threshold, or above the score where that is lower, in
+ * pixels of the image. */
 typedef struct rdpp_region {
   int32_t x, y;          /* left and upper edge of the bounding box */
   int32_t width, height; /* of the bounding box */
@@ -106,7 +107,8 @@ typedef struct rdpp_result {
   int32_t width, height;  /* of the image, pixels */
   int32_t map_side;       /* S */
   int64_t region_count;
-  rdpp_region *regions; /* region_count of them, highest peak first; NULL where there are none */
+  rdpp_region *regions; /* region_count of them, highest peak first; NULL where there are none, as in a good image
+                           unless the options have a pixel_threshold */
   float *map;           /* the anomaly map, S x S, row by row, over the whole image */
   /* Here ends the structure of the first libraries: they leave what follows 0. */
   int32_t exact;    /* 1: the rate of false alarms is exact, instead of nearly so or a fit of too few scores */

@@ -18,7 +18,7 @@ func (s *Server) aside(n int64, work func() error) (err error) {
 		return work()
 	}
 	nicer(func() {
-		defer s.recovered(&err)
+		defer recovered(s.opt.Logger, &err)
 		err = work()
 	})
 	return err

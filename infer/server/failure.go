@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/setting"
 	"rdpp/torch"
 )
@@ -80,6 +81,18 @@ func machine(err error) *failure {
 		return &failure{http.StatusServiceUnavailable, fmt.Errorf("the device does not work, try again when the service has been restarted: %w", err), time.Minute}
 	}
 	return nil
+}
+
+// unreadable is the failure of an image that cannot be read: the request's fault, unless it made its decoder panic. nil stays
+// nil.
+func unreadable(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, imagefile.ErrPanic):
+		return failf(http.StatusInternalServerError, "%w", err)
+	}
+	return failf(http.StatusBadRequest, "%w", err)
 }
 
 // loadFailure is that of a client that had a model loaded.

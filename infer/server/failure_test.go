@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
+	"rdpp/rdpp/imagefile"
 	"rdpp/torch"
 )
 
@@ -54,6 +56,45 @@ func TestMachineFailures(t *testing.T) {
 		}
 		if got := w.Header().Get("Retry-After") != ""; got != c.retry {
 			t.Errorf("%s: got Retry-After %q, want one: %v", c.name, w.Header().Get("Retry-After"), c.retry)
+		}
+	}
+}
+
+// A panic over an image is the service's own fault, whether the image is small or large and whoever recovers from it; damage is
+// the request's. Of several images the one is named.
+func TestUnreadableImages(t *testing.T) {
+	before := costOf
+	defer func() { costOf = before }()
+	cost := func(err error) func([]byte, *imagefile.Options) (int, int, int64, error) {
+		return func([]byte, *imagefile.Options) (int, int, int64, error) { return 0, 0, 0, err }
+	}
+	oops := func([]byte, *imagefile.Options) (int, int, int64, error) { panic("oops") }
+	for _, c := range []struct {
+		what   string
+		bytes  int
+		costOf func([]byte, *imagefile.Options) (int, int, int64, error)
+		status int
+		word   string
+	}{
+		{"a panic, small", 10, oops, http.StatusInternalServerError, "internal fault"},
+		{"a panic, large", 2 << 10, oops, http.StatusInternalServerError, "internal fault"},
+		{"a decoder's panic", 10, cost(fmt.Errorf("damaged: its decoder %w: oops", imagefile.ErrPanic)), http.StatusInternalServerError, "its decoder panicked"},
+		{"damage", 10, cost(errors.New("damaged PNG file")), http.StatusBadRequest, "damaged PNG"},
+	} {
+		costOf = c.costOf
+		s := &Server{memory: budget{limit: 64 << 10}, slots: newSlots(2), opt: Options{Logger: slog.New(slog.DiscardHandler)}}
+		one := picture{name: "a.png", encoded: make([]byte, c.bytes)}
+		for _, pictures := range [][]picture{{one}, {one, one}} {
+			q := &inquiry{server: s, ctx: t.Context(), x: &exchange{}, pictures: pictures}
+			_, err := q.prepareAll()
+			if err == nil {
+				t.Errorf("%s: got no error", c.what)
+				continue
+			}
+			f := explain(err, httptest.NewRequest("POST", "/", nil))
+			if named := strings.HasPrefix(f.Error(), `image 1, "a.png": `); f.status != c.status || !strings.Contains(f.Error(), c.word) || named != (len(pictures) > 1) {
+				t.Errorf("%s, %d images: got %d, %v, want %d with %q", c.what, len(pictures), f.status, f, c.status, c.word)
+			}
 		}
 	}
 }

@@ -118,7 +118,7 @@ func (q *inquiry) prepareAll() ([]*rdpp.Input, error) {
 	var preparing sync.WaitGroup
 	for i := range pictures {
 		preparing.Go(func() {
-			defer q.server.recovered(&errs[i])
+			defer recovered(q.server.opt.Logger, &errs[i])
 			inputs[i], errs[i] = q.prepare(&pictures[i])
 			pictures[i].encoded, pictures[i].pixels = nil, nil
 		})
@@ -173,8 +173,5 @@ func (q *inquiry) prepare(p *picture) (*rdpp.Input, error) {
 func (m *model) decode(data []byte) (*imagefile.Image, error) {
 	opt := m.detector.ImageOptions()
 	img, err := imagefile.Decode(data, &opt)
-	if err != nil {
-		return nil, failf(http.StatusBadRequest, "%w", err)
-	}
-	return img, nil
+	return img, unreadable(err)
 }

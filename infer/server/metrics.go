@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -17,6 +18,7 @@ import (
 // metrics is what /metrics tells. Labels take few values: addresses as they are registered, models that are there.
 type metrics struct {
 	registry *prometheus.Registry
+	logger   *slog.Logger
 	page     promhttp.HandlerOpts
 	scrapes  chan struct{} // holds one for each that figures are gathered for
 
@@ -32,7 +34,7 @@ type metrics struct {
 
 // newMetrics registers all figures. Those of now are asked of memory, loaded and the device when somebody looks.
 func newMetrics(device torch.Device, logger *slog.Logger, memory *budget, loaded func() []*model) *metrics {
-	m := &metrics{registry: prometheus.NewRegistry(), scrapes: make(chan struct{}, maxScrapes)}
+	m := &metrics{registry: prometheus.NewRegistry(), logger: logger, scrapes: make(chan struct{}, maxScrapes)}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 		m.registry.MustRegister(v)
@@ -53,8 +55,11 @@ func newMetrics(device torch.Device, logger *slog.Logger, memory *budget, loaded
 	m.anomalies = counter("rdpp_anomalies_total", "Images judged anomalous.", "model")
 	m.loads = counter("rdpp_model_loads_total", "Model files read, by result: ok or failed.", "model", "result")
 	m.cut = prometheus.NewCounter(prometheus.CounterOpts{Name: "rdpp_connections_cut_total", Help: "Connections closed because too many were open."})
-	m.registry.MustRegister(m.cut, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		&moment{device: device, memory: memory, loaded: loaded})
+	m.registry.MustRegister(m.cut)
+	for _, c := range []prometheus.Collector{collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		&moment{device: device, memory: memory, loaded: loaded}} {
+		m.registry.MustRegister(guarded{c, logger})
+	}
 	// What cannot be read is left out and logged.
 	m.page = promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError, ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelWarn)}
 	return m
@@ -74,20 +79,58 @@ func (m *metrics) serve(x *exchange, r *http.Request) error {
 	default:
 		return busy(0, "%d others ask for the metrics; ask again when they have them", maxScrapes)
 	}
-	gathered := make(chan prometheus.GathererFunc, 1)
+	type outcome struct {
+		figures prometheus.GathererFunc
+		err     error
+	}
+	gathered := make(chan outcome, 1)
 	go func() {
 		defer func() { <-m.scrapes }()
-		gathered <- known(m.registry.Gather())
+		figures, err := m.gather()
+		gathered <- outcome{figures, err}
 	}()
 	select {
-	case figures := <-gathered:
-		promhttp.HandlerFor(figures, m.page).ServeHTTP(x, r)
-		return nil
+	case o := <-gathered:
+		if o.err == nil {
+			promhttp.HandlerFor(o.figures, m.page).ServeHTTP(x, r)
+		}
+		return o.err
 	case <-time.After(scrapeTime):
 		return busy(0, "the metrics took more than %v to gather; a device may not answer", scrapeTime)
 	case <-r.Context().Done():
 		return r.Context().Err()
 	}
+}
+
+// gather collects all figures and returns what hands them out. A panic on the way is errFault; figures that cannot be read are
+// not an error of its own.
+func (m *metrics) gather() (figures prometheus.GathererFunc, err error) {
+	defer recovered(m.logger, &err)
+	families, missing := m.registry.Gather()
+	all := prometheus.MultiError{missing}
+	errors.As(missing, &all) // which does not unwrap
+	if slices.ContainsFunc(all, func(err error) bool { return errors.Is(err, errFault) }) {
+		return nil, errFault
+	}
+	return known(families, missing), nil
+}
+
+// guarded is a collector whose panic becomes a figure that cannot be read: the registry collects on goroutines of its own, of
+// which a panic would end the process.
+type guarded struct {
+	prometheus.Collector
+	logger *slog.Logger
+}
+
+func (c guarded) Collect(to chan<- prometheus.Metric) {
+	var err error
+	defer func() {
+		if err != nil {
+			to <- prometheus.NewInvalidMetric(prometheus.NewInvalidDesc(err), err)
+		}
+	}()
+	defer recovered(c.logger, &err)
+	c.Collector.Collect(to)
 }
 
 // known is a function that returns what is known already.

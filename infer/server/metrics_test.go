@@ -74,3 +74,31 @@ func TestMetricsThatDoNotCome(t *testing.T) {
 		check("they come again", http.StatusOK)
 	})
 }
+
+// A panic while figures are collected is a fault of the service, which the log has; it goes on, and so do the figures once they
+// can be had.
+func TestMetricsThatPanic(t *testing.T) {
+	var logs strings.Builder
+	faulty := true
+	m := newMetrics(torch.CPU, slog.New(slog.NewTextHandler(&logs, nil)), &budget{limit: 1}, func() []*model {
+		if faulty {
+			panic("oops")
+		}
+		return nil
+	})
+	for range 2 * maxScrapes {
+		r, page := httptest.NewRequest("GET", "/metrics", nil), httptest.NewRecorder()
+		err := m.serve(&exchange{ResponseWriter: page}, r)
+		if err == nil || explain(err, r).status != http.StatusInternalServerError || page.Body.Len() > 0 {
+			t.Fatalf("got %v and the page %q, want an internal fault", err, page.Body)
+		}
+	}
+	if !strings.Contains(logs.String(), "oops") || !strings.Contains(logs.String(), "metrics_test.go") {
+		t.Errorf("got the log %q, want the panic and where it was", &logs)
+	}
+	faulty = false
+	page := httptest.NewRecorder()
+	if err := m.serve(&exchange{ResponseWriter: page}, httptest.NewRequest("GET", "/metrics", nil)); err != nil || !strings.Contains(page.Body.String(), "rdpp_budget_bytes") {
+		t.Errorf("afterwards: got %v, %s, want the figures", err, page.Body)
+	}
+}

@@ -258,7 +258,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) dispatch(x *exchange, r *http.Request) (err error) {
-	defer s.recovered(&err)
+	defer recovered(s.opt.Logger, &err)
 	if len(s.tokens) == 0 && !ownHost(r) {
 		return failf(http.StatusForbidden, "%.80q is not a name of this machine alone, as the service asks for no token; use localhost or its address, "+
 			"or start it with --token-file", r.Host)
@@ -275,11 +275,14 @@ func (s *Server) dispatch(x *exchange, r *http.Request) (err error) {
 	return x.err
 }
 
-// recovered turns a panic into an error.
-func (s *Server) recovered(err *error) {
+// errFault is the answer where a panic was.
+var errFault = errors.New("internal fault; the log has it")
+
+// recovered turns a panic into errFault.
+func recovered(logger *slog.Logger, err *error) {
 	if fault := recover(); fault != nil {
-		s.opt.Logger.Error("panic", "fault", fmt.Sprint(fault), "stack", string(debug.Stack()))
-		*err = errors.New("internal fault; the log has it")
+		logger.Error("panic", "fault", fmt.Sprint(fault), "stack", string(debug.Stack()))
+		*err = errFault
 	}
 }
 

@@ -36,8 +36,8 @@ type Calibration struct {
 	FalseAlarm  float64 `json:"false_alarm"` // share of good images that may be called anomalous; 0: none is promised
 	Exact       bool    `json:"exact"`       // the rate is conformal, instead of a fit of the tail
 	Threshold   float64 `json:"threshold"`   // a score above it is anomalous
-	// PixelThreshold is what pixels of the map are outlined above. By the same rule, at most that share of good images may
-	// have an outline. Where a score is its map's maximum, calibrating leads to the same number.
+	// PixelThreshold is what pixels of the map are outlined above, see Outline. By the same rule at most that share of good images
+	// have pixels above it. Where a score is its map's maximum, calibrating leads to the same number.
 	PixelThreshold float64   `json:"pixel_threshold"`
 	Folds          int       `json:"folds,omitempty"`      // trainings that scored the images which each had left out; 0: the model did
 	LeftOut        bool      `json:"left_out,omitempty"`   // each image was scored by a map that the others had set the weights of, which makes no rate exact

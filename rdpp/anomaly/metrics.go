@@ -43,13 +43,20 @@ type Verdicts struct {
 	GoodFlagged    int `json:"good_flagged"`    // good images above the threshold: false alarms
 	DefectiveFound int `json:"defective_found"` // defective ones above it
 	// FalseAlarms is the 95 % confidence interval of the share of good parts that are flagged; nil without good images.
-	FalseAlarms *[2]float64 `json:"false_alarm_interval,omitempty"`
+	FalseAlarms   *[2]float64 `json:"false_alarm_interval,omitempty"`
+	Threshold     float64     `json:"threshold"`
+	ThresholdRule string      `json:"threshold_rule"` // where it comes from, in words
 }
 
-// Count adds an image.
-func (v *Verdicts) Count(above, defective bool) {
+// Verdicts are those of the calibration before any image is counted.
+func (c *Calibration) Verdicts() Verdicts {
+	return Verdicts{Threshold: c.Threshold, ThresholdRule: c.Rule}
+}
+
+// Count adds an image with a score.
+func (v *Verdicts) Count(score float64, defective bool) {
 	switch {
-	case !above:
+	case !(score > v.Threshold):
 	case defective:
 		v.DefectiveFound++
 	default:

@@ -8,13 +8,13 @@ import (
 // Verdict is what a calibration makes of an image's score.
 type Verdict struct {
 	Score          float64  `json:"score"`
-	Normalised     float64  `json:"normalised"` // 0 to 1, rises with the score, 0.5 at the threshold
-	Anomalous      bool     `json:"anomalous"`  // Score > Threshold
-	Threshold      float64  `json:"threshold"`  // of the score
-	PixelThreshold float64  `json:"pixel_threshold"`
-	Provisional    bool     `json:"provisional"` // the threshold is a stand-in, no rate of false alarms is promised
-	Exact          bool     `json:"exact"`       // its rate is exact, instead of a fit of the tail of too few scores
-	PValue         *float64 `json:"p_value"`     // how rare such a score is among good images, above 0 to 1; nil: not calibrated
+	Normalised     float64  `json:"normalised"`      // 0 to 1, rises with the score, 0.5 at the threshold
+	Anomalous      bool     `json:"anomalous"`       // Score > Threshold
+	Threshold      float64  `json:"threshold"`       // of the score
+	PixelThreshold float64  `json:"pixel_threshold"` // of the map, see Calibration.Outline
+	Provisional    bool     `json:"provisional"`     // the threshold is a stand-in, no rate of false alarms is promised
+	Exact          bool     `json:"exact"`           // its rate is exact, instead of a fit of the tail of too few scores
+	PValue         *float64 `json:"p_value"`         // how rare such a score is among good images, above 0 to 1; nil: not calibrated
 }
 
 // Judge is the verdict on a score.
@@ -39,9 +39,11 @@ type Prediction struct {
 	Image       string `json:"image"`                  // its name, as given
 	ImageBase64 string `json:"image_base64,omitempty"` // the name's bytes, where it is not UTF-8, which JSON cannot hold
 	Verdict
-	Width    int             `json:"width"` // of the image, pixels
-	Height   int             `json:"height"`
-	Regions  []metric.Region `json:"regions"`            // of anomalous images: where the map is above PixelThreshold, in the image's pixels; never nil
+	Width  int `json:"width"` // of the image, pixels
+	Height int `json:"height"`
+	// Regions are where the map of an anomalous image is above PixelThreshold, or above Score where that is lower, in the image's
+	// pixels. A good image has none, unless the threshold of pixels was given, which is followed whatever the verdict. Never nil.
+	Regions  []metric.Region `json:"regions"`
 	Warnings []string        `json:"warnings,omitempty"` // that the image is unlike those of training, in words
 }
 

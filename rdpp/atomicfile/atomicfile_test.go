@@ -5,39 +5,16 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
+
+	"rdpp/rdpp/testmain"
 )
 
 func writing(s string) func(io.Writer) error {
 	return func(w io.Writer) error {
 		_, err := io.WriteString(w, s)
 		return err
-	}
-}
-
-// wantFiles holds a folder's files, hidden ones too, equal to want.
-func wantFiles(t *testing.T, folder string, want ...string) {
-	t.Helper()
-	entries, err := os.ReadDir(folder)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	for _, e := range entries {
-		got = append(got, e.Name())
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("got files %q, want %q", got, want)
-	}
-}
-
-func wantContent(t *testing.T, path, want string) {
-	t.Helper()
-	got, err := os.ReadFile(path)
-	if err != nil || string(got) != want {
-		t.Errorf("got %q and error %v, want %q", got, err, want)
 	}
 }
 
@@ -48,7 +25,7 @@ func TestWrite(t *testing.T) {
 		if err := Write(path, writing(content)); err != nil {
 			t.Fatal(err)
 		}
-		wantContent(t, path, content)
+		testmain.WantContent(t, path, content)
 	}
 
 	if err := os.Chmod(path, 0o640); err != nil {
@@ -64,14 +41,14 @@ func TestWrite(t *testing.T) {
 	failing := errors.New("no more numbers")
 	err := Write(path, func(w io.Writer) error {
 		io.WriteString(w, strings.Repeat("x", 1<<20))
-		wantContent(t, path, "third")
+		testmain.WantContent(t, path, "third")
 		return failing
 	})
 	if !errors.Is(err, failing) || !strings.HasPrefix(err.Error(), "atomicfile: ") || !strings.Contains(err.Error(), path) {
 		t.Errorf("got error %v, want one from atomicfile that wraps %v and names %s", err, failing, path)
 	}
-	wantContent(t, path, "third")
-	wantFiles(t, folder, "metrics.json")
+	testmain.WantContent(t, path, "third")
+	testmain.WantFiles(t, folder, "metrics.json")
 
 	func() {
 		defer func() {
@@ -81,8 +58,8 @@ func TestWrite(t *testing.T) {
 		}()
 		Write(path, func(io.Writer) error { panic("in write") })
 	}()
-	wantContent(t, path, "third")
-	wantFiles(t, folder, "metrics.json")
+	testmain.WantContent(t, path, "third")
+	testmain.WantFiles(t, folder, "metrics.json")
 
 	if err := Write(folder, writing("x")); err == nil {
 		t.Error("writing over a folder: got no error")
@@ -90,8 +67,8 @@ func TestWrite(t *testing.T) {
 	if err := Write(filepath.Join(folder, "missing", "x"), writing("x")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("writing into a missing folder: got %v, want %v", err, os.ErrNotExist)
 	}
-	wantFiles(t, folder, "metrics.json")
-	wantFiles(t, filepath.Dir(folder), filepath.Base(folder))
+	testmain.WantFiles(t, folder, "metrics.json")
+	testmain.WantFiles(t, filepath.Dir(folder), filepath.Base(folder))
 }
 
 // TestWriteFileFails fails in the midst of a file that replaces another.

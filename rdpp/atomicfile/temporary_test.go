@@ -121,8 +121,8 @@ func TestKilledNamed(t *testing.T) {
 	if err := Write(filepath.Join(folder, "c"), writing("d")); err != nil {
 		t.Fatal(err)
 	}
-	wantFiles(t, folder, filepath.Base(other), "c")
-	wantContent(t, filepath.Join(folder, "c"), "d")
+	testmain.WantFiles(t, folder, filepath.Base(other), "c")
+	testmain.WantContent(t, filepath.Join(folder, "c"), "d")
 }
 
 // All that holds of files without a name holds of named ones.
@@ -145,7 +145,7 @@ func TestRoom(t *testing.T) {
 	if err := Room(filepath.Join(folder, "missing"), 1); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a folder that is not there: got %v, want %v", err, os.ErrNotExist)
 	}
-	wantFiles(t, folder)
+	testmain.WantFiles(t, folder)
 }
 
 // A limit on the size of files is found ahead as a full disk is.

@@ -48,11 +48,12 @@ func (c *Config) set(own any) {
 	}
 }
 
-// Owners lists the methods that a setting, by its name in JSON, is of; none where all methods have it, or nobody.
+// Owners lists the methods that a setting, by its name in JSON, plays a part in; none where it does in all, or there is no such
+// setting. A field of a method's own settings that another method of the same package does without says so by its tag without.
 func Owners(setting string) (names []string) {
 	for _, m := range table {
 		for _, field := range reflect.VisibleFields(reflect.TypeOf(m.standard)) {
-			if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name == setting {
+			if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name == setting && field.Tag.Get("without") != m.name {
 				names = append(names, m.name)
 			}
 		}

@@ -101,13 +101,14 @@ func TestFixed(t *testing.T) {
 	}
 }
 
-// A setting is of the methods that have it, or of all.
+// A setting is of the methods that it plays a part in, or of all.
 func TestOwners(t *testing.T) {
 	for _, c := range []struct {
 		setting string
 		want    []string
 	}{
-		{"rate_distill", []string{"rd++", "rd"}}, {"score_top", []string{"rd++", "rd"}}, {"coreset", []string{"patchcore"}},
+		{"rate_distill", []string{"rd++", "rd"}}, {"score_top", []string{"rd++", "rd"}}, {"light", []string{"rd++", "rd"}},
+		{"noise_lambda", []string{"rd++"}}, {"weight_ssot", []string{"rd++"}}, {"rate_projection", []string{"rd++"}}, {"coreset", []string{"patchcore"}},
 		{"distance_mib", []string{"patchcore"}}, {"image_size", nil}, {"calibration", nil}, {"", nil}, {"none", nil},
 	} {
 		if got := config.Owners(c.setting); !slices.Equal(got, c.want) {

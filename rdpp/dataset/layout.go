@@ -76,6 +76,7 @@ type Set struct {
 	read      []string // folders whose images were taken
 	maskRoots []string // folders of masks
 	left      []Left
+	copies    []Item // of Test, with the bytes of one of Train
 }
 
 // OpenOptions says how Open reads a folder. nil or zero fields mean the defaults.
@@ -131,8 +132,8 @@ func Layouts() []string {
 	return names
 }
 
-// Open reads the names, not the contents, of the image files of the data set
-// in dir. Where opt.Layout does not name one, the first of these that fits is
+// Open reads the names of the image files of the data set in dir, and of
+// contents no more than tells copies among files of one size. Where opt.Layout does not name one, the first of these that fits is
 // taken, capital letters in folders' names being no matter:
 //
 //   - "btad", a category of BTAD: train/ok, test/ok, test/ko and masks in
@@ -410,14 +411,15 @@ func lacking(dir string, folders ...string) string {
 	}), ", ")
 }
 
-// finish sorts the set, completes HasMasks, and counts what lies in the folders
-// and is no part of it.
+// finish sorts the set, completes HasMasks, counts what lies in the folders and
+// is no part of it, and finds copies.
 func (s *Set) finish(folders ...string) {
 	byPath := func(a, b Item) int { return strings.Compare(a.Path, b.Path) }
 	slices.SortFunc(s.Train, byPath)
 	slices.SortFunc(s.Test, byPath)
 	s.HasMasks = slices.ContainsFunc(s.Test, func(item Item) bool { return item.Mask != "" })
 	s.countLeft(folders...)
+	s.copies = copiesOf(s.Train, s.Test)
 }
 
 // readSplit fills Train from dir/train/GOOD and Test as readTests does from

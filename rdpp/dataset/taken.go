@@ -20,6 +20,7 @@ type Taken struct {
 	Types       []TypeCount `json:"defect_types,omitempty"` // of the defective ones, by name
 	Masks       int         `json:"masks"`                  // defective images that have one
 	MaskFolders []string    `json:"mask_folders,omitempty"` // names are as in Left
+	Copies      []string    `json:"copies,omitempty"`       // test images with the bytes of an image to train on; names are as in Left
 	LeftOut     []Left      `json:"left_out,omitempty"`
 }
 
@@ -56,25 +57,28 @@ const (
 	UncountedFiles Reason = "uncounted"      // folders whose files are too many to be counted
 	UnknownColumn  Reason = "column"         // columns of a list that it has no use for
 	BadFile        Reason = "bad_file"       // what Set.Skipped names
+	EmptyFolder    Reason = "empty_folder"   // folders of a type of defect, or of good parts, in which there are no images
 )
 
 // reasons in the order in which they are told, with what they are told of.
 var reasons = []struct {
 	Reason
 	one, many, why string
+	are            bool // whether the folders are what is counted, not where it lies
 }{
-	{InSubfolder, "image", "images", " (subfolders: {recursive})"},
-	{OutsideLayout, "image", "images", " (not used by the layout)"},
-	{MaskNotNeeded, "mask", "masks", " (not needed)"},
-	{Heatmap, "heat map of infer image", "heat maps of infer image", ""},
-	{NoImageType, "file of no image type", "files of no image type", ""},
-	{Hidden, "hidden file", "hidden files", ""},
-	{SpecialFile, "pipe, socket or device", "pipes, sockets or devices", ""},
-	{BrokenLink, "link to nothing", "links to nothing", ""},
-	{UnreadFolder, "folder that cannot be read", "folders that cannot be read", ""},
-	{UncountedFiles, "folder too large to be counted", "folders too large to be counted", ""},
-	{UnknownColumn, "unknown column", "unknown columns", ""},
-	{BadFile, "bad file", "bad files", " ({skip_bad})"},
+	{InSubfolder, "image", "images", " (subfolders: {recursive})", false},
+	{OutsideLayout, "image", "images", " (not used by the layout)", false},
+	{MaskNotNeeded, "mask", "masks", " (not needed)", false},
+	{Heatmap, "heat map of infer image", "heat maps of infer image", "", false},
+	{NoImageType, "file of no image type", "files of no image type", "", false},
+	{Hidden, "hidden file", "hidden files", "", false},
+	{SpecialFile, "pipe, socket or device", "pipes, sockets or devices", "", false},
+	{BrokenLink, "link to nothing", "links to nothing", "", false},
+	{UnreadFolder, "folder that cannot be read", "folders that cannot be read", "", true},
+	{UncountedFiles, "folder too large to be counted", "folders too large to be counted", "", true},
+	{EmptyFolder, "folder without images", "folders without images", "", true},
+	{UnknownColumn, "unknown column", "unknown columns", "", false},
+	{BadFile, "bad file", "bad files", " ({skip_bad})", false},
 }
 
 // Taken counts what the set holds.
@@ -101,6 +105,9 @@ func (s *Set) Taken() Taken {
 		t.Types = append(t.Types, TypeCount{printable.Text(name), types[name]})
 	}
 	t.MaskFolders = slices.Sorted(maps.Keys(folders))
+	for _, item := range s.copies {
+		t.Copies = append(t.Copies, s.relative(item.Path))
+	}
 	return t
 }
 
@@ -153,7 +160,19 @@ func (t Taken) Text(name func(field string) string) string {
 		}
 		parts = append(parts, masks)
 	}
+	if text := t.CopiesText(); text != "" {
+		parts = append(parts, text)
+	}
 	return strings.Join(append(parts, t.leftOut(name)), " | ")
+}
+
+// CopiesText says which test images the model knows from training, in words; "" where none.
+func (t Taken) CopiesText() string {
+	if len(t.Copies) == 0 {
+		return ""
+	}
+	return count(len(t.Copies), "test image is a copy of one to train on", "test images are copies of ones to train on") + ": " +
+		enumerate(t.Copies, namedFolders)
 }
 
 // LeftOutText says what was left out, in words, as String does.
@@ -180,8 +199,12 @@ func (l Left) text(name func(field string) string) string {
 			continue
 		}
 		text := count(l.Count, r.one, r.many)
+		between := " in "
+		if r.are {
+			between = ": "
+		}
 		if len(l.Folders) > 0 {
-			text += " in " + enumerate(l.Folders, namedFolders)
+			text += between + enumerate(l.Folders, namedFolders)
 		}
 		return text + setting.Expand(r.why, name)
 	}
@@ -275,6 +298,9 @@ func (c *leftCounter) walk(dir string, read, masks bool) {
 	if !c.used[dir] { // a folder of masks for one image is
 		c.add(images, c.unused(dir, l.images), dir)
 		c.add(MaskNotNeeded, c.unused(dir, l.masks), dir)
+	}
+	if c.read[dir] && len(l.images)+len(l.masks)+len(l.heatmaps)+len(l.folders) == 0 {
+		c.add(EmptyFolder, 1, dir)
 	}
 	c.add(Heatmap, len(l.heatmaps), "")
 	c.add(NoImageType, len(l.others), "")

@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -69,6 +70,12 @@ func TestTaken(t *testing.T) {
 			want: "train 2 good | no test images | left out: 2 heat maps of infer image"},
 		{name: "masks of good images beside them", files: under("good", "0.png", "0_mask.png"),
 			want: "train 1 good | no test images | left out: 1 mask in good/ (not needed)"},
+		{name: "types without images", files: []string{"train/good/0.png", "test/good/0.png", "test/cut/", "test/bent/thumbs.txt", "test/dent/0.png", "ground_truth/cut/"},
+			want: "train 1 good | test 1 good, 1 defective (dent 1) | no masks | left out: 1 file of no image type, 2 folders without images: test/bent/, test/cut/"},
+		{name: "a type without images beside good", files: []string{"good/0.png", "good/1.png", "NG/0.png", "OK2/"},
+			want: "train 1 good | test 1 good, 1 defective (NG 1) | no masks | left out: 1 folder without images: OK2/"},
+		{name: "a link to an image to train on", files: []string{"train/good/0.png", "test/good/1.png", "test/dent/2.png", "test/good/0.png -> ../../train/good/0.png"},
+			want: "train 1 good | test 2 good, 1 defective (dent 1) | no masks | 1 test image is a copy of one to train on: test/good/0.png | nothing left out"},
 		{name: "a link to a folder around it", files: []string{"good/0.png", "good/loop -> .."}, opt: &OpenOptions{Recursive: true},
 			want: "train 1 good | no test images | nothing left out"},
 		{name: "a link to nothing", files: []string{"good/0.png", "good/1.png -> nowhere.png"}, want: "train 1 good | no test images | left out: 1 link to nothing"},
@@ -101,6 +108,39 @@ func TestTaken(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", got, c.want)
 			}
 		})
+	}
+}
+
+// Test images with the bytes of an image to train on are told, of whatever size they are; those that have the size alone, or the
+// middle too, are none.
+func TestCopies(t *testing.T) {
+	dir := tree(t, "train/good/", "test/good/", "test/dent/")
+	large := bytes.Repeat([]byte("0123456789abcdef"), 1<<10)
+	changed := func(at int) []byte {
+		b := bytes.Clone(large)
+		b[at]++
+		return b
+	}
+	for name, content := range map[string][]byte{
+		"train/good/0.png": large, "train/good/1.png": []byte("small"), "train/good/2.png": changed(0), "train/good/3.png": {},
+		"test/good/0.png": []byte("small"), "test/good/1.png": []byte("smal1"), "test/good/2.png": {}, "test/good/3.png": []byte("smaller"),
+		"test/dent/0.png": large, "test/dent/1.png": changed(len(large) - 1), "test/dent/2.png": changed(len(large) / 2), "test/dent/3.png": changed(0),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set, err := Open(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := set.Taken()
+	if got, want := strings.Join(taken.Copies, " "), "test/dent/0.png test/dent/3.png test/good/0.png"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	const want = "3 test images are copies of ones to train on: test/dent/0.png, test/dent/3.png, test/good/0.png"
+	if !strings.Contains(taken.String(), " | "+want+" | ") || taken.CopiesText() != want {
+		t.Errorf("got %q, want %q in it", taken, want)
 	}
 }
 

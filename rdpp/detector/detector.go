@@ -52,7 +52,7 @@ type Result struct {
 	anomaly.Verdict
 	Width   int             // of the image, pixels
 	Height  int             //
-	Regions []metric.Region // of anomalous images, see Judge, in the image's pixels
+	Regions []metric.Region // in the image's pixels, as Prediction has them
 	Map     []float32       // the anomaly map, S x S
 	Size    int             // S
 	// Warnings say in words what tells that the image was not taken, or stored, as the training images were: another range

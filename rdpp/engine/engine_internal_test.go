@@ -1,12 +1,14 @@
 package engine
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
+	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/config"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/method"
@@ -74,5 +76,27 @@ func TestSameConfig(t *testing.T) {
 	now.Seed++
 	if err := SameConfig(before, now); !errors.Is(err, setting.ErrValue) || !strings.Contains(err.Error(), "seed is 9007199254740993; the run that resume continues has 9007199254740992") {
 		t.Errorf("another seed: got %v", err)
+	}
+}
+
+// The members of metrics.json have the names and the order that programs read.
+func TestSummaryJSON(t *testing.T) {
+	c := anomaly.Calibration{Rule: "given", Threshold: 0.25}
+	v := c.Verdicts()
+	for _, image := range []struct {
+		score     float64
+		defective bool
+	}{{0.3, false}, {0.25, false}, {0.2, false}, {0.4, true}, {0.5, true}, {0.1, true}} {
+		v.Count(image.score, image.defective)
+	}
+	v.FalseAlarms = &[2]float64{0, 0.5}
+	text, err := json.Marshal(Summary{HasMasks: true, Verdicts: v, Provisional: true, CalibrationImages: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `"good":0,"defective":0,"has_masks":true,"good_flagged":1,"defective_found":2,"false_alarm_interval":[0,0.5],"threshold":0.25,` +
+		`"threshold_rule":"given","threshold_provisional":true,"calibration_images":3,"losses":{},`
+	if !strings.Contains(string(text), want) {
+		t.Errorf("got %s, want %s in it", text, want)
 	}
 }

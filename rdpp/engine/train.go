@@ -77,8 +77,6 @@ type Summary struct {
 	anomaly.Metrics                   // on the test set
 	HasMasks           bool           `json:"has_masks"` // it has masks
 	anomaly.Verdicts                  // by the threshold
-	Threshold          float64        `json:"threshold"`
-	ThresholdRule      string         `json:"threshold_rule"`
 	Provisional        bool           `json:"threshold_provisional"`
 	CalibrationImages  int            `json:"calibration_images"`          // good images whose scores set the threshold
 	CalibrationFolds   int            `json:"calibration_folds,omitempty"` // trainings that scored them; 0: the model did, and was not trained on them
@@ -510,7 +508,7 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 	calibration := &model.Info.Calibration
 	summary := &Summary{Category: r.set.Category, Config: r.config, Teacher: model.Info.Teacher,
 		Epoch: model.Info.Epoch, Selection: selection, TrainImages: len(r.items), Losses: last.Losses,
-		Threshold: calibration.Threshold, ThresholdRule: calibration.Rule, Provisional: calibration.Provisional,
+		Provisional:       calibration.Provisional,
 		CalibrationImages: len(calibration.Scores), CalibrationFolds: calibration.Folds, CalibrationSeconds: calibrating.Seconds(),
 		HasMasks: r.set.HasMasks, Taken: r.set.Taken(),
 		Skipped: r.skipped, Range: model.Info.Data.Range, ModelFile: r.path(ModelFile), ModelFileBase64: printable.Base64(r.path(ModelFile)),
@@ -527,7 +525,7 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 	if summary.Warning = measured.Warning(); summary.Warning != "" {
 		r.opt.Log.Warn(summary.Warning)
 	}
-	summary.Metrics, summary.Verdicts, summary.EvaluationSeconds = measured.Metrics, measured.Verdicts(calibration.Threshold), measured.Seconds
+	summary.Metrics, summary.Verdicts, summary.EvaluationSeconds = measured.Metrics, measured.Verdicts(calibration), measured.Seconds
 	if _, summary.DeviceBytes, err = torch.DeviceMemory(r.opt.Device); err != nil {
 		return nil, err
 	}

@@ -40,10 +40,11 @@ type Evaluation struct {
 	Seconds                 float64        // that it took
 }
 
-// Verdicts counts what a threshold makes of the images.
-func (e *Evaluation) Verdicts(threshold float64) (v anomaly.Verdicts) {
+// Verdicts counts what a calibration's threshold makes of the images.
+func (e *Evaluation) Verdicts(c *anomaly.Calibration) anomaly.Verdicts {
+	v := c.Verdicts()
 	for _, s := range e.Scores {
-		v.Count(s.Score > threshold, s.Defective)
+		v.Count(s.Score, s.Defective)
 	}
 	v.Close(e.Good)
 	return v

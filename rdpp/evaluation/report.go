@@ -149,12 +149,15 @@ func Notes(info *modelfile.Info, c *anomaly.Calibration, skipped []dataset.Skip)
 	return all
 }
 
-// leftOutNotes names images that were left out without anything being wrong with them.
+// leftOutNotes names images that were left out without anything being wrong with them, and test images that are none.
 func leftOutNotes(t dataset.Taken) (all []string) {
 	for _, l := range t.LeftOut {
 		if l.Reason == dataset.InSubfolder || l.Reason == dataset.OutsideLayout {
 			all = append(all, "Left out: "+l.String()+".")
 		}
+	}
+	if text := t.CopiesText(); text != "" {
+		all = append(all, text+".")
 	}
 	return all
 }

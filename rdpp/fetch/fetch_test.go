@@ -19,6 +19,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"rdpp/rdpp/testmain"
 )
 
 // content is the file that the servers have.
@@ -127,17 +129,7 @@ func quick() Options {
 // wantFiles holds the folder's files equal to want, and those of the given name to have the content.
 func wantFiles(t *testing.T, path string, want ...string) {
 	t.Helper()
-	entries, err := os.ReadDir(filepath.Dir(path))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	for _, e := range entries {
-		got = append(got, e.Name())
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("got files %q, want %q", got, want)
-	}
+	testmain.WantFiles(t, filepath.Dir(path), want...)
 	if data, err := os.ReadFile(path); slices.Contains(want, filepath.Base(path)) && !bytes.Equal(data, content) {
 		t.Errorf("got %d bytes (%v), want the file's %d", len(data), err, len(content))
 	}

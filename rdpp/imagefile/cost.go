@@ -15,10 +15,18 @@ import (
 func Cost(data []byte, opt *Options) (w, h int, size int64, err error) {
 	c, err := find(data)
 	if err == nil {
-		w, h, err = c.bounds(data, opt)
+		w, h, size, err = c.cost(data, opt)
 	}
 	if err != nil {
 		return 0, 0, 0, fmt.Errorf("imagefile: %w", err)
+	}
+	return w, h, size, nil
+}
+
+func (c *codec) cost(data []byte, opt *Options) (w, h int, size int64, err error) {
+	defer c.recovered(&err)
+	if w, h, err = c.bounds(data, opt); err != nil {
+		return 0, 0, 0, err
 	}
 	size = costs[c.name](data, int64(w), int64(h))
 	if c.orientation(data) > 1 { // turning it makes a second picture

@@ -294,10 +294,13 @@ func (c *codec) bounds(data []byte, opt *Options) (w, h int, err error) {
 	return w, h, nil
 }
 
+// ErrPanic is wrapped by the error about a file whose decoder panicked: a fault of the decoder, whatever the file.
+var ErrPanic = errors.New("panicked")
+
 // recovered turns a decoder's panic into an error.
 func (c *codec) recovered(err *error) {
 	if r := recover(); r != nil {
-		*err = fmt.Errorf("damaged %s file, save it again: its decoder panicked: %v", c.name, r)
+		*err = fmt.Errorf("damaged %s file, save it again: its decoder %w: %v", c.name, ErrPanic, r)
 	}
 }
 

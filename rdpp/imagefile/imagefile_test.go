@@ -458,8 +458,11 @@ func TestDecoderPanicIsAnError(t *testing.T) {
 		pixels: func([]byte, int) (*Image, error) { panic("index out of range") },
 	}
 	im, err := c.decode([]byte("x"), nil)
-	if im != nil || err == nil || !strings.Contains(err.Error(), "damaged Odd file, save it again: its decoder panicked: index out of range") {
-		t.Errorf("got %v, %v, want an error", im, err)
+	if im != nil || !errors.Is(err, ErrPanic) || !strings.Contains(err.Error(), "damaged Odd file, save it again: its decoder panicked: index out of range") {
+		t.Errorf("got %v, %v, want ErrPanic", im, err)
+	}
+	if _, _, _, err := c.cost([]byte("x"), nil); !errors.Is(err, ErrPanic) { // a format whose cost is unknown
+		t.Errorf("cost: got %v, want ErrPanic", err)
 	}
 }
 

@@ -17,53 +17,91 @@ type Outcome struct {
 
 // Comparison is the paper's tables with what was measured beside them.
 type Comparison struct {
-	Source string // of the paper's numbers
-	Facts  []Fact // how it was measured
-	Tables []Table
+	Source  string  `json:"source"`  // of the paper's numbers
+	Facts   []Fact  `json:"facts"`   // how it was measured
+	Methods []Table `json:"methods"` // the methods side by side, a table for each data set that there are results of
+	Tables  []Table `json:"tables"`  // the paper's
 }
 
 // Fact is one thing to know about all the tables.
-type Fact struct{ Name, Value string }
+type Fact struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
 
-// Table is one of the paper's.
+// Table is one of the paper's, or one of methods.
 type Table struct {
-	Number        int
-	Title         string
-	RowHeader     string
-	NotComparable []string // why its numbers are not to be compared with the paper's; empty: nothing speaks against it
-	Notes         []string
-	Columns       []Column
-	Rows          []Row
-	Reasons       []string // why numbers are missing: the cells' notes, counted from 1
+	Number        int      `json:"number,omitempty"` // the paper's; 0: it is one of methods
+	Dataset       string   `json:"dataset"`
+	Title         string   `json:"title"`
+	RowHeader     string   `json:"row_header"`
+	NotComparable []string `json:"not_comparable,omitempty"` // why its numbers are not to be compared with the paper's; empty: nothing speaks against it
+	Notes         []string `json:"notes,omitempty"`
+	Columns       []Column `json:"columns"`
+	Rows          []Row    `json:"rows"`
+	Reasons       []string `json:"reasons,omitempty"` // why numbers are missing: the cells' notes, counted from 1
+}
+
+// Name is short: "Table 4", or "Methods on BTAD".
+func (t *Table) Name() string {
+	if t.Number == 0 {
+		return t.Title
+	}
+	return fmt.Sprintf("Table %d", t.Number)
+}
+
+// Heading is the name and what the table shows.
+func (t *Table) Heading() string {
+	if t.Number == 0 {
+		return t.Title
+	}
+	return t.Name() + ". " + t.Title
+}
+
+// ID is a name for programs: "4", or "methods-btad".
+func (t *Table) ID() string {
+	if t.Number == 0 {
+		return "methods-" + t.Dataset
+	}
+	return strconv.Itoa(t.Number)
 }
 
 // Column is a column of a table; several may share a Group.
-type Column struct{ Group, Label string }
+type Column struct {
+	Group string `json:"group,omitempty"`
+	Label string `json:"label"`
+}
 
 // Row is a row of the paper's table.
 type Row struct {
-	Label string
-	Ours  bool // whether the cells have more than the paper's number
-	Cells []Cell
+	Label string `json:"label"`
+	Ours  bool   `json:"ours"` // whether the cells have more than the paper's number
+	Cells []Cell `json:"cells"`
 }
 
-// Cell is a number of the paper and ours, in percent.
+// Printed says whether the paper has any number of the row.
+func (r *Row) Printed() bool {
+	return slices.ContainsFunc(r.Cells, func(c Cell) bool { return c.Paper != "" })
+}
+
+// Cell is a number of the paper and ours, in percent or in the unit that the column names.
 type Cell struct {
-	Paper      string   // as printed
-	Ours       *float64 // the mean over the seeds; nil: Note says why
-	Deviation  *float64 // standard deviation over the seeds
-	Difference *float64 // ours less the paper's
-	Of         string   // what ours is over, where that is not all, as in "avg. of 2 of 15"
-	Against    string   // what it is compared with, where that is not the printed number
-	Note       int      // the number of one of Table.Reasons, or 0
+	Paper      string   `json:"paper,omitempty"`      // as printed; "": the paper has none
+	Ours       *float64 `json:"ours,omitempty"`       // the mean over the seeds; nil: Note says why, or the method was not chosen
+	Deviation  *float64 `json:"deviation,omitempty"`  // standard deviation over the seeds
+	Difference *float64 `json:"difference,omitempty"` // ours less the paper's
+	Of         string   `json:"over,omitempty"`       // what ours is over, where that is not all, as in "avg. of 2 of 15"
+	Against    string   `json:"against,omitempty"`    // what it is compared with, where that is not the printed number
+	Note       int      `json:"note,omitempty"`       // the number of one of Table.Reasons, or 0
 }
 
 // Compare puts the outcomes beside the paper's numbers. Trainings that outcomes lacks have not been run.
 func (p *Plan) Compare(outcomes map[Training]Outcome) *Comparison {
 	c := &comparer{p, outcomes}
-	out := &Comparison{Source: paper.Source, Facts: c.facts()}
+	out := &Comparison{Source: paper.Source, Facts: c.facts(), Methods: c.methods()}
 	for i := range p.tables {
-		out.Tables = append(out.Tables, c.table(&p.tables[i]))
+		t := &p.tables[i]
+		out.Tables = append(out.Tables, c.table(t, t.printed))
 	}
 	return out
 }
@@ -73,8 +111,9 @@ type comparer struct {
 	outcomes map[Training]Outcome
 }
 
-func (c *comparer) table(from *paperTable) Table {
-	t := Table{Number: from.Number, Title: from.Title, RowHeader: from.RowHeader, NotComparable: c.notComparable(from)}
+// table fills in a table. printed looks up the paper's numbers of categories in a row.
+func (c *comparer) table(from *paperTable, printed func(row int, s selector, categories []string) []float64) Table {
+	t := Table{Number: from.Number, Dataset: from.Dataset, Title: from.Title, RowHeader: from.RowHeader, NotComparable: c.notComparable(from)}
 	if from.Note != "" {
 		t.Notes = append(t.Notes, from.Note)
 	}
@@ -89,7 +128,7 @@ func (c *comparer) table(from *paperTable) Table {
 			cell := Cell{Paper: from.Rows[i].Values[j]}
 			if s.Method != "" {
 				row.Ours = true
-				why := c.fill(&cell, s, func(categories []string) []float64 { return from.printed(i, s, categories) })
+				why := c.fill(&cell, s, func(categories []string) []float64 { return printed(i, s, categories) })
 				cell.Note = t.note(why)
 			}
 			row.Cells = append(row.Cells, cell)
@@ -135,8 +174,8 @@ func (c *comparer) fill(cell *Cell, s selector, printed func(categories []string
 				reasons = append(reasons, why)
 				continue
 			}
-			ofSeeds = append(ofSeeds, 100**v)
-			bySeed[t.Seed] = append(bySeed[t.Seed], 100**v)
+			ofSeeds = append(ofSeeds, *v)
+			bySeed[t.Seed] = append(bySeed[t.Seed], *v)
 		}
 		if len(ofSeeds) > 0 {
 			there, means = append(there, category), append(means, mean(ofSeeds))
@@ -157,6 +196,9 @@ func (c *comparer) fill(cell *Cell, s selector, printed func(categories []string
 	}
 	cell.Of = strings.Join(of, ", ")
 
+	if cell.Paper == "" {
+		return ""
+	}
 	reference, _ := strconv.ParseFloat(cell.Paper, 64)
 	if len(there) < len(wanted) {
 		cell.Against = fmt.Sprintf("to the avg. of %d", len(wanted))
@@ -178,25 +220,16 @@ func several(reasons []string) string {
 	return strings.Join(reasons, "; ")
 }
 
-// value is a training's metric, or why there is none.
+// value is a training's metric, in the unit of its column, or why there is none.
 func (c *comparer) value(t Training, metric string) (v *float64, missing string) {
 	o := c.outcomes[t]
 	if o.Result == nil {
 		setDefault(&o.Missing, "not run")
 		return nil, o.Missing
 	}
-	switch metric {
-	case imageAUROC:
-		v = o.Result.ImageAUROC
-	case pixelAUROC:
-		v = o.Result.PixelAUROC
-	case pro:
-		if v = o.Result.PROReleased; v == nil {
-			v = o.Result.AUPRO
-		}
-	}
-	if v == nil {
-		return nil, "not measured: there are no test images, or no masks, that it needs"
+	m := measures[slices.IndexFunc(measures, func(m measure) bool { return m.metric == metric })]
+	if v = m.of(o.Result); v == nil {
+		return nil, m.missing
 	}
 	return v, ""
 }
@@ -287,7 +320,7 @@ func (c *comparer) notComparable(t *paperTable) (why []string) {
 	if t.at(t.Rows[0].selector, selector{}).Arch == "" && c.opt.Arch != paperArch {
 		why = append(why, fmt.Sprintf("the backbone is %s instead of %s", c.opt.Arch, paperArch))
 	}
-	if c.opt.Epochs > 0 {
+	if slices.ContainsFunc(trainings, c.counted) {
 		why = append(why, fmt.Sprintf("every training has %s instead of the paper's number for its category", count(c.opt.Epochs, "epoch")))
 	}
 	if size := c.opt.ImageSize; size != 0 && size != paperSize {
@@ -368,7 +401,9 @@ func (c *comparer) facts() []Fact {
 		}
 		done++
 		selections = append(selections, r.Selection)
-		epochs = append(epochs, fmt.Sprintf("%s %d", t.Category, r.Config.Epochs))
+		if !slices.Contains(c.opt.OnePass, t.Method) {
+			epochs = append(epochs, fmt.Sprintf("%s %d", t.Category, r.Config.Epochs))
+		}
 	}
 	state := fmt.Sprintf("%d of %d done", done, len(c.Trainings))
 	for _, kind := range slices.Sorted(maps.Keys(missing)) {
@@ -397,12 +432,19 @@ func (c *comparer) facts() []Fact {
 	if len(selections) > 0 {
 		facts = append(facts, Fact{"Epoch that counts", strings.Join(distinct(selections), "; ")})
 	}
+	if c.opt.Calibration > 0 {
+		facts = append(facts, Fact{"Held out for the threshold", fmt.Sprintf("%.3g %% of the good images, where the paper's code trains on all", 100*c.opt.Calibration)})
+	}
 	size := c.opt.ImageSize
 	setDefault(&size, paperSize)
 	seeds := "1"
 	if c.opt.Seeds > 1 {
 		seeds = fmt.Sprintf("1 to %d; numbers are means over the seeds, with their standard deviation", c.opt.Seeds)
 	}
-	return append(facts, Fact{"Images", fmt.Sprintf("%d x %d pixels", size, size)}, Fact{"Backbone of Tables 1 to 7", c.opt.Arch},
+	var methods []string
+	for _, m := range c.opt.Methods {
+		methods = append(methods, paper.label(m))
+	}
+	return append(facts, Fact{"Methods", strings.Join(methods, ", ")}, Fact{"Images", fmt.Sprintf("%d x %d pixels", size, size)}, Fact{"Backbone of Tables 1 to 7", c.opt.Arch},
 		Fact{"Categories of MVTec AD", strings.Join(c.opt.Categories, ", ")}, Fact{"Seeds", seeds})
 }

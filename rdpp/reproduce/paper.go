@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"slices"
 )
 
 //go:embed paper.json
@@ -54,12 +55,75 @@ type selector struct {
 	dataset  string
 }
 
-// The values of selector.Metric.
+// The values of selector.Metric that the paper has.
 const (
 	imageAUROC = "image_auroc"
 	pixelAUROC = "pixel_auroc"
 	pro        = "pro"
 )
+
+// standard is the selector with the paper's own backbone and noise where it names none.
+func (s selector) standard() selector {
+	setDefault(&s.Arch, paperArch)
+	if noisy(s.Method) {
+		setDefault(&s.Noise, paperNoise)
+	}
+	return s
+}
+
+// printedBy looks a number up by what it is of, in whichever table; "" where the paper has none.
+func (p *paperData) printedBy(s selector) string {
+	for i := range p.Tables {
+		t := &p.Tables[i]
+		for _, row := range t.Rows {
+			for j, column := range t.Columns {
+				if of := t.at(row.selector, column.selector); of.Method != "" && of.standard() == s.standard() {
+					return row.Values[j]
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// label is what the paper calls a method; its name where the paper has none of it.
+func (p *paperData) label(method string) string {
+	for _, t := range p.Tables {
+		if i := slices.IndexFunc(t.Rows, func(r paperRow) bool { return r.Method == method }); i >= 0 {
+			return t.Rows[i].Label
+		}
+	}
+	return method
+}
+
+// of is the table with the chosen methods alone as those that are trained, and with a row for each of them where methods have
+// rows. Others keep the paper's numbers.
+func (t paperTable) of(methods []string) paperTable {
+	keep := func(s *selector) {
+		if s.Method != "" && !slices.Contains(methods, trained(s.Method)) {
+			s.Method = ""
+		}
+	}
+	keep(&t.selector)
+	t.Columns, t.Rows = slices.Clone(t.Columns), slices.Clone(t.Rows)
+	for i := range t.Columns {
+		keep(&t.Columns[i].selector)
+	}
+	there := map[string]bool{}
+	for i := range t.Rows {
+		there[t.Rows[i].Method] = true
+		keep(&t.Rows[i].selector)
+	}
+	for _, method := range methods {
+		if t.RowHeader == methodHeader && !there[method] {
+			t.Rows = append(t.Rows, paperRow{Label: paper.label(method), Values: make([]string, len(t.Columns)), selector: selector{Method: method}})
+		}
+	}
+	return t
+}
+
+// methodHeader stands above the rows of the tables in which methods have rows.
+const methodHeader = "Method"
 
 // at is the selector of the cell of a row and a column.
 func (t *paperTable) at(row, column selector) selector {

@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,12 +29,26 @@ const (
 	OCT   = "oct"   // retinal OCT, which is one category, called oct here
 )
 
-// The trained methods. Those between the baseline and RD++ are Table 6's.
+// variants are Table 6's, RD++ without some of its losses, and the flags that make them of it.
+var variants = map[string][]string{
+	"rd+ssot":     {"--weight-recon", "0", "--weight-contrast", "0"},
+	"rd+ssot+con": {"--weight-recon", "0"},
+}
+
+// trained is the method that train knows a method of the tables by.
+func trained(method string) string {
+	if variants[method] != nil {
+		return rdpp
+	}
+	return method
+}
+
+// noisy says whether a method learns from images with noise, whose level Table 7 varies.
+func noisy(method string) bool { return trained(method) == rdpp }
+
 const (
-	rd          = "rd"          // L_KD alone, no projection
-	rdSSOT      = "rd+ssot"     // L_KD and L_SSOT
-	rdSSOTCon   = "rd+ssot+con" // and L_Con
-	rdpp        = "rd++"        // and L_Recon
+	rd          = "rd"   // the baseline
+	rdpp        = "rd++" // with all losses
 	paperArch   = "wide_resnet50_2"
 	paperNoise  = 0.2
 	paperSize   = 256 // pixels
@@ -51,12 +66,15 @@ type Options struct {
 	Categories []string // of MVTec AD, by their folders' names; default all 15
 	Arch       string   // backbone of Tables 1 to 7; default wide_resnet50_2, the paper's. Table 8 has its own three
 	Seeds      int      // trainings of each kind, with the seeds 1 to Seeds; default 1, at most 100
+	Methods    []string // to train, as train calls them; default the paper's own, rd and rd++. The paper need not have them
 
 	// What departs from the paper's protocol, and is handed to every training.
-	Epochs    int               // of every training; default: the preset's, per category
-	ImageSize int               // side of the network's input, pixels; default 256
-	Teacher   string            // weight file, or a word such as "random" or "auto", the default
-	Teachers  map[string]string // the same for single backbones, which Teacher then does not apply to
+	Epochs      int               // of every training; default: the preset's, per category
+	OnePass     []string          // those of Methods that take one pass over the images in any case, and are not told Epochs
+	ImageSize   int               // side of the network's input, pixels; default 256
+	Calibration float64           // share of the good images that is held out for the threshold; default 0, as released: there is none worth the name then
+	Teacher     string            // weight file, or a word such as "random" or "auto", the default
+	Teachers    map[string]string // the same for single backbones, which Teacher then does not apply to
 }
 
 // Training is one training of the paper's experiments. Equal trainings are equal values.
@@ -64,15 +82,15 @@ type Training struct {
 	Dataset  string  `json:"dataset"`  // MVTec, BTAD or OCT
 	Category string  `json:"category"` // its folder's name, but for OCT
 	Arch     string  `json:"arch"`
-	Method   string  `json:"method"` // "rd", "rd+ssot", "rd+ssot+con" or "rd++"
-	Noise    float64 `json:"noise"`  // lambda; 0 for the baseline, which has none
+	Method   string  `json:"method"` // one of Options.Methods, or "rd+ssot" or "rd+ssot+con"
+	Noise    float64 `json:"noise"`  // lambda; 0 for methods that have none
 	Seed     uint64  `json:"seed"`
 }
 
 // Folder names the folder of the results of all categories that share the training's settings.
 func (t Training) Folder() string {
 	name := fmt.Sprintf("%s_%s_%s", t.Dataset, t.Arch, t.Method)
-	if t.Method != rd {
+	if noisy(t.Method) {
 		name += "_noise" + strconv.FormatFloat(t.Noise, 'g', -1, 64)
 	}
 	return fmt.Sprintf("%s_seed%d", name, t.Seed)
@@ -80,7 +98,7 @@ func (t Training) Folder() string {
 
 func (t Training) String() string {
 	text := fmt.Sprintf("%s %s, %s, %s", t.Dataset, t.Category, t.Method, t.Arch)
-	if t.Method != rd {
+	if noisy(t.Method) {
 		text += ", noise " + strconv.FormatFloat(t.Noise, 'g', -1, 64)
 	}
 	return fmt.Sprintf("%s, seed %d", text, t.Seed)
@@ -107,6 +125,14 @@ func NewPlan(options *Options) (*Plan, error) {
 	setDefault(&p.opt.Arch, paperArch)
 	setDefault(&p.opt.Seeds, 1)
 	setDefault(&p.opt.Teacher, teacherAuto)
+	if p.opt.Methods = distinct(p.opt.Methods); len(p.opt.Methods) == 0 {
+		p.opt.Methods = []string{rd, rdpp}
+	}
+	for _, m := range p.opt.Methods {
+		if m == "" || m != filepath.Base(m) || variants[m] != nil { // it becomes part of a folder's name
+			return wrong("methods", m, "use names of methods that train knows")
+		}
+	}
 	for _, c := range p.opt.Categories {
 		if !slices.Contains(known, c) {
 			return wrong("categories", c, "MVTec AD has %s", strings.Join(known, ", "))
@@ -119,6 +145,8 @@ func NewPlan(options *Options) (*Plan, error) {
 		return wrong("epochs", p.opt.Epochs, "use at least 1, or 0 for the paper's")
 	case p.opt.ImageSize < 0:
 		return wrong("image_size", p.opt.ImageSize, "use a multiple of 32, or 0 for the paper's")
+	case !(p.opt.Calibration >= 0 && p.opt.Calibration < 1):
+		return wrong("calibration", p.opt.Calibration, "use a share of the good images")
 	}
 	for _, number := range p.opt.Tables {
 		if number < 1 || number > len(paper.Tables) {
@@ -126,11 +154,15 @@ func NewPlan(options *Options) (*Plan, error) {
 		}
 	}
 	p.opt.Categories = chosen(known, p.opt.Categories, func(c string) string { return c })
-	p.tables = chosen(paper.Tables, p.opt.Tables, func(t paperTable) int { return t.Number })
-	for i := range p.tables {
-		p.Trainings = append(p.Trainings, p.trainings(&p.tables[i])...)
+	for _, t := range chosen(paper.Tables, p.opt.Tables, func(t paperTable) int { return t.Number }) {
+		t = t.of(p.opt.Methods)
+		if trainings := p.trainings(&t); len(trainings) > 0 {
+			p.tables, p.Trainings = append(p.tables, t), append(p.Trainings, trainings...)
+		}
 	}
-	p.Trainings = distinct(p.Trainings)
+	if p.Trainings = distinct(p.Trainings); len(p.Trainings) == 0 {
+		return wrong("methods", strings.Join(p.opt.Methods, ","), "none of the tables that are asked for has them; add others, or other {tables}")
+	}
 	return p, nil
 }
 
@@ -196,7 +228,7 @@ func (p *Plan) categories(s selector) []string {
 func (p *Plan) seeds(s selector, category string) (all []Training) {
 	t := Training{Dataset: s.dataset, Category: category, Arch: s.Arch, Method: s.Method}
 	setDefault(&t.Arch, p.opt.Arch)
-	if t.Method != rd {
+	if noisy(t.Method) {
 		t.Noise = s.Noise
 		setDefault(&t.Noise, paperNoise)
 	}
@@ -214,25 +246,24 @@ func (p *Plan) teacher(arch string) string {
 	return p.opt.Teacher
 }
 
+// counted says whether a training is told Options.Epochs.
+func (p *Plan) counted(t Training) bool {
+	return p.opt.Epochs > 0 && !slices.Contains(p.opt.OnePass, t.Method)
+}
+
 // Args are train's flags for a training, all but those that name data, results and machine.
 func (p *Plan) Args(t Training) []string {
-	method := rdpp
-	if t.Method == rd {
-		method = rd
-	}
-	args := []string{"--preset", "paper", "--arch", t.Arch, "--method", method, "--teacher", p.teacher(t.Arch),
+	args := []string{"--preset", "paper", "--arch", t.Arch, "--method", trained(t.Method), "--teacher", p.teacher(t.Arch),
 		"--seed", strconv.FormatUint(t.Seed, 10)}
-	if t.Method != rd {
+	if noisy(t.Method) {
 		args = append(args, "--noise", strconv.FormatFloat(t.Noise, 'g', -1, 64))
 	}
-	if t.Method == rdSSOT || t.Method == rdSSOTCon {
-		args = append(args, "--weight-recon", "0")
-	}
-	if t.Method == rdSSOT {
-		args = append(args, "--weight-contrast", "0")
-	}
-	if p.opt.Epochs > 0 {
+	args = append(args, variants[t.Method]...)
+	if p.counted(t) {
 		args = append(args, "--epochs", strconv.Itoa(p.opt.Epochs))
+	}
+	if p.opt.Calibration > 0 {
+		args = append(args, "--calibration", strconv.FormatFloat(p.opt.Calibration, 'g', -1, 64))
 	}
 	if p.opt.ImageSize > 0 {
 		args = append(args, "--image-size", strconv.Itoa(p.opt.ImageSize))
@@ -253,11 +284,17 @@ type Result struct {
 		NoiseLambda    float64 `json:"noise_lambda"`
 		WeightRecon    float64 `json:"weight_recon"`
 		WeightContrast float64 `json:"weight_contrast"`
+		Calibration    float64 `json:"calibration"`
 	} `json:"config"`
-	Teacher   Teacher `json:"teacher"`
-	Selection string  `json:"selection"` // how the epoch was chosen, in words
-	Seconds   float64 `json:"seconds"`   // of the training
+	Teacher            Teacher `json:"teacher"`
+	Selection          string  `json:"selection"`           // how the epoch was chosen, in words
+	Seconds            float64 `json:"seconds"`             // of the training
+	CalibrationSeconds float64 `json:"calibration_seconds"` // and of those for the threshold
+	EvaluationSeconds  float64 `json:"evaluation_seconds"`  // for all test images, read and decoded
 	anomaly.Metrics
+	anomaly.Verdicts
+	Provisional bool  `json:"threshold_provisional"` // no good images were held out for the threshold
+	ModelBytes  int64 `json:"model_bytes,omitempty"` // of the model file, where it is there; metrics.json does not have it
 }
 
 // String is the metrics in a line, those that there are.
@@ -320,12 +357,14 @@ func ReadResult(path string) (*Result, error) {
 
 // Fits says whether a result is that of a training of the plan.
 func (p *Plan) Fits(r *Result, t Training) bool {
-	c, projects := &r.Config, t.Method != rd
+	c := &r.Config
 	switch {
-	case c.Arch != t.Arch || c.Seed != t.Seed || projects != (c.Method == rdpp):
+	case c.Arch != t.Arch || c.Seed != t.Seed || c.Method != trained(t.Method):
 		return false
-	case p.opt.Epochs > 0 && c.Epochs != p.opt.Epochs, p.opt.ImageSize > 0 && c.ImageSize != p.opt.ImageSize:
+	case p.counted(t) && c.Epochs != p.opt.Epochs, p.opt.ImageSize > 0 && c.ImageSize != p.opt.ImageSize, p.opt.Calibration > 0 && c.Calibration != p.opt.Calibration:
 		return false
 	}
-	return !projects || c.NoiseLambda == t.Noise && (c.WeightRecon > 0) == (t.Method == rdpp) && (c.WeightContrast > 0) == (t.Method != rdSSOT)
+	without := func(flag string) bool { return slices.Contains(variants[t.Method], flag) }
+	return !noisy(t.Method) || c.NoiseLambda == t.Noise && (c.WeightRecon > 0) == !without("--weight-recon") &&
+		(c.WeightContrast > 0) == !without("--weight-contrast")
 }

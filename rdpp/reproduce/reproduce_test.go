@@ -2,11 +2,13 @@ package reproduce
 
 import (
 	"encoding/csv"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,6 +50,10 @@ func TestPlanCounts(t *testing.T) {
 		{Options{Categories: two}, 4 + 6 + 2 + 4 + 8 + 8},
 		{Options{Tables: []int{4, 5}, Categories: two}, 8},
 		{Options{Tables: []int{1, 5}, Seeds: 3}, 96},
+		{Options{Tables: []int{1, 6, 7}, Methods: []string{"patchcore", "patchcore"}}, 15},
+		{Options{Tables: []int{6}, Methods: []string{"rd"}}, 15},
+		{Options{Methods: []string{"rd++", "rd", "patchcore"}}, 30 + 6 + 2 + 30 + 60 + 60 + 15 + 3 + 1},
+		{Options{Tables: []int{1, 2, 6}, Methods: []string{"another"}, Categories: two}, 2}, // which the paper has not
 	} {
 		p := newPlan(t, &c.opt)
 		if got := len(p.Trainings); got != c.want {
@@ -76,6 +82,11 @@ func TestPlanRefuses(t *testing.T) {
 		{Options{Seeds: 101}, "seeds is 101"},
 		{Options{Epochs: -1}, "epochs is -1"},
 		{Options{ImageSize: -32}, "image_size is -32"},
+		{Options{Calibration: -0.1}, "calibration is -0.1"},
+		{Options{Methods: []string{"rd++", ""}}, `methods is ""`},
+		{Options{Methods: []string{"../x"}}, `methods is "../x"`},
+		{Options{Methods: []string{"rd+ssot"}}, `methods is "rd+ssot"`},
+		{Options{Methods: []string{"patchcore"}, Tables: []int{7}}, `methods is "patchcore"; none of the tables`},
 	} {
 		_, err := NewPlan(&c.opt)
 		if !errors.Is(err, setting.ErrValue) || !strings.Contains(err.Error(), c.want) {
@@ -86,7 +97,7 @@ func TestPlanRefuses(t *testing.T) {
 
 func TestArgs(t *testing.T) {
 	plain := newPlan(t, nil)
-	other := newPlan(t, &Options{Epochs: 2, ImageSize: 64, Teacher: "random", Teachers: map[string]string{"resnet50": "/w.pth"}})
+	other := newPlan(t, &Options{Epochs: 2, OnePass: []string{"patchcore"}, Calibration: 0.1, ImageSize: 64, Teacher: "random", Teachers: map[string]string{"resnet50": "/w.pth"}})
 	base := Training{MVTec, "screw", "resnet18", "rd++", 0.2, 1}
 	with := func(method string, noise float64) Training {
 		u := base
@@ -105,7 +116,9 @@ func TestArgs(t *testing.T) {
 		{plain, with("rd+ssot", 0.2), begin + "0.2 --weight-recon 0 --weight-contrast 0", "mvtec_resnet18_rd+ssot_noise0.2_seed1"},
 		{plain, with("rd+ssot+con", 0.2), begin + "0.2 --weight-recon 0", "mvtec_resnet18_rd+ssot+con_noise0.2_seed1"},
 		{plain, with("rd++", 0.5), begin + "0.5", "mvtec_resnet18_rd++_noise0.5_seed1"},
-		{other, fifty, "--preset paper --arch resnet50 --method rd --teacher /w.pth --seed 7 --epochs 2 --image-size 64", "btad_resnet50_rd_seed7"},
+		{other, with("patchcore", 0), "--preset paper --arch resnet18 --method patchcore --teacher random --seed 1 --calibration 0.1 --image-size 64",
+			"mvtec_resnet18_patchcore_seed1"},
+		{other, fifty, "--preset paper --arch resnet50 --method rd --teacher /w.pth --seed 7 --epochs 2 --calibration 0.1 --image-size 64", "btad_resnet50_rd_seed7"},
 	} {
 		if got := strings.Join(c.plan.Args(c.training), " "); got != c.want {
 			t.Errorf("%v: got %q, want %q", c.training, got, c.want)
@@ -195,7 +208,7 @@ func TestPaperAgreesWithItself(t *testing.T) {
 			}
 		}
 	}
-	if got, want := len(seen), 2*3+2*3+2+2*3+4*3+4*3; got != want {
+	if got, want := len(seen), 3*3+3*3+3+2*3+4*3+4*3; got != want {
 		t.Errorf("got %d different averages, want %d", got, want)
 	}
 }
@@ -285,6 +298,85 @@ func TestCompare(t *testing.T) {
 	}
 	if got, want := fmt.Sprint(c.Tables[0].Reasons), "[not run failed: no memory not asked for]"; got != want {
 		t.Errorf("Table 1's reasons: got %q, want %q", got, want)
+	}
+}
+
+// Methods stand side by side with what they cost, those that the paper has beside its numbers. Nothing is shown that was not
+// measured, and no method that was not chosen.
+func TestMethods(t *testing.T) {
+	p := newPlan(t, &Options{Categories: []string{"screw", "carpet"}, Seeds: 2, Methods: []string{"another", "rd++", "patchcore"}, Tables: []int{1, 7}})
+	outcomes := map[Training]Outcome{}
+	set := func(method string, noise float64, category string, seed uint64, found int) {
+		o := measured(0.5, 0.6, 0.7)
+		r := o.Result
+		r.AUPRO, r.Good, r.Defective, r.DefectiveFound, r.GoodFlagged = number(0.65), 10, 20, found, 1
+		r.Seconds, r.EvaluationSeconds, r.ModelBytes = 60*float64(seed), 3, 2.5e6
+		outcomes[Training{MVTec, category, paperArch, method, noise, seed}] = o
+	}
+	set("another", 0, "screw", 1, 10)
+	set("another", 0, "screw", 2, 12)
+	set("rd++", 0.2, "screw", 1, 5)
+	set("rd++", 0.3, "screw", 2, 20) // Table 7's
+	provisional := outcomes[Training{MVTec, "screw", paperArch, "rd++", 0.2, 1}].Result
+	provisional.Provisional, provisional.ModelBytes, provisional.EvaluationSeconds = true, 0, 0
+	c := p.Compare(outcomes)
+	if len(c.Methods) != 1 || c.Methods[0].ID() != "methods-mvtec" || c.Methods[0].Heading() != "Methods on MVTec AD" {
+		t.Fatalf("got %+v, want a table for MVTec AD", c.Methods)
+	}
+	table := &c.Methods[0]
+	var rows []string
+	for _, row := range table.Rows {
+		rows = append(rows, row.Label)
+	}
+	if got, want := strings.Join(rows, "|"), "another|RD++|PatchCore|screw: another|screw: RD++|screw: PatchCore"; got != want {
+		t.Errorf("got the rows %s, want %s", got, want)
+	}
+	for _, k := range []struct {
+		row, column, want string // show, the reason in words
+	}{
+		{"screw: another", "Image AUROC", ": 50.00 |0.00||"}, {"screw: another", "Found", ": 55.00 |7.07||"},
+		{"screw: another", "Good flagged", ": 10.00 |0.00||"}, {"screw: another", "Training, s", ": 90.00 |42.43||"},
+		{"screw: another", "Model, MB", ": 2.50 |0.00||"}, {"screw: another", "ms per image", ": 100.00 |0.00||"},
+		{"another", "AUPRO", ": 65.00 |0.00|avg. of 1 of 15, 2 of 4 trainings|"},
+		{"RD++", "Image AUROC", "99.44: 50.00 -48.90||avg. of 1 of 15, 1 of 4 trainings|to the same 1"},
+		{"screw: RD++", "PRO", "98.60: 70.00 -28.60||1 of 2 trainings|"},
+		{"screw: RD++", "Found", noThreshold}, {"screw: RD++", "Model, MB", "the model file is not there; not run"},
+		{"PatchCore", "Pixel AUROC", "98.06|not run"}, {"screw: PatchCore", "PRO", "97.90|not run"}, {"PatchCore", "Found", "not run"},
+	} {
+		row := table.Rows[slices.Index(rows, k.row)]
+		cell := row.Cells[slices.IndexFunc(table.Columns, func(c Column) bool { return c.Label == k.column })]
+		got := strings.TrimSuffix(show(cell), "|0")
+		if cell.Note > 0 {
+			got = strings.TrimPrefix(cell.Paper+"|"+table.Reasons[cell.Note-1], "|")
+		}
+		if !strings.HasPrefix(got, k.want) {
+			t.Errorf("%s, %s: got %q, want %q", k.row, k.column, got, k.want)
+		}
+	}
+	for _, row := range c.Tables[0].Rows {
+		if want := row.Label == "RD++" || row.Label == "PatchCore" || row.Label == "another"; row.Ours != want {
+			t.Errorf("Table 1, %s: got ours %v, want %v", row.Label, row.Ours, want)
+		}
+	}
+
+	var text, page, object, lines strings.Builder
+	if err := errors.Join(c.WriteMarkdown(&text), c.WriteHTML(&page), c.WriteJSON(&object), c.WriteCSV(&lines)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"\n## Methods on MVTec AD\n", "\n| another | **ours** |", "\n| PatchCore | paper | 99.10 | 98.06 | 93.40 |  |"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("got %s, want %q in it", &text, want)
+		}
+	}
+	if !strings.Contains(page.String(), `<section id="tablemethods-mvtec"><h2>Methods on MVTec AD</h2>`) {
+		t.Errorf("got %s, want the table of methods", &page)
+	}
+	if want := "methods-mvtec,screw: another,Found,,55.0000,,7.0711,"; !strings.Contains(lines.String(), want) {
+		t.Errorf("got %s, want %q", &lines, want)
+	}
+	var back Comparison
+	if err := json.Unmarshal([]byte(object.String()), &back); err != nil || !reflect.DeepEqual(&back, c) {
+		t.Errorf("got %v, %s, want JSON of the same", err, &object)
 	}
 }
 
@@ -439,6 +531,8 @@ func TestReadResult(t *testing.T) {
 		{"fewer losses", func(t *Training, _ *Options) { t.Method = "rd+ssot+con" }, false},
 		{"fewest losses", func(t *Training, _ *Options) { t.Method = "rd+ssot" }, false},
 		{"more noise", func(t *Training, _ *Options) { t.Noise = 0.3 }, false},
+		{"another method", func(t *Training, _ *Options) { t.Method = "patchcore" }, false},
+		{"images held out", func(_ *Training, o *Options) { o.Calibration = 0.1 }, false},
 	} {
 		training, opt := base, Options{}
 		c.change(&training, &opt)
@@ -477,7 +571,7 @@ func TestMarkdown(t *testing.T) {
 	}
 	const want = `# The paper's tables again
 
-Numbers in %. The paper's: a paper.
+Numbers in % where no unit is named. The paper's: a paper.
 
 - Teacher: RD++
 
@@ -584,7 +678,7 @@ func (broken) Write([]byte) (int, error) { return 0, errFull }
 
 func TestWriteFails(t *testing.T) {
 	c := small("x")
-	for name, err := range map[string]error{"Markdown": c.WriteMarkdown(broken{}), "CSV": c.WriteCSV(broken{}), "HTML": c.WriteHTML(broken{})} {
+	for name, err := range map[string]error{"Markdown": c.WriteMarkdown(broken{}), "CSV": c.WriteCSV(broken{}), "JSON": c.WriteJSON(broken{}), "HTML": c.WriteHTML(broken{})} {
 		if !errors.Is(err, errFull) {
 			t.Errorf("%s: got %v, want %v", name, err, errFull)
 		}

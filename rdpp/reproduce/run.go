@@ -22,11 +22,13 @@ const (
 	ResultsMarkdown = "results.md"
 	ResultsCSV      = "results.csv"
 	ResultsHTML     = "results.html"
+	ResultsJSON     = "results.json"
 	settingsFile    = "settings.json"
 	failureFile     = "failure.json"
 	logFile         = "train.log"
 
 	metricsFile    = "metrics.json" // of a training, as train writes it
+	modelFile      = "model.safetensors"
 	checkpointFile = "checkpoint"
 )
 
@@ -193,7 +195,13 @@ func (r *Run) result(t Training) (*Result, error) {
 	if err == nil && !r.plan.Fits(result, t) {
 		err = fmt.Errorf("reproduce: %s is that of other settings; remove it", path)
 	}
-	return result, err
+	if err != nil {
+		return nil, err
+	}
+	if model, err := os.Stat(filepath.Join(r.folder(t), modelFile)); err == nil {
+		result.ModelBytes = model.Size()
+	}
+	return result, nil
 }
 
 func failedText(reason string) string { return "failed: " + reason }
@@ -219,12 +227,14 @@ type settings struct {
 	Teachers  map[string]string `json:"teachers,omitempty"` // of single backbones
 	Epochs    int               `json:"epochs,omitempty"`
 	ImageSize int               `json:"image_size,omitempty"`
+
+	Calibration float64 `json:"calibration,omitempty"`
 }
 
 const settingsFormat = 1
 
 func (p *Plan) settings() settings {
-	return settings{settingsFormat, p.opt.Teacher, p.opt.Teachers, p.opt.Epochs, p.opt.ImageSize}
+	return settings{settingsFormat, p.opt.Teacher, p.opt.Teachers, p.opt.Epochs, p.opt.ImageSize, p.opt.Calibration}
 }
 
 // complete reads an older version's settings as today's.
@@ -253,6 +263,9 @@ func (s settings) String() string {
 	}
 	if s.ImageSize > 0 {
 		args = append(args, "--image-size", strconv.Itoa(s.ImageSize))
+	}
+	if s.Calibration > 0 {
+		args = append(args, "--calibration", strconv.FormatFloat(s.Calibration, 'g', -1, 64))
 	}
 	return strings.Join(args, " ")
 }

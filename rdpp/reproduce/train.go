@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"rdpp/rdpp/atomicfile"
-	"rdpp/rdpp/setting"
 )
 
 // lockPatience is how long to wait for the trainings of a killed reproduction, which write a checkpoint first.
@@ -60,13 +59,6 @@ func (r *Run) Train(ctx context.Context) error {
 
 // begin makes the folder and keeps others out of it.
 func (r *Run) begin(ctx context.Context) error {
-	err := os.MkdirAll(r.opt.Out, 0o777)
-	if err == nil {
-		r.lock, err = os.Open(r.opt.Out)
-	}
-	if err != nil {
-		return setting.Advise(fmt.Errorf("reproduce: cannot write to the output folder: %w", err), "choose another with {out}")
-	}
 	if err := r.lockPatiently(ctx); err != nil {
 		return err
 	}
@@ -74,7 +66,7 @@ func (r *Run) begin(ctx context.Context) error {
 	if err := r.look(); err != nil {
 		return err
 	}
-	for _, name := range []string{settingsFile, ResultsMarkdown, ResultsCSV, ResultsHTML} {
+	for _, name := range []string{settingsFile, ResultsMarkdown, ResultsCSV, ResultsHTML, ResultsJSON} {
 		if err := atomicfile.RemoveTemporary(filepath.Join(r.opt.Out, name)); err != nil {
 			return elsewhere(err)
 		}
@@ -85,18 +77,21 @@ func (r *Run) begin(ctx context.Context) error {
 	return nil
 }
 
-// lockPatiently locks the folder. Its trainings hold the lock too, so that a reproduction that was killed does not let
-// the next one in before they have written their checkpoints.
+// lockPatiently makes the folder and locks it. Its trainings hold the lock too, so that a reproduction that was killed does not
+// let the next one in before they have written their checkpoints.
 func (r *Run) lockPatiently(ctx context.Context) error {
 	began, said := time.Now(), false
 	for {
-		err := syscall.Flock(int(r.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		lock, unlocked, err := atomicfile.Lock(r.opt.Out)
+		r.lock = lock
 		switch {
+		case unlocked != nil: // some network file systems
+			r.opt.Complain(fmt.Errorf("%s cannot be locked (%w): take care that nothing else writes there", r.opt.Out, unlocked))
+			return nil
 		case err == nil:
 			return nil
-		case !errors.Is(err, syscall.EWOULDBLOCK): // some network file systems
-			r.opt.Complain(fmt.Errorf("%s cannot be locked (%w): take care that nothing else writes there", r.opt.Out, err))
-			return nil
+		case !errors.Is(err, atomicfile.ErrLocked):
+			return elsewhere(fmt.Errorf("cannot write to the output folder: %w", err))
 		case time.Since(began) > lockPatience:
 			return elsewhere(fmt.Errorf("another reproduction, or a training of one that was killed, is writing to %s; wait for it", r.opt.Out))
 		}
@@ -223,6 +218,7 @@ func (r *Run) writeResults() {
 	r.writing = errors.Join(
 		atomicfile.Write(filepath.Join(r.opt.Out, ResultsMarkdown), c.WriteMarkdown),
 		atomicfile.Write(filepath.Join(r.opt.Out, ResultsCSV), c.WriteCSV),
+		atomicfile.Write(filepath.Join(r.opt.Out, ResultsJSON), c.WriteJSON),
 		atomicfile.Write(filepath.Join(r.opt.Out, ResultsHTML), c.WriteHTML))
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	_ "embed"
 	"encoding/csv"
+	"encoding/json"
 	"fmt"
 	"html/template"
 	"io"
@@ -40,12 +41,12 @@ func percent(v *float64, sign bool) string {
 // WriteMarkdown writes the comparison as Markdown with tables as GitHub has them.
 func (c *Comparison) WriteMarkdown(w io.Writer) error {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "# The paper's tables again\n\nNumbers in %%. The paper's: %s.\n\n", markdown(c.Source))
+	fmt.Fprintf(&b, "# The paper's tables again\n\nNumbers in %% where no unit is named. The paper's: %s.\n\n", markdown(c.Source))
 	for _, f := range c.Facts {
 		fmt.Fprintf(&b, "- %s: %s\n", markdown(f.Name), markdown(f.Value))
 	}
-	for _, t := range c.Tables {
-		fmt.Fprintf(&b, "\n## Table %d. %s\n\n", t.Number, markdown(t.Title))
+	for _, t := range c.all() {
+		fmt.Fprintf(&b, "\n## %s\n\n", markdown(t.Heading()))
 		if len(t.NotComparable) > 0 {
 			fmt.Fprintf(&b, "> **%s**: %s.\n\n", notComparable, markdown(strings.Join(t.NotComparable, "; ")))
 		}
@@ -75,13 +76,20 @@ func (r *Row) markdown(b *bytes.Buffer) {
 		}
 		b.WriteByte('\n')
 	}
-	line(r.Label, paperLine, func(c Cell) string { return c.Paper })
+	label := r.Label
+	if r.Printed() || !r.Ours {
+		line(label, paperLine, func(c Cell) string { return c.Paper })
+		label = ""
+	}
 	if !r.Ours {
 		return
 	}
-	line("", "**"+oursLine+"**", func(c Cell) string {
-		if c.Note > 0 {
+	line(label, "**"+oursLine+"**", func(c Cell) string {
+		switch {
+		case c.Note > 0:
 			return fmt.Sprintf("– (%d)", c.Note)
+		case c.Ours == nil:
+			return ""
 		}
 		text := "**" + percent(c.Ours, false) + "**"
 		if c.Deviation != nil {
@@ -89,6 +97,9 @@ func (r *Row) markdown(b *bytes.Buffer) {
 		}
 		return text + bracketed(c.Of)
 	})
+	if !r.Printed() {
+		return
+	}
 	line("", differenceLine, func(c Cell) string { return percent(c.Difference, true) + bracketed(c.Against) })
 }
 
@@ -138,8 +149,28 @@ func printable(text string) string {
 	}, text)
 }
 
-// WriteCSV writes a line for each number of the paper: its place, the number, ours, the difference, and what there is
-// to say of them. Numbers are in percent, ours with four digits behind the point.
+// all are the tables in the order in which they are shown.
+func (c *Comparison) all() []*Table {
+	var all []*Table
+	for _, tables := range [][]Table{c.Methods, c.Tables} {
+		for i := range tables {
+			all = append(all, &tables[i])
+		}
+	}
+	return all
+}
+
+// WriteJSON writes the comparison as one JSON object.
+func (c *Comparison) WriteJSON(w io.Writer) error {
+	text, err := json.MarshalIndent(c, "", " ")
+	if err != nil {
+		return fmt.Errorf("reproduce: %w", err)
+	}
+	return write(w, append(text, '\n'))
+}
+
+// WriteCSV writes a line for each number: its place, the paper's, ours, the difference, and what there is to say of them.
+// Numbers are in percent or the unit of their column, ours with four digits behind the point.
 func (c *Comparison) WriteCSV(w io.Writer) error {
 	var b bytes.Buffer
 	out := csv.NewWriter(&b)
@@ -150,7 +181,7 @@ func (c *Comparison) WriteCSV(w io.Writer) error {
 		}
 		return strconv.FormatFloat(*v, 'f', 4, 64)
 	}
-	for _, t := range c.Tables {
+	for _, t := range c.all() {
 		for _, row := range t.Rows {
 			for i, cell := range row.Cells {
 				missing, apart := "", ""
@@ -160,7 +191,7 @@ func (c *Comparison) WriteCSV(w io.Writer) error {
 				if row.Ours {
 					apart = strings.Join(t.NotComparable, "; ")
 				}
-				out.Write([]string{strconv.Itoa(t.Number), row.Label, t.Columns[i].String(), cell.Paper, exact(cell.Ours),
+				out.Write([]string{t.ID(), row.Label, t.Columns[i].String(), cell.Paper, exact(cell.Ours),
 					exact(cell.Difference), exact(cell.Deviation), cell.Of, cell.Against, missing, apart})
 			}
 		}
@@ -178,6 +209,7 @@ var (
 	page = template.Must(template.New("page").Funcs(template.FuncMap{
 		"percent": percent,
 		"groups":  groups,
+		"anchor":  func(t *Table) string { return "table" + t.ID() },
 	}).Parse(pageText))
 )
 
@@ -206,9 +238,10 @@ func (c *Comparison) WriteHTML(w io.Writer) error {
 	var b bytes.Buffer
 	err := page.Execute(&b, struct {
 		*Comparison
+		All   []*Table
 		Style template.CSS
 		Label string
-	}{c, template.CSS(style), notComparable})
+	}{c, c.all(), template.CSS(style), notComparable})
 	if err != nil {
 		return fmt.Errorf("reproduce: %w", err)
 	}

@@ -39,40 +39,41 @@ const (
 )
 
 // Distillation are the settings that RD++ and RD have beside those of all methods. Start from DefaultDistillation: zero values
-// are not replaced.
+// are not replaced. The tag without names the method that does without a setting: RD, of what is about noise, projection and
+// the losses that need them.
 type Distillation struct {
 	Accumulate int `json:"accumulate"` // steps whose gradients are summed for one update
 
-	RateProjection float64 `json:"rate_projection"` // Adam's highest learning rate of P
-	RateDistill    float64 `json:"rate_distill"`    // and of O and D
-	Schedule       string  `json:"schedule"`        // ScheduleCosine or ScheduleConstant
-	Average        float64 `json:"average"`         // the model is an exponential average of the weights over this share of the updates; 0: the last ones
-	Clip           float64 `json:"clip"`            // longest gradient, P, O and D as one vector; 0: any
+	RateProjection float64 `json:"rate_projection" without:"rd"` // Adam's highest learning rate of P
+	RateDistill    float64 `json:"rate_distill"`                 // and of O and D
+	Schedule       string  `json:"schedule"`                     // ScheduleCosine or ScheduleConstant
+	Average        float64 `json:"average"`                      // the model is an exponential average of the weights over this share of the updates; 0: the last ones
+	Clip           float64 `json:"clip"`                         // longest gradient, P, O and D as one vector; 0: any
 	Beta1          float64 `json:"beta1"`
 	Beta2          float64 `json:"beta2"`
 	AdamEps        float64 `json:"adam_eps"`
 
-	Project string `json:"project"` // the scales that P is of: ProjectAll or ProjectCoarsest
+	Project string `json:"project" without:"rd"` // the scales that P is of: ProjectAll or ProjectCoarsest
 
-	KDPerPosition  bool    `json:"kd_per_position"` // Eq. 1 by its letter, instead of flattened maps as released
-	SSOT           string  `json:"ssot"`            // reading of L_SSOT: "pairwise", "batch" or "off"
-	WeightSSOT     float64 `json:"weight_ssot"`     // of the total L_KD + sum of weight * term
-	WeightRecon    float64 `json:"weight_recon"`
-	WeightContrast float64 `json:"weight_contrast"`
-	Margin         float64 `json:"margin"` // of L_Con
+	KDPerPosition  bool    `json:"kd_per_position"`          // Eq. 1 by its letter, instead of flattened maps as released
+	SSOT           string  `json:"ssot" without:"rd"`        // reading of L_SSOT: "pairwise", "batch" or "off"
+	WeightSSOT     float64 `json:"weight_ssot" without:"rd"` // of the total L_KD + sum of weight * term
+	WeightRecon    float64 `json:"weight_recon" without:"rd"`
+	WeightContrast float64 `json:"weight_contrast" without:"rd"`
+	Margin         float64 `json:"margin" without:"rd"` // of L_Con
 
-	SinkhornP        int     `json:"sinkhorn_p"` // options of the solver, for SSOT "batch"
-	SinkhornBlur     float64 `json:"sinkhorn_blur"`
-	SinkhornReach    float64 `json:"sinkhorn_reach"` // 0: balanced
-	SinkhornDiameter float64 `json:"sinkhorn_diameter"`
-	SinkhornScaling  float64 `json:"sinkhorn_scaling"`
+	SinkhornP        int     `json:"sinkhorn_p" without:"rd"` // options of the solver, for SSOT "batch"
+	SinkhornBlur     float64 `json:"sinkhorn_blur" without:"rd"`
+	SinkhornReach    float64 `json:"sinkhorn_reach" without:"rd"` // 0: balanced
+	SinkhornDiameter float64 `json:"sinkhorn_diameter" without:"rd"`
+	SinkhornScaling  float64 `json:"sinkhorn_scaling" without:"rd"`
 
-	NoiseLambda   float64 `json:"noise_lambda"`   // factor of the simplex noise on RGB in 0..1
-	NoiseReleased bool    `json:"noise_released"` // one noise field per run, as released, instead of one per image
+	NoiseLambda   float64 `json:"noise_lambda" without:"rd"`   // factor of the simplex noise on RGB in 0..1
+	NoiseReleased bool    `json:"noise_released" without:"rd"` // one noise field per run, as released, instead of one per image
 
-	Defects int     `json:"defects"` // pseudo-anomalies: at most so many made-up defects per image; 0: one box of noise, as released
-	Denoise float64 `json:"denoise"` // share of a batch that has pseudo-anomalies, and that O and D learn to see without them; 0: all have, and O and D see none, as released
-	Light   float64 `json:"light"`   // brightness of training images varies by up to this share; 0: not, as released
+	Defects int     `json:"defects" without:"rd"` // pseudo-anomalies: at most so many made-up defects per image; 0: one box of noise, as released
+	Denoise float64 `json:"denoise" without:"rd"` // share of a batch that has pseudo-anomalies, and that O and D learn to see without them; 0: all have, and O and D see none, as released
+	Light   float64 `json:"light"`                // brightness of training images varies by up to this share; 0: not, as released
 
 	EasyCut   float64 `json:"easy_cut"`   // share of L_KD's gradient that positions lose where the student is near to the teacher; 0: none, as released
 	EasyBelow float64 `json:"easy_below"` // near: below the mean distance plus so many deviations

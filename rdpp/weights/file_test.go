@@ -8,35 +8,12 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
+
+	"rdpp/rdpp/testmain"
 )
-
-// wantFiles holds a folder's files, hidden ones too, equal to want.
-func wantFiles(t *testing.T, folder string, want ...string) {
-	t.Helper()
-	entries, err := os.ReadDir(folder)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	for _, e := range entries {
-		got = append(got, e.Name())
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("got files %q, want %q", got, want)
-	}
-}
-
-func wantContent(t *testing.T, path, want string) {
-	t.Helper()
-	got, err := os.ReadFile(path)
-	if err != nil || string(got) != want {
-		t.Errorf("got %q and error %v, want %q", got, err, want)
-	}
-}
 
 func TestWriteFileFails(t *testing.T) {
 	folder := t.TempDir()
@@ -52,8 +29,8 @@ func TestWriteFileFails(t *testing.T) {
 	if err := WriteFile(path, nil, []Source{source("v", F32, 1<<16), short}); err == nil {
 		t.Error("a tensor of too few bytes: got no error")
 	}
-	wantContent(t, path, string(before))
-	wantFiles(t, folder, "w.safetensors")
+	testmain.WantContent(t, path, string(before))
+	testmain.WantFiles(t, folder, "w.safetensors")
 }
 
 func TestSHA256(t *testing.T) {

@@ -1,0 +1,126 @@
+package reproduce
+
+import (
+	"slices"
+	"strconv"
+)
+
+// measure is what a column shows of a training.
+type measure struct {
+	label   string
+	metric  string                   // of selectors
+	of      func(r *Result) *float64 // in percent, or in the unit that the label names; nil: not measured
+	missing string                   // why it is not
+}
+
+// measures are the columns of the tables of methods. The paper's tables have the first three.
+var measures = []measure{
+	{"Image AUROC", imageAUROC, func(r *Result) *float64 { return times(100, r.ImageAUROC) }, noMetric},
+	{"Pixel AUROC", pixelAUROC, func(r *Result) *float64 { return times(100, r.PixelAUROC) }, noMetric},
+	{"PRO", pro, func(r *Result) *float64 {
+		if r.PROReleased != nil {
+			return times(100, r.PROReleased)
+		}
+		return times(100, r.AUPRO)
+	}, noMetric},
+	{"AUPRO", "aupro", func(r *Result) *float64 { return times(100, r.AUPRO) }, noMetric},
+	{"Found", "found", func(r *Result) *float64 { return share(r.DefectiveFound, r.Defective, r.Provisional) }, noThreshold},
+	{"Good flagged", "flagged", func(r *Result) *float64 { return share(r.GoodFlagged, r.Good, r.Provisional) }, noThreshold},
+	{"Training, s", "seconds", func(r *Result) *float64 { return &r.Seconds }, ""},
+	{"Model, MB", "megabytes", func(r *Result) *float64 { return ratio(float64(r.ModelBytes)/1e6, r.ModelBytes > 0) }, "the model file is not there"},
+	{"ms per image", "ms", func(r *Result) *float64 {
+		images := r.Good + r.Defective
+		return ratio(1000*r.EvaluationSeconds/float64(images), images > 0 && r.EvaluationSeconds > 0)
+	}, "not measured: there are no test images"},
+}
+
+const (
+	noMetric    = "not measured: there are no test images, or no masks, that it needs"
+	noThreshold = "not counted: there are no such test images, or no threshold but the highest score among the training images, " +
+		"as none were held out for one (--calibration)"
+)
+
+func times(factor float64, v *float64) *float64 {
+	if v == nil {
+		return nil
+	}
+	return new(factor * *v)
+}
+
+func ratio(v float64, there bool) *float64 {
+	if !there {
+		return nil
+	}
+	return &v
+}
+
+func share(n, of int, provisional bool) *float64 {
+	return ratio(100*float64(n)/float64(of), of > 0 && !provisional)
+}
+
+// methods are the tables of the methods side by side: on average over a data set, then on each category that there are
+// results of.
+func (c *comparer) methods() (tables []Table) {
+	for _, dataset := range []string{MVTec, BTAD, OCT} {
+		from := paperTable{Dataset: dataset, RowHeader: methodHeader,
+			Title: "Methods on " + paper.Datasets[dataset].Name,
+			Note:  "Found and good flagged are shares of the defective and of the good test images above the threshold. Time per image is that of reading, decoding and scoring the test images."}
+		for _, m := range measures {
+			from.Columns = append(from.Columns, paperColumn{Label: m.label, selector: selector{Metric: m.metric}})
+		}
+		var kinds []selector // a method with a backbone
+		var measured []string
+		for _, t := range c.Trainings {
+			s := selector{Method: t.Method, Arch: t.Arch, dataset: dataset}
+			if t.Dataset != dataset || !slices.Contains(c.opt.Methods, t.Method) || !slices.Contains(c.seeds(s, t.Category), t) {
+				continue // a variant of a method, or another noise
+			}
+			kinds = append(kinds, s)
+			if c.outcomes[t].Result != nil {
+				measured = append(measured, t.Category)
+			}
+		}
+		if kinds, measured = distinct(kinds), distinct(measured); len(measured) == 0 {
+			continue
+		}
+		slices.SortStableFunc(kinds, func(a, b selector) int {
+			return slices.Index(c.opt.Methods, a.Method) - slices.Index(c.opt.Methods, b.Method)
+		})
+		groups := []string{""} // the average
+		if all := paper.Datasets[dataset].Categories; len(all) > 1 {
+			groups = append(groups, chosen(all, measured, func(category string) string { return category })...)
+		}
+		several := slices.ContainsFunc(kinds, func(s selector) bool { return s.Arch != kinds[0].Arch })
+		for _, category := range groups {
+			for _, s := range kinds {
+				s.Category = category
+				from.Rows = append(from.Rows, methodRow(s, several))
+			}
+		}
+		tables = append(tables, c.table(&from, func(_ int, s selector, categories []string) (values []float64) {
+			for _, s.Category = range categories {
+				if v, err := strconv.ParseFloat(paper.printedBy(s), 64); err == nil {
+					values = append(values, v)
+				}
+			}
+			return values
+		}))
+	}
+	return tables
+}
+
+// methodRow is a row of a table of methods with the paper's numbers. withArch says whether the backbone is to be told.
+func methodRow(s selector, withArch bool) paperRow {
+	row := paperRow{Label: paper.label(s.Method), selector: s}
+	if withArch {
+		row.Label += ", " + s.Arch
+	}
+	if s.Category != "" {
+		row.Label = s.Category + ": " + row.Label
+	}
+	for _, m := range measures {
+		s.Metric = m.metric
+		row.Values = append(row.Values, paper.printedBy(s))
+	}
+	return row
+}
