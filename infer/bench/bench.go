@@ -30,24 +30,18 @@ type Options struct {
 	Precision torch.Precision // default torch.FP32
 }
 
-func (o *Options) orDefault() Options {
-	if o == nil {
-		o = &Options{}
+func (o *Options) complete() Options {
+	var all Options
+	if o != nil {
+		all = *o
 	}
-	p := *o
-	if len(p.Batches) == 0 {
-		p.Batches = []int{1}
+	if len(all.Batches) == 0 {
+		all.Batches = []int{1}
 	}
-	if p.Count == 0 {
-		p.Count = 1000
-	}
-	if p.Time == 0 {
-		p.Time = 10 * time.Second
-	}
-	if p.WarmUp == 0 {
-		p.WarmUp = 10
-	}
-	return p
+	all.Count = cmp.Or(all.Count, 1000)
+	all.Time = cmp.Or(all.Time, 10*time.Second)
+	all.WarmUp = cmp.Or(all.WarmUp, 10)
+	return all
 }
 
 // Report is what a model costs on a device. Memory is the whole process's, so that a report is of one model only in a
@@ -90,7 +84,7 @@ type Latency struct {
 
 // Model opens a model on a device and measures it.
 func Model(ctx context.Context, file string, device torch.Device, opt *Options) (*Report, error) {
-	o := opt.orDefault()
+	o := opt.complete()
 	start := time.Now()
 	d, err := rdpp.OpenDetector(file, &rdpp.DetectorOptions{Device: device, MaxPixels: o.MaxPixels, Precision: o.Precision})
 	if err != nil {

@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -218,8 +219,8 @@ func (o *OpenOptions) complete() (all OpenOptions, err error) {
 	if o != nil {
 		all = *o
 	}
-	setDefault(&all.Layout, layoutAuto)
-	setDefault(&all.Holdout, 0.2)
+	all.Layout = cmp.Or(all.Layout, layoutAuto)
+	all.Holdout = cmp.Or(all.Holdout, 0.2)
 	if !(all.Holdout < 1) {
 		return all, fmt.Errorf("dataset: Holdout is %v; give a share below 1", all.Holdout)
 	}

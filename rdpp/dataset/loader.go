@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -69,11 +70,11 @@ func NewLoader(items []Item, opt LoaderOptions) (*Loader, error) {
 	if len(items) == 0 {
 		return nil, fmt.Errorf("dataset: nothing to load: %w", ErrEmpty)
 	}
-	setDefault(&opt.Batch, 16)
-	setDefault(&opt.Size, 256)
-	setDefault(&opt.Norm, ImageNet)
-	setDefault(&opt.Workers, runtime.GOMAXPROCS(0))
-	setDefault(&opt.Prefetch, 4)
+	opt.Batch = cmp.Or(opt.Batch, 16)
+	opt.Size = cmp.Or(opt.Size, 256)
+	opt.Norm = cmp.Or(opt.Norm, ImageNet)
+	opt.Workers = cmp.Or(opt.Workers, runtime.GOMAXPROCS(0))
+	opt.Prefetch = cmp.Or(opt.Prefetch, 4)
 	for _, o := range []struct {
 		name  string
 		value int
@@ -93,13 +94,6 @@ func NewLoader(items []Item, opt LoaderOptions) (*Loader, error) {
 		l.field = simplex.NewField(int64(opt.Seed))
 	}
 	return l, nil
-}
-
-func setDefault[T comparable](value *T, def T) {
-	var zero T
-	if *value == zero {
-		*value = def
-	}
 }
 
 // Steps returns the number of batches of an epoch, the last, maybe smaller,

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/csv"
 	"encoding/json"
@@ -114,12 +115,8 @@ func Train(ctx context.Context, c config.Config, set *dataset.Set, opt Options) 
 	if opt.Log == nil {
 		opt.Log = slog.Default()
 	}
-	if opt.Teacher == "" {
-		opt.Teacher = teacher.Auto
-	}
-	if opt.CheckpointEvery == 0 {
-		opt.CheckpointEvery = 5 * time.Minute
-	}
+	opt.Teacher = cmp.Or(opt.Teacher, teacher.Auto)
+	opt.CheckpointEvery = cmp.Or(opt.CheckpointEvery, 5*time.Minute)
 	worker := torch.NewWorker()
 	defer worker.Close()
 	var summary *Summary

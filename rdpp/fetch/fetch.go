@@ -3,6 +3,7 @@
 package fetch
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -77,21 +78,11 @@ func File(ctx context.Context, address, path string, opt Options) error {
 }
 
 func (o *Options) complete() {
-	if o.MaxBytes == 0 {
-		o.MaxBytes = 2 << 30
-	}
-	if o.Tries == 0 {
-		o.Tries = 5
-	}
-	if o.Backoff == 0 {
-		o.Backoff = time.Second
-	}
-	if o.Stall == 0 {
-		o.Stall = 30 * time.Second
-	}
-	if o.Client == nil {
-		o.Client = defaultClient
-	}
+	o.MaxBytes = cmp.Or(o.MaxBytes, 2<<30)
+	o.Tries = cmp.Or(o.Tries, 5)
+	o.Backoff = cmp.Or(o.Backoff, time.Second)
+	o.Stall = cmp.Or(o.Stall, 30*time.Second)
+	o.Client = cmp.Or(o.Client, defaultClient)
 }
 
 var defaultClient = newClient()

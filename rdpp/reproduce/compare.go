@@ -1,6 +1,7 @@
 package reproduce
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -224,7 +225,7 @@ func several(reasons []string) string {
 func (c *comparer) value(t Training, metric string) (v *float64, missing string) {
 	o := c.outcomes[t]
 	if o.Result == nil {
-		setDefault(&o.Missing, "not run")
+		o.Missing = cmp.Or(o.Missing, "not run")
 		return nil, o.Missing
 	}
 	m := measures[slices.IndexFunc(measures, func(m measure) bool { return m.metric == metric })]
@@ -395,7 +396,7 @@ func (c *comparer) facts() []Fact {
 		r := c.outcomes[t].Result
 		if r == nil {
 			kind, _, _ := strings.Cut(c.outcomes[t].Missing, ":")
-			setDefault(&kind, "not run")
+			kind = cmp.Or(kind, "not run")
 			missing[kind]++
 			continue
 		}
@@ -436,7 +437,7 @@ func (c *comparer) facts() []Fact {
 		facts = append(facts, Fact{"Held out for the threshold", fmt.Sprintf("%.3g %% of the good images, where the paper's code trains on all", 100*c.opt.Calibration)})
 	}
 	size := c.opt.ImageSize
-	setDefault(&size, paperSize)
+	size = cmp.Or(size, paperSize)
 	seeds := "1"
 	if c.opt.Seeds > 1 {
 		seeds = fmt.Sprintf("1 to %d; numbers are means over the seeds, with their standard deviation", c.opt.Seeds)

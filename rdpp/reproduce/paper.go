@@ -1,6 +1,7 @@
 package reproduce
 
 import (
+	"cmp"
 	_ "embed"
 	"encoding/json"
 	"fmt"
@@ -64,9 +65,9 @@ const (
 
 // standard is the selector with the paper's own backbone and noise where it names none.
 func (s selector) standard() selector {
-	setDefault(&s.Arch, paperArch)
+	s.Arch = cmp.Or(s.Arch, paperArch)
 	if noisy(s.Method) {
-		setDefault(&s.Noise, paperNoise)
+		s.Noise = cmp.Or(s.Noise, paperNoise)
 	}
 	return s
 }

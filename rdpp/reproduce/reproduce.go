@@ -10,6 +10,7 @@
 package reproduce
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -122,9 +123,9 @@ func NewPlan(options *Options) (*Plan, error) {
 		return nil, fmt.Errorf("reproduce: %w", setting.Wrong(field, value, want, args...))
 	}
 	known := paper.Datasets[MVTec].Categories
-	setDefault(&p.opt.Arch, paperArch)
-	setDefault(&p.opt.Seeds, 1)
-	setDefault(&p.opt.Teacher, teacherAuto)
+	p.opt.Arch = cmp.Or(p.opt.Arch, paperArch)
+	p.opt.Seeds = cmp.Or(p.opt.Seeds, 1)
+	p.opt.Teacher = cmp.Or(p.opt.Teacher, teacherAuto)
 	if p.opt.Methods = distinct(p.opt.Methods); len(p.opt.Methods) == 0 {
 		p.opt.Methods = []string{rd, rdpp}
 	}
@@ -188,13 +189,6 @@ func distinct[T comparable](all []T) (some []T) {
 	return some
 }
 
-func setDefault[T comparable](value *T, def T) {
-	var zero T
-	if *value == zero {
-		*value = def
-	}
-}
-
 // trainings are those of a table, row by row, some of them several times.
 func (p *Plan) trainings(t *paperTable) (all []Training) {
 	for _, row := range t.Rows {
@@ -227,10 +221,10 @@ func (p *Plan) categories(s selector) []string {
 // seeds are the trainings of a cell on one category.
 func (p *Plan) seeds(s selector, category string) (all []Training) {
 	t := Training{Dataset: s.dataset, Category: category, Arch: s.Arch, Method: s.Method}
-	setDefault(&t.Arch, p.opt.Arch)
+	t.Arch = cmp.Or(t.Arch, p.opt.Arch)
 	if noisy(t.Method) {
 		t.Noise = s.Noise
-		setDefault(&t.Noise, paperNoise)
+		t.Noise = cmp.Or(t.Noise, paperNoise)
 	}
 	for t.Seed = 1; t.Seed <= uint64(p.opt.Seeds); t.Seed++ {
 		all = append(all, t)

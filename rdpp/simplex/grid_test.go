@@ -61,7 +61,7 @@ func TestGridOptions(t *testing.T) {
 		if err := field.Octaves(got, C, H, W, opt); err != nil {
 			t.Fatal(err)
 		}
-		o := opt.withDefaults()
+		o := opt.complete()
 		for i := range got {
 			x, y, z := float64(i%W), float64(i/W%H), float64(i/W/H)
 			want, amplitude, feature := 0.0, 1.0, o.Feature

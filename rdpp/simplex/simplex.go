@@ -5,6 +5,7 @@
 package simplex
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -22,21 +23,15 @@ type Options struct {
 	Feature     float64 // size in pixels of the first octave's features, halved each octave, default 32
 }
 
-func (o *Options) withDefaults() Options {
-	filled := Options{}
+func (o *Options) complete() Options {
+	var all Options
 	if o != nil {
-		filled = *o
+		all = *o
 	}
-	if filled.Octaves == 0 {
-		filled.Octaves = 6
-	}
-	if filled.Persistence == 0 {
-		filled.Persistence = 0.6
-	}
-	if filled.Feature == 0 {
-		filled.Feature = 32
-	}
-	return filled
+	all.Octaves = cmp.Or(all.Octaves, 6)
+	all.Persistence = cmp.Or(all.Persistence, 0.6)
+	all.Feature = cmp.Or(all.Feature, 32)
+	return all
 }
 
 // Field is one noise field over three-dimensional space. It is immutable, and so safe for concurrent use.
@@ -62,7 +57,7 @@ func (f *Field) At(x, y, z float64) float64 {
 // with integer x, y, z from 0 (the channel is the z axis). len(dst) must be C*H*W and the options positive: anything
 // else is ErrShape.
 func (f *Field) Octaves(dst []float64, C, H, W int, opt *Options) error {
-	o := opt.withDefaults()
+	o := opt.complete()
 	if C < 0 || H < 0 || W < 0 || len(dst) != C*H*W {
 		return fmt.Errorf("%w: %d numbers for a C x H x W of %d x %d x %d", ErrShape, len(dst), C, H, W)
 	}

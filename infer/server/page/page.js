@@ -151,12 +151,17 @@ function thresholdOf(item) {
   return moved.has(item.model) ? moved.get(item.model) : item.p.threshold;
 }
 
-// cutOf is what pixels are outlined above: the model may have another threshold for them than for scores.
+// cutOf is the threshold of the map: the model may have another one for pixels than for scores.
 function cutOf(item) {
   const { threshold, pixel_threshold: pixels } = item.p;
   if (!moved.has(item.model)) return pixels;
   const now = moved.get(item.model);
   return pixels === threshold || !(threshold > 0) ? now : now * pixels / threshold; // a score need not be its map's maximum
+}
+
+// outlineOf is what pixels are outlined above, as the service does: a good picture has no outlines, an anomalous one has some.
+function outlineOf(item) {
+  return item.p.score > thresholdOf(item) ? Math.min(cutOf(item), item.p.score) : Infinity;
 }
 
 // regionsOf finds the 8-connected parts of the map above a threshold, as the service does, in the picture's pixels.
@@ -228,16 +233,16 @@ function highOf(threshold) {
   return threshold > 0 ? 1.5 * threshold : Math.max(current.map.reduce((a, b) => Math.max(a, b), 0), Number.MIN_VALUE);
 }
 
-function paint(regions, cut) {
+function paint(regions, cut, outline) {
   const { W, H, base, values } = scene, context = $("view").getContext("2d");
   const picture = context.createImageData(W, H), out = picture.data;
   const over = Math.round(256 * $("opacity").value / 100), factor = 255 / highOf(cut);
   const outlined = $("outlines").checked, wide = Math.max(1, Math.floor((W + 256) / 512));
-  const above = (x, y) => x >= 0 && y >= 0 && x < W && y < H && values[y * W + x] > cut;
+  const above = (x, y) => x >= 0 && y >= 0 && x < W && y < H && values[y * W + x] > outline;
   for (let y = 0, i = 0; y < H; y++) {
     for (let x = 0; x < W; x++, i++) {
       const v = values[i], c = 3 * Math.floor(Math.min(Math.max(v * factor, 0), 255) + 0.5), to = 4 * i;
-      const edge = outlined && v > cut && !(above(x, y - wide) && above(x, y + wide) && above(x - wide, y) && above(x + wide, y));
+      const edge = outlined && v > outline && !(above(x, y - wide) && above(x, y + wide) && above(x - wide, y) && above(x + wide, y));
       for (let k = 0; k < 3; k++) out[to + k] = edge ? contour[k] : (base[to + k] * (256 - over) + inferno[c + k] * over) >> 8;
       out[to + 3] = 255;
     }
@@ -277,8 +282,8 @@ function drawScale() {
 // refresh shows the current item at the current threshold.
 function refresh() {
   const item = current, p = item.p, threshold = thresholdOf(item), cut = cutOf(item);
-  const anomalous = p.score > threshold, regions = regionsOf(item, cut);
-  paint(regions, cut);
+  const anomalous = p.score > threshold, outline = outlineOf(item), regions = regionsOf(item, outline);
+  paint(regions, cut, outline);
   say(anomalous ? "✕ Anomalous" : "✓ Good", anomalous ? "bad" : "good");
   $("name").textContent = item.name + " · " + item.model + (moved.has(item.model) ? " · threshold moved" : "");
   $("score").textContent = number(p.score);
