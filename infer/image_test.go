@@ -255,7 +255,7 @@ func TestImageFolder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// More than are in flight at once, so that the order is put to the test.
+	const inFlight = 2*4 + 2 // with batches of four and two processors; more images, so that the order is put to the test
 	want := []string{}
 	for i := range 3 * inFlight {
 		name := fmt.Sprintf("%02d.PNG", i)
@@ -267,7 +267,7 @@ func TestImageFolder(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(dir, "below.png"), 0o777); err != nil {
 		t.Fatal(err)
 	}
-	code, stdout, stderr := infer(nil, commandLine("image", "--json", dir, good[1])...)
+	code, stdout, stderr := infer(nil, commandLine("image", "--json", "--batch", "4", dir, good[1])...)
 	var got []string
 	for i, o := range objects(t, stdout) {
 		got = append(got, o["image"].(string))

@@ -21,6 +21,7 @@ type Model struct {
 	Device    torch.Device
 	Net       method.Net
 	Precision torch.Precision // of prediction; zero: FP32
+	Batch     int             // images in one pass where there are many, see BatchSize; 0: it chooses
 }
 
 // New returns a model with fresh weights, the teacher's included.
@@ -76,6 +77,19 @@ func (m *Model) document() Info {
 // Predict maps B normalised images, B x 3 x S x S, to their anomaly maps, B x S x S, and scores, B. The net is settled. A score
 // that is no number is an error.
 func (m *Model) Predict(x []float32) (maps []float32, scores []float64, err error) {
+	if maps, scores, err = m.pass(x); err != nil {
+		return nil, nil, err
+	}
+	for _, score := range scores {
+		if err := finite(score); err != nil {
+			return nil, nil, err
+		}
+	}
+	return maps, scores, nil
+}
+
+// pass takes images through the net, whatever their scores are.
+func (m *Model) pass(x []float32) (maps []float32, scores []float64, err error) {
 	S := m.Info.Config.ImageSize
 	var s torch.Scope
 	defer s.Close()
@@ -91,15 +105,8 @@ func (m *Model) Predict(x []float32) (maps []float32, scores []float64, err erro
 	if maps, err = torch.Read[float32](planes); err != nil {
 		return nil, nil, err
 	}
-	if scores, err = torch.Read[float64](values); err != nil {
-		return nil, nil, err
-	}
-	for _, score := range scores {
-		if score-score != 0 { // NaN or infinite, which no threshold would find
-			return nil, nil, fmt.Errorf("the score is %v, no verdict can be made of it; the model is damaged, restore it or train again", score)
-		}
-	}
-	return maps, scores, nil
+	scores, err = torch.Read[float64](values)
+	return maps, scores, err
 }
 
 // MaxBytes is several times what a model file of the largest backbone has.
