@@ -1,7 +1,6 @@
 package rdpp_test
 
 import (
-	"math"
 	"math/rand/v2"
 	"path/filepath"
 	"reflect"
@@ -78,26 +77,6 @@ func TestBatchLeavesNoTrace(t *testing.T) {
 				t.Errorf("%s, %s, alone: got score %v, error %v, want %v, which is not the next image's %v", method, precision, scores, err, want[0].Score,
 					want[1].Score)
 			}
-		}
-	}
-}
-
-// An image of which no verdict can be made fails alone.
-func TestImageFailsAlone(t *testing.T) {
-	m := batched(t, rdpp.MethodRD)
-	defer m.Close()
-	if err := m.Net.Settle(); err != nil {
-		t.Fatal(err)
-	}
-	size := 3 * m.Info.Config.ImageSize * m.Info.Config.ImageSize
-	x := make([]float32, 4*size)
-	x[2*size+5] = float32(math.NaN())
-	for i, o := range m.PredictEach(x) {
-		if (o.Err != nil) != (i == 2) || (o.Map == nil) != (i == 2) {
-			t.Errorf("image %d: got error %v and a map of %d, want an error and no map of number 2 alone", i, o.Err, len(o.Map))
-		}
-		if i == 2 {
-			checkError(t, "not a number", o.Err, nil, "no verdict can be made of it")
 		}
 	}
 }
