@@ -280,6 +280,31 @@ func TestImageFolder(t *testing.T) {
 	}
 }
 
+// How many images are scored at once leaves no trace: lines, errors and their order are the same, to the bit, in either
+// precision.
+func TestImageBatches(t *testing.T) {
+	good, anomalous := testImages()
+	missing := filepath.Join(t.TempDir(), "missing.png")
+	text := filepath.Join(t.TempDir(), "text.png")
+	if err := os.WriteFile(text, []byte("not a picture"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	images := slices.Concat(good, []string{missing}, anomalous, []string{text}, good)
+	for _, precision := range []torch.Precision{torch.FP32, torch.BF16} {
+		want := ""
+		for _, n := range []string{"1", "2", "3", "5", "8", "0"} {
+			code, stdout, stderr := infer(nil, commandLine("image", append([]string{"--json", "--precision", string(precision), "--batch", n}, images...)...)...)
+			got := fmt.Sprint(code, stdout, stderr)
+			if want == "" {
+				want = got
+			}
+			if code != command.Failed || got != want || strings.Count(stdout, "\n") != len(images) {
+				t.Errorf("%s, batches of %s: got %s, want %s", precision, n, got, want)
+			}
+		}
+	}
+}
+
 // twoPages is a TIFF of two pages of 2 x 1 grey pixels.
 func twoPages() []byte {
 	data := []byte("II*\x00\x0a\x00\x00\x00\x10\x20") // the pixels behind the header, then the directories

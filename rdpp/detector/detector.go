@@ -35,7 +35,7 @@ type Options struct {
 	MaxMemory int64
 
 	// Batch is how many images go through the networks in one pass where there are many, in Evaluate and a Batcher; default: what
-	// suits device, image size and memory. On the CPU it changes no bit of a score, on a GPU 1e-5 at most.
+	// suits device, image size and memory. On the CPU it changes no bit of a score, on a GPU it is to change 1e-5 at most.
 	Batch int
 
 	Log *slog.Logger // told what there is to know of the model file, default slog.Default()
@@ -176,7 +176,7 @@ func (d *Detector) Detect(img *imagefile.Image) (*Result, error) {
 }
 
 // DetectBatch scores images in one pass of the networks; results are in the order of the images. On the CPU each is to the bit
-// what Detect gives, on a GPU within 1e-5 of it.
+// what Detect gives, on a GPU it is to be within 1e-5 of it.
 func (d *Detector) DetectBatch(images []*imagefile.Image) ([]*Result, error) {
 	inputs := make([]*Input, len(images))
 	errs := make([]error, len(images))
