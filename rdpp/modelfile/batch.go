@@ -31,8 +31,13 @@ func (m *Model) BatchSize() int {
 		pixels, most = gpuPixels, gpuImages
 	}
 	most = min(most, pixels/(c.ImageSize*c.ImageSize))
-	if each := c.PredictionBytes(0, 2) - c.PredictionBytes(0, 1); m.Device == torch.CPU && each > 0 {
-		most = int(min(int64(most), machineMemory()/memoryShare/each))
+	if each := c.PredictionBytes(0, 2) - c.PredictionBytes(0, 1); each > 0 {
+		if m.Device == torch.CPU {
+			most = int(min(int64(most), machineMemory()/memoryShare/each))
+		}
+		if m.room > 0 {
+			most = int(min(int64(most), m.room/each))
+		}
 	}
 	return PowerOfTwo(max(most, 1))
 }

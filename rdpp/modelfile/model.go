@@ -22,6 +22,8 @@ type Model struct {
 	Net       method.Net
 	Precision torch.Precision // of prediction; zero: FP32
 	Batch     int             // images in one pass where there are many, see BatchSize; 0: it chooses
+
+	room int64 // bytes that LoadOptions.MaxMemory leaves for images; 0: no such bound
 }
 
 // New returns a model with fresh weights, the teacher's included.
@@ -116,7 +118,7 @@ const MaxBytes = 4 << 30
 type LoadOptions struct {
 	Device torch.Device // default the CPU
 	// MaxMemory bounds what judging an image may take in memory by Config.PredictionBytes' estimate: a model that would take
-	// more is refused. Default: what the machine has, and on a GPU, which says so itself, nothing.
+	// more is refused, and BatchSize stays within it. Default: what the machine has, and on a GPU, which says so itself, nothing.
 	MaxMemory int64
 	Log       *slog.Logger // told what there is to know of the file, default slog.Default()
 }
@@ -152,6 +154,9 @@ func Load(path string, opt LoadOptions) (*Model, error) {
 		return nil, fmt.Errorf("rdpp: %s: %w", path, err)
 	}
 	m.Info = info
+	if opt.MaxMemory > 0 {
+		m.room = opt.MaxMemory - info.Config.PredictionBytes(file.Size(), 0)
+	}
 	if err := info.Config.Learned().Load(m.Net, file, info.Facts); err != nil {
 		m.Close()
 		return nil, fmt.Errorf("rdpp: %s: %w", path, err)
