@@ -28,12 +28,13 @@ import (
 const benchHelp = `Usage: infer bench --model FILE [flags]
 
 Measures each model on each device: time to open it and to the first prediction,
-percentiles of the latency of one image, images per second, peak memory. Each
-pair has a process of its own. Other programs that run meanwhile spoil figures.
+percentiles of the latency of one image, images per second from image to verdict
+and of the networks alone ("nets"), per batch size, peak memory. Each pair has a
+process of its own. Other programs that run meanwhile spoil figures.
 
 `
 
-// most images under way at once
+// most images in one pass
 const maxBatch = 1024
 
 // benchmark is what --json prints.
@@ -60,10 +61,10 @@ type benchFlags struct {
 func (b *benchFlags) register(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&b.models, "model", nil, "model `FILE` that train wrote; may be repeated; required")
 	flags.StringSliceVar(&b.devices, "device", []string{"auto"}, "`D,...`: auto, cpu, cuda[:N]")
-	flags.IntSliceVar(&b.batches, "batch", []int{1}, "`N,...` images at once, beside 1")
+	flags.IntSliceVar(&b.batches, "batch", []int{1}, "`N,...` images in one pass, beside 1")
 	flags.StringVar(&b.image, "image", "", "measure from reading and decoding `FILE` on; without it\na picture of 1024 x 1024 pixels in memory is predicted")
-	flags.IntVar(&b.count, "count", 1000, "measure at most `N` images per batch size")
-	flags.Float64Var(&b.seconds, "seconds", 10, "measure at most `S` seconds per batch size")
+	flags.IntVar(&b.count, "count", 1000, "measure at most `N` images per figure")
+	flags.Float64Var(&b.seconds, "seconds", 10, "measure at most `S` seconds per figure")
 	flags.IntVar(&b.warmUp, "warm-up", 10, "`N` predictions before each measurement")
 	flags.StringVar(&b.precision, "precision", string(torch.FP32), "`P`: fp32, tf32 or bf16")
 	flags.IntVar(&b.threads, "threads", runtime.NumCPU(), "`N` CPU threads")
@@ -233,10 +234,10 @@ func (b *benchmark) printHead(w io.Writer, batches []int) error {
 	text = fmt.Appendf(text, "%7s %7s | %7s %7s %7s %7s %7s |", "open", "first", "p50", "p90", "p95", "p99", "max")
 	units := fmt.Appendf(nil, "%7s %7s | %7s %7s %7s %7s %7s |", "ms", "ms", "ms", "ms", "ms", "ms", "ms")
 	for _, n := range batches {
-		text = fmt.Appendf(text, " %8s", fmt.Sprintf("batch %d", n))
-		units = fmt.Appendf(units, " %8s", "images/s")
+		text = fmt.Appendf(text, " %10s %8s |", fmt.Sprintf("batch %d", n), "nets")
+		units = fmt.Appendf(units, " %10s %8s |", "images/s", "images/s")
 	}
-	text = fmt.Appendf(text, " | %6s %6s | device, model\n%s | %6s %6s |\n", "memory", "on GPU", units, "MiB", "MiB")
+	text = fmt.Appendf(text, " %6s %6s | device, model\n%s %6s %6s |\n", "memory", "on GPU", units, "MiB", "MiB")
 	_, err := w.Write(text)
 	return err
 }
@@ -246,11 +247,11 @@ func printReport(w io.Writer, r *bench.Report) error {
 	l := r.Speeds[0].Latency
 	text := fmt.Appendf(nil, "%7.1f %7.1f | %7.1f %7.1f %7.1f %7.1f %7.1f |", r.OpenMS, r.FirstMS, l.P50, l.P90, l.P95, l.P99, l.Max)
 	for _, s := range r.Speeds {
-		text = fmt.Appendf(text, " %8.2f", s.Throughput)
+		text = fmt.Appendf(text, " %10.2f %8.2f |", s.Throughput, s.Compute.Throughput)
 	}
 	const mib = 1 << 20
-	text = fmt.Appendf(text, " | %6d %6d | %s %s, %s (%s, %d x %d, n = %d)\n", r.PeakMemory/mib, r.PeakDeviceMemory/mib, r.Device, r.Precision,
-		printable.Text(r.Model), r.Arch, r.ImageSize, r.ImageSize, r.Speeds[0].Images)
+	text = fmt.Appendf(text, " %6d %6d | %s %s, %s (%s, %d x %d, own batch %d, n = %d)\n", r.PeakMemory/mib, r.PeakDeviceMemory/mib, r.Device, r.Precision,
+		printable.Text(r.Model), r.Arch, r.ImageSize, r.ImageSize, r.OwnBatch, r.Speeds[0].Images)
 	_, err := w.Write(text)
 	return err
 }

@@ -42,6 +42,9 @@ func TestBenchJSON(t *testing.T) {
 		var batches []int
 		for _, s := range r.Speeds {
 			batches = append(batches, s.Batch)
+			if s.Compute.Images < 2 || s.Compute.Images%s.Batch > 0 || s.Compute.Throughput <= 0 {
+				t.Errorf("got %+v, want whole batches and their time", s.Compute)
+			}
 			if s.Images != 2 || s.Latency.P50 <= 0 || s.Latency.Max < s.Latency.P99 || s.Throughput <= 0 {
 				t.Errorf("got %+v, want 2 images and their times", s)
 			}
@@ -70,7 +73,7 @@ func TestBenchSeveral(t *testing.T) {
 	}
 	for i, file := range []string{modelFile, other} {
 		row := lines[len(lines)-2+i]
-		if !strings.Contains(row, "| cpu fp32, "+file+" (resnet18, 64 x 64, n = 2)") {
+		if !strings.Contains(row, "| cpu fp32, "+file+" (resnet18, 64 x 64, own batch 32, n = 2)") {
 			t.Errorf("got row %q, want one of %s", row, file)
 		}
 	}

@@ -24,8 +24,8 @@ import (
 const evalHelp = `Usage: infer eval --model FILE --data DIR [flags]
 
 Scores the test images of one category and prints how well scores and anomaly
-maps tell good from defective, in shares of 1. Exit codes: 0 done, 1 failed,
-2 wrong usage. --test-good, --masks, --recursive are as in train --help-all.
+maps tell good from defective, in shares of 1. Exit codes: 0 done, 1 failed, 2
+wrong usage. --layout, --test-good, --masks, --recursive: see train --help-all.
 
 `
 
@@ -48,6 +48,7 @@ func runEval(ctx context.Context, args []string, t *command.Terminal) (int, erro
 	flags := pflag.NewFlagSet("eval", pflag.ContinueOnError)
 	var m modelFlags
 	m.register(flags)
+	m.registerBatch(flags)
 	var source dataset.Source
 	var open dataset.OpenOptions
 	flags.StringVar(&source.Data, "data", "", "data set `DIR`, one category")
@@ -62,7 +63,7 @@ func runEval(ctx context.Context, args []string, t *command.Terminal) (int, erro
 	reportFile := flags.String("report", "", "write the HTML report to `FILE`")
 	flags.StringVar(&open.Layout, "layout", "auto", "`NAME` of --data's layout")
 	asJSON := flags.Bool("json", false, "print one JSON object instead of the table")
-	for _, rare := range []string{"test-good", "masks", "recursive"} {
+	for _, rare := range []string{"test-good", "masks", "recursive", "layout"} {
 		flags.Lookup(rare).Hidden = true // --help fits on a screen without them
 	}
 	open.TestOnly = true

@@ -33,10 +33,6 @@ Exit codes: 0 none anomalous, 3 some anomalous, 1 some failed, 2 wrong usage.
 
 `
 
-// inFlight is how many images are read, scored and drawn at once: enough to keep the device busy, few enough for
-// large images to fit in memory.
-const inFlight = 4
-
 // record is what --json prints of an image that could be scored.
 type record struct {
 	rdpp.Prediction
@@ -71,6 +67,7 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (int, err
 	flags := pflag.NewFlagSet("image", pflag.ContinueOnError)
 	var m modelFlags
 	m.register(flags)
+	m.registerBatch(flags)
 	asJSON := flags.Bool("json", false, "one JSON object per image and line instead, with\n\"error\" where it failed")
 	maxMemory := flags.Int64("max-memory", 1024, "`N` MiB to read and decode images in")
 	heatmaps := flags.String("heatmap", "", "write NAME_heatmap.png per image to `DIR`: colours\nfrom 0 to 1.5 x threshold, a line at the threshold")
@@ -110,7 +107,9 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (int, err
 	objects.SetEscapeHTML(false)
 
 	code := command.Done
-	j := &judge{d, t.Stdin, imagefile.Options{MaxPixels: m.maxPixels}, newRoom(*maxMemory << 20)}
+	batcher := d.Batcher(0)
+	defer batcher.Close()
+	j := &judge{batcher, t.Stdin, d.ImageOptions(), newRoom(*maxMemory << 20)}
 	err = j.all(ctx, sources, func(v verdict) error {
 		if v.err != nil {
 			t.Complain(v.err)
@@ -257,16 +256,16 @@ func fileName(name, end string) string {
 
 // judge is what judging images takes.
 type judge struct {
-	detector *rdpp.Detector
-	stdin    io.Reader
-	images   imagefile.Options
-	room     *room
+	batcher *rdpp.Batcher
+	stdin   io.Reader
+	images  imagefile.Options
+	room    *room
 }
 
 // all judges several sources at once and hands their verdicts to each in the order of sources, until each fails or ctx
 // ends.
 func (j *judge) all(ctx context.Context, sources []source, each func(verdict) error) error {
-	for v, err := range ahead.Staged(ctx, len(sources), inFlight-1, func(ctx context.Context, i int) func() verdict {
+	for v, err := range ahead.Staged(ctx, len(sources), j.batcher.InFlight()-1, func(ctx context.Context, i int) func() verdict {
 		// Read in their order: who writes to several pipes may do so one after the other.
 		s := sources[i]
 		data, release, err := j.read(ctx, s)
@@ -319,7 +318,7 @@ func (j *judge) read(ctx context.Context, s source) (data []byte, release func()
 // one judges a source of which data is the content.
 func (j *judge) one(ctx context.Context, s source, data []byte) (v verdict) {
 	v.source = s
-	result, img, err := j.detector.DetectBytes(data)
+	result, img, err := j.batcher.Detect(ctx, func() (*imagefile.Image, error) { return imagefile.Decode(data, &j.images) })
 	if err != nil {
 		v.err = naming(s.name(), err)
 		return v

@@ -255,7 +255,7 @@ func TestImageFolder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// More than are in flight at once, so that the order is put to the test.
+	const inFlight = 2*4 + 2 // with batches of four and two processors; more images, so that the order is put to the test
 	want := []string{}
 	for i := range 3 * inFlight {
 		name := fmt.Sprintf("%02d.PNG", i)
@@ -267,7 +267,7 @@ func TestImageFolder(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(dir, "below.png"), 0o777); err != nil {
 		t.Fatal(err)
 	}
-	code, stdout, stderr := infer(nil, commandLine("image", "--json", dir, good[1])...)
+	code, stdout, stderr := infer(nil, commandLine("image", "--json", "--batch", "4", dir, good[1])...)
 	var got []string
 	for i, o := range objects(t, stdout) {
 		got = append(got, o["image"].(string))
@@ -277,6 +277,31 @@ func TestImageFolder(t *testing.T) {
 	}
 	if want := append(want, good[1]); code != command.Anomalous || stderr != "" || !slices.Equal(got, want) {
 		t.Errorf("got code %d, stderr %q, images %v, want code 3, images %v", code, stderr, got, want)
+	}
+}
+
+// How many images are scored at once leaves no trace: lines, errors and their order are the same, to the bit, in either
+// precision.
+func TestImageBatches(t *testing.T) {
+	good, anomalous := testImages()
+	missing := filepath.Join(t.TempDir(), "missing.png")
+	text := filepath.Join(t.TempDir(), "text.png")
+	if err := os.WriteFile(text, []byte("not a picture"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	images := slices.Concat(good, []string{missing}, anomalous, []string{text}, good)
+	for _, precision := range []torch.Precision{torch.FP32, torch.BF16} {
+		want := ""
+		for _, n := range []string{"1", "2", "3", "5", "8", "0"} {
+			code, stdout, stderr := infer(nil, commandLine("image", append([]string{"--json", "--precision", string(precision), "--batch", n}, images...)...)...)
+			got := fmt.Sprint(code, stdout, stderr)
+			if want == "" {
+				want = got
+			}
+			if code != command.Failed || got != want || strings.Count(stdout, "\n") != len(images) {
+				t.Errorf("%s, batches of %s: got %s, want %s", precision, n, got, want)
+			}
+		}
 	}
 }
 

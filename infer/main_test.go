@@ -189,6 +189,8 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"image", model, "--threads", "two", good[0]}, "--threads"},
 		{[]string{"image", model, "--max-pixels", "0", good[0]}, "--max-pixels 0"},
 		{[]string{"image", model, "--max-memory", "0", good[0]}, "--max-memory 0"},
+		{[]string{"image", model, "--batch", "-1", good[0]}, "--batch -1; use 1 to 1024, or 0"},
+		{[]string{"eval", model, "--data", dataDir, "--batch", "1025"}, "--batch 1025"},
 		{[]string{"serve", model, "--max-memory", "255"}, "--max-memory 255; use 256"},
 		{[]string{"serve", model, "--max-connections", "0"}, "--max-connections 0"},
 		{[]string{"eval", model}, "--data is missing"},

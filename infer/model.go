@@ -20,6 +20,7 @@ type modelFlags struct {
 	device    string
 	precision string
 	threads   int
+	batch     int // of image and eval
 	maxPixels int64
 
 	falseAlarm, threshold, pixelThreshold *float64 // nil: the model's own
@@ -49,6 +50,11 @@ func (m *modelFlags) register(flags *pflag.FlagSet) {
 	flags.Int64Var(&m.maxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted, `N` pixels")
 }
 
+// registerBatch adds the flag of the commands that score many images.
+func (m *modelFlags) registerBatch(flags *pflag.FlagSet) {
+	flags.IntVar(&m.batch, "batch", 0, "score `N` images at once; 0: what suits the device")
+}
+
 // open checks the flags and opens the model.
 func (m *modelFlags) open() (*rdpp.Detector, error) {
 	opt, err := m.options()
@@ -65,6 +71,8 @@ func (m *modelFlags) options() (*rdpp.DetectorOptions, error) {
 		return nil, command.Usagef("--model is missing; name the model.safetensors that train wrote")
 	case m.threads < 1 || m.threads > 1024:
 		return nil, command.Usagef("--threads %d; use 1 to 1024", m.threads)
+	case m.batch < 0 || m.batch > maxBatch:
+		return nil, command.Usagef("--batch %d; use 1 to %d, or 0 to let the device decide", m.batch, maxBatch)
 	case m.maxPixels < 1:
 		return nil, command.Usagef("--max-pixels %d; use 1 or more", m.maxPixels)
 	case m.falseAlarm != nil && m.threshold != nil:
@@ -84,6 +92,6 @@ func (m *modelFlags) options() (*rdpp.DetectorOptions, error) {
 	if err := torch.SetThreads(m.threads); err != nil {
 		return nil, err
 	}
-	return &rdpp.DetectorOptions{Device: device, Precision: precision, MaxPixels: m.maxPixels,
+	return &rdpp.DetectorOptions{Device: device, Precision: precision, MaxPixels: m.maxPixels, Batch: m.batch,
 		FalseAlarm: m.falseAlarm, Threshold: m.threshold, PixelThreshold: m.pixelThreshold}, nil
 }

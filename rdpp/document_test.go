@@ -203,11 +203,17 @@ func TestMaxMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	need := info.Model.Config.PredictionBytes(info.Bytes, 1)
-	d, err := rdpp.OpenDetector(path, &rdpp.DetectorOptions{MaxMemory: need})
-	if err != nil {
-		t.Fatalf("%d bytes: got %v", need, err)
+	for images, want := range map[int]int{1: 1, 3: 2, 4: 4, 1000: 32} {
+		need := info.Model.Config.PredictionBytes(info.Bytes, images)
+		d, err := rdpp.OpenDetector(path, &rdpp.DetectorOptions{MaxMemory: need})
+		if err != nil {
+			t.Fatalf("%d bytes: got %v", need, err)
+		}
+		if got := d.BatchSize(); got != want {
+			t.Errorf("room for %d images: got batches of %d, want %d", images, got, want)
+		}
+		d.Close()
 	}
-	d.Close()
 	larger := info.Model.Config
 	larger.ImageSize = 2048
 	if got := larger.PredictionBytes(info.Bytes, 2); got < need+2*300*(2048*2048-32*32) {

@@ -54,6 +54,7 @@ type (
 type (
 	Detector        = detector.Detector
 	DetectorOptions = detector.Options
+	Batcher         = detector.Batcher
 	Result          = detector.Result
 	Input           = detector.Input
 	Prediction      = anomaly.Prediction // what is said of an image, as JSON

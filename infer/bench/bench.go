@@ -21,10 +21,10 @@ import (
 
 // Options say what is measured, and for how long. Nil or zero means the defaults.
 type Options struct {
-	Batches   []int           // images under way at once, each size measured by itself; default 1
+	Batches   []int           // images in one pass of the networks, each size measured by itself; default 1
 	Image     string          // file that is read and decoded for every prediction; default: Picture, which is in memory
-	Count     int             // images measured per batch size, at most; default 1000
-	Time      time.Duration   // per batch size, at most; default 10 s
+	Count     int             // images per measurement, at most, but for a whole batch; default 1000
+	Time      time.Duration   // per measurement, at most; default 10 s
 	WarmUp    int             // predictions before each measurement; default 10, negative: none
 	MaxPixels int64           // largest image accepted, default imagefile.DefaultMaxPixels
 	Precision torch.Precision // default torch.FP32
@@ -56,20 +56,32 @@ type Report struct {
 	ImageSize int             `json:"image_size"` // side of the network's input, pixels
 	OpenMS    float64         `json:"open_ms"`    // to read the model file and set the networks up
 	FirstMS   float64         `json:"first_ms"`   // the first prediction, which also sets libtorch up
+	OwnBatch  int             `json:"own_batch"`  // images in one pass of infer image and infer eval where nobody says how many
 	Speeds    []Speed         `json:"speeds"`     // one per batch size
 	// PeakMemory is the process's largest resident set, and PeakDeviceMemory what tensors took on the device, 0 for the CPU.
 	PeakMemory       int64 `json:"peak_memory_bytes"`
 	PeakDeviceMemory int64 `json:"peak_device_memory_bytes"`
 }
 
-// Speed is what one batch size gives.
+// Speed is what one batch size gives, from end to end: from file or Picture to verdict and regions, as infer image does it, with
+// the next batch being read beside. A batch of 1 has a single client, so that its latency is an image's own.
 type Speed struct {
-	Batch      int     `json:"batch"`   // images under way at once
+	Batch      int     `json:"batch"`   // images in one pass at most
 	Clients    int     `json:"clients"` // that ask at the same time
 	Images     int     `json:"images"`  // measured
 	Seconds    float64 `json:"seconds"`
 	Throughput float64 `json:"images_per_second"`
 	Latency    Latency `json:"latency_ms"` // of a call, from its start to its result
+	Compute    Pass    `json:"compute"`    // alone
+}
+
+// Pass is what the networks give alone: from normalised images in memory to maps and scores in memory, one pass after the
+// other, each of a whole batch.
+type Pass struct {
+	Images     int     `json:"images"` // measured
+	Seconds    float64 `json:"seconds"`
+	Throughput float64 `json:"images_per_second"`
+	Latency    Latency `json:"latency_ms"` // of a pass
 }
 
 // Latency holds percentiles in milliseconds, each a duration that was measured (nearest rank). With fewer than 100 calls
@@ -93,17 +105,20 @@ func Model(ctx context.Context, file string, device torch.Device, opt *Options) 
 	defer d.Close()
 	config := d.Info().Config
 	r := &Report{Model: file, Base64: printable.Base64(file), Device: device.String(), Precision: cmp.Or(o.Precision, torch.FP32), Arch: config.Arch, Method: config.Method, ImageSize: config.ImageSize,
-		OpenMS: milliseconds(time.Since(start))}
+		OpenMS: milliseconds(time.Since(start)), OwnBatch: d.BatchSize()}
 
-	predict := predictor(d, o.Image)
+	decode := decoder(d, o.Image)
 	start = time.Now()
-	if err := predict(); err != nil {
+	img, err := decode()
+	if err == nil {
+		_, err = d.Detect(img)
+	}
+	if err != nil {
 		return nil, err
 	}
 	r.FirstMS = milliseconds(time.Since(start))
 	for _, batch := range o.Batches {
-		l := load{clients: batch, images: 1, call: predict}
-		speed, err := l.measure(ctx, &o)
+		speed, err := measureBatch(ctx, d, batch, decode, img, &o)
 		if err != nil {
 			return nil, err
 		}
@@ -118,19 +133,44 @@ func Model(ctx context.Context, file string, device torch.Device, opt *Options) 
 	return r, err
 }
 
-// predictor returns what is measured: a prediction of the file, from reading it on, or of Picture.
-func predictor(d *rdpp.Detector, file string) func() error {
+// measureBatch measures passes of a number of images: img again and again, then what decode makes, from end to end.
+func measureBatch(ctx context.Context, d *rdpp.Detector, batch int, decode func() (*imagefile.Image, error), img *imagefile.Image, o *Options) (Speed, error) {
+	input, err := d.Prepare(img)
+	if err != nil {
+		return Speed{}, err
+	}
+	inputs := slices.Repeat([]*rdpp.Input{input}, batch)
+	alone := load{clients: 1, images: batch, call: func() error {
+		_, err := d.Measure(inputs)
+		return err
+	}}
+	pass, err := alone.measure(ctx, o)
+	if err != nil {
+		return Speed{}, err
+	}
+	batcher := d.Batcher(batch)
+	defer batcher.Close()
+	whole := load{clients: 1, images: 1, call: func() error {
+		_, _, err := batcher.Detect(ctx, decode)
+		return err
+	}}
+	if batch > 1 {
+		whole.clients = batcher.InFlight()
+	}
+	speed, err := whole.measure(ctx, o)
+	speed.Batch = batch
+	speed.Compute = Pass{Images: pass.Images, Seconds: pass.Seconds, Throughput: pass.Throughput, Latency: pass.Latency}
+	return speed, err
+}
+
+// decoder returns what is judged: the file, read and decoded each time, or Picture.
+func decoder(d *rdpp.Detector, file string) func() (*imagefile.Image, error) {
 	if file != "" {
-		return func() error {
-			_, _, err := d.DetectFile(file)
-			return err
-		}
+		opt := d.ImageOptions()
+		return func() (*imagefile.Image, error) { return imagefile.DecodeFile(file, &opt) }
 	}
 	img := Picture()
-	return func() error {
-		_, err := d.Detect(img)
-		return err
-	}
+	return func() (*imagefile.Image, error) { return img, nil }
 }
 
 // PictureSize is the side of Picture in pixels: photographs of MVTec AD have between 700 and 1024.
@@ -200,7 +240,7 @@ func (l *load) measure(ctx context.Context, o *Options) (Speed, error) {
 	if failed != nil {
 		return Speed{}, failed
 	}
-	s := Speed{Batch: l.clients * l.images, Clients: l.clients, Images: len(durations) * l.images, Seconds: elapsed.Seconds(),
+	s := Speed{Clients: l.clients, Images: len(durations) * l.images, Seconds: elapsed.Seconds(),
 		Latency: percentiles(durations)}
 	s.Throughput = float64(s.Images) / s.Seconds
 	return s, nil

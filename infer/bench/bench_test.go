@@ -39,18 +39,18 @@ func TestPercentiles(t *testing.T) {
 
 func TestMeasureCounts(t *testing.T) {
 	for _, c := range []struct {
-		name                             string
-		load                             load
-		opt                              Options
-		wantCalls, wantImages, wantBatch int
+		name                  string
+		load                  load
+		opt                   Options
+		wantCalls, wantImages int
 	}{
-		{"one client", load{clients: 1, images: 1}, Options{Count: 7, Time: time.Hour, WarmUp: 3}, 10, 7, 1},
-		{"no warm-up", load{clients: 1, images: 1}, Options{Count: 7, Time: time.Hour, WarmUp: -1}, 7, 7, 1},
-		{"four clients", load{clients: 4, images: 1}, Options{Count: 10, Time: time.Hour, WarmUp: 1}, 11, 10, 4},
-		{"more clients than calls", load{clients: 8, images: 1}, Options{Count: 2, Time: time.Hour, WarmUp: 1}, 3, 2, 8},
-		{"batches", load{clients: 1, images: 4}, Options{Count: 8, Time: time.Hour, WarmUp: 1}, 3, 8, 4},
-		{"a batch above the count", load{clients: 1, images: 4}, Options{Count: 1, Time: time.Hour, WarmUp: 1}, 2, 4, 4},
-		{"no time", load{clients: 1, images: 1}, Options{Count: 1000, Time: 1, WarmUp: 1}, 2, 1, 1},
+		{"one client", load{clients: 1, images: 1}, Options{Count: 7, Time: time.Hour, WarmUp: 3}, 10, 7},
+		{"no warm-up", load{clients: 1, images: 1}, Options{Count: 7, Time: time.Hour, WarmUp: -1}, 7, 7},
+		{"four clients", load{clients: 4, images: 1}, Options{Count: 10, Time: time.Hour, WarmUp: 1}, 11, 10},
+		{"more clients than calls", load{clients: 8, images: 1}, Options{Count: 2, Time: time.Hour, WarmUp: 1}, 3, 2},
+		{"batches", load{clients: 1, images: 4}, Options{Count: 8, Time: time.Hour, WarmUp: 1}, 3, 8},
+		{"a batch above the count", load{clients: 1, images: 4}, Options{Count: 1, Time: time.Hour, WarmUp: 1}, 2, 4},
+		{"no time", load{clients: 1, images: 1}, Options{Count: 1000, Time: 1, WarmUp: 1}, 2, 1},
 	} {
 		var calls atomic.Int64
 		c.load.call = func() error {
@@ -60,9 +60,9 @@ func TestMeasureCounts(t *testing.T) {
 			return nil
 		}
 		s, err := c.load.measure(context.Background(), &c.opt)
-		if err != nil || int(calls.Load()) != c.wantCalls || s.Images != c.wantImages || s.Batch != c.wantBatch {
-			t.Errorf("%s: got %d calls, %d images, batch %d, %v, want %d, %d, %d", c.name, calls.Load(), s.Images, s.Batch, err,
-				c.wantCalls, c.wantImages, c.wantBatch)
+		if err != nil || int(calls.Load()) != c.wantCalls || s.Images != c.wantImages || s.Clients != c.load.clients {
+			t.Errorf("%s: got %d calls, %d images, %d clients, %v, want %d, %d, %d", c.name, calls.Load(), s.Images, s.Clients, err,
+				c.wantCalls, c.wantImages, c.load.clients)
 		}
 		if s.Latency.P50 < 0.001 || s.Latency.Max < s.Latency.P50 || s.Throughput != float64(s.Images)/s.Seconds {
 			t.Errorf("%s: got %+v, want calls of 0.001 ms at least, and images/seconds", c.name, s)
@@ -141,6 +141,16 @@ func TestModel(t *testing.T) {
 	}
 	if len(r.Speeds) != 2 || r.Speeds[0].Batch != 1 || r.Speeds[1].Batch != 2 || r.Speeds[0].Images != 4 || r.Speeds[1].Images != 4 {
 		t.Errorf("got %+v, want 4 images of batch 1 and 2", r.Speeds)
+	}
+	for _, s := range r.Speeds {
+		p := &s.Compute
+		if p.Images != 4 || p.Throughput != float64(p.Images)/p.Seconds || p.Latency.P50 <= 0 || p.Latency.Max < p.Latency.P50 {
+			t.Errorf("batch %d: got %+v, want 4 images and their times", s.Batch, p)
+		}
+	}
+	if one, two := &r.Speeds[0], &r.Speeds[1]; one.Clients != 1 || two.Clients < 2*2+2 || r.OwnBatch != 32 {
+		t.Errorf("got %d and %d clients and an own batch of %d, want 1, enough for two batches and their decoding, and 32", one.Clients, two.Clients,
+			r.OwnBatch)
 	}
 	if got := torch.LiveTensors(); got != open {
 		t.Errorf("got %d open tensors, want %d", got, open)

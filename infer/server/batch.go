@@ -157,15 +157,13 @@ func (m *model) work() {
 			inputs[i] = j.input
 			m.metrics.wait.WithLabelValues(m.name).Observe(begin.Sub(j.since).Seconds())
 		}
-		results, err := m.detector.Measure(inputs)
+		results, errs := m.detector.MeasureEach(inputs)
 		taken := time.Since(begin)
 		m.batchTime.Store(int64(taken))
 		m.metrics.batch.WithLabelValues(m.name).Observe(float64(len(batch)))
 		m.metrics.batchTime.WithLabelValues(m.name).Observe(taken.Seconds())
 		for i, j := range batch {
-			if j.err = err; err == nil {
-				j.result = results[i]
-			}
+			j.result, j.err = results[i], errs[i]
 			close(j.done)
 		}
 	}

@@ -7,16 +7,17 @@ import (
 	"sync"
 )
 
-// Range yields produce(from), ..., produce(to-1) in order, made ahead of time by a number of goroutines; an error or the
+// Range yields produce(from), ..., produce(to-1) in order, made ahead of time by a number of goroutines: those of the next
+// ahead values, at least of as many as there are goroutines, are made or being made. An error or the
 // end of ctx ends it. All goroutines have ended when the loop has, but where ctx ended it: what no longer answers, such as a
 // file on a share, is not waited for.
-func Range[T any](ctx context.Context, workers, from, to int, produce func(ctx context.Context, i int) (T, error)) iter.Seq2[T, error] {
+func Range[T any](ctx context.Context, workers, ahead, from, to int, produce func(ctx context.Context, i int) (T, error)) iter.Seq2[T, error] {
 	type made struct {
 		value T
 		err   error
 	}
 	return func(yield func(T, error) bool) {
-		ahead := 2 * workers
+		ahead = max(ahead, workers)
 		wanted, slots := make(chan int, ahead), make([]chan made, ahead)
 		for i := range slots {
 			slots[i] = make(chan made, 1)

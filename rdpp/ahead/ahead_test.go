@@ -12,11 +12,11 @@ func TestRange(t *testing.T) {
 	failure := errors.New("no ink")
 	for _, workers := range []int{1, 3, 20} {
 		for _, c := range []struct {
-			from, to, stop, fail int
-			want                 []int
+			ahead, from, to, stop, fail int
+			want                        []int
 		}{
-			{0, 5, -1, -1, []int{0, 1, 2, 3, 4}}, {3, 5, -1, -1, []int{3, 4}}, {4, 4, -1, -1, nil}, {5, 4, -1, -1, nil},
-			{0, 50, 2, -1, []int{0, 1, 2}}, {0, 50, -1, 2, []int{0, 1}},
+			{0, 0, 5, -1, -1, []int{0, 1, 2, 3, 4}}, {7, 3, 5, -1, -1, []int{3, 4}}, {2, 4, 4, -1, -1, nil}, {2, 5, 4, -1, -1, nil},
+			{30, 0, 50, 2, -1, []int{0, 1, 2}}, {5, 0, 50, -1, 2, []int{0, 1}},
 		} {
 			var running atomic.Int64
 			produce := func(_ context.Context, i int) (int, error) {
@@ -29,7 +29,7 @@ func TestRange(t *testing.T) {
 			}
 			var got []int
 			var failed error
-			for i, err := range Range(t.Context(), workers, c.from, c.to, produce) {
+			for i, err := range Range(t.Context(), workers, c.ahead, c.from, c.to, produce) {
 				if failed = err; err == nil {
 					got = append(got, i)
 				}
@@ -61,7 +61,7 @@ func TestRangeLeavesBehind(t *testing.T) {
 		return i, nil
 	}
 	var got []int
-	for i, err := range Range(ctx, 2, 0, 5, produce) {
+	for i, err := range Range(ctx, 2, 4, 0, 5, produce) {
 		if err != nil {
 			t.Errorf("got %v", err)
 		}

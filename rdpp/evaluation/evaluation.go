@@ -1,5 +1,5 @@
-// Package evaluation scores the images of data sets with a model, one at a time as a detector does, and measures and shows how
-// well that tells good from defective.
+// Package evaluation scores the images of data sets with a model, in batches whose size leaves no trace in the scores, and
+// measures and shows how well that tells good from defective.
 package evaluation
 
 import (

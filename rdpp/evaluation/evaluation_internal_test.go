@@ -1,12 +1,16 @@
 package evaluation
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"rdpp/rdpp/config"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/method"
 	"rdpp/rdpp/modelfile"
 	"rdpp/rdpp/sample"
 	"rdpp/torch"
@@ -95,5 +99,103 @@ func TestEvaluationWarning(t *testing.T) {
 		if got := (&Evaluation{Scores: c.scores}).Warning(); got != c.want {
 			t.Errorf("got %q, want %q", got, c.want)
 		}
+	}
+}
+
+// countingNet has 0 for every map and score, and counts what goes through it.
+type countingNet struct {
+	method.Net
+	batches []int
+}
+
+func (n *countingNet) Predict(x *torch.Tensor) (maps, scores *torch.Tensor, err error) {
+	values, err := torch.Read[float32](x)
+	if err != nil {
+		return nil, nil, err
+	}
+	images := len(values) / (3 * 32 * 32)
+	n.batches = append(n.batches, images)
+	if maps, err = torch.FromSlice(make([]float32, images*32*32), int64(images), 32, 32); err == nil {
+		scores, err = torch.FromSlice(make([]float32, images), int64(images))
+	}
+	return maps, scores, err
+}
+
+// Items are handed over in their order, whole batches of them, up to the first that fails, be it in a batch with others,
+// unreadable, or before one that is.
+func TestScan(t *testing.T) {
+	dir := t.TempDir()
+	if err := sample.Write(dir, &sample.Options{Category: "part", Size: 32, Train: 8, TestGood: 1, TestDefect: 1}); err != nil {
+		t.Fatal(err)
+	}
+	set, err := dataset.Open(dir+"/part", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const never = 100
+	odd := errors.New("odd")
+	for _, c := range []struct {
+		name              string
+		batch             int
+		fails, unreadable int // items
+		panics            int
+		handed            int // items before the end
+		want              string
+		batches           []int // nil: as it comes
+	}{
+		{"one by one", 1, never, never, never, 8, "", []int{1, 1, 1, 1, 1, 1, 1, 1}},
+		{"batches", 3, never, never, never, 8, "", []int{3, 3, 2}},
+		{"one batch", 50, never, never, never, 8, "", []int{8}},
+		{"fails", 3, 4, never, never, 4, "rdpp: " + set.Train[4].Path + ": odd", nil},
+		{"unreadable", 3, never, 5, never, 5, "rdpp: dataset: reading image: ", []int{3, 2}},
+		{"fails before an unreadable one", 8, 2, 5, never, 2, "rdpp: " + set.Train[2].Path + ": odd", []int{5}},
+		{"panics", 3, never, never, 1, 1, "a bug", nil},
+	} {
+		items := slices.Clone(set.Train)
+		if c.unreadable != never {
+			items[c.unreadable].Path += ".missing"
+		}
+		net := &countingNet{}
+		m := &modelfile.Model{Net: net, Batch: c.batch}
+		m.Info.Config = config.Default()
+		m.Info.Config.ImageSize = 32
+		handed := 0
+		err := func() (err error) {
+			defer func() {
+				if r := recover(); r != nil {
+					err = fmt.Errorf("%v", r)
+				}
+			}()
+			return scan(t.Context(), m, items, dataset.NewCache(dataset.CacheOptions{Size: 32}), func(i int, pixels []float32, _ float64) error {
+				switch {
+				case i == c.fails:
+					return odd
+				case i == c.panics:
+					panic("a bug")
+				case i != handed || len(pixels) != 32*32:
+					t.Errorf("%s: got item %d with %d pixels, want %d with %d", c.name, i, len(pixels), handed, 32*32)
+				}
+				handed++
+				return nil
+			})
+		}()
+		if (err == nil) != (c.want == "") || err != nil && !strings.HasPrefix(err.Error(), c.want) || handed != c.handed {
+			t.Errorf("%s: got %d items and error %v, want %d and %q", c.name, handed, err, c.handed, c.want)
+		}
+		if c.batches != nil && !slices.Equal(net.batches, c.batches) {
+			t.Errorf("%s: got batches %v, want %v", c.name, net.batches, c.batches)
+		}
+	}
+}
+
+// An interrupted scan ends with the context's error.
+func TestScanInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	m := &modelfile.Model{Net: &countingNet{}}
+	m.Info.Config = config.Default()
+	err := scan(ctx, m, fakeItems(3), dataset.NewCache(dataset.CacheOptions{}), func(int, []float32, float64) error { return nil })
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
 	}
 }

@@ -3,7 +3,9 @@ package evaluation
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
+	"sync"
 
 	"rdpp/rdpp/ahead"
 	"rdpp/rdpp/anomaly"
@@ -20,7 +22,7 @@ func Images(items []dataset.Item, cache *dataset.Cache, c *method.Settings, devi
 		if most > 0 {
 			some = Spread(items, most)
 		}
-		return read(ctx, c, some, cache, func(_ int, x []float32) error {
+		return read(ctx, c, some, cache, 1, func(_ int, x []float32) error {
 			return onDevice(x, c.ImageSize, device, visit)
 		})
 	}
@@ -56,26 +58,101 @@ func Scores(ctx context.Context, m *modelfile.Model, items []dataset.Item, cache
 	return all, err
 }
 
-// scan predicts every item in turn. Images go through the net one at a time, so that an image's score depends on
-// nothing but itself. The model is settled.
+// scan predicts every item, as many at once as the model wants, and hands the outcomes to each in the order of the items, in a
+// goroutine beside the next batch. An item that fails ends it after those before. The model is settled.
 func scan(ctx context.Context, m *modelfile.Model, items []dataset.Item, cache *dataset.Cache, each func(i int, pixels []float32, score float64) error) error {
-	return read(ctx, &m.Info.Config.Settings, items, cache, func(i int, x []float32) error {
-		pixels, scores, err := m.Predict(x)
-		if err != nil {
-			return err
+	inner, stop := context.WithCancel(ctx)
+	defer stop()
+	f := &follower{items: items, each: each, stop: stop, batches: make(chan []modelfile.Outcome, 1), done: make(chan struct{})}
+	go f.follow()
+	defer f.end() // also where a prediction panics
+	S, n := m.Info.Config.ImageSize, m.BatchSize()
+	x := make([]float32, 0, min(n, len(items))*3*S*S)
+	predict := func() {
+		f.batches <- m.PredictEach(x)
+		x = x[:0]
+	}
+	err := read(inner, &m.Info.Config.Settings, items, cache, n, func(_ int, image []float32) error {
+		if x = append(x, image...); len(x) == n*3*S*S {
+			predict()
 		}
-		return each(i, pixels, scores[0])
+		return nil
 	})
+	if len(x) > 0 && inner.Err() == nil { // the last ones, or those before one that cannot be read
+		predict()
+	}
+	if failed := f.end(); failed != nil {
+		return failed
+	}
+	return err
 }
 
-// readers of images are at work while one is scored.
-const readers = 2
+// follower hands the outcomes of batches to each.
+type follower struct {
+	items   []dataset.Item
+	each    func(i int, pixels []float32, score float64) error
+	stop    func() // tells of the first failure
+	batches chan []modelfile.Outcome
+	once    sync.Once
+	done    chan struct{} // closed when the following are set
+	failed  error
+	panic   any
+}
 
-// read hands every item to each in turn as the networks see it, 3 x S x S, while the next ones are read.
-func read(ctx context.Context, c *method.Settings, items []dataset.Item, cache *dataset.Cache, each func(i int, x []float32) error) error {
-	S, norm := c.ImageSize, c.Norm()
+// end waits until all batches are handed over, and returns the first failure. It is idempotent.
+func (f *follower) end() error {
+	f.once.Do(func() { close(f.batches) })
+	<-f.done
+	if f.panic != nil { // for who recovers from this goroutine's
+		panic(f.panic)
+	}
+	return f.failed
+}
+
+func (f *follower) follow() {
+	defer close(f.done)
+	defer func() {
+		if f.panic = recover(); f.panic != nil {
+			f.stop()
+			for range f.batches {
+			}
+		}
+	}()
 	i := 0
-	for x, err := range ahead.Range(ctx, readers, 0, len(items), func(_ context.Context, i int) ([]float32, error) {
+	for batch := range f.batches {
+		for _, o := range batch {
+			if f.failed == nil {
+				f.hand(i, o)
+			}
+			i++
+		}
+	}
+}
+
+func (f *follower) hand(i int, o modelfile.Outcome) {
+	err := o.Err
+	if err == nil {
+		err = f.each(i, o.Map, o.Score)
+	}
+	if err != nil {
+		f.failed = fmt.Errorf("rdpp: %s: %w", f.items[i].Path, err)
+		f.stop()
+	}
+}
+
+// Goroutines that read images while others are scored: as many as there are processors, within bounds, of which the upper one
+// is for the memory that decoding takes.
+const (
+	fewestReaders = 2
+	mostReaders   = 16
+)
+
+// read hands every item to each in turn as the networks see it, 3 x S x S, while the next ones, at least so many, are read.
+func read(ctx context.Context, c *method.Settings, items []dataset.Item, cache *dataset.Cache, next int, each func(i int, x []float32) error) error {
+	S, norm := c.ImageSize, c.Norm()
+	readers := min(max(runtime.GOMAXPROCS(0), fewestReaders), mostReaders)
+	i := 0
+	for x, err := range ahead.Range(ctx, readers, max(next, 2*readers), 0, len(items), func(_ context.Context, i int) ([]float32, error) {
 		x := make([]float32, 3*S*S)
 		if err := cache.Planes(x, items[i].Path); err != nil {
 			return nil, err

@@ -21,6 +21,9 @@ type Model struct {
 	Device    torch.Device
 	Net       method.Net
 	Precision torch.Precision // of prediction; zero: FP32
+	Batch     int             // images in one pass where there are many, see BatchSize; 0: it chooses
+
+	room int64 // bytes that LoadOptions.MaxMemory leaves for images; 0: no such bound
 }
 
 // New returns a model with fresh weights, the teacher's included.
@@ -82,6 +85,19 @@ func (m *Model) document() Info {
 // Predict maps B normalised images, B x 3 x S x S, to their anomaly maps, B x S x S, and scores, B. The net is settled. A score
 // that is no number is an error.
 func (m *Model) Predict(x []float32) (maps []float32, scores []float64, err error) {
+	if maps, scores, err = m.pass(x); err != nil {
+		return nil, nil, err
+	}
+	for _, score := range scores {
+		if err := finite(score); err != nil {
+			return nil, nil, err
+		}
+	}
+	return maps, scores, nil
+}
+
+// pass takes images through the net, whatever their scores are.
+func (m *Model) pass(x []float32) (maps []float32, scores []float64, err error) {
 	S := m.Info.Config.ImageSize
 	var s torch.Scope
 	defer s.Close()
@@ -97,15 +113,8 @@ func (m *Model) Predict(x []float32) (maps []float32, scores []float64, err erro
 	if maps, err = torch.Read[float32](planes); err != nil {
 		return nil, nil, err
 	}
-	if scores, err = torch.Read[float64](values); err != nil {
-		return nil, nil, err
-	}
-	for _, score := range scores {
-		if score-score != 0 { // NaN or infinite, which no threshold would find
-			return nil, nil, fmt.Errorf("the score is %v, no verdict can be made of it; the model is damaged, restore it or train again", score)
-		}
-	}
-	return maps, scores, nil
+	scores, err = torch.Read[float64](values)
+	return maps, scores, err
 }
 
 // MaxBytes is several times what a model file of the largest backbone has.
@@ -115,7 +124,7 @@ const MaxBytes = 4 << 30
 type LoadOptions struct {
 	Device torch.Device // default the CPU
 	// MaxMemory bounds what judging an image may take in memory by Config.PredictionBytes' estimate: a model that would take
-	// more is refused. Default: what the machine has, and on a GPU, which says so itself, nothing.
+	// more is refused, and BatchSize stays within it. Default: what the machine has, and on a GPU, which says so itself, nothing.
 	MaxMemory int64
 	Log       *slog.Logger // told what there is to know of the file, default slog.Default()
 }
@@ -151,6 +160,9 @@ func Load(path string, opt LoadOptions) (*Model, error) {
 		return nil, fmt.Errorf("modelfile: %s: %w", path, err)
 	}
 	m.Info = info
+	if opt.MaxMemory > 0 {
+		m.room = opt.MaxMemory - info.Config.PredictionBytes(file.Size(), 0)
+	}
 	if err := info.Config.Learned().Load(m.Net, file, info.Facts); err != nil {
 		m.Close()
 		return nil, fmt.Errorf("modelfile: %s: %w", path, err)

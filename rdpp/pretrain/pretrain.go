@@ -275,7 +275,7 @@ func (r *run) train(ctx context.Context) (*Summary, error) {
 				Scales: r.state.Scales, Elapsed: r.elapsed, Waited: r.waited})
 		}
 	}
-	err = loop.Run(ctx, ahead.Range(ctx, r.opt.Workers, r.state.Step, r.config.Steps, draw), r.state.Step)
+	err = loop.Run(ctx, ahead.Range(ctx, r.opt.Workers, 2*r.opt.Workers, r.state.Step, r.config.Steps, draw), r.state.Step)
 	if err != nil && r.state.Step < r.config.Steps {
 		return nil, err
 	}
