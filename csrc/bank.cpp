@@ -13,7 +13,9 @@ using namespace rdpp;
 using torch::Tensor;
 
 struct rdpp_coreset {
-  std::vector<Tensor> patches; // N' x D each
+  std::vector<Tensor> patches; // N' x D each; none where the points are the patches
+  Tensor points;               // N x K, that are searched
+  torch::ScalarType type;      // of patches
   Coreset search;
 };
 
@@ -33,15 +35,40 @@ rdpp_error rdpp_patches(const rdpp_tensor f[RDPP_SCALES], int64_t dimensions, rd
 rdpp_error rdpp_coreset_new(const rdpp_tensor *patches, int64_t n, rdpp_tensor signs, const int64_t *start,
                             int64_t n_start, rdpp_coreset **out) {
   return guarded([&] {
-    if (n < 1) throw std::invalid_argument("a coreset of no patches");
-    std::vector<Tensor> all, points;
+    if (n < 1 || !patches) throw std::invalid_argument("a coreset of no patches");
+    if (n_start < 1 || !start) throw std::invalid_argument("a coreset without a starting point");
+    std::vector<Tensor> all;
+    int64_t count = 0;
     for (int64_t i = 0; i < n; i++) {
-      all.push_back(at_tensor(patches[i]).flatten(0, -2));
-      points.push_back(signs ? project(all.back(), at_tensor(signs)) : all.back().to(torch::kFloat32));
+      const Tensor &t = at_tensor(patches[i]);
+      TORCH_CHECK(t.dim() >= 2 && t.is_floating_point(), "patches must be rows of numbers, got ", t.scalar_type(), " ",
+                  t.sizes());
+      all.push_back(t.flatten(0, -2));
+      TORCH_CHECK(all[i].size(1) == all[0].size(1) && all[i].options().type_equal(all[0].options()), "patches ", i,
+                  " are ", t.scalar_type(), " ", t.sizes(), ", unlike the first, ", all[0].scalar_type(), " ",
+                  all[0].sizes());
+      count += all[i].size(0);
     }
-    Tensor joined = torch::cat(points);
-    points.clear();
-    *out = new rdpp_coreset{all, Coreset(joined, {start, start + n_start})};
+    const Tensor *by = signs ? &at_tensor(signs) : nullptr;
+    if (by) TORCH_CHECK(by->dim() == 2, "a projection must be D x K, got ", by->sizes());
+    torch::NoGradGuard no_grad;
+    torch::ScalarType type = all[0].scalar_type();
+    // Each tensor's points are made in their place: all of them twice may be more than there is memory for.
+    Tensor points = torch::empty({count, by ? by->size(1) : all[0].size(1)}, all[0].options().dtype(torch::kFloat32));
+    int64_t first = 0;
+    for (const Tensor &t : all) {
+      Tensor place = points.narrow(0, first, t.size(0));
+      if (by) {
+        project(t, *by, place);
+      } else {
+        place.copy_(t);
+      }
+      first += t.size(0);
+    }
+    // Float32 holds every number of the narrower types, so that the points give the patches back.
+    bool same = !by && type != torch::kFloat64;
+    if (same) all.clear();
+    *out = new rdpp_coreset{all, points, type, Coreset(points, {start, start + n_start})};
   });
 }
 
@@ -68,13 +95,19 @@ rdpp_error rdpp_coreset_chosen(const rdpp_coreset *c, int64_t size, int64_t *num
 rdpp_error rdpp_coreset_patches(const rdpp_coreset *c, rdpp_tensor *patches) {
   return guarded([&] {
     const rdpp_coreset &found = searching(c);
-    *patches = handle(rows_of(found.patches, found.search.chosen()));
+    std::vector<int64_t> chosen = found.search.chosen();
+    *patches =
+        handle(found.patches.empty() ? rows_of({found.points}, chosen).to(found.type) : rows_of(found.patches, chosen));
   });
 }
 
 rdpp_error rdpp_bank_new(int64_t count, int64_t D, int32_t dtype, int32_t device, rdpp_module **out) {
-  return guarded(
-      [&] { *out = finish(RDPP_BANK, std::make_shared<BankImpl>(count, D), dtype, device, 0, RDPP_BLANK).release(); });
+  return guarded([&] {
+    if (dtype != RDPP_FLOAT32 && dtype != RDPP_FLOAT64) {
+      throw std::invalid_argument("a bank of element type " + std::to_string(dtype) + "; use float32 or float64");
+    }
+    *out = finish(RDPP_BANK, std::make_shared<BankImpl>(count, D), dtype, device, 0, RDPP_BLANK).release();
+  });
 }
 
 namespace rdpp {

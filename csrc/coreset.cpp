@@ -58,10 +58,14 @@ Tensor squared_distances(const Tensor &rows, const Tensor &row) {
   return y;
 }
 
-Tensor project(const Tensor &points, const Tensor &signs) {
+void project(const Tensor &points, const Tensor &signs, Tensor &out) {
   int64_t N = points.size(0), D = points.size(1), K = signs.size(1);
   TORCH_CHECK(signs.size(0) == D, "a projection of ", signs.size(0), " dimensions, of points that have ", D);
-  if (!points.is_cpu()) return points.to(torch::kFloat32).matmul(signs.to(points.device(), torch::kFloat32));
+  if (!points.is_cpu()) {
+    at::NoTF32Guard exact; // of this thread
+    out.copy_(points.to(torch::kFloat32).matmul(signs.to(points.device(), torch::kFloat32)));
+    return;
+  }
   Tensor dense = signs.to(torch::kCPU, torch::kFloat32).contiguous();
   std::vector<std::vector<int64_t>> plus(K), minus(K); // of each column: where it has 1, and where -1
   for (int64_t d = 0; d < D; d++) {
@@ -70,8 +74,7 @@ Tensor project(const Tensor &points, const Tensor &signs) {
       if (sign != 0) (sign > 0 ? plus : minus)[k].push_back(d);
     }
   }
-  Tensor y = torch::empty({N, K}, dense.options());
-  float *out = y.data_ptr<float>();
+  float *sums = out.data_ptr<float>();
   constexpr int64_t kRows = 256; // of float32 at a time
   for (int64_t first = 0; first < N; first += kRows) {
     Tensor rows = points.narrow(0, first, std::min(kRows, N - first)).to(torch::kFloat32).contiguous();
@@ -82,12 +85,11 @@ Tensor project(const Tensor &points, const Tensor &signs) {
           float sum = 0;
           for (int64_t d : plus[k]) sum += in[i * D + d];
           for (int64_t d : minus[k]) sum -= in[i * D + d];
-          out[(first + i) * K + k] = sum;
+          sums[(first + i) * K + k] = sum;
         }
       }
     });
   }
-  return y;
 }
 
 Tensor rows_of(const std::vector<Tensor> &tensors, const std::vector<int64_t> &numbers) {
@@ -147,7 +149,7 @@ struct Coreset::Host : Coreset::Search {
   std::vector<int64_t> order;
   std::vector<float> centres; // the chosen points, one after the other
 
-  Host(const Tensor &of, const std::vector<int64_t> &start) : points(of.contiguous()) {
+  Host(const Tensor &of, const std::vector<int64_t> &start) : points(of) {
     int64_t N = points.size(0), K = points.size(1);
     TORCH_CHECK(N <= std::numeric_limits<int32_t>::max(), "a coreset of ", N, " points; 2^31 - 1 at most");
     const float *p = points.data_ptr<float>();
@@ -216,10 +218,14 @@ Coreset::Coreset(const Tensor &points, const std::vector<int64_t> &start) {
   for (int64_t i : start) {
     TORCH_CHECK(i >= 0 && i < points.size(0), "starting point ", i, " of ", points.size(0));
   }
+  TORCH_CHECK(points.scalar_type() == torch::kFloat32 && points.is_contiguous(), "points that do not lie in float32");
   torch::NoGradGuard no_grad;
-  TORCH_CHECK(points.isfinite().all().item<bool>(), "patches that are infinite or no numbers");
+  for (int64_t first = 0, part = 1 << 16; first < points.size(0); first += part) { // as they take as much again at once
+    Tensor some = points.narrow(0, first, std::min(part, points.size(0) - first));
+    TORCH_CHECK(some.isfinite().all().item<bool>(), "patches that are infinite or no numbers");
+  }
   if (points.is_cpu()) {
-    search_ = std::make_unique<Host>(points.to(torch::kFloat32), start);
+    search_ = std::make_unique<Host>(points, start);
   } else {
     search_ = std::make_unique<Device>(points, start);
   }

@@ -14,9 +14,9 @@ namespace rdpp {
 // neither the number of threads nor the other rows change.
 torch::Tensor squared_distances(const torch::Tensor &rows, const torch::Tensor &row);
 
-// points: N x D, float16 or float32 -> N x K: the sums that the columns of signs, D x K of -1, 0 and 1, ask for. A
-// random projection but for a factor.
-torch::Tensor project(const torch::Tensor &points, const torch::Tensor &signs);
+// points: N x D, float16 or float32 -> out: N x K, float32: the sums that the columns of signs, D x K of -1, 0 and 1,
+// ask for. A random projection but for a factor.
+void project(const torch::Tensor &points, const torch::Tensor &signs, torch::Tensor &out);
 
 // The rows of that number, counted through all tensors, N x D each: one tensor of the first one's type and device.
 torch::Tensor rows_of(const std::vector<torch::Tensor> &tensors, const std::vector<int64_t> &numbers);
@@ -25,7 +25,7 @@ torch::Tensor rows_of(const std::vector<torch::Tensor> &tensors, const std::vect
 // on average from the starting points, which are not chosen themselves. Of equally far points the first is chosen.
 class Coreset {
 public:
-  // points: N x K, float32; start: numbers of points.
+  // points: N x K, float32, which are neither copied nor changed; start: numbers of points.
   Coreset(const torch::Tensor &points, const std::vector<int64_t> &start);
   ~Coreset();
   // Chooses n more, or all that are left.

@@ -266,9 +266,10 @@ rdpp_error rdpp_predict(rdpp_predictor *p, rdpp_tensor x, rdpp_tensor *map, rdpp
  * = dimensions instead, by the released code's averages over neighbouring values; 0: all channels. */
 rdpp_error rdpp_patches(const rdpp_tensor f[RDPP_SCALES], int64_t dimensions, rdpp_tensor *patches);
 
-/* The search for a coreset of the patches in n >= 1 tensors, numbered through all of them, which have D as their last
- * dimension; it goes on using their memory. signs: D x K of -1, 0 and 1, a random projection but for a factor; NULL:
- * none. start: numbers of n_start >= 1 patches, of which the first choice is farthest on average. */
+/* The search for a coreset of the patches in n >= 1 tensors of one type, numbered through all of them, which have D as
+ * their last dimension. They may be freed afterwards, but must not be changed. signs: D x K of -1, 0 and 1, a random
+ * projection but for a factor; NULL: none. start: numbers of n_start >= 1 patches, of which the first choice is
+ * farthest on average. */
 rdpp_error rdpp_coreset_new(const rdpp_tensor *patches, int64_t n, rdpp_tensor signs, const int64_t *start,
                             int64_t n_start, rdpp_coreset **out);
 void rdpp_coreset_free(rdpp_coreset *c);
@@ -280,7 +281,8 @@ rdpp_error rdpp_coreset_chosen(const rdpp_coreset *c, int64_t size, int64_t *num
 /* The chosen patches themselves, size x D, of the type and device of the first tensor. */
 rdpp_error rdpp_coreset_patches(const rdpp_coreset *c, rdpp_tensor *patches);
 
-/* A bank of count >= 1 patches of D dimensions, all zero: a module with one entry, `patches`, count x D. */
+/* A bank of count >= 1 patches of D dimensions, float32 or float64, all zero: a module with one entry, `patches`, count
+ * x D. */
 rdpp_error rdpp_bank_new(int64_t count, int64_t D, int32_t dtype, int32_t device, rdpp_module **out);
 
 /* TorchScript */

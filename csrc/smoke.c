@@ -1,5 +1,6 @@
 /* The boundary as a C program sees it: a training step and a prediction of the smallest network, a teacher that learns,
- * a TorchScript file, errors that must come back with their kinds. Run plainly and under sanitizers by scripts/test.sh.
+ * a bank of patches, a TorchScript file, errors that must come back with their kinds. Run plainly and under sanitizers
+ * by scripts/test.sh.
  */
 #include "rdpp.h"
 
@@ -71,6 +72,120 @@ static void pretrain(void) {
   rdpp_module_free(teacher);
   rdpp_module_free(head);
   rdpp_adam_free(adam);
+}
+
+/* PatchCore: patches of images, a coreset of them, the bank of it, and predictions by the bank. */
+static void remember(rdpp_module *teacher, rdpp_module *student, rdpp_tensor x) {
+  enum { D = 384, SIDE = S / 8, COUNT = B * SIDE * SIDE, CHOSEN = 5 };
+  rdpp_tensor f[RDPP_SCALES], patches, half, chosen, signs, state, map, score;
+  check(rdpp_teacher(teacher, x, f), "teacher");
+  check(rdpp_patches(f, 0, &patches), "patches");
+  check(rdpp_tensor_to(patches, RDPP_CPU, RDPP_FLOAT16, &half), "half");
+  static float projection[D * 2];
+  for (int i = 0; i < D * 2; i++) projection[i] = (float)(i % 3 - 1);
+  const int64_t projects[] = {D, 2}, start[] = {0, COUNT - 1}, beyond[] = {COUNT};
+  check(rdpp_tensor_new(RDPP_FLOAT32, projection, projects, 2, &signs), "projection");
+
+  /* With and without a projection; the patches are freed while they are searched. */
+  static float rows[CHOSEN * D], all[COUNT * D];
+  check(rdpp_tensor_read(half, RDPP_FLOAT32, all, COUNT * D), "read");
+  for (int projected = 0; projected < 2; projected++) {
+    rdpp_tensor copy;
+    rdpp_coreset *coreset;
+    int64_t size, numbers[CHOSEN];
+    check(rdpp_tensor_to(patches, RDPP_CPU, RDPP_FLOAT16, &copy), "half");
+    check(rdpp_coreset_new(&copy, 1, projected ? signs : NULL, start, 2, &coreset), "new coreset");
+    rdpp_tensor_free(copy);
+    check(rdpp_coreset_grow(coreset, -1, &size), "grow by less than nothing");
+    check(rdpp_coreset_patches(coreset, &chosen), "no patches");
+    check(rdpp_tensor_read(chosen, RDPP_FLOAT32, rows, 0), "read");
+    rdpp_tensor_free(chosen);
+    check(rdpp_coreset_grow(coreset, CHOSEN, &size), "grow");
+    refused(rdpp_coreset_chosen(coreset, CHOSEN + 1, numbers), "another number", "has 5 patches, not 6");
+    check(rdpp_coreset_chosen(coreset, CHOSEN, numbers), "chosen");
+    check(rdpp_coreset_patches(coreset, &chosen), "chosen patches");
+    check(rdpp_tensor_read(chosen, RDPP_FLOAT32, rows, CHOSEN * D), "read");
+    for (int i = 0; i < CHOSEN; i++) {
+      if (memcmp(&rows[i * D], &all[numbers[i] * D], D * sizeof(float)) != 0) {
+        fprintf(stderr, "smoke: coreset: chosen patch %d is not patch %d\n", i, (int)numbers[i]);
+        exit(1);
+      }
+    }
+    check(rdpp_coreset_grow(coreset, COUNT, &size), "grow to the end");
+    if (size != COUNT) {
+      fprintf(stderr, "smoke: coreset: got %d patches, want all %d\n", (int)size, COUNT);
+      exit(1);
+    }
+    rdpp_coreset_free(coreset);
+    if (!projected) rdpp_tensor_free(chosen);
+  }
+
+  rdpp_module *bank, *narrow, *none = NULL;
+  rdpp_predictor *predictor, *nobody = NULL;
+  const char *name;
+  int32_t trainable;
+  check(rdpp_bank_new(CHOSEN, D, RDPP_FLOAT32, RDPP_CPU, &bank), "new bank");
+  check(rdpp_module_state(bank, 0, &name, &state, &trainable), "state");
+  check(rdpp_tensor_write(state, RDPP_FLOAT32, rows, CHOSEN * D), "write");
+  check(rdpp_module_train(bank, 0), "eval mode");
+  const rdpp_predictor_options how = {.bank = {4, 0, 0, 3, 1 << 10}};
+  const rdpp_module *of[] = {teacher, bank};
+  check(rdpp_predictor_new(RDPP_PATCHES, of, 2, &how, &predictor), "new predictor");
+  check(rdpp_predict(predictor, x, &map, &score), "predict");
+  float scores[B];
+  check(rdpp_tensor_read(score, RDPP_FLOAT32, scores, B), "read");
+  if (!(scores[0] > 0 && scores[1] > 0)) {
+    fprintf(stderr, "smoke: scores: got %g and %g, want distances from a bank of few patches\n", scores[0], scores[1]);
+    exit(1);
+  }
+
+  rdpp_coreset *wrong = NULL;
+  rdpp_tensor lacking[RDPP_SCALES] = {f[0], NULL, f[2]}, mixed[] = {half, patches}, unlike[] = {half, signs}, made;
+  int64_t size;
+  refused(rdpp_patches(lacking, 0, &made), "no features", "closed");
+  refused(rdpp_patches(f, 3, &made), "odd dimensions", "multiple of 2");
+  refused(rdpp_patches(f, -2, &made), "negative dimensions", "multiple of 2");
+  refused(rdpp_coreset_new(&half, 0, NULL, start, 2, &wrong), "no tensors", "no patches");
+  refused(rdpp_coreset_new(NULL, 1, NULL, start, 2, &wrong), "no tensors", "no patches");
+  refused(rdpp_coreset_new(lacking + 1, 1, NULL, start, 2, &wrong), "a closed tensor", "closed");
+  refused(rdpp_coreset_new(&half, 1, NULL, start, 0, &wrong), "no start", "starting point");
+  refused(rdpp_coreset_new(&half, 1, NULL, NULL, 1, &wrong), "no start", "starting point");
+  refused(rdpp_coreset_new(&half, 1, NULL, beyond, 1, &wrong), "a start beyond", "starting point 128 of 128");
+  refused(rdpp_coreset_new(&half, 1, x, start, 2, &wrong), "another shape of signs", "D x K");
+  refused(rdpp_coreset_new(&signs, 1, signs, start, 1, &wrong), "signs of other dimensions", "384 dimensions");
+  refused(rdpp_coreset_new(mixed, 2, NULL, start, 2, &wrong), "two types", "unlike the first");
+  refused(rdpp_coreset_new(unlike, 2, NULL, start, 2, &wrong), "two widths", "unlike the first");
+  refused(rdpp_coreset_new(&score, 1, NULL, start, 1, &wrong), "one dimension", "must be rows");
+  refused(rdpp_coreset_grow(NULL, 1, &size), "no coreset", "closed");
+  refused(rdpp_coreset_chosen(NULL, 0, &size), "no coreset", "closed");
+  refused(rdpp_coreset_patches(NULL, &made), "no coreset", "closed");
+  refused(rdpp_bank_new(0, D, RDPP_FLOAT32, RDPP_CPU, &none), "no rows", "a bank of 0 patches");
+  refused(rdpp_bank_new(1, -1, RDPP_FLOAT32, RDPP_CPU, &none), "no columns", "-1 dimensions");
+  refused(rdpp_bank_new(1, D, RDPP_FLOAT16, RDPP_CPU, &none), "type", "float32 or float64");
+  failed(RDPP_OUT_OF_MEMORY, rdpp_bank_new(INT64_C(1) << 40, D, RDPP_FLOAT32, RDPP_CPU, &none), "large", "memory");
+  failed(RDPP_DEVICE_FAILED, rdpp_bank_new(1, D, RDPP_FLOAT32, 99, &none), "device", "CUDA device 99");
+  const rdpp_module *swapped[] = {bank, teacher}, *missing[] = {teacher, NULL}, *other[] = {teacher, student};
+  refused(rdpp_predictor_new(RDPP_PATCHES, of, 1, &how, &nobody), "modules", "a teacher and a bank");
+  refused(rdpp_predictor_new(RDPP_PATCHES, swapped, 2, &how, &nobody), "modules", "a teacher is needed");
+  refused(rdpp_predictor_new(RDPP_PATCHES, missing, 2, &how, &nobody), "no bank", "closed");
+  refused(rdpp_predictor_new(RDPP_PATCHES, other, 2, &how, &nobody), "no bank", "a bank is needed");
+  refused(rdpp_predictor_new(RDPP_PATCHES, NULL, 2, &how, &nobody), "no modules", "modules and options");
+  refused(rdpp_predictor_new(RDPP_PATCHES, of, 2, NULL, &nobody), "no options", "modules and options");
+  refused(rdpp_predict(predictor, signs, &made, &made), "no images", "B x 3 x S x S");
+  check(rdpp_bank_new(1, D / 2, RDPP_FLOAT32, RDPP_CPU, &narrow), "new bank");
+  const rdpp_module *thin[] = {teacher, narrow};
+  check(rdpp_predictor_new(RDPP_PATCHES, thin, 2, &how, &nobody), "new predictor");
+  refused(rdpp_predict(nobody, x, &made, &made), "patches of other dimensions", "B x H x W x 192");
+  if (wrong != NULL || none != NULL) exit(1);
+
+  rdpp_predictor_free(nobody);
+  rdpp_predictor_free(predictor);
+  rdpp_coreset_free(NULL);
+  rdpp_module_free(bank);
+  rdpp_module_free(narrow);
+  free_all(f);
+  rdpp_tensor single[] = {patches, half, chosen, signs, state, map, score};
+  for (size_t i = 0; i < sizeof single / sizeof *single; i++) rdpp_tensor_free(single[i]);
 }
 
 /* A TorchScript file of one parameter, written through a descriptor. */
@@ -192,6 +307,7 @@ int main(void) {
   refused(rdpp_student(net[RDPP_STUDENT], x, g), "wrong shape", "channels");
   pretrain();
   script(score);
+  remember(net[RDPP_TEACHER], net[RDPP_STUDENT], x);
   refused(rdpp_adam_state(adam, 9, 0, &z, &z, &shape[0]), "no group", "");
   if (none != NULL) return 1;
 

@@ -25,7 +25,8 @@ type Coreset struct {
 	size int
 }
 
-// NewCoreset begins a search among patches, tensors with D as their last dimension, which may be closed afterwards. signs,
+// NewCoreset begins a search among patches, tensors of one type with D as their last dimension, which may be closed
+// afterwards: closed ones that are not projected, and narrower than float64, take no memory any more. signs,
 // D x K elements of -1, 0 and 1, projects them to K dimensions for the search; nil does not. start are the numbers of
 // patches, counted through all tensors, from which the first one chosen is the farthest on average.
 func NewCoreset(patches []*Tensor, signs *Tensor, start []int64) (*Coreset, error) {
