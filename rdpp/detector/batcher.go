@@ -91,7 +91,7 @@ func (b *Batcher) measure(ctx context.Context, input *Input) (*Result, error) {
 	select {
 	case b.waiting <- w:
 	case <-b.done:
-		return nil, fmt.Errorf("rdpp: detect: %w", torch.ErrClosed)
+		return nil, fmt.Errorf("detector: detect: %w", torch.ErrClosed)
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

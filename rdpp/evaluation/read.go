@@ -135,7 +135,7 @@ func (f *follower) hand(i int, o modelfile.Outcome) {
 		err = f.each(i, o.Map, o.Score)
 	}
 	if err != nil {
-		f.failed = fmt.Errorf("rdpp: %s: %w", f.items[i].Path, err)
+		f.failed = fmt.Errorf("evaluation: %s: %w", f.items[i].Path, err)
 		f.stop()
 	}
 }
