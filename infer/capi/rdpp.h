@@ -75,7 +75,7 @@ typedef uint64_t rdpp_detector;
 typedef struct rdpp_options {
   uint32_t size;      /* sizeof(rdpp_options) */
   int32_t threads;    /* of one operation on the CPU, 1 to 1024, for the whole process from now on; 0: as before, which
-                         is at first as many as there are processors */
+                         is at first as many as the process may keep busy, by its affinity and its cgroups' quotas */
   const char *device; /* "auto", "cpu", "cuda" or "cuda:N"; NULL: "auto", the first CUDA device or else the CPU */
   int64_t max_pixels; /* largest image accepted, width x height; 0: 100 million */
   double false_alarm; /* share of good images that may be anomalous, above 0 and below 1; 0: the model's own */
