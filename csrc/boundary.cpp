@@ -8,6 +8,7 @@
 #include <string>
 #include <system_error>
 
+#include "contention.h"
 #include "signals.h"
 
 #ifdef _OPENMP
@@ -77,11 +78,13 @@ void want_threads(int32_t n) { wanted_threads = n; }
 void set_threads() {
   int32_t threads = wanted_threads.load(std::memory_order_relaxed);
   thread_local int32_t applied = 0;
-  if (threads == applied) return;
-  at::set_num_threads(applied = threads);
+  if (threads != applied) {
+    at::set_num_threads(applied = threads);
 #ifdef _OPENMP
-  omp_set_num_threads(threads); // libtorch may have brought an OpenMP library of its own
+    omp_set_num_threads(threads); // libtorch may have brought an OpenMP library of its own
 #endif
+  }
+  mind_contention();
 }
 
 std::shared_mutex &recording() {

@@ -2,6 +2,7 @@
 #include "process.h"
 
 #include "boundary.h"
+#include "contention.h"
 
 #include <cstdlib>
 #include <string>
@@ -105,6 +106,10 @@ rdpp_error rdpp_set_threads(int32_t n) {
     }
     want_threads(n);
   });
+}
+
+rdpp_error rdpp_contended(int32_t *yes) {
+  return asked([&] { *yes = contended(); });
 }
 
 rdpp_error rdpp_set_arithmetic(int32_t tf32, int32_t deterministic) {

@@ -69,6 +69,10 @@ rdpp_error rdpp_cuda_device_count(int32_t *count);
 rdpp_error rdpp_has_bfloat16(int32_t device, int32_t *yes);
 /* Threads that one operation on the CPU may use, for all calls from now on; 1 to 1024. */
 rdpp_error rdpp_set_threads(int32_t n);
+/* Whether other programs, or this one's other threads, take processors that what computes waits for. As long as they do
+ * its threads wait for each other asleep, not spinning, unless the environment has OMP_WAIT_POLICY or GOMP_SPINCOUNT.
+ */
+rdpp_error rdpp_contended(int32_t *yes);
 /* tf32 != 0: products of float32 on GPUs may be rounded to TF32. deterministic != 0: only operations that give the same
  * bits every time, an error where there is none. For the whole process; without a call neither holds. */
 rdpp_error rdpp_set_arithmetic(int32_t tf32, int32_t deterministic);

@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"rdpp/infer/bench"
+	"rdpp/rdpp/allowance"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/printable"
 	"rdpp/torch"
@@ -67,7 +67,7 @@ func (b *benchFlags) register(flags *pflag.FlagSet) {
 	flags.Float64Var(&b.seconds, "seconds", 10, "measure at most `S` seconds per figure")
 	flags.IntVar(&b.warmUp, "warm-up", 10, "`N` predictions before each measurement")
 	flags.StringVar(&b.precision, "precision", string(torch.FP32), "`P`: fp32, tf32 or bf16")
-	flags.IntVar(&b.threads, "threads", runtime.NumCPU(), "`N` CPU threads")
+	flags.IntVar(&b.threads, "threads", allowance.CPUs(), "`N` CPU threads")
 	flags.Int64Var(&b.maxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted, `N` pixels")
 	flags.BoolVar(&b.asJSON, "json", false, "print one JSON document instead of the table")
 }

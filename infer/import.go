@@ -8,12 +8,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"time"
 
 	"github.com/spf13/pflag"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/allowance"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/imagefile"
@@ -45,7 +45,7 @@ func runImport(ctx context.Context, args []string, t *command.Terminal) (int, er
 	flags.BoolVar(&opt.Unseen, "unseen", false, "they were not trained on: calibrate by them")
 	flags.Float64Var(&opt.FalseAlarm, "false-alarm", config.FalseAlarm, "then: share `X` of good images above it")
 	device := flags.String("device", "auto", "`D`: auto, cpu or cuda[:N]")
-	threads := flags.Int("threads", runtime.NumCPU(), "`N` CPU threads")
+	threads := flags.Int("threads", allowance.CPUs(), "`N` CPU threads")
 	flags.Int64Var(&opt.MaxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted, `N` pixels")
 	switch err := t.Parse(flags, args, command.Help{Text: importHelp}); {
 	case err != nil:

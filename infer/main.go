@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/allowance"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/printable"
 	"rdpp/torch"
@@ -38,6 +39,7 @@ var app = command.Program{
 }
 
 func main() {
+	allowance.LimitGo()
 	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: printable.Attr})))
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }

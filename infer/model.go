@@ -3,12 +3,12 @@ package main
 import (
 	"errors"
 	"math"
-	"runtime"
 	"strconv"
 
 	"github.com/spf13/pflag"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/allowance"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/imagefile"
 	"rdpp/torch"
@@ -46,7 +46,7 @@ func (m *modelFlags) register(flags *pflag.FlagSet) {
 		number(&m.pixelThreshold, 0, math.Inf(1), "use a number of 0 or more"))
 	flags.StringVar(&m.device, "device", "auto", "`D`: auto, cpu or cuda[:N]")
 	flags.StringVar(&m.precision, "precision", string(torch.FP32), "`P`: fp32, tf32 or bf16")
-	flags.IntVar(&m.threads, "threads", runtime.NumCPU(), "`N` CPU threads")
+	flags.IntVar(&m.threads, "threads", allowance.CPUs(), "`N` CPU threads")
 	flags.Int64Var(&m.maxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted, `N` pixels")
 }
 

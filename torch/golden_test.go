@@ -47,6 +47,7 @@ func uniform(key string, n int) []float64 {
 }
 
 func TestMain(m *testing.M) {
+	testmain.Be(map[string]func([]string) error{asCrowded: computeCrowded})
 	os.Exit(testmain.Run(m, func(string) error { return torch.SetThreads(2) }))
 }
 

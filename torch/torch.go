@@ -41,6 +41,15 @@ func SetThreads(n int) error {
 	return check("threads", C.rdpp_set_threads(C.int32_t(n)))
 }
 
+// Contended says whether other programs, or this one's other threads, take processors that what computes waits for. As
+// long as they do its threads wait for each other asleep, not spinning, unless the environment has OMP_WAIT_POLICY or
+// GOMP_SPINCOUNT.
+func Contended() (bool, error) {
+	var yes C.int32_t
+	err := check("contention", C.rdpp_contended(&yes))
+	return yes != 0, err
+}
+
 // DType is an element type, numbered as libtorch's.
 type DType int32
 

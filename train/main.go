@@ -18,7 +18,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,6 +26,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/allowance"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/imagefile"
@@ -65,6 +65,7 @@ func simple(run func(context.Context, []string, *command.Terminal) error) func(c
 }
 
 func main() {
+	allowance.LimitGo()
 	ctx, _ := command.Context() // whose end asks for a checkpoint
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
@@ -124,8 +125,8 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	device := flags.String("device", "auto", "`D`: auto, cpu, cuda or cuda:N")
 	flags.StringVar(&c.Precision, "precision", c.Precision, "`P`: auto, fp32, tf32, bf16 (mixed)")
 	flags.Uint64Var(&c.Seed, "seed", c.Seed, "`N`, of weights, order and noise")
-	threads := flags.Int("threads", runtime.NumCPU(), "`N` CPU threads; results depend on it")
-	flags.IntVar(&opt.Workers, "workers", runtime.NumCPU(), "`N` goroutines that make batches")
+	threads := flags.Int("threads", allowance.CPUs(), "`N` CPU threads; results depend on it")
+	flags.IntVar(&opt.Workers, "workers", allowance.CPUs(), "`N` goroutines that make batches")
 	flags.BoolVar(&opt.Resume, "resume", false, "continue from RUN/CATEGORY/checkpoint")
 	flags.BoolVar(&opt.Overwrite, "overwrite", false, "replace the run in RUN/CATEGORY")
 	flags.BoolVar(&opt.Deterministic, "deterministic", false, "the same bits every time on a GPU too")
@@ -171,7 +172,7 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	flags.IntVar(&c.Neighbours, "neighbours", c.Neighbours, "`N` that weight it; 1: none; paper: 9")
 	flags.IntVar(&c.DistanceMiB, "distance-mib", c.DistanceMiB, "`MIB` of distances at a time")
 	flags.DurationVar(&opt.CheckpointEvery, "checkpoint-every", 5*time.Minute, "`TIME` between checkpoints")
-	cacheMiB := flags.Int64("cache", 2048, "`MIB` of memory for decoded images")
+	cacheMiB := flags.Int64("cache", allowance.MemoryDefault(dataset.DefaultCacheBytes)>>20, "`MIB` of memory for decoded images")
 	flags.Int64Var(&opt.MaxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted: `N` pixels")
 	help := command.Help{Text: trainUsage, Rare: rareFlags, More: fmt.Sprintf("With several categories, RUN/%s is the page of them all\n"+
 		"Files in RUN/CATEGORY: %s, %s, %s, %s, %s, checkpoint\n", rdpp.IndexFile, rdpp.ModelFile, rdpp.ReportFile, rdpp.MetricsFile,

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/allowance"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/reproduce"
 	"rdpp/torch"
@@ -51,7 +51,7 @@ func runReproduce(ctx context.Context, args []string, t *command.Terminal) error
 	flags.Float64Var(&opt.Calibration, "calibration", 0, "`SHARE` of good images for the threshold; default the paper's, none")
 	flags.IntVar(&opt.Seeds, "seeds", 1, "`N` trainings of each kind, with the seeds 1 to N")
 	devices := flags.StringSlice("devices", []string{"auto"}, "`D,D` to train on side by side; auto: all GPUs, else cpu")
-	flags.IntVar(&run.Threads, "threads", 0, "`N` CPU threads per training; default the cores, shared by the devices")
+	flags.IntVar(&run.Threads, "threads", 0, "`N` CPU threads per training; default all CPUs, shared by the devices")
 	dryRun := flags.Bool("dry-run", false, "show the trainings and what is done of them; train and write nothing")
 	asJSON := flags.Bool("json", false, "one JSON object per line")
 	if err := parse(t, flags, args, command.Help{Text: reproduceUsage}); err != nil {
@@ -74,7 +74,7 @@ func runReproduce(ctx context.Context, args []string, t *command.Terminal) error
 		return err
 	}
 	if run.Threads == 0 {
-		run.Threads = max(1, runtime.NumCPU()/len(run.Devices))
+		run.Threads = max(1, allowance.CPUs()/len(run.Devices))
 	}
 	if err := torch.SetThreads(run.Threads); err != nil { // what trainings would refuse
 		return command.Usagef("--threads: %w", err)

@@ -7,7 +7,6 @@ import (
 	"image/png"
 	"io"
 	"log/slog"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/allowance"
 	"rdpp/rdpp/atomicfile"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/pattern"
@@ -56,8 +56,8 @@ func runTeacher(ctx context.Context, args []string, t *command.Terminal) (err er
 	flags.StringVar(&opt.Store, "store", rdpp.StoreFP16, "`P` of the numbers in FILE: fp16, fp32")
 	flags.Uint64Var(&c.Seed, "seed", c.Seed, "`N`, of weights and pictures")
 	device := flags.String("device", "auto", "`D`: auto, cpu, cuda or cuda:N")
-	threads := flags.Int("threads", runtime.NumCPU(), "`N` CPU threads; results depend on it")
-	flags.IntVar(&opt.Workers, "workers", runtime.NumCPU(), "`N` goroutines that draw")
+	threads := flags.Int("threads", allowance.CPUs(), "`N` CPU threads; results depend on it")
+	flags.IntVar(&opt.Workers, "workers", allowance.CPUs(), "`N` goroutines that draw")
 	flags.BoolVar(&opt.Resume, "resume", false, "continue from FILE.checkpoint")
 	flags.BoolVar(&opt.Overwrite, "overwrite", false, "replace FILE, drop an unfinished run")
 	flags.DurationVar(&opt.CheckpointEvery, "checkpoint-every", 5*time.Minute, "`TIME` between checkpoints")

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/allowance"
 	"rdpp/torch"
 )
 
@@ -24,7 +25,7 @@ type Machine struct {
 
 // ThisMachine asks the system, and libtorch for its version. threads is what operations use.
 func ThisMachine(threads int) (Machine, error) {
-	m := Machine{CPUs: runtime.NumCPU(), Threads: threads, GPUs: []string{}, Software: "rdpp " + rdpp.Version,
+	m := Machine{CPUs: allowance.CPUs(), Threads: threads, GPUs: []string{}, Software: "rdpp " + rdpp.Version,
 		System: runtime.GOOS + "/" + runtime.GOARCH}
 	var err error
 	if m.Libtorch, err = torch.Version(); err != nil {

@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"runtime"
 	"strings"
 	"sync"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/allowance"
 	"rdpp/rdpp/imagefile"
 	"rdpp/torch"
 )
@@ -50,8 +50,11 @@ func (o *options) check() error {
 	return nil
 }
 
-// processors lets operations use all processors, unless a thread count was asked for before.
-var processors = sync.OnceValue(func() error { return torch.SetThreads(runtime.NumCPU()) })
+// processors lets operations use all processors that the process may keep busy, unless a thread count was asked for before.
+var processors = sync.OnceValue(func() error {
+	allowance.LimitGo()
+	return torch.SetThreads(allowance.CPUs())
+})
 
 // open reads a model file.
 func open(file string, o options) (*detector, error) {

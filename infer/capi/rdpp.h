@@ -33,6 +33,9 @@
  * thread count, the environment, resource limits, locale, working folder and floating-point modes stay as they were.
  * From the first rdpp_open on oneDNN keeps up to 65536 primitives; where oneDNN is a part of libtorch, as in PyTorch's
  * own builds, that takes the environment variables ONEDNN_PRIMITIVE_CACHE_CAPACITY and DNNL_PRIMITIVE_CACHE_CAPACITY.
+ * Where its threads have to queue for processors, it has up to one sleeping thread more than there are processors, of
+ * which libgomp takes heed: its threads wait for each other asleep then, the caller's too, unless the environment has
+ * OMP_WAIT_POLICY or GOMP_SPINCOUNT.
  * The library keeps freed memory for the next image, and gives it back when the last detector is closed.
  *
  * A program that uses the same libtorch itself keeps libtorch's allocator for its own tensors. Its threads that compute
@@ -75,7 +78,7 @@ typedef uint64_t rdpp_detector;
 typedef struct rdpp_options {
   uint32_t size;      /* sizeof(rdpp_options) */
   int32_t threads;    /* of one operation on the CPU, 1 to 1024, for the whole process from now on; 0: as before, which
-                         is at first as many as there are processors */
+                         is at first as many as the process may keep busy, by its affinity and its cgroups' quotas */
   const char *device; /* "auto", "cpu", "cuda" or "cuda:N"; NULL: "auto", the first CUDA device or else the CPU */
   int64_t max_pixels; /* largest image accepted, width x height; 0: 100 million */
   double false_alarm; /* share of good images that may be anomalous, above 0 and below 1; 0: the model's own */

@@ -26,11 +26,15 @@ import (
 	"time"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/allowance"
 	"rdpp/rdpp/textfile"
 )
 
-// DefaultMaxMemory is what Options.MaxMemory is, unless it says otherwise.
-const DefaultMaxMemory = 1 << 30
+// DefaultMaxMemory is what Options.MaxMemory is, unless it says otherwise: 1 GiB, or a quarter of allowance.Memory.
+func DefaultMaxMemory() int64 { return allowance.MemoryDefault(1 << 30) }
+
+// DefaultMaxBody is what Options.MaxBody is, unless it says otherwise: 64 MiB, or a quarter of DefaultMaxMemory.
+func DefaultMaxBody() int64 { return min(64<<20, DefaultMaxMemory()/4) }
 
 // Options say what is served, and within which limits. Zero means the default, where one is named.
 type Options struct {
@@ -43,8 +47,8 @@ type Options struct {
 	MaxQueue int           // images that wait per model, and the most in one request, default 256
 	Timeout  time.Duration // for reading a request, and from its head to its verdict, default 30 s
 
-	MaxBody        int64 // bytes of a request's body, default 64 MiB
-	MaxMemory      int64 // bytes of all bodies, images, also while they are decoded, and answers at once, default 1 GiB, at least 4 times MaxBody
+	MaxBody        int64 // bytes of a request's body, default DefaultMaxBody
+	MaxMemory      int64 // bytes of all bodies, images, also while they are decoded, and answers at once, default DefaultMaxMemory, at least 4 times MaxBody
 	MaxConnections int   // open at once, default 512; for more, those are closed whose clients have been silent the longest
 
 	Tokens []string     // with any of which a client may ask for more than the service's health; default: no token is needed
@@ -56,8 +60,8 @@ func (o *Options) complete() {
 	o.MaxBatch = cmp.Or(o.MaxBatch, 8)
 	o.MaxQueue = cmp.Or(o.MaxQueue, 256)
 	o.Timeout = cmp.Or(o.Timeout, 30*time.Second)
-	o.MaxBody = cmp.Or(o.MaxBody, 64<<20)
-	o.MaxMemory = max(cmp.Or(o.MaxMemory, DefaultMaxMemory), 4*o.MaxBody)
+	o.MaxBody = cmp.Or(o.MaxBody, DefaultMaxBody())
+	o.MaxMemory = max(cmp.Or(o.MaxMemory, DefaultMaxMemory()), 4*o.MaxBody)
 	o.MaxConnections = cmp.Or(o.MaxConnections, 512)
 	if o.Logger == nil {
 		o.Logger = slog.Default()

@@ -4,17 +4,20 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"runtime"
 	"sync"
 	"sync/atomic"
 
+	"rdpp/rdpp/allowance"
 	"rdpp/rdpp/imagefile"
 )
+
+// DefaultCacheBytes is what a Cache keeps at most, in bytes, unless it is told otherwise.
+const DefaultCacheBytes = 2 << 30
 
 // CacheOptions says what a Cache keeps. Zero fields mean the defaults.
 type CacheOptions struct {
 	Size      int   // side S of the resized images, pixels; default 256
-	MaxBytes  int64 // pixels kept in memory, bytes; default 2 GiB; negative keeps nothing
+	MaxBytes  int64 // pixels kept in memory, bytes; default DefaultCacheBytes or a quarter of allowance.Memory; negative keeps nothing
 	MaxPixels int64 // largest image accepted, pixels; default imagefile's
 	BitDepth  int   // bits that images of 16 bits use, as in imagefile.Options; default 16
 }
@@ -49,7 +52,7 @@ func NewCache(opt CacheOptions) *Cache {
 		opt.Size = 256
 	}
 	if opt.MaxBytes == 0 {
-		opt.MaxBytes = 2 << 30
+		opt.MaxBytes = allowance.MemoryDefault(DefaultCacheBytes)
 	}
 	return &Cache{opt: opt, entries: make(map[string]*entry), pages: make(map[string]int)}
 }
@@ -207,7 +210,7 @@ func (c *Cache) bounds() *imagefile.Options {
 
 // Check reads every item's image, and its mask where it has one, which has to be
 // plain (ErrMaskEmpty and its like), with a number
-// of workers (0 means GOMAXPROCS), filling the cache (nil for none). It
+// of workers (0 means allowance.CPUs), filling the cache (nil for none). It
 // returns the items that can be read, in order. The first that cannot ends the
 // check with its error; with skipBad, such items are listed in skipped instead.
 // The result does not depend on the number of workers. When ctx ends, files that
@@ -235,7 +238,7 @@ func CheckMasks(ctx context.Context, items []Item, maxPixels int64) error {
 
 func check(ctx context.Context, items []Item, one func(Item) error, workers int, skipBad bool) (good []Item, skipped []Skip, err error) {
 	if workers < 1 {
-		workers = runtime.GOMAXPROCS(0)
+		workers = allowance.CPUs()
 	}
 	errs := make([]error, len(items))
 	var next, failed atomic.Int64

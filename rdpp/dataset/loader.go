@@ -7,11 +7,11 @@ import (
 	"iter"
 	"math"
 	"math/rand/v2"
-	"runtime"
 	"sync"
 	"sync/atomic"
 
 	"rdpp/rdpp/ahead"
+	"rdpp/rdpp/allowance"
 	"rdpp/rdpp/simplex"
 )
 
@@ -21,7 +21,7 @@ type LoaderOptions struct {
 	Size     int          // side S of the images, pixels; default 256
 	Norm     Norm         // normalisation, default ImageNet
 	Seed     uint64       // seed of order, noise and shuffles
-	Workers  int          // goroutines that make images, default GOMAXPROCS
+	Workers  int          // goroutines that make images, default allowance.CPUs
 	Prefetch int          // batches made ahead of the one in use, default 4
 	Noise    NoiseOptions // the pseudo-anomalies
 	Light    Light        // how the light on the images is varied, before anything else
@@ -73,7 +73,7 @@ func NewLoader(items []Item, opt LoaderOptions) (*Loader, error) {
 	opt.Batch = cmp.Or(opt.Batch, 16)
 	opt.Size = cmp.Or(opt.Size, 256)
 	opt.Norm = cmp.Or(opt.Norm, ImageNet)
-	opt.Workers = cmp.Or(opt.Workers, runtime.GOMAXPROCS(0))
+	opt.Workers = cmp.Or(opt.Workers, allowance.CPUs())
 	opt.Prefetch = cmp.Or(opt.Prefetch, 4)
 	for _, o := range []struct {
 		name  string

@@ -38,9 +38,9 @@ type Options struct {
 	Out             string        // folder for the results, made where missing; required
 	Teacher         string        // weight file, or one of teacher.Words; default teacher.Auto
 	Device          torch.Device  // default the CPU
-	Workers         int           // goroutines that make batches, default one per core
+	Workers         int           // goroutines that make batches, default allowance.CPUs
 	CheckpointEvery time.Duration // default 5 minutes
-	CacheBytes      int64         // bound of the image cache, default 2 GiB; negative: keep nothing
+	CacheBytes      int64         // bound of the image cache, default as of dataset.CacheOptions; negative: keep nothing
 	MaxPixels       int64         // largest image accepted, default imagefile.DefaultMaxPixels
 	SkipBad         bool          // leave out images that cannot be read, instead of failing
 	Resume          bool          // go on from the checkpoint in Out, where there is one

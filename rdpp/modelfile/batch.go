@@ -3,6 +3,7 @@ package modelfile
 import (
 	"fmt"
 
+	"rdpp/rdpp/allowance"
 	"rdpp/torch"
 )
 
@@ -33,7 +34,7 @@ func (m *Model) BatchSize() int {
 	most = min(most, pixels/(c.ImageSize*c.ImageSize))
 	if each := c.PredictionBytes(0, 2) - c.PredictionBytes(0, 1); each > 0 {
 		if m.Device == torch.CPU {
-			most = int(min(int64(most), machineMemory()/memoryShare/each))
+			most = int(min(int64(most), allowance.Memory()/memoryShare/each))
 		}
 		if m.room > 0 {
 			most = int(min(int64(most), m.room/each))

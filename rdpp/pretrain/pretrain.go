@@ -11,10 +11,10 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"runtime"
 	"time"
 
 	"rdpp/rdpp/ahead"
+	"rdpp/rdpp/allowance"
 	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/document"
 	"rdpp/rdpp/engine"
@@ -32,7 +32,7 @@ type Options struct {
 	Out             string        // the teacher's file; required. One run at a time writes to its folder
 	Store           string        // teacher.StoreFP16 (default) or teacher.StoreFP32
 	Device          torch.Device  // default the CPU
-	Workers         int           // goroutines that draw, default one per core
+	Workers         int           // goroutines that draw, default allowance.CPUs
 	CheckpointEvery time.Duration // default 5 minutes
 	Resume          bool          // go on from the checkpoint beside Out, where there is one
 	Overwrite       bool          // start anew even where there is a teacher or an unfinished run
@@ -120,7 +120,7 @@ func Train(ctx context.Context, config Config, opt Options) (*Summary, error) {
 		return nil, setting.Refuse("workers", opt.Workers, "use 1 or more")
 	}
 	if opt.Workers == 0 {
-		opt.Workers = runtime.NumCPU()
+		opt.Workers = allowance.CPUs()
 	}
 	if opt.CheckpointEvery == 0 {
 		opt.CheckpointEvery = 5 * time.Minute
