@@ -16,7 +16,7 @@ cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 busy=()
 calm() {
-  [ ${#busy[@]} -eq 0 ] || kill "${busy[@]}"
+  [ ${#busy[@]} -eq 0 ] || kill "${busy[@]}" 2>/dev/null || true # they may have ended with this script
   wait
   busy=()
 }
