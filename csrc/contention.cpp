@@ -2,17 +2,20 @@
 
 #include <fcntl.h>
 #include <omp.h>
+#include <pthread.h>
+#include <torch/cuda.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <future>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -20,39 +23,42 @@ namespace rdpp {
 
 namespace {
 
+constexpr char kCrowdName[] = "rdpp-crowd"; // of the threads below, as ps and top tell it
+
 // What a thread has spent on a processor and in a queue for one, nanoseconds.
 struct Spent {
   long long running = 0, queueing = 0;
 };
 
+using Clock = std::chrono::steady_clock;
+
 // What this thread has spent since the last call; nothing where the kernel does not tell.
 Spent spent_since() {
-  struct Account {
-    const int file = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
-    Spent last;
-    ~Account() {
-      if (file >= 0) close(file);
-    }
-  };
-  thread_local Account account;
+  thread_local Spent last;
+  int file = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+  if (file < 0) return {};
   char text[96];
-  ssize_t n = account.file < 0 ? 0 : pread(account.file, text, sizeof text - 1, 0);
+  ssize_t n = read(file, text, sizeof text - 1);
+  close(file);
   if (n <= 0) return {};
   text[n] = 0;
   Spent now;
   if (sscanf(text, "%lld %lld", &now.running, &now.queueing) != 2) return {};
-  Spent since = {now.running - account.last.running, now.queueing - account.last.queueing};
-  account.last = now;
+  Spent since = {now.running - last.running, now.queueing - last.queueing};
+  last = now;
   return since;
 }
 
-Spent team_spent_since() {
+// What this thread and those that compute with it have spent since the last call, and how many they are.
+Spent team_spent_since(int &size) {
   long long running = 0, queueing = 0;
-#pragma omp parallel reduction(+ : running, queueing)
+  int n = 0;
+#pragma omp parallel reduction(+ : running, queueing, n)
   {
     Spent mine = spent_since();
-    running += mine.running, queueing += mine.queueing;
+    running += mine.running, queueing += mine.queueing, n++;
   }
+  size = n;
   return {running, queueing};
 }
 
@@ -61,10 +67,11 @@ bool can_start(int n) {
   std::vector<std::thread> threads;
   std::promise<void> tried;
   std::shared_future<void> over = tried.get_future().share();
+  threads.reserve(n);
   bool could = true;
   try {
     while (n-- > 0) threads.emplace_back([over] { over.wait(); });
-  } catch (const std::system_error &) {
+  } catch (const std::exception &) {
     could = false;
   }
   tried.set_value();
@@ -72,45 +79,62 @@ bool can_start(int n) {
   return could;
 }
 
+std::atomic<bool> queueing{false};
+std::atomic<Clock::rep> last_look{0};
+
 // A team of threads that sleep. While it is there libgomp has more threads than there are processors, and then all of
 // its threads spin a hundred times where they would spin 300,000 times.
 class Crowd {
 public:
-  // want has it come or go, in its own time.
-  void want(bool yes) {
+  // want has it come or go, in its own time. team is how many threads libgomp has for the caller.
+  void want(bool yes, int team) {
     std::lock_guard<std::mutex> lock(mutex_);
     wanted_ = yes;
     if (!yes) {
       over_.notify_all();
     } else if (!there_) {
       try {
-        std::thread([this] { stay(); }).detach();
+        std::thread([this, team] { stay(team); }).detach();
         there_ = true;
-      } catch (const std::system_error &) { // threads go on spinning
+      } catch (const std::exception &) { // threads go on spinning
       }
     }
   }
 
 private:
-  void stay() {
-    int n = omp_get_num_procs() + 1;
-    if (can_start(n)) {
-      omp_set_dynamic(0);
-      std::atomic<int> came{0};
-#pragma omp parallel num_threads(n)
-      came++;
-    }
+  static constexpr auto idle = std::chrono::seconds(5); // without a look, after which nobody computes any more
+
+  void stay(int team) {
+    pthread_setname_np(pthread_self(), kCrowdName);
+    gather(team);
     std::unique_lock<std::mutex> lock(mutex_);
-    over_.wait(lock, [this] { return !wanted_; });
+    while (wanted_) {
+      over_.wait_for(lock, idle);
+      if (Clock::now().time_since_epoch().count() - last_look > Clock::duration(idle).count())
+        wanted_ = queueing = false;
+    }
     there_ = false; // and with this thread its team ends
+  }
+
+  // libgomp counts the threads of all teams, and those of the caller's are there already.
+  void gather(int team) {
+    constexpr int spare = 4; // which somebody else may start meanwhile
+    int n = std::max(2, omp_get_num_procs() - team + 2);
+    try {
+      if (!can_start(n + spare)) return;
+    } catch (const std::exception &) {
+      return;
+    }
+    omp_set_dynamic(0);
+    std::atomic<int> came{0};
+#pragma omp parallel num_threads(n)
+    came++;
   }
 
   std::mutex mutex_;
   std::condition_variable over_;
   bool wanted_ = false, there_ = false;
 };
-
-std::atomic<bool> queueing{false};
 
 bool chosen_by_user() {
   for (const char *name : {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}) {
@@ -125,20 +149,22 @@ bool chosen_by_user() {
 bool contended() { return queueing; }
 
 void mind_contention() {
-  using Clock = std::chrono::steady_clock;
   constexpr auto pause = std::chrono::milliseconds(100), least_stay = std::chrono::milliseconds(1000);
   constexpr double contended_from = 0.1, quiet_below = 0.03; // of the time in which threads wanted to run
   constexpr long long enough = 20'000'000;                   // nanoseconds of it, to tell by
-  static const bool off = chosen_by_user();
+  static const bool off = chosen_by_user() || torch::cuda::is_available();
   static auto *crowd = new Crowd; // outlives its threads
   static std::atomic<Clock::rep> changed{0};
   thread_local Clock::time_point looked;
   thread_local Spent sum;
   if (off) return;
   Clock::time_point now = Clock::now();
+  if (looked == Clock::time_point{}) looked = now; // who computes once needs no team
   if (now - looked < pause) return;
   looked = now;
-  Spent since = team_spent_since();
+  last_look = now.time_since_epoch().count();
+  int team = 1;
+  Spent since = team_spent_since(team);
   sum = {sum.running + since.running, sum.queueing + since.queueing};
   long long wanted = sum.running + sum.queueing;
   if (wanted < enough) return;
@@ -148,7 +174,7 @@ void mind_contention() {
   if (is ? share >= quiet_below || !stayed : share < contended_from) return;
   if (!queueing.compare_exchange_strong(is, !is)) return; // another thread has seen it too
   changed = now.time_since_epoch().count();
-  crowd->want(!is);
+  crowd->want(!is, team);
 }
 
 } // namespace rdpp

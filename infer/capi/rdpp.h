@@ -33,10 +33,11 @@
  * thread count, the environment, resource limits, locale, working folder and floating-point modes stay as they were.
  * From the first rdpp_open on oneDNN keeps up to 65536 primitives; where oneDNN is a part of libtorch, as in PyTorch's
  * own builds, that takes the environment variables ONEDNN_PRIMITIVE_CACHE_CAPACITY and DNNL_PRIMITIVE_CACHE_CAPACITY.
- * Where its threads have to queue for processors, it has up to one sleeping thread more than there are processors, of
- * which libgomp takes heed: its threads wait for each other asleep then, the caller's too, unless the environment has
- * OMP_WAIT_POLICY or GOMP_SPINCOUNT.
- * The library keeps freed memory for the next image, and gives it back when the last detector is closed.
+ * Where its threads have to queue for processors, it adds sleeping threads ("rdpp-crowd") until OpenMP's are more than
+ * the processors, of which libgomp takes heed: its threads wait for each other asleep then, the caller's too. They end
+ * seconds after the last image, or when the queue is over. Not so on a machine with a GPU, nor where the environment
+ * has OMP_WAIT_POLICY or GOMP_SPINCOUNT. The library keeps freed memory for the next image, and gives it back when the
+ * last detector is closed.
  *
  * A program that uses the same libtorch itself keeps libtorch's allocator for its own tensors. Its threads that compute
  * for the first time get the number of the options' threads. Once a model is opened on a GPU, TF32 is off and cuDNN

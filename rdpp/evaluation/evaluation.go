@@ -111,11 +111,11 @@ func Evaluate(ctx context.Context, m *modelfile.Model, items []dataset.Item, has
 		return nil, err
 	}
 	if err := e.measureImages(); err != nil {
-		return nil, fmt.Errorf("evaluation: evaluation: %w", err)
+		return nil, fmt.Errorf("evaluation: metrics: %w", err)
 	}
 	if hasMasks {
 		if err := e.measurePixels(&pixels); err != nil {
-			return nil, fmt.Errorf("evaluation: evaluation: %w", err)
+			return nil, fmt.Errorf("evaluation: metrics: %w", err)
 		}
 	}
 	e.Seconds = time.Since(began).Seconds()

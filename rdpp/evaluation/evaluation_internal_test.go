@@ -146,9 +146,9 @@ func TestScan(t *testing.T) {
 		{"one by one", 1, never, never, never, 8, "", []int{1, 1, 1, 1, 1, 1, 1, 1}},
 		{"batches", 3, never, never, never, 8, "", []int{3, 3, 2}},
 		{"one batch", 50, never, never, never, 8, "", []int{8}},
-		{"fails", 3, 4, never, never, 4, "rdpp: " + set.Train[4].Path + ": odd", nil},
-		{"unreadable", 3, never, 5, never, 5, "rdpp: dataset: reading image: ", []int{3, 2}},
-		{"fails before an unreadable one", 8, 2, 5, never, 2, "rdpp: " + set.Train[2].Path + ": odd", []int{5}},
+		{"fails", 3, 4, never, never, 4, "evaluation: " + set.Train[4].Path + ": odd", nil},
+		{"unreadable", 3, never, 5, never, 5, "evaluation: dataset: reading image: ", []int{3, 2}},
+		{"fails before an unreadable one", 8, 2, 5, never, 2, "evaluation: " + set.Train[2].Path + ": odd", []int{5}},
 		{"panics", 3, never, never, 1, 1, "a bug", nil},
 	} {
 		items := slices.Clone(set.Train)
