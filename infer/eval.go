@@ -131,7 +131,7 @@ func runEval(ctx context.Context, args []string, t *command.Terminal) (int, erro
 // openTests finds the test images of a data set, holds their masks against them, and with SkipBad leaves out those that
 // cannot be used.
 func openTests(ctx context.Context, source *dataset.Source, open *dataset.OpenOptions, S int, maxPixels int64) (*dataset.Set, error) {
-	set, err := source.Open(open)
+	set, err := command.Await(ctx, func() (*dataset.Set, error) { return source.Open(open) })
 	if err != nil {
 		return nil, err
 	}

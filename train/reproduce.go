@@ -22,10 +22,10 @@ import (
 )
 
 const reproduceUsage = `train reproduce --data ROOT --out RUN    train for the paper's tables again
-Compares methods with each other and with the paper's numbers in RUN/results
-.md, .csv, .json and .html, written anew after every training. Called again it goes on where it was stopped or
-killed; what has failed is tried again. Exit codes: 0 done, 1 some trainings
-failed, 2 wrong usage, 130 interrupted.
+Compares methods with each other and with the paper's numbers in results.md,
+.csv, .json and .html of RUN, written anew after every training. Called again it
+goes on where it was stopped or killed; what has failed is tried again. Exit
+codes: 0 done, 1 some trainings failed, 2 wrong usage, 130 interrupted.
 `
 
 // What tests put others in the place of.

@@ -25,7 +25,7 @@ type Options struct {
 	Image     string          // file that is read and decoded for every prediction; default: Picture, which is in memory
 	Count     int             // images per measurement, at most, but for a whole batch; default 1000
 	Time      time.Duration   // per measurement, at most; default 10 s
-	WarmUp    int             // predictions before each measurement; default 10, negative: none
+	WarmUp    int             // images before each measurement, whole batches of them; default 10, negative: none
 	MaxPixels int64           // largest image accepted, default imagefile.DefaultMaxPixels
 	Precision torch.Precision // default torch.FP32
 }
@@ -197,7 +197,7 @@ type load struct {
 // measure warms up and then lets the clients call until o.Count images are done or o.Time is over. What has begun is
 // finished and counted.
 func (l *load) measure(ctx context.Context, o *Options) (Speed, error) {
-	for range o.WarmUp {
+	for done := 0; done < o.WarmUp; done += l.images {
 		if err := l.once(ctx); err != nil {
 			return Speed{}, err
 		}

@@ -49,6 +49,7 @@ func TestMeasureCounts(t *testing.T) {
 		{"four clients", load{clients: 4, images: 1}, Options{Count: 10, Time: time.Hour, WarmUp: 1}, 11, 10},
 		{"more clients than calls", load{clients: 8, images: 1}, Options{Count: 2, Time: time.Hour, WarmUp: 1}, 3, 2},
 		{"batches", load{clients: 1, images: 4}, Options{Count: 8, Time: time.Hour, WarmUp: 1}, 3, 8},
+		{"warm-up of whole batches", load{clients: 1, images: 4}, Options{Count: 8, Time: time.Hour, WarmUp: 10}, 5, 8},
 		{"a batch above the count", load{clients: 1, images: 4}, Options{Count: 1, Time: time.Hour, WarmUp: 1}, 2, 4},
 		{"no time", load{clients: 1, images: 1}, Options{Count: 1000, Time: 1, WarmUp: 1}, 2, 1},
 	} {

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"io"
 	"os"
-	"slices"
 
 	"rdpp/rdpp/regular"
 )
@@ -24,30 +23,35 @@ func copiesOf(originals, items []Item) (copies []Item) {
 			bySize[size] = append(bySize[size], item.Path)
 		}
 	}
-	byProbe := map[int64]map[checksum][]string{} // the same of sizes that are looked for, by the middle of the files
-	wholes := map[string]checksum{}
-	whole := func(path string, size int64) checksum {
-		if _, known := wholes[path]; !known {
-			wholes[path] = digestOf(path, 0, size)
-		}
-		return wholes[path]
+	// Of the sizes that are looked for: paths by the middle of the files, and where that is alike, of what whole ones are.
+	type middle struct {
+		size  int64
+		bytes checksum
 	}
+	byMiddle, probed := map[middle][]string{}, map[int64]bool{}
+	wholes := map[middle]map[checksum]bool{}
 	for _, item := range items {
 		size := sizeOf(item.Path)
 		if bySize[size] == nil {
 			continue
 		}
-		probe := func(path string) checksum { return digestOf(path, max(0, size-probeBytes)/2, probeBytes) }
-		if byProbe[size] == nil {
-			byProbe[size] = map[checksum][]string{}
+		middleOf := func(path string) middle { return middle{size, digestOf(path, max(0, size-probeBytes)/2, probeBytes)} }
+		if !probed[size] {
+			probed[size] = true
 			for _, path := range bySize[size] {
-				p := probe(path)
-				byProbe[size][p] = append(byProbe[size][p], path)
+				m := middleOf(path)
+				byMiddle[m] = append(byMiddle[m], path)
 			}
 		}
-		if slices.ContainsFunc(byProbe[size][probe(item.Path)], func(path string) bool {
-			return size <= probeBytes || whole(path, size) == whole(item.Path, size)
-		}) {
+		m := middleOf(item.Path)
+		alike := byMiddle[m]
+		if len(alike) > 0 && size > probeBytes && wholes[m] == nil {
+			wholes[m] = map[checksum]bool{}
+			for _, path := range alike {
+				wholes[m][digestOf(path, 0, size)] = true
+			}
+		}
+		if len(alike) > 0 && (size <= probeBytes || wholes[m][digestOf(item.Path, 0, size)]) {
 			copies = append(copies, item)
 		}
 	}

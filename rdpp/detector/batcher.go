@@ -50,7 +50,8 @@ func (d *Detector) Batcher(size int) *Batcher {
 // are being decoded.
 func (b *Batcher) InFlight() int { return 2*b.size + b.decoders }
 
-// Close ends the batcher after the pass that is under way. Calls that wait or come later get torch.ErrClosed. It is idempotent.
+// Close ends the batcher when the images that it has taken have been through the networks, which is the pass under way and on a
+// GPU what is left for one more. Calls that wait or come later get torch.ErrClosed. It is idempotent.
 func (b *Batcher) Close() {
 	b.once.Do(func() { close(b.quit) })
 	<-b.done
@@ -109,6 +110,9 @@ func (b *Batcher) work() {
 	var taken []*waiter
 	for {
 		if len(taken) == 0 {
+			if b.closing() {
+				return
+			}
 			select {
 			case w := <-b.waiting:
 				taken = append(taken, w)
@@ -116,7 +120,7 @@ func (b *Batcher) work() {
 				return
 			}
 		}
-		for more := true; more && len(taken) < b.size; {
+		for more := !b.closing(); more && len(taken) < b.size; {
 			select {
 			case w := <-b.waiting:
 				taken = append(taken, w)
@@ -129,7 +133,18 @@ func (b *Batcher) work() {
 			n = modelfile.PowerOfTwo(n) // a GPU prepares for every number of images anew
 		}
 		b.pass(taken[:n])
+		clear(taken[:n]) // what others hold no longer is free
 		taken = taken[n:]
+	}
+}
+
+// closing says whether no more images are to be taken.
+func (b *Batcher) closing() bool {
+	select {
+	case <-b.quit:
+		return true
+	default:
+		return false
 	}
 }
 

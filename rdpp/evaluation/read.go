@@ -2,12 +2,15 @@ package evaluation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"rdpp/rdpp/ahead"
+	"rdpp/rdpp/allowance"
 	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/method"
@@ -61,9 +64,7 @@ func Scores(ctx context.Context, m *modelfile.Model, items []dataset.Item, cache
 // scan predicts every item, as many at once as the model wants, and hands the outcomes to each in the order of the items, in a
 // goroutine beside the next batch. An item that fails ends it after those before. The model is settled.
 func scan(ctx context.Context, m *modelfile.Model, items []dataset.Item, cache *dataset.Cache, each func(i int, pixels []float32, score float64) error) error {
-	inner, stop := context.WithCancel(ctx)
-	defer stop()
-	f := &follower{items: items, each: each, stop: stop, batches: make(chan []modelfile.Outcome, 1), done: make(chan struct{})}
+	f := &follower{items: items, each: each, batches: make(chan []modelfile.Outcome, 1), done: make(chan struct{})}
 	go f.follow()
 	defer f.end() // also where a prediction panics
 	S, n := m.Info.Config.ImageSize, m.BatchSize()
@@ -72,13 +73,16 @@ func scan(ctx context.Context, m *modelfile.Model, items []dataset.Item, cache *
 		f.batches <- m.PredictEach(x)
 		x = x[:0]
 	}
-	err := read(inner, &m.Info.Config.Settings, items, cache, n, func(_ int, image []float32) error {
+	err := read(ctx, &m.Info.Config.Settings, items, cache, n, func(_ int, image []float32) error {
+		if f.stopped.Load() {
+			return errStopped
+		}
 		if x = append(x, image...); len(x) == n*3*S*S {
 			predict()
 		}
 		return nil
 	})
-	if len(x) > 0 && inner.Err() == nil { // the last ones, or those before one that cannot be read
+	if len(x) > 0 && ctx.Err() == nil && !f.stopped.Load() { // the last ones, or those before one that cannot be read
 		predict()
 	}
 	if failed := f.end(); failed != nil {
@@ -87,11 +91,14 @@ func scan(ctx context.Context, m *modelfile.Model, items []dataset.Item, cache *
 	return err
 }
 
+// errStopped ends the reading where the follower has failed, whose own error is the one to tell.
+var errStopped = errors.New("evaluation: stopped")
+
 // follower hands the outcomes of batches to each.
 type follower struct {
 	items   []dataset.Item
 	each    func(i int, pixels []float32, score float64) error
-	stop    func() // tells of the first failure
+	stopped atomic.Bool // by the first failure
 	batches chan []modelfile.Outcome
 	once    sync.Once
 	done    chan struct{} // closed when the following are set
@@ -112,10 +119,9 @@ func (f *follower) end() error {
 func (f *follower) follow() {
 	defer close(f.done)
 	defer func() {
-		if f.panic = recover(); f.panic != nil {
-			f.stop()
-			for range f.batches {
-			}
+		f.panic = recover()
+		f.stopped.Store(true)
+		for range f.batches { // nobody is to wait for a goroutine that has ended
 		}
 	}()
 	i := 0
@@ -136,21 +142,21 @@ func (f *follower) hand(i int, o modelfile.Outcome) {
 	}
 	if err != nil {
 		f.failed = fmt.Errorf("evaluation: %s: %w", f.items[i].Path, err)
-		f.stop()
+		f.stopped.Store(true)
 	}
 }
 
-// Goroutines that read images while others are scored: as many as there are processors, within bounds, of which the upper one
-// is for the memory that decoding takes.
+// Goroutines that read images while others are scored: as many as there are processors and memory for, within bounds.
 const (
 	fewestReaders = 2
 	mostReaders   = 16
+	readerMemory  = 2 << 30 // for each, bytes; decoding the largest image accepted takes 700 MB
 )
 
 // read hands every item to each in turn as the networks see it, 3 x S x S, while the next ones, at least so many, are read.
 func read(ctx context.Context, c *method.Settings, items []dataset.Item, cache *dataset.Cache, next int, each func(i int, x []float32) error) error {
 	S, norm := c.ImageSize, c.Norm()
-	readers := min(max(runtime.GOMAXPROCS(0), fewestReaders), mostReaders)
+	readers := max(min(runtime.GOMAXPROCS(0), mostReaders, int(allowance.Memory()/readerMemory)), fewestReaders)
 	i := 0
 	for x, err := range ahead.Range(ctx, readers, max(next, 2*readers), 0, len(items), func(_ context.Context, i int) ([]float32, error) {
 		x := make([]float32, 3*S*S)
