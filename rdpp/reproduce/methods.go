@@ -37,7 +37,7 @@ var measures = []measure{
 const (
 	noMetric    = "not measured: there are no test images, or no masks, that it needs"
 	noThreshold = "not counted: there are no such test images, or no threshold but the highest score among the training images, " +
-		"as none were held out for one (--calibration)"
+		"as none were held out for one"
 )
 
 func times(factor float64, v *float64) *float64 {
