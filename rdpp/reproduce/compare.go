@@ -327,6 +327,9 @@ func (c *comparer) notComparable(t *paperTable) (why []string) {
 	if size := c.opt.ImageSize; size != 0 && size != paperSize {
 		why = append(why, fmt.Sprintf("images have %d x %d pixels instead of %d x %d", size, size, paperSize, paperSize))
 	}
+	if c.opt.Calibration > 0 {
+		why = append(why, fmt.Sprintf("%g %% of the good training images are held out for the threshold, and not trained on", 100*c.opt.Calibration))
+	}
 	if slices.ContainsFunc(trainings, func(t Training) bool {
 		r := c.outcomes[t].Result
 		return r != nil && r.Config.Select != paperSelect

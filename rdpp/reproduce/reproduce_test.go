@@ -448,6 +448,7 @@ func TestNotComparable(t *testing.T) {
 		{"another file of that name", Options{}, with(Teacher{"wide_resnet50_2-95faca4d.pth", "abc"}), []string{"SHA-256 abc instead"}},
 		{"mixed", Options{}, mixed, []string{"drawn", "do not have the same teacher"}},
 		{"last epoch", Options{}, last, []string{"best on the test images"}},
+		{"held out", Options{Calibration: 0.1}, good, []string{"10 % of the good training images are held out"}},
 		{"epochs", Options{Epochs: 1}, good, []string{"1 epoch instead"}},
 		{"size", Options{ImageSize: 64}, good, []string{"64 x 64"}},
 		{"backbone", Options{Arch: "resnet18"}, nil, []string{"resnet18 instead of wide_resnet50_2", "0 of 1"}},
