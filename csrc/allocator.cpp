@@ -2,6 +2,9 @@
 
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -80,6 +83,12 @@ public:
     return true;
   }
 
+  void trim() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    drop();
+    peak_ = used_;
+  }
+
 private:
   void drop() {
     for (auto &[size, blocks] : free_) {
@@ -144,6 +153,13 @@ void install() {
 }
 
 } // namespace
+
+void return_memory() {
+  cache().trim();
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+}
 
 CachedAllocations::CachedAllocations() : outer_(cached) {
   install();

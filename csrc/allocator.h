@@ -17,4 +17,7 @@ private:
   bool outer_;
 };
 
+// Gives what is kept for allocations to come back to the system, after a large tensor went for good.
+void return_memory();
+
 } // namespace rdpp

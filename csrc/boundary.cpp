@@ -79,6 +79,8 @@ void set_threads() {
   int32_t threads = wanted_threads.load(std::memory_order_relaxed);
   thread_local int32_t applied = 0;
   if (threads != applied) {
+    // A thread's first question about it takes over what any other thread has set last, instead of what is set here.
+    at::get_num_threads();
     at::set_num_threads(applied = threads);
 #ifdef _OPENMP
     omp_set_num_threads(threads); // libtorch may have brought an OpenMP library of its own

@@ -1,11 +1,13 @@
 #include "conv.h"
 
+#include "allocator.h"
 #include "winograd.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
 
 #include <cmath>
 #include <optional>
+#include <stdexcept>
 #include <utility>
 
 namespace rdpp {
@@ -15,7 +17,7 @@ namespace nn = torch::nn;
 // Convolution
 
 ConvImpl::ConvImpl(int64_t in, int64_t out, int64_t kernel, int64_t stride, Kind kind, bool with_bias)
-    : stride(stride), padding(kernel / 2), kind(kind) {
+    : stride(stride), padding(kernel / 2), kind(kind), out(out), kernel(kernel) {
   int64_t first = kind == kTransposed ? in : out;
   int64_t second = kind == kTransposed ? out : in;
   weight = register_parameter("weight", torch::zeros({first, second, kernel, kernel}));
@@ -40,7 +42,14 @@ torch::Tensor spread_squares(const torch::Tensor &y) {
 
 } // namespace
 
+void ConvImpl::need_weight() const {
+  if (weight.numel() > 0) return;
+  throw std::invalid_argument("a released network takes inputs of the size and type of its first ones alone; open the "
+                              "model once more for others");
+}
+
 torch::Tensor ConvImpl::forward(const torch::Tensor &x) {
+  need_weight();
   bool winograd = channels_last && kind == kPlain && stride == 1 && weight.size(2) == 3;
   if (winograd && winograd_pays_learning(x, weight)) return winograd_conv_learning(x, weight, bias);
   torch::Tensor w = weight, b = bias;
@@ -78,6 +87,7 @@ bool has_onednn(const torch::Tensor &x) {
 
 // Convolution and batch norm as one convolution: (Wx - mean) * scale + bias.
 std::pair<torch::Tensor, torch::Tensor> fold(const ConvImpl &conv, nn::BatchNorm2dImpl *bn) {
+  conv.need_weight();
   bool transposed = conv.kind == ConvImpl::kTransposed;
   torch::Tensor weight = transposed ? square_weight(conv.weight) : conv.weight, bias = conv.bias;
   if (!bn) return {weight, bias};
@@ -85,6 +95,12 @@ std::pair<torch::Tensor, torch::Tensor> fold(const ConvImpl &conv, nn::BatchNorm
   bias = bn->bias - bn->running_mean * scale;
   if (transposed) scale = scale.repeat(4), bias = bias.repeat(4);
   return {weight * scale.view({-1, 1, 1, 1}), bias};
+}
+
+void let_go(ConvImpl &conv) {
+  if (!conv.released) return;
+  conv.weight.set_data(torch::empty({0}, conv.weight.options()));
+  return_memory();
 }
 
 // The folded convolution of x, plus add where Winograd's way can, then ReLU where asked for; *added says whether.
@@ -97,19 +113,21 @@ torch::Tensor run_folded(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::T
   if (x.is_cpu()) {
     std::vector<int64_t> input = {x.size(1), x.size(2), x.size(3)};
     if (folded.input != input || folded.type != x.scalar_type()) {
+      conv.need_weight();
       folded = {};
       folded.input = input;
       folded.type = x.scalar_type();
     }
   }
 
-  bool winograd = !transposed && conv.stride == 1 && conv.weight.size(2) == 3 && has_onednn(x) &&
+  bool winograd = !transposed && conv.stride == 1 && conv.kernel == 3 && has_onednn(x) &&
                   conv.weight.scalar_type() == torch::kFloat32 &&
-                  winograd_pays(x.size(1), x.size(2), x.size(3), conv.weight.size(0));
+                  winograd_pays(x.size(1), x.size(2), x.size(3), conv.out);
   if (winograd) {
     if (!folded.winograd.defined()) {
       auto [weight, bias] = fold(conv, bn);
       folded.winograd = winograd_weights(weight), folded.winograd_bias = bias;
+      let_go(conv);
     }
     *added = true;
     return winograd_conv(x, folded.winograd, folded.winograd_bias, add, relu);
@@ -129,6 +147,7 @@ torch::Tensor run_folded(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::T
                                  relu_here ? "relu" : "none"};
       prepack->callBoxed(&stack);
       folded.onednn = stack.front();
+      let_go(conv);
     }
     torch::jit::Stack stack = {x, folded.onednn};
     run->callBoxed(&stack);
@@ -139,6 +158,7 @@ torch::Tensor run_folded(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::T
       auto [weight, bias] = fold(conv, bn);
       if (bias.defined()) plain.bias = bias.to(x.scalar_type());
       plain.weight = weight.to(x.scalar_type()).contiguous(torch::MemoryFormat::ChannelsLast);
+      let_go(conv);
     }
     y = torch::conv2d(x, plain.weight, plain.bias, stride, padding);
     if (relu_here) y.relu_();
@@ -185,6 +205,12 @@ void freeze(nn::Module &m, bool on) {
     if (!conv) return;
     conv->frozen = on && conv->channels_last;
     conv->folded = {};
+  });
+}
+
+void release(nn::Module &m) {
+  m.apply([](nn::Module &child) {
+    if (auto *conv = child.as<ConvImpl>()) conv->released = conv->frozen;
   });
 }
 

@@ -17,12 +17,16 @@ struct ConvImpl : torch::nn::Module {
   ConvImpl(int64_t in, int64_t out, int64_t kernel, int64_t stride, Kind kind = kPlain, bool with_bias = false);
   // In mixed precision x is bfloat16, and so are the product and the copy of the weights it is made with.
   torch::Tensor forward(const torch::Tensor &x);
+  // Throws where the weight is gone, see release.
+  void need_weight() const;
 
   torch::Tensor weight, bias;
   int64_t stride, padding;
   Kind kind;
   bool channels_last = false; // see use_channels_last
   bool frozen = false;        // see freeze
+  bool released = false;      // see release
+  int64_t out, kernel;        // channels and side, which a weight that is gone does not tell
 
   // Convolution and batch norm as one, in the forms that were needed so far.
   struct Folded {
@@ -58,5 +62,9 @@ void use_channels_last(torch::nn::Module &m);
 // in, in the fastest way there is for the device and type; what is rearranged for that is so once, not at every call.
 // For channels-last networks in eval mode; others stay as they are.
 void freeze(torch::nn::Module &m, bool on);
+
+// For a frozen network that will see inputs of one size and type alone, of any batch, and outside autograd: every
+// convolution lets go of its weights as soon as it has a form of them. Another size or type is an error from then on.
+void release(torch::nn::Module &m);
 
 } // namespace rdpp

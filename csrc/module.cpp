@@ -49,6 +49,14 @@ void set_float_type(torch::nn::Module &m, torch::Dtype dtype) {
   }
 }
 
+// Throws where the module was released.
+void need_state(const rdpp_module *m) {
+  if (opened(m).released) throw std::invalid_argument("a released network has no state; open the model once more");
+}
+
+// Whether m records gradients where the caller asks for them: it cannot where its weights are gone.
+bool records(const rdpp_module *m) { return torch::GradMode::is_enabled() && !opened(m).released; }
+
 Features teach(const rdpp_module *m, const Tensor &x) {
   TeacherImpl &teacher = network<TeacherImpl>(m, RDPP_TEACHER);
   torch::AutoGradMode grad(torch::GradMode::is_enabled() && m->trainable && m->net->is_training());
@@ -105,6 +113,7 @@ void rdpp_module_free(rdpp_module *m) { delete m; }
 
 rdpp_error rdpp_module_train(rdpp_module *m, int32_t on) {
   return guarded([&] {
+    need_state(m);
     bool training = on != 0 && opened(m).trainable;
     m->net->train(training);
     freeze(*m->net, !training);
@@ -112,13 +121,30 @@ rdpp_error rdpp_module_train(rdpp_module *m, int32_t on) {
   });
 }
 
+rdpp_error rdpp_module_release(rdpp_module *m) {
+  return guarded([&] {
+    if (opened(m).net->is_training()) throw std::invalid_argument("a network is released in eval mode");
+    release(*m->net);
+    if (m->kind == RDPP_BOTTLENECK) { // which keeps one that takes no part in forward
+      torch::Tensor &spare = network<BottleneckImpl>(m, RDPP_BOTTLENECK).conv4->weight;
+      spare.set_data(torch::empty({0}, spare.options()));
+    }
+    m->state.clear();
+    m->released = true;
+  });
+}
+
 rdpp_error rdpp_module_state_len(const rdpp_module *m, int64_t *n) {
-  return guarded([&] { *n = static_cast<int64_t>(opened(m).state.size()); });
+  return guarded([&] {
+    need_state(m);
+    *n = static_cast<int64_t>(m->state.size());
+  });
 }
 
 rdpp_error rdpp_module_state(const rdpp_module *m, int64_t i, const char **name, rdpp_tensor *out, int32_t *trainable) {
   return guarded([&] {
-    const rdpp_module::Entry &entry = opened(m).state.at(static_cast<size_t>(i));
+    need_state(m);
+    const rdpp_module::Entry &entry = m->state.at(static_cast<size_t>(i));
     *out = handle(entry.tensor);
     *name = entry.name.c_str();
     *trainable = entry.trainable;
@@ -128,8 +154,9 @@ rdpp_error rdpp_module_state(const rdpp_module *m, int64_t i, const char **name,
 rdpp_error rdpp_module_average(rdpp_module *into, const rdpp_module *from, double weight) {
   return guarded([&] {
     torch::NoGradGuard no_grad;
-    std::vector<rdpp_module::Entry> &to = opened(into).state;
-    const std::vector<rdpp_module::Entry> &by = opened(from).state;
+    need_state(into), need_state(from);
+    std::vector<rdpp_module::Entry> &to = into->state;
+    const std::vector<rdpp_module::Entry> &by = from->state;
     if (into->kind != from->kind || to.size() != by.size()) {
       throw std::invalid_argument("networks of two kinds have no average");
     }
@@ -149,6 +176,7 @@ rdpp_error rdpp_module_average(rdpp_module *into, const rdpp_module *from, doubl
 
 rdpp_error rdpp_teacher_ignore_level(rdpp_module *m, const double std[3]) {
   return guarded([&] {
+    need_state(m);
     network<TeacherImpl>(m, RDPP_TEACHER).ignore_level({std[0], std[1], std[2]});
     *m->version = next_version();
   });
@@ -163,15 +191,24 @@ rdpp_error rdpp_teacher_pair(const rdpp_module *m, rdpp_tensor clean, rdpp_tenso
 }
 
 rdpp_error rdpp_projection(const rdpp_module *m, const rdpp_tensor f[RDPP_SCALES], rdpp_tensor p[RDPP_SCALES]) {
-  return guarded([&] { give(network<ProjectionImpl>(m, RDPP_PROJECTION).forward(features(f)), p); });
+  return guarded([&] {
+    torch::AutoGradMode grad(records(m));
+    give(network<ProjectionImpl>(m, RDPP_PROJECTION).forward(features(f)), p);
+  });
 }
 
 rdpp_error rdpp_bottleneck(const rdpp_module *m, const rdpp_tensor p[RDPP_SCALES], rdpp_tensor *z) {
-  return guarded([&] { *z = handle(network<BottleneckImpl>(m, RDPP_BOTTLENECK).forward(features(p))); });
+  return guarded([&] {
+    torch::AutoGradMode grad(records(m));
+    *z = handle(network<BottleneckImpl>(m, RDPP_BOTTLENECK).forward(features(p)));
+  });
 }
 
 rdpp_error rdpp_student(const rdpp_module *m, rdpp_tensor z, rdpp_tensor g[RDPP_SCALES]) {
-  return guarded([&] { give(network<StudentImpl>(m, RDPP_STUDENT).forward(at_tensor(z)), g); });
+  return guarded([&] {
+    torch::AutoGradMode grad(records(m));
+    give(network<StudentImpl>(m, RDPP_STUDENT).forward(at_tensor(z)), g);
+  });
 }
 
 rdpp_error rdpp_head(const rdpp_module *m, int64_t k, rdpp_tensor f_k, rdpp_tensor *y) {

@@ -13,6 +13,7 @@
 struct rdpp_module {
   int32_t kind;
   bool trainable;
+  bool released = false; // its state is gone
   std::shared_ptr<torch::nn::Module> net;
   struct Entry {
     std::string name;

@@ -125,6 +125,10 @@ void rdpp_module_free(rdpp_module *m);
 /* on != 0: batch statistics, else running ones; a frozen teacher stays in eval mode. Eval mode also prepares the
  * network for speed: to change its state, call with on != 0 first or call again afterwards. */
 rdpp_error rdpp_module_train(rdpp_module *m, int32_t on);
+/* In eval mode, for a network that will predict alone, images of one size and type in batches of any: it lets go of its
+ * weights as soon as it has the form of them that predicts fastest. From then on it has no state, no training mode and
+ * no gradients, and another size or type is RDPP_BAD_ARGUMENT. */
+rdpp_error rdpp_module_release(rdpp_module *m);
 /* The state dict: parameters and buffers under the released names, in a fixed order. */
 rdpp_error rdpp_module_state_len(const rdpp_module *m, int64_t *n);
 /* name lives as long as the module. *out shares the module's memory. *trainable: 0 for buffers and for a frozen

@@ -102,6 +102,20 @@ func (m *module) Close() {
 	m.m = nil
 }
 
+// Release is for a network in eval mode that will predict alone, images of one size and type in batches of any: it lets
+// go of its weights as soon as it has the form of them that predicts fastest, and of its State at once. Another size or
+// type, Train, and Average are ErrBadArgument from then on.
+func (m *module) Release() error {
+	if err := check("release", C.rdpp_module_release(m.raw())); err != nil {
+		return err
+	}
+	for _, e := range m.state {
+		e.Tensor.Close()
+	}
+	m.state = nil
+	return nil
+}
+
 // State returns the state dict: parameters and buffers in PyTorch's order.
 func (m *module) State() []Entry { return m.state }
 
@@ -127,6 +141,7 @@ func Average(into, from Network, weight float64) error {
 type Network interface {
 	State() []Entry
 	Train(on bool) error
+	Release() error
 	Close()
 	raw() *C.rdpp_module
 }

@@ -285,6 +285,89 @@ func TestPredictionFollowsWeights(t *testing.T) {
 	}
 }
 
+// TestRelease compares predictions of released networks, in batches of several sizes, with those of whole ones.
+func TestRelease(t *testing.T) {
+	var e torch.Teacher
+	var p torch.Projection
+	var o torch.Bottleneck
+	var d torch.Student
+	fresh := func() []torch.Network {
+		opt := torch.ModuleOptions{Arch: "resnet18", Seed: 3}
+		e, p, o, d = must(torch.NewTeacher(opt)), must(torch.NewProjection(opt)), must(torch.NewBottleneck(opt)), must(torch.NewStudent(opt))
+		return []torch.Network{e, p, o, d}
+	}
+	const S = 64
+	images := func(B, S int64, dtype torch.DType) *torch.Tensor {
+		x := make([]float32, B*3*S*S)
+		for i := range x {
+			x[i] = float32(math.Sin(float64(i) * 0.37))
+		}
+		plain := must(torch.FromSlice(x, B, 3, S, S))
+		defer plain.Close()
+		return must(plain.To(torch.CPU, dtype))
+	}
+	for _, dtype := range []torch.DType{torch.Float32, torch.BFloat16} {
+		var want [][]float32
+		for _, released := range []bool{false, true} {
+			networks := fresh()
+			for _, n := range networks {
+				if err := n.Train(false); err != nil {
+					t.Fatal(err)
+				}
+				if !released {
+					continue
+				}
+				if err := n.Release(); err != nil {
+					t.Fatal(err)
+				}
+				if got := n.State(); got != nil {
+					t.Errorf("a released network has a state of %d tensors", len(got))
+				}
+			}
+			predictor := must(torch.NewPredictor(e, p, o, d, torch.MapOptions{Sigma: 4}))
+			for i, B := range []int64{1, 3, 2} {
+				x := images(B, S, dtype)
+				maps, scores, err := predictor.Predict(x)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got := must(torch.Read[float32](maps))
+				if !released {
+					want = append(want, got)
+				} else if !slices.Equal(got, want[i]) {
+					t.Errorf("%v: a batch of %d has another map than before the release", dtype, B)
+				}
+				x.Close()
+				maps.Close()
+				scores.Close()
+			}
+			if released {
+				other := images(1, 2*S, dtype)
+				_, _, err := predictor.Predict(other)
+				other.Close()
+				wantError(t, "another size", err, "released")
+				wantError(t, "training", o.Train(true), "released")
+				wantError(t, "averaging", torch.Average(o, o, 0.5), "released")
+				if f, err := e.Forward(images(1, S, dtype)); err != nil {
+					t.Error(err)
+				} else if z, err := p.Forward(f); err != nil { // as an embedding is computed, which gradients would forbid
+					t.Error(err)
+				} else {
+					z.Close()
+					f.Close()
+				}
+			}
+			predictor.Close()
+			for _, n := range networks {
+				n.Close()
+			}
+		}
+	}
+	net := must(torch.NewBottleneck(torch.ModuleOptions{Arch: "resnet18"}))
+	defer net.Close()
+	wantError(t, "a network in training mode", net.Release(), "eval mode")
+}
+
 // Features of another network's width are refused, also where our own loops would read past them.
 func TestWrongWidths(t *testing.T) {
 	p := must(torch.NewProjection(torch.ModuleOptions{Arch: "resnet18", Seed: 1}))
@@ -429,6 +512,58 @@ func TestWorker(t *testing.T) {
 	w.Close()
 	if err := w.Do(func() error { return nil }); !errors.Is(err, torch.ErrClosed) {
 		t.Errorf("after Close: got %v, want ErrClosed", err)
+	}
+}
+
+// A thread computes with as many threads as were asked for last, whatever others were told between its first call and its
+// first computation: sums are split by that, and rounded otherwise.
+func TestThreadsOfWorkers(t *testing.T) {
+	defer torch.SetThreads(2)
+	values := make([]float32, 1<<18)
+	for i := range values {
+		values[i] = float32(math.Sin(float64(i))) * float32(i%977)
+	}
+	x := must(torch.FromSlice(values, int64(len(values))))
+	defer x.Close()
+	set := func(threads int) {
+		if err := torch.SetThreads(threads); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sum := func(w *torch.Worker) (total float64) {
+		err := w.Do(func() error {
+			y, err := torch.Sum(x)
+			if err != nil {
+				return err
+			}
+			defer y.Close()
+			read, err := torch.Scalars(y)
+			total = read[0]
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return total
+	}
+	first, other := torch.NewWorker(), torch.NewWorker()
+	defer first.Close()
+	defer other.Close()
+	net := must(torch.NewBottleneck(torch.ModuleOptions{Arch: "resnet18", Blank: true}))
+	defer net.Close()
+	set(1)
+	if err := first.Do(func() error { return net.Train(true) }); err != nil { // which computes nothing
+		t.Fatal(err)
+	}
+	set(2)
+	two := sum(other)
+	set(1)
+	got, one := sum(first), sum(other)
+	if got != one {
+		t.Errorf("got a sum of %v with one thread, want %v", got, one)
+	}
+	if one == two {
+		t.Errorf("sums of one thread and of two are both %v, which tells nothing", one)
 	}
 }
 

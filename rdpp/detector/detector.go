@@ -92,7 +92,10 @@ func Open(path string, opt *Options) (*Detector, error) {
 		}
 		d.images.BitDepth = d.model.Info.Config.BitDepth
 		d.model.Precision, d.model.Batch = precision, opt.Batch
-		return d.model.Net.Settle()
+		if err := d.model.Net.Settle(); err != nil {
+			return err
+		}
+		return d.model.Release()
 	})
 	if err != nil {
 		d.Close()

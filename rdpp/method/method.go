@@ -113,6 +113,13 @@ type Embedder interface {
 	Embed(x *torch.Tensor) (*torch.Tensor, error)
 }
 
+// Releaser is a Net that needs less memory where it will predict alone.
+type Releaser interface {
+	// Release lets go of what only learning, State and Export need, which are not called from then on. Settle comes before, and
+	// all images that follow are of one type.
+	Release() error
+}
+
 // Grower is a Net of which a learner makes one with a larger State.
 type Grower interface {
 	// Growth is by how many bytes State can at most become larger than it is.

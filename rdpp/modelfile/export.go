@@ -43,6 +43,9 @@ type ExportOptions struct {
 // What is at path stays there until the new file is complete, also when ctx ends before. An unknown format
 // or input is a SettingError.
 func (m *Model) Export(ctx context.Context, path string, opt *ExportOptions) error {
+	if m.released {
+		return errReleased
+	}
 	o := ExportOptions{Format: FormatONNX, Input: InputUint8}
 	if opt != nil && opt.Format != "" {
 		o.Format = opt.Format

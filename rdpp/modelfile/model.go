@@ -23,6 +23,8 @@ type Model struct {
 	Precision torch.Precision // of prediction; zero: FP32
 	Batch     int             // images in one pass where there are many, see BatchSize; 0: it chooses
 
+	released bool
+
 	room int64 // bytes that LoadOptions.MaxMemory leaves for images; 0: no such bound
 }
 
@@ -50,6 +52,19 @@ func newModel(c config.Config, device torch.Device, blank bool) (*Model, error) 
 // Close frees the net. It is idempotent.
 func (m *Model) Close() { m.Net.Close() }
 
+// Release makes a model smaller that will predict alone, with its present Precision: it can be saved and exported no more.
+// The net is settled.
+func (m *Model) Release() error {
+	net, can := m.Net.(method.Releaser)
+	if !can {
+		return nil
+	}
+	m.released = true
+	return net.Release()
+}
+
+var errReleased = errors.New("modelfile: a released model can only predict; load it once more")
+
 // LoadTeacher fills the teacher, see teacher.Load.
 func (m *Model) LoadTeacher(name string) error {
 	info, err := teacher.Load(m.Net.Backbone(), m.Info.Config.Arch, name)
@@ -61,6 +76,9 @@ func (m *Model) LoadTeacher(name string) error {
 
 // Save writes the model file. What is at path stays there until the new file is complete.
 func (m *Model) Save(path string) error {
+	if m.released {
+		return errReleased
+	}
 	return document.Write(path, document.ModelKey, m.document(), m.Net.State())
 }
 

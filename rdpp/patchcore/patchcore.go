@@ -138,6 +138,9 @@ func (n *memory) Settle() error {
 	return n.bank.Train(false)
 }
 
+// Release leaves the teacher the one form of its weights that predictions need.
+func (n *memory) Release() error { return n.teacher.Release() }
+
 // empty says whether the bank is still to be filled.
 func (n *memory) empty() bool { return n.bank == torch.Bank{} }
 

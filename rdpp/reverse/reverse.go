@@ -191,6 +191,16 @@ func (n *Networks) train(on bool) error {
 // Settle sets eval mode.
 func (n *Networks) Settle() error { return n.train(false) }
 
+// Release leaves the networks the one form of their weights that predictions need.
+func (n *Networks) Release() error {
+	for _, part := range n.parts() {
+		if err := part.Net.Release(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Backbone is the teacher.
 func (n *Networks) Backbone() torch.Teacher { return n.Teacher }
 
