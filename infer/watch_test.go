@@ -181,7 +181,7 @@ func TestWatchKilled(t *testing.T) {
 	good, anomalous := testImages()
 	pictures := slices.Concat(good, anomalous)
 	l := newLine(t)
-	const kills, each = 6, 5
+	const kills, each = 2, 5
 	var want []string
 	n := 0
 	for kill := range kills + 1 {

@@ -136,8 +136,8 @@ type DB struct {
 	removed func(string)
 
 	adding  chan *addition
-	closing chan struct{}
-	closed  sync.WaitGroup
+	closing chan struct{} // closed by Close
+	ended   chan struct{} // closed when nothing is written any more
 	once    sync.Once
 
 	mu    sync.Mutex
@@ -187,7 +187,8 @@ func open(path string, opt *Options) (*DB, error) {
 		return nil, err
 	}
 	db.SetMaxOpenConns(8)
-	d := &DB{path: path, db: db, removed: opt.Removed, adding: make(chan *addition, 64), closing: make(chan struct{})}
+	d := &DB{path: path, db: db, removed: opt.Removed, adding: make(chan *addition, 64), closing: make(chan struct{}),
+		ended: make(chan struct{})}
 	if d.removed == nil {
 		d.removed = func(string) {}
 	}
@@ -195,8 +196,10 @@ func open(path string, opt *Options) (*DB, error) {
 		db.Close()
 		return nil, err
 	}
-	if !opt.ReadOnly {
-		d.closed.Go(d.write)
+	if opt.ReadOnly {
+		close(d.ended)
+	} else {
+		go d.write()
 	}
 	return d, nil
 }
@@ -238,7 +241,7 @@ func (d *DB) prepare(readOnly bool) error {
 // Close writes what waits and closes the file. It is idempotent.
 func (d *DB) Close() error {
 	d.once.Do(func() { close(d.closing) })
-	d.closed.Wait()
+	<-d.ended
 	return d.db.Close()
 }
 
@@ -260,8 +263,7 @@ func (d *DB) Add(ctx context.Context, records ...*Record) error {
 	a := &addition{records, make(chan error, 1)}
 	select {
 	case d.adding <- a:
-	case <-d.closing:
-		return fmt.Errorf("history: %s: %w", d.path, fs.ErrClosed)
+	case <-d.ended:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -270,11 +272,19 @@ func (d *DB) Add(ctx context.Context, records ...*Record) error {
 		return err
 	case <-ctx.Done(): // it is being written all the same
 		return ctx.Err()
+	case <-d.ended:
+	}
+	select {
+	case err := <-a.done: // it was among the last
+		return err
+	default:
+		return fmt.Errorf("history: %s: %w", d.path, fs.ErrClosed)
 	}
 }
 
 // write commits what waits together: a commit waits for the disk.
 func (d *DB) write() {
+	defer close(d.ended)
 	for {
 		var waiting []*addition
 		select {

@@ -57,7 +57,7 @@ func (d *DB) Prune(ctx context.Context) error {
 	}
 	for more := r.Age > 0; more; {
 		before := time.Now().Add(-r.Age).UnixMicro()
-		if more, err = d.remove(ctx, "WHERE time < ? AND correction = '' ORDER BY id", before); err != nil {
+		if more, err = d.remove(ctx, removedOnce, "WHERE time < ? AND correction = '' ORDER BY id", before); err != nil {
 			return err
 		}
 	}
@@ -69,19 +69,25 @@ func (d *DB) Prune(ctx context.Context) error {
 		if used <= r.Bytes {
 			return nil
 		}
-		if more, err = d.remove(ctx, "ORDER BY correction <> '', id"); err != nil {
+		n, err := d.Count(ctx)
+		if err != nil {
+			return err
+		}
+		// As many as are too much if all are of a size; what is left to remove is so in the next round.
+		most := min(removedOnce, 1+int(float64(n)*float64(used-r.Bytes)/float64(used)))
+		if more, err = d.remove(ctx, most, "ORDER BY correction <> '', id"); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// remove removes records that nothing waits for, up to removedOnce, and says whether there were any.
-func (d *DB) remove(ctx context.Context, which string, args ...any) (more bool, err error) {
+// remove removes up to most records that nothing waits for, and says whether there were any.
+func (d *DB) remove(ctx context.Context, most int, which string, args ...any) (more bool, err error) {
 	var heatmaps []string
 	err = d.transact(ctx, func(tx *sql.Tx) error {
 		rows, err := tx.Query(`WITH gone AS (SELECT id, correction, time FROM records WHERE id NOT IN (SELECT record FROM arrivals WHERE pending)) `+
-			`SELECT id, heatmap FROM records JOIN (SELECT id AS gone_id FROM gone `+which+fmt.Sprintf(" LIMIT %d) ON id = gone_id", removedOnce), args...)
+			`SELECT id, heatmap FROM records JOIN (SELECT id AS gone_id FROM gone `+which+fmt.Sprintf(" LIMIT %d) ON id = gone_id", most), args...)
 		if err != nil {
 			return err
 		}
