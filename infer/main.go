@@ -26,6 +26,7 @@ var app = command.Program{
 		{Name: "image", Summary: "score images and outline their defects", Run: runImage},
 		{Name: "watch", Summary: "judge the images that arrive in a folder, each once", Run: runWatch, Patient: true},
 		{Name: "history", Summary: "list what was said of images, correct it, export it", Run: runHistory},
+		{Name: "calibrate", Summary: "set a model's threshold by other good images, without training", Run: runCalibrate},
 		{Name: "eval", Summary: "measure a model on a data set with good and defective images", Run: runEval},
 		{Name: "serve", Summary: "answer over HTTP, with a page for browsers", Run: runServe, Patient: true},
 		{Name: "bench", Summary: "measure latency, throughput and memory of models", Run: runBench},
