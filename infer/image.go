@@ -20,6 +20,7 @@ import (
 	"rdpp/rdpp/allowance"
 	"rdpp/rdpp/atomicfile"
 	"rdpp/rdpp/command"
+	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/printable"
 	"rdpp/rdpp/report"
@@ -60,8 +61,9 @@ type source struct {
 type verdict struct {
 	source     source
 	prediction *rdpp.Prediction
-	pages      int    // of the file, the first of which was scored
-	sha256     string // of the file, hexadecimal, where the judge makes digests; "": it could not be read
+	brightness float64 // mean of the image, 0 to 1
+	pages      int     // of the file, the first of which was scored
+	sha256     string  // of the file, hexadecimal, where the judge makes digests; "": it could not be read
 	err        error
 }
 
@@ -355,7 +357,7 @@ func (j *judge) one(ctx context.Context, s source, data []byte) (v verdict) {
 		v.err = naming(s.name(), err)
 		return v
 	}
-	v.prediction, v.pages = new(result.Prediction(s.path)), img.Pages
+	v.prediction, v.pages, v.brightness = new(result.Prediction(s.path)), img.Pages, dataset.LookAt(img).Brightness
 	if s.heatmap != "" && ctx.Err() == nil {
 		v.err = writeHeatmap(s.heatmap, img, result)
 	}

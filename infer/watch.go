@@ -17,6 +17,7 @@ import (
 	"rdpp/rdpp"
 	"rdpp/rdpp/allowance"
 	"rdpp/rdpp/command"
+	"rdpp/rdpp/drift"
 	"rdpp/rdpp/history"
 	"rdpp/rdpp/printable"
 	"rdpp/torch"
@@ -54,11 +55,13 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 	flags.BoolVar(&opt.Recursive, "recursive", false, "take images in folders below, too")
 	flags.BoolVar(&opt.Once, "once", false, "judge what is there and end, for cron")
 	flags.DurationVar(&opt.Settle, "settle", time.Second, "on shares a file is whole when unchanged for `T`")
+	flags.Float64Var(&opt.Drift, "drift", drift.DefaultRate, "warn when scores or brightness of good images\nchange, by chance in `X` of 1,000 images; 0: never")
 	asJSON := flags.Bool("json", false, "one JSON object per image and line instead")
 	quiet := flags.Bool("quiet", false, "print no line per image")
 	maxMemory := flags.Int64("max-memory", allowance.MemoryDefault(1<<30)>>20, "`N` MiB to read and decode images in")
 	help := command.Help{Text: watchHelp, Rare: []string{"pixel-threshold", "device", "precision", "threads", "batch", "max-pixels", "max-memory", "settle",
-		"move-broken"}}
+		"move-broken",
+		"drift"}}
 	if err := t.Parse(flags, args, help); err != nil {
 		return 0, err
 	}
@@ -69,6 +72,8 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 		return 0, command.Usagef("%q is one argument too many; give one folder", flags.Arg(1))
 	case *maxMemory < 1 || *maxMemory > 1<<30:
 		return 0, command.Usagef("--max-memory %d; use 1 to %d", *maxMemory, 1<<30)
+	case !(opt.Drift >= 0 && opt.Drift <= 100):
+		return 0, command.Usagef("--drift %v; use 0 to 100", opt.Drift)
 	case opt.Settle <= 0:
 		return 0, command.Usagef("--settle %v; use more than 0", opt.Settle)
 	}
@@ -203,7 +208,7 @@ func (j *judge) watched(heatmaps string) watch.Judge {
 				s.heatmap = filepath.Join(heatmaps, fileName(name, "_"+sum[:8]+"_heatmap.png"))
 			}
 			v := j.one(ctx, s, data)
-			o := watch.Outcome{SHA256: sum, Prediction: v.prediction, Err: v.err}
+			o := watch.Outcome{SHA256: sum, Prediction: v.prediction, Brightness: v.brightness, Err: v.err}
 			if v.err == nil {
 				o.Heatmap = s.heatmap
 			}

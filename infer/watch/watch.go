@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -29,6 +30,7 @@ type Outcome struct {
 	SHA256     string              // of the file's content; "" where it could not be read
 	Prediction *anomaly.Prediction // nil: Err says why
 	Heatmap    string              // file that was drawn; "": none
+	Brightness float64             // mean of the image, 0 to 1
 	Err        error               // that it could not be judged, or that the heat map could not be drawn
 	Fault      bool                // Err is not the image's: the model or the device failed
 }
@@ -55,6 +57,10 @@ type Options struct {
 	// Where images go, by their verdicts, in the folders that they are in below Dir; default: they stay. A name that is taken gets a
 	// number.
 	MoveGood, MoveBad, MoveBroken string
+
+	// Drift is how many warnings there may be on average per 1,000 images while scores and brightness of good images do not change; 0:
+	// there are none.
+	Drift float64
 
 	// Tell is told of each verdict once it is recorded, after a crash perhaps of the last one again. An error ends the watch. Default:
 	// nothing.
@@ -83,6 +89,7 @@ type watch struct {
 	inbox   *inbox.Inbox
 	table   *table
 	totals  Totals
+	drifts  drifts
 	said    map[string]string // complaints about files that are tried again
 }
 
@@ -96,7 +103,7 @@ func Source(dir string) (string, error) {
 // error is atomicfile.ErrLocked. Other errors are those of the history, the table, the model or the device: what was not
 // recorded by then is judged the next time.
 func Run(ctx context.Context, opt Options) (Totals, error) {
-	w := &watch{Options: opt, said: map[string]string{}}
+	w := &watch{Options: opt, drifts: drifts{rate: opt.Drift}, said: map[string]string{}}
 	w.InFlight = max(w.InFlight, 1)
 	if w.Patience == 0 {
 		w.Patience = 5 * time.Second
@@ -332,6 +339,11 @@ func (w *watch) conclude(ctx context.Context, f inbox.File, o Outcome) error {
 		w.inbox.Done(f)
 	}
 	w.totals.Images++
+	if warning, err := w.drifts.see(ctx, w.History, &r, o.Brightness); err != nil {
+		return err
+	} else if warning != "" {
+		w.Complain(errors.New(strings.TrimSuffix(warning, " ")))
+	}
 	switch r.Verdict {
 	case history.Anomalous:
 		w.totals.Anomalous++

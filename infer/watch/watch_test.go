@@ -380,3 +380,35 @@ func TestCarry(t *testing.T) {
 		}
 	}
 }
+
+// TestDrift: a line whose light fades is told of, one that stays is not.
+func TestDrift(t *testing.T) {
+	for _, fading := range []float64{0, 0.002} {
+		contents := map[string]string{}
+		for i := range 150 {
+			contents[fmt.Sprintf("%03d.png", i)] = fmt.Sprint(i)
+		}
+		dir := newLine(t, contents)
+		var said []string
+		err := watchLine(t.Context(), dir, func(o *Options) {
+			o.Once, o.Drift, o.MoveGood = true, 0.01, ""
+			o.Complain = func(err error) { said = append(said, err.Error()) }
+			judge, next := o.Judge, 0
+			o.Judge = func(ctx context.Context, path string) func() Outcome {
+				finish, i := judge(ctx, path), next
+				next++
+				return func() Outcome {
+					outcome := finish()
+					outcome.Brightness = 0.5 + 0.01*float64(i*7919%13) - fading*float64(max(i-75, 0))
+					return outcome
+				}
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if warned := len(said) > 0; warned != (fading > 0) || warned && !strings.Contains(said[0], "the mean brightness of good images fell") {
+			t.Errorf("fading by %v per image: got %q", fading, said)
+		}
+	}
+}
