@@ -187,7 +187,11 @@ func printRecords(w io.Writer, h *history.DB, ctx context.Context, f history.Fil
 			if r.Correction != "" {
 				correction = string(r.Correction)
 			}
-			_, err = fmt.Fprintf(w, "%7d  %s  %-9s  %9.6f  %9.6f  %-9s  %s\n", r.ID, r.Time.Format(time.DateTime), r.Verdict, r.Score, r.Threshold, correction,
+			score, threshold := "-", "-"
+			if r.Verdict != history.Broken {
+				score, threshold = fmt.Sprintf("%.6f", r.Score), fmt.Sprintf("%.6f", r.Threshold)
+			}
+			_, err = fmt.Fprintf(w, "%7d  %s  %-9s  %9s  %9s  %-9s  %s\n", r.ID, r.Time.Format(time.DateTime), r.Verdict, score, threshold, correction,
 				printable.Text(name))
 		}
 		if err != nil {
