@@ -110,7 +110,15 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 			return 0, fmt.Errorf("cannot make the folder for heatmaps: %w; choose another with --heatmap", err)
 		}
 	}
-	opt.History, err = history.Open(*historyFile, &history.Options{Removed: func(heatmap string) { os.Remove(heatmap) }})
+	own, err := watch.Source(opt.Dir)
+	if err != nil {
+		return 0, err
+	}
+	opt.History, err = history.Open(*historyFile, &history.Options{Removed: func(source, heatmap string) {
+		if source == own {
+			os.Remove(heatmap) // which may be gone
+		}
+	}})
 	if err != nil {
 		return 0, fmt.Errorf("%w; choose another file with --history", err)
 	}

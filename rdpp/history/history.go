@@ -84,8 +84,8 @@ func (r *Record) Prediction() anomaly.Prediction {
 // Options say how a history is opened. Zero means the defaults.
 type Options struct {
 	ReadOnly bool // the file has to be there
-	// Removed is called with the heat map of each record that retention removes, by any goroutine that writes. Default: nothing.
-	Removed func(heatmap string)
+	// Removed is called with source and heat map of each record that retention removes, by any goroutine that writes. Default: nothing.
+	Removed func(source, heatmap string)
 }
 
 // Retention bounds a history. The file keeps it, for all who write.
@@ -133,7 +133,7 @@ INSERT INTO retention VALUES (0, 0);
 type DB struct {
 	path    string
 	db      *sql.DB
-	removed func(string)
+	removed func(source, heatmap string)
 
 	adding  chan *addition
 	closing chan struct{} // closed by Close
@@ -190,7 +190,7 @@ func open(path string, opt *Options) (*DB, error) {
 	d := &DB{path: path, db: db, removed: opt.Removed, adding: make(chan *addition, 64), closing: make(chan struct{}),
 		ended: make(chan struct{})}
 	if d.removed == nil {
-		d.removed = func(string) {}
+		d.removed = func(string, string) {}
 	}
 	if err := d.prepare(opt.ReadOnly); err != nil {
 		db.Close()

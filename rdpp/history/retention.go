@@ -84,10 +84,10 @@ func (d *DB) Prune(ctx context.Context) error {
 
 // remove removes up to most records that nothing waits for, and says whether there were any.
 func (d *DB) remove(ctx context.Context, most int, which string, args ...any) (more bool, err error) {
-	var heatmaps []string
+	var drawn [][2]string // sources and heat maps
 	err = d.transact(ctx, func(tx *sql.Tx) error {
 		rows, err := tx.Query(`WITH gone AS (SELECT id, correction, time FROM records WHERE id NOT IN (SELECT record FROM arrivals WHERE pending)) `+
-			`SELECT id, heatmap FROM records JOIN (SELECT id AS gone_id FROM gone `+which+fmt.Sprintf(" LIMIT %d) ON id = gone_id", most), args...)
+			`SELECT id, source, heatmap FROM records JOIN (SELECT id AS gone_id FROM gone `+which+fmt.Sprintf(" LIMIT %d) ON id = gone_id", most), args...)
 		if err != nil {
 			return err
 		}
@@ -95,13 +95,13 @@ func (d *DB) remove(ctx context.Context, most int, which string, args ...any) (m
 		var ids []int64
 		for rows.Next() {
 			var id int64
-			var heatmap string
-			if err := rows.Scan(&id, &heatmap); err != nil {
+			var source, heatmap string
+			if err := rows.Scan(&id, &source, &heatmap); err != nil {
 				return err
 			}
 			ids = append(ids, id)
 			if heatmap != "" {
-				heatmaps = append(heatmaps, heatmap)
+				drawn = append(drawn, [2]string{source, heatmap})
 			}
 		}
 		if err := rows.Err(); err != nil {
@@ -118,8 +118,8 @@ func (d *DB) remove(ctx context.Context, most int, which string, args ...any) (m
 	if err != nil {
 		return false, fmt.Errorf("history: %s: %w", d.path, err)
 	}
-	for _, heatmap := range heatmaps {
-		d.removed(heatmap)
+	for _, of := range drawn {
+		d.removed(of[0], of[1])
 	}
 	// Gives the room back; each row that it answers is a page.
 	rows, err := d.db.QueryContext(ctx, "PRAGMA incremental_vacuum")
