@@ -68,6 +68,25 @@ func TestCalibrate(t *testing.T) {
 			t.Errorf("%v: got %v, want the score %v and a p-value", c.args, o, scores[anomalous[0]])
 		}
 	}
+	// Its scores and those of two more images.
+	first, second := filepath.Join(dir, "new.safetensors"), filepath.Join(dir, "newer.safetensors")
+	code, _, stderr := infer(nil, "calibrate", "--model", first, "--out", second, "--threads", "2", "--add", "--false-alarm", "0.3", "--data",
+		filepath.Join(dataDir, "test", "good"))
+	if code != command.Done {
+		t.Fatalf("--add: got code %d, stderr %q", code, stderr)
+	}
+	d, err := rdpp.OpenDetector(second, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	for _, path := range []string{"000.png", "001.png"} {
+		sorted = append(sorted, scores[filepath.Join(dataDir, "test", "good", path)])
+	}
+	slices.Sort(sorted)
+	if info := d.Info(); !slices.Equal(info.Calibration.Scores, sorted) || !info.Recalibrated.Added || info.Recalibrated.Images != 2 {
+		t.Errorf("--add: got %v, %+v, want %v", info.Calibration.Scores, info.Recalibrated, sorted)
+	}
 	if after, err := weights.SHA256(modelFile); err != nil || after != before {
 		t.Errorf("the model: got digest %s, %v, want it as before", after, err)
 	}
