@@ -59,7 +59,7 @@ func runEval(ctx context.Context, args []string, t *command.Terminal) (int, erro
 	flags.StringVar(&source.List, "list", "", "or `FILE`, CSV or JSON lines: path,split,label,mask")
 	flags.BoolVar(&open.Recursive, "recursive", false, "take images in sub-folders, too")
 	flags.BoolVar(&open.SkipBad, "skip-bad", false, "leave out files that cannot be read and name them")
-	scoresFile := flags.String("scores", "", "write path,type,defective,score as CSV to `FILE`")
+	scoresFile := flags.String("scores", "", "write a row per image, with its verdict, to `FILE`")
 	reportFile := flags.String("report", "", "write the HTML report to `FILE`")
 	flags.StringVar(&open.Layout, "layout", "auto", "`NAME` of --data's layout")
 	asJSON := flags.Bool("json", false, "print one JSON object instead of the table")
@@ -120,7 +120,7 @@ func runEval(ctx context.Context, args []string, t *command.Terminal) (int, erro
 		err = e.print(t.Stdout, t.FlagOf)
 	}
 	if *scoresFile != "" {
-		err = errors.Join(err, writeScores(*scoresFile, measured))
+		err = errors.Join(err, writeFile(*scoresFile, "--scores", func(w io.Writer) error { return measured.WriteVerdicts(w, &c) }))
 	}
 	if *reportFile != "" {
 		err = errors.Join(err, d.WriteReport(ctx, *reportFile, set, measured, &rdpp.ReportOptions{Skipped: set.Skipped}))
@@ -177,18 +177,19 @@ func checkScoresFile(path string) error {
 	return nil
 }
 
-// writeScores puts the table at path. A regular file there is kept until the whole table can replace it.
-func writeScores(path string, e *rdpp.Evaluation) (err error) {
+// writeFile puts what write writes at path, which a flag has named. A regular file there is kept until the whole new one can
+// replace it.
+func writeFile(path, flag string, write func(io.Writer) error) (err error) {
 	if replaceable(path) {
-		err = atomicfile.Write(path, e.WriteScores)
+		err = atomicfile.Write(path, write)
 	} else {
 		var f *os.File
 		if f, err = os.Create(path); err == nil {
-			err = errors.Join(e.WriteScores(f), f.Close())
+			err = errors.Join(write(f), f.Close())
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("%w; choose another file with --scores", err)
+		return fmt.Errorf("%w; choose another file with %s", err, flag)
 	}
 	return nil
 }

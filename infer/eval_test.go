@@ -141,7 +141,7 @@ func TestScoresAreEqual(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(rows) != 1+len(scores) || strings.Join(rows[0], ",") != "path,type,defective,score" {
+	if len(rows) != 1+len(scores) || strings.Join(rows[0], ",") != "path,type,defective,score,verdict,threshold,p_value" {
 		t.Fatalf("got %v, want a header and %d rows", rows, len(scores))
 	}
 	images := []string{"--json"}
@@ -161,6 +161,10 @@ func TestScoresAreEqual(t *testing.T) {
 		}
 		if row[2] != strconv.FormatBool(defective(row[0])) || row[1] != filepath.Base(filepath.Dir(row[0])) {
 			t.Errorf("got row %v, want type and defective by its folder", row)
+		}
+		word := map[bool]string{false: "good", true: "anomalous"}[want > threshold]
+		if row[4] != word || row[5] != strconv.FormatFloat(threshold, 'g', -1, 64) || row[6] != "" {
+			t.Errorf("got row %v, want %s at %v and no p-value, as the threshold is provisional", row, word, threshold)
 		}
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"rdpp/rdpp/allowance"
 	"rdpp/rdpp/atomicfile"
 	"rdpp/rdpp/command"
+	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/printable"
 	"rdpp/rdpp/report"
@@ -60,19 +61,24 @@ type source struct {
 type verdict struct {
 	source     source
 	prediction *rdpp.Prediction
-	pages      int // of the file, the first of which was scored
+	brightness float64 // mean of the image, 0 to 1
+	pages      int     // of the file, the first of which was scored
+	sha256     string  // of the file, hexadecimal, where the judge makes digests; "": it could not be read
 	err        error
 }
 
-func runImage(ctx context.Context, args []string, t *command.Terminal) (int, error) {
+func runImage(ctx context.Context, args []string, t *command.Terminal) (code int, err error) {
 	flags := pflag.NewFlagSet("image", pflag.ContinueOnError)
 	var m modelFlags
 	m.register(flags)
 	m.registerBatch(flags)
 	asJSON := flags.Bool("json", false, "one JSON object per image and line instead, with\n\"error\" where it failed")
+	quiet := flags.Bool("quiet", false, "print no line per image")
+	var k keeper
+	k.register(flags)
 	maxMemory := flags.Int64("max-memory", allowance.MemoryDefault(1<<30)>>20, "`N` MiB to read and decode images in")
 	heatmaps := flags.String("heatmap", "", "write NAME_heatmap.png per image to `DIR`: colours\nfrom 0 to 1.5 x threshold, a line at the threshold")
-	if err := t.Parse(flags, args, command.Help{Text: imageHelp}); err != nil {
+	if err := t.Parse(flags, args, command.Help{Text: imageHelp, Rare: []string{"batch", "max-pixels", "max-memory"}}); err != nil {
 		return 0, err
 	}
 	if *maxMemory < 1 || *maxMemory > 1<<30 {
@@ -97,29 +103,36 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (int, err
 		}
 		nameHeatmaps(sources, *heatmaps)
 	}
-	switch c := d.Calibration(); {
-	case *asJSON: // says the same in each object
-	case c.Provisional:
-		command.Say(t.Stderr, "infer: the threshold is provisional (%s); --threshold X sets your own", c.Rule)
-	case c.FalseAlarm > 0 && !c.Exact:
-		command.Say(t.Stderr, "infer: the threshold is estimated: %s", c.Rule)
+	if !*asJSON { // which says the same in each object
+		sayThreshold(t, d)
+	}
+	if err := k.open(d); err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, k.close()) }()
+	lines := lines{w: t.Stdout, terminal: onTerminal(t.Stdout) && !*asJSON && !*quiet}
+	if err := lines.begin(); err != nil {
+		return 0, err
 	}
 	objects := json.NewEncoder(t.Stdout)
 	objects.SetEscapeHTML(false)
 
-	code := command.Done
 	batcher := d.Batcher(0)
 	defer batcher.Close()
-	j := &judge{batcher, t.Stdin, d.ImageOptions(), newRoom(*maxMemory << 20)}
+	j := &judge{batcher, t.Stdin, d.ImageOptions(), newRoom(*maxMemory << 20), k.wanted()}
 	err = j.all(ctx, sources, func(v verdict) error {
 		if v.err != nil {
 			t.Complain(v.err)
 			code = command.Failed
 		}
+		lines.count(v.prediction)
+		if err := k.keep(ctx, v); err != nil {
+			return err
+		}
 		if v.pages > 1 {
 			command.Say(t.Stderr, "infer: %s: the first of %d pages is scored", v.source.path, v.pages)
 		}
-		if v.prediction == nil && *asJSON {
+		if v.prediction == nil && *asJSON && !*quiet {
 			return objects.Encode(failedRecord{v.source.path, printable.Base64(v.source.path), t.Tell(v.err)})
 		}
 		if v.prediction == nil {
@@ -127,6 +140,9 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (int, err
 		}
 		if v.prediction.Anomalous && code == command.Done {
 			code = command.Anomalous
+		}
+		if *quiet {
+			return nil
 		}
 		if *asJSON {
 			r := record{Prediction: *v.prediction}
@@ -140,7 +156,20 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (int, err
 		}
 		return printLine(t.Stdout, v.prediction)
 	})
+	if err == nil {
+		err = lines.end()
+	}
 	return code, err
+}
+
+// sayThreshold says where the threshold is none that keeps a rate exactly.
+func sayThreshold(t *command.Terminal, d *rdpp.Detector) {
+	switch c := d.Calibration(); {
+	case c.Provisional:
+		command.Say(t.Stderr, "infer: the threshold is provisional (%s); --threshold X sets your own", c.Rule)
+	case c.FalseAlarm > 0 && !c.Exact:
+		command.Say(t.Stderr, "infer: the threshold is estimated: %s", c.Rule)
+	}
 }
 
 // listSources resolves the arguments. What cannot be read becomes a source with an error, so that the others are
@@ -261,6 +290,7 @@ type judge struct {
 	stdin   io.Reader
 	images  imagefile.Options
 	room    *room
+	digests bool // a verdict has that of its image's file
 }
 
 // all judges several sources at once and hands their verdicts to each in the order of sources, until each fails or ctx
@@ -319,12 +349,15 @@ func (j *judge) read(ctx context.Context, s source) (data []byte, release func()
 // one judges a source of which data is the content.
 func (j *judge) one(ctx context.Context, s source, data []byte) (v verdict) {
 	v.source = s
+	if j.digests {
+		v.sha256 = fmt.Sprintf("%x", sha256.Sum256(data))
+	}
 	result, img, err := j.batcher.Detect(ctx, func() (*imagefile.Image, error) { return imagefile.Decode(data, &j.images) })
 	if err != nil {
 		v.err = naming(s.name(), err)
 		return v
 	}
-	v.prediction, v.pages = new(result.Prediction(s.path)), img.Pages
+	v.prediction, v.pages, v.brightness = new(result.Prediction(s.path)), img.Pages, dataset.LookAt(img).Brightness
 	if s.heatmap != "" && ctx.Err() == nil {
 		v.err = writeHeatmap(s.heatmap, img, result)
 	}

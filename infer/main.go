@@ -24,6 +24,9 @@ var app = command.Program{
 	Head: "infer finds defects in photographs of parts with a model that `train` made.",
 	Commands: []command.Command{
 		{Name: "image", Summary: "score images and outline their defects", Run: runImage},
+		{Name: "watch", Summary: "judge the images that arrive in a folder, each once", Run: runWatch, Patient: true},
+		{Name: "history", Summary: "list what was said of images, correct it, export it", Run: runHistory},
+		{Name: "calibrate", Summary: "set a model's threshold by other good images, without training", Run: runCalibrate},
 		{Name: "eval", Summary: "measure a model on a data set with good and defective images", Run: runEval},
 		{Name: "serve", Summary: "answer over HTTP, with a page for browsers", Run: runServe, Patient: true},
 		{Name: "bench", Summary: "measure latency, throughput and memory of models", Run: runBench},
@@ -33,8 +36,8 @@ var app = command.Program{
 		version,
 	},
 	Version: version,
-	Codes: `Exit codes: 0 done, 1 failed, 2 wrong usage, 3 some image is anomalous (image),
-130 interrupted.
+	Codes: `Exit codes: 0 done, 1 failed, 2 wrong usage, 3 some image is anomalous (image,
+watch --once), 130 interrupted.
 `,
 }
 

@@ -26,22 +26,29 @@ type modelFlags struct {
 	falseAlarm, threshold, pixelThreshold *float64 // nil: the model's own
 }
 
-func (m *modelFlags) register(flags *pflag.FlagSet) {
-	flags.StringVar(&m.file, "model", "", "model `FILE` that train wrote; required")
-	number := func(to **float64, low, high float64, what string) func(string) error {
-		return func(text string) error {
-			x, err := strconv.ParseFloat(text, 64)
-			if err != nil || !(x >= low && x < high) {
-				return errors.New(what)
-			}
-			*to = &x
-			return nil
+// number is a flag of numbers from low to below high; what says of others what to use.
+func number(to **float64, low, high float64, what string) func(string) error {
+	return func(text string) error {
+		x, err := strconv.ParseFloat(text, 64)
+		if err != nil || !(x >= low && x < high) {
+			return errors.New(what)
 		}
+		*to = &x
+		return nil
 	}
+}
+
+// registerThresholds adds the flags that say where an image becomes anomalous.
+func (m *modelFlags) registerThresholds(flags *pflag.FlagSet) {
 	flags.Func("false-alarm", "share `X` of good images that may be anomalous",
 		number(&m.falseAlarm, math.SmallestNonzeroFloat64, 1, "use a share above 0 and below 1"))
 	flags.Func("threshold", "score `X` above which an image is anomalous",
 		number(&m.threshold, 0, math.Inf(1), "use a number of 0 or more"))
+}
+
+func (m *modelFlags) register(flags *pflag.FlagSet) {
+	flags.StringVar(&m.file, "model", "", "model `FILE` that train wrote; required")
+	m.registerThresholds(flags)
 	flags.Func("pixel-threshold", "`X` to outline pixels above; these: the model's",
 		number(&m.pixelThreshold, 0, math.Inf(1), "use a number of 0 or more"))
 	flags.StringVar(&m.device, "device", "auto", "`D`: auto, cpu or cuda[:N]")

@@ -39,8 +39,9 @@ func runServe(ctx context.Context, args []string, t *command.Terminal) (int, err
 	tokens := flags.String("token-file", "", "ask for one of `FILE`'s tokens, one a line")
 	cert := flags.String("tls-cert", "", "certificates `FILE`, PEM; makes it HTTPS")
 	key := flags.String("tls-key", "", "the certificate's key `FILE`, PEM")
+	past := flags.String("history", "", "add to the history `FILE`, see infer history")
 	logs := flags.String("log", "text", "`F`ormat of logs: text or json")
-	if err := t.Parse(flags, args, command.Help{Text: serveHelp, Rare: []string{"max-batch", "max-wait", "max-connections"}}); err != nil {
+	if err := t.Parse(flags, args, command.Help{Text: serveHelp, Rare: []string{"max-batch", "max-wait", "max-connections", "max-queue"}}); err != nil {
 		return 0, err
 	}
 	if !flags.Changed("max-memory") {
@@ -81,6 +82,12 @@ func runServe(ctx context.Context, args []string, t *command.Terminal) (int, err
 		if opt.Tokens, err = command.Await(ctx, func() ([]string, error) { return server.ReadTokens(*tokens) }); err != nil {
 			return 0, err
 		}
+	}
+	if *past != "" {
+		if opt.History, err = openHistory(*past); err != nil {
+			return 0, err
+		}
+		defer opt.History.Close() // what was answered is in it
 	}
 	defer limitMemory(opt.MaxMemory)()
 	return command.Done, serve(ctx, opt, *listen, *cert, *key)

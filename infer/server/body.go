@@ -111,6 +111,7 @@ type picture struct {
 	name    string // as the client calls it, may be ""
 	encoded []byte
 	pixels  *imagefile.Image // instead of encoded
+	sha256  string           // of encoded, hexadecimal, for the history; "": not known
 }
 
 // readPictures reads the images of a body: a form with a file for each, or the file itself.

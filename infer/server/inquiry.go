@@ -2,13 +2,16 @@ package server
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/history"
 	"rdpp/rdpp/imagefile"
 )
 
@@ -92,7 +95,27 @@ func (q *inquiry) judge() error {
 		}
 	}
 	q.count()
+	q.record()
 	return nil
+}
+
+// record adds the results to the history, if there is one. An answer is not withheld because that fails.
+func (q *inquiry) record() {
+	h := q.server.opt.History
+	if h == nil {
+		return
+	}
+	records := make([]*history.Record, len(q.results))
+	for i, r := range q.results {
+		p := r.Prediction(q.pictures[i].name)
+		record := history.Of(&p)
+		record.Time, record.Source, record.SHA256 = time.Now(), "serve", q.pictures[i].sha256
+		record.Model, record.ModelSHA256 = q.model.name, q.model.detector.Digest()
+		records[i] = &record
+	}
+	if err := h.Add(q.ctx, records...); err != nil {
+		q.server.opt.Logger.Error("not recorded", "images", len(records), "error", err)
+	}
 }
 
 // count tells the log and the metrics of the results.
@@ -119,6 +142,9 @@ func (q *inquiry) prepareAll() ([]*rdpp.Input, error) {
 	for i := range pictures {
 		preparing.Go(func() {
 			defer recovered(q.server.opt.Logger, &errs[i])
+			if q.server.opt.History != nil && pictures[i].encoded != nil {
+				pictures[i].sha256 = fmt.Sprintf("%x", sha256.Sum256(pictures[i].encoded))
+			}
 			inputs[i], errs[i] = q.prepare(&pictures[i])
 			pictures[i].encoded, pictures[i].pixels = nil, nil
 		})

@@ -27,6 +27,7 @@ import (
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/allowance"
+	"rdpp/rdpp/history"
 	"rdpp/rdpp/textfile"
 )
 
@@ -51,8 +52,10 @@ type Options struct {
 	MaxMemory      int64 // bytes of all bodies, images, also while they are decoded, and answers at once, default DefaultMaxMemory, at least 4 times MaxBody
 	MaxConnections int   // open at once, default 512; for more, those are closed whose clients have been silent the longest
 
-	Tokens []string     // with any of which a client may ask for more than the service's health; default: no token is needed
-	Logger *slog.Logger // gets one record per request, default slog.Default()
+	Tokens []string // with any of which a client may ask for more than the service's health; default: no token is needed
+	// History gets a record per image before it is answered; the caller closes it. Default: none is kept.
+	History *history.DB
+	Logger  *slog.Logger // gets one record per request, default slog.Default()
 }
 
 func (o *Options) complete() {

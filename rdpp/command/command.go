@@ -171,7 +171,7 @@ func (p *Program) usage() string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "%s\n\nUsage: %s COMMAND ...\n\n", p.Head, p.Name)
 	for _, c := range p.Commands {
-		fmt.Fprintf(&s, "  %-8s%s\n", c.Name, c.Summary)
+		fmt.Fprintf(&s, "  %-10s%s\n", c.Name, c.Summary)
 	}
 	fmt.Fprintf(&s, "\n\"%s help COMMAND\" explains a command, \"%s --version\" names versions.\n\n%s", p.Name, p.Name, p.Codes)
 	return s.String()

@@ -134,6 +134,9 @@ func (d *Detector) do(f func() error) error {
 // Info describes the model.
 func (d *Detector) Info() modelfile.Info { return d.model.Info }
 
+// Digest is the SHA-256 that the model's file holds of itself; "" where it is of a version that stored none.
+func (d *Detector) Digest() string { return d.model.Digest }
+
 // BatchSize is how many images go through the networks in one pass where there are many: Options.Batch, or what takes its place.
 func (d *Detector) BatchSize() int { return d.model.BatchSize() }
 

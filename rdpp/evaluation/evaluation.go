@@ -76,6 +76,24 @@ func (e *Evaluation) WriteScores(w io.Writer) error {
 	return csv.NewWriter(w).WriteAll(rows)
 }
 
+// WriteVerdicts writes what WriteScores does, and what a calibration makes of each score: verdict, threshold and p_value, which is
+// empty where it is not known.
+func (e *Evaluation) WriteVerdicts(w io.Writer, c *anomaly.Calibration) error {
+	number := func(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
+	rows := [][]string{{"path", "type", "defective", "score", "verdict", "threshold", "p_value"}}
+	for _, s := range e.Scores {
+		v, verdict, p := c.Judge(s.Score), "good", ""
+		if v.Anomalous {
+			verdict = "anomalous"
+		}
+		if v.PValue != nil {
+			p = number(*v.PValue)
+		}
+		rows = append(rows, []string{s.Path, s.Type, strconv.FormatBool(s.Defective), number(s.Score), verdict, number(v.Threshold), p})
+	}
+	return csv.NewWriter(w).WriteAll(rows)
+}
+
 // curvePoints bounds the points of a curve to draw.
 const curvePoints = 1000
 

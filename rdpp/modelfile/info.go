@@ -27,6 +27,16 @@ type Info struct {
 	Epoch       int                 `json:"epoch"` // that these weights are from, counted from 1
 	Calibration anomaly.Calibration `json:"calibration"`
 	Imported    ImportInfo          `json:"imported,omitzero"` // of a model that Import made; its Config tells nothing of its training
+
+	Recalibrated RecalibrationInfo `json:"recalibrated,omitzero"` // where the calibration is not the training's
+}
+
+// RecalibrationInfo tells of the images that a calibration was made by after training.
+type RecalibrationInfo struct {
+	Images      int    `json:"images"`          // that were scored
+	Fingerprint string `json:"fingerprint"`     // SHA-256 over names and contents
+	Origin      string `json:"origin"`          // the data's name
+	Added       bool   `json:"added,omitempty"` // their scores beside those that were there
 }
 
 // ImportInfo names the checkpoint that a model was imported from.

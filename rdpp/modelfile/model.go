@@ -22,6 +22,7 @@ type Model struct {
 	Net       method.Net
 	Precision torch.Precision // of prediction; zero: FP32
 	Batch     int             // images in one pass where there are many, see BatchSize; 0: it chooses
+	Digest    string          // of the file that Load read, which holds it of itself; "": none
 
 	released bool
 
@@ -177,7 +178,7 @@ func Load(path string, opt LoadOptions) (*Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("modelfile: %s: %w", path, err)
 	}
-	m.Info = info
+	m.Info, m.Digest = info, file.Digest()
 	if opt.MaxMemory > 0 {
 		m.room = opt.MaxMemory - info.Config.PredictionBytes(file.Size(), 0)
 	}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"github.com/spf13/pflag"
+
+	"rdpp/rdpp"
+	"rdpp/rdpp/allowance"
+	"rdpp/rdpp/command"
+	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/history"
+	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/printable"
+	"rdpp/rdpp/weights"
+	"rdpp/torch"
+)
+
+const calibrateHelp = `Usage: infer calibrate --model FILE --data DIR|--history FILE --out FILE [flags]
+
+Makes a model file with other thresholds and p-values, by images of good parts
+that it was not trained on; scores stay. --history takes the images that were
+judged good, less those corrected to anomalous, and those corrected to good: it
+wants every image that was called anomalous to be looked at by an operator.
+Exit codes: 0 done, 1 failed, 2 wrong usage.
+
+`
+
+func runCalibrate(ctx context.Context, args []string, t *command.Terminal) (int, error) {
+	flags := pflag.NewFlagSet("calibrate", pflag.ContinueOnError)
+	m := modelFlags{precision: string(torch.FP32)}
+	var opt rdpp.RecalibrateOptions
+	flags.StringVar(&m.file, "model", "", "model `FILE` that train wrote; required")
+	data := flags.String("data", "", "`DIR` of good images")
+	past := flags.String("history", "", "or `FILE` that infer watch or image wrote")
+	since := flags.String("since", "", "of that, what was judged from `T` on")
+	out := flags.String("out", "", "model `FILE` to write; required")
+	flags.BoolVar(&opt.Add, "add", false, "keep the scores that the model holds, too")
+	m.registerThresholds(flags)
+	flags.StringVar(&m.device, "device", "auto", "`D`: auto, cpu or cuda[:N]")
+	flags.IntVar(&m.threads, "threads", allowance.CPUs(), "`N` CPU threads")
+	flags.Int64Var(&m.maxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted, `N` pixels")
+	switch err := t.Parse(flags, args, command.Help{Text: calibrateHelp}); {
+	case err != nil:
+		return 0, err
+	case flags.NArg() > 0:
+		return 0, command.Usagef("%q is one argument too many; name the images with --data", flags.Arg(0))
+	case *out == "":
+		return 0, command.Usagef("--out is missing; name the model file to write")
+	case (*data == "") == (*past == ""):
+		return 0, command.Usagef("give --data or --history, one of them")
+	case *since != "" && *past == "":
+		return 0, command.Usagef("--since is for --history")
+	}
+	detector, err := m.options()
+	if err != nil {
+		return 0, err
+	}
+	opt.Model, opt.Device, opt.MaxPixels, opt.FalseAlarm, opt.Threshold = m.file, detector.Device, m.maxPixels, m.falseAlarm, m.threshold
+	if err := checkModelFile(*out, m.file); err != nil {
+		return 0, err
+	}
+	if *data != "" {
+		set, err := command.Await(ctx, func() (*dataset.Set, error) { return dataset.Open(*data, &dataset.OpenOptions{Holdout: -1}) })
+		if err != nil {
+			return 0, err
+		}
+		opt.Good, opt.Origin = set.Train, set.Category
+	} else {
+		if opt.Good, err = goodOf(ctx, *past, *since, t); err != nil {
+			return 0, err
+		}
+		opt.Origin = filepath.Base(*past)
+	}
+	r, err := rdpp.Recalibrate(ctx, opt)
+	if err != nil {
+		return 0, err
+	}
+	defer r.Model.Close()
+	if r.Unlike > 0 {
+		t.Complain(fmt.Errorf("%d of %d images are unlike those of training; infer image says how", r.Unlike, len(opt.Good)))
+	}
+	if err := r.Model.Save(*out); err != nil {
+		return 0, fmt.Errorf("%w; choose another file with --out", err)
+	}
+	c := &r.Model.Info.Calibration
+	_, err = fmt.Fprintf(t.Stdout, "model         %s\nimages        %d, %d of them above the threshold so far\nthreshold     %.6f, before %.6f\nwhere from    %s\n",
+		printable.Text(*out), len(opt.Good), r.Above, c.Threshold, r.Before.Threshold, printable.Text(c.Rule))
+	return command.Done, err
+}
+
+// goodOf finds the images of good parts in a history, and says which it leaves out.
+func goodOf(ctx context.Context, path, since string, t *command.Terminal) (items []dataset.Item, err error) {
+	f := history.Filter{}
+	if since != "" {
+		if f.Since, err = history.ParseTime(since); err != nil {
+			return nil, command.Usagef("--since: %w", err)
+		}
+	}
+	h, err := history.Open(path, &history.Options{ReadOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	seen := map[string]bool{}
+	unreviewed, lost := 0, 0
+	for r, err := range h.List(ctx, f) {
+		switch {
+		case err != nil:
+			return nil, err
+		case r.Verdict == history.Anomalous && r.Correction == "":
+			unreviewed++
+			continue
+		case r.Verdict == history.Broken, r.Correction == history.Anomalous, seen[r.SHA256]:
+			continue
+		}
+		file := r.Image
+		if r.Moved != "" {
+			file = r.Moved
+		}
+		if sum, err := weights.SHA256(file); err != nil || sum != r.SHA256 {
+			lost++
+			continue
+		}
+		seen[r.SHA256] = true
+		items = append(items, dataset.Item{Path: file, Type: dataset.GoodType})
+	}
+	if unreviewed > 0 {
+		t.Complain(fmt.Errorf("%d images that were called anomalous have no correction and are left out: those among them that are good are missing, "+
+			"which makes the threshold too low; infer history --correct says what they are", unreviewed))
+	}
+	if lost > 0 {
+		t.Complain(fmt.Errorf("%d images are left out whose files are gone or changed", lost))
+	}
+	if len(items) == 0 {
+		return nil, fmt.Errorf("%s: no good image in it whose file is there", path)
+	}
+	return items, nil
+}

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"rdpp/rdpp"
+	"rdpp/rdpp/command"
+	"rdpp/rdpp/weights"
+)
+
+// TestCalibrate: a model that is calibrated anew gives the same scores, by thresholds and p-values of the new images, and says
+// whose they are; the file that is calibrated stays.
+func TestCalibrate(t *testing.T) {
+	good, anomalous := testImages()
+	dir := t.TempDir()
+	images := filepath.Join(dir, "line")
+	for i, path := range slices.Concat(good, anomalous) {
+		copyImage(t, path, filepath.Join(images, fmt.Sprintf("%d.png", i)))
+	}
+	before, err := weights.SHA256(modelFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The rate by rank: of 6 scores the 5th is the threshold for 2 of 7.
+	var sorted []float64
+	for _, score := range scores {
+		sorted = append(sorted, score)
+	}
+	slices.Sort(sorted)
+	for _, c := range []struct {
+		args      []string
+		threshold float64
+		n         int // scores in the file
+	}{
+		{[]string{"--data", images, "--false-alarm", "0.3"}, sorted[4], 6},
+		{[]string{"--data", images, "--threshold", "0.125", "--false-alarm", "0.3"}, -1, 0},
+		{[]string{"--data", images, "--threshold", "0.125"}, 0.125, 6},
+	} {
+		out := filepath.Join(dir, "new.safetensors")
+		code, stdout, stderr := infer(nil, append(commandLine("calibrate", "--out", out), c.args...)...)
+		if c.threshold < 0 {
+			if code != command.WrongUsage || !strings.Contains(stderr, "exclude each other") {
+				t.Errorf("%v: got code %d, %q, want wrong usage", c.args, code, stderr)
+			}
+			continue
+		}
+		if code != command.Done || !strings.Contains(stdout, "6, 3 of them above the threshold so far") {
+			t.Fatalf("%v: got code %d, stdout %q, stderr %q", c.args, code, stdout, stderr)
+		}
+		d, err := rdpp.OpenDetector(out, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		info := d.Info()
+		if math.Abs(d.Threshold()-c.threshold) > 1e-12 || len(info.Calibration.Scores) != c.n || info.Recalibrated.Images != 6 || info.Recalibrated.Origin != "line" ||
+			len(info.Recalibrated.Fingerprint) != 64 {
+			t.Errorf("%v: got threshold %v, %+v, %+v, want %v by 6 images", c.args, d.Threshold(), info.Calibration, info.Recalibrated, c.threshold)
+		}
+		d.Close()
+		_, stdout, _ = infer(nil, append([]string{"image", "--json", "--model", out, "--threads", "2"}, anomalous[0])...)
+		if o := objects(t, stdout)[0]; o["score"] != scores[anomalous[0]] || o["p_value"] == nil {
+			t.Errorf("%v: got %v, want the score %v and a p-value", c.args, o, scores[anomalous[0]])
+		}
+	}
+	// Its scores and those of two more images.
+	first, second := filepath.Join(dir, "new.safetensors"), filepath.Join(dir, "newer.safetensors")
+	code, _, stderr := infer(nil, "calibrate", "--model", first, "--out", second, "--threads", "2", "--add", "--false-alarm", "0.3", "--data",
+		filepath.Join(dataDir, "test", "good"))
+	if code != command.Done {
+		t.Fatalf("--add: got code %d, stderr %q", code, stderr)
+	}
+	d, err := rdpp.OpenDetector(second, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	for _, path := range []string{"000.png", "001.png"} {
+		sorted = append(sorted, scores[filepath.Join(dataDir, "test", "good", path)])
+	}
+	slices.Sort(sorted)
+	if info := d.Info(); !slices.Equal(info.Calibration.Scores, sorted) || !info.Recalibrated.Added || info.Recalibrated.Images != 2 {
+		t.Errorf("--add: got %v, %+v, want %v", info.Calibration.Scores, info.Recalibrated, sorted)
+	}
+	if after, err := weights.SHA256(modelFile); err != nil || after != before {
+		t.Errorf("the model: got digest %s, %v, want it as before", after, err)
+	}
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--data", images, "--out", modelFile}, "would be overwritten"},
+		{[]string{"--data", images, "--out", filepath.Join(dir, "x"), "--add"}, "leave --add out"},
+		{[]string{"--data", filepath.Join(dir, "missing"), "--out", filepath.Join(dir, "x")}, "missing"},
+		{[]string{"--out", filepath.Join(dir, "x")}, "give --data or --history"},
+		{[]string{"--data", images}, "--out is missing"},
+		{[]string{"--history", filepath.Join(dir, "missing.db"), "--out", filepath.Join(dir, "x")}, "missing.db"},
+	} {
+		if code, _, stderr := infer(nil, append(commandLine("calibrate"), c.args...)...); code == command.Done || !strings.Contains(stderr, c.want) {
+			t.Errorf("%v: got code %d, stderr %q, want %q", c.args, code, stderr, c.want)
+		}
+	}
+}
+
+// TestCalibrateByHistory: what was judged good and what an operator has called good count; what is not looked at is named.
+func TestCalibrateByHistory(t *testing.T) {
+	good, anomalous := testImages()
+	dir := t.TempDir()
+	file, out := filepath.Join(dir, "line.db"), filepath.Join(dir, "new.safetensors")
+	copies := make([]string, 0, 6)
+	for i, path := range slices.Concat(good, anomalous) {
+		to := filepath.Join(dir, fmt.Sprintf("%d.png", i))
+		copyImage(t, path, to)
+		copies = append(copies, to)
+	}
+	infer(nil, append(commandLine("image", "--quiet", "--history", file), copies...)...)
+	args := commandLine("calibrate", "--history", file, "--out", out, "--false-alarm", "0.3")
+	code, stdout, stderr := infer(nil, args...)
+	if code != command.Done || !strings.Contains(stdout, "images        3, 0 of them") || !strings.Contains(stderr, "3 images that were called anomalous") {
+		t.Errorf("got code %d, stdout %q, stderr %q, want 3 images, and the others named", code, stdout, stderr)
+	}
+	if code, _, stderr := infer(nil, "history", file, "--correct", "4=good", "--correct", "5=anomalous", "--correct", "6=good", "--correct", "1=anomalous"); code != command.Done {
+		t.Fatal(stderr)
+	}
+	if err := os.WriteFile(copies[5], []byte("changed"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr = infer(nil, args...)
+	if code != command.Done || !strings.Contains(stdout, "images        3, 1 of them") || !strings.Contains(stderr, "1 images are left out") {
+		t.Errorf("corrected: got code %d, stdout %q, stderr %q, want 3 images, one of them above the threshold", code, stdout, stderr)
+	}
+}

@@ -1,0 +1,228 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"rdpp/infer/watch"
+	"rdpp/rdpp"
+	"rdpp/rdpp/allowance"
+	"rdpp/rdpp/command"
+	"rdpp/rdpp/drift"
+	"rdpp/rdpp/history"
+	"rdpp/rdpp/printable"
+	"rdpp/torch"
+)
+
+const watchHelp = `Usage: infer watch DIR --model FILE [flags]
+
+Judges each image that arrives in DIR, once, as soon as it is whole, until it is
+ended by SIGTERM. Killed at any moment it goes on where it was. Lines are those
+of infer image. Exit codes of --once: 0 none anomalous, 3 some anomalous, 1 some
+failed; 2 wrong usage.
+
+`
+
+// watched is what --json prints of an image.
+type watched struct {
+	ID   int64     `json:"id"` // of its record
+	Time time.Time `json:"time"`
+	record
+	Moved string `json:"moved,omitempty"` // where its file went
+}
+
+func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int, err error) {
+	flags := pflag.NewFlagSet("watch", pflag.ContinueOnError)
+	var m modelFlags
+	m.register(flags)
+	m.registerBatch(flags)
+	var opt watch.Options
+	flags.StringVar(&opt.Table, "csv", "", "add a row per image to the table `FILE`")
+	flags.StringVar(&opt.Heatmap, "heatmap", "", "write heat maps to `DIR`, by name and content")
+	historyFile := flags.String("history", "", "record in `FILE`; default: one per DIR in\n~/.local/state/rdpp or $XDG_STATE_HOME/rdpp")
+	flags.StringVar(&opt.MoveGood, "move-good", "", "move good images to `DIR`")
+	flags.StringVar(&opt.MoveBad, "move-bad", "", "move anomalous images to `DIR`")
+	flags.StringVar(&opt.MoveBroken, "move-broken", "", "move what is no image to `DIR`; default: broken\nbeside --move-bad or --move-good")
+	flags.BoolVar(&opt.Recursive, "recursive", false, "take images in folders below, too")
+	flags.BoolVar(&opt.Once, "once", false, "judge what is there and end, for cron")
+	flags.DurationVar(&opt.Settle, "settle", time.Second, "on shares a file is whole when unchanged for `T`")
+	flags.Float64Var(&opt.Drift, "drift", drift.DefaultRate, "warn when scores or brightness of good images\nchange, by chance in `X` of 1,000 images; 0: never")
+	asJSON := flags.Bool("json", false, "one JSON object per image and line instead")
+	quiet := flags.Bool("quiet", false, "print no line per image")
+	maxMemory := flags.Int64("max-memory", allowance.MemoryDefault(1<<30)>>20, "`N` MiB to read and decode images in")
+	help := command.Help{Text: watchHelp, Rare: []string{"pixel-threshold", "device", "precision", "threads", "batch", "max-pixels", "max-memory", "settle",
+		"move-broken",
+		"drift"}}
+	if err := t.Parse(flags, args, help); err != nil {
+		return 0, err
+	}
+	switch {
+	case flags.NArg() == 0:
+		return 0, command.Usagef("no folder named; give the one to watch")
+	case flags.NArg() > 1:
+		return 0, command.Usagef("%q is one argument too many; give one folder", flags.Arg(1))
+	case *maxMemory < 1 || *maxMemory > 1<<30:
+		return 0, command.Usagef("--max-memory %d; use 1 to %d", *maxMemory, 1<<30)
+	case !(opt.Drift >= 0 && opt.Drift <= 100):
+		return 0, command.Usagef("--drift %v; use 0 to 100", opt.Drift)
+	case opt.Settle <= 0:
+		return 0, command.Usagef("--settle %v; use more than 0", opt.Settle)
+	}
+	opt.Dir = flags.Arg(0)
+	for flag, dir := range map[string]string{"move-good": opt.MoveGood, "move-bad": opt.MoveBad, "move-broken": opt.MoveBroken} {
+		if dir != "" && absolute(dir) == absolute(opt.Dir) {
+			return 0, command.Usagef("--%s is the folder that is watched; name another", flag)
+		}
+	}
+	if beside := opt.MoveBad + opt.MoveGood; beside != "" && opt.MoveBroken == "" {
+		if opt.MoveBad != "" {
+			beside = opt.MoveBad
+		}
+		opt.MoveBroken = filepath.Join(filepath.Dir(absolute(beside)), "broken")
+	}
+	for _, dir := range []*string{&opt.MoveGood, &opt.MoveBad, &opt.MoveBroken, &opt.Heatmap} {
+		if *dir != "" {
+			*dir = absolute(*dir) // as a history is read from elsewhere
+		}
+	}
+	if *historyFile == "" {
+		if *historyFile, err = historyOf(opt.Dir); err != nil {
+			return 0, err
+		}
+	}
+	defer limitMemory(*maxMemory << 20)()
+	d, err := m.open()
+	if err != nil {
+		return 0, err
+	}
+	defer d.Close()
+	if opt.Heatmap != "" {
+		if err := os.MkdirAll(opt.Heatmap, 0o777); err != nil {
+			return 0, fmt.Errorf("cannot make the folder for heatmaps: %w; choose another with --heatmap", err)
+		}
+	}
+	own, err := watch.Source(opt.Dir)
+	if err != nil {
+		return 0, err
+	}
+	opt.History, err = history.Open(*historyFile, &history.Options{Removed: func(source, heatmap string) {
+		if source == own {
+			os.Remove(heatmap) // which may be gone
+		}
+	}})
+	if err != nil {
+		return 0, fmt.Errorf("%w; choose another file with --history", err)
+	}
+	defer func() { err = errors.Join(err, opt.History.Close()) }()
+	if !*asJSON {
+		sayThreshold(t, d)
+	}
+	command.Say(t.Stderr, "infer: watching %s; the history is %s", opt.Dir, *historyFile)
+
+	batcher := d.Batcher(0)
+	defer batcher.Close()
+	j := &judge{batcher, t.Stdin, d.ImageOptions(), newRoom(*maxMemory << 20), false}
+	opt.Judge, opt.InFlight, opt.Complain = j.watched(opt.Heatmap), batcher.InFlight(), t.Complain
+	opt.Record = func(image string, p *rdpp.Prediction, failed error) history.Record {
+		return recordOf(d, image, p, failed)
+	}
+	lines := lines{w: t.Stdout, terminal: onTerminal(t.Stdout) && !*asJSON && !*quiet}
+	if err := lines.begin(); err != nil {
+		return 0, err
+	}
+	objects := json.NewEncoder(t.Stdout)
+	objects.SetEscapeHTML(false)
+	opt.Tell = func(r *history.Record) error {
+		broken := r.Verdict == history.Broken
+		p := r.Prediction()
+		switch {
+		case *quiet, broken && !*asJSON:
+			return nil
+		case broken:
+			return objects.Encode(failedRecord{r.Image, printable.Base64(r.Image), r.Error})
+		case *asJSON:
+			return objects.Encode(watched{r.ID, r.Time, record{p, r.Heatmap, printable.Base64(r.Heatmap)}, r.Moved})
+		}
+		for _, warning := range p.Warnings {
+			t.Complain(fmt.Errorf("%s: %s", r.Image, warning))
+		}
+		return printLine(t.Stdout, &p)
+	}
+	totals, err := watch.Run(ctx, opt)
+	if lines.terminal {
+		command.Say(t.Stdout, "%s", summary(totals.Images, totals.Anomalous, totals.Broken, totals.Seconds))
+	}
+	switch {
+	case err != nil:
+		return 0, err
+	case !opt.Once && ctx.Err() != nil:
+		return command.Done, nil
+	case ctx.Err() != nil:
+		return 0, ctx.Err()
+	case totals.Broken > 0:
+		return command.Failed, nil
+	case totals.Anomalous > 0:
+		return command.Anomalous, nil
+	}
+	return command.Done, nil
+}
+
+// historyOf is the history of a folder whose place nobody has chosen.
+func historyOf(dir string) (string, error) {
+	state := os.Getenv("STATE_DIRECTORY") // systemd's
+	if state == "" && os.Getenv("XDG_STATE_HOME") != "" {
+		state = filepath.Join(os.Getenv("XDG_STATE_HOME"), "rdpp")
+	}
+	if state == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", command.Usagef("no folder for the history (%w); name a file with --history", err)
+		}
+		state = filepath.Join(home, ".local", "state", "rdpp")
+	}
+	if err := os.MkdirAll(state, 0o777); err != nil {
+		return "", fmt.Errorf("%w; name a file for the history with --history", err)
+	}
+	full := absolute(dir)
+	return filepath.Join(state, fileName("watch-"+filepath.Base(full), fmt.Sprintf("-%.4x.db", sha256.Sum256([]byte(full))))), nil
+}
+
+// watched judges images for watch. Heat maps go to a folder, if it is named, by the names and contents of their images: whoever
+// judges an image again draws the same file.
+func (j *judge) watched(heatmaps string) watch.Judge {
+	return func(ctx context.Context, path string) func() watch.Outcome {
+		s := source{path: path}
+		if heatmaps != "" {
+			s.heatmap = heatmaps // that there will be one counts for memory
+		}
+		data, release, err := j.read(ctx, s)
+		if err != nil {
+			return func() watch.Outcome { return watch.Outcome{Err: err} }
+		}
+		return func() watch.Outcome {
+			defer release()
+			sum := fmt.Sprintf("%x", sha256.Sum256(data))
+			if heatmaps != "" {
+				name := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
+				s.heatmap = filepath.Join(heatmaps, fileName(name, "_"+sum[:8]+"_heatmap.png"))
+			}
+			v := j.one(ctx, s, data)
+			o := watch.Outcome{SHA256: sum, Prediction: v.prediction, Brightness: v.brightness, Err: v.err}
+			if v.err == nil {
+				o.Heatmap = s.heatmap
+			}
+			fault := new(torch.Error)
+			o.Fault = v.prediction == nil && (errors.As(v.err, &fault) || errors.Is(v.err, torch.ErrClosed) || errors.Is(v.err, context.Canceled))
+			return o
+		}
+	}
+}

@@ -1,0 +1,177 @@
+package watch
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"rdpp/rdpp/atomicfile"
+	"rdpp/rdpp/history"
+)
+
+// destination is where a file of a verdict goes; "": it stays.
+func (w *watch) destination(path string, v history.Verdict) (string, error) {
+	dir := map[history.Verdict]string{history.Good: w.MoveGood, history.Anomalous: w.MoveBad, history.Broken: w.MoveBroken}[v]
+	if dir == "" {
+		return "", nil
+	}
+	return vacant(filepath.Join(dir, path))
+}
+
+// vacant is a path at which there is nothing: the one that is given or, where that is taken, NAME_2 and so on.
+func vacant(path string) (string, error) {
+	extension := filepath.Ext(path)
+	name := strings.TrimSuffix(path, extension)
+	for n := 2; ; n++ {
+		_, err := os.Lstat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return path, nil
+		}
+		if err != nil {
+			return "", err
+		}
+		path = fmt.Sprintf("%s_%d%s", name, n, extension)
+	}
+}
+
+// is says whether a file is as it arrived.
+func is(info fs.FileInfo, a *history.Arrival) bool {
+	return info.Size() == a.Size && info.ModTime().Equal(a.Time)
+}
+
+// move moves an arrival's file to where its record says. It may have been moved before. What is in its place now, if anything, is
+// another image, and stays.
+func (w *watch) move(ctx context.Context, a history.Arrival, r *history.Record) (gone bool, err error) {
+	from := filepath.Join(w.root, a.Path)
+	if err := os.MkdirAll(filepath.Dir(r.Moved), 0o777); err != nil {
+		return false, err
+	}
+	for {
+		info, err := os.Stat(from)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !is(info, &a) {
+			return true, w.settle(ctx, a, r)
+		}
+		if err != nil {
+			return false, err
+		}
+		carried := false
+		err = rename(from, r.Moved)
+		if errors.Is(err, unix.EXDEV) {
+			carried, err = true, carry(from, r.Moved, &a)
+		}
+		if errors.Is(err, fs.ErrExist) {
+			if r.Moved, err = vacant(r.Moved); err == nil {
+				err = w.journal.Move(ctx, r.ID, r.Moved)
+			}
+			if err != nil {
+				return false, err
+			}
+			continue
+		}
+		switch {
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, errChanged):
+			continue
+		case err != nil:
+			return false, err
+		case carried:
+			return true, nil
+		}
+		return true, w.putBack(r.Moved, from, &a)
+	}
+}
+
+// settle sees to it that the record of an image that is no longer there does not say that it was moved, unless it was.
+func (w *watch) settle(ctx context.Context, a history.Arrival, r *history.Record) error {
+	if sum, err := digest(r.Moved); err == nil && (sum == a.SHA256 || a.SHA256 == "") {
+		return nil
+	}
+	w.Complain(fmt.Errorf("%s: it was gone or replaced before it could be moved; its verdict is recorded", filepath.Join(w.Dir, a.Path)))
+	r.Moved = ""
+	return w.journal.Move(ctx, r.ID, "")
+}
+
+// putBack gives a file its place back that is not the one that was judged: another one came between the last look and the move.
+func (w *watch) putBack(at, from string, a *history.Arrival) error {
+	if info, err := os.Stat(at); err != nil || is(info, a) {
+		return err
+	}
+	err := rename(at, from)
+	for errors.Is(err, fs.ErrExist) {
+		if from, err = vacant(from); err == nil {
+			err = rename(at, from)
+		}
+	}
+	return err
+}
+
+// rename moves a file within a file system, and nothing that is in its way: that is fs.ErrExist.
+func rename(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
+		if err != nil {
+			return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+		}
+		return nil
+	}
+	// Shares do not know of that.
+	if _, err := os.Lstat(to); err == nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: unix.EEXIST}
+	}
+	return os.Rename(from, to)
+}
+
+// carry moves a file to another file system. A copy that is there is taken for one that a process which died has left, if its
+// content is the same.
+func carry(from, to string, a *history.Arrival) error {
+	if sum, err := digest(to); err == nil {
+		if sum != a.SHA256 {
+			return &os.LinkError{Op: "copy", Old: from, New: to, Err: unix.EEXIST}
+		}
+		return os.Remove(from)
+	}
+	source, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	err = atomicfile.WriteFile(to, func(f *os.File) error {
+		if _, err := io.Copy(f, source); err != nil {
+			return err
+		}
+		// Another image may have taken its place, which is not to go.
+		if now, err := os.Stat(from); err != nil || !is(now, a) {
+			return errChanged
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := os.Chtimes(to, a.Time, a.Time); err != nil {
+		return err
+	}
+	return os.Remove(from)
+}
+
+// digest is the SHA-256 of a file.
+func digest(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	hash := sha256.New()
+	if _, err := io.Copy(hash, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(hash.Sum(nil)), nil
+}

@@ -1,0 +1,414 @@
+package watch
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"rdpp/rdpp/anomaly"
+	"rdpp/rdpp/atomicfile"
+	"rdpp/rdpp/history"
+	"rdpp/rdpp/testmain"
+)
+
+func TestMain(m *testing.M) {
+	testmain.Be(map[string]func([]string) error{"watch": func(args []string) error {
+		return watchLine(context.Background(), args[0], func(o *Options) { dieAt(o, args[1]) })
+	}})
+	os.Exit(testmain.Run(m, nil))
+}
+
+// dieAt makes the process kill itself at the second image: as it is judged, before it is recorded, or when all but its end is done.
+func dieAt(o *Options, stage string) {
+	count := 0
+	die := func(at string) {
+		if at != stage {
+			return
+		}
+		if count++; count == 2 {
+			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+	}
+	judge, record := o.Judge, o.Record
+	o.Judge = func(ctx context.Context, path string) func() Outcome {
+		die("judging")
+		return judge(ctx, path)
+	}
+	o.Record = func(image string, p *anomaly.Prediction, failed error) history.Record {
+		die("recording")
+		return record(image, p, failed)
+	}
+	o.Tell = func(*history.Record) error {
+		die("telling")
+		return nil
+	}
+}
+
+// watchLine watches dir/in, with a judge that finds images anomalous whose content has an x in it, and takes those for broken that
+// begin with an exclamation mark.
+func watchLine(ctx context.Context, dir string, change func(*Options)) (err error) {
+	h, err := history.Open(filepath.Join(dir, "line.db"), nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, h.Close()) }()
+	opt := Options{Dir: filepath.Join(dir, "in"), History: h, Table: filepath.Join(dir, "line.csv"), MoveGood: filepath.Join(dir, "good"),
+		MoveBad: filepath.Join(dir, "bad"), MoveBroken: filepath.Join(dir, "broken"), InFlight: 3, Poll: 20 * time.Millisecond, Settle: 40 * time.Millisecond,
+		Patience: time.Millisecond,
+		Judge: func(_ context.Context, path string) func() Outcome {
+			data, err := os.ReadFile(path)
+			sum, _ := digest(path)
+			return func() Outcome {
+				if err == nil && bytes.HasPrefix(data, []byte("!")) {
+					err = fmt.Errorf("%s: no picture", path)
+				}
+				if err != nil {
+					return Outcome{SHA256: sum, Err: err}
+				}
+				return Outcome{SHA256: sum, Prediction: &anomaly.Prediction{Image: path, Verdict: anomaly.Verdict{Anomalous: bytes.Contains(data, []byte("x"))}}}
+			}
+		},
+		Record: func(image string, p *anomaly.Prediction, failed error) history.Record {
+			if p == nil {
+				return history.Record{Image: image, Verdict: history.Broken, Error: failed.Error()}
+			}
+			return history.Of(p)
+		}}
+	change(&opt)
+	_, err = Run(ctx, opt)
+	return err
+}
+
+func once(o *Options) { o.Once = true }
+
+// state is everything that a line has, in words.
+func state(t *testing.T, dir string) (records, rows, files []string) {
+	t.Helper()
+	h, err := history.Open(filepath.Join(dir, "line.db"), &history.Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	for r, err := range h.List(t.Context(), history.Filter{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		to, _ := filepath.Rel(dir, r.Moved)
+		records = append(records, fmt.Sprint(filepath.Base(r.Image), " ", r.Verdict, " ", to))
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "line.csv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, err := csv.NewReader(bytes.NewReader(text)).ReadAll()
+	if err != nil || len(table) == 0 || !slices.Equal(table[0], history.TableHeader) {
+		t.Fatalf("got table %q, %v", text, err)
+	}
+	for _, row := range table[1:] {
+		to, _ := filepath.Rel(dir, row[12])
+		rows = append(rows, fmt.Sprint(filepath.Base(row[2]), " ", row[3], " ", to))
+	}
+	for _, name := range []string{"in", "good", "bad", "broken"} {
+		entries, err := os.ReadDir(filepath.Join(dir, name))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			files = append(files, name+"/"+e.Name())
+		}
+	}
+	for _, list := range [][]string{records, rows, files} {
+		slices.Sort(list)
+	}
+	return records, rows, files
+}
+
+// newLine makes a folder with in/, and in that files of the given contents.
+func newLine(t *testing.T, contents map[string]string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "in"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range contents {
+		put(t, filepath.Join(dir, "in", name), content)
+	}
+	return dir
+}
+
+func put(t *testing.T, path, content string) {
+	t.Helper()
+	if err := atomicfile.Write(path, func(w io.Writer) error { _, err := io.WriteString(w, content); return err }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+var (
+	fourImages = map[string]string{"a.png": "1", "b.png": "x2", "c.png": "3", "d.png": "!"}
+	fourMoved  = []string{"a.png good good/a.png", "b.png anomalous bad/b.png", "c.png good good/c.png", "d.png broken broken/d.png"}
+	fourFiles  = []string{"bad/b.png", "broken/d.png", "good/a.png", "good/c.png"}
+)
+
+// TestDeath: a process that dies between any two of its stages leaves what the next one completes: each image is recorded once, in
+// the table once, and where it belongs.
+func TestDeath(t *testing.T) {
+	for _, stage := range []string{"judging", "recording", "telling"} {
+		dir := newLine(t, fourImages)
+		cmd, stderr := testmain.Start(t, "watch", nil, dir, stage)
+		if code := testmain.ExitCode(t, cmd); code != -1 {
+			t.Fatalf("%s: got code %d, %s, want it killed", stage, code, stderr)
+		}
+		if err := watchLine(t.Context(), dir, once); err != nil {
+			t.Fatal(err)
+		}
+		records, rows, files := state(t, dir)
+		if !slices.Equal(records, fourMoved) || !slices.Equal(rows, fourMoved) || !slices.Equal(files, fourFiles) {
+			t.Errorf("%s: got records %q, rows %q, files %q, want %q and %q", stage, records, rows, files, fourMoved, fourFiles)
+		}
+	}
+}
+
+// TestPending: what is recorded and not done is done without being judged, whatever of it was done before.
+func TestPending(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		change  func(dir string) // what happened before and after the death
+		records string
+		files   []string
+	}{
+		{"nothing was done", func(string) {}, "a.png good good/a.png", []string{"good/a.png"}},
+		{"it was moved", func(dir string) {
+			os.Rename(filepath.Join(dir, "in", "a.png"), filepath.Join(dir, "good", "a.png"))
+		}, "a.png good good/a.png", []string{"good/a.png"}},
+		{"its place was taken", func(dir string) { put(t, filepath.Join(dir, "good", "a.png"), "other") }, "a.png good good/a_2.png",
+			[]string{"good/a.png", "good/a_2.png"}},
+		{"somebody took it", func(dir string) { os.Remove(filepath.Join(dir, "in", "a.png")) }, "a.png good ", nil},
+	} {
+		dir := newLine(t, map[string]string{"a.png": "1"})
+		path := filepath.Join(dir, "in", "a.png")
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum, err := digest(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, err := history.Open(filepath.Join(dir, "line.db"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := history.Record{Image: path, Verdict: history.Good, Moved: filepath.Join(dir, "good", "a.png"), Time: time.Now()}
+		a := history.Arrival{Path: "a.png", Size: info.Size(), Time: info.ModTime(), SHA256: sum}
+		if err := errors.Join(h.Journal(filepath.Join(dir, "in")).Judged(t.Context(), &a, &r), h.Close(), os.Mkdir(filepath.Join(dir, "good"), 0o777)); err != nil {
+			t.Fatal(err)
+		}
+		c.change(dir)
+		err = watchLine(t.Context(), dir, func(o *Options) {
+			o.Once = true
+			o.Record = func(image string, _ *anomaly.Prediction, _ error) history.Record {
+				t.Errorf("%s: %s is judged again", c.name, image)
+				return history.Record{Image: image}
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		records, rows, files := state(t, dir)
+		if !slices.Equal(records, []string{c.records}) || !slices.Equal(rows, records) || !slices.Equal(files, c.files) {
+			t.Errorf("%s: got records %q, rows %q, files %q, want %q and %q", c.name, records, rows, files, c.records, c.files)
+		}
+	}
+}
+
+// TestTable: a table goes on where it was, without the row that a crash left half, also where another file takes its place.
+func TestTable(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "line.csv")
+	row := func(id int64) *history.Record {
+		return &history.Record{ID: id, Image: fmt.Sprint(id), Verdict: history.Good}
+	}
+	open := func() *table {
+		t.Helper()
+		made, err := openTable(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(made.close)
+		return made
+	}
+	ids := func(path string) (ids string) {
+		t.Helper()
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			id, _, _ := strings.Cut(line, ",")
+			ids += " " + id
+		}
+		return ids
+	}
+	first := open()
+	for id := range int64(3) {
+		if err := first.add(row(id+1), false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, text[:len(text)-5], 0o666); err != nil { // the last row is half
+		t.Fatal(err)
+	}
+	second := open()
+	for _, id := range []int64{2, 3, 3} {
+		if err := second.add(row(id), true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := ids(path); got != " id 1 2 3" {
+		t.Errorf("after a crash: got %q, want 1, 2 and 3", got)
+	}
+	if err := os.Rename(path, path+".1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.add(row(4), false); err != nil || ids(path) != " id 4" || ids(path+".1") != " id 1 2 3" {
+		t.Errorf("another file: got %v, %q", err, ids(path))
+	}
+	for name, content := range map[string]string{"text": "some notes\n", "rows of another": strings.Join(history.TableHeader, ",") + "\nx,y\n"} {
+		if err := os.WriteFile(path, []byte(content), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := openTable(path); err == nil || !strings.Contains(err.Error(), "choose another file") {
+			t.Errorf("%s: got %v", name, err)
+		}
+		testmain.WantContent(t, path, content)
+	}
+}
+
+// A fault of the model ends the watch, and the image is judged the next time.
+func TestFault(t *testing.T) {
+	dir := newLine(t, map[string]string{"a.png": "1"})
+	fault := errors.New("the device is gone")
+	err := watchLine(t.Context(), dir, func(o *Options) {
+		o.Judge = func(context.Context, string) func() Outcome {
+			return func() Outcome { return Outcome{Err: fault, Fault: true} }
+		}
+	})
+	if !errors.Is(err, fault) {
+		t.Errorf("got %v, want %v", err, fault)
+	}
+	if err := watchLine(t.Context(), dir, once); err != nil {
+		t.Fatal(err)
+	}
+	if records, _, files := state(t, dir); !slices.Equal(records, []string{"a.png good good/a.png"}) || !slices.Equal(files, []string{"good/a.png"}) {
+		t.Errorf("got %q, %q", records, files)
+	}
+}
+
+// A camera that writes another image under a name while the first is judged: neither is lost.
+func TestOverwritten(t *testing.T) {
+	dir := newLine(t, map[string]string{"a.png": "1"})
+	err := watchLine(t.Context(), dir, func(o *Options) {
+		record, overwritten := o.Record, false
+		o.Once = true
+		o.Record = func(image string, p *anomaly.Prediction, failed error) history.Record {
+			if !overwritten {
+				put(t, filepath.Join(dir, "in", "a.png"), "2x")
+				overwritten = true
+			}
+			return record(image, p, failed)
+		}
+	})
+	if err == nil {
+		err = watchLine(t.Context(), dir, once)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	records, rows, files := state(t, dir)
+	want := []string{"a.png anomalous bad/a.png", "a.png good "}
+	if !slices.Equal(records, want) || !slices.Equal(rows, want) || !slices.Equal(files, []string{"bad/a.png"}) {
+		t.Errorf("got records %q, rows %q, files %q, want %q and the second image", records, rows, files, want)
+	}
+}
+
+// TestCarry: an image is carried to another file system, whole and with its time; a copy that a dead process has left is its own.
+func TestCarry(t *testing.T) {
+	dir := t.TempDir()
+	from, to := filepath.Join(dir, "from.png"), filepath.Join(dir, "to.png")
+	for _, there := range []string{"", "content", "other"} {
+		put(t, from, "content")
+		os.Remove(to)
+		if there != "" {
+			put(t, to, there)
+		}
+		info, err := os.Stat(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum, err := digest(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = carry(from, to, &history.Arrival{Size: info.Size(), Time: info.ModTime(), SHA256: sum})
+		if there == "other" {
+			if !errors.Is(err, os.ErrExist) {
+				t.Errorf("another file is there: got %v, want %v", err, os.ErrExist)
+			}
+			testmain.WantContent(t, from, "content")
+			continue
+		}
+		if _, gone := os.Stat(from); err != nil || !errors.Is(gone, os.ErrNotExist) {
+			t.Errorf("%q there: got %v, and the source %v", there, err, gone)
+		}
+		testmain.WantContent(t, to, "content")
+		if after, err := os.Stat(to); there == "" && (err != nil || !after.ModTime().Equal(info.ModTime())) {
+			t.Errorf("got the time %v, %v, want %v", after, err, info.ModTime())
+		}
+	}
+}
+
+// TestDrift: a line whose light fades is told of, one that stays is not.
+func TestDrift(t *testing.T) {
+	for _, fading := range []float64{0, 0.002} {
+		contents := map[string]string{}
+		for i := range 150 {
+			contents[fmt.Sprintf("%03d.png", i)] = fmt.Sprint(i)
+		}
+		dir := newLine(t, contents)
+		var said []string
+		err := watchLine(t.Context(), dir, func(o *Options) {
+			o.Once, o.Drift, o.MoveGood = true, 0.01, ""
+			o.Complain = func(err error) { said = append(said, err.Error()) }
+			judge, next := o.Judge, 0
+			o.Judge = func(ctx context.Context, path string) func() Outcome {
+				finish, i := judge(ctx, path), next
+				next++
+				return func() Outcome {
+					outcome := finish()
+					outcome.Brightness = 0.5 + 0.01*float64(i*7919%13) - fading*float64(max(i-75, 0))
+					return outcome
+				}
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if warned := len(said) > 0; warned != (fading > 0) || warned && !strings.Contains(said[0], "the mean brightness of good images fell") {
+			t.Errorf("fading by %v per image: got %q", fading, said)
+		}
+	}
+}

@@ -1,0 +1,423 @@
+package history
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"rdpp/rdpp/metric"
+	"rdpp/rdpp/testmain"
+)
+
+func TestMain(m *testing.M) {
+	testmain.Be(map[string]func([]string) error{"writer": writer})
+	os.Exit(testmain.Run(m, nil))
+}
+
+// writer adds records to a history until it is killed, and says how many it knows to be written.
+func writer(args []string) error {
+	h, err := Open(args[0], nil)
+	if err != nil {
+		return err
+	}
+	for i := 0; ; i++ {
+		r := example(fmt.Sprint(args[1], "-", i))
+		if err := h.Add(context.Background(), &r); err != nil {
+			return err
+		}
+		fmt.Fprintln(os.Stderr, r.Image)
+	}
+}
+
+func example(image string) Record {
+	p := 0.25
+	return Record{Time: time.UnixMicro(1_700_000_000_123_456), Source: "test", Image: image, SHA256: "ab", Model: "screw", ModelSHA256: "cd", Verdict: Anomalous,
+		Score: 1.0 / 3, Threshold: 0.1, PixelThreshold: 0.2, Exact: true, PValue: &p, Width: 10, Height: 20, Regions: []metric.Region{{X: 1, Y: 2, Width: 3, Height: 4, Area: 5, Peak: 0.5}},
+		Warnings: []string{"dark"}, Heatmap: "/h.png", Moved: "/bad/" + image}
+}
+
+// opened is a new history in a folder of its own.
+func opened(t *testing.T, opt *Options) (*DB, string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "a b?%.db")
+	h, err := Open(path, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close() })
+	return h, path
+}
+
+// list is what a filter finds.
+func list(t *testing.T, h *DB, f Filter) (all []*Record) {
+	t.Helper()
+	for r, err := range h.List(t.Context(), f) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, r)
+	}
+	return all
+}
+
+// TestRoundTrip: what is written is read, by another process's handle too, names of any bytes included.
+func TestRoundTrip(t *testing.T) {
+	h, path := opened(t, nil)
+	full, broken := example("name\xff\n"), Record{Time: time.UnixMicro(5), Verdict: Broken, Error: "no picture"}
+	if err := h.Add(t.Context(), &full, &broken); err != nil || full.ID != 1 || broken.ID != 2 {
+		t.Fatalf("got %v, IDs %d and %d, want 1 and 2", err, full.ID, broken.ID)
+	}
+	if err := h.Correct(t.Context(), 1, Good, "a reflection"); err != nil {
+		t.Fatal(err)
+	}
+	reader, err := Open(path, &Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	got := list(t, reader, Filter{})
+	if len(got) != 2 || time.Since(got[0].Corrected) > time.Minute || got[0].Correction != Good || got[0].Note != "a reflection" {
+		t.Fatalf("got %+v, want 2 records, the first corrected", got)
+	}
+	got[0].Correction, got[0].Note, got[0].Corrected = "", "", time.Time{}
+	if !reflect.DeepEqual(*got[0], full) || !reflect.DeepEqual(*got[1], broken) {
+		t.Errorf("got %+v and %+v, want %+v and %+v", got[0], got[1], full, broken)
+	}
+	p := got[0].Prediction()
+	if again := Of(&p); again.Score != full.Score || again.Verdict != Anomalous || !again.Exact || again.PixelThreshold != 0.2 {
+		t.Errorf("got %+v of its prediction", again)
+	}
+	if err := reader.Correct(t.Context(), 1, Good, ""); err == nil {
+		t.Error("a reader corrects: got no error")
+	}
+}
+
+func TestFilter(t *testing.T) {
+	h, _ := opened(t, nil)
+	for i, verdict := range []Verdict{Good, Good, Anomalous, Broken, Good} {
+		r := Record{Time: time.UnixMicro(int64(i) * 1000), Image: fmt.Sprintf("in/%d.png", i), Verdict: verdict, Source: fmt.Sprint("s", i%2), Model: "screw"}
+		if i == 2 {
+			r.Moved = "/bad/x.png"
+		}
+		if err := h.Add(t.Context(), &r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(h.Correct(t.Context(), 1, Anomalous, ""), h.Correct(t.Context(), 3, Good, "")); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		f    Filter
+		want []int64
+	}{
+		{Filter{}, []int64{1, 2, 3, 4, 5}}, {Filter{Verdict: Good}, []int64{1, 2, 5}}, {Filter{Verdict: Good, Last: 2}, []int64{2, 5}},
+		{Filter{ID: 4}, []int64{4}}, {Filter{After: 3}, []int64{4, 5}}, {Filter{Source: "s1"}, []int64{2, 4}}, {Filter{Image: "2.png"}, []int64{3}},
+		{Filter{Image: "x.png"}, []int64{3}}, {Filter{Image: "/bad/x.png"}, []int64{3}}, {Filter{Image: "png"}, nil}, {Filter{Image: "%.png"}, nil},
+		{Filter{Since: time.UnixMicro(1000), Until: time.UnixMicro(3000)}, []int64{2, 3}}, {Filter{Corrected: true}, []int64{1, 3}},
+		{Filter{Correction: Good}, []int64{3}}, {Filter{Model: "nut"}, nil}, {Filter{Image: "' OR 1 --"}, nil},
+	} {
+		var got []int64
+		for _, r := range list(t, h, c.f) {
+			got = append(got, r.ID)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%+v: got %v, want %v", c.f, got, c.want)
+		}
+	}
+	if err := h.Correct(t.Context(), 99, Good, ""); !errors.Is(err, ErrNone) {
+		t.Errorf("no such record: got %v, want %v", err, ErrNone)
+	}
+	if err := h.Correct(t.Context(), 1, Broken, ""); err == nil {
+		t.Error("a correction to broken: got no error")
+	}
+}
+
+// TestOpen: what is no history of ours is refused, and stays as it is.
+func TestOpen(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	foreign, _ := opened(t, nil)
+	if _, err := foreign.db.Exec("PRAGMA application_id = 7"); err != nil {
+		t.Fatal(err)
+	}
+	later, _ := opened(t, nil)
+	if _, err := later.db.Exec("PRAGMA user_version = 99"); err != nil {
+		t.Fatal(err)
+	}
+	const text = "this is a text of many words, and no database at all, as anybody who reads its first line can tell without a doubt whatever"
+	for _, c := range []struct {
+		name, path string
+		readOnly   bool
+		want       error
+	}{
+		{"text", file("text", text), false, ErrForeign}, {"text to read", file("text", text), true, ErrForeign}, {"foreign", foreign.path, false, ErrForeign},
+		{"missing", filepath.Join(dir, "missing"), true, fs.ErrNotExist}, {"empty to read", file("empty", ""), true, ErrForeign},
+		{"folder", dir, false, nil}, {"later", later.path, false, nil}, {"in a missing folder", filepath.Join(dir, "no", "x.db"), false, nil},
+	} {
+		h, err := Open(c.path, &Options{ReadOnly: c.readOnly})
+		if err == nil {
+			h.Close()
+		}
+		if err == nil || c.want != nil && !errors.Is(err, c.want) || !strings.HasPrefix(err.Error(), "history: ") || !strings.Contains(err.Error(), c.path) {
+			t.Errorf("%s: got %v, want %v and the file's name", c.name, err, c.want)
+		}
+	}
+	testmain.WantContent(t, filepath.Join(dir, "text"), text)
+}
+
+// Many goroutines through several handles: nothing is lost, no ID comes twice.
+func TestConcurrent(t *testing.T) {
+	h, path := opened(t, nil)
+	other, err := Open(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	const goroutines, each = 8, 25
+	var group sync.WaitGroup
+	for g := range goroutines {
+		group.Go(func() {
+			for i := range each {
+				r := example(fmt.Sprint(g, "-", i))
+				if err := []*DB{h, other}[g%2].Add(t.Context(), &r); err != nil || r.ID == 0 {
+					t.Errorf("got ID %d, %v", r.ID, err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	seen := map[string]bool{}
+	for _, r := range list(t, h, Filter{}) {
+		seen[r.Image] = true
+	}
+	if n, err := h.Count(t.Context()); n != goroutines*each || err != nil || len(seen) != n {
+		t.Errorf("got %d records of %d images, %v, want %d", n, len(seen), err, goroutines*each)
+	}
+	if err := h.Close(); err != nil {
+		t.Error(err)
+	}
+	r := example("late")
+	if err := h.Add(t.Context(), &r); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("closed: got %v, want %v", err, fs.ErrClosed)
+	}
+}
+
+// Killed writers: what they knew to be written is there, and the file is whole.
+func TestKilled(t *testing.T) {
+	h, path := opened(t, nil)
+	for round := range 3 {
+		before, err := h.Count(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd, stderr := testmain.Start(t, "writer", nil, path, fmt.Sprint(round))
+		testmain.Wait(t, "records", func() bool { n, err := h.Count(t.Context()); return err != nil || n > before+20 })
+		if err := testmain.Kill(cmd); err != nil {
+			t.Fatal(err)
+		}
+		there := map[string]bool{}
+		for _, r := range list(t, h, Filter{}) {
+			there[r.Image] = true
+		}
+		known := strings.SplitAfter(stderr.String(), "\n")
+		for _, line := range known[:len(known)-1] { // of the last one a part may be missing
+			if name := strings.TrimSuffix(line, "\n"); !there[name] {
+				t.Errorf("round %d: %s is lost", round, name)
+			}
+		}
+		if len(known) < 20 {
+			t.Errorf("round %d: got %d lines of the writer, want 20", round, len(known))
+		}
+	}
+	var result string
+	if err := h.db.QueryRow("PRAGMA integrity_check").Scan(&result); err != nil || result != "ok" {
+		t.Errorf("got %q, %v, want ok", result, err)
+	}
+}
+
+func TestRetention(t *testing.T) {
+	var removed []string
+	h, _ := opened(t, &Options{Removed: func(source, heatmap string) { removed = append(removed, source+heatmap) }})
+	now := time.Now()
+	for i, age := range []time.Duration{50, 40, 30, 2, 1} {
+		r := example(fmt.Sprint(i))
+		r.Time, r.Heatmap = now.Add(-age*24*time.Hour), fmt.Sprintf("/%d.png", i)
+		if err := h.Add(t.Context(), &r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A correction is kept, and so is what has something to follow.
+	if err := h.Correct(t.Context(), 1, Good, ""); err != nil {
+		t.Fatal(err)
+	}
+	pending := example("pending")
+	pending.Time, pending.Heatmap = now.Add(-60*24*time.Hour), ""
+	if err := h.Journal("/in").Judged(t.Context(), &Arrival{Path: "pending"}, &pending); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.SetRetention(t.Context(), Retention{Age: 10 * 24 * time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, r := range list(t, h, Filter{}) {
+		got = append(got, r.Image)
+	}
+	if want := []string{"0", "3", "4", "pending"}; !slices.Equal(got, want) || !slices.Equal(removed, []string{"test/1.png", "test/2.png"}) {
+		t.Errorf("by days: got %q, removed %q, want %q", got, removed, want)
+	}
+	if err := h.SetRetention(t.Context(), Retention{Bytes: 1000}); err == nil {
+		t.Error("1000 bytes: got no error")
+	}
+	// By size: the file stays within it, however many come, and the latest are there.
+	if err := h.SetRetention(t.Context(), Retention{Bytes: LeastBytes}); err != nil {
+		t.Fatal(err)
+	}
+	long := strings.Repeat("x", 20<<10)
+	for i := range 2 * LeastBytes / len(long) {
+		r := Record{Time: now, Image: fmt.Sprint("big", i), Verdict: Broken, Error: long}
+		if err := h.Add(t.Context(), &r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.Prune(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	all := list(t, h, Filter{})
+	if used, err := h.used(t.Context()); err != nil || used > LeastBytes {
+		t.Errorf("by size: got %d bytes, %v, want at most %d", used, err, LeastBytes)
+	}
+	corrected := 0
+	for _, r := range all {
+		if r.Correction != "" {
+			corrected++
+		}
+	}
+	if corrected != 1 {
+		t.Errorf("got %d corrected records of %d, want the one", corrected, len(all))
+	}
+}
+
+// TestJournal: what is pending is so until it is done, and a file that has left is forgotten.
+func TestJournal(t *testing.T) {
+	h, _ := opened(t, nil)
+	j, other := h.Journal("/in"), h.Journal("/other")
+	a := Arrival{Path: "a.png", Size: 5, Time: time.Unix(1, 2), SHA256: "ab"}
+	r := example("/in/a.png")
+	if err := j.Judged(t.Context(), &a, &r); err != nil || a.Record != r.ID || r.ID == 0 || !a.Pending {
+		t.Fatalf("got %+v, record %d, %v", a, r.ID, err)
+	}
+	want := func(what string, arrivals ...Arrival) {
+		t.Helper()
+		got, err := j.Arrivals(t.Context())
+		if err != nil || !slices.Equal(got, arrivals) {
+			t.Errorf("%s: got %+v, %v, want %+v", what, got, err, arrivals)
+		}
+		if got, err := other.Arrivals(t.Context()); err != nil || len(got) != 0 {
+			t.Errorf("%s: another folder has %+v, %v", what, got, err)
+		}
+	}
+	want("judged", a)
+	if err := j.Forget(t.Context(), "a.png"); err != nil {
+		t.Fatal(err)
+	}
+	want("pending ones are not forgotten", a)
+	if err := j.Move(t.Context(), r.ID, "/elsewhere"); err != nil || list(t, h, Filter{})[0].Moved != "/elsewhere" {
+		t.Errorf("got %v, %+v, want another place", err, list(t, h, Filter{})[0])
+	}
+	if err := j.Done(t.Context(), a, false); err != nil {
+		t.Fatal(err)
+	}
+	a.Pending = false
+	want("done", a)
+	a.Time = time.Unix(7, 0)
+	if err := j.Touched(t.Context(), &a); err != nil {
+		t.Fatal(err)
+	}
+	want("touched", a)
+	if found, err := j.Find(t.Context(), "a.png"); err != nil || found == nil || *found != a {
+		t.Errorf("got %+v, %v, want %+v", found, err, a)
+	}
+	if found, err := j.Find(t.Context(), "b.png"); err != nil || found != nil {
+		t.Errorf("got %+v, %v, want none", found, err)
+	}
+	// What is done for an older arrival of the name changes nothing.
+	if err := j.Done(t.Context(), Arrival{Path: "a.png", Record: a.Record + 1}, true); err != nil {
+		t.Fatal(err)
+	}
+	want("another's end", a)
+	if err := j.Forget(t.Context(), "a.png", "b.png"); err != nil {
+		t.Fatal(err)
+	}
+	want("forgotten")
+}
+
+func TestWriteTable(t *testing.T) {
+	h, _ := opened(t, nil)
+	full, broken := example("a,\"b\"\nc\x1b.png"), Record{Time: time.UnixMicro(0), Image: "d.png", Verdict: Broken, Error: "no picture"}
+	if err := h.Add(t.Context(), &full, &broken); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := WriteTable(&out, h.List(t.Context(), Filter{})); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Count(out.String(), "\n") != 3 {
+		t.Errorf("got %q, want a line per row", &out)
+	}
+	got, err := csv.NewReader(&out).ReadAll()
+	want := [][]string{TableHeader,
+		{"1", "2023-11-14T22:13:20.123456Z", `a,"b"\nc\x1b.png`, "anomalous", "0.3333333333333333", "0.1", "0.25", "1", "1 2 3 4", "screw", "ab", "/h.png",
+			`/bad/a,"b"\nc\x1b.png`, "", "dark", "", ""},
+		{"2", "1970-01-01T00:00:00.000000Z", "d.png", "broken", "", "", "", "", "", "", "", "", "", "no picture", "", "", ""}}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %q, %v, want %q", got, err, want)
+	}
+}
+
+func TestParseTime(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		want time.Time // zero: an error
+	}{
+		{"2026-03-31", time.Date(2026, 3, 31, 0, 0, 0, 0, time.Local)}, {"2026-03-31 14:05", time.Date(2026, 3, 31, 14, 5, 0, 0, time.Local)},
+		{"2026-03-31T14:05:06Z", time.Date(2026, 3, 31, 14, 5, 6, 0, time.UTC)}, {"2026-03-31T14:05:06+02:00", time.Date(2026, 3, 31, 12, 5, 6, 0, time.UTC)},
+		{"", time.Time{}}, {"31.3.2026", time.Time{}}, {"2026-13-01", time.Time{}}, {"yesterday", time.Time{}},
+	} {
+		if got, err := ParseTime(c.text); !got.Equal(c.want) || (err != nil) != c.want.IsZero() {
+			t.Errorf("%q: got %v, %v, want %v", c.text, got, err, c.want)
+		}
+	}
+}
+
+// FuzzParseTime: whatever is a time is so again when written in full.
+func FuzzParseTime(f *testing.F) {
+	for _, text := range []string{"2026-03-31", "2026-03-31 14:05", "2026-03-31T14:05:06.5+02:00", "x"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		at, err := ParseTime(text)
+		if err != nil {
+			return
+		}
+		if again, err := ParseTime(at.UTC().Format(time.RFC3339Nano)); err != nil || !again.Equal(at) {
+			t.Errorf("%q: got %v, and %v of that, %v", text, at, again, err)
+		}
+	})
+}

@@ -1,0 +1,145 @@
+package history
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+)
+
+// Retention is looked at once in so many records, and removes no more than so many in one transaction, for which others wait.
+const (
+	lookEvery   = 250
+	removedOnce = 1000
+)
+
+// Retention is what bounds the history.
+func (d *DB) Retention(ctx context.Context) (r Retention, err error) {
+	if err := d.db.QueryRowContext(ctx, "SELECT age, bytes FROM retention").Scan(&r.Age, &r.Bytes); err != nil {
+		return r, fmt.Errorf("history: %s: %w", d.path, err)
+	}
+	r.Bytes = cmp.Or(r.Bytes, defaultBytes)
+	return r, nil
+}
+
+// SetRetention bounds the history, and removes what is too much.
+func (d *DB) SetRetention(ctx context.Context, r Retention) error {
+	if r.Age < 0 || r.Bytes != 0 && r.Bytes < LeastBytes {
+		return fmt.Errorf("history: %s: to keep records for %v and %d bytes cannot be; use at least %d bytes", d.path, r.Age, r.Bytes, LeastBytes)
+	}
+	if _, err := d.db.ExecContext(ctx, "UPDATE retention SET age = ?, bytes = ?", r.Age, r.Bytes); err != nil {
+		return fmt.Errorf("history: %s: %w", d.path, err)
+	}
+	return d.Prune(ctx)
+}
+
+// wrote prunes now and then.
+func (d *DB) wrote(records int) error {
+	d.mu.Lock()
+	d.since += records
+	due := d.since >= lookEvery
+	if due {
+		d.since = 0
+	}
+	d.mu.Unlock()
+	if !due {
+		return nil
+	}
+	return d.Prune(context.Background())
+}
+
+// Prune removes the records that retention does not keep. Writing does it by itself.
+func (d *DB) Prune(ctx context.Context) error {
+	r, err := d.Retention(ctx)
+	if err != nil {
+		return err
+	}
+	for more := r.Age > 0; more; {
+		before := time.Now().Add(-r.Age).UnixMicro()
+		if more, err = d.remove(ctx, removedOnce, "WHERE time < ? AND correction = '' ORDER BY id", before); err != nil {
+			return err
+		}
+	}
+	for more := true; more; {
+		used, err := d.used(ctx)
+		if err != nil {
+			return err
+		}
+		if used <= r.Bytes {
+			return nil
+		}
+		n, err := d.Count(ctx)
+		if err != nil {
+			return err
+		}
+		// As many as are too much if all are of a size; what is left to remove is so in the next round.
+		most := min(removedOnce, 1+int(float64(n)*float64(used-r.Bytes)/float64(used)))
+		if more, err = d.remove(ctx, most, "ORDER BY correction <> '', id"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove removes up to most records that nothing waits for, and says whether there were any.
+func (d *DB) remove(ctx context.Context, most int, which string, args ...any) (more bool, err error) {
+	var drawn [][2]string // sources and heat maps
+	err = d.transact(ctx, func(tx *sql.Tx) error {
+		rows, err := tx.Query(`WITH gone AS (SELECT id, correction, time FROM records WHERE id NOT IN (SELECT record FROM arrivals WHERE pending)) `+
+			`SELECT id, source, heatmap FROM records JOIN (SELECT id AS gone_id FROM gone `+which+fmt.Sprintf(" LIMIT %d) ON id = gone_id", most), args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		var ids []int64
+		for rows.Next() {
+			var id int64
+			var source, heatmap string
+			if err := rows.Scan(&id, &source, &heatmap); err != nil {
+				return err
+			}
+			ids = append(ids, id)
+			if heatmap != "" {
+				drawn = append(drawn, [2]string{source, heatmap})
+			}
+		}
+		if err := rows.Err(); err != nil {
+			return err
+		}
+		for _, id := range ids {
+			if _, err := tx.Exec("DELETE FROM records WHERE id = ?", id); err != nil {
+				return err
+			}
+		}
+		more = len(ids) > 0
+		return nil
+	})
+	if err != nil {
+		return false, fmt.Errorf("history: %s: %w", d.path, err)
+	}
+	for _, of := range drawn {
+		d.removed(of[0], of[1])
+	}
+	// Gives the room back; each row that it answers is a page.
+	rows, err := d.db.QueryContext(ctx, "PRAGMA incremental_vacuum")
+	if err == nil {
+		for rows.Next() {
+		}
+		err = rows.Close()
+	}
+	if err != nil {
+		return false, fmt.Errorf("history: %s: %w", d.path, err)
+	}
+	return more, nil
+}
+
+// used is how many bytes the file takes.
+func (d *DB) used(ctx context.Context) (bytes int64, err error) {
+	err = d.db.QueryRowContext(ctx, `SELECT (pages.page_count - free.freelist_count) * size.page_size
+		FROM pragma_page_count pages, pragma_freelist_count free, pragma_page_size size`).Scan(&bytes)
+	if err != nil {
+		return 0, fmt.Errorf("history: %s: %w", d.path, err)
+	}
+	return bytes, nil
+}
