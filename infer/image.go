@@ -69,10 +69,11 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (int, err
 	var m modelFlags
 	m.register(flags)
 	m.registerBatch(flags)
+	rare := m.registerRegions(flags)
 	asJSON := flags.Bool("json", false, "one JSON object per image and line instead, with\n\"error\" where it failed")
 	maxMemory := flags.Int64("max-memory", allowance.MemoryDefault(1<<30)>>20, "`N` MiB to read and decode images in")
-	heatmaps := flags.String("heatmap", "", "write NAME_heatmap.png per image to `DIR`: colours\nfrom 0 to 1.5 x threshold, a line at the threshold")
-	if err := t.Parse(flags, args, command.Help{Text: imageHelp}); err != nil {
+	heatmaps := flags.String("heatmap", "", "write NAME_heatmap.png per image to `DIR`: map,\noutlines, and the scale of the colours below")
+	if err := t.Parse(flags, args, command.Help{Text: imageHelp, Rare: rare}); err != nil {
 		return 0, err
 	}
 	if *maxMemory < 1 || *maxMemory > 1<<30 {
@@ -363,9 +364,9 @@ func readAll(ctx context.Context, open func() (io.ReadCloser, error), limit int6
 	})
 }
 
-// writeHeatmap draws the anomaly map over the image, so that the pictures of a call compare with each other.
+// writeHeatmap draws the anomaly map over the image, with the scale of its colours below.
 func writeHeatmap(path string, img *imagefile.Image, r *rdpp.Result) error {
-	overlay, err := report.Heatmap(img, r.Map, r.Size, r.Size, report.AtThreshold(r.PixelThreshold))
+	overlay, err := report.Heatmap(img, r.Map, r.Size, r.Size, report.Outlined(r.PixelThreshold, r.Map, r.Levels))
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
@@ -385,6 +386,9 @@ func printLine(w io.Writer, p *rdpp.Prediction) error {
 	if p.PValue != nil {
 		rare = fmt.Sprintf("%.4f", *p.PValue)
 	}
-	_, err := fmt.Fprintf(w, "%-9s  %9.6f  %9.6f  %6s  %3d  %s\n", word, p.Score, p.Threshold, rare, len(p.Regions), printable.Text(p.Image))
+	if p.PValueBound {
+		rare = "<=" + rare
+	}
+	_, err := fmt.Fprintf(w, "%-9s  %9.6f  %9.6f  %8s  %3d  %s\n", word, p.Score, p.Threshold, rare, len(p.Regions), printable.Text(p.Image))
 	return err
 }

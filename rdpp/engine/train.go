@@ -443,7 +443,7 @@ func (r *run) test(ctx context.Context, report *anomaly.Epoch) error {
 	if err != nil {
 		return err
 	}
-	measured, err := evaluation.Evaluate(ctx, model, r.tests, r.set.HasMasks, r.cache)
+	measured, err := evaluation.Evaluate(ctx, model, r.tests, r.set.HasMasks, nil, r.cache)
 	if err != nil {
 		return err
 	}
@@ -515,7 +515,7 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 		summary.TrainingSeconds += epoch.Seconds
 		trained += epoch.Images
 	}
-	measured, err := evaluation.Evaluate(ctx, model, r.tests, r.set.HasMasks, r.cache)
+	measured, err := evaluation.Evaluate(ctx, model, r.tests, r.set.HasMasks, calibration, r.cache)
 	if err != nil {
 		return nil, err
 	}

@@ -90,10 +90,10 @@ func gather(ctx context.Context, m *modelfile.Model, set *dataset.Set, e *Evalua
 	}
 	var err error
 	worst, best := report.Pick(r.Images, shownCases)
-	if r.Worst, err = cases(ctx, m, items, worst, cache, opt.MaxPixels); err != nil {
+	if r.Worst, err = cases(ctx, m, items, worst, c, cache, opt.MaxPixels); err != nil {
 		return nil, err
 	}
-	if r.Best, err = cases(ctx, m, items, best, cache, opt.MaxPixels); err != nil {
+	if r.Best, err = cases(ctx, m, items, best, c, cache, opt.MaxPixels); err != nil {
 		return nil, err
 	}
 	began := time.Now()
@@ -178,15 +178,20 @@ func relative(dir, path string) string {
 	return path
 }
 
-// cases are the picked items with their pictures, maps and masks.
-func cases(ctx context.Context, m *modelfile.Model, items []dataset.Item, picked []int, cache *dataset.Cache, maxPixels int64) (all []report.Case, err error) {
+// cases are the picked items with their pictures, maps, masks and outlines.
+func cases(ctx context.Context, m *modelfile.Model, items []dataset.Item, picked []int, calibration *anomaly.Calibration, cache *dataset.Cache,
+	maxPixels int64) (all []report.Case, err error) {
 	S := m.Info.Config.ImageSize
 	some := make([]dataset.Item, len(picked))
 	for i, at := range picked {
 		some[i] = items[at]
 	}
-	err = scan(ctx, m, some, cache, func(i int, anomaly []float32, _ float64) error {
+	err = scan(ctx, m, some, cache, func(i int, anomaly []float32, score float64) error {
 		c := report.Case{Image: picked[i], Map: anomaly, H: S, W: S}
+		o := calibration.Outline(calibration.Judge(score), m.Info.Config.Blur())
+		if _, c.Levels, err = o.Regions(anomaly, S, S, S, S); err != nil {
+			return err
+		}
 		if c.Picture, err = imagefile.DecodeFile(some[i].Path, &imagefile.Options{MaxPixels: maxPixels, BitDepth: m.Info.Config.BitDepth}); err != nil {
 			return err
 		}

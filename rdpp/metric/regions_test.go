@@ -105,20 +105,20 @@ func TestRegions(t *testing.T) {
 	)
 	cases := []struct {
 		name         string
-		threshold    float32
+		threshold    float64
 		origW, origH int
 		want         []Region
 	}{
-		{"same size", 1, 5, 3, []Region{{0, 0, 2, 2, 2, 9}, {4, 1, 1, 2, 2, 3}}},
-		{"threshold is exclusive", 5, 5, 3, []Region{{1, 1, 1, 1, 1, 9}}},
+		{"same size", 1, 5, 3, []Region{{0, 0, 2, 2, 2, 9, 7}, {4, 1, 1, 2, 2, 3, 2.5}}},
+		{"threshold is exclusive", 5, 5, 3, []Region{{1, 1, 1, 1, 1, 9, 9}}},
 		{"above all", 9, 5, 3, []Region{}},
-		{"twice as large", 1, 10, 6, []Region{{0, 0, 4, 4, 8, 9}, {8, 2, 2, 4, 8, 3}}},
-		{"outward", 1, 7, 4, []Region{{0, 0, 3, 3, 4, 9}, {5, 1, 2, 3, 4, 3}}},
-		{"smaller, area at least 1", 1, 2, 1, []Region{{0, 0, 1, 1, 1, 9}, {1, 0, 1, 1, 1, 3}}},
+		{"twice as large", 1, 10, 6, []Region{{0, 0, 4, 4, 8, 9, 7}, {8, 2, 2, 4, 8, 3, 2.5}}},
+		{"outward", 1, 7, 4, []Region{{0, 0, 3, 3, 4, 9, 7}, {5, 1, 2, 3, 4, 3, 2.5}}},
+		{"smaller, area at least 1", 1, 2, 1, []Region{{0, 0, 1, 1, 1, 9, 7}, {1, 0, 1, 1, 1, 3, 2.5}}},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := Regions(m, H, W, c.threshold, c.origW, c.origH)
+			got, _, err := Outline{Above: c.threshold, Low: c.threshold}.Regions(m, H, W, c.origW, c.origH)
 			if err != nil || !reflect.DeepEqual(got, c.want) {
 				t.Errorf("got %+v, %v, want %+v", got, err, c.want)
 			}
@@ -136,26 +136,26 @@ func TestRegions(t *testing.T) {
 		{"negative", []float32{9}, -1, -1, ErrLength},
 		{"empty", nil, 0, 0, nil},
 	} {
-		if _, err := Regions(c.m, c.H, c.W, 0, 8, 8); !errors.Is(err, c.want) {
+		if _, _, err := (Outline{}).Regions(c.m, c.H, c.W, 8, 8); !errors.Is(err, c.want) {
 			t.Errorf("%s: got %v, want %v", c.name, err, c.want)
 		}
 	}
 }
 
-func ExampleRegions() {
+func ExampleOutline_Regions() {
 	anomaly := []float32{
 		0, 0, 0, 0,
 		0, 3, 0, 0,
 		0, 2, 0, 1,
 	}
-	regions, err := Regions(anomaly, 3, 4, 1.5, 400, 300)
+	regions, _, err := Outline{Above: 2, Low: 1.5}.Regions(anomaly, 3, 4, 400, 300)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	data, err := json.Marshal(regions)
 	fmt.Println(string(data), err)
-	// Output: [{"x":100,"y":100,"width":100,"height":200,"area":20000,"peak":3}] <nil>
+	// Output: [{"x":100,"y":100,"width":100,"height":200,"area":20000,"peak":3,"mean":2.5}] <nil>
 }
 
 func BenchmarkLabel(b *testing.B) {

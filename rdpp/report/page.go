@@ -75,7 +75,7 @@ type shownCase struct {
 	*figure
 	Peak     float64 // highest value of the map
 	MaskPart float64 // share of the mask that is defective
-	Outlined bool    // whether anything lies above the pixel threshold
+	Outlined bool    // whether any pixel is
 }
 
 // spread says how a metric moved over the epochs that were evaluated.
@@ -357,14 +357,13 @@ func (p *page) addCases() error {
 	if low > high {
 		return nil
 	}
-	if t := p.PixelThreshold; t != nil { // it gets the middle colour, or a higher one where all is below twice of it
-		low = min(low, *t)
-		high = max(min(high, *t+(*t-low)), *t)
+	if t := p.PixelThreshold; t != nil {
+		low, high = min(low, *t), max(high, *t)
 	}
 	for _, g := range groups {
 		group := caseGroup{Title: g.title}
 		for _, k := range g.cases {
-			f, err := k.draw(low, high, p.PixelThreshold)
+			f, err := k.draw(low, high)
 			if err != nil {
 				return err
 			}
@@ -376,7 +375,7 @@ func (p *page) addCases() error {
 				}
 			}
 			shown.MaskPart = float64(defective) / float64(k.H*k.W)
-			shown.Outlined = p.PixelThreshold != nil && slices.Max(k.Map) > *p.PixelThreshold
+			shown.Outlined = slices.ContainsFunc(k.Levels, func(level float64) bool { return !math.IsInf(level, 1) })
 			group.Cases = append(group.Cases, shown)
 		}
 		if len(group.Cases) > 0 {

@@ -28,7 +28,7 @@ type figure struct {
 }
 
 // draw makes the pictures; colours run from low to high.
-func (c *Case) draw(low, high float32, threshold *float32) (*figure, error) {
+func (c *Case) draw(low, high float32) (*figure, error) {
 	photo := shrink(c.Picture, pictureSide)
 	heatmap, err := Heatmap(photo, c.Map, c.H, c.W, &HeatmapOptions{Low: low, High: high, Opacity: 1})
 	if err != nil {
@@ -51,10 +51,10 @@ func (c *Case) draw(low, high float32, threshold *float32) (*figure, error) {
 			return nil, err
 		}
 	}
-	if threshold != nil {
-		values := enlarge(c.Map, c.H, c.W, photo.H, photo.W)
-		drawContour(plain, values, photo.H, photo.W, *threshold, outlineWidth+1, haloColour)
-		drawContour(plain, values, photo.H, photo.W, *threshold, outlineWidth, contourColour)
+	if c.Levels != nil {
+		inside := outlined(enlarge(c.Map, c.H, c.W, photo.H, photo.W), c.Levels, c.H, c.W, photo.H, photo.W)
+		drawContour(plain, inside, photo.H, photo.W, outlineWidth+1, haloColour)
+		drawContour(plain, inside, photo.H, photo.W, outlineWidth, contourColour)
 		f.Outline, err = embedJPEG(plain)
 	}
 	return f, err

@@ -477,7 +477,7 @@ func TestCasePictures(t *testing.T) {
 			k.Map[16*y+x], k.Mask[16*y+x] = 1, 255
 		}
 	}
-	f, err := k.draw(0, 1, new(float32(0.5)))
+	f, err := k.draw(0, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
