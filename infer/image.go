@@ -20,6 +20,7 @@ import (
 	"rdpp/rdpp/allowance"
 	"rdpp/rdpp/atomicfile"
 	"rdpp/rdpp/command"
+	"rdpp/rdpp/explain"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/printable"
 	"rdpp/rdpp/report"
@@ -61,6 +62,7 @@ type verdict struct {
 	source     source
 	prediction *rdpp.Prediction
 	pages      int // of the file, the first of which was scored
+	entry      *explain.Entry
 	err        error
 }
 
@@ -73,11 +75,16 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (int, err
 	asJSON := flags.Bool("json", false, "one JSON object per image and line instead, with\n\"error\" where it failed")
 	maxMemory := flags.Int64("max-memory", allowance.MemoryDefault(1<<30)>>20, "`N` MiB to read and decode images in")
 	heatmaps := flags.String("heatmap", "", "write NAME_heatmap.png per image to `DIR`: map,\noutlines, and the scale of the colours below")
-	if err := t.Parse(flags, args, command.Help{Text: imageHelp, Rare: rare}); err != nil {
+	reportFile := flags.String("report", "", "write a page about the images to `FILE`")
+	good := flags.String("good", "", "with --report: show the nearest of `DIR`'s good images")
+	if err := t.Parse(flags, args, command.Help{Text: imageHelp, Rare: append(rare, "good")}); err != nil {
 		return 0, err
 	}
 	if *maxMemory < 1 || *maxMemory > 1<<30 {
 		return 0, command.Usagef("--max-memory %d; use 1 to %d", *maxMemory, 1<<30)
+	}
+	if *good != "" && *reportFile == "" {
+		return 0, command.Usagef("--good is for --report; name a file with that")
 	}
 	sources, left, err := listSources(flags.Args())
 	if err != nil {
@@ -92,6 +99,12 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (int, err
 		return 0, err
 	}
 	defer d.Close()
+	var page *explain.Page
+	if *reportFile != "" {
+		if page, err = openPage(ctx, d, *reportFile, *good); err != nil {
+			return 0, err
+		}
+	}
 	if *heatmaps != "" {
 		if err := os.MkdirAll(*heatmaps, 0o777); err != nil {
 			return 0, fmt.Errorf("cannot make the folder for heatmaps: %w; choose another with --heatmap", err)
@@ -103,7 +116,8 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (int, err
 	case c.Provisional:
 		command.Say(t.Stderr, "infer: the threshold is provisional (%s); --threshold X sets your own", c.Rule)
 	case c.FalseAlarm > 0 && !c.Exact:
-		command.Say(t.Stderr, "infer: the threshold is estimated: %s", c.Rule)
+		command.Say(t.Stderr, "infer: the threshold is estimated: %s; no p-value can be below %.2g, which is printed as <=", c.Rule,
+			1/float64(len(c.Scores)+1))
 	}
 	objects := json.NewEncoder(t.Stdout)
 	objects.SetEscapeHTML(false)
@@ -111,7 +125,7 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (int, err
 	code := command.Done
 	batcher := d.Batcher(0)
 	defer batcher.Close()
-	j := &judge{batcher, t.Stdin, d.ImageOptions(), newRoom(*maxMemory << 20)}
+	j := &judge{batcher, t.Stdin, d.ImageOptions(), newRoom(*maxMemory << 20), page}
 	err = j.all(ctx, sources, func(v verdict) error {
 		if v.err != nil {
 			t.Complain(v.err)
@@ -125,6 +139,9 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (int, err
 		}
 		if v.prediction == nil {
 			return nil
+		}
+		if v.entry != nil {
+			page.Add(v.entry)
 		}
 		if v.prediction.Anomalous && code == command.Done {
 			code = command.Anomalous
@@ -141,7 +158,32 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (int, err
 		}
 		return printLine(t.Stdout, v.prediction)
 	})
+	if err == nil && page != nil {
+		err = page.Write(*reportFile)
+	}
 	return code, err
+}
+
+// openPage begins the page of --report, by the good images directly in a folder, "" for none. What would keep it from being
+// written is found before images are judged.
+func openPage(ctx context.Context, d *rdpp.Detector, file, good string) (*explain.Page, error) {
+	if !replaceable(file) {
+		return nil, fmt.Errorf("%s: is no regular file; choose another file with --report", file)
+	}
+	if err := checkScoresFile(file); err != nil {
+		return nil, fmt.Errorf("%w; choose another file with --report", err)
+	}
+	opt := explain.Options{Images: new(d.ImageOptions())}
+	if good != "" {
+		sources, _ := listFolder(good)
+		for _, s := range sources {
+			if s.err != nil {
+				return nil, fmt.Errorf("--good: %w", s.err)
+			}
+			opt.Good = append(opt.Good, s.path)
+		}
+	}
+	return explain.New(ctx, d, &opt)
 }
 
 // listSources resolves the arguments. What cannot be read becomes a source with an error, so that the others are
@@ -262,6 +304,7 @@ type judge struct {
 	stdin   io.Reader
 	images  imagefile.Options
 	room    *room
+	page    *explain.Page // nil: none is wanted
 }
 
 // all judges several sources at once and hands their verdicts to each in the order of sources, until each fails or ctx
@@ -326,6 +369,9 @@ func (j *judge) one(ctx context.Context, s source, data []byte) (v verdict) {
 		return v
 	}
 	v.prediction, v.pages = new(result.Prediction(s.path)), img.Pages
+	if j.page != nil {
+		v.entry = j.page.Look(s.name(), img, result)
+	}
 	if s.heatmap != "" && ctx.Err() == nil {
 		v.err = writeHeatmap(s.heatmap, img, result)
 	}

@@ -30,12 +30,16 @@ type ReportOptions struct {
 	MaxPixels int64                // largest image accepted, default imagefile.DefaultMaxPixels
 	Threshold *anomaly.Calibration // in force; default the model's own
 	Cache     *dataset.Cache       // of images; default one that keeps none
+
+	// Calibration are good images that the threshold comes from. Where there is no test image, the highest of them are shown.
+	Calibration []dataset.Item
 }
 
 // What a report shows and measures at most.
 const (
 	shownCases      = 6   // of the worst, and of the best
 	comparedImages  = 150 // per class, for the compactness
+	listedImages    = 500 // of the calibration
 	comparedBytes   = 512 << 20
 	leastComparison = 2
 )
@@ -78,18 +82,35 @@ func gather(ctx context.Context, m *modelfile.Model, set *dataset.Set, e *Evalua
 	if !c.Provisional {
 		r.Calibration = c.Scores
 	}
-	items := make([]dataset.Item, 0, len(e.Scores))
-	for _, s := range e.Scores {
-		items = append(items, s.Item)
-		r.Images = append(r.Images, reportImage(set.Dir, s, c))
-	}
 	cache := opt.Cache
 	if cache == nil {
 		cache = dataset.NewCache(dataset.CacheOptions{Size: info.Config.ImageSize, MaxBytes: -1, MaxPixels: opt.MaxPixels,
 			BitDepth: info.Config.BitDepth})
 	}
 	var err error
+	scored := e.Scores
+	if len(scored) == 0 && len(opt.Calibration) > 0 {
+		r.OfCalibration = true
+		if scored, err = scoreEach(ctx, m, Spread(opt.Calibration, listedImages), cache); err != nil {
+			return nil, err
+		}
+	}
+	items := make([]dataset.Item, 0, len(scored))
+	for _, s := range scored {
+		items = append(items, s.Item)
+		r.Images = append(r.Images, reportImage(set.Dir, s, c))
+	}
 	worst, best := report.Pick(r.Images, shownCases)
+	if r.OfCalibration {
+		if r.Shown, err = cases(ctx, m, items, worst, c, cache, opt.MaxPixels); err != nil {
+			return nil, err
+		}
+		worst, best = nil, nil
+		if c.Folds > 0 || c.Provisional {
+			r.Notes = append(r.Notes, "There are no test images. The model has learned from the images that are shown, so their scores are lower than those of others.")
+		}
+		items = nil // of the comparison
+	}
 	if r.Worst, err = cases(ctx, m, items, worst, c, cache, opt.MaxPixels); err != nil {
 		return nil, err
 	}
@@ -160,6 +181,15 @@ func leftOutNotes(t dataset.Taken) (all []string) {
 		all = append(all, text+".")
 	}
 	return all
+}
+
+// scoreEach scores items in their order.
+func scoreEach(ctx context.Context, m *modelfile.Model, items []dataset.Item, cache *dataset.Cache) (all []ItemScore, err error) {
+	err = scan(ctx, m, items, cache, func(i int, _ []float32, score float64) error {
+		all = append(all, ItemScore{Item: items[i], Score: score})
+		return nil
+	})
+	return all, err
 }
 
 func reportImage(dir string, s ItemScore, c *anomaly.Calibration) report.Image {

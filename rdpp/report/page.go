@@ -18,6 +18,7 @@ type page struct {
 	Rows                 []metricRow
 	Verdicts             []verdict // highest score first
 	HasPValues           bool
+	Measured             bool // there are metrics
 	Tallies              []tally
 	Scores, ROC, PROPlot *drawing
 	CaseGroups           []caseGroup
@@ -95,13 +96,16 @@ type distanceRow struct {
 
 func newPage(r *Report) (*page, error) {
 	p := &page{frame: theFrame, Report: r}
+	p.Measured = r.Metrics.Good+r.Metrics.Defective > 0
 	p.Rows = metricRows(&r.Metrics, r.HasMasks)
 	for _, image := range r.Images {
 		p.Verdicts = append(p.Verdicts, judge(image))
 		p.HasPValues = p.HasPValues || image.PValue != nil
 	}
 	slices.SortStableFunc(p.Verdicts, func(a, b verdict) int { return cmp.Compare(b.Score, a.Score) })
-	p.Tallies = tallies(r.Images)
+	if !r.OfCalibration {
+		p.Tallies = tallies(r.Images)
+	}
 	p.Scores = scoreChart(r)
 	p.ROC, p.PROPlot = curveCharts(r)
 	p.Losses, p.Progress = historyCharts(r)
@@ -147,7 +151,9 @@ const histogramBins = 32
 func scoreChart(r *Report) *drawing {
 	var groups [Defective + 1][]float64
 	for _, i := range r.Images {
-		groups[i.Truth] = append(groups[i.Truth], i.Score)
+		if !r.OfCalibration || len(r.Calibration) == 0 {
+			groups[i.Truth] = append(groups[i.Truth], i.Score)
+		}
 	}
 	series := []struct {
 		name   string
@@ -349,9 +355,9 @@ func (p *page) addCases() error {
 	groups := []struct {
 		title string
 		cases []Case
-	}{{"Worst cases", p.Worst}, {"Best cases", p.Best}}
+	}{{"Worst cases", p.Worst}, {"Best cases", p.Best}, {"Images with the highest scores", p.Shown}}
 	low, high := float32(math.Inf(1)), float32(math.Inf(-1))
-	for _, k := range slices.Concat(p.Worst, p.Best) {
+	for _, k := range slices.Concat(p.Worst, p.Best, p.Shown) {
 		low, high = min(low, slices.Min(k.Map)), max(high, slices.Max(k.Map))
 	}
 	if low > high {
@@ -400,7 +406,9 @@ func facts(r *Report) (out []Setting) {
 	if n := len(r.Calibration); n > 0 {
 		add("Calibration images", fmt.Sprint(n))
 	}
-	add("Test images", fmt.Sprint(len(r.Images)))
+	if !r.OfCalibration {
+		add("Images judged", fmt.Sprint(len(r.Images)))
+	}
 	add("Fingerprint of the training data", r.Fingerprint)
 	add("Teacher", r.Teacher.Name)
 	add("Teacher's SHA-256", r.Teacher.SHA256)

@@ -26,7 +26,7 @@ type Report struct {
 	Category string
 	Notes    []string // what to know before the figures are trusted, such as "chosen on the test set: optimistic"
 
-	Images         []Image   // the test images, in any order
+	Images         []Image   // the test images, or others, in any order
 	Threshold      *float64  // of the score, above which an image is called anomalous
 	ThresholdRule  string    // where it comes from, in words
 	PixelThreshold *float32  // of the anomaly map, above which the peaks of outlined regions are
@@ -38,8 +38,12 @@ type Report struct {
 	PixelROC []Point // the same of pixels
 	PRO      []Point // per-region overlap over the false positive rate of pixels; drawn up to 0.3
 
+	// OfCalibration says that Images are good ones that the threshold comes from, as there is no test image.
+	OfCalibration bool
+
 	Worst []Case // to look at first; Pick proposes some
 	Best  []Case
+	Shown []Case // of images whose truth nobody has told, highest score first
 
 	History     []anomaly.Epoch
 	ChosenEpoch int    // the number of the epoch that became the model; 0: not said
@@ -99,6 +103,9 @@ type Case struct {
 	Mask    []uint8 // the true defect, row-major H x W, non-zero where defective; nil: none
 	// Levels, as metric.Outline.Regions returns them, say what is outlined; nil: nothing is, and the page does not say so.
 	Levels []float64
+	// Near is the good image that looks most like this one, of any size, and NearPath its name; nil: none is shown.
+	Near     *imagefile.Image
+	NearPath string
 }
 
 // Compactness is the analysis of the paper's Figure 6: mean squared differences between the student's inputs (the
@@ -269,7 +276,7 @@ func (r *Report) check() error {
 		c.all(k.Intra, 0, "distance within the class")
 		c.all(k.Inter, 0, "distance between classes")
 	}
-	for _, k := range slices.Concat(r.Worst, r.Best) {
+	for _, k := range slices.Concat(r.Worst, r.Best, r.Shown) {
 		if k.Image < 0 || k.Image >= len(r.Images) {
 			c.fail("a case shows image %d of %d", k.Image, len(r.Images))
 			break
@@ -277,6 +284,9 @@ func (r *Report) check() error {
 		path := r.Images[k.Image].Path
 		if err := drawable(k.Picture, k.Map, k.H, k.W); err != nil && c.err == nil {
 			c.err = fmt.Errorf("%w (the case %q)", err, path)
+		}
+		if k.Near != nil && (k.Near.W <= 0 || k.Near.H <= 0 || len(k.Near.Pix) != 3*k.Near.W*k.Near.H) {
+			c.fail("the nearest image of the case %q is empty or its pixels do not fit its size", path)
 		}
 		if k.Levels != nil && len(k.Levels) != k.H*k.W {
 			c.fail("the case %q has %d levels, its map %d x %d", path, len(k.Levels), k.H, k.W)
