@@ -252,7 +252,9 @@ func (q *inquiry) overlay(original []byte, r *rdpp.Result) ([]byte, error) {
 		if err != nil {
 			return err
 		}
-		drawn, err := report.Heatmap(img, r.Map, r.Size, r.Size, report.Outlined(r.PixelThreshold, r.Map, r.Levels))
+		opt := report.Outlined(r.PixelThreshold, r.Map, r.Levels)
+		opt.Legend = false // clients lay it over the photograph, whose size it has
+		drawn, err := report.Heatmap(img, r.Map, r.Size, r.Size, opt)
 		if err != nil {
 			return err
 		}

@@ -77,6 +77,7 @@ type shownCase struct {
 	Peak     float64 // highest value of the map
 	MaskPart float64 // share of the mask that is defective
 	Outlined bool    // whether any pixel is
+	NearPath string  // as in Case
 }
 
 // spread says how a metric moved over the epochs that were evaluated.
@@ -373,7 +374,7 @@ func (p *page) addCases() error {
 			if err != nil {
 				return err
 			}
-			shown := shownCase{verdict: judge(p.Images[k.Image]), figure: f, Peak: float64(slices.Max(k.Map))}
+			shown := shownCase{verdict: judge(p.Images[k.Image]), figure: f, Peak: float64(slices.Max(k.Map)), NearPath: k.NearPath}
 			defective := 0
 			for _, m := range k.Mask {
 				if m != 0 {

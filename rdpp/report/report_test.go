@@ -321,6 +321,10 @@ func TestAbsentParts(t *testing.T) {
 	one := Image{Path: "a.png", Verdict: anomaly.Verdict{Score: 0.3, Normalised: 0.4}}
 	good := Image{Path: "good.png", Truth: Good, Verdict: anomaly.Verdict{Score: 0.3, Normalised: 0.4}}
 	picture := Case{Picture: gray(8, 8, 100), Map: []float32{0.3}, H: 1, W: 1}
+	near := picture
+	near.Near, near.NearPath = gray(6, 9, 200), "twin.png"
+	bound := one
+	bound.PValue, bound.PValueBound = new(1.0/3), true
 	judged := picture
 	judged.Levels = []float64{math.Inf(1)}
 	cases := []struct {
@@ -337,6 +341,11 @@ func TestAbsentParts(t *testing.T) {
 		{"calibration alone", &Report{Category: "x", Calibration: []float64{1, 2}}, []string{"calibration (good), 2"}, []string{"good, "}},
 		{"a case without mask and threshold", &Report{Category: "x", Images: []Image{good}, Worst: []Case{picture}}, []string{"Worst cases", "a good part: no mask"}, []string{"Best cases", "nothing outlined"}},
 		{"a case of unknown truth", &Report{Category: "x", Images: []Image{one}, Best: []Case{judged}, PixelThreshold: new(float32(0.3))}, []string{"nothing outlined"}, []string{"a good part"}},
+		{"shown with the nearest good image", &Report{Category: "x", Images: []Image{one}, Shown: []Case{near}}, []string{"Images with the highest scores", "nearest good: twin.png"},
+			[]string{"Worst cases", "no mask", "a.png: unknown"}},
+		{"of the calibration", &Report{Category: "x", Images: []Image{good}, Calibration: []float64{0.3}, OfCalibration: true, Shown: []Case{judged}},
+			[]string{"These are the good images that the threshold comes from.", "calibration (good), 1"}, []string{"called anomalous", "good, 1", "Images judged"}},
+		{"a p-value that is a bound", &Report{Category: "x", Images: []Image{bound}, Calibration: []float64{0.1, 0.2}, Shown: []Case{judged}}, []string{"p ≤ 0.33: 2 images", "≤ 0.33"}, nil},
 		{"one epoch", &Report{Category: "x", History: []anomaly.Epoch{{Epoch: 1, Losses: losses(1, 1, 0, 0, 0)}}}, []string{"Distillation (KD)"}, []string{"Optimal transport", "from epoch to epoch", "chosen"}},
 		{"pairs of one class", &Report{Category: "x", Compactness: &Compactness{Intra: []float64{0, 0}}}, []string{"Compactness", "within the class"}, []string{"between classes"}},
 		{"a curve without its area", &Report{Category: "x", ImageROC: curve(3)}, []string{"ROC curves", "chance"}, []string{"PRO curve"}},
