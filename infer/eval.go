@@ -68,7 +68,7 @@ func runEval(ctx context.Context, args []string, t *command.Terminal) (int, erro
 		flags.Lookup(rare).Hidden = true // --help fits on a screen without them
 	}
 	open.TestOnly = true
-	switch err := t.Parse(flags, args, command.Help{Text: evalHelp, Rare: rare}); {
+	switch err := t.Parse(flags, args, command.Help{Text: evalHelp, Rare: append(rare, "precision")}); {
 	case err != nil:
 		return 0, err
 	case flags.NArg() > 0:
