@@ -44,7 +44,7 @@ func TestImageJSON(t *testing.T) {
 		t.Fatalf("got code %d, stdout %q, stderr %q, want code 3 and one object", code, stdout, stderr)
 	}
 	o := all[0]
-	fields := []string{"anomalous", "exact", "height", "image", "normalised", "p_value", "pixel_threshold", "provisional", "regions", "score", "threshold", "width"}
+	fields := []string{"anomalous", "exact", "height", "image", "normalised", "p_value", "p_value_bound", "pixel_threshold", "provisional", "regions", "score", "threshold", "width"}
 	if got := slices.Sorted(maps.Keys(o)); !slices.Equal(got, fields) {
 		t.Errorf("got fields %v, want %v", got, fields)
 	}

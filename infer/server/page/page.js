@@ -175,8 +175,8 @@ function around(i, S, visit) {
   }
 }
 
-// groundOf is what the hills of a map stand on: what a tenth of its positive values, of a sample, are below.
-function groundOf(map, o) {
+// groundUnder is what the hills of a map stand on: what a tenth of its positive values, of a sample, are below.
+function groundUnder(map, o) {
   if (o.share === 0) return o.low;
   const step = Math.floor(map.length / 4096) | 1, values = [];
   for (let i = 0; i < map.length; i += step) if (map[i] > 0) values.push(map[i]);
@@ -242,7 +242,7 @@ function connected(first, S, seen, number, inside) {
 // levelsOf says for each pixel of a map what the pixels of its region are above, Infinity outside: of every hill that much is
 // left as the blur of the map has not added.
 function levelsOf(map, S, o) {
-  const levels = new Float64Array(S * S).fill(Infinity), ground = groundOf(map, o), seen = new Int32Array(S * S);
+  const levels = new Float64Array(S * S).fill(Infinity), ground = groundUnder(map, o), seen = new Int32Array(S * S);
   hillsOf(map, S, o, ground).forEach((hill, at) => {
     const inside = connected(hill.at, S, seen, at + 1, (j) => map[j] > hill.level);
     const share = (hill.level - ground) / (map[hill.at] - ground), radius = Math.sqrt(inside.length / Math.PI);
