@@ -13,8 +13,8 @@ import (
 	"testing"
 
 	"rdpp/infer/server"
-	"rdpp/rdpp/metric"
 	"rdpp/rdpp"
+	"rdpp/rdpp/metric"
 )
 
 type prediction struct {
