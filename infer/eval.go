@@ -49,6 +49,7 @@ func runEval(ctx context.Context, args []string, t *command.Terminal) (int, erro
 	var m modelFlags
 	m.register(flags)
 	m.registerBatch(flags)
+	rare := m.registerRegions(flags)
 	var source dataset.Source
 	var open dataset.OpenOptions
 	flags.StringVar(&source.Data, "data", "", "data set `DIR`, one category")
@@ -67,7 +68,7 @@ func runEval(ctx context.Context, args []string, t *command.Terminal) (int, erro
 		flags.Lookup(rare).Hidden = true // --help fits on a screen without them
 	}
 	open.TestOnly = true
-	switch err := t.Parse(flags, args, command.Help{Text: evalHelp}); {
+	switch err := t.Parse(flags, args, command.Help{Text: evalHelp, Rare: append(rare, "precision")}); {
 	case err != nil:
 		return 0, err
 	case flags.NArg() > 0:
@@ -207,7 +208,7 @@ func (e *evaluation) print(w io.Writer, flagOf func(setting string) string) erro
 		value *float64
 	}{{"image AUROC", e.ImageAUROC}, {"image AP", e.ImageAP}, {"image F1-max", e.ImageF1}, {"pixel AUROC", e.PixelAUROC},
 		{"pixel AP", e.PixelAP}, {"pixel F1-max", e.PixelF1}, {"AUPRO, FPR<=0.3", e.AUPRO}, {"AUPRO, FPR<=0.05", e.AUPROStrict},
-		{"PRO as released", e.PROReleased}} {
+		{"PRO as released", e.PROReleased}, {"outline IoU", e.OutlineIoU}, {"outline area", e.OutlineAreaRatio}, {"outline F1", e.OutlineF1}} {
 		if row.value != nil {
 			text = fmt.Appendf(text, "%-16s %.4f\n", row.name, *row.value)
 		}

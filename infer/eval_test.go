@@ -67,7 +67,8 @@ func TestEvalJSON(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", name, all[0][name], value)
 		}
 	}
-	shares := []string{"image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro_030", "aupro_005", "pro_released"}
+	shares := []string{"image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro_030", "aupro_005", "pro_released",
+		"outline_iou", "outline_f1"}
 	for _, name := range shares {
 		if x, ok := all[0][name].(float64); !ok || !(x >= 0 && x <= 1) {
 			t.Errorf("%s: got %v, want a share", name, all[0][name])
@@ -76,7 +77,7 @@ func TestEvalJSON(t *testing.T) {
 	if got := all[0]["teacher"].(map[string]any)["origin"]; got != "random" {
 		t.Errorf("teacher: got %v, want random", got)
 	}
-	others := []string{"teacher", "image_f1_threshold", "pixel_f1_threshold", "false_alarm_interval", "threshold_rule", "data", "taken"}
+	others := []string{"teacher", "image_f1_threshold", "pixel_f1_threshold", "outline_area_ratio", "false_alarm_interval", "threshold_rule", "data", "taken"}
 	if n := len(want) + len(shares) + len(others); len(all[0]) != n {
 		t.Errorf("got fields %v, want %d", all[0], n)
 	}

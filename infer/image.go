@@ -21,6 +21,7 @@ import (
 	"rdpp/rdpp/atomicfile"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/explain"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/printable"
 	"rdpp/rdpp/report"
@@ -64,6 +65,7 @@ type verdict struct {
 	brightness float64 // mean of the image, 0 to 1
 	pages      int     // of the file, the first of which was scored
 	sha256     string  // of the file, hexadecimal, where the judge makes digests; "": it could not be read
+	entry      *explain.Entry
 	err        error
 }
 
@@ -72,17 +74,23 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (code int
 	var m modelFlags
 	m.register(flags)
 	m.registerBatch(flags)
+	rare := m.registerRegions(flags)
 	asJSON := flags.Bool("json", false, "one JSON object per image and line instead, with\n\"error\" where it failed")
 	quiet := flags.Bool("quiet", false, "print no line per image")
 	var k keeper
 	k.register(flags)
 	maxMemory := flags.Int64("max-memory", allowance.MemoryDefault(1<<30)>>20, "`N` MiB to read and decode images in")
-	heatmaps := flags.String("heatmap", "", "write NAME_heatmap.png per image to `DIR`: colours\nfrom 0 to 1.5 x threshold, a line at the threshold")
-	if err := t.Parse(flags, args, command.Help{Text: imageHelp, Rare: []string{"batch", "max-pixels", "max-memory"}}); err != nil {
+	heatmaps := flags.String("heatmap", "", "write NAME_heatmap.png per image to `DIR`: map,\noutlines, and the scale of the colours below")
+	reportFile := flags.String("report", "", "write a page about the images to `FILE`")
+	good := flags.String("good", "", "with --report: show the nearest of `DIR`'s good images")
+	if err := t.Parse(flags, args, command.Help{Text: imageHelp, Rare: append(rare, "good", "batch", "max-pixels", "max-memory")}); err != nil {
 		return 0, err
 	}
 	if *maxMemory < 1 || *maxMemory > 1<<30 {
 		return 0, command.Usagef("--max-memory %d; use 1 to %d", *maxMemory, 1<<30)
+	}
+	if *good != "" && *reportFile == "" {
+		return 0, command.Usagef("--good is for --report; name a file with that")
 	}
 	sources, left, err := listSources(flags.Args())
 	if err != nil {
@@ -97,6 +105,12 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (code int
 		return 0, err
 	}
 	defer d.Close()
+	var page *explain.Page
+	if *reportFile != "" {
+		if page, err = openPage(ctx, d, *reportFile, *good); err != nil {
+			return 0, err
+		}
+	}
 	if *heatmaps != "" {
 		if err := os.MkdirAll(*heatmaps, 0o777); err != nil {
 			return 0, fmt.Errorf("cannot make the folder for heatmaps: %w; choose another with --heatmap", err)
@@ -119,7 +133,7 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (code int
 
 	batcher := d.Batcher(0)
 	defer batcher.Close()
-	j := &judge{batcher, t.Stdin, d.ImageOptions(), newRoom(*maxMemory << 20), k.wanted()}
+	j := &judge{batcher, t.Stdin, d.ImageOptions(), newRoom(*maxMemory << 20), k.wanted(), page}
 	err = j.all(ctx, sources, func(v verdict) error {
 		if v.err != nil {
 			t.Complain(v.err)
@@ -137,6 +151,9 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (code int
 		}
 		if v.prediction == nil {
 			return nil
+		}
+		if v.entry != nil {
+			page.Add(v.entry)
 		}
 		if v.prediction.Anomalous && code == command.Done {
 			code = command.Anomalous
@@ -159,6 +176,9 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (code int
 	if err == nil {
 		err = lines.end()
 	}
+	if err == nil && page != nil {
+		err = page.Write(*reportFile)
+	}
 	return code, err
 }
 
@@ -168,8 +188,31 @@ func sayThreshold(t *command.Terminal, d *rdpp.Detector) {
 	case c.Provisional:
 		command.Say(t.Stderr, "infer: the threshold is provisional (%s); --threshold X sets your own", c.Rule)
 	case c.FalseAlarm > 0 && !c.Exact:
-		command.Say(t.Stderr, "infer: the threshold is estimated: %s", c.Rule)
+		command.Say(t.Stderr, "infer: the threshold is estimated: %s; no p-value can be below %.2g, which is printed as <=", c.Rule,
+			1/float64(len(c.Scores)+1))
 	}
+}
+
+// openPage begins the page of --report, by the good images directly in a folder, "" for none. What would keep it from being
+// written is found before images are judged.
+func openPage(ctx context.Context, d *rdpp.Detector, file, good string) (*explain.Page, error) {
+	if !replaceable(file) {
+		return nil, fmt.Errorf("%s: is no regular file; choose another file with --report", file)
+	}
+	if err := checkScoresFile(file); err != nil {
+		return nil, fmt.Errorf("%w; choose another file with --report", err)
+	}
+	opt := explain.Options{Images: new(d.ImageOptions())}
+	if good != "" {
+		sources, _ := listFolder(good)
+		for _, s := range sources {
+			if s.err != nil {
+				return nil, fmt.Errorf("--good: %w", s.err)
+			}
+			opt.Good = append(opt.Good, s.path)
+		}
+	}
+	return explain.New(ctx, d, &opt)
 }
 
 // listSources resolves the arguments. What cannot be read becomes a source with an error, so that the others are
@@ -290,7 +333,8 @@ type judge struct {
 	stdin   io.Reader
 	images  imagefile.Options
 	room    *room
-	digests bool // a verdict has that of its image's file
+	digests bool          // a verdict has that of its image's file
+	page    *explain.Page // nil: none is wanted
 }
 
 // all judges several sources at once and hands their verdicts to each in the order of sources, until each fails or ctx
@@ -358,6 +402,9 @@ func (j *judge) one(ctx context.Context, s source, data []byte) (v verdict) {
 		return v
 	}
 	v.prediction, v.pages, v.brightness = new(result.Prediction(s.path)), img.Pages, dataset.LookAt(img).Brightness
+	if j.page != nil {
+		v.entry = j.page.Look(s.name(), img, result)
+	}
 	if s.heatmap != "" && ctx.Err() == nil {
 		v.err = writeHeatmap(s.heatmap, img, result)
 	}
@@ -396,9 +443,9 @@ func readAll(ctx context.Context, open func() (io.ReadCloser, error), limit int6
 	})
 }
 
-// writeHeatmap draws the anomaly map over the image, so that the pictures of a call compare with each other.
+// writeHeatmap draws the anomaly map over the image, with the scale of its colours below.
 func writeHeatmap(path string, img *imagefile.Image, r *rdpp.Result) error {
-	overlay, err := report.Heatmap(img, r.Map, r.Size, r.Size, report.AtThreshold(r.PixelThreshold))
+	overlay, err := report.Heatmap(img, r.Map, r.Size, r.Size, report.Outlined(r.PixelThreshold, r.Map, r.Levels))
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
@@ -418,6 +465,9 @@ func printLine(w io.Writer, p *rdpp.Prediction) error {
 	if p.PValue != nil {
 		rare = fmt.Sprintf("%.4f", *p.PValue)
 	}
-	_, err := fmt.Fprintf(w, "%-9s  %9.6f  %9.6f  %6s  %3d  %s\n", word, p.Score, p.Threshold, rare, len(p.Regions), printable.Text(p.Image))
+	if p.PValueBound {
+		rare = "<=" + rare
+	}
+	_, err := fmt.Fprintf(w, "%-9s  %9.6f  %9.6f  %8s  %3d  %s\n", word, p.Score, p.Threshold, rare, len(p.Regions), printable.Text(p.Image))
 	return err
 }

@@ -44,7 +44,7 @@ func TestImageJSON(t *testing.T) {
 		t.Fatalf("got code %d, stdout %q, stderr %q, want code 3 and one object", code, stdout, stderr)
 	}
 	o := all[0]
-	fields := []string{"anomalous", "exact", "height", "image", "normalised", "p_value", "pixel_threshold", "provisional", "regions", "score", "threshold", "width"}
+	fields := []string{"anomalous", "exact", "height", "image", "normalised", "p_value", "p_value_bound", "pixel_threshold", "provisional", "regions", "score", "threshold", "width"}
 	if got := slices.Sorted(maps.Keys(o)); !slices.Equal(got, fields) {
 		t.Errorf("got fields %v, want %v", got, fields)
 	}
@@ -62,7 +62,7 @@ func TestImageJSON(t *testing.T) {
 	}
 	for _, region := range regions {
 		r := region.(map[string]any)
-		if got, want := slices.Sorted(maps.Keys(r)), []string{"area", "height", "peak", "width", "x", "y"}; !slices.Equal(got, want) {
+		if got, want := slices.Sorted(maps.Keys(r)), []string{"area", "height", "mean", "peak", "width", "x", "y"}; !slices.Equal(got, want) {
 			t.Errorf("got fields %v, want %v", got, want)
 		}
 		x, y, w, h := r["x"].(float64), r["y"].(float64), r["width"].(float64), r["height"].(float64)
@@ -206,9 +206,9 @@ func TestImageLines(t *testing.T) {
 		t.Fatalf("got %q, want 3 lines", stdout)
 	}
 	for i, want := range []string{
-		fmt.Sprintf("good       %9.6f  %9.6f       -    0  %s", scores[good[0]], threshold, good[0]),
+		fmt.Sprintf("good       %9.6f  %9.6f         -    0  %s", scores[good[0]], threshold, good[0]),
 		fmt.Sprintf("ANOMALOUS  %9.6f  %9.6f  ", scores[anomalous[0]], threshold),
-		fmt.Sprintf("good       %9.6f  %9.6f       -    0  %s", scores[good[0]], threshold, strings.ReplaceAll(odd, "\n", `\n`)),
+		fmt.Sprintf("good       %9.6f  %9.6f         -    0  %s", scores[good[0]], threshold, strings.ReplaceAll(odd, "\n", `\n`)),
 	} {
 		if !strings.HasPrefix(lines[i], want) {
 			t.Errorf("line %d: got %q, want %q", i, lines[i], want)
@@ -428,9 +428,10 @@ func TestHeatmaps(t *testing.T) {
 	if code == command.Failed || stderr != "" {
 		t.Fatalf("got code %d, stderr %q, want none failed", code, stderr)
 	}
-	want := map[string]image.Point{"stdin_heatmap.png": {96, 96}, "a_heatmap.png": {96, 96}, "a_heatmap_2.png": {96, 96},
-		"a_heatmap_3.png": {96, 96}, "wide_heatmap.png": {70, 40},
-		strings.TrimSuffix(filepath.Base(anomalous[0]), ".png") + "_heatmap.png": {96, 96}}
+	const scale = 37 // pixels below the picture, with the scale of the colours
+	want := map[string]image.Point{"stdin_heatmap.png": {96, 96 + scale}, "a_heatmap.png": {96, 96 + scale}, "a_heatmap_2.png": {96, 96 + scale},
+		"a_heatmap_3.png": {96, 96 + scale}, "wide_heatmap.png": {70, 40 + scale},
+		strings.TrimSuffix(filepath.Base(anomalous[0]), ".png") + "_heatmap.png": {96, 96 + scale}}
 	entries, err := os.ReadDir(out)
 	if err != nil {
 		t.Fatal(err)
@@ -451,7 +452,7 @@ func TestHeatmaps(t *testing.T) {
 		if got := m.Bounds(); got != (image.Rectangle{Max: want[name]}) {
 			t.Errorf("%s: got %v, want %v", name, got, want[name])
 		}
-		for y := range want[name].Y {
+		for y := range want[name].Y - scale {
 			for x := range want[name].X {
 				r, g, b, _ := m.At(x, y).RGBA()
 				most = max(most, r+g+b)
@@ -464,7 +465,7 @@ func TestHeatmaps(t *testing.T) {
 			t.Errorf("%s: got a black picture", name)
 		}
 	}
-	// The scale is the threshold's, not each picture's own: with a high one everything is dark.
+	// The scale is the threshold's where no pixel is beyond it: with a high one everything is dark.
 	dark := brightest("a_heatmap.png")
 	if code, _, stderr := infer(nil, commandLine("image", "--json", "--threshold=4", "--heatmap", out, images[0])...); code != command.Done {
 		t.Fatalf("got code %d, stderr %q, want 0", code, stderr)
@@ -523,8 +524,52 @@ func TestHeatmapAtThresholdZero(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := color.RGBAModel.Convert(m.At(0, 0)), (color.RGBA{0, 255, 220, 255}); got != want {
-		t.Errorf("corner: got %v, want the line's %v", got, want)
+	line := 0
+	for y := range 96 {
+		for x := range 96 {
+			if color.RGBAModel.Convert(m.At(x, y)) == (color.RGBA{0, 255, 220, 255}) {
+				line++
+			}
+		}
+	}
+	if line == 0 {
+		t.Error("got no line in the picture")
+	}
+}
+
+// The page of --report has every image, with the nearest good one where a folder of them is named.
+func TestImageReport(t *testing.T) {
+	good, anomalous := testImages()
+	dir := t.TempDir()
+	page := filepath.Join(dir, "page.html")
+	code, _, stderr := infer(nil, commandLine("image", "--json", "--report", page, "--good", filepath.Dir(good[0]), good[0], anomalous[0])...)
+	if code != command.Anomalous || stderr != "" {
+		t.Fatalf("got code %d, stderr %q, want 3 and nothing", code, stderr)
+	}
+	content, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(content)
+	for what, n := range map[string]int{"<strong><bdi>" + good[0]: 1, "<strong><bdi>" + anomalous[0]: 1, "nearest good: ": 2, "nearest good: <bdi>" + good[0]: 1,
+		"nothing outlined</div>": 1, "outline</div>": 1, "Metrics</h2>": 0, "no test images": 0, "no mask": 0} {
+		if got := strings.Count(text, what); got < n || n == 0 && got > 0 {
+			t.Errorf("got %q %d times, want %d", what, got, n)
+		}
+	}
+	if i, j := strings.Index(text, "<strong><bdi>"+anomalous[0]), strings.Index(text, "<strong><bdi>"+good[0]); i > j {
+		t.Error("got the lower score first")
+	}
+	for name, args := range map[string][]string{
+		"--good alone":  {"--good", dir, good[0]},
+		"a folder":      {"--report", dir, good[0]},
+		"no images":     {"--report", page, "--good", dir, good[0]},
+		"no such place": {"--report", filepath.Join(dir, "none", "page.html"), good[0]},
+	} {
+		code, stdout, stderr := infer(nil, commandLine("image", args...)...)
+		if code == command.Done || code == command.Anomalous || stdout != "" || !oneLine(stderr, "") {
+			t.Errorf("%s: got code %d, stdout %q, stderr %q, want one line of error", name, code, stdout, stderr)
+		}
 	}
 }
 

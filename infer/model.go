@@ -24,6 +24,7 @@ type modelFlags struct {
 	maxPixels int64
 
 	falseAlarm, threshold, pixelThreshold *float64 // nil: the model's own
+	regions                               rdpp.RegionOptions
 }
 
 // number is a flag of numbers from low to below high; what says of others what to use.
@@ -62,6 +63,15 @@ func (m *modelFlags) registerBatch(flags *pflag.FlagSet) {
 	flags.IntVar(&m.batch, "batch", 0, "score `N` images at once; 0: what suits the device")
 }
 
+// registerRegions adds the flags of the commands that tell of regions, and returns their names.
+func (m *modelFlags) registerRegions(flags *pflag.FlagSet) []string {
+	flags.Func("region-low", "let regions reach down to `X` of the map; else to\nhalf their height, and with --pixel-threshold to that",
+		number(&m.regions.Low, 0, math.Inf(1), "use a number of 0 or more"))
+	flags.IntVar(&m.regions.MinArea, "min-area", 0, "leave out regions of less than `N` pixels")
+	flags.IntVar(&m.regions.MinLength, "min-length", 0, "and those whose box's longer side is below `N` pixels")
+	return []string{"region-low", "min-area", "min-length"}
+}
+
 // open checks the flags and opens the model.
 func (m *modelFlags) open() (*rdpp.Detector, error) {
 	opt, err := m.options()
@@ -82,6 +92,10 @@ func (m *modelFlags) options() (*rdpp.DetectorOptions, error) {
 		return nil, command.Usagef("--batch %d; use 1 to %d, or 0 to let the device decide", m.batch, maxBatch)
 	case m.maxPixels < 1:
 		return nil, command.Usagef("--max-pixels %d; use 1 or more", m.maxPixels)
+	case m.regions.MinArea < 0:
+		return nil, command.Usagef("--min-area %d; use 0 or more", m.regions.MinArea)
+	case m.regions.MinLength < 0:
+		return nil, command.Usagef("--min-length %d; use 0 or more", m.regions.MinLength)
 	case m.falseAlarm != nil && m.threshold != nil:
 		return nil, command.Usagef("--false-alarm and --threshold exclude each other")
 	}
@@ -100,5 +114,5 @@ func (m *modelFlags) options() (*rdpp.DetectorOptions, error) {
 		return nil, err
 	}
 	return &rdpp.DetectorOptions{Device: device, Precision: precision, MaxPixels: m.maxPixels, Batch: m.batch,
-		FalseAlarm: m.falseAlarm, Threshold: m.threshold, PixelThreshold: m.pixelThreshold}, nil
+		FalseAlarm: m.falseAlarm, Threshold: m.threshold, PixelThreshold: m.pixelThreshold, Regions: m.regions}, nil
 }

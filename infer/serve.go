@@ -26,6 +26,7 @@ func runServe(ctx context.Context, args []string, t *command.Terminal) (int, err
 	flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)
 	var m modelFlags
 	m.register(flags)
+	rare := m.registerRegions(flags)
 	flags.Lookup("model").Usage = "model `FILE`, or folder of them; required"
 	opt := server.Options{}
 	listen := flags.String("listen", "127.0.0.1:8080", "`ADDR`; :8080 is everywhere")
@@ -41,7 +42,7 @@ func runServe(ctx context.Context, args []string, t *command.Terminal) (int, err
 	key := flags.String("tls-key", "", "the certificate's key `FILE`, PEM")
 	past := flags.String("history", "", "add to the history `FILE`, see infer history")
 	logs := flags.String("log", "text", "`F`ormat of logs: text or json")
-	if err := t.Parse(flags, args, command.Help{Text: serveHelp, Rare: []string{"max-batch", "max-wait", "max-connections", "max-queue"}}); err != nil {
+	if err := t.Parse(flags, args, command.Help{Text: serveHelp, Rare: append(rare, "max-batch", "max-wait", "max-connections", "max-queue")}); err != nil {
 		return 0, err
 	}
 	if !flags.Changed("max-memory") {

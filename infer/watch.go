@@ -45,6 +45,7 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 	var m modelFlags
 	m.register(flags)
 	m.registerBatch(flags)
+	rare := m.registerRegions(flags)
 	var opt watch.Options
 	flags.StringVar(&opt.Table, "csv", "", "add a row per image to the table `FILE`")
 	flags.StringVar(&opt.Heatmap, "heatmap", "", "write heat maps to `DIR`, by name and content")
@@ -59,9 +60,8 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 	asJSON := flags.Bool("json", false, "one JSON object per image and line instead")
 	quiet := flags.Bool("quiet", false, "print no line per image")
 	maxMemory := flags.Int64("max-memory", allowance.MemoryDefault(1<<30)>>20, "`N` MiB to read and decode images in")
-	help := command.Help{Text: watchHelp, Rare: []string{"pixel-threshold", "device", "precision", "threads", "batch", "max-pixels", "max-memory", "settle",
-		"move-broken",
-		"drift"}}
+	help := command.Help{Text: watchHelp, Rare: append(rare, "pixel-threshold", "device", "precision", "threads", "batch", "max-pixels",
+		"max-memory", "settle", "move-broken", "drift")}
 	if err := t.Parse(flags, args, help); err != nil {
 		return 0, err
 	}
@@ -130,7 +130,7 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 
 	batcher := d.Batcher(0)
 	defer batcher.Close()
-	j := &judge{batcher, t.Stdin, d.ImageOptions(), newRoom(*maxMemory << 20), false}
+	j := &judge{batcher, t.Stdin, d.ImageOptions(), newRoom(*maxMemory << 20), false, nil}
 	opt.Judge, opt.InFlight, opt.Complain = j.watched(opt.Heatmap), batcher.InFlight(), t.Complain
 	opt.Record = func(image string, p *rdpp.Prediction, failed error) history.Record {
 		return recordOf(d, image, p, failed)

@@ -148,13 +148,13 @@ func BenchmarkEvaluation(b *testing.B) {
 			return err
 		}
 		cache := dataset.NewCache(dataset.CacheOptions{Size: c.ImageSize})
-		if _, err := evaluation.Evaluate(context.Background(), m, set.Test, true, cache); err != nil { // fills the cache
+		if _, err := evaluation.Evaluate(context.Background(), m, set.Test, true, nil, cache); err != nil { // fills the cache
 			return err
 		}
 		x := noise(3 * c.ImageSize * c.ImageSize)
 		var predicting time.Duration
 		for b.Loop() {
-			if _, err := evaluation.Evaluate(context.Background(), m, set.Test, true, cache); err != nil {
+			if _, err := evaluation.Evaluate(context.Background(), m, set.Test, true, nil, cache); err != nil {
 				return err
 			}
 			b.StopTimer()

@@ -227,14 +227,19 @@ func TestResult(t *testing.T) {
 	if r := detect(t, openDetector(t, &score), img); r.Normalised != 0.5 {
 		t.Errorf("at the score: got normalised %v, want 0.5", r.Normalised)
 	}
-	if r := detect(t, openDetector(t, &none), img); len(r.Regions) != 1 || r.Regions[0].X != 0 || r.Regions[0].Y != 0 ||
+	d, err := rdpp.OpenDetector(trainedModel(t), &rdpp.DetectorOptions{PixelThreshold: &none})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if r := detect(t, d, img); len(r.Regions) != 1 || r.Regions[0].X != 0 || r.Regions[0].Y != 0 ||
 		r.Regions[0].Width != 100 || r.Regions[0].Height != 40 || r.Regions[0].Area != 4000 {
-		t.Errorf("zero: got regions %v, want the whole image", r.Regions)
+		t.Errorf("pixels above zero: got regions %v, want the whole image", r.Regions)
 	}
 }
 
 // checkRegions compares the regions' common bounding box, in the image's pixels, with that of the map's pixels above
-// the threshold.
+// their levels.
 func checkRegions(t *testing.T, what string, r *rdpp.Result) {
 	t.Helper()
 	var got, want image.Rectangle
@@ -243,7 +248,10 @@ func checkRegions(t *testing.T, what string, r *rdpp.Result) {
 	}
 	S := r.Size
 	for i, v := range r.Map {
-		if float64(v) > r.Threshold {
+		if float64(v) > r.Levels[i] != !math.IsInf(r.Levels[i], 1) {
+			t.Fatalf("%s: pixel %d is %v at a level of %v", what, i, v, r.Levels[i])
+		}
+		if float64(v) > r.Levels[i] {
 			x, y := i%S, i/S
 			want = want.Union(image.Rect(x*r.Width/S, y*r.Height/S, ((x+1)*r.Width+S-1)/S, ((y+1)*r.Height+S-1)/S))
 		}

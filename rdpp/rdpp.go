@@ -58,6 +58,8 @@ type (
 	Result          = detector.Result
 	Input           = detector.Input
 	Prediction      = anomaly.Prediction // what is said of an image, as JSON
+	Verdict         = anomaly.Verdict
+	RegionOptions   = anomaly.RegionOptions
 	Evaluation      = evaluation.Evaluation
 	ItemScore       = evaluation.ItemScore
 	ReportOptions   = evaluation.ReportOptions

@@ -436,12 +436,17 @@ func TestAbsentMetrics(t *testing.T) {
 
 	c := tiny()
 	c.Epochs = 1
-	s, err := rdpp.Train(context.Background(), c, openSet(t, noTests), rdpp.TrainOptions{Out: t.TempDir(), Teacher: rdpp.TeacherRandom})
+	out := t.TempDir()
+	s, err := rdpp.Train(context.Background(), c, openSet(t, noTests), rdpp.TrainOptions{Out: out, Teacher: rdpp.TeacherRandom})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if s.Metrics != (rdpp.Metrics{}) {
 		t.Errorf("training without tests: got metrics %+v, want none", s.Metrics)
+	}
+	if page := string(readFile(t, filepath.Join(out, rdpp.ReportFile))); !strings.Contains(page, "These are the good images that the threshold comes from.") ||
+		!strings.Contains(page, "Images with the highest scores") || strings.Contains(page, "Metrics</h2>") {
+		t.Error("training without tests: got a report that does not show the images of the calibration")
 	}
 	_, err = rdpp.Train(context.Background(), tinyBest(), openSet(t, noTests), rdpp.TrainOptions{Out: t.TempDir(), Teacher: rdpp.TeacherRandom,
 		OnStep: func(rdpp.StepReport) { t.Error("best-on-test without tests: got a step, want an error before it") }})

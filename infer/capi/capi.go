@@ -101,7 +101,8 @@ func readOptions(from *C.rdpp_options) (o options, err error) {
 		}
 	}
 	o = options{threads: int(raw.threads), maxPixels: int64(raw.max_pixels), falseAlarm: float64(raw.false_alarm),
-		threshold: float64(raw.threshold), pixelThreshold: float64(raw.pixel_threshold)}
+		threshold: float64(raw.threshold), pixelThreshold: float64(raw.pixel_threshold), regionLow: float64(raw.region_low),
+		minArea: int64(raw.min_area), minLength: int64(raw.min_length)}
 	if raw.device != nil {
 		o.device = C.GoString(raw.device)
 	}
@@ -234,6 +235,7 @@ func (d *detector) detect(img *imagefile.Image, result *C.rdpp_result) error {
 	if r.PValue != nil {
 		to.p_value = C.double(*r.PValue)
 	}
+	to.p_value_bound = truth(r.PValueBound)
 	to.threshold, to.pixel_threshold = C.double(r.Threshold), C.double(r.PixelThreshold)
 	to.width, to.height, to.map_side = C.int32_t(r.Width), C.int32_t(r.Height), C.int32_t(r.Size)
 	to.region_count, to.regions = C.int64_t(len(r.Regions)), (*C.rdpp_region)(regions)
@@ -255,7 +257,7 @@ func copyRegions(r *rdpp.Result) (unsafe.Pointer, error) {
 	to := unsafe.Slice((*C.rdpp_region)(memory), len(r.Regions))
 	for i, region := range r.Regions {
 		to[i] = C.rdpp_region{x: C.int32_t(region.X), y: C.int32_t(region.Y), width: C.int32_t(region.Width),
-			height: C.int32_t(region.Height), area: C.int64_t(region.Area), peak: C.float(region.Peak)}
+			height: C.int32_t(region.Height), area: C.int64_t(region.Area), peak: C.float(region.Peak), mean: C.float(region.Mean)}
 	}
 	return memory, nil
 }

@@ -27,7 +27,8 @@ type options struct {
 	maxPixels  int64
 	falseAlarm float64
 
-	threshold, pixelThreshold float64
+	threshold, pixelThreshold, regionLow float64
+	minArea, minLength                   int64
 }
 
 // check finds what is out of range.
@@ -44,6 +45,10 @@ func (o *options) check() error {
 		return wrong("threshold is %g; use a number above 0, or 0 for the model's own", o.threshold)
 	case !positive(o.pixelThreshold):
 		return wrong("pixel_threshold is %g; use a number above 0, or 0 for the model's own", o.pixelThreshold)
+	case !positive(o.regionLow):
+		return wrong("region_low is %g; use a number above 0, or 0 for the default", o.regionLow)
+	case o.minArea < 0 || o.minLength < 0:
+		return wrong("min_area is %d and min_length %d; use 0 or more pixels", o.minArea, o.minLength)
 	case o.falseAlarm > 0 && o.threshold > 0:
 		return wrong("false_alarm and threshold exclude each other; leave one 0")
 	}
@@ -82,7 +87,8 @@ func open(file string, o options) (*detector, error) {
 	}
 	opt := rdpp.DetectorOptions{Device: device, MaxPixels: o.maxPixels, FalseAlarm: given(o.falseAlarm),
 		Threshold: given(o.threshold), PixelThreshold: given(o.pixelThreshold),
-		Log: slog.New(slog.DiscardHandler)} // the terminal is the caller's
+		Regions: rdpp.RegionOptions{Low: given(o.regionLow), MinArea: int(o.minArea), MinLength: int(o.minLength)},
+		Log:     slog.New(slog.DiscardHandler)} // the terminal is the caller's
 	d, err := rdpp.OpenDetector(file, &opt)
 	if err != nil && o.falseAlarm > 0 && errors.Is(err, rdpp.ErrConfig) {
 		return nil, &statusError{statusArgument, err}

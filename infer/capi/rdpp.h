@@ -86,16 +86,21 @@ typedef struct rdpp_options {
   double threshold;   /* score above which an image is anomalous; 0: the model's own, or what false_alarm says */
   double pixel_threshold; /* of the map, above which a pixel is in a region, also of a good image; 0: threshold where
                              that is given, else the model's own, and good images have no regions */
+  /* Here ends the structure of the first libraries, which refuse other values than 0 in what follows. */
+  double region_low;  /* of the map, which regions reach down to whose peak is above pixel_threshold; 0: half their
+                         height, or pixel_threshold where that is given */
+  int64_t min_area;   /* pixels of the image; smaller regions are left out */
+  int64_t min_length; /* so are those whose box's longer side is shorter */
 } rdpp_options;
 
-/* A connected part of the image where the map is above pixel_threshold, or above the score where that is lower, in
- * pixels of the image. */
+/* A connected part of the image where the map stands out, with a peak above pixel_threshold, or above the score where
+ * that is lower, in pixels of the image. */
 typedef struct rdpp_region {
   int32_t x, y;          /* left and upper edge of the bounding box */
   int32_t width, height; /* of the bounding box */
   int64_t area;          /* of the region itself */
   float peak;            /* highest value of the map inside */
-  int32_t reserved;      /* 0 */
+  float mean;            /* of the map's values inside; 0 of the first libraries */
 } rdpp_region;
 
 /* What is known about an image. */
@@ -115,8 +120,8 @@ typedef struct rdpp_result {
                            unless the options have a pixel_threshold */
   float *map;           /* the anomaly map, S x S, row by row, over the whole image */
   /* Here ends the structure of the first libraries: they leave what follows 0. */
-  int32_t exact;    /* 1: the rate of false alarms is exact, instead of nearly so or a fit of too few scores */
-  int32_t reserved; /* 0 */
+  int32_t exact;         /* 1: the rate of false alarms is exact, instead of nearly so or a fit of too few scores */
+  int32_t p_value_bound; /* 1: p_value is a bound, as no good part's score is as high; 0 of older libraries */
   /* Here ends the structure of the second ones. */
   char
       *warnings; /* in words, one line: the image was not taken, or stored, as the training images were; NULL: it was */

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
+	"math"
 	"mime"
 	"net/http"
 	"net/url"
@@ -19,8 +20,9 @@ import (
 
 // wishes are what a request asks for beside the verdict.
 type wishes struct {
-	falseAlarm, threshold, pixelThreshold *float64 // nil: the detector's own
-	heatmap                               bool
+	falseAlarm, threshold, pixelThreshold, regionLow *float64 // nil: the detector's own
+	minArea, minLength                               *int     // of regions, pixels; nil: the detector's own
+	heatmap                                          bool
 }
 
 // set takes a wish by its name. A value that makes no sense is an error; ok is false for an unknown name.
@@ -35,6 +37,12 @@ func (w *wishes) set(name, value string) (ok bool, err error) {
 		w.threshold, err = number(name, value)
 	case "pixel_threshold":
 		w.pixelThreshold, err = number(name, value)
+	case "region_low":
+		w.regionLow, err = number(name, value)
+	case "min_area":
+		w.minArea, err = pixels(name, value)
+	case "min_length":
+		w.minLength, err = pixels(name, value)
 	case "heatmap":
 		w.heatmap, err = strconv.ParseBool(value)
 		if err != nil {
@@ -54,6 +62,14 @@ func number(name, value string) (*float64, error) {
 	return &x, nil
 }
 
+func pixels(name, value string) (*int, error) {
+	n, err := strconv.Atoi(value)
+	if err != nil || n < 0 {
+		return nil, failf(http.StatusBadRequest, "%s %.40q: use a whole number of 0 or more", name, value)
+	}
+	return &n, nil
+}
+
 // wishesOf reads an address's query. Names that nobody knows are refused: they may be misspelt.
 func wishesOf(query string) (w wishes, err error) {
 	values, err := url.ParseQuery(query)
@@ -69,7 +85,8 @@ func wishesOf(query string) (w wishes, err error) {
 			return w, err
 		}
 		if !ok && name != "name" {
-			return w, failf(http.StatusBadRequest, "%.40q in the address is unknown; use threshold, pixel_threshold, false_alarm, heatmap, name", name)
+			return w, failf(http.StatusBadRequest, "%.40q in the address is unknown; use threshold, pixel_threshold, false_alarm, region_low, min_area, min_length, "+
+				"heatmap, name", name)
 		}
 	}
 	return w, nil
@@ -81,10 +98,20 @@ func (m *model) calibration(w wishes) (*rdpp.Calibration, error) {
 	if w.falseAlarm != nil && w.threshold != nil {
 		return nil, failf(http.StatusBadRequest, "false_alarm and threshold exclude each other")
 	}
-	if w.falseAlarm == nil && w.threshold == nil && w.pixelThreshold == nil {
-		return &c, nil
-	}
 	c, err := c.Override(w.falseAlarm, w.threshold, w.pixelThreshold)
+	if err == nil {
+		regions := c.RegionOptions()
+		if w.regionLow != nil {
+			regions.Low = w.regionLow
+		}
+		if w.minArea != nil {
+			regions.MinArea = *w.minArea
+		}
+		if w.minLength != nil {
+			regions.MinLength = *w.minLength
+		}
+		c, err = c.Choose(regions)
+	}
 	if err != nil {
 		return nil, failf(http.StatusBadRequest, "%w", err)
 	}
@@ -225,7 +252,9 @@ func (q *inquiry) overlay(original []byte, r *rdpp.Result) ([]byte, error) {
 		if err != nil {
 			return err
 		}
-		drawn, err := report.Heatmap(img, r.Map, r.Size, r.Size, report.AtThreshold(r.PixelThreshold))
+		opt := report.Outlined(r.PixelThreshold, r.Map, r.Levels)
+		opt.Legend = false // clients lay it over the photograph, whose size it has
+		drawn, err := report.Heatmap(img, r.Map, r.Size, r.Size, opt)
 		if err != nil {
 			return err
 		}
@@ -319,12 +348,26 @@ type about struct {
 	Teacher        string  `json:"teacher"`
 	Software       string  `json:"software"`  // that made the model
 	BitDepth       int     `json:"bit_depth"` // that images of 16 bits are read as
+	Outline        outline `json:"outline"`
+}
+
+// outline is what of maps is outlined, but for the verdict: metric.Outline.
+type outline struct {
+	Low       float64 `json:"low"`
+	Share     float64 `json:"share"`
+	Blur      float64 `json:"blur"`
+	MinArea   int     `json:"min_area"`
+	MinLength int     `json:"min_length"`
+	All       bool    `json:"all"` // of good images too
 }
 
 func (m *model) about() about {
 	info, c := m.detector.Info(), m.detector.Calibration()
+	// Of an image that is anomalous, and of one that is good.
+	o, good := c.Outline(c.Judge(math.MaxFloat64), info.Config.Blur()), c.Outline(rdpp.Verdict{}, info.Config.Blur())
 	return about{m.name, m.version, info.Category, info.Config.Arch, info.Config.ImageSize, c.Threshold, c.PixelThreshold,
-		c.Provisional, c.Rule, c.FalseAlarm, info.Teacher.Origin, info.Software, info.Config.BitDepth}
+		c.Provisional, c.Rule, c.FalseAlarm, info.Teacher.Origin, info.Software, info.Config.BitDepth,
+		outline{o.Low, o.Share, o.Blur, o.MinArea, o.MinLength, !math.IsInf(good.Above, 1)}}
 }
 
 // listModels answers GET /v1/models.

@@ -8,11 +8,13 @@ import (
 	"math"
 	"net/http"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 
 	"rdpp/infer/server"
 	"rdpp/rdpp"
+	"rdpp/rdpp/metric"
 )
 
 type prediction struct {
@@ -90,6 +92,34 @@ func TestTooLargeOfSeveral(t *testing.T) {
 	body, kind := form(pictures[0], large)
 	if a := v.ask(t, "POST", predictPath, body, "Content-Type", kind); a.status != http.StatusRequestEntityTooLarge || !strings.Contains(a.reason(), `image 2, "1.png"`) {
 		t.Errorf("beside another: got status %d, %s, want 413 and its name", a.status, a.body)
+	}
+}
+
+// A request's choice among regions is followed: a lower level makes them larger, and small ones are left out.
+func TestPredictRegions(t *testing.T) {
+	v := start(t, server.Options{})
+	regions := func(query string) []metric.Region {
+		a := v.ask(t, "POST", predictPath+"?threshold=0.01"+query, pictures[0])
+		var got prediction
+		a.into(t, &got)
+		if a.status != http.StatusOK || !got.Anomalous {
+			t.Fatalf("%s: got status %d, %s, want an anomalous image", query, a.status, a.body)
+		}
+		return got.Regions
+	}
+	own, wide := regions(""), regions("&region_low=0")
+	if len(own) == 0 || len(wide) != 1 || wide[0].Area <= own[0].Area || wide[0].Peak != own[0].Peak {
+		t.Fatalf("got %+v, with a low level %+v, want a larger one of the same peak", own, wide)
+	}
+	for query, want := range map[string]int{"&min_area=": own[0].Area, "&min_length=": max(own[0].Width, own[0].Height)} {
+		if got := regions(query + strconv.Itoa(want)); len(got) == 0 || got[0] != own[0] {
+			t.Errorf("%s%d: got %+v, want %+v first", query, want, got, own[0])
+		}
+		for _, r := range regions(query + strconv.Itoa(want+1)) {
+			if r == own[0] {
+				t.Errorf("%s%d: got %+v", query, want+1, r)
+			}
+		}
 	}
 }
 
@@ -195,6 +225,9 @@ func TestRefusals(t *testing.T) {
 		{"word", "POST", predictPath + "?threshold=high", pictures[0], nil, 400, "threshold"},
 		{"NaN", "POST", predictPath + "?threshold=NaN", pictures[0], nil, 400, "threshold"},
 		{"negative", "POST", predictPath + "?pixel_threshold=-1", pictures[0], nil, 400, "pixel_threshold"},
+		{"a negative level", "POST", predictPath + "?region_low=-1", pictures[0], nil, 400, "region_low"},
+		{"a part of a pixel", "POST", predictPath + "?min_area=1.5", pictures[0], nil, 400, "min_area"},
+		{"a negative length", "POST", predictPath + "?min_length=-1", pictures[0], nil, 400, "min_length"},
 		{"rate", "POST", predictPath + "?false_alarm=1", pictures[0], nil, 400, "false_alarm"},
 		{"not calibrated", "POST", predictPath + "?false_alarm=0.1", pictures[0], nil, 400, "calibration"},
 		{"rate and threshold", "POST", predictPath + "?false_alarm=0.1&threshold=1", pictures[0], nil, 400, "exclude"},

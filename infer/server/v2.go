@@ -139,7 +139,7 @@ func (s *Server) v2Model(x *exchange, r *http.Request) error {
 			outAnomalous:  "score > threshold",
 			outPValue:     "how rare such a score is among good parts; of calibrated models only",
 			outMap:        "the anomaly map, which covers the whole image; only if it is asked for",
-			"parameters":  "a request's parameters may hold threshold, pixel_threshold, false_alarm and binary_data_output",
+			"parameters":  "a request's parameters may hold threshold, pixel_threshold, false_alarm, region_low, min_area, min_length and binary_data_output",
 		}})
 }
 

@@ -265,7 +265,7 @@ func (p *v2Parameters) read(s *scanner, wish func(name, value string) error) err
 			return err
 		},
 	}
-	for _, name := range []string{"false_alarm", "threshold", "pixel_threshold"} {
+	for _, name := range []string{"false_alarm", "threshold", "pixel_threshold", "region_low", "min_area", "min_length"} {
 		if wish == nil {
 			break
 		}

@@ -36,7 +36,7 @@ type Calibration struct {
 	FalseAlarm  float64 `json:"false_alarm"` // share of good images that may be called anomalous; 0: none is promised
 	Exact       bool    `json:"exact"`       // the rate is conformal, instead of a fit of the tail
 	Threshold   float64 `json:"threshold"`   // a score above it is anomalous
-	// PixelThreshold is what pixels of the map are outlined above, see Outline. By the same rule at most that share of good images
+	// PixelThreshold is what the peaks of outlined regions of the map are above, see Outline. By the same rule at most that share of good images
 	// have pixels above it. Where a score is its map's maximum, calibrating leads to the same number.
 	PixelThreshold float64   `json:"pixel_threshold"`
 	Folds          int       `json:"folds,omitempty"`      // trainings that scored the images which each had left out; 0: the model did
@@ -45,6 +45,7 @@ type Calibration struct {
 	MapScores      []float64 `json:"map_scores,omitempty"` // the maxima of their maps, ascending; nil: Scores are these
 
 	outlinesAll bool // good images have outlines too
+	regions     RegionOptions
 }
 
 // Provisional is the calibration where no images were held out: scores are of the training images.
@@ -116,6 +117,11 @@ func (c *Calibration) PValue(score float64) *float64 {
 	return new(metric.PValue(c.Scores, score))
 }
 
+// bounds says whether the p-value of a score is a bound: that of every score above all those of the calibration.
+func (c *Calibration) bounds(score float64) bool {
+	return c.PValue(score) != nil && score > c.Scores[len(c.Scores)-1]
+}
+
 // Override is the calibration with other rates and thresholds in place of its own, where they are given (not nil): a
 // threshold of scores is one of the map too, unless that is given. A rate without scores to set a threshold by is
 // setting.ErrValue.
@@ -143,17 +149,62 @@ func (c *Calibration) Override(rate, threshold, pixelThreshold *float64) (Calibr
 	return other, nil
 }
 
-// Outline is what pixels of an image's map are outlined above. Verdict and outlines must not contradict each other: a good
-// image has none, and an anomalous one has some, where a score is no higher than its map's maximum. A threshold of pixels
-// that Override was given is followed whatever the verdict.
-func (c *Calibration) Outline(v Verdict) float64 {
+// RegionOptions choose among the regions of maps. Zero: all of them, as far as they reach by Outline's rule.
+type RegionOptions struct {
+	// Low is the level of the map that regions reach down to whose peak is above the threshold of pixels; nil: Outline's rule, or
+	// where a threshold of pixels was given, that.
+	Low       *float64
+	MinArea   int // smaller regions are left out, pixels of the image
+	MinLength int // so are those whose box's longer side is shorter
+}
+
+// Choose is the calibration with such a choice among regions. What is out of range is setting.ErrValue.
+func (c *Calibration) Choose(o RegionOptions) (Calibration, error) {
+	switch {
+	case o.Low != nil && !(*o.Low >= 0 && *o.Low <= math.MaxFloat64):
+		return Calibration{}, setting.Refuse("region_low", *o.Low, "use a number of 0 or more")
+	case o.MinArea < 0:
+		return Calibration{}, setting.Refuse("min_area", o.MinArea, "use 0 or more pixels")
+	case o.MinLength < 0:
+		return Calibration{}, setting.Refuse("min_length", o.MinLength, "use 0 or more pixels")
+	}
+	other := *c
+	other.regions = o
+	return other, nil
+}
+
+// RegionOptions is the choice in force.
+func (c *Calibration) RegionOptions() RegionOptions { return c.regions }
+
+// outlineShare is the share of its height at which a hill of the map is cut, see metric.Outline.
+const outlineShare = 0.5
+
+// Outline is what of an image's map is outlined. Verdict and outlines must not contradict each other: a good image has none,
+// and an anomalous one has some, where a score is no higher than its map's maximum and no choice leaves them out. Every region's
+// peak is above the threshold of pixels. It ends at a share of its height, but not below the maximum of the map of a good image
+// of the middle. blur is method.Settings.Blur. Levels that Override and Choose were given are followed as they are, and such a
+// threshold of pixels whatever the verdict.
+func (c *Calibration) Outline(v Verdict, blur float64) metric.Outline {
+	o := metric.Outline{Above: c.PixelThreshold, MinArea: c.regions.MinArea, MinLength: c.regions.MinLength}
 	switch {
 	case c.outlinesAll:
-		return c.PixelThreshold
 	case !v.Anomalous:
-		return math.Inf(1)
+		o.Above = math.Inf(1)
+	default:
+		o.Above = min(c.PixelThreshold, v.Score)
 	}
-	return min(c.PixelThreshold, v.Score)
+	switch maxima := c.scores().maxima(); {
+	case c.regions.Low != nil:
+		o.Low = *c.regions.Low
+	case c.outlinesAll:
+		o.Low = c.PixelThreshold
+	default:
+		o.Low, o.Share, o.Blur = c.PixelThreshold, outlineShare, blur
+		if len(maxima) > 0 && !c.Provisional {
+			o.Low = maxima[len(maxima)/2]
+		}
+	}
+	return o
 }
 
 // Complete fills in what files of before a field was there lack.

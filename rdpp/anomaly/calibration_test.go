@@ -7,6 +7,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"rdpp/rdpp/metric"
+	"rdpp/rdpp/setting"
 )
 
 // Scores by maps that other held-out images weighted promise nothing exactly, however many there are.
@@ -127,6 +130,63 @@ func TestLossesJSON(t *testing.T) {
 }
 
 // A calibration that a model file may hold either is refused, or judges sensibly.
+// What is outlined follows the verdict, but levels that are given are followed as they are.
+func TestOutline(t *testing.T) {
+	own := Calibration{Threshold: 2, PixelThreshold: 4, Scores: []float64{1, 1.1, 1.2}, MapScores: []float64{2.5, 3, 3.5}}
+	old := Calibration{Threshold: 2, PixelThreshold: 2}
+	provisional := Calibration{Threshold: 2, PixelThreshold: 2, Provisional: true, Scores: []float64{1, 1.5, 2}}
+	const blur = 9.0
+	none := math.Inf(1)
+	for _, c := range []struct {
+		name    string
+		c       Calibration
+		score   float64
+		pixels  *float64
+		regions RegionOptions
+		want    metric.Outline
+	}{
+		{"good", own, 1.5, nil, RegionOptions{}, metric.Outline{Above: none, Low: 3, Share: 0.5, Blur: blur}},
+		{"anomalous", own, 5, nil, RegionOptions{}, metric.Outline{Above: 4, Low: 3, Share: 0.5, Blur: blur}},
+		{"a score below the threshold of pixels", own, 3.2, nil, RegionOptions{}, metric.Outline{Above: 3.2, Low: 3, Share: 0.5, Blur: blur}},
+		{"no scores", old, 5, nil, RegionOptions{}, metric.Outline{Above: 2, Low: 2, Share: 0.5, Blur: blur}},
+		{"scores of training images", provisional, 5, nil, RegionOptions{}, metric.Outline{Above: 2, Low: 2, Share: 0.5, Blur: blur}},
+		{"given pixels, good", own, 1.5, new(3.7), RegionOptions{}, metric.Outline{Above: 3.7, Low: 3.7}},
+		{"given pixels, anomalous", own, 5, new(7.0), RegionOptions{}, metric.Outline{Above: 7, Low: 7}},
+		{"given low", own, 5, nil, RegionOptions{Low: new(1.0), MinArea: 7, MinLength: 8}, metric.Outline{Above: 4, Low: 1, MinArea: 7, MinLength: 8}},
+		{"given both", own, 1.5, new(3.7), RegionOptions{Low: new(1.0)}, metric.Outline{Above: 3.7, Low: 1}},
+	} {
+		given, err := c.c.Override(nil, nil, c.pixels)
+		if err == nil {
+			given, err = given.Choose(c.regions)
+		}
+		if got := given.Outline(given.Judge(c.score), blur); err != nil || got != c.want {
+			t.Errorf("%s: got %+v, %v, want %+v", c.name, got, err, c.want)
+		}
+	}
+	for _, o := range []RegionOptions{{Low: new(-1.0)}, {Low: new(math.NaN())}, {Low: new(none)}, {MinArea: -1}, {MinLength: -1}} {
+		if _, err := own.Choose(o); !errors.Is(err, setting.ErrValue) {
+			t.Errorf("%+v: got %v, want %v", o, err, setting.ErrValue)
+		}
+	}
+}
+
+// A p-value is a bound where no calibration score is as high.
+func TestPValueBound(t *testing.T) {
+	own := Calibration{Threshold: 2, Scores: []float64{1, 2, 3}}
+	for _, c := range []struct {
+		score float64
+		p     float64
+		bound bool
+	}{{0.5, 1, false}, {2.5, 0.5, false}, {3, 0.5, false}, {3.1, 0.25, true}} {
+		if v := own.Judge(c.score); v.PValue == nil || *v.PValue != c.p || v.PValueBound != c.bound {
+			t.Errorf("score %v: got %+v, want %v, bound %v", c.score, v, c.p, c.bound)
+		}
+	}
+	if v := (&Calibration{Threshold: 2}).Judge(5); v.PValue != nil || v.PValueBound {
+		t.Errorf("not calibrated: got %+v", v)
+	}
+}
+
 func FuzzCalibration(f *testing.F) {
 	f.Add(`{"threshold":1,"pixel_threshold":1,"false_alarm":0.01,"scores":[0.1,0.2,0.3]}`, 0.5)
 	f.Add(`{"threshold":1,"provisional":true,"scores":[0.1]}`, 2.0)

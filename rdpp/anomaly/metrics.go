@@ -2,7 +2,7 @@ package anomaly
 
 import "rdpp/rdpp/metric"
 
-// Metrics of a test set, each 0 to 1. Absent ones are nil: a set without defective images has no AUROC, one without masks
+// Metrics of a test set, each 0 to 1 but where it says otherwise. Absent ones are nil: a set without defective images has no AUROC, one without masks
 // no pixel metrics. The thresholds are the highest ones that reach the F1 above them.
 type Metrics struct {
 	Good             int      `json:"good"` // images
@@ -18,7 +18,11 @@ type Metrics struct {
 	AUPRO            *float64 `json:"aupro_030,omitempty"`    // up to a false positive rate of 0.3
 	AUPROStrict      *float64 `json:"aupro_005,omitempty"`    // up to 0.05
 	PROReleased      *float64 `json:"pro_released,omitempty"` // as the released code counts, for comparison with the paper
-	LostMasks        int      `json:"lost_masks,omitempty"`   // masks of which no pixel is left at the image size; they count as good pixels
+	// How outlines fit the masks of defective images, by the calibration in force. A defective image that is called good has none.
+	OutlineIoU       *float64 `json:"outline_iou,omitempty"`        // pixels in both over pixels in either, median over the images
+	OutlineAreaRatio *float64 `json:"outline_area_ratio,omitempty"` // outlined over defective pixels, median over the images; may be above 1
+	OutlineF1        *float64 `json:"outline_f1,omitempty"`         // of all pixels of all images
+	LostMasks        int      `json:"lost_masks,omitempty"`         // masks of which no pixel is left at the image size; they count as good pixels
 }
 
 // Mean is that of the three metrics that the released protocol picks the epoch by, of which it counts PRO its own way; any

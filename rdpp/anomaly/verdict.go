@@ -15,12 +15,14 @@ type Verdict struct {
 	Provisional    bool     `json:"provisional"`     // the threshold is a stand-in, no rate of false alarms is promised
 	Exact          bool     `json:"exact"`           // its rate is exact, instead of a fit of the tail of too few scores
 	PValue         *float64 `json:"p_value"`         // how rare such a score is among good images, above 0 to 1; nil: not calibrated
+	// PValueBound says that no calibration score is as high, so that PValue is a bound: it would be lower with more of them.
+	PValueBound bool `json:"p_value_bound"`
 }
 
 // Judge is the verdict on a score.
 func (c *Calibration) Judge(score float64) Verdict {
 	return Verdict{Score: score, Normalised: Normalise(score, c.Threshold), Anomalous: score > c.Threshold, Threshold: c.Threshold,
-		PixelThreshold: c.PixelThreshold, Provisional: c.Provisional, Exact: c.Exact, PValue: c.PValue(score)}
+		PixelThreshold: c.PixelThreshold, Provisional: c.Provisional, Exact: c.Exact, PValue: c.PValue(score), PValueBound: c.bounds(score)}
 }
 
 // Normalise maps a score to 0..1, 0.5 at the threshold. Scores are distances and so not negative.
@@ -41,8 +43,9 @@ type Prediction struct {
 	Verdict
 	Width  int `json:"width"` // of the image, pixels
 	Height int `json:"height"`
-	// Regions are where the map of an anomalous image is above PixelThreshold, or above Score where that is lower, in the image's
-	// pixels. A good image has none, unless the threshold of pixels was given, which is followed whatever the verdict. Never nil.
+	// Regions are those of the map of an anomalous image whose peak is above PixelThreshold, or above Score where that is lower, in
+	// the image's pixels; Calibration.Outline says where they end. A good image has none, unless the threshold of pixels was given,
+	// which is followed whatever the verdict. Never nil.
 	Regions  []metric.Region `json:"regions"`
 	Warnings []string        `json:"warnings,omitempty"` // that the image is unlike those of training, in words
 }

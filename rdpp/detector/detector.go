@@ -30,6 +30,8 @@ type Options struct {
 	Threshold      *float64 // of scores, instead of the model's own and of FalseAlarm's
 	PixelThreshold *float64 // of the map; default Threshold where that is given, else the model's own
 
+	Regions anomaly.RegionOptions // which regions are told of; default all, as far as they reach by anomaly.Calibration.Outline
+
 	// MaxMemory bounds what judging an image may take in memory by Config.PredictionBytes' estimate: a model that would take more
 	// is not opened. Default: what the machine has, and on a GPU, which says so itself, nothing.
 	MaxMemory int64
@@ -62,6 +64,10 @@ type Result struct {
 	// Warnings say in words what tells that the image was not taken, or stored, as the training images were: another range
 	// of values, a mean brightness less than half of the darkest one's or more than twice the brightest one's. nil: nothing.
 	Warnings []string
+
+	// Levels say which pixels of Map are outlined: those above theirs, which is +Inf outside the regions.
+	Levels []float64
+	blur   float64 // of the map, see metric.Outline
 }
 
 // Prediction is the result without its map.
@@ -101,7 +107,11 @@ func Open(path string, opt *Options) (*Detector, error) {
 		d.Close()
 		return nil, err
 	}
-	if d.calibration, err = d.model.Info.Calibration.Override(opt.FalseAlarm, opt.Threshold, opt.PixelThreshold); err != nil {
+	d.calibration, err = d.model.Info.Calibration.Override(opt.FalseAlarm, opt.Threshold, opt.PixelThreshold)
+	if err == nil {
+		d.calibration, err = d.calibration.Choose(opt.Regions)
+	}
+	if err != nil {
 		d.Close()
 		return nil, err
 	}
@@ -267,7 +277,8 @@ func (d *Detector) MeasureEach(inputs []*Input) ([]*Result, []error) {
 			errs[i] = fmt.Errorf("detector: detect: %w", o.Err)
 			continue
 		}
-		results[i] = &Result{Verdict: anomaly.Verdict{Score: o.Score}, Map: o.Map, Size: d.model.Info.Config.ImageSize, Width: in.w, Height: in.h, Warnings: in.warnings}
+		results[i] = &Result{Verdict: anomaly.Verdict{Score: o.Score}, Map: o.Map, Size: d.model.Info.Config.ImageSize,
+			Width: in.w, Height: in.h, Warnings: in.warnings, blur: d.model.Info.Config.Blur()}
 	}
 	return results, errs
 }
@@ -276,9 +287,7 @@ func (d *Detector) MeasureEach(inputs []*Input) ([]*Result, []error) {
 // own or one that Override made of it. A result can be judged again.
 func (r *Result) Judge(c *anomaly.Calibration) (err error) {
 	r.Verdict = c.Judge(r.Score)
-	// The largest float32 that is not above the threshold, so that pixels and image are judged alike.
-	above := modelfile.FloorFloat32(c.Outline(r.Verdict))
-	r.Regions, err = metric.Regions(r.Map, r.Size, r.Size, above, r.Width, r.Height)
+	r.Regions, r.Levels, err = c.Outline(r.Verdict, r.blur).Regions(r.Map, r.Size, r.Size, r.Width, r.Height)
 	if err != nil {
 		return fmt.Errorf("detector: detect: %w", err)
 	}
@@ -288,7 +297,7 @@ func (r *Result) Judge(c *anomaly.Calibration) (err error) {
 // Evaluate scores the test images of a data set and measures the result.
 func (d *Detector) Evaluate(ctx context.Context, set *dataset.Set) (e *evaluation.Evaluation, err error) {
 	err = d.do(func() (err error) {
-		e, err = evaluation.Evaluate(ctx, d.model, set.Test, set.HasMasks, d.cache())
+		e, err = evaluation.Evaluate(ctx, d.model, set.Test, set.HasMasks, &d.calibration, d.cache())
 		return err
 	})
 	return e, err

@@ -437,13 +437,21 @@ func (r *run) epoch(ctx context.Context) error {
 
 var errNoTests = setting.Refuse("select", method.SelectBestOnTest, "that needs a test set with good and defective images; use %s", method.SelectLast)
 
+// calibrated are the images that the threshold comes from.
+func (r *run) calibrated() []dataset.Item {
+	if len(r.held) > 0 {
+		return r.held
+	}
+	return r.items
+}
+
 // test measures the epoch on the test set, and keeps its weights where it is the best so far and that is asked for.
 func (r *run) test(ctx context.Context, report *anomaly.Epoch) error {
 	model, err := r.outcome(ctx, false)
 	if err != nil {
 		return err
 	}
-	measured, err := evaluation.Evaluate(ctx, model, r.tests, r.set.HasMasks, r.cache)
+	measured, err := evaluation.Evaluate(ctx, model, r.tests, r.set.HasMasks, nil, r.cache)
 	if err != nil {
 		return err
 	}
@@ -515,7 +523,7 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 		summary.TrainingSeconds += epoch.Seconds
 		trained += epoch.Images
 	}
-	measured, err := evaluation.Evaluate(ctx, model, r.tests, r.set.HasMasks, r.cache)
+	measured, err := evaluation.Evaluate(ctx, model, r.tests, r.set.HasMasks, calibration, r.cache)
 	if err != nil {
 		return nil, err
 	}
@@ -542,7 +550,7 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 	err = evaluation.WriteReport(ctx, model, r.path(ReportFile), r.set, measured, evaluation.ReportOptions{Selection: selection, History: r.state.History,
 		Timings: []report.Timing{{Stage: "training", Duration: seconds(summary.TrainingSeconds), Images: trained},
 			{Stage: "calibration", Duration: calibrating}}, Skipped: r.skipped,
-		MaxPixels: r.opt.MaxPixels, Cache: r.cache})
+		MaxPixels: r.opt.MaxPixels, Cache: r.cache, Calibration: r.calibrated()})
 	if err != nil {
 		return nil, err
 	}

@@ -97,12 +97,15 @@ func (e *Evaluation) WriteVerdicts(w io.Writer, c *anomaly.Calibration) error {
 // curvePoints bounds the points of a curve to draw.
 const curvePoints = 1000
 
-// Evaluate scores items and measures how well scores and maps tell good from defective.
-func Evaluate(ctx context.Context, m *modelfile.Model, items []dataset.Item, hasMasks bool, cache *dataset.Cache) (*Evaluation, error) {
+// Evaluate scores items and measures how well scores and maps tell good from defective, and how the outlines fit that a
+// calibration leads to; nil: that is not measured.
+func Evaluate(ctx context.Context, m *modelfile.Model, items []dataset.Item, hasMasks bool, c *anomaly.Calibration,
+	cache *dataset.Cache) (*Evaluation, error) {
 	began := time.Now()
 	S := m.Info.Config.ImageSize
 	e := &Evaluation{Scores: make([]ItemScore, 0, len(items))}
 	var pixels metric.Pixels
+	var fit outlines
 	err := scan(ctx, m, items, cache, func(i int, anomaly []float32, score float64) error {
 		e.Scores = append(e.Scores, ItemScore{items[i], score, m.Info.Unlike(cache.Look(items[i].Path))})
 		if items[i].Defective {
@@ -123,6 +126,13 @@ func Evaluate(ctx context.Context, m *modelfile.Model, items []dataset.Item, has
 				e.LostMasks++
 			}
 		}
+		if c != nil {
+			_, levels, err := c.Outline(c.Judge(score), m.Info.Config.Blur()).Regions(anomaly, S, S, S, S)
+			if err != nil {
+				return err
+			}
+			fit.add(levels, mask)
+		}
 		return pixels.Add(anomaly, mask, S, S)
 	})
 	if err != nil {
@@ -135,6 +145,7 @@ func Evaluate(ctx context.Context, m *modelfile.Model, items []dataset.Item, has
 		if err := e.measurePixels(&pixels); err != nil {
 			return nil, fmt.Errorf("evaluation: metrics: %w", err)
 		}
+		fit.measure(&e.Metrics)
 	}
 	e.Seconds = time.Since(began).Seconds()
 	return e, nil

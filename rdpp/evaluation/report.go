@@ -30,12 +30,16 @@ type ReportOptions struct {
 	MaxPixels int64                // largest image accepted, default imagefile.DefaultMaxPixels
 	Threshold *anomaly.Calibration // in force; default the model's own
 	Cache     *dataset.Cache       // of images; default one that keeps none
+
+	// Calibration are good images that the threshold comes from. Where there is no test image, the highest of them are shown.
+	Calibration []dataset.Item
 }
 
 // What a report shows and measures at most.
 const (
 	shownCases      = 6   // of the worst, and of the best
 	comparedImages  = 150 // per class, for the compactness
+	listedImages    = 500 // of the calibration
 	comparedBytes   = 512 << 20
 	leastComparison = 2
 )
@@ -78,22 +82,39 @@ func gather(ctx context.Context, m *modelfile.Model, set *dataset.Set, e *Evalua
 	if !c.Provisional {
 		r.Calibration = c.Scores
 	}
-	items := make([]dataset.Item, 0, len(e.Scores))
-	for _, s := range e.Scores {
-		items = append(items, s.Item)
-		r.Images = append(r.Images, reportImage(set.Dir, s, c))
-	}
 	cache := opt.Cache
 	if cache == nil {
 		cache = dataset.NewCache(dataset.CacheOptions{Size: info.Config.ImageSize, MaxBytes: -1, MaxPixels: opt.MaxPixels,
 			BitDepth: info.Config.BitDepth})
 	}
 	var err error
+	scored := e.Scores
+	if len(scored) == 0 && len(opt.Calibration) > 0 {
+		r.OfCalibration = true
+		if scored, err = scoreEach(ctx, m, Spread(opt.Calibration, listedImages), cache); err != nil {
+			return nil, err
+		}
+	}
+	items := make([]dataset.Item, 0, len(scored))
+	for _, s := range scored {
+		items = append(items, s.Item)
+		r.Images = append(r.Images, reportImage(set.Dir, s, c))
+	}
 	worst, best := report.Pick(r.Images, shownCases)
-	if r.Worst, err = cases(ctx, m, items, worst, cache, opt.MaxPixels); err != nil {
+	if r.OfCalibration {
+		if r.Shown, err = cases(ctx, m, items, worst, c, cache, opt.MaxPixels); err != nil {
+			return nil, err
+		}
+		worst, best = nil, nil
+		if c.Folds > 0 || c.Provisional {
+			r.Notes = append(r.Notes, "There are no test images. The model has learned from the images that are shown, so their scores are lower than those of others.")
+		}
+		items = nil // of the comparison
+	}
+	if r.Worst, err = cases(ctx, m, items, worst, c, cache, opt.MaxPixels); err != nil {
 		return nil, err
 	}
-	if r.Best, err = cases(ctx, m, items, best, cache, opt.MaxPixels); err != nil {
+	if r.Best, err = cases(ctx, m, items, best, c, cache, opt.MaxPixels); err != nil {
 		return nil, err
 	}
 	began := time.Now()
@@ -162,6 +183,15 @@ func leftOutNotes(t dataset.Taken) (all []string) {
 	return all
 }
 
+// scoreEach scores items in their order.
+func scoreEach(ctx context.Context, m *modelfile.Model, items []dataset.Item, cache *dataset.Cache) (all []ItemScore, err error) {
+	err = scan(ctx, m, items, cache, func(i int, _ []float32, score float64) error {
+		all = append(all, ItemScore{Item: items[i], Score: score})
+		return nil
+	})
+	return all, err
+}
+
 func reportImage(dir string, s ItemScore, c *anomaly.Calibration) report.Image {
 	image := report.Image{Path: relative(dir, s.Path), Truth: report.Good, Verdict: c.Judge(s.Score)}
 	if s.Defective {
@@ -178,15 +208,20 @@ func relative(dir, path string) string {
 	return path
 }
 
-// cases are the picked items with their pictures, maps and masks.
-func cases(ctx context.Context, m *modelfile.Model, items []dataset.Item, picked []int, cache *dataset.Cache, maxPixels int64) (all []report.Case, err error) {
+// cases are the picked items with their pictures, maps, masks and outlines.
+func cases(ctx context.Context, m *modelfile.Model, items []dataset.Item, picked []int, calibration *anomaly.Calibration, cache *dataset.Cache,
+	maxPixels int64) (all []report.Case, err error) {
 	S := m.Info.Config.ImageSize
 	some := make([]dataset.Item, len(picked))
 	for i, at := range picked {
 		some[i] = items[at]
 	}
-	err = scan(ctx, m, some, cache, func(i int, anomaly []float32, _ float64) error {
+	err = scan(ctx, m, some, cache, func(i int, anomaly []float32, score float64) error {
 		c := report.Case{Image: picked[i], Map: anomaly, H: S, W: S}
+		o := calibration.Outline(calibration.Judge(score), m.Info.Config.Blur())
+		if _, c.Levels, err = o.Regions(anomaly, S, S, S, S); err != nil {
+			return err
+		}
 		if c.Picture, err = imagefile.DecodeFile(some[i].Path, &imagefile.Options{MaxPixels: maxPixels, BitDepth: m.Info.Config.BitDepth}); err != nil {
 			return err
 		}

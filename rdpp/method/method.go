@@ -265,6 +265,13 @@ func (c *Settings) Check() error {
 // Norm is the normalisation of images.
 func (c *Settings) Norm() dataset.Norm { return dataset.Norm{Mean: c.Mean, Std: c.Std} }
 
+// Blur is the radius at about half its height, in pixels of the map, of the hill that a defect of one pixel raises in the map: the
+// map's Gaussian widens half a position of the coarsest features, which are 16 pixels wide.
+func (c *Settings) Blur() float64 {
+	const position, halfWidth = 16, 1.1774 // sqrt(2 log 2), of a Gaussian of deviation 1
+	return math.Hypot(position/2, halfWidth*c.MapSigma)
+}
+
 // Complete fills in what files of before a setting was there lack.
 func (c *Settings) Complete() {
 	if c.BitDepth == 0 {

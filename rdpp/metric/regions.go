@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// Region is a connected part of an anomaly map above a threshold, in pixels of the original picture.
+// Region is a connected part of an anomaly map that is outlined, in pixels of the original picture.
 type Region struct {
 	X      int     `json:"x"` // left edge of the bounding box
 	Y      int     `json:"y"` // its upper edge
@@ -15,28 +15,223 @@ type Region struct {
 	Height int     `json:"height"`
 	Area   int     `json:"area"` // of the region itself, at least 1
 	Peak   float32 `json:"peak"` // highest value of the map inside
+	Mean   float32 `json:"mean"` // of the map's values inside
 }
 
-// Regions returns the 8-connected components of the row-major H x W anomaly map m where it is above threshold, highest
-// peak first, then from top to bottom. Bounding boxes are scaled outward to the picture of origW x origH pixels, areas
-// scaled and rounded. The list is empty, not nil, where nothing is above. A map of other than H*W values is ErrLength, one
-// with a NaN or an infinity ErrNaN.
-func Regions(m []float32, H, W int, threshold float32, origW, origH int) ([]Region, error) {
+// Outline says what of an anomaly map is outlined. Its zero is everything above 0.
+//
+// A map is blurred: a hill of it is wider than the defect below, and the higher it is, the wider it is at a fixed level. So a
+// hill is cut at a share of its own height, and what the blur has added to its radius is taken off again. Without Share and
+// Blur, regions are the connected parts above Low whose peak is above Above.
+type Outline struct {
+	Above float64 // a region's peak is above it; +Inf: there are none
+	Low   float64 // the lowest level that a region reaches down to, at most Above
+	// Share of a hill's height, from the ground to its peak, at which it is cut, where that is above Low. The ground is what a
+	// tenth of the map's positive values are below, or Low where that is lower. 0: all are cut at Low.
+	Share float64
+	// Blur is the radius, in pixels of the map, that a defect of one pixel has at that share of its hill's height. An outline
+	// has the area of a disc whose radius is smaller by it than that of what is above the cut, but a third of it at least.
+	Blur float64
+
+	MinArea   int // smaller regions are left out, pixels of the picture
+	MinLength int // so are those whose box's longer side is shorter
+}
+
+const (
+	groundShare  = 0.1     // of a map's positive values are below the ground that its hills stand on
+	groundSample = 4096    // pixels of a map that tell the ground, at least where it has so many
+	leastShare   = 1.0 / 3 // of its radius that a region keeps
+	rise         = 1.0 / 8 // of its height that a hill has to rise above the saddle to a higher one
+)
+
+// Regions returns the regions of the row-major H x W anomaly map m, 8-connected, highest peak first, then from top to bottom;
+// and the level that each pixel of a region is above, +Inf for those outside. Bounding boxes are scaled outward to the picture of
+// origW x origH pixels, areas scaled and rounded. The list is empty, not nil, where nothing is outlined. A map of other than H*W values is ErrLength, one with a NaN or an infinity ErrNaN.
+func (o Outline) Regions(m []float32, H, W, origW, origH int) ([]Region, []float64, error) {
 	if H < 0 || W < 0 || len(m) != H*W {
-		return nil, fmt.Errorf("%w: a map of %d pixels, to be %d x %d", ErrLength, len(m), H, W)
+		return nil, nil, fmt.Errorf("%w: a map of %d pixels, to be %d x %d", ErrLength, len(m), H, W)
 	}
 	if err := checkFinite(m, W); err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	outside := math.Inf(1)
+	levels := slices.Repeat([]float64{outside}, len(m))
+	if len(m) == 0 || float64(slices.Max(m)) <= o.Above {
+		return []Region{}, levels, nil
+	}
+	o.Low = min(o.Low, o.Above)
+	ground := o.ground(m)
+	seen := make([]int, len(m))
+	for n, h := range o.hills(m, H, W, ground) {
+		h.mark(levels, seen, n+1, m, H, W, ground, o)
 	}
 	mask := make([]uint8, len(m))
-	for i, v := range m {
-		if v > threshold {
+	for i, level := range levels {
+		if level < outside {
 			mask[i] = 1
 		}
 	}
 	labels, count := label(mask, H, W)
+	regions := measure(labels, count, m, H, W, origW, origH)
+	keep := func(r Region) bool {
+		return float64(r.Peak) > o.Above && r.Area >= o.MinArea && max(r.Width, r.Height) >= o.MinLength
+	}
+	for i, l := range labels {
+		if l > 0 && !keep(regions[l-1]) {
+			levels[i] = outside
+		}
+	}
+	regions = slices.DeleteFunc(regions, func(r Region) bool { return !keep(r) })
+	slices.SortFunc(regions, func(a, b Region) int {
+		return cmp.Or(cmp.Compare(b.Peak, a.Peak), cmp.Compare(a.Y, b.Y), cmp.Compare(a.X, b.X))
+	})
+	return regions, levels, nil
+}
+
+// ground is what the hills of a map stand on. Zeros are no measured values: what a mask leaves out of the map has them.
+func (o *Outline) ground(m []float32) float64 {
+	if o.Share == 0 {
+		return o.Low
+	}
+	step := len(m)/groundSample | 1 // odd, to meet the networks' positions, 16 pixels wide, everywhere
+	values := make([]float32, 0, len(m)/step+1)
+	for i := 0; i < len(m); i += step {
+		if m[i] > 0 {
+			values = append(values, m[i])
+		}
+	}
+	if len(values) == 0 {
+		return o.Low
+	}
+	slices.Sort(values)
+	return min(float64(values[int(groundShare*float64(len(values)-1))]), o.Low)
+}
+
+// hill is a part of a map around a peak, down to where it ends.
+type hill struct {
+	at   int32 // the peak's pixel
+	peak float64
+	cut  float64 // its pixels are above it
+}
+
+// hills floods a map from its peaks down. A hill ends at its share of its height, and so does one that meets a higher one
+// before. If the higher one has ended by then and the other rises enough above where they meet, both are one hill from there on,
+// down to where the other ends: a defect of many peaks is one, and a ripple on the flank of a peak is none.
+func (o *Outline) hills(m []float32, H, W int, ground float64) (found []hill) {
+	var order []int32
+	for i, v := range m {
+		if float64(v) > o.Low {
+			order = append(order, int32(i))
+		}
+	}
+	slices.SortFunc(order, func(a, b int32) int { return cmp.Or(cmp.Compare(m[b], m[a]), cmp.Compare(a, b)) })
+	cut := func(peak float64) float64 { return max(o.Low, ground+o.Share*(peak-ground)) }
+	end := func(at int32, level float64) {
+		if peak := float64(m[at]); peak > o.Above {
+			found = append(found, hill{at, peak, level})
+		}
+	}
+	// A union-find forest over the flooded pixels. The root of a tree is its peak, lead the peak that says where the tree ends, and
+	// a tree that has ended gives no hill.
+	const dry = -1
+	parent, ended, lead := make([]int32, len(m)), make([]bool, len(m)), make([]int32, len(m))
+	for i := range parent {
+		parent[i] = dry
+	}
+	find := func(i int32) int32 {
+		for parent[i] != i {
+			parent[i] = parent[parent[i]]
+			i = parent[i]
+		}
+		return i
+	}
+	for _, i := range order {
+		v := float64(m[i])
+		parent[i], lead[i] = i, i
+		root := i // of the highest tree that i touches; its own where it is a peak
+		x, y := int(i)%W, int(i)/W
+		for ny := max(0, y-1); ny <= min(H-1, y+1); ny++ {
+			for nx := max(0, x-1); nx <= min(W-1, x+1); nx++ {
+				j := int32(ny*W + nx)
+				if j == i || parent[j] == dry {
+					continue
+				}
+				other := find(j)
+				if level := cut(float64(m[lead[other]])); !ended[other] && v <= level {
+					ended[other] = true
+					end(lead[other], level)
+				}
+				if root == i || other == root {
+					root, parent[i] = other, other
+					continue
+				}
+				lower := other
+				if m[other] > m[root] || m[other] == m[root] && other < root {
+					lower, root = root, other
+				}
+				if peak := float64(m[lead[lower]]); ended[root] && !ended[lower] && peak > o.Above && peak-v >= rise*(peak-ground) {
+					lead[root], ended[root] = lead[lower], false
+				}
+				parent[lower] = root
+			}
+		}
+	}
+	for _, i := range order {
+		if parent[i] == i && !ended[i] {
+			end(lead[i], cut(float64(m[lead[i]])))
+		}
+	}
+	return found
+}
+
+// mark sets the level of the pixels of a hill that are in its outline, where they have no lower one. seen has the number of the
+// last hill that each pixel was found in.
+func (h *hill) mark(levels []float64, seen []int, number int, m []float32, H, W int, ground float64, o Outline) {
+	inside := []int32{h.at}
+	seen[h.at] = number
+	for n := 0; n < len(inside); n++ {
+		x, y := int(inside[n])%W, int(inside[n])/W
+		for ny := max(0, y-1); ny <= min(H-1, y+1); ny++ {
+			for nx := max(0, x-1); nx <= min(W-1, x+1); nx++ {
+				if j := int32(ny*W + nx); float64(m[j]) > h.cut && seen[j] != number {
+					seen[j] = number
+					inside = append(inside, j)
+				}
+			}
+		}
+	}
+	level := h.cut
+	radius := math.Sqrt(float64(len(inside)) / math.Pi)
+	left := max(radius-h.blur(ground, o), leastShare*radius)
+	if n := max(1, int(math.Round(math.Pi*left*left))); n < len(inside) {
+		slices.SortFunc(inside, func(a, b int32) int { return cmp.Compare(m[b], m[a]) })
+		for n < len(inside) && m[inside[n]] == m[inside[0]] { // a level has to be below the peak
+			n++
+		}
+		if n < len(inside) {
+			level = float64(m[inside[n]])
+		}
+	}
+	for _, i := range inside {
+		if float64(m[i]) > level {
+			levels[i] = min(levels[i], level)
+		}
+	}
+}
+
+// blur is the radius of a single pixel's hill, a Gaussian one, where this hill was cut.
+func (h *hill) blur(ground float64, o Outline) float64 {
+	share := (h.cut - ground) / (h.peak - ground)
+	if o.Blur == 0 || !(share > 0 && share < 1) {
+		return 0
+	}
+	return o.Blur * math.Sqrt(math.Log(share)/math.Log(o.Share))
+}
+
+// measure returns what is to be said of each label, in their order.
+func measure(labels []int32, count int, m []float32, H, W, origW, origH int) []Region {
 	// In the map's pixels first: X and Y inclusive, Width and Height the exclusive ends.
-	regions := make([]Region, count)
+	regions, sums := make([]Region, count), make([]float64, count)
 	for i := range regions {
 		regions[i] = Region{X: W, Y: H, Peak: float32(math.Inf(-1))}
 	}
@@ -50,19 +245,18 @@ func Regions(m []float32, H, W int, threshold float32, origW, origH int) ([]Regi
 		r.Y, r.Height = min(r.Y, y), max(r.Height, y+1)
 		r.Area++
 		r.Peak = max(r.Peak, m[i])
+		sums[l-1] += float64(m[i])
 	}
 	for i := range regions {
 		r := &regions[i]
+		r.Mean = float32(sums[i] / float64(r.Area))
 		right, bottom := ceilDiv(r.Width*origW, W), ceilDiv(r.Height*origH, H)
 		r.X, r.Y = r.X*origW/W, r.Y*origH/H
 		r.Width, r.Height = right-r.X, bottom-r.Y
 		scale := float64(origW) * float64(origH) / (float64(W) * float64(H))
 		r.Area = max(1, int(math.Round(float64(r.Area)*scale)))
 	}
-	slices.SortFunc(regions, func(a, b Region) int {
-		return cmp.Or(cmp.Compare(b.Peak, a.Peak), cmp.Compare(a.Y, b.Y), cmp.Compare(a.X, b.X))
-	})
-	return regions, nil
+	return regions
 }
 
 // checkFinite returns ErrNaN for the first value of a map W wide that is not finite.

@@ -105,20 +105,20 @@ func TestRegions(t *testing.T) {
 	)
 	cases := []struct {
 		name         string
-		threshold    float32
+		threshold    float64
 		origW, origH int
 		want         []Region
 	}{
-		{"same size", 1, 5, 3, []Region{{0, 0, 2, 2, 2, 9}, {4, 1, 1, 2, 2, 3}}},
-		{"threshold is exclusive", 5, 5, 3, []Region{{1, 1, 1, 1, 1, 9}}},
+		{"same size", 1, 5, 3, []Region{{0, 0, 2, 2, 2, 9, 7}, {4, 1, 1, 2, 2, 3, 2.5}}},
+		{"threshold is exclusive", 5, 5, 3, []Region{{1, 1, 1, 1, 1, 9, 9}}},
 		{"above all", 9, 5, 3, []Region{}},
-		{"twice as large", 1, 10, 6, []Region{{0, 0, 4, 4, 8, 9}, {8, 2, 2, 4, 8, 3}}},
-		{"outward", 1, 7, 4, []Region{{0, 0, 3, 3, 4, 9}, {5, 1, 2, 3, 4, 3}}},
-		{"smaller, area at least 1", 1, 2, 1, []Region{{0, 0, 1, 1, 1, 9}, {1, 0, 1, 1, 1, 3}}},
+		{"twice as large", 1, 10, 6, []Region{{0, 0, 4, 4, 8, 9, 7}, {8, 2, 2, 4, 8, 3, 2.5}}},
+		{"outward", 1, 7, 4, []Region{{0, 0, 3, 3, 4, 9, 7}, {5, 1, 2, 3, 4, 3, 2.5}}},
+		{"smaller, area at least 1", 1, 2, 1, []Region{{0, 0, 1, 1, 1, 9, 7}, {1, 0, 1, 1, 1, 3, 2.5}}},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := Regions(m, H, W, c.threshold, c.origW, c.origH)
+			got, _, err := Outline{Above: c.threshold, Low: c.threshold}.Regions(m, H, W, c.origW, c.origH)
 			if err != nil || !reflect.DeepEqual(got, c.want) {
 				t.Errorf("got %+v, %v, want %+v", got, err, c.want)
 			}
@@ -136,26 +136,210 @@ func TestRegions(t *testing.T) {
 		{"negative", []float32{9}, -1, -1, ErrLength},
 		{"empty", nil, 0, 0, nil},
 	} {
-		if _, err := Regions(c.m, c.H, c.W, 0, 8, 8); !errors.Is(err, c.want) {
+		if _, _, err := (Outline{}).Regions(c.m, c.H, c.W, 8, 8); !errors.Is(err, c.want) {
 			t.Errorf("%s: got %v, want %v", c.name, err, c.want)
 		}
 	}
 }
 
-func ExampleRegions() {
+// blurred is a map of S x S of hills: discs whose edge a Gaussian of a deviation has blurred, each of a height over the ground.
+func blurred(S int, deviation, ground float64, discs ...[4]float64) []float32 {
+	sharp := make([]float64, S*S)
+	for _, d := range discs {
+		for y := range S {
+			for x := range S {
+				if math.Hypot(float64(x)-d[0], float64(y)-d[1]) <= d[2] {
+					sharp[y*S+x] = max(sharp[y*S+x], d[3])
+				}
+			}
+		}
+	}
+	reach := int(4 * deviation)
+	kernel := make([]float64, 2*reach+1)
+	sum := 0.0
+	for i := range kernel {
+		kernel[i] = math.Exp(-float64((i-reach)*(i-reach)) / (2 * deviation * deviation))
+		sum += kernel[i]
+	}
+	pass := func(from []float64, step func(i, k int) (int, bool)) []float64 {
+		to := make([]float64, len(from))
+		for i := range to {
+			for k, w := range kernel {
+				if j, inside := step(i, k-reach); inside {
+					to[i] += w / sum * from[j]
+				}
+			}
+		}
+		return to
+	}
+	wide := pass(sharp, func(i, k int) (int, bool) { return i + k, i%S+k >= 0 && i%S+k < S })
+	both := pass(wide, func(i, k int) (int, bool) { return i + k*S, i/S+k >= 0 && i/S+k < S })
+	m := make([]float32, S*S)
+	for i, v := range both {
+		m[i] = float32(ground + v)
+	}
+	return m
+}
+
+// Whatever their height, defects are outlined about as large as they are, where positions of a network answer to what is in their
+// reach and a Gaussian blurs that; at the fixed level Low they are not.
+func TestOutlineFits(t *testing.T) {
+	const S, reach, deviation, ground, low = 128, 8, 4, 1, 1.2
+	blur := math.Hypot(reach, deviation*math.Sqrt(2*math.Log(2)))
+	for _, c := range []struct{ radius, height float64 }{{3, 20}, {3, 100}, {6, 10}, {10, 4}, {10, 40}, {20, 3}, {20, 30}, {30, 3}} {
+		m := blurred(S, deviation, ground, [4]float64{64, 64, c.radius + reach, c.height})
+		fit := Outline{Above: 1.3, Low: low, Share: 0.5, Blur: blur}
+		regions, levels, err := fit.Regions(m, S, S, S, S)
+		if err != nil || len(regions) != 1 {
+			t.Fatalf("radius %v, height %v: got %+v, %v, want one region", c.radius, c.height, regions, err)
+		}
+		flat, _, err := Outline{Above: low, Low: low}.Regions(m, S, S, S, S)
+		if err != nil {
+			t.Fatal(err)
+		}
+		area := math.Pi * c.radius * c.radius
+		if ratio := float64(regions[0].Area) / area; ratio < 0.5 || ratio > 2 || regions[0].Area >= flat[0].Area {
+			t.Errorf("radius %v, height %v: got an area of %.2f of the true one, at a fixed level of %.2f", c.radius, c.height, ratio,
+				float64(flat[0].Area)/area)
+		}
+		for i, v := range m {
+			if float64(v) <= levels[i] != math.IsInf(levels[i], 1) {
+				t.Fatalf("pixel %d: %v at a level of %v", i, v, levels[i])
+			}
+		}
+	}
+}
+
+// Two defects are two regions, the weaker one with a level of its own, be it apart or on the flank of the other; a ripple on the
+// flank is no region.
+func TestOutlineOfSeveral(t *testing.T) {
+	const S, deviation, ground = 128, 4, 1
+	o := Outline{Above: 1.5, Low: 1.2, Share: 0.5, Blur: 4.7}
+	for _, c := range []struct {
+		name  string
+		discs [][4]float64
+		want  int
+	}{
+		{"apart", [][4]float64{{30, 64, 8, 20}, {100, 64, 8, 4}}, 2},
+		{"a second one that is half as high", [][4]float64{{40, 64, 8, 10}, {76, 64, 8, 6}}, 2},
+		{"too low to be seen", [][4]float64{{30, 64, 8, 20}, {100, 64, 8, 0.4}}, 1},
+		{"of equal height and near", [][4]float64{{50, 64, 8, 10}, {64, 64, 8, 10}}, 1},
+	} {
+		got, _, err := o.Regions(blurred(S, deviation, ground, c.discs...), S, S, S, S)
+		if err != nil || len(got) != c.want {
+			t.Errorf("%s: got %+v, %v, want %d regions", c.name, got, err, c.want)
+		}
+	}
+}
+
+func TestOutlineChoice(t *testing.T) {
+	m, _, H, W := picture(
+		"92..5..",
+		"92..5..",
+		"22.....",
+		"......7",
+	)
+	for _, c := range []struct {
+		name string
+		o    Outline
+		want []float32 // peaks
+		area int       // of the first
+	}{
+		{"all", Outline{Above: 4, Low: 4}, []float32{9, 7, 5}, 2},
+		{"hysteresis", Outline{Above: 4, Low: 1}, []float32{9, 7, 5}, 6},
+		{"low above the threshold is that", Outline{Above: 4, Low: 8}, []float32{9, 7, 5}, 2},
+		{"area", Outline{Above: 4, Low: 4, MinArea: 2}, []float32{9, 5}, 2},
+		{"length", Outline{Above: 4, Low: 1, MinLength: 3}, []float32{9}, 6},
+		{"none", Outline{Above: math.Inf(1), Low: 1}, nil, 0},
+	} {
+		got, levels, err := c.o.Regions(m, H, W, W, H)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var peaks []float32
+		for _, r := range got {
+			peaks = append(peaks, r.Peak)
+		}
+		if !slices.Equal(peaks, c.want) || len(got) > 0 && got[0].Area != c.area {
+			t.Errorf("%s: got %+v, want peaks %v and an area of %d", c.name, got, c.want, c.area)
+		}
+		pixels, areas := 0, 0
+		for _, level := range levels {
+			if !math.IsInf(level, 1) {
+				pixels++
+			}
+		}
+		for _, r := range got {
+			areas += r.Area
+		}
+		if pixels != areas {
+			t.Errorf("%s: got levels of %d pixels and areas of %d, want as many", c.name, pixels, areas)
+		}
+	}
+}
+
+// Whatever a map holds, levels and regions agree, no region is below its bounds, and a higher threshold outlines no more peaks.
+func FuzzOutline(f *testing.F) {
+	f.Add([]byte{0, 10, 200, 10, 0, 90, 255, 90, 0}, uint8(3), uint8(100), uint8(20), uint8(2), false)
+	f.Add([]byte{255, 255, 255, 255}, uint8(2), uint8(0), uint8(0), uint8(9), true)
+	f.Add([]byte{1, 9, 1, 7, 1, 9, 1}, uint8(7), uint8(5), uint8(1), uint8(0), true)
+	f.Fuzz(func(t *testing.T, pixels []byte, width, above, low, blur uint8, flat bool) {
+		W := int(width)
+		if W == 0 || len(pixels) > 4096 {
+			return
+		}
+		H := len(pixels) / W
+		m := make([]float32, H*W)
+		for i := range m {
+			m[i] = float32(pixels[i])
+		}
+		o := Outline{Above: float64(above), Low: float64(low), Share: 0.5, Blur: float64(blur)}
+		if flat {
+			o.Share, o.Blur = 0, 0
+		}
+		regions, levels, err := o.Regions(m, H, W, W, H)
+		if err != nil {
+			t.Fatal(err)
+		}
+		areas := 0
+		for _, r := range regions {
+			areas += r.Area
+			if float64(r.Peak) <= o.Above || r.Mean > r.Peak || r.Area > r.Width*r.Height {
+				t.Fatalf("%+v: got %+v", o, r)
+			}
+		}
+		for i, level := range levels {
+			if math.IsInf(level, 1) {
+				continue
+			}
+			areas--
+			if float64(m[i]) <= level || level < min(o.Low, o.Above) {
+				t.Fatalf("%+v: pixel %d of %v is outlined at a level of %v", o, i, m[i], level)
+			}
+		}
+		if areas != 0 {
+			t.Fatalf("%+v: regions have %d pixels more than levels", o, areas)
+		}
+		if len(m) > 0 && float64(slices.Max(m)) > o.Above != (len(regions) > 0) {
+			t.Fatalf("%+v: got %d regions of a map that reaches %v", o, len(regions), slices.Max(m))
+		}
+	})
+}
+
+func ExampleOutline_Regions() {
 	anomaly := []float32{
 		0, 0, 0, 0,
 		0, 3, 0, 0,
 		0, 2, 0, 1,
 	}
-	regions, err := Regions(anomaly, 3, 4, 1.5, 400, 300)
+	regions, _, err := Outline{Above: 2, Low: 1.5}.Regions(anomaly, 3, 4, 400, 300)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	data, err := json.Marshal(regions)
 	fmt.Println(string(data), err)
-	// Output: [{"x":100,"y":100,"width":100,"height":200,"area":20000,"peak":3}] <nil>
+	// Output: [{"x":100,"y":100,"width":100,"height":200,"area":20000,"peak":3,"mean":2.5}] <nil>
 }
 
 func BenchmarkLabel(b *testing.B) {

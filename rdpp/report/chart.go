@@ -325,7 +325,7 @@ func colourLegend(low, high float32, threshold *float32) *drawing {
 		if threshold != nil {
 			t := at(float64(*threshold))
 			fmt.Fprintf(s, `<path class="cut" d="M%.1f %d v%d"/>`, t, barTop-4, barHeight+8)
-			fmt.Fprintf(s, `<text x="%.1f" y="%d" text-anchor="middle">outlined above %s</text>`, min(max(t, 64), chartWidth-64), height-6, number(float64(*threshold), 3))
+			fmt.Fprintf(s, `<text x="%.1f" y="%d" text-anchor="middle">peaks above %s are outlined</text>`, min(max(t, 92), chartWidth-92), height-6, number(float64(*threshold), 3))
 		}
 	}
 	s.WriteString("</svg>")

@@ -26,8 +26,11 @@ type HeatmapOptions struct {
 	// Low and High are the values of the map at the colour map's ends; values beyond take the colour of that end.
 	// Default, where both are 0: the map's own extremes, which makes heatmaps incomparable with each other.
 	Low, High float32
-	// Threshold is the value of the map above which a contour is drawn. Default, nil: no contour.
+	// Threshold is marked on the legend, and a contour is drawn where the map is above it, unless there are Levels. Default, nil:
+	// neither.
 	Threshold *float32
+	// Levels, as metric.Outline.Regions returns them, say for each pixel of the map above what a contour is drawn.
+	Levels []float64
 	// Opacity of the colours over the picture, above 0 (the picture alone) to 1 (colours alone), default 0.5.
 	Opacity float64
 	// Legend adds a strip below the picture: the colours, the values at their ends, and the threshold. Default: none.
@@ -64,16 +67,21 @@ func interpolate(stops []uint32) (table [256]color.RGBA) {
 	return table
 }
 
-// AtThreshold are the options that draw maps comparably: colours that depend on the threshold alone, from 0 to one and a
-// half times it, so that good parts stay dark, and a contour at it. A threshold of 0, of a model that was calibrated with no
-// image, tells no range: then colours reach from the map's lowest value to its highest.
-func AtThreshold(threshold float64) *HeatmapOptions {
-	return &HeatmapOptions{High: float32(max(1.5*threshold, 0)), Threshold: new(float32(threshold))}
+// Outlined are the options that draw the map of an image as its verdict is: contours around the regions that levels say, and
+// colours from 0 to one and a half times the threshold of pixels, so that good parts stay dark, or to the map's own peak where
+// that is higher; a legend tells which. A threshold of 0, of a model that was calibrated with no image, tells no range: then
+// colours reach from the map's lowest value to its highest.
+func Outlined(threshold float64, m []float32, levels []float64) *HeatmapOptions {
+	o := &HeatmapOptions{Threshold: new(float32(threshold)), Levels: levels, Legend: true}
+	if threshold > 0 && len(m) > 0 {
+		o.High = max(float32(1.5*threshold), slices.Max(m))
+	}
+	return o
 }
 
 // Heatmap lays the row-major H x W anomaly map m over img and draws, in img's own size, the map in colours and a contour
 // around what is above the threshold; a legend makes the picture higher. The map is enlarged bilinearly with half-pixel
-// centres. A map of other than H*W finite values, an empty picture or Low above High is ErrInput.
+// centres. A map of other than H*W finite values, other than so many levels, an empty picture or Low above High is ErrInput.
 func Heatmap(img *imagefile.Image, m []float32, H, W int, opt *HeatmapOptions) (*image.RGBA, error) {
 	o := HeatmapOptions{}
 	if opt != nil {
@@ -81,6 +89,9 @@ func Heatmap(img *imagefile.Image, m []float32, H, W int, opt *HeatmapOptions) (
 	}
 	if err := drawable(img, m, H, W); err != nil {
 		return nil, err
+	}
+	if o.Levels != nil && len(o.Levels) != len(m) {
+		return nil, fmt.Errorf("%w: %d levels of a map of %d values", ErrInput, len(o.Levels), len(m))
 	}
 	if o.Low == 0 && o.High == 0 {
 		o.Low, o.High = slices.Min(m), slices.Max(m)
@@ -101,8 +112,15 @@ func Heatmap(img *imagefile.Image, m []float32, H, W int, opt *HeatmapOptions) (
 	out := image.NewRGBA(image.Rect(0, 0, img.W, img.H+zoom*legend.Rect.Dy()))
 	values := enlarge(m, H, W, img.H, img.W)
 	drawColours(out, img, values, o)
-	if o.Threshold != nil {
-		drawContour(out, values, img.H, img.W, *o.Threshold, zoom, contourColour)
+	switch {
+	case o.Levels != nil:
+		drawContour(out, outlined(values, o.Levels, H, W, img.H, img.W), img.H, img.W, zoom, contourColour)
+	case o.Threshold != nil:
+		inside := make([]bool, len(values))
+		for i, v := range values {
+			inside[i] = v > *o.Threshold
+		}
+		drawContour(out, inside, img.H, img.W, zoom, contourColour)
 	}
 	for y := img.H; y < out.Rect.Dy(); y++ {
 		for x := range img.W {
@@ -178,16 +196,33 @@ func drawColours(out *image.RGBA, img *imagefile.Image, values []float32, o Heat
 	}
 }
 
-// drawContour draws a line of the given width and colour along the inside of what is above the threshold. The picture's border
-// closes it.
-func drawContour(out *image.RGBA, values []float32, H, W int, threshold float32, width int, c color.RGBA) {
-	above := func(y, x int) bool {
-		return y >= 0 && y < H && x >= 0 && x < W && values[y*W+x] > threshold
+// outlined says which pixels of an enlarged map are in its regions: those above the level of a region that reaches into or next
+// to the map's pixel that they are in.
+func outlined(values []float32, levels []float64, H, W, toH, toW int) []bool {
+	near := make([]float64, len(levels))
+	for y := range H {
+		for x := range W {
+			near[y*W+x] = levels[y*W+x]
+			for ny := max(0, y-1); ny <= min(H-1, y+1); ny++ {
+				near[y*W+x] = min(near[y*W+x], slices.Min(levels[ny*W+max(0, x-1):ny*W+min(W, x+2)]))
+			}
+		}
+	}
+	inside := make([]bool, len(values))
+	for i, v := range values {
+		inside[i] = float64(v) > near[i/toW*H/toH*W+i%toW*W/toW]
+	}
+	return inside
+}
+
+// drawContour draws a line of the given width and colour along the inside of an area. The picture's border closes it.
+func drawContour(out *image.RGBA, inside []bool, H, W, width int, c color.RGBA) {
+	in := func(y, x int) bool {
+		return y >= 0 && y < H && x >= 0 && x < W && inside[y*W+x]
 	}
 	for y := range H {
 		for x := range W {
-			if values[y*W+x] > threshold &&
-				!(above(y-width, x) && above(y+width, x) && above(y, x-width) && above(y, x+width)) {
+			if inside[y*W+x] && !(in(y-width, x) && in(y+width, x) && in(y, x-width) && in(y, x+width)) {
 				out.SetRGBA(x, y, c)
 			}
 		}

@@ -128,6 +128,39 @@ func TestContourIsClosedAndHollow(t *testing.T) {
 	}
 }
 
+// Each region has a level of its own, and what is above the level of a distant one is in none.
+func TestContourAtLevels(t *testing.T) {
+	inf := math.Inf(1)
+	m := []float32{9, 5, 1, 1, 1, 3, 2, 1}
+	levels := []float64{6, inf, inf, inf, inf, 1.5, 1.5, inf}
+	got := heatmap(t, gray(8, 1, 50), m, 1, 8, &HeatmapOptions{Levels: levels})
+	for x, want := range []bool{true, false, false, false, false, true, true, false} {
+		if is := got.RGBAAt(x, 0) == contourColour; is != want {
+			t.Errorf("column %d: got contour %v, want %v", x, is, want)
+		}
+	}
+	// Enlarged, a region reaches to where the map crosses its level, here in the middle between the first two pixels.
+	wide := heatmap(t, gray(80, 8, 50), []float32{9, 3, 1, 1, 1, 1, 1, 1}, 1, 8, &HeatmapOptions{Levels: []float64{6, inf, inf, inf, inf, inf, inf, inf}})
+	for x, want := range map[int]bool{9: true, 10: false, 20: false} {
+		if is := wide.RGBAAt(x, 0) == contourColour; is != want {
+			t.Errorf("enlarged, column %d: got contour %v, want %v", x, is, want)
+		}
+	}
+}
+
+// Colours end at one and a half times the threshold, or at the map's own peak where that is higher.
+func TestOutlinedScale(t *testing.T) {
+	for _, c := range []struct {
+		threshold float64
+		peak      float32
+		high      float32
+	}{{2, 1, 3}, {2, 3, 3}, {2, 8, 8}, {0, 8, 0}} {
+		if got := Outlined(c.threshold, []float32{0, c.peak}, nil); got.High != c.high || got.Low != 0 || !got.Legend || *got.Threshold != float32(c.threshold) {
+			t.Errorf("threshold %v, peak %v: got %+v, want colours to %v", c.threshold, c.peak, got, c.high)
+		}
+	}
+}
+
 func TestLegend(t *testing.T) {
 	m := []float32{0, 1}
 	count := func(picture *image.RGBA, from image.Rectangle, c color.RGBA) (n int) {
@@ -210,6 +243,7 @@ func TestHeatmapErrors(t *testing.T) {
 		"low above high": {good, []float32{1}, 1, 1, &HeatmapOptions{Low: 2, High: 1}},
 		"NaN high":       {good, []float32{1}, 1, 1, &HeatmapOptions{High: nan}},
 		"opacity":        {good, []float32{1}, 1, 1, &HeatmapOptions{Opacity: 1.5}},
+		"levels":         {good, []float32{1}, 1, 1, &HeatmapOptions{Levels: []float64{1, 1}}},
 	} {
 		if _, err := Heatmap(c.img, c.m, c.H, c.W, c.opt); !errors.Is(err, ErrInput) {
 			t.Errorf("%s: got %v, want %v", name, err, ErrInput)

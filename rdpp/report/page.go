@@ -18,6 +18,7 @@ type page struct {
 	Rows                 []metricRow
 	Verdicts             []verdict // highest score first
 	HasPValues           bool
+	Measured             bool // there are metrics
 	Tallies              []tally
 	Scores, ROC, PROPlot *drawing
 	CaseGroups           []caseGroup
@@ -75,7 +76,8 @@ type shownCase struct {
 	*figure
 	Peak     float64 // highest value of the map
 	MaskPart float64 // share of the mask that is defective
-	Outlined bool    // whether anything lies above the pixel threshold
+	Outlined bool    // whether any pixel is
+	NearPath string  // as in Case
 }
 
 // spread says how a metric moved over the epochs that were evaluated.
@@ -95,13 +97,16 @@ type distanceRow struct {
 
 func newPage(r *Report) (*page, error) {
 	p := &page{frame: theFrame, Report: r}
+	p.Measured = r.Metrics.Good+r.Metrics.Defective > 0
 	p.Rows = metricRows(&r.Metrics, r.HasMasks)
 	for _, image := range r.Images {
 		p.Verdicts = append(p.Verdicts, judge(image))
 		p.HasPValues = p.HasPValues || image.PValue != nil
 	}
 	slices.SortStableFunc(p.Verdicts, func(a, b verdict) int { return cmp.Compare(b.Score, a.Score) })
-	p.Tallies = tallies(r.Images)
+	if !r.OfCalibration {
+		p.Tallies = tallies(r.Images)
+	}
 	p.Scores = scoreChart(r)
 	p.ROC, p.PROPlot = curveCharts(r)
 	p.Losses, p.Progress = historyCharts(r)
@@ -147,7 +152,9 @@ const histogramBins = 32
 func scoreChart(r *Report) *drawing {
 	var groups [Defective + 1][]float64
 	for _, i := range r.Images {
-		groups[i.Truth] = append(groups[i.Truth], i.Score)
+		if !r.OfCalibration || len(r.Calibration) == 0 {
+			groups[i.Truth] = append(groups[i.Truth], i.Score)
+		}
 	}
 	series := []struct {
 		name   string
@@ -349,26 +356,25 @@ func (p *page) addCases() error {
 	groups := []struct {
 		title string
 		cases []Case
-	}{{"Worst cases", p.Worst}, {"Best cases", p.Best}}
+	}{{"Worst cases", p.Worst}, {"Best cases", p.Best}, {"Images with the highest scores", p.Shown}}
 	low, high := float32(math.Inf(1)), float32(math.Inf(-1))
-	for _, k := range slices.Concat(p.Worst, p.Best) {
+	for _, k := range slices.Concat(p.Worst, p.Best, p.Shown) {
 		low, high = min(low, slices.Min(k.Map)), max(high, slices.Max(k.Map))
 	}
 	if low > high {
 		return nil
 	}
-	if t := p.PixelThreshold; t != nil { // it gets the middle colour, or a higher one where all is below twice of it
-		low = min(low, *t)
-		high = max(min(high, *t+(*t-low)), *t)
+	if t := p.PixelThreshold; t != nil {
+		low, high = min(low, *t), max(high, *t)
 	}
 	for _, g := range groups {
 		group := caseGroup{Title: g.title}
 		for _, k := range g.cases {
-			f, err := k.draw(low, high, p.PixelThreshold)
+			f, err := k.draw(low, high)
 			if err != nil {
 				return err
 			}
-			shown := shownCase{verdict: judge(p.Images[k.Image]), figure: f, Peak: float64(slices.Max(k.Map))}
+			shown := shownCase{verdict: judge(p.Images[k.Image]), figure: f, Peak: float64(slices.Max(k.Map)), NearPath: k.NearPath}
 			defective := 0
 			for _, m := range k.Mask {
 				if m != 0 {
@@ -376,7 +382,7 @@ func (p *page) addCases() error {
 				}
 			}
 			shown.MaskPart = float64(defective) / float64(k.H*k.W)
-			shown.Outlined = p.PixelThreshold != nil && slices.Max(k.Map) > *p.PixelThreshold
+			shown.Outlined = slices.ContainsFunc(k.Levels, func(level float64) bool { return !math.IsInf(level, 1) })
 			group.Cases = append(group.Cases, shown)
 		}
 		if len(group.Cases) > 0 {
@@ -401,7 +407,9 @@ func facts(r *Report) (out []Setting) {
 	if n := len(r.Calibration); n > 0 {
 		add("Calibration images", fmt.Sprint(n))
 	}
-	add("Test images", fmt.Sprint(len(r.Images)))
+	if !r.OfCalibration {
+		add("Images judged", fmt.Sprint(len(r.Images)))
+	}
 	add("Fingerprint of the training data", r.Fingerprint)
 	add("Teacher", r.Teacher.Name)
 	add("Teacher's SHA-256", r.Teacher.SHA256)

@@ -21,24 +21,29 @@ const (
 
 var haloColour = color.RGBA{0, 0, 0, 255} // inside the outline, for bright pictures
 
-// figure is a case's pictures, ready for an src attribute; Mask and Outline are empty where there is none.
+// figure is a case's pictures, ready for an src attribute; Mask, Outline and Near are empty where there is none.
 type figure struct {
 	Photo, Heatmap, Mask, Outline template.URL
-	Width, Height                 int // pixels
+	Near                          template.URL // of the nearest good image
+	NearWidth, NearHeight         int          // pixels
+	Width, Height                 int          // pixels
 }
 
 // draw makes the pictures; colours run from low to high.
-func (c *Case) draw(low, high float32, threshold *float32) (*figure, error) {
+func (c *Case) draw(low, high float32) (*figure, error) {
 	photo := shrink(c.Picture, pictureSide)
 	heatmap, err := Heatmap(photo, c.Map, c.H, c.W, &HeatmapOptions{Low: low, High: high, Opacity: 1})
 	if err != nil {
 		return nil, err
 	}
 	f := &figure{Width: photo.W, Height: photo.H}
-	plain := image.NewRGBA(heatmap.Rect)
-	for i := range photo.W * photo.H {
-		copy(plain.Pix[4*i:], photo.Pix[3*i:][:3])
-		plain.Pix[4*i+3] = 255
+	plain := opaque(photo)
+	if c.Near != nil {
+		near := shrink(c.Near, pictureSide)
+		f.NearWidth, f.NearHeight = near.W, near.H
+		if f.Near, err = embedJPEG(opaque(near)); err != nil {
+			return nil, err
+		}
 	}
 	if f.Photo, err = embedJPEG(plain); err != nil {
 		return nil, err
@@ -51,14 +56,27 @@ func (c *Case) draw(low, high float32, threshold *float32) (*figure, error) {
 			return nil, err
 		}
 	}
-	if threshold != nil {
-		values := enlarge(c.Map, c.H, c.W, photo.H, photo.W)
-		drawContour(plain, values, photo.H, photo.W, *threshold, outlineWidth+1, haloColour)
-		drawContour(plain, values, photo.H, photo.W, *threshold, outlineWidth, contourColour)
+	if c.Levels != nil {
+		inside := outlined(enlarge(c.Map, c.H, c.W, photo.H, photo.W), c.Levels, c.H, c.W, photo.H, photo.W)
+		drawContour(plain, inside, photo.H, photo.W, outlineWidth+1, haloColour)
+		drawContour(plain, inside, photo.H, photo.W, outlineWidth, contourColour)
 		f.Outline, err = embedJPEG(plain)
 	}
 	return f, err
 }
+
+// opaque is a picture to draw on.
+func opaque(img *imagefile.Image) *image.RGBA {
+	out := image.NewRGBA(image.Rect(0, 0, img.W, img.H))
+	for i := range img.W * img.H {
+		copy(out.Pix[4*i:], img.Pix[3*i:][:3])
+		out.Pix[4*i+3] = 255
+	}
+	return out
+}
+
+// Thumbnail is a picture as large as a report embeds it: what a Case needs of it. A smaller one is returned as it is.
+func Thumbnail(img *imagefile.Image) *imagefile.Image { return shrink(img, pictureSide) }
 
 // shrink averages a picture until neither side exceeds the limit; a smaller one is returned as it is.
 func shrink(img *imagefile.Image, limit int) *imagefile.Image {

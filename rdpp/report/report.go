@@ -26,10 +26,10 @@ type Report struct {
 	Category string
 	Notes    []string // what to know before the figures are trusted, such as "chosen on the test set: optimistic"
 
-	Images         []Image   // the test images, in any order
+	Images         []Image   // the test images, or others, in any order
 	Threshold      *float64  // of the score, above which an image is called anomalous
 	ThresholdRule  string    // where it comes from, in words
-	PixelThreshold *float32  // of the anomaly map, above which a pixel is outlined; nil: no outlines
+	PixelThreshold *float32  // of the anomaly map, above which the peaks of outlined regions are
 	Calibration    []float64 // scores of the good images that the threshold comes from, in any order
 
 	Metrics  anomaly.Metrics
@@ -38,8 +38,12 @@ type Report struct {
 	PixelROC []Point // the same of pixels
 	PRO      []Point // per-region overlap over the false positive rate of pixels; drawn up to 0.3
 
+	// OfCalibration says that Images are good ones that the threshold comes from, as there is no test image.
+	OfCalibration bool
+
 	Worst []Case // to look at first; Pick proposes some
 	Best  []Case
+	Shown []Case // of images whose truth nobody has told, highest score first
 
 	History     []anomaly.Epoch
 	ChosenEpoch int    // the number of the epoch that became the model; 0: not said
@@ -97,6 +101,11 @@ type Case struct {
 	Map     []float32        // anomaly map, row-major H x W, stretched over the picture
 	H, W    int
 	Mask    []uint8 // the true defect, row-major H x W, non-zero where defective; nil: none
+	// Levels, as metric.Outline.Regions returns them, say what is outlined; nil: nothing is, and the page does not say so.
+	Levels []float64
+	// Near is the good image that looks most like this one, of any size, and NearPath its name; nil: none is shown.
+	Near     *imagefile.Image
+	NearPath string
 }
 
 // Compactness is the analysis of the paper's Figure 6: mean squared differences between the student's inputs (the
@@ -267,7 +276,7 @@ func (r *Report) check() error {
 		c.all(k.Intra, 0, "distance within the class")
 		c.all(k.Inter, 0, "distance between classes")
 	}
-	for _, k := range slices.Concat(r.Worst, r.Best) {
+	for _, k := range slices.Concat(r.Worst, r.Best, r.Shown) {
 		if k.Image < 0 || k.Image >= len(r.Images) {
 			c.fail("a case shows image %d of %d", k.Image, len(r.Images))
 			break
@@ -275,6 +284,12 @@ func (r *Report) check() error {
 		path := r.Images[k.Image].Path
 		if err := drawable(k.Picture, k.Map, k.H, k.W); err != nil && c.err == nil {
 			c.err = fmt.Errorf("%w (the case %q)", err, path)
+		}
+		if k.Near != nil && (k.Near.W <= 0 || k.Near.H <= 0 || len(k.Near.Pix) != 3*k.Near.W*k.Near.H) {
+			c.fail("the nearest image of the case %q is empty or its pixels do not fit its size", path)
+		}
+		if k.Levels != nil && len(k.Levels) != k.H*k.W {
+			c.fail("the case %q has %d levels, its map %d x %d", path, len(k.Levels), k.H, k.W)
 		}
 		if k.Mask != nil && len(k.Mask) != k.H*k.W {
 			c.fail("the mask of the case %q has %d pixels, its map %d x %d", path, len(k.Mask), k.H, k.W)
@@ -324,7 +339,11 @@ func (c *checker) curve(points []Point, curve string) {
 
 func (c *checker) metrics(m *anomaly.Metrics, name func(field string) string) {
 	for _, k := range metrics {
-		c.optional(k.of(m), 0, 1, name, k.name)
+		most := 1.0
+		if k.name == outlineArea {
+			most = math.MaxFloat32
+		}
+		c.optional(k.of(m), 0, most, name, k.name)
 	}
 	c.optional(m.ImageF1Threshold, -math.MaxFloat32, math.MaxFloat32, name, "threshold of F1-max")
 }
@@ -344,7 +363,13 @@ var metrics = []struct {
 	{"Pixel F1-max", "highest F1 over all thresholds", true, func(m *anomaly.Metrics) *float64 { return m.PixelF1 }},
 	{"AUPRO 0.05", "the same as AUPRO 0.3, up to 5 %", true, func(m *anomaly.Metrics) *float64 { return m.AUPROStrict }},
 	{"PRO (released)", "as the released code computes it; comparable with the paper only", true, func(m *anomaly.Metrics) *float64 { return m.PROReleased }},
+	{"Outline IoU", "outlined and defective pixels in common, of those that are either; median of the defective images", true, func(m *anomaly.Metrics) *float64 { return m.OutlineIoU }},
+	{outlineArea, "outlined pixels per defective one; median of the defective images", true, func(m *anomaly.Metrics) *float64 { return m.OutlineAreaRatio }},
+	{"Outline F1", "F1 of the outlined pixels of all images", true, func(m *anomaly.Metrics) *float64 { return m.OutlineF1 }},
 }
+
+// outlineArea is the name of the metric that may be above 1.
+const outlineArea = "Outline area"
 
 // paperMetrics is how many of metrics are those of the paper's Tables 1 to 3, which are drawn over the epochs too.
 const paperMetrics = 3
@@ -363,7 +388,7 @@ func absent(m *anomaly.Metrics, hasMasks, pixels bool) string {
 	case pixels && m.AUPRO == nil:
 		return "no defect pixels in the masks, or nothing but them"
 	}
-	return "undefined for these maps"
+	return "undefined for these maps, or not measured"
 }
 
 // lossTitles are the titles of the losses that have a better one than their name.

@@ -97,6 +97,17 @@ func losses(total, kd, ssot, recon, contrast float64) anomaly.Losses {
 		{Name: "contrast", Value: contrast}}
 }
 
+// levelsAbove outlines what of a map is above a level.
+func levelsAbove(m []float32, level float64) []float64 {
+	levels := make([]float64, len(m))
+	for i, v := range m {
+		if levels[i] = level; float64(v) <= level {
+			levels[i] = math.Inf(1)
+		}
+	}
+	return levels
+}
+
 // full is a report with everything in it: 60 images, 12 cases.
 func full() *Report {
 	rng := rand.New(rand.NewPCG(1, 2))
@@ -139,6 +150,7 @@ func full() *Report {
 				k.Map[(20+y)*64+30+x] = float32(r.Images[i].Score)
 			}
 		}
+		k.Levels = levelsAbove(k.Map, 0.4)
 		if r.Images[i].Truth == Defective {
 			k.Mask = make([]uint8, 64*64)
 			for j := range k.Mask {
@@ -309,6 +321,12 @@ func TestAbsentParts(t *testing.T) {
 	one := Image{Path: "a.png", Verdict: anomaly.Verdict{Score: 0.3, Normalised: 0.4}}
 	good := Image{Path: "good.png", Truth: Good, Verdict: anomaly.Verdict{Score: 0.3, Normalised: 0.4}}
 	picture := Case{Picture: gray(8, 8, 100), Map: []float32{0.3}, H: 1, W: 1}
+	near := picture
+	near.Near, near.NearPath = gray(6, 9, 200), "twin.png"
+	bound := one
+	bound.PValue, bound.PValueBound = new(1.0/3), true
+	judged := picture
+	judged.Levels = []float64{math.Inf(1)}
 	cases := []struct {
 		name    string
 		r       *Report
@@ -321,8 +339,13 @@ func TestAbsentParts(t *testing.T) {
 			[]string{"no defective test images", "good, 2", "0 of 2"}, []string{"defective, "}},
 		{"same scores", &Report{Category: "x", Images: []Image{good, good}, Threshold: new(0.3), Calibration: []float64{0.3}}, []string{"calibration (good), 1"}, nil},
 		{"calibration alone", &Report{Category: "x", Calibration: []float64{1, 2}}, []string{"calibration (good), 2"}, []string{"good, "}},
-		{"a case without mask and threshold", &Report{Category: "x", Images: []Image{good}, Worst: []Case{picture}}, []string{"Worst cases", "a good part: no mask", "no pixel threshold"}, []string{"Best cases"}},
-		{"a case of unknown truth", &Report{Category: "x", Images: []Image{one}, Best: []Case{picture}, PixelThreshold: new(float32(0.3))}, []string{"contour: nothing above"}, []string{"a good part"}},
+		{"a case without mask and threshold", &Report{Category: "x", Images: []Image{good}, Worst: []Case{picture}}, []string{"Worst cases", "a good part: no mask"}, []string{"Best cases", "nothing outlined"}},
+		{"a case of unknown truth", &Report{Category: "x", Images: []Image{one}, Best: []Case{judged}, PixelThreshold: new(float32(0.3))}, []string{"nothing outlined"}, []string{"a good part"}},
+		{"shown with the nearest good image", &Report{Category: "x", Images: []Image{one}, Shown: []Case{near}}, []string{"Images with the highest scores", "nearest good: twin.png"},
+			[]string{"Worst cases", "no mask", "a.png: unknown"}},
+		{"of the calibration", &Report{Category: "x", Images: []Image{good}, Calibration: []float64{0.3}, OfCalibration: true, Shown: []Case{judged}},
+			[]string{"These are the good images that the threshold comes from.", "calibration (good), 1"}, []string{"called anomalous", "good, 1", "Images judged"}},
+		{"a p-value that is a bound", &Report{Category: "x", Images: []Image{bound}, Calibration: []float64{0.1, 0.2}, Shown: []Case{judged}}, []string{"p ≤ 0.33: 2 images", "≤ 0.33"}, nil},
 		{"one epoch", &Report{Category: "x", History: []anomaly.Epoch{{Epoch: 1, Losses: losses(1, 1, 0, 0, 0)}}}, []string{"Distillation (KD)"}, []string{"Optimal transport", "from epoch to epoch", "chosen"}},
 		{"pairs of one class", &Report{Category: "x", Compactness: &Compactness{Intra: []float64{0, 0}}}, []string{"Compactness", "within the class"}, []string{"between classes"}},
 		{"a curve without its area", &Report{Category: "x", ImageROC: curve(3)}, []string{"ROC curves", "chance"}, []string{"PRO curve"}},
@@ -477,7 +500,8 @@ func TestCasePictures(t *testing.T) {
 			k.Map[16*y+x], k.Mask[16*y+x] = 1, 255
 		}
 	}
-	f, err := k.draw(0, 1, new(float32(0.5)))
+	k.Levels = levelsAbove(k.Map, 0.5)
+	f, err := k.draw(0, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,12 +15,13 @@ ABI = 1
 class Options(ctypes.Structure):
     _fields_ = [("size", ctypes.c_uint32), ("threads", ctypes.c_int32), ("device", ctypes.c_char_p),
                 ("max_pixels", ctypes.c_int64), ("false_alarm", ctypes.c_double), ("threshold", ctypes.c_double),
-                ("pixel_threshold", ctypes.c_double)]
+                ("pixel_threshold", ctypes.c_double), ("region_low", ctypes.c_double),
+                ("min_area", ctypes.c_int64), ("min_length", ctypes.c_int64)]
 
 
 class Region(ctypes.Structure):
     _fields_ = [("x", ctypes.c_int32), ("y", ctypes.c_int32), ("width", ctypes.c_int32), ("height", ctypes.c_int32),
-                ("area", ctypes.c_int64), ("peak", ctypes.c_float), ("reserved", ctypes.c_int32)]
+                ("area", ctypes.c_int64), ("peak", ctypes.c_float), ("mean", ctypes.c_float)]
 
 
 class Result(ctypes.Structure):
@@ -29,7 +30,7 @@ class Result(ctypes.Structure):
                 ("pixel_threshold", ctypes.c_double), ("provisional", ctypes.c_int32), ("width", ctypes.c_int32),
                 ("height", ctypes.c_int32), ("map_side", ctypes.c_int32), ("region_count", ctypes.c_int64),
                 ("regions", ctypes.POINTER(Region)), ("map", ctypes.POINTER(ctypes.c_float)), ("exact", ctypes.c_int32),
-                ("reserved", ctypes.c_int32), ("warnings", ctypes.c_char_p)]
+                ("p_value_bound", ctypes.c_int32), ("warnings", ctypes.c_char_p)]
 
 
 class Detector:
@@ -63,8 +64,8 @@ class Detector:
         self._call(self.lib.rdpp_detect_encoded, self.handle, data, len(data), ctypes.byref(raw))
         try:
             result = {name: getattr(raw, name) for name, _ in Result._fields_}
-            del result["size"], result["reserved"]
-            for name in ("anomalous", "provisional", "exact"):
+            del result["size"]
+            for name in ("anomalous", "provisional", "exact", "p_value_bound"):
                 result[name] = bool(result[name])
             result["warnings"] = (raw.warnings or b"").decode()
             result["regions"] = [{name: getattr(raw.regions[i], name) for name, _ in Region._fields_}

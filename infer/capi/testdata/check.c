@@ -78,7 +78,8 @@ static void pixels(void) {
     }
   rdpp_result a = {.size = sizeof a}, b = {.size = sizeof b};
   EXPECT(RDPP_OK, "", rdpp_detect_pixels(detector, rgb, width, height, 0, RDPP_RGB, &a, &message));
-  CHECK(a.exact == 1 && a.reserved == 0, "got exact %d, reserved %d, want 1, 0", a.exact, a.reserved);
+  CHECK(a.exact == 1 && (a.p_value_bound == 0 || a.p_value_bound == 1),
+        "got exact %d, p_value_bound %d, want 1, 0 or 1", a.exact, a.p_value_bound);
   rgb_score = a.score;
   printf("score %.17g\n", a.score);
   double sum = 0;
@@ -154,6 +155,13 @@ static void wrong_arguments(const char *model, const char *image_file) {
   EXPECT(RDPP_ERROR_ARGUMENT, "threshold", rdpp_open(model, &o, &d, &message));
   o.threshold = 0, o.pixel_threshold = INFINITY;
   EXPECT(RDPP_ERROR_ARGUMENT, "pixel_threshold", rdpp_open(model, &o, &d, &message));
+  o.pixel_threshold = 0, o.region_low = -1;
+  EXPECT(RDPP_ERROR_ARGUMENT, "region_low", rdpp_open(model, &o, &d, &message));
+  o.region_low = 0, o.min_area = -1;
+  EXPECT(RDPP_ERROR_ARGUMENT, "min_area", rdpp_open(model, &o, &d, &message));
+  o.min_area = 0, o.min_length = -1;
+  EXPECT(RDPP_ERROR_ARGUMENT, "min_length", rdpp_open(model, &o, &d, &message));
+  o.min_length = 0;
   o.pixel_threshold = 0, o.false_alarm = 1;
   EXPECT(RDPP_ERROR_ARGUMENT, "false_alarm", rdpp_open(model, &o, &d, &message));
   o.false_alarm = 0.01; /* the model is not calibrated */
@@ -220,6 +228,27 @@ static void wrong_arguments(const char *model, const char *image_file) {
   CHECK(rdpp_detect_encoded(detector, "text", 4, &r, NULL) == RDPP_ERROR_IMAGE, "without a message: another status");
   rdpp_message_free(NULL);
   free(image);
+}
+
+/* Regions reach down to a level and are left out by their size, as is asked for. */
+static void regions(const char *model) {
+  rdpp_options o = {.size = sizeof o, .threshold = 1e-9, .region_low = 1e-9};
+  rdpp_result r = {.size = sizeof r};
+  rdpp_detector d;
+  EXPECT(RDPP_OK, "", rdpp_open(model, &o, &d, &message));
+  EXPECT(RDPP_OK, "", rdpp_detect_pixels(d, rgb, width, height, 0, RDPP_RGB, &r, &message));
+  CHECK(r.region_count == 1 && r.regions[0].area == (int64_t)width * height && r.regions[0].mean > 0 &&
+            r.regions[0].mean <= r.regions[0].peak,
+        "down to a level of 0: got %lld regions, want the whole image", (long long)r.region_count);
+  rdpp_result_free(&r);
+  rdpp_close(d);
+  o.min_area = (int64_t)width * height + 1;
+  EXPECT(RDPP_OK, "", rdpp_open(model, &o, &d, &message));
+  EXPECT(RDPP_OK, "", rdpp_detect_pixels(d, rgb, width, height, 0, RDPP_RGB, &r, &message));
+  CHECK(r.anomalous && r.region_count == 0 && !r.regions, "larger than the image: got %lld regions, want none",
+        (long long)r.region_count);
+  rdpp_result_free(&r);
+  rdpp_close(d);
 }
 
 /* The structures of the first version, which programs that were built with its header go on using. */
@@ -397,6 +426,7 @@ int main(int argc, char **argv) {
   pixels();
   warnings();
   wrong_arguments(argv[1], argv[3]);
+  regions(argv[1]);
   first_version(argv[1]);
   in_threads(work, NULL);
   in_threads(until_closed, close_it);

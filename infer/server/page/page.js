@@ -103,7 +103,8 @@ async function judge(model, file) {
   try {
     if (!model) throw new Error("no model is ready");
     const p = await predict(model, file, name);
-    const item = { model, file, name, p, map: floatsOf(p.heatmap.data), size: p.heatmap.width };
+    const outline = (modelNamed(model) || { outline: { low: 0, share: 0, blur: 0, min_area: 0, min_length: 0, all: false } }).outline;
+    const item = { model, file, name, p, outline, map: floatsOf(p.heatmap.data), size: p.heatmap.width };
     delete p.heatmap;
     item.picture = await decode(file, p);
     item.thumb = await thumbnail(item.picture);
@@ -159,39 +160,144 @@ function cutOf(item) {
   return pixels === threshold || !(threshold > 0) ? now : now * pixels / threshold; // a score need not be its map's maximum
 }
 
-// outlineOf is what pixels are outlined above, as the service does: a good picture has no outlines, an anomalous one has some.
+// outlineOf is what of the map is outlined, as the service does it: a good picture has no outlines, an anomalous one has some.
 function outlineOf(item) {
-  return item.p.score > thresholdOf(item) ? Math.min(cutOf(item), item.p.score) : Infinity;
+  const o = item.outline, anomalous = item.p.score > thresholdOf(item), cut = cutOf(item);
+  const above = o.all ? cut : anomalous ? Math.min(cut, item.p.score) : Infinity;
+  return { ...o, above, low: Math.min(o.low === item.p.pixel_threshold ? cut : o.low, above) };
 }
 
-// regionsOf finds the 8-connected parts of the map above a threshold, as the service does, in the picture's pixels.
-function regionsOf(item, threshold) {
-  const S = item.size, map = item.map, seen = new Uint8Array(S * S), found = [], stack = [];
+// around calls visit for the pixels of a map of S x S that touch pixel i, and i itself.
+function around(i, S, visit) {
+  const x = i % S, y = (i - x) / S;
+  for (let v = Math.max(0, y - 1); v <= Math.min(S - 1, y + 1); v++) {
+    for (let u = Math.max(0, x - 1); u <= Math.min(S - 1, x + 1); u++) visit(v * S + u);
+  }
+}
+
+// groundUnder is what the hills of a map stand on: what a tenth of its positive values, of a sample, are below.
+function groundUnder(map, o) {
+  if (o.share === 0) return o.low;
+  const step = Math.floor(map.length / 4096) | 1, values = [];
+  for (let i = 0; i < map.length; i += step) if (map[i] > 0) values.push(map[i]);
+  values.sort((a, b) => a - b);
+  return values.length === 0 ? o.low : Math.min(values[Math.floor(0.1 * (values.length - 1))], o.low);
+}
+
+// hillsOf floods a map from its peaks down, and returns the parts that are outlined: a pixel inside, and the level that they
+// are above. metric.Outline says why.
+function hillsOf(map, S, o, ground) {
+  const order = [], found = [], parent = new Int32Array(S * S).fill(-1), lead = new Int32Array(S * S), ended = new Uint8Array(S * S);
+  for (let i = 0; i < S * S; i++) if (map[i] > o.low) order.push(i);
+  order.sort((a, b) => map[b] - map[a] || a - b);
+  const cut = (i) => Math.max(o.low, ground + o.share * (map[i] - ground));
+  const end = (at, level) => { if (map[at] > o.above) found.push({ at, level }); };
+  const find = (i) => {
+    while (parent[i] !== i) i = parent[i] = parent[parent[i]];
+    return i;
+  };
+  for (const i of order) {
+    const v = map[i];
+    let root = parent[i] = lead[i] = i;
+    around(i, S, (j) => {
+      if (j === i || parent[j] < 0) return;
+      const other = find(j);
+      if (!ended[other] && v <= cut(lead[other])) {
+        ended[other] = 1;
+        end(lead[other], cut(lead[other]));
+      }
+      if (root === i || other === root) {
+        root = parent[i] = other;
+        return;
+      }
+      let lower = other;
+      if (map[other] > map[root] || (map[other] === map[root] && other < root)) [lower, root] = [root, other];
+      const peak = map[lead[lower]];
+      if (ended[root] && !ended[lower] && peak > o.above && peak - v >= (peak - ground) / 8) {
+        lead[root] = lead[lower];
+        ended[root] = 0;
+      }
+      parent[lower] = root;
+    });
+  }
+  for (const i of order) if (parent[i] === i && !ended[i]) end(lead[i], cut(lead[i]));
+  return found;
+}
+
+// connected returns the pixels of a map that inside says are, as far as they are connected with the first.
+function connected(first, S, seen, number, inside) {
+  const all = [first];
+  seen[first] = number;
+  for (let n = 0; n < all.length; n++) {
+    around(all[n], S, (j) => {
+      if (seen[j] !== number && inside(j)) {
+        seen[j] = number;
+        all.push(j);
+      }
+    });
+  }
+  return all;
+}
+
+// levelsOf says for each pixel of a map what the pixels of its region are above, Infinity outside: of every hill that much is
+// left as the blur of the map has not added.
+function levelsOf(map, S, o) {
+  const levels = new Float64Array(S * S).fill(Infinity), ground = groundUnder(map, o), seen = new Int32Array(S * S);
+  hillsOf(map, S, o, ground).forEach((hill, at) => {
+    const inside = connected(hill.at, S, seen, at + 1, (j) => map[j] > hill.level);
+    const share = (hill.level - ground) / (map[hill.at] - ground), radius = Math.sqrt(inside.length / Math.PI);
+    const blur = o.blur > 0 && share > 0 && share < 1 ? o.blur * Math.sqrt(Math.log(share) / Math.log(o.share)) : 0;
+    const left = Math.max(radius - blur, radius / 3);
+    let level = hill.level, n = Math.max(1, Math.round(Math.PI * left * left));
+    if (n < inside.length) {
+      inside.sort((a, b) => map[b] - map[a]);
+      while (n < inside.length && map[inside[n]] === map[inside[0]]) n++;
+      if (n < inside.length) level = map[inside[n]];
+    }
+    for (const i of inside) if (map[i] > level) levels[i] = Math.min(levels[i], level);
+  });
+  return levels;
+}
+
+// outlinedOf finds the regions of an item, as the service does, in the picture's pixels, and the levels of the map's pixels.
+function outlinedOf(item) {
+  const S = item.size, map = item.map, o = outlineOf(item), W = item.p.width, H = item.p.height, regions = [];
+  const levels = levelsOf(map, S, o), seen = new Int32Array(S * S);
   for (let start = 0; start < S * S; start++) {
-    if (seen[start] || !(map[start] > threshold)) continue;
-    const r = { left: S, top: S, right: 0, bottom: 0, peak: 0 };
-    seen[start] = 1;
-    stack.push(start);
-    while (stack.length > 0) {
-      const i = stack.pop(), x = i % S, y = (i - x) / S;
+    if (seen[start] || levels[start] === Infinity) continue;
+    const r = { left: S, top: S, right: 0, bottom: 0, area: 0, peak: 0, mean: 0 };
+    const inside = connected(start, S, seen, 1, (j) => levels[j] < Infinity);
+    for (const i of inside) {
+      const x = i % S, y = (i - x) / S;
       r.left = Math.min(r.left, x); r.right = Math.max(r.right, x + 1);
       r.top = Math.min(r.top, y); r.bottom = Math.max(r.bottom, y + 1);
       r.peak = Math.max(r.peak, map[i]);
-      for (let v = Math.max(0, y - 1); v <= Math.min(S - 1, y + 1); v++) {
-        for (let u = Math.max(0, x - 1); u <= Math.min(S - 1, x + 1); u++) {
-          const j = v * S + u;
-          if (!seen[j] && map[j] > threshold) { seen[j] = 1; stack.push(j); }
-        }
-      }
+      r.mean += map[i] / inside.length;
     }
-    found.push(r);
-  }
-  const W = item.p.width, H = item.p.height;
-  for (const r of found) {
     r.left = Math.floor(r.left * W / S); r.right = Math.ceil(r.right * W / S);
     r.top = Math.floor(r.top * H / S); r.bottom = Math.ceil(r.bottom * H / S);
+    r.area = Math.max(1, Math.round(inside.length * W * H / (S * S)));
+    if (r.peak > o.above && r.area >= o.min_area && Math.max(r.right - r.left, r.bottom - r.top) >= o.min_length) regions.push(r);
+    else for (const i of inside) levels[i] = Infinity;
   }
-  return found.sort((a, b) => b.peak - a.peak || a.top - b.top || a.left - b.left);
+  regions.sort((a, b) => b.peak - a.peak || a.top - b.top || a.left - b.left);
+  return { regions, levels };
+}
+
+// outlinedAt says which pixels of an enlarged map of W x H are in its regions: those above the level of a region that reaches into
+// or next to the map's pixel that they are in.
+function outlinedAt(values, W, H, levels, S) {
+  const near = levels.map((_, i) => {
+    let least = Infinity;
+    around(i, S, (j) => { least = Math.min(least, levels[j]); });
+    return least;
+  });
+  const inside = new Uint8Array(W * H);
+  for (let y = 0, i = 0; y < H; y++) {
+    const row = S * Math.floor(y * S / H);
+    for (let x = 0; x < W; x++, i++) inside[i] = values[i] > near[row + Math.floor(x * S / W)] ? 1 : 0;
+  }
+  return inside;
 }
 
 // enlarge resizes a map of S x S bilinearly to W x H, with half-pixel centres.
@@ -228,21 +334,22 @@ async function show(item) {
   refresh();
 }
 
-// highOf is where the colours end: where there is no threshold, at the map's maximum.
+// highOf is where the colours end: at one and a half times the threshold of the map, or at its maximum where that is higher.
 function highOf(threshold) {
-  return threshold > 0 ? 1.5 * threshold : Math.max(current.map.reduce((a, b) => Math.max(a, b), 0), Number.MIN_VALUE);
+  return Math.max(1.5 * threshold, current.map.reduce((a, b) => Math.max(a, b), 0), Number.MIN_VALUE);
 }
 
-function paint(regions, cut, outline) {
+function paint(regions, cut, levels) {
   const { W, H, base, values } = scene, context = $("view").getContext("2d");
   const picture = context.createImageData(W, H), out = picture.data;
   const over = Math.round(256 * $("opacity").value / 100), factor = 255 / highOf(cut);
   const outlined = $("outlines").checked, wide = Math.max(1, Math.floor((W + 256) / 512));
-  const above = (x, y) => x >= 0 && y >= 0 && x < W && y < H && values[y * W + x] > outline;
+  const inside = outlined ? outlinedAt(values, W, H, levels, current.size) : null;
+  const within = (x, y) => x >= 0 && y >= 0 && x < W && y < H && inside[y * W + x] === 1;
   for (let y = 0, i = 0; y < H; y++) {
     for (let x = 0; x < W; x++, i++) {
       const v = values[i], c = 3 * Math.floor(Math.min(Math.max(v * factor, 0), 255) + 0.5), to = 4 * i;
-      const edge = outlined && v > outline && !(above(x, y - wide) && above(x, y + wide) && above(x - wide, y) && above(x + wide, y));
+      const edge = outlined && inside[i] === 1 && !(within(x, y - wide) && within(x, y + wide) && within(x - wide, y) && within(x + wide, y));
       for (let k = 0; k < 3; k++) out[to + k] = edge ? contour[k] : (base[to + k] * (256 - over) + inferno[c + k] * over) >> 8;
       out[to + 3] = 255;
     }
@@ -282,13 +389,13 @@ function drawScale() {
 // refresh shows the current item at the current threshold.
 function refresh() {
   const item = current, p = item.p, threshold = thresholdOf(item), cut = cutOf(item);
-  const anomalous = p.score > threshold, outline = outlineOf(item), regions = regionsOf(item, outline);
-  paint(regions, cut, outline);
+  const anomalous = p.score > threshold, { regions, levels } = outlinedOf(item);
+  paint(regions, cut, levels);
   say(anomalous ? "✕ Anomalous" : "✓ Good", anomalous ? "bad" : "good");
   $("name").textContent = item.name + " · " + item.model + (moved.has(item.model) ? " · threshold moved" : "");
   $("score").textContent = number(p.score);
   $("limit").textContent = number(threshold);
-  $("rare").textContent = p.p_value === null ? "none" : p.p_value.toFixed(4);
+  $("rare").textContent = p.p_value === null ? "none" : (p.p_value_bound ? "≤ " : "") + p.p_value.toFixed(4);
   $("rare").title = p.p_value === null ? "The model is not calibrated, so it does not know how rare scores are." : "How rare such a score is among good parts.";
   $("needle").style.left = 100 * (threshold > 0 ? p.score / (p.score + threshold) : anomalous ? 1 : 0.5) + "%";
   $("high").textContent = number(highOf(cut));
@@ -298,12 +405,12 @@ function refresh() {
   slider.value = threshold;
   $("thresholdText").textContent = number(threshold);
   $("reset").disabled = !moved.has(item.model);
-  $("count").textContent = regions.length === 0 ? "none above the threshold" : String(regions.length);
+  $("count").textContent = regions.length === 0 ? "none" : String(regions.length);
   $("regions").replaceChildren(...regions.slice(0, maxRows).map((r, i) => row(i + 1, r.left + ", " + r.top,
-    (r.right - r.left) + " × " + (r.bottom - r.top), number(r.peak))));
+    (r.right - r.left) + " × " + (r.bottom - r.top), String(r.area), number(r.peak), number(r.mean))));
   document.querySelector(".wide").hidden = regions.length === 0;
   $("view").setAttribute("aria-label", item.name + " under its anomaly map: " + (anomalous ? "anomalous" : "good") + ", " +
-    (regions.length === 1 ? "1 region" : regions.length + " regions") + " above the threshold");
+    (regions.length === 1 ? "1 region" : regions.length + " regions") + " outlined");
   refreshHistory();
 }
 

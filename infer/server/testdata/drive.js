@@ -18,7 +18,7 @@ const drop = (bytes, name) => {
 const shown = () => ({
   verdict: $("verdict").textContent, score: $("score").textContent, threshold: $("limit").textContent,
   history: $("history").children.length, label: $("view").getAttribute("aria-label"),
-  regions: regionsOf(current, outlineOf(current)).map((r) => [r.left, r.top, r.right - r.left, r.bottom - r.top]),
+  regions: outlinedOf(current).regions.map((r) => [r.left, r.top, r.right - r.left, r.bottom - r.top]),
 });
 
 async function moveTo(threshold) {

@@ -1,0 +1,46 @@
+package explain
+
+import (
+	"slices"
+	"testing"
+
+	"rdpp/rdpp/anomaly"
+	"rdpp/rdpp/detector"
+	"rdpp/rdpp/imagefile"
+)
+
+// flat is a picture of one level.
+func flat(level uint8) *imagefile.Image {
+	return &imagefile.Image{W: 40, H: 30, Pix: slices.Repeat([]uint8{level}, 3*40*30)}
+}
+
+// Those of the highest scores are shown, in their order, and all are listed.
+func TestAdd(t *testing.T) {
+	p := &Page{most: 3}
+	for i, score := range []float64{1, 5, 3, 5, 2, 4} {
+		p.Add(p.Look(string(rune('a'+i)), flat(9), &detector.Result{Verdict: anomaly.Verdict{Score: score}}))
+	}
+	var got []string
+	for _, k := range p.shown {
+		got = append(got, p.report.Images[k.Image].Path)
+	}
+	if want := []string{"b", "d", "f"}; !slices.Equal(got, want) || len(p.report.Images) != 6 {
+		t.Errorf("got %v of %d, want %v of 6", got, len(p.report.Images), want)
+	}
+}
+
+func TestNearest(t *testing.T) {
+	p := &Page{most: 3}
+	for path, level := range map[string]uint8{"dark": 20, "middle": 100, "bright": 220} {
+		p.good = append(p.good, goodImage{path, look(flat(level)), flat(level)})
+	}
+	for want, level := range map[string]uint8{"dark": 0, "middle": 130, "bright": 255} {
+		e := p.Look("x", flat(level), &detector.Result{})
+		if e.shown.NearPath != want || e.shown.Near == nil {
+			t.Errorf("level %d: got %q, want %q", level, e.shown.NearPath, want)
+		}
+	}
+	if e := (&Page{}).Look("x", flat(0), &detector.Result{}); e.shown.Near != nil {
+		t.Error("without good images: got one")
+	}
+}
