@@ -42,6 +42,9 @@ type Item struct {
 	// Mask is the ground-truth mask file, or a folder of several, whose union
 	// counts; "" where there is none.
 	Mask string
+	// Ignore is a mask file of what of the image is not scored; "" where there is
+	// none.
+	Ignore string
 	// Type is GoodType or the defect's folder name, such as "scratch" or, of
 	// nested folders, "NG/scratch"; VisA's split file names it "anomaly".
 	Type      string

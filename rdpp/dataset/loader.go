@@ -252,7 +252,7 @@ func (e *epochRun) work(ctx context.Context, jobs <-chan job) {
 // makeImage fills one image's part of a batch; room is for its planes.
 func (e *epochRun) makeImage(j job, room []float32) error {
 	index := j.Index[j.at]
-	planes, err := e.opt.Cache.planes(room, e.items[index].Path)
+	planes, _, err := e.opt.Cache.planes(room, e.items[index])
 	if err != nil {
 		return err
 	}

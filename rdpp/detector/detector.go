@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/evaluation"
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/method"
 	"rdpp/rdpp/metric"
 	"rdpp/rdpp/modelfile"
 	"rdpp/torch"
@@ -57,8 +60,9 @@ type Result struct {
 	Width   int             // of the image, pixels
 	Height  int             //
 	Regions []metric.Region // in the image's pixels, as Prediction has them
-	Map     []float32       // the anomaly map, S x S
+	Map     []float32       // the anomaly map, S x S, over Frame.Area of the image; 0 where Frame leaves it out
 	Size    int             // S
+	Frame   *framing.Frame  // what of the image was looked at
 	// Warnings say in words what tells that the image was not taken, or stored, as the training images were: another range
 	// of values, a mean brightness less than half of the darkest one's or more than twice the brightest one's. nil: nothing.
 	Warnings []string
@@ -166,6 +170,19 @@ func (d *Detector) DetectBytes(data []byte) (*Result, *imagefile.Image, error) {
 	return r, img, err
 }
 
+// DetectIgnoring scores an image but for what a mask of its own draws, see PrepareIgnoring.
+func (d *Detector) DetectIgnoring(img *imagefile.Image, ignore *imagefile.Mask) (*Result, error) {
+	input, err := d.PrepareIgnoring(img, ignore)
+	if err != nil {
+		return nil, err
+	}
+	results, err := d.Measure([]*Input{input})
+	if err != nil {
+		return nil, err
+	}
+	return results[0], results[0].Judge(&d.calibration)
+}
+
 // Detect scores an image.
 func (d *Detector) Detect(img *imagefile.Image) (*Result, error) {
 	results, err := d.DetectBatch([]*imagefile.Image{img})
@@ -204,20 +221,32 @@ func (d *Detector) DetectBatch(images []*imagefile.Image) ([]*Result, error) {
 // used with the detector that made it, any number of times.
 type Input struct {
 	x        []float32 // 3 x S x S, normalised
-	w, h     int       // of the image, pixels
+	frame    *framing.Frame
 	warnings []string
 }
 
 // Prepare is the first of the three steps of Detect: it resizes and normalises an image, in the caller's goroutine.
-func (d *Detector) Prepare(img *imagefile.Image) (*Input, error) {
+func (d *Detector) Prepare(img *imagefile.Image) (*Input, error) { return d.PrepareIgnoring(img, nil) }
+
+// PrepareIgnoring is Prepare where nothing under a mask of the image's own is to be scored, beside what the model itself
+// leaves out; nil: no mask. A mask of another size is scaled, which is a warning. Errors about mask and view are
+// framing.ErrShape and its like.
+func (d *Detector) PrepareIgnoring(img *imagefile.Image, ignore *imagefile.Mask) (*Input, error) {
 	if img.W < 1 || img.H < 1 || len(img.Pix) != img.W*img.H*3 {
 		return nil, fmt.Errorf("detector: an image of %d x %d pixels must have %d bytes, got %d", img.W, img.H,
 			3*img.W*img.H, len(img.Pix))
 	}
 	config := &d.model.Info.Config
 	S := config.ImageSize
-	in := &Input{x: make([]float32, 3*S*S), w: img.W, h: img.H, warnings: d.model.Info.Unlike(dataset.LookAt(img))}
-	dataset.Resize(in.x, img, S)
+	frame, err := d.model.Framer.Frame(img.W, img.H, ignore)
+	if err == nil && !frame.All() {
+		_, err = method.TopOf(config.Learned())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("detector: %w", err)
+	}
+	in := &Input{x: make([]float32, 3*S*S), frame: frame, warnings: slices.Concat(d.model.Info.Unlike(dataset.LookAt(img)), frame.Notes)}
+	frame.Planes(in.x, img)
 	config.Norm().Apply(in.x, in.x, S)
 	return in, nil
 }
@@ -239,6 +268,10 @@ func (d *Detector) MeasureEach(inputs []*Input) ([]*Result, []error) {
 	if len(inputs) == 0 {
 		return nil, nil
 	}
+	frames := make([]*framing.Frame, len(inputs))
+	for i, in := range inputs {
+		frames[i] = in.frame
+	}
 	x := inputs[0].x
 	if len(inputs) > 1 {
 		x = make([]float32, 0, len(inputs)*len(x))
@@ -248,7 +281,7 @@ func (d *Detector) MeasureEach(inputs []*Input) ([]*Result, []error) {
 	}
 	var outcomes []modelfile.Outcome
 	err := d.do(func() error {
-		outcomes = d.model.PredictEach(x)
+		outcomes = d.model.PredictFramed(x, frames)
 		return nil
 	})
 	results, errs := make([]*Result, len(inputs)), make([]error, len(inputs))
@@ -261,7 +294,8 @@ func (d *Detector) MeasureEach(inputs []*Input) ([]*Result, []error) {
 			errs[i] = fmt.Errorf("detector: detect: %w", o.Err)
 			continue
 		}
-		results[i] = &Result{Verdict: anomaly.Verdict{Score: o.Score}, Map: o.Map, Size: d.model.Info.Config.ImageSize, Width: in.w, Height: in.h, Warnings: in.warnings}
+		results[i] = &Result{Verdict: anomaly.Verdict{Score: o.Score}, Map: o.Map, Size: d.model.Info.Config.ImageSize, Frame: in.frame,
+			Width: in.frame.Picture.X, Height: in.frame.Picture.Y, Warnings: in.warnings}
 	}
 	return results, errs
 }
@@ -272,9 +306,14 @@ func (r *Result) Judge(c *anomaly.Calibration) (err error) {
 	r.Verdict = c.Judge(r.Score)
 	// The largest float32 that is not above the threshold, so that pixels and image are judged alike.
 	above := modelfile.FloorFloat32(c.Outline(r.Verdict))
-	r.Regions, err = metric.Regions(r.Map, r.Size, r.Size, above, r.Width, r.Height)
+	f := r.Frame
+	r.Regions, err = metric.Regions(framing.Inner(f, r.Map), f.To.Dy(), f.To.Dx(), above, f.From.Dx(), f.From.Dy())
 	if err != nil {
 		return fmt.Errorf("detector: detect: %w", err)
+	}
+	for i := range r.Regions {
+		r.Regions[i].X += f.From.Min.X
+		r.Regions[i].Y += f.From.Min.Y
 	}
 	return nil
 }
@@ -301,5 +340,5 @@ func (d *Detector) WriteReport(ctx context.Context, path string, set *dataset.Se
 // cache reads images and keeps none.
 func (d *Detector) cache() *dataset.Cache {
 	return dataset.NewCache(dataset.CacheOptions{Size: d.model.Info.Config.ImageSize, MaxBytes: -1, MaxPixels: d.images.MaxPixels,
-		BitDepth: d.images.BitDepth})
+		BitDepth: d.images.BitDepth, Framer: d.model.Framer})
 }

@@ -273,7 +273,7 @@ func (r *run) readData(ctx context.Context) error {
 	S := r.config.ImageSize
 	if r.cache == nil {
 		r.cache = dataset.NewCache(dataset.CacheOptions{Size: S, MaxBytes: r.opt.CacheBytes, MaxPixels: r.opt.MaxPixels,
-			BitDepth: r.config.BitDepth})
+			BitDepth: r.config.BitDepth, Framer: r.model.Framer})
 	}
 	r.skipped = slices.Clone(r.set.Skipped)
 	for _, part := range []struct {
@@ -301,6 +301,9 @@ func (r *run) readData(ctx context.Context) error {
 	r.set = &set
 	for _, s := range r.skipped {
 		r.opt.Log.Warn("left out", "file", s.Path, "reason", s.Reason)
+	}
+	if n, first := r.cache.Notes(slices.Concat(r.items, r.tests)); n > 0 {
+		r.opt.Log.Warn("masks were scaled to the size of their images", "images", n, "first", first)
 	}
 	if pages := r.cache.Pages(); len(pages) > 0 {
 		first := slices.Min(slices.Collect(maps.Keys(pages)))

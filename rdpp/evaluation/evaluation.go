@@ -14,6 +14,7 @@ import (
 
 	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/metric"
 	"rdpp/rdpp/modelfile"
 )
@@ -85,8 +86,8 @@ func Evaluate(ctx context.Context, m *modelfile.Model, items []dataset.Item, has
 	S := m.Info.Config.ImageSize
 	e := &Evaluation{Scores: make([]ItemScore, 0, len(items))}
 	var pixels metric.Pixels
-	err := scan(ctx, m, items, cache, func(i int, anomaly []float32, score float64) error {
-		e.Scores = append(e.Scores, ItemScore{items[i], score, m.Info.Unlike(cache.Look(items[i].Path))})
+	err := scan(ctx, m, items, cache, func(i int, anomaly []float32, frame *framing.Frame, score float64) error {
+		e.Scores = append(e.Scores, ItemScore{items[i], score, slices.Concat(m.Info.Unlike(cache.Look(items[i].Path)), frame.Notes)})
 		if items[i].Defective {
 			e.Defective++
 		} else {
@@ -101,11 +102,15 @@ func Evaluate(ctx context.Context, m *modelfile.Model, items []dataset.Item, has
 			if mask, err = cache.Mask(items[i]); err != nil {
 				return err
 			}
+			framing.Blank(frame, mask)
 			if !slices.Contains(mask, 1) {
 				e.LostMasks++
 			}
 		}
-		return pixels.Add(anomaly, mask, S, S)
+		if frame.All() {
+			return pixels.Add(anomaly, mask, S, S)
+		}
+		return pixels.AddCounted(anomaly, mask, frame.Counts, S, S)
 	})
 	if err != nil {
 		return nil, err

@@ -100,6 +100,9 @@ func (c *reversed) MostScore(facts anomaly.Facts) (float64, error) {
 // Older is true without a score of the map's highest pixels, which came later.
 func (c *reversed) Older() bool { return c.ScoreTop == 0 || c.Score == ScoreReleased }
 
+// Top is that of the score.
+func (c *reversed) Top() (share float64, err error) { return c.top(), nil }
+
 // Networks are the four of RD++.
 type Networks struct {
 	Teacher    torch.Teacher    // E

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/method"
 	"rdpp/rdpp/sample"
 	"rdpp/rdpp/teacher"
@@ -32,10 +33,11 @@ func part(t *testing.T, size, train int) (*Networks, method.Images) {
 	}
 	t.Cleanup(n.Close)
 	cache := dataset.NewCache(dataset.CacheOptions{Size: size})
-	return n, func(_ context.Context, _ int, visit func(x *torch.Tensor) error) error {
+	return n, func(_ context.Context, _ int, visit func(x *torch.Tensor, frame *framing.Frame) error) error {
 		for _, item := range set.Train {
 			values := make([]float32, 3*size*size)
-			if err := cache.Planes(values, item.Path); err != nil {
+			frame, err := cache.Framed(values, item)
+			if err != nil {
 				return err
 			}
 			norm := s.Norm()
@@ -44,7 +46,7 @@ func part(t *testing.T, size, train int) (*Networks, method.Images) {
 			if err != nil {
 				return err
 			}
-			err = visit(x)
+			err = visit(x, frame)
 			x.Close()
 			if err != nil {
 				return err
