@@ -29,6 +29,7 @@ import (
 	"rdpp/rdpp/allowance"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/printable"
 	"rdpp/rdpp/reproduce"
@@ -41,7 +42,7 @@ var version = command.Version("train", func() (string, error) {
 }, rdpp.Notice)
 
 // short are flags that are not called like their settings, by the settings' names.
-var short = map[string]string{"noise_lambda": "noise", "image_size": "size"}
+var short = map[string]string{"noise_lambda": "noise", "image_size": "size", "roi_mask": "roi", "ignore_mask": "ignore"}
 
 var app = command.Program{
 	Name: "train",
@@ -122,6 +123,9 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	flags.IntVar(&c.Epochs, "epochs", c.Epochs, "`N` passes over the images, instead")
 	flags.IntVar(&c.Batch, "batch", c.Batch, "`N` images per step")
 	flags.IntVar(&c.ImageSize, "image-size", c.ImageSize, "`N` x N pixels; 192 for drawn")
+	flags.StringVar((*string)(&c.Fit), "fit", string(framing.Squash), "`HOW` images become square: "+strings.Join(framing.Fits(), ", "))
+	roi := flags.String("roi", "", "look at `X,Y,W,H` alone, or at what a mask FILE draws")
+	ignore := flags.String("ignore", "", "do not score what a mask `FILE` draws; or DIR, one per image")
 	device := flags.String("device", "auto", "`D`: auto, cpu, cuda or cuda:N")
 	flags.StringVar(&c.Precision, "precision", c.Precision, "`P`: auto, fp32, tf32, bf16 (mixed)")
 	flags.Uint64Var(&c.Seed, "seed", c.Seed, "`N`, of weights, order and noise")
@@ -202,6 +206,10 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	if err != nil {
 		return err
 	}
+	view, err := readView(*roi, *ignore, &open)
+	if err != nil {
+		return err
+	}
 	if opt.Device, err = setDevice(*device, *threads); err != nil {
 		return err
 	}
@@ -223,6 +231,8 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 			return nil, err
 		}
 		c := configOf(set.Category)
+		view.Fit = c.Fit
+		c.View = view
 		opt.Out = filepath.Join(out, set.Category)
 		show := newProgress(set, t.Stdout, t.Stderr, *asJSON)
 		opt.OnDownload, opt.OnStart, opt.OnStep, opt.OnEpoch = show.download, show.teacher, show.step, show.epoch
@@ -362,6 +372,40 @@ func unread(flags *pflag.FlagSet, given map[*pflag.Flag]string, c *rdpp.Config) 
 		}
 	})
 	return err
+}
+
+// readView reads what --roi and --ignore name, but for a folder of masks, which belong to the images.
+func readView(roi, ignore string, open *dataset.OpenOptions) (v framing.View, err error) {
+	if box, is := boxOf(roi); is {
+		v.ROI = box
+	} else if roi != "" {
+		if v.ROIMask, err = framing.DrawFile(roi); err != nil {
+			return v, command.Usagef("--roi: %w; give x,y,w,h or the file of a mask", err)
+		}
+	}
+	if info, err := os.Stat(ignore); err == nil && info.IsDir() {
+		open.Ignore = ignore
+	} else if ignore != "" {
+		if v.Ignore, err = framing.DrawFile(ignore); err != nil {
+			return v, command.Usagef("--ignore: %w", err)
+		}
+	}
+	return v, v.Check()
+}
+
+// boxOf reads x,y,w,h.
+func boxOf(text string) (b framing.Box, is bool) {
+	fields := strings.Split(text, ",")
+	if len(fields) != 4 {
+		return b, false
+	}
+	for i, to := range []*int{&b.X, &b.Y, &b.W, &b.H} {
+		var err error
+		if *to, err = strconv.Atoi(strings.TrimSpace(fields[i])); err != nil {
+			return b, false
+		}
+	}
+	return b, true
 }
 
 // bitDepth is the value of --bit-depth: a number of bits, or auto.

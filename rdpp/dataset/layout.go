@@ -103,6 +103,10 @@ type OpenOptions struct {
 	Recursive bool
 	// TestOnly accepts a data set without images to train on.
 	TestOnly bool
+	// Ignore is a mask file of what of all images is not scored, or a folder of
+	// masks that are named like their images. Default none. Source.Open alone
+	// reads it.
+	Ignore string
 }
 
 // Layouts of any data set, and of one whose images lie directly in its folder.
