@@ -64,7 +64,8 @@ type Result struct {
 	Size    int             // S
 	Frame   *framing.Frame  // what of the image was looked at
 	// Warnings say in words what tells that the image was not taken, or stored, as the training images were: another range
-	// of values, a mean brightness less than half of the darkest one's or more than twice the brightest one's. nil: nothing.
+	// of values, a mean brightness less than half of the darkest one's or more than twice the brightest one's; and which masks
+	// of what counts were scaled to it. nil: nothing.
 	Warnings []string
 }
 

@@ -96,6 +96,8 @@ func TestEvaluationWarning(t *testing.T) {
 		{nil, ""},
 		{[]ItemScore{score("a"), score("b")}, ""},
 		{[]ItemScore{score("a"), score("b", "dark", "red"), score("c", "blue")}, "2 of 3 images are unlike those of training, first b: dark"},
+		{[]ItemScore{score("a"), {Item: dataset.Item{Path: "b"}, Notes: []string{"scaled"}}, score("c", "blue")},
+			"1 of 3 images are unlike those of training, first c: blue; masks of 1 of 3 images are of another size than these, first b: scaled"},
 	} {
 		if got := (&Evaluation{Scores: c.scores}).Warning(); got != c.want {
 			t.Errorf("got %q, want %q", got, c.want)
