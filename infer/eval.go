@@ -57,6 +57,7 @@ func runEval(ctx context.Context, args []string, t *command.Terminal) (int, erro
 	flags.StringArrayVar(&source.TestGood, "test-good", nil, "`DIR` of good images to test on; else some of --good")
 	flags.StringArrayVar(&source.Masks, "masks", nil, "`DIR` of the masks of --bad")
 	flags.StringVar(&source.List, "list", "", "or `FILE`, CSV or JSON lines: path,split,label,mask")
+	flags.StringVar(&open.Ignore, "ignore", "", "do not score what a mask `FILE` draws, or DIR, one per image")
 	flags.BoolVar(&open.Recursive, "recursive", false, "take images in sub-folders, too")
 	flags.BoolVar(&open.SkipBad, "skip-bad", false, "leave out files that cannot be read and name them")
 	scoresFile := flags.String("scores", "", "write path,type,defective,score as CSV to `FILE`")
@@ -81,7 +82,7 @@ func runEval(ctx context.Context, args []string, t *command.Terminal) (int, erro
 		return 0, err
 	}
 	defer d.Close()
-	set, err := openTests(ctx, &source, &open, d.Info().Config.ImageSize, m.maxPixels)
+	set, err := openTests(ctx, &source, &open, d.Cache(), m.maxPixels)
 	if err != nil {
 		return 0, err
 	}
@@ -130,7 +131,7 @@ func runEval(ctx context.Context, args []string, t *command.Terminal) (int, erro
 
 // openTests finds the test images of a data set, holds their masks against them, and with SkipBad leaves out those that
 // cannot be used.
-func openTests(ctx context.Context, source *dataset.Source, open *dataset.OpenOptions, S int, maxPixels int64) (*dataset.Set, error) {
+func openTests(ctx context.Context, source *dataset.Source, open *dataset.OpenOptions, cache *dataset.Cache, maxPixels int64) (*dataset.Set, error) {
 	set, err := command.Await(ctx, func() (*dataset.Set, error) { return source.Open(open) })
 	if err != nil {
 		return nil, err
@@ -141,7 +142,6 @@ func openTests(ctx context.Context, source *dataset.Source, open *dataset.OpenOp
 		}
 	}
 	if open.SkipBad {
-		cache := dataset.NewCache(dataset.CacheOptions{Size: S, MaxBytes: -1, MaxPixels: maxPixels})
 		good, skipped, err := dataset.Check(ctx, set.Test, cache, 0, true)
 		if err != nil {
 			return nil, err

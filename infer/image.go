@@ -70,6 +70,7 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (int, err
 	m.register(flags)
 	m.registerBatch(flags)
 	asJSON := flags.Bool("json", false, "one JSON object per image and line instead, with\n\"error\" where it failed")
+	ignore := flags.String("ignore", "", "do not score what a mask `FILE` draws, or masks in a DIR,\nnamed like the images")
 	maxMemory := flags.Int64("max-memory", allowance.MemoryDefault(1<<30)>>20, "`N` MiB to read and decode images in")
 	heatmaps := flags.String("heatmap", "", "write NAME_heatmap.png per image to `DIR`: colours\nfrom 0 to 1.5 x threshold, a line at the threshold")
 	if err := t.Parse(flags, args, command.Help{Text: imageHelp}); err != nil {
@@ -79,6 +80,10 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (int, err
 		return 0, command.Usagef("--max-memory %d; use 1 to %d", *maxMemory, 1<<30)
 	}
 	sources, left, err := listSources(flags.Args())
+	if err != nil {
+		return 0, err
+	}
+	masks, err := readIgnored(*ignore, m.maxPixels)
 	if err != nil {
 		return 0, err
 	}
@@ -110,7 +115,7 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (int, err
 	code := command.Done
 	batcher := d.Batcher(0)
 	defer batcher.Close()
-	j := &judge{batcher, t.Stdin, d.ImageOptions(), newRoom(*maxMemory << 20)}
+	j := &judge{batcher, t.Stdin, masks, d.ImageOptions(), newRoom(*maxMemory << 20)}
 	err = j.all(ctx, sources, func(v verdict) error {
 		if v.err != nil {
 			t.Complain(v.err)
@@ -259,6 +264,7 @@ func fileName(name, end string) string {
 type judge struct {
 	batcher *rdpp.Batcher
 	stdin   io.Reader
+	ignore  *ignored
 	images  imagefile.Options
 	room    *room
 }
@@ -269,13 +275,13 @@ func (j *judge) all(ctx context.Context, sources []source, each func(verdict) er
 	for v, err := range ahead.Staged(ctx, len(sources), j.batcher.InFlight()-1, func(ctx context.Context, i int) func() verdict {
 		// Read in their order: who writes to several pipes may do so one after the other.
 		s := sources[i]
-		data, release, err := j.read(ctx, s)
+		data, mask, release, err := j.read(ctx, s)
 		if err != nil {
 			return func() verdict { return verdict{source: s, err: err} }
 		}
 		return func() verdict {
 			defer release()
-			return j.one(ctx, s, data)
+			return j.one(ctx, s, data, mask)
 		}
 	}) {
 		if err == nil {
@@ -288,10 +294,15 @@ func (j *judge) all(ctx context.Context, sources []source, each func(verdict) er
 	return ctx.Err()
 }
 
-// read returns the content of a source once there is room to decode it. Then release has to be called.
-func (j *judge) read(ctx context.Context, s source) (data []byte, release func(), err error) {
+// read returns the content of a source, and of its own mask, once there is room to decode them. Then release has to be
+// called.
+func (j *judge) read(ctx context.Context, s source) (data, mask []byte, release func(), err error) {
 	if s.err != nil {
-		return nil, nil, s.err
+		return nil, nil, nil, s.err
+	}
+	mask, more, err := j.ignore.read(ctx, s.path)
+	if err != nil {
+		return nil, nil, nil, naming(s.name(), err)
 	}
 	most := min(j.images.MaxBytes(), j.room.limit/4)
 	size := 2 * most // a buffer that grows is copied
@@ -310,16 +321,27 @@ func (j *judge) read(ctx context.Context, s source) (data []byte, release func()
 	case err == nil && info.Mode().IsRegular():
 		size = min(info.Size(), j.images.MaxBytes()) // more than that is refused unread
 	}
-	if data, release, err = j.room.take(ctx, size, read, &j.images, s.heatmap != ""); err != nil {
-		return nil, nil, naming(s.name(), err)
+	perPixel := int64(0)
+	if s.heatmap != "" {
+		perPixel = heldHeatmap
 	}
-	return data, release, nil
+	if data, release, err = j.room.take(ctx, size, read, &j.images, perPixel, more); err != nil {
+		return nil, nil, nil, naming(s.name(), err)
+	}
+	return data, mask, release, nil
 }
 
-// one judges a source of which data is the content.
-func (j *judge) one(ctx context.Context, s source, data []byte) (v verdict) {
+// one judges a source of which data is the content, and mask that of its own mask, if any.
+func (j *judge) one(ctx context.Context, s source, data, mask []byte) (v verdict) {
 	v.source = s
-	result, img, err := j.batcher.Detect(ctx, func() (*imagefile.Image, error) { return imagefile.Decode(data, &j.images) })
+	result, img, err := j.batcher.DetectIgnoring(ctx, func() (*imagefile.Image, *imagefile.Mask, error) {
+		img, err := imagefile.Decode(data, &j.images)
+		if err != nil {
+			return nil, nil, err
+		}
+		ignore, err := j.ignore.of(mask, &j.images)
+		return img, ignore, err
+	})
 	if err != nil {
 		v.err = naming(s.name(), err)
 		return v
@@ -365,7 +387,8 @@ func readAll(ctx context.Context, open func() (io.ReadCloser, error), limit int6
 
 // writeHeatmap draws the anomaly map over the image, so that the pictures of a call compare with each other.
 func writeHeatmap(path string, img *imagefile.Image, r *rdpp.Result) error {
-	overlay, err := report.Heatmap(img, r.Map, r.Size, r.Size, report.AtThreshold(r.PixelThreshold))
+	m, H, W := r.Over()
+	overlay, err := report.Heatmap(img, m, H, W, report.AtThreshold(r.PixelThreshold))
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}

@@ -219,7 +219,8 @@ func TestSymbols(t *testing.T) {
 		return names
 	}
 	got := symbols(filepath.Join(library, "librdpp.so"))
-	want := []string{"rdpp_abi_version", "rdpp_close", "rdpp_detect_encoded", "rdpp_detect_pixels", "rdpp_message_free", "rdpp_open",
+	want := []string{"rdpp_abi_version", "rdpp_close", "rdpp_detect_encoded", "rdpp_detect_encoded_ignoring", "rdpp_detect_pixels",
+		"rdpp_detect_pixels_ignoring", "rdpp_message_free", "rdpp_open",
 		"rdpp_result_free", "rdpp_version"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)

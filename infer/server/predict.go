@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/printable"
 	"rdpp/rdpp/report"
@@ -149,6 +150,9 @@ func (s *Server) predict(x *exchange, r *http.Request) error {
 	if w.heatmap {
 		q.held = heldHeatmap
 	}
+	if view := q.model.detector.Info().Config.View; (w.heatmap || q.asPicture) && !view.Plain() {
+		q.held *= framing.MostSpread * framing.MostSpread
+	}
 	if q.asPicture {
 		return q.answerPicture()
 	}
@@ -159,7 +163,8 @@ func (s *Server) predict(x *exchange, r *http.Request) error {
 	for i, r := range q.results {
 		predictions[i].Prediction = r.Prediction(q.pictures[i].name)
 		if w.heatmap {
-			predictions[i].Heatmap = &heatmap{r.Size, r.Size, base64.StdEncoding.EncodeToString(floats(r.Map))}
+			m, H, W := r.Over()
+			predictions[i].Heatmap = &heatmap{W, H, base64.StdEncoding.EncodeToString(floats(m))}
 		}
 	}
 	if isForm {
@@ -225,7 +230,8 @@ func (q *inquiry) overlay(original []byte, r *rdpp.Result) ([]byte, error) {
 		if err != nil {
 			return err
 		}
-		drawn, err := report.Heatmap(img, r.Map, r.Size, r.Size, report.AtThreshold(r.PixelThreshold))
+		m, H, W := r.Over()
+		drawn, err := report.Heatmap(img, m, H, W, report.AtThreshold(r.PixelThreshold))
 		if err != nil {
 			return err
 		}

@@ -71,3 +71,22 @@ func (s *Set) ignore(path string, partial bool) error {
 	}
 	return nil
 }
+
+// MaskFiles finds the masks directly in a folder by the names of their images, without extension and without a word that
+// says that it is a mask, such as 7 for 7_mask.png. Two of one name are refused.
+func MaskFiles(dir string) (map[string]string, error) {
+	l, err := list(dir)
+	if err != nil {
+		return nil, err
+	}
+	files := make(map[string]string)
+	for _, name := range append(l.images, l.masks...) {
+		file := filepath.Join(dir, name)
+		of, _ := cutMaskWord(stem(name))
+		if other, twice := files[of]; twice {
+			return nil, fmt.Errorf("dataset: %s: %w: %s is of the same image; remove one of them", printable.Text(file), ErrIgnore, printable.Text(other))
+		}
+		files[of] = file
+	}
+	return files, nil
+}

@@ -69,6 +69,10 @@ type Result struct {
 	Warnings []string
 }
 
+// Over is the map over the whole image, H x W values, row-major, 0 where the model does not look at the image; it is the map
+// itself where that covers the image. See framing.Spread.
+func (r *Result) Over() (m []float32, H, W int) { return framing.Spread(r.Frame, r.Map) }
+
 // Prediction is the result without its map.
 func (r *Result) Prediction(image string) anomaly.Prediction {
 	return anomaly.Predicted(image, r.Verdict, r.Width, r.Height, r.Regions, r.Warnings)
@@ -322,7 +326,7 @@ func (r *Result) Judge(c *anomaly.Calibration) (err error) {
 // Evaluate scores the test images of a data set and measures the result.
 func (d *Detector) Evaluate(ctx context.Context, set *dataset.Set) (e *evaluation.Evaluation, err error) {
 	err = d.do(func() (err error) {
-		e, err = evaluation.Evaluate(ctx, d.model, set.Test, set.HasMasks, d.cache())
+		e, err = evaluation.Evaluate(ctx, d.model, set.Test, set.HasMasks, d.Cache())
 		return err
 	})
 	return e, err
@@ -334,12 +338,12 @@ func (d *Detector) WriteReport(ctx context.Context, path string, set *dataset.Se
 	if opt != nil {
 		o = *opt
 	}
-	o.MaxPixels, o.Threshold, o.Cache = d.images.MaxPixels, &d.calibration, d.cache()
+	o.MaxPixels, o.Threshold, o.Cache = d.images.MaxPixels, &d.calibration, d.Cache()
 	return d.do(func() error { return evaluation.WriteReport(ctx, d.model, path, set, e, o) })
 }
 
-// cache reads images and keeps none.
-func (d *Detector) cache() *dataset.Cache {
+// Cache reads images as the model looks at them, and keeps none.
+func (d *Detector) Cache() *dataset.Cache {
 	return dataset.NewCache(dataset.CacheOptions{Size: d.model.Info.Config.ImageSize, MaxBytes: -1, MaxPixels: d.images.MaxPixels,
 		BitDepth: d.images.BitDepth, Framer: d.model.Framer})
 }

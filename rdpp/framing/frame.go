@@ -326,18 +326,18 @@ func (f *Frame) Whole() bool {
 	return f.From == image.Rectangle{Max: f.Picture} && f.To == image.Rect(0, 0, f.Side, f.Side)
 }
 
-// mostSpread bounds the sides of what Spread returns.
-const mostSpread = 2048
+// MostSpread bounds what Spread returns: so many times the map's side to a side.
+const MostSpread = 4
 
 // Spread is a map, S x S, over the whole picture: H x W values, row-major, the zero value where the frame does not look
-// at the picture. A part of a picture keeps its resolution, as far as 2048 values to a side allow. Where the frame is
-// the whole picture that is m itself.
+// at the picture. A part of a picture keeps its resolution, as far as MostSpread allows. Where the frame is the whole
+// picture that is m itself.
 func Spread[T any](f *Frame, m []T) (over []T, H, W int) {
 	if f.Whole() {
 		return m, f.Side, f.Side
 	}
 	sides := func(picture, from, to int) int {
-		return min(mostSpread, max(1, int(math.Ceil(float64(picture)*float64(to)/float64(from)))))
+		return min(MostSpread*f.Side, max(1, int(math.Ceil(float64(picture)*float64(to)/float64(from)))))
 	}
 	W, H = sides(f.Picture.X, f.From.Dx(), f.To.Dx()), sides(f.Picture.Y, f.From.Dy(), f.To.Dy())
 	over = make([]T, H*W)
