@@ -23,9 +23,9 @@ import (
 
 const evalHelp = `Usage: infer eval --model FILE --data DIR [flags]
 
-Scores the test images of one category and prints how well scores and anomaly
-maps tell good from defective, in shares of 1. Exit codes: 0 done, 1 failed, 2
-wrong usage. --layout, --test-good, --masks, --recursive: see train --help-all.
+Scores the test images of one category and prints how well scores and maps tell
+good from defective, in shares of 1. Exit codes: 0 done, 1 failed, 2 wrong use.
+--ignore, --layout, --test-good, --masks, --recursive: see train --help-all.
 
 `
 
@@ -57,14 +57,14 @@ func runEval(ctx context.Context, args []string, t *command.Terminal) (int, erro
 	flags.StringArrayVar(&source.TestGood, "test-good", nil, "`DIR` of good images to test on; else some of --good")
 	flags.StringArrayVar(&source.Masks, "masks", nil, "`DIR` of the masks of --bad")
 	flags.StringVar(&source.List, "list", "", "or `FILE`, CSV or JSON lines: path,split,label,mask")
-	flags.StringVar(&open.Ignore, "ignore", "", "do not score what a mask `FILE` draws, or DIR, one per image")
+	flags.StringVar(&open.Ignore, "ignore", "", "`FILE` of a mask of what is not scored, or DIR of such")
 	flags.BoolVar(&open.Recursive, "recursive", false, "take images in sub-folders, too")
 	flags.BoolVar(&open.SkipBad, "skip-bad", false, "leave out files that cannot be read and name them")
 	scoresFile := flags.String("scores", "", "write path,type,defective,score as CSV to `FILE`")
 	reportFile := flags.String("report", "", "write the HTML report to `FILE`")
 	flags.StringVar(&open.Layout, "layout", "auto", "`NAME` of --data's layout")
 	asJSON := flags.Bool("json", false, "print one JSON object instead of the table")
-	for _, rare := range []string{"test-good", "masks", "recursive", "layout"} {
+	for _, rare := range []string{"test-good", "masks", "recursive", "layout", "ignore"} {
 		flags.Lookup(rare).Hidden = true // --help fits on a screen without them
 	}
 	open.TestOnly = true

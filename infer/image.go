@@ -70,7 +70,7 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (int, err
 	m.register(flags)
 	m.registerBatch(flags)
 	asJSON := flags.Bool("json", false, "one JSON object per image and line instead, with\n\"error\" where it failed")
-	ignore := flags.String("ignore", "", "do not score what a mask `FILE` draws, or masks in a DIR,\nnamed like the images")
+	ignore := flags.String("ignore", "", "`FILE` of a mask of what is not scored; or DIR of\nmasks, named like the images")
 	maxMemory := flags.Int64("max-memory", allowance.MemoryDefault(1<<30)>>20, "`N` MiB to read and decode images in")
 	heatmaps := flags.String("heatmap", "", "write NAME_heatmap.png per image to `DIR`: colours\nfrom 0 to 1.5 x threshold, a line at the threshold")
 	if err := t.Parse(flags, args, command.Help{Text: imageHelp}); err != nil {
