@@ -42,7 +42,8 @@ var version = command.Version("train", func() (string, error) {
 }, rdpp.Notice)
 
 // short are flags that are not called like their settings, by the settings' names.
-var short = map[string]string{"noise_lambda": "noise", "image_size": "size", "roi_mask": "roi", "ignore_mask": "ignore"}
+var short = map[string]string{"noise_lambda": "noise", "image_size": "size", "roi_mask": "roi", "ignore_mask": "ignore",
+	"augment_shift": "augment", "augment_rotate": "augment", "augment_scale": "augment"}
 
 var app = command.Program{
 	Name: "train",
@@ -100,7 +101,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (checkpoint kept)
 var rareFlags = []string{
 	"threads", "deterministic", "ssot", "skip-bad", "test-every", "workers", "schedule", "accumulate", "test-good", "masks",
 	"recursive", "layout", "bit-depth", "average", "clip", "weight-ssot", "weight-recon", "weight-contrast", "rate-projection",
-	"rate-distill", "project", "noise", "noise-released", "defects", "denoise", "light", "easy-cut", "easy-below", "equalise",
+	"rate-distill", "project", "noise", "noise-released", "defects", "denoise", "light", "augment", "easy-cut", "easy-below", "equalise",
 	"score", "score-top", "coreset", "coreset-dimensions", "coreset-starts", "patch-dimensions", "patch-score", "neighbours", "distance-mib",
 	"kd-per-position", "checkpoint-every", "cache", "max-pixels",
 }
@@ -163,6 +164,7 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	flags.IntVar(&c.Defects, "defects", c.Defects, "up to `N` made-up defects per image; 0: a box of noise")
 	flags.Float64Var(&c.Denoise, "denoise", c.Denoise, "`SHARE` of images whose defects are unlearned")
 	flags.Float64Var(&c.Light, "light", c.Light, "vary the light by `SHARE`, brighter and darker")
+	flags.Var(augment{&c, new("")}, "augment", "vary place and light by up to `HOW`, such as\nshift=0.03,rotate=4,scale=0.05,light=0.2")
 	flags.Float64Var(&c.EasyCut, "easy-cut", c.EasyCut, "`SHARE` of gradient lost where all is learned")
 	flags.Float64Var(&c.EasyBelow, "easy-below", c.EasyBelow, "learned: below mean plus `N` deviations")
 	flags.BoolVar(&c.Equalise, "equalise", c.Equalise, "give the teacher's channels one deviation")
@@ -196,6 +198,8 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 		return command.Usagef("--cache must be 0 to %d MiB, --max-pixels at least 1", 1<<30)
 	case opt.TestEvery < 0:
 		return command.Usagef("--test-every %d; use 0 or more", opt.TestEvery)
+	case flags.Changed("light") && strings.Contains(flags.Lookup("augment").Value.String(), "light="):
+		return command.Usagef("--light and --augment light= exclude each other")
 	case opt.Resume && opt.Overwrite:
 		return command.Usagef("--resume and --overwrite exclude each other")
 	}
@@ -407,6 +411,36 @@ func boxOf(text string) (b framing.Box, is bool) {
 	}
 	return b, true
 }
+
+// augment is the value of --augment: changes and how far they go at most, with commas between. Those that are not named
+// stay as they are.
+type augment struct {
+	c    *rdpp.Config
+	text *string
+}
+
+func (a augment) String() string {
+	if a.text == nil {
+		return ""
+	}
+	return *a.text
+}
+
+func (a augment) Set(text string) error {
+	changes := map[string]*float64{"shift": &a.c.AugmentShift, "rotate": &a.c.AugmentRotate, "scale": &a.c.AugmentScale, "light": &a.c.Light}
+	for part := range strings.SplitSeq(text, ",") {
+		name, number, _ := strings.Cut(strings.TrimSpace(part), "=")
+		value, err := strconv.ParseFloat(number, 64)
+		if changes[name] == nil || err != nil {
+			return errors.New("use shift=X, rotate=X, scale=X and light=X, with commas between, of which some may be left out")
+		}
+		*changes[name] = value
+	}
+	*a.text = text
+	return nil
+}
+
+func (a augment) Type() string { return "string" }
 
 // bitDepth is the value of --bit-depth: a number of bits, or auto.
 type bitDepth struct{ bits *int }

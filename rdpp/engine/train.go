@@ -337,7 +337,7 @@ func (r *run) readData(ctx context.Context) error {
 	r.model.Info.Data = modelfile.DataInfo{Images: len(r.items), HeldOut: len(r.held), Fingerprint: fingerprint, Layout: r.set.Layout,
 		Range: seen}
 	r.loader, err = dataset.NewLoader(r.items, dataset.LoaderOptions{Batch: r.plan.Batch, Size: S, Norm: r.config.Norm(), Seed: r.config.Seed,
-		Workers: r.opt.Workers, Cache: r.cache, Light: r.plan.Light, Noise: r.plan.Noise})
+		Workers: r.opt.Workers, Cache: r.cache, Motion: r.plan.Motion, Light: r.plan.Light, Noise: r.plan.Noise})
 	if err != nil {
 		return fmt.Errorf("engine: %w", err)
 	}

@@ -186,8 +186,10 @@ type Plan struct {
 	Passes int // over the images
 	Batch  int // images per step
 
-	Noise dataset.NoiseOptions // the noisy images of a batch; Off: none
-	Light dataset.Light        // how the light on images is varied; zero: a batch's clean images are as a detector sees them
+	Noise  dataset.NoiseOptions // the noisy images of a batch; Off: none
+	Motion dataset.Motion       // how parts are moved; zero: they are where the images have them
+
+	Light dataset.Light // how the light on images is varied; zero: a batch's clean images are as a detector sees them
 
 	// TryPrecisions says that steps are to be timed in fp32 and bf16 where the precision is to be chosen. Else it is fp32.
 	TryPrecisions bool
