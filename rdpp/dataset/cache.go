@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -146,19 +147,37 @@ func (c *Cache) Look(path string) Look {
 // Notes counts the items, whose images were read before, of whose masks of what
 // counts there is something to say, and returns what of the first.
 func (c *Cache) Notes(items []Item) (count int, first string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	for _, item := range items {
+		c.mu.Lock()
 		e := c.entries[item.Path]
-		if e == nil || len(e.notes) == 0 {
+		c.mu.Unlock()
+		if e == nil {
 			continue
 		}
-		if count == 0 {
-			first = item.Path + ": " + e.notes[0]
+		e.mu.Lock()
+		notes := e.notes
+		e.mu.Unlock()
+		if len(notes) > 0 && count == 0 {
+			first = item.Path + ": " + notes[0]
 		}
-		count++
+		if len(notes) > 0 {
+			count++
+		}
 	}
 	return count, first
+}
+
+// SizeOf is that of the image in path, in pixels, which was read before.
+func (c *Cache) SizeOf(path string) (w, h int) {
+	c.mu.Lock()
+	e := c.entries[path]
+	c.mu.Unlock()
+	if e == nil {
+		return 0, 0
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.w, e.h
 }
 
 // Range returns what the items' images, which were read before, have in common.
@@ -243,7 +262,7 @@ func (c *Cache) load(item Item) (*imagefile.Image, []float32, *framing.Frame, er
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	e.w, e.h, e.notes = img.W, img.H, frame.Notes
+	e.w, e.h, e.notes = img.W, img.H, slices.Concat(frame.Scaled, frame.Notes)
 	if item.Ignore == "" { // others have one for each image, which takes as much as a plane
 		e.frame = frame
 	}

@@ -250,7 +250,8 @@ func (d *Detector) PrepareIgnoring(img *imagefile.Image, ignore *imagefile.Mask)
 	if err != nil {
 		return nil, fmt.Errorf("detector: %w", err)
 	}
-	in := &Input{x: make([]float32, 3*S*S), frame: frame, warnings: slices.Concat(d.model.Info.Unlike(dataset.LookAt(img)), frame.Notes)}
+	in := &Input{x: make([]float32, 3*S*S), frame: frame, warnings: slices.Concat(d.model.Info.Unlike(dataset.LookAt(img)),
+		d.model.Info.Displaced(img.W, img.H), frame.Notes)}
 	frame.Planes(in.x, img)
 	config.Norm().Apply(in.x, in.x, S)
 	return in, nil

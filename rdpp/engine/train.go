@@ -336,6 +336,10 @@ func (r *run) readData(ctx context.Context) error {
 	r.model.Info.Category = r.set.Category
 	r.model.Info.Data = modelfile.DataInfo{Images: len(r.items), HeldOut: len(r.held), Fingerprint: fingerprint, Layout: r.set.Layout,
 		Range: seen}
+	if r.config.View.Placed() {
+		w, h := r.cache.SizeOf(r.items[0].Path)
+		r.model.Info.Data.Picture = [2]int{w, h}
+	}
 	r.loader, err = dataset.NewLoader(r.items, dataset.LoaderOptions{Batch: r.plan.Batch, Size: S, Norm: r.config.Norm(), Seed: r.config.Seed,
 		Workers: r.opt.Workers, Cache: r.cache, Motion: r.plan.Motion, Light: r.plan.Light, Noise: r.plan.Noise})
 	if err != nil {

@@ -98,7 +98,8 @@ func Evaluate(ctx context.Context, m *modelfile.Model, items []dataset.Item, has
 	e := &Evaluation{Scores: make([]ItemScore, 0, len(items))}
 	var pixels metric.Pixels
 	err := scan(ctx, m, items, cache, func(i int, anomaly []float32, frame *framing.Frame, score float64) error {
-		e.Scores = append(e.Scores, ItemScore{items[i], score, m.Info.Unlike(cache.Look(items[i].Path)), frame.Notes})
+		e.Scores = append(e.Scores, ItemScore{items[i], score, slices.Concat(m.Info.Unlike(cache.Look(items[i].Path)),
+			m.Info.Displaced(frame.Picture.X, frame.Picture.Y)), frame.Notes})
 		if items[i].Defective {
 			e.Defective++
 		} else {

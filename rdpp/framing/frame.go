@@ -50,7 +50,7 @@ func New(view View, side int) (*Framer, error) {
 func (f *Framer) Side() int { return f.side }
 
 // Frame is that of a picture of w x h pixels. ignore is a mask of the picture's own, of what is not scored; nil: none.
-// Masks of another size than the picture are scaled to it, which Frame.Notes say.
+// Masks of another size than the picture are scaled to it, which Frame.Notes and Scaled say.
 func (f *Framer) Frame(w, h int, ignore *imagefile.Mask) (*Frame, error) {
 	if w < 1 || h < 1 {
 		return nil, fmt.Errorf("framing: a picture of %d x %d pixels", w, h)
@@ -95,7 +95,11 @@ func (f *Framer) frame(size image.Point, own *imagefile.Mask) (*Frame, error) {
 			return nil, fmt.Errorf("%s: %w", m.name, err)
 		}
 		if m.W != size.X || m.H != size.Y {
-			made.Notes = append(made.Notes, fmt.Sprintf("%s, %d x %d pixels, was scaled to %d x %d", m.name, m.W, m.H, size.X, size.Y))
+			notes := &made.Scaled
+			if m.Mask == own {
+				notes = &made.Notes
+			}
+			*notes = append(*notes, fmt.Sprintf("%s, %d x %d pixels, was scaled to %d x %d", m.name, m.W, m.H, size.X, size.Y))
 		}
 		masks = append(masks, mask{m.Mask, m.drawn})
 	}
@@ -175,7 +179,8 @@ type Frame struct {
 	From    image.Rectangle // part of the picture that is looked at, pixels
 	To      image.Rectangle // positions of the network's input that show it
 	Side    int             // S: the input has S x S positions
-	Notes   []string        // what is to be said of its masks, in words
+	Notes   []string        // what is to be said of the picture's own mask, in words
+	Scaled  []string        // which of the view's masks are of another size than the picture, in words
 
 	// nearest is, for every position, the nearest one that counts, itself where it does; nil: all count.
 	nearest []int32

@@ -96,9 +96,9 @@ func TestFrame(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 			continue
 		}
-		if f.From != c.from || f.To != c.to || f.Counted() != c.counted || f.Area() != c.area || len(f.Notes) != c.notes {
+		if f.From != c.from || f.To != c.to || f.Counted() != c.counted || f.Area() != c.area || len(f.Scaled) != c.notes || f.Notes != nil {
 			t.Errorf("%s: got %v in %v, %d positions, area %v, notes %q, want %v in %v, %d, %v, %d notes", c.name, f.From, f.To, f.Counted(), f.Area(),
-				f.Notes, c.from, c.to, c.counted, c.area, c.notes)
+				f.Scaled, c.from, c.to, c.counted, c.area, c.notes)
 		}
 		counted := 0
 		for p := range S * S {

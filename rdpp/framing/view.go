@@ -14,6 +14,7 @@ import (
 	"image/color"
 	"image/png"
 	"slices"
+	"strings"
 
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/setting"
@@ -63,6 +64,27 @@ func (v *View) Plain() bool { return v.Fit.IsZero() && *v == View{Fit: v.Fit} }
 
 // Masked says whether there can be positions that do not count.
 func (v *View) Masked() bool { return v.Fit == Pad || v.ROIMask != "" || v.Ignore != "" }
+
+// Placed says whether it names places of a picture.
+func (v *View) Placed() bool { return v.ROI != Box{} || v.ROIMask != "" || v.Ignore != "" }
+
+// String is what of pictures is looked at, in words; "" where it is the whole of them, squashed.
+func (v *View) String() string {
+	var all []string
+	if !v.Fit.IsZero() {
+		all = append(all, "fit "+string(v.Fit))
+	}
+	if v.ROI != (Box{}) {
+		all = append(all, fmt.Sprintf("%d x %d pixels from %d,%d on", v.ROI.W, v.ROI.H, v.ROI.X, v.ROI.Y))
+	}
+	if v.ROIMask != "" {
+		all = append(all, "a mask of what is looked at")
+	}
+	if v.Ignore != "" {
+		all = append(all, "a mask of what is ignored")
+	}
+	return strings.Join(all, ", ")
+}
 
 // maxSide bounds the numbers of a Box, so that no sum of them overflows.
 const maxSide = 1 << 24

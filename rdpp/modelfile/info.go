@@ -42,6 +42,10 @@ type DataInfo struct {
 	Fingerprint string `json:"fingerprint"` // SHA-256 over names and contents
 	Layout      string `json:"layout"`
 
+	// Picture is the width and height of the first image trained on, pixels, where the model looks at certain places of images;
+	// zero: not said.
+	Picture [2]int `json:"picture,omitzero"`
+
 	Range dataset.Range `json:"range,omitzero"` // of all that could be read, held out or not; zero: not known
 }
 
