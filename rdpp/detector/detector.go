@@ -257,6 +257,28 @@ func (d *Detector) PrepareIgnoring(img *imagefile.Image, ignore *imagefile.Mask)
 	return in, nil
 }
 
+// Try takes a grey picture through the networks, so that a model that cannot judge is found out, and one that can has set up
+// all it needs. What the model looks at plays no part in it.
+func (d *Detector) Try() error {
+	config := &d.model.Info.Config
+	S := config.ImageSize
+	framer, err := framing.New(framing.View{}, S)
+	if err != nil {
+		return err
+	}
+	frame, err := framer.Frame(S, S, nil)
+	if err != nil {
+		return err
+	}
+	in := &Input{x: slices.Repeat([]float32{128.0 / 255}, 3*S*S), frame: frame}
+	config.Norm().Apply(in.x, in.x, S)
+	results, err := d.Measure([]*Input{in})
+	if err != nil {
+		return err
+	}
+	return results[0].Judge(&d.calibration)
+}
+
 // Measure is MeasureEach for those who want all results or none: the first error is returned.
 func (d *Detector) Measure(inputs []*Input) ([]*Result, error) {
 	results, errs := d.MeasureEach(inputs)
