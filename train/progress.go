@@ -92,7 +92,7 @@ func (p *progress) start(c *rdpp.Config, device torch.Device, threads int) {
 	if c.Updates > 0 {
 		length = fmt.Sprintf("%d updates", c.Updates)
 	}
-	view := c.View.String()
+	view := c.View.Text()
 	if view != "" {
 		view = " (" + view + ")"
 	}

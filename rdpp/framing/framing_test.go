@@ -159,6 +159,22 @@ func TestViewCheck(t *testing.T) {
 	}
 }
 
+func TestViewText(t *testing.T) {
+	d := drawing(t, 2, 2, image.Rect(0, 0, 1, 1))
+	for _, c := range []struct {
+		view framing.View
+		want string
+	}{
+		{framing.View{}, ""}, {framing.View{Fit: framing.Squash}, ""},
+		{framing.View{Fit: framing.Pad, ROI: framing.Box{X: 1, Y: 2, W: 3, H: 4}, Ignore: d}, "fit pad, 3 x 4 pixels from 1,2 on, a mask of what is ignored"},
+		{framing.View{ROIMask: d}, "a mask of what is looked at"},
+	} {
+		if got := c.view.Text(); got != c.want {
+			t.Errorf("%+v: got %q, want %q", c.view, got, c.want)
+		}
+	}
+}
+
 func TestDrawing(t *testing.T) {
 	m := draw(301, 97, image.Rect(3, 5, 200, 90))
 	d, err := framing.Draw(m)

@@ -68,8 +68,8 @@ func (v *View) Masked() bool { return v.Fit == Pad || v.ROIMask != "" || v.Ignor
 // Placed says whether it names places of a picture.
 func (v *View) Placed() bool { return v.ROI != Box{} || v.ROIMask != "" || v.Ignore != "" }
 
-// String is what of pictures is looked at, in words; "" where it is the whole of them, squashed.
-func (v *View) String() string {
+// Text is what of pictures is looked at, in words; "" where it is the whole of them, squashed.
+func (v *View) Text() string {
 	var all []string
 	if !v.Fit.IsZero() {
 		all = append(all, "fit "+string(v.Fit))
