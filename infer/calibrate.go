@@ -37,6 +37,7 @@ func runCalibrate(ctx context.Context, args []string, t *command.Terminal) (int,
 	past := flags.String("history", "", "or `FILE` that infer watch or image wrote")
 	since := flags.String("since", "", "of that, what was judged from `T` on")
 	out := flags.String("out", "", "model `FILE` to write; required")
+	ignore := flags.String("ignore", "", "`FILE` of a mask of what is not scored, or DIR of such")
 	flags.BoolVar(&opt.Add, "add", false, "keep the scores that the model holds, too")
 	m.registerThresholds(flags)
 	flags.StringVar(&m.device, "device", "auto", "`D`: auto, cpu or cuda[:N]")
@@ -62,6 +63,10 @@ func runCalibrate(ctx context.Context, args []string, t *command.Terminal) (int,
 	if err := checkModelFile(*out, m.file); err != nil {
 		return 0, err
 	}
+	masks, err := readIgnored(*ignore, m.maxPixels)
+	if err != nil {
+		return 0, err
+	}
 	if *data != "" {
 		set, err := command.Await(ctx, func() (*dataset.Set, error) { return dataset.Open(*data, &dataset.OpenOptions{Holdout: -1}) })
 		if err != nil {
@@ -74,6 +79,7 @@ func runCalibrate(ctx context.Context, args []string, t *command.Terminal) (int,
 		}
 		opt.Origin = filepath.Base(*past)
 	}
+	masks.give(opt.Good)
 	r, err := rdpp.Recalibrate(ctx, opt)
 	if err != nil {
 		return 0, err

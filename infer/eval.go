@@ -23,9 +23,9 @@ import (
 
 const evalHelp = `Usage: infer eval --model FILE --data DIR [flags]
 
-Scores the test images of one category and prints how well scores and anomaly
-maps tell good from defective, in shares of 1. Exit codes: 0 done, 1 failed, 2
-wrong usage. --layout, --test-good, --masks, --recursive: see train --help-all.
+Scores the test images of one category and prints how well scores and maps tell
+good from defective, in shares of 1. Exit codes: 0 done, 1 failed, 2 wrong use.
+--ignore, --layout, --test-good, --masks, --recursive: see train --help-all.
 
 `
 
@@ -58,13 +58,14 @@ func runEval(ctx context.Context, args []string, t *command.Terminal) (int, erro
 	flags.StringArrayVar(&source.TestGood, "test-good", nil, "`DIR` of good images to test on; else some of --good")
 	flags.StringArrayVar(&source.Masks, "masks", nil, "`DIR` of the masks of --bad")
 	flags.StringVar(&source.List, "list", "", "or `FILE`, CSV or JSON lines: path,split,label,mask")
+	flags.StringVar(&open.Ignore, "ignore", "", "`FILE` of a mask of what is not scored, or DIR of such")
 	flags.BoolVar(&open.Recursive, "recursive", false, "take images in sub-folders, too")
 	flags.BoolVar(&open.SkipBad, "skip-bad", false, "leave out files that cannot be read and name them")
 	scoresFile := flags.String("scores", "", "write a row per image, with its verdict, to `FILE`")
 	reportFile := flags.String("report", "", "write the HTML report to `FILE`")
 	flags.StringVar(&open.Layout, "layout", "auto", "`NAME` of --data's layout")
 	asJSON := flags.Bool("json", false, "print one JSON object instead of the table")
-	for _, rare := range []string{"test-good", "masks", "recursive", "layout"} {
+	for _, rare := range []string{"test-good", "masks", "recursive", "layout", "ignore"} {
 		flags.Lookup(rare).Hidden = true // --help fits on a screen without them
 	}
 	open.TestOnly = true
@@ -82,7 +83,7 @@ func runEval(ctx context.Context, args []string, t *command.Terminal) (int, erro
 		return 0, err
 	}
 	defer d.Close()
-	set, err := openTests(ctx, &source, &open, d.Info().Config.ImageSize, m.maxPixels)
+	set, err := openTests(ctx, &source, &open, d.Cache(), m.maxPixels)
 	if err != nil {
 		return 0, err
 	}
@@ -131,7 +132,7 @@ func runEval(ctx context.Context, args []string, t *command.Terminal) (int, erro
 
 // openTests finds the test images of a data set, holds their masks against them, and with SkipBad leaves out those that
 // cannot be used.
-func openTests(ctx context.Context, source *dataset.Source, open *dataset.OpenOptions, S int, maxPixels int64) (*dataset.Set, error) {
+func openTests(ctx context.Context, source *dataset.Source, open *dataset.OpenOptions, cache *dataset.Cache, maxPixels int64) (*dataset.Set, error) {
 	set, err := command.Await(ctx, func() (*dataset.Set, error) { return source.Open(open) })
 	if err != nil {
 		return nil, err
@@ -142,7 +143,6 @@ func openTests(ctx context.Context, source *dataset.Source, open *dataset.OpenOp
 		}
 	}
 	if open.SkipBad {
-		cache := dataset.NewCache(dataset.CacheOptions{Size: S, MaxBytes: -1, MaxPixels: maxPixels})
 		good, skipped, err := dataset.Check(ctx, set.Test, cache, 0, true)
 		if err != nil {
 			return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"image"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -38,6 +39,7 @@ func runExport(ctx context.Context, args []string, t *command.Terminal) (int, er
 	model := flags.String("model", "", "model `FILE` that train wrote; required")
 	out := flags.String("out", "", "`FILE` to write, such as model.onnx or model.pt; required")
 	format := flags.String("format", "", "`F`: onnx or torchscript; default: torchscript for names\nthat end in .pt or .pth, else onnx")
+	picture := flags.String("picture", "", "`W,H` of the pictures, where the model does not look at\nwhole ones, squashed")
 	input := flags.String("input", rdpp.InputUint8, "`I`: uint8 or float, see above")
 	if err := t.Parse(flags, args, command.Help{Text: exportHelp}); err != nil {
 		return 0, err
@@ -60,6 +62,13 @@ func runExport(ctx context.Context, args []string, t *command.Terminal) (int, er
 	case *input != rdpp.InputUint8 && *input != rdpp.InputFloat:
 		return 0, command.Usagef("--input %q; use uint8 or float", *input)
 	}
+	var size image.Point
+	if *picture != "" {
+		if n, err := fmt.Sscanf(*picture, "%d,%d", &size.X, &size.Y); n != 2 || err != nil || min(size.X, size.Y) < 1 ||
+			*picture != fmt.Sprintf("%d,%d", size.X, size.Y) {
+			return 0, command.Usagef("--picture %q; use W,H in pixels, such as 1280,960", *picture)
+		}
+	}
 	if err := checkExportFile(*out, *model); err != nil {
 		return 0, err
 	}
@@ -68,7 +77,7 @@ func runExport(ctx context.Context, args []string, t *command.Terminal) (int, er
 		return 0, err
 	}
 	defer m.Close()
-	if err := m.Export(ctx, *out, &rdpp.ExportOptions{Format: *format, Input: *input}); err != nil {
+	if err := m.Export(ctx, *out, &rdpp.ExportOptions{Format: *format, Input: *input, Picture: size}); err != nil {
 		if errors.As(err, new(*fs.PathError)) {
 			err = fmt.Errorf("%w; choose another file with --out", err)
 		}

@@ -79,11 +79,12 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (code int
 	quiet := flags.Bool("quiet", false, "print no line per image")
 	var k keeper
 	k.register(flags)
+	ignore := flags.String("ignore", "", "`FILE` of a mask of what is not scored; or DIR of\nmasks, named like the images")
 	maxMemory := flags.Int64("max-memory", allowance.MemoryDefault(1<<30)>>20, "`N` MiB to read and decode images in")
 	heatmaps := flags.String("heatmap", "", "write NAME_heatmap.png per image to `DIR`: map,\noutlines, and the scale of the colours below")
 	reportFile := flags.String("report", "", "write a page about the images to `FILE`")
 	good := flags.String("good", "", "with --report: show the nearest of `DIR`'s good images")
-	if err := t.Parse(flags, args, command.Help{Text: imageHelp, Rare: append(rare, "good", "batch", "max-pixels", "max-memory")}); err != nil {
+	if err := t.Parse(flags, args, command.Help{Text: imageHelp, Rare: append(rare, "ignore", "good", "batch", "max-pixels", "max-memory")}); err != nil {
 		return 0, err
 	}
 	if *maxMemory < 1 || *maxMemory > 1<<30 {
@@ -93,6 +94,10 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (code int
 		return 0, command.Usagef("--good is for --report; name a file with that")
 	}
 	sources, left, err := listSources(flags.Args())
+	if err != nil {
+		return 0, err
+	}
+	masks, err := readIgnored(*ignore, m.maxPixels)
 	if err != nil {
 		return 0, err
 	}
@@ -133,7 +138,7 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (code int
 
 	batcher := d.Batcher(0)
 	defer batcher.Close()
-	j := &judge{batcher, t.Stdin, d.ImageOptions(), newRoom(*maxMemory << 20), k.wanted(), page}
+	j := &judge{batcher: batcher, stdin: t.Stdin, ignore: masks, images: d.ImageOptions(), room: newRoom(*maxMemory << 20), digests: k.wanted(), page: page}
 	err = j.all(ctx, sources, func(v verdict) error {
 		if v.err != nil {
 			t.Complain(v.err)
@@ -331,6 +336,7 @@ func fileName(name, end string) string {
 type judge struct {
 	batcher *rdpp.Batcher
 	stdin   io.Reader
+	ignore  *ignored
 	images  imagefile.Options
 	room    *room
 	digests bool          // a verdict has that of its image's file
@@ -343,13 +349,13 @@ func (j *judge) all(ctx context.Context, sources []source, each func(verdict) er
 	for v, err := range ahead.Staged(ctx, len(sources), j.batcher.InFlight()-1, func(ctx context.Context, i int) func() verdict {
 		// Read in their order: who writes to several pipes may do so one after the other.
 		s := sources[i]
-		data, release, err := j.read(ctx, s)
+		data, mask, release, err := j.read(ctx, s)
 		if err != nil {
 			return func() verdict { return verdict{source: s, err: err} }
 		}
 		return func() verdict {
 			defer release()
-			return j.one(ctx, s, data)
+			return j.one(ctx, s, data, mask)
 		}
 	}) {
 		if err == nil {
@@ -362,10 +368,15 @@ func (j *judge) all(ctx context.Context, sources []source, each func(verdict) er
 	return ctx.Err()
 }
 
-// read returns the content of a source once there is room to decode it. Then release has to be called.
-func (j *judge) read(ctx context.Context, s source) (data []byte, release func(), err error) {
+// read returns the content of a source, and of its own mask, once there is room to decode them. Then release has to be
+// called.
+func (j *judge) read(ctx context.Context, s source) (data, mask []byte, release func(), err error) {
 	if s.err != nil {
-		return nil, nil, s.err
+		return nil, nil, nil, s.err
+	}
+	mask, more, err := j.ignore.read(ctx, s.path)
+	if err != nil {
+		return nil, nil, nil, naming(s.name(), err)
 	}
 	most := min(j.images.MaxBytes(), j.room.limit/4)
 	size := 2 * most // a buffer that grows is copied
@@ -384,19 +395,30 @@ func (j *judge) read(ctx context.Context, s source) (data []byte, release func()
 	case err == nil && info.Mode().IsRegular():
 		size = min(info.Size(), j.images.MaxBytes()) // more than that is refused unread
 	}
-	if data, release, err = j.room.take(ctx, size, read, &j.images, s.heatmap != ""); err != nil {
-		return nil, nil, naming(s.name(), err)
+	perPixel := int64(0)
+	if s.heatmap != "" {
+		perPixel = heldHeatmap
 	}
-	return data, release, nil
+	if data, release, err = j.room.take(ctx, size, read, &j.images, perPixel, more); err != nil {
+		return nil, nil, nil, naming(s.name(), err)
+	}
+	return data, mask, release, nil
 }
 
-// one judges a source of which data is the content.
-func (j *judge) one(ctx context.Context, s source, data []byte) (v verdict) {
+// one judges a source of which data is the content, and mask that of its own mask, if any.
+func (j *judge) one(ctx context.Context, s source, data, mask []byte) (v verdict) {
 	v.source = s
 	if j.digests {
 		v.sha256 = fmt.Sprintf("%x", sha256.Sum256(data))
 	}
-	result, img, err := j.batcher.Detect(ctx, func() (*imagefile.Image, error) { return imagefile.Decode(data, &j.images) })
+	result, img, err := j.batcher.DetectIgnoring(ctx, func() (*imagefile.Image, *imagefile.Mask, error) {
+		img, err := imagefile.Decode(data, &j.images)
+		if err != nil {
+			return nil, nil, err
+		}
+		ignore, err := j.ignore.of(mask, &j.images)
+		return img, ignore, err
+	})
 	if err != nil {
 		v.err = naming(s.name(), err)
 		return v
@@ -445,7 +467,8 @@ func readAll(ctx context.Context, open func() (io.ReadCloser, error), limit int6
 
 // writeHeatmap draws the anomaly map over the image, with the scale of its colours below.
 func writeHeatmap(path string, img *imagefile.Image, r *rdpp.Result) error {
-	overlay, err := report.Heatmap(img, r.Map, r.Size, r.Size, report.Outlined(r.PixelThreshold, r.Map, r.Levels))
+	over := r.Over()
+	overlay, err := report.Heatmap(img, over.Map, over.H, over.W, report.Outlined(r.PixelThreshold, over.Map, over.Levels))
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}

@@ -125,6 +125,9 @@ func modelRows(m *rdpp.Info, row func(name, format string, args ...any)) {
 	if m.Category != "" {
 		row("category", "%s", m.Category)
 	}
+	if text := c.View.Text(); text != "" {
+		row("looks at", "%s", text)
+	}
 	if text := m.BitDepthText(); text != "" {
 		row("images", "%s", text)
 	}

@@ -33,10 +33,10 @@ func newRoom(limit int64) *room { return &room{limit, semaphore.NewWeighted(limi
 // heldHeatmap is what drawing a heat map takes beside the image, in bytes per pixel: the enlarged map and the picture.
 const heldHeatmap = 4 + 4
 
-// take waits until a file that read reads, of size bytes, can be held and decoded, and returns its content. Then release
-// has to be called. size is a guess where the file is no regular one. One goroutine alone may call it: two that hold files
+// take waits until a file that read reads, of size bytes, can be held and decoded, which is to leave room for perPixel bytes
+// for each of its pixels and for more bytes, and returns its content. Then release has to be called. size is a guess where the file is no regular one. One goroutine alone may call it: two that hold files
 // and wait for room to decode them might wait for each other.
-func (r *room) take(ctx context.Context, size int64, read func() ([]byte, error), opt *imagefile.Options, drawn bool) (data []byte, release func(), err error) {
+func (r *room) take(ctx context.Context, size int64, read func() ([]byte, error), opt *imagefile.Options, perPixel, more int64) (data []byte, release func(), err error) {
 	if err := r.acquire(ctx, size); err != nil {
 		return nil, nil, err
 	}
@@ -56,9 +56,7 @@ func (r *room) take(ctx context.Context, size int64, read func() ([]byte, error)
 		var w, h int
 		var cost int64
 		if w, h, cost, err = imagefile.Cost(data, opt); err == nil {
-			if drawn {
-				cost += heldHeatmap * int64(w) * int64(h)
-			}
+			cost += perPixel*int64(w)*int64(h) + more
 			if size+cost > r.limit {
 				err = fmt.Errorf("to decode its %d x %d pixels takes up to %d MiB of memory, of at most %d; raise --max-memory", w, h, (size+cost)>>20, r.limit>>20)
 			} else if err = r.acquire(ctx, cost); err == nil {

@@ -38,7 +38,7 @@ func TestRoom(t *testing.T) {
 		r := newRoom(9 << 20) // two of 4 MB
 		var releases []func()
 		for range 2 {
-			data, release, err := r.take(t.Context(), size, read, nil, false)
+			data, release, err := r.take(t.Context(), size, read, nil, 0, 0)
 			if err != nil || !bytes.Equal(data, file) {
 				t.Fatalf("got %d bytes, %v, want the file", len(data), err)
 			}
@@ -49,34 +49,35 @@ func TestRoom(t *testing.T) {
 			releases[0]()
 		}()
 		begin := time.Now()
-		_, third, err := r.take(t.Context(), size, read, nil, false)
+		_, third, err := r.take(t.Context(), size, read, nil, 0, 0)
 		if err != nil || time.Since(begin) != time.Second {
 			t.Errorf("a third one: got %v after %v, want room after a second", err, time.Since(begin))
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, _, err := r.take(ctx, size, read, nil, false); !errors.Is(err, context.DeadlineExceeded) {
+		if _, _, err := r.take(ctx, size, read, nil, 0, 0); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a fourth one: got %v, want the end of its time", err)
 		}
 		third()
-		_, fourth, err := r.take(t.Context(), 5<<20, read, nil, false)
+		_, fourth, err := r.take(t.Context(), 5<<20, read, nil, 0, 0)
 		if err != nil {
 			t.Errorf("after a guess too high: got %v, want room", err)
 		}
 		fourth()
 		releases[1]()
 		for what, c := range map[string]struct {
-			size  int64
-			read  func() ([]byte, error)
-			drawn bool
-			want  string
+			size           int64
+			read           func() ([]byte, error)
+			perPixel, more int64
+			want           string
 		}{
-			"with its heat map, 12 MB": {size, read, true, "1000 x 1000 pixels takes up to 11 MiB"},
-			"a large file":             {10 << 20, read, false, "its 10 MiB are more than the memory"},
-			"an unreadable one":        {size, func() ([]byte, error) { return nil, os.ErrPermission }, false, "permission denied"},
-			"text":                     {size, func() ([]byte, error) { return []byte("hello"), nil }, false, "not an image"},
+			"with its heat map, 12 MB": {size, read, heldHeatmap, 0, "1000 x 1000 pixels takes up to 11 MiB"},
+			"beside a mask":            {size, read, 0, 8 << 20, "1000 x 1000 pixels takes up to 11 MiB"},
+			"a large file":             {10 << 20, read, 0, 0, "its 10 MiB are more than the memory"},
+			"an unreadable one":        {size, func() ([]byte, error) { return nil, os.ErrPermission }, 0, 0, "permission denied"},
+			"text":                     {size, func() ([]byte, error) { return []byte("hello"), nil }, 0, 0, "not an image"},
 		} {
-			if _, _, err := r.take(t.Context(), c.size, c.read, &imagefile.Options{}, c.drawn); err == nil || !strings.Contains(err.Error(), c.want) {
+			if _, _, err := r.take(t.Context(), c.size, c.read, &imagefile.Options{}, c.perPixel, c.more); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%s: got %v, want %q", what, err, c.want)
 			}
 		}

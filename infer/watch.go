@@ -59,9 +59,10 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 	flags.Float64Var(&opt.Drift, "drift", drift.DefaultRate, "warn when scores or brightness of good images\nchange, by chance in `X` of 1,000 images; 0: never")
 	asJSON := flags.Bool("json", false, "one JSON object per image and line instead")
 	quiet := flags.Bool("quiet", false, "print no line per image")
+	ignore := flags.String("ignore", "", "`FILE` of a mask of what is not scored; or DIR of\nmasks, named like the images")
 	maxMemory := flags.Int64("max-memory", allowance.MemoryDefault(1<<30)>>20, "`N` MiB to read and decode images in")
 	help := command.Help{Text: watchHelp, Rare: append(rare, "pixel-threshold", "device", "precision", "threads", "batch", "max-pixels",
-		"max-memory", "settle", "move-broken", "drift")}
+		"max-memory", "ignore", "settle", "move-broken", "drift")}
 	if err := t.Parse(flags, args, help); err != nil {
 		return 0, err
 	}
@@ -99,6 +100,10 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 			return 0, err
 		}
 	}
+	masks, err := readIgnored(*ignore, m.maxPixels)
+	if err != nil {
+		return 0, err
+	}
 	defer limitMemory(*maxMemory << 20)()
 	d, err := m.open()
 	if err != nil {
@@ -130,7 +135,7 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 
 	batcher := d.Batcher(0)
 	defer batcher.Close()
-	j := &judge{batcher, t.Stdin, d.ImageOptions(), newRoom(*maxMemory << 20), false, nil}
+	j := &judge{batcher: batcher, stdin: t.Stdin, ignore: masks, images: d.ImageOptions(), room: newRoom(*maxMemory << 20)}
 	opt.Judge, opt.InFlight, opt.Complain = j.watched(opt.Heatmap), batcher.InFlight(), t.Complain
 	opt.Record = func(image string, p *rdpp.Prediction, failed error) history.Record {
 		return recordOf(d, image, p, failed)
@@ -204,7 +209,7 @@ func (j *judge) watched(heatmaps string) watch.Judge {
 		if heatmaps != "" {
 			s.heatmap = heatmaps // that there will be one counts for memory
 		}
-		data, release, err := j.read(ctx, s)
+		data, mask, release, err := j.read(ctx, s)
 		if err != nil {
 			return func() watch.Outcome { return watch.Outcome{Err: err} }
 		}
@@ -215,7 +220,7 @@ func (j *judge) watched(heatmaps string) watch.Judge {
 				name := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
 				s.heatmap = filepath.Join(heatmaps, fileName(name, "_"+sum[:8]+"_heatmap.png"))
 			}
-			v := j.one(ctx, s, data)
+			v := j.one(ctx, s, data, mask)
 			o := watch.Outcome{SHA256: sum, Prediction: v.prediction, Brightness: v.brightness, Err: v.err}
 			if v.err == nil {
 				o.Heatmap = s.heatmap

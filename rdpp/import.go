@@ -159,7 +159,7 @@ func calibrateBy(ctx context.Context, m *modelfile.Model, opt *ImportOptions) er
 	if err := m.Net.Settle(); err != nil {
 		return err
 	}
-	cache := dataset.NewCache(dataset.CacheOptions{Size: m.Info.Config.ImageSize, MaxBytes: -1, MaxPixels: opt.MaxPixels, BitDepth: m.Info.Config.BitDepth})
+	cache := dataset.NewCache(dataset.CacheOptions{Size: m.Info.Config.ImageSize, MaxBytes: -1, MaxPixels: opt.MaxPixels, BitDepth: m.Info.Config.BitDepth, Framer: m.Framer})
 	scores, err := evaluation.Scores(ctx, m, opt.Good, cache)
 	if err != nil {
 		return err

@@ -17,6 +17,7 @@ import (
 	"rdpp/rdpp/document"
 	"rdpp/rdpp/engine"
 	"rdpp/rdpp/evaluation"
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/method"
 	"rdpp/rdpp/modelfile"
 	"rdpp/rdpp/patchcore"
@@ -48,6 +49,14 @@ type (
 	DataInfo      = modelfile.DataInfo
 	ImportInfo    = modelfile.ImportInfo
 	ExportOptions = modelfile.ExportOptions // of Model.Export
+)
+
+// What of images is looked at.
+type (
+	View    = framing.View    // of Config
+	ViewBox = framing.Box     // a rectangle in pixels
+	Drawing = framing.Drawing // a mask in a View, see DrawFile
+	Frame   = framing.Frame   // what a View makes of an image, see Result.Frame
 )
 
 // What detects.
@@ -168,6 +177,9 @@ func WriteIndex(out, title string, entries []IndexEntry) error {
 func OpenDetector(path string, opt *DetectorOptions) (*Detector, error) {
 	return detector.Open(path, opt)
 }
+
+// DrawFile makes a Drawing of the mask in an image file.
+func DrawFile(path string) (Drawing, error) { return framing.DrawFile(path) }
 
 // NewModel returns a model with fresh weights, the teacher's included.
 func NewModel(c Config, device torch.Device) (*Model, error) { return modelfile.New(c, device) }

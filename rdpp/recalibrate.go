@@ -72,7 +72,8 @@ func (r *Recalibration) calibrate(ctx context.Context, opt *RecalibrateOptions) 
 	if err := r.Model.Net.Settle(); err != nil {
 		return err
 	}
-	cache := dataset.NewCache(dataset.CacheOptions{Size: info.Config.ImageSize, MaxBytes: -1, MaxPixels: opt.MaxPixels, BitDepth: info.Config.BitDepth})
+	cache := dataset.NewCache(dataset.CacheOptions{Size: info.Config.ImageSize, MaxBytes: -1, MaxPixels: opt.MaxPixels, BitDepth: info.Config.BitDepth,
+		Framer: r.Model.Framer})
 	scores, err := evaluation.Scores(ctx, r.Model, opt.Good, cache)
 	if err != nil {
 		return err
@@ -83,7 +84,8 @@ func (r *Recalibration) calibrate(ctx context.Context, opt *RecalibrateOptions) 
 		}
 	}
 	for _, item := range opt.Good {
-		if len(info.Unlike(cache.Look(item.Path))) > 0 {
+		w, h := cache.SizeOf(item.Path)
+		if len(info.Unlike(cache.Look(item.Path))) > 0 || len(info.Displaced(w, h)) > 0 {
 			r.Unlike++
 		}
 	}

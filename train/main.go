@@ -29,6 +29,7 @@ import (
 	"rdpp/rdpp/allowance"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/printable"
 	"rdpp/rdpp/reproduce"
@@ -41,7 +42,8 @@ var version = command.Version("train", func() (string, error) {
 }, rdpp.Notice)
 
 // short are flags that are not called like their settings, by the settings' names.
-var short = map[string]string{"noise_lambda": "noise", "image_size": "size"}
+var short = map[string]string{"noise_lambda": "noise", "image_size": "size", "roi_mask": "roi", "ignore_mask": "ignore",
+	"augment_shift": "augment", "augment_rotate": "augment", "augment_scale": "augment"}
 
 var app = command.Program{
 	Name: "train",
@@ -99,7 +101,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (checkpoint kept)
 var rareFlags = []string{
 	"threads", "deterministic", "ssot", "skip-bad", "test-every", "workers", "schedule", "accumulate", "test-good", "masks",
 	"recursive", "layout", "bit-depth", "average", "clip", "weight-ssot", "weight-recon", "weight-contrast", "rate-projection",
-	"rate-distill", "project", "noise", "noise-released", "defects", "denoise", "light", "easy-cut", "easy-below", "equalise",
+	"rate-distill", "project", "noise", "noise-released", "defects", "denoise", "light", "augment", "easy-cut", "easy-below", "equalise",
 	"score", "score-top", "coreset", "coreset-dimensions", "coreset-starts", "patch-dimensions", "patch-score", "neighbours", "distance-mib",
 	"kd-per-position", "checkpoint-every", "cache", "max-pixels",
 }
@@ -122,6 +124,9 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	flags.IntVar(&c.Epochs, "epochs", c.Epochs, "`N` passes over the images, instead")
 	flags.IntVar(&c.Batch, "batch", c.Batch, "`N` images per step")
 	flags.IntVar(&c.ImageSize, "image-size", c.ImageSize, "`N` x N pixels; 192 for drawn")
+	flags.StringVar((*string)(&c.Fit), "fit", string(framing.Squash), "`HOW` images become square: "+strings.Join(framing.Fits(), ", "))
+	roi := flags.String("roi", "", "look at `X,Y,W,H` alone, or at what a mask FILE draws")
+	ignore := flags.String("ignore", "", "do not score what a mask `FILE` draws; or DIR, one per image")
 	device := flags.String("device", "auto", "`D`: auto, cpu, cuda or cuda:N")
 	flags.StringVar(&c.Precision, "precision", c.Precision, "`P`: auto, fp32, tf32, bf16 (mixed)")
 	flags.Uint64Var(&c.Seed, "seed", c.Seed, "`N`, of weights, order and noise")
@@ -159,6 +164,7 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	flags.IntVar(&c.Defects, "defects", c.Defects, "up to `N` made-up defects per image; 0: a box of noise")
 	flags.Float64Var(&c.Denoise, "denoise", c.Denoise, "`SHARE` of images whose defects are unlearned")
 	flags.Float64Var(&c.Light, "light", c.Light, "vary the light by `SHARE`, brighter and darker")
+	flags.Var(augment{&c, new("")}, "augment", "vary place and light by up to `HOW`, such as\nshift=0.03,rotate=4,scale=0.05,light=0.2")
 	flags.Float64Var(&c.EasyCut, "easy-cut", c.EasyCut, "`SHARE` of gradient lost where all is learned")
 	flags.Float64Var(&c.EasyBelow, "easy-below", c.EasyBelow, "learned: below mean plus `N` deviations")
 	flags.BoolVar(&c.Equalise, "equalise", c.Equalise, "give the teacher's channels one deviation")
@@ -192,6 +198,8 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 		return command.Usagef("--cache must be 0 to %d MiB, --max-pixels at least 1", 1<<30)
 	case opt.TestEvery < 0:
 		return command.Usagef("--test-every %d; use 0 or more", opt.TestEvery)
+	case flags.Changed("light") && strings.Contains(flags.Lookup("augment").Value.String(), "light="):
+		return command.Usagef("--light and --augment light= exclude each other")
 	case opt.Resume && opt.Overwrite:
 		return command.Usagef("--resume and --overwrite exclude each other")
 	}
@@ -199,6 +207,10 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 		return command.Usagef("%w", err)
 	}
 	configOf, err := configured(flags, &c, *preset, opt.Teacher)
+	if err != nil {
+		return err
+	}
+	view, err := readView(*roi, *ignore, &open)
 	if err != nil {
 		return err
 	}
@@ -223,6 +235,8 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 			return nil, err
 		}
 		c := configOf(set.Category)
+		view.Fit = c.Fit
+		c.View = view
 		opt.Out = filepath.Join(out, set.Category)
 		show := newProgress(set, t.Stdout, t.Stderr, *asJSON)
 		opt.OnDownload, opt.OnStart, opt.OnStep, opt.OnEpoch = show.download, show.teacher, show.step, show.epoch
@@ -363,6 +377,70 @@ func unread(flags *pflag.FlagSet, given map[*pflag.Flag]string, c *rdpp.Config) 
 	})
 	return err
 }
+
+// readView reads what --roi and --ignore name, but for a folder of masks, which belong to the images.
+func readView(roi, ignore string, open *dataset.OpenOptions) (v framing.View, err error) {
+	if box, is := boxOf(roi); is {
+		v.ROI = box
+	} else if roi != "" {
+		if v.ROIMask, err = framing.DrawFile(roi); err != nil {
+			return v, command.Usagef("--roi: %w; give x,y,w,h or the file of a mask", err)
+		}
+	}
+	if info, err := os.Stat(ignore); err == nil && info.IsDir() {
+		open.Ignore = ignore
+	} else if ignore != "" {
+		if v.Ignore, err = framing.DrawFile(ignore); err != nil {
+			return v, command.Usagef("--ignore: %w", err)
+		}
+	}
+	return v, v.Check()
+}
+
+// boxOf reads x,y,w,h.
+func boxOf(text string) (b framing.Box, is bool) {
+	fields := strings.Split(text, ",")
+	if len(fields) != 4 {
+		return b, false
+	}
+	for i, to := range []*int{&b.X, &b.Y, &b.W, &b.H} {
+		var err error
+		if *to, err = strconv.Atoi(strings.TrimSpace(fields[i])); err != nil {
+			return b, false
+		}
+	}
+	return b, true
+}
+
+// augment is the value of --augment: changes and how far they go at most, with commas between. Those that are not named
+// stay as they are.
+type augment struct {
+	c    *rdpp.Config
+	text *string
+}
+
+func (a augment) String() string {
+	if a.text == nil {
+		return ""
+	}
+	return *a.text
+}
+
+func (a augment) Set(text string) error {
+	changes := map[string]*float64{"shift": &a.c.AugmentShift, "rotate": &a.c.AugmentRotate, "scale": &a.c.AugmentScale, "light": &a.c.Light}
+	for part := range strings.SplitSeq(text, ",") {
+		name, number, _ := strings.Cut(strings.TrimSpace(part), "=")
+		value, err := strconv.ParseFloat(number, 64)
+		if changes[name] == nil || err != nil {
+			return errors.New("use shift=X, rotate=X, scale=X and light=X, with commas between, of which some may be left out")
+		}
+		*changes[name] = value
+	}
+	*a.text = text
+	return nil
+}
+
+func (a augment) Type() string { return "string" }
 
 // bitDepth is the value of --bit-depth: a number of bits, or auto.
 type bitDepth struct{ bits *int }

@@ -190,6 +190,13 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"--category=../x"}, "--category"},
 		{[]string{"--category=a,"}, "--category"},
 		{[]string{"--batch=3"}, "alone in a batch"},
+		{[]string{"--fit=stretch"}, "--fit is"},
+		{[]string{"--roi=1,2,0,4"}, "--roi is"},
+		{[]string{"--roi=1,2,3"}, "x,y,w,h or the file of a mask"},
+		{[]string{"--ignore=missing.png"}, "--ignore"},
+		{[]string{"--augment=up=1"}, "shift=X, rotate=X"},
+		{[]string{"--augment=rotate=200"}, "--augment is 200"},
+		{[]string{"--augment=light=0.1", "--light=0.1"}, "exclude each other"},
 	} {
 		out := filepath.Join(t.TempDir(), "out")
 		checkFails(t, strings.Join(c.args, " "), command.WrongUsage, tiny(dataDir, out, c.args...), out, c.want)

@@ -92,8 +92,12 @@ func (p *progress) start(c *rdpp.Config, device torch.Device, threads int) {
 	if c.Updates > 0 {
 		length = fmt.Sprintf("%d updates", c.Updates)
 	}
-	say(p.stdout, "%s: %s, %s, %d x %d pixels, %s on %s with %d threads", p.category, c.Method, c.Arch,
-		c.ImageSize, c.ImageSize, length, device, threads)
+	view := c.View.Text()
+	if view != "" {
+		view = " (" + view + ")"
+	}
+	say(p.stdout, "%s: %s, %s, %d x %d pixels%s, %s on %s with %d threads", p.category, c.Method, c.Arch,
+		c.ImageSize, c.ImageSize, view, length, device, threads)
 }
 
 // download shows how much of a teacher has arrived, in bytes; total is -1 where that is unknown.

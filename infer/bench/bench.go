@@ -16,6 +16,7 @@ import (
 	"rdpp/rdpp"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/printable"
+	"rdpp/rdpp/setting"
 	"rdpp/torch"
 )
 
@@ -104,6 +105,9 @@ func Model(ctx context.Context, file string, device torch.Device, opt *Options) 
 	}
 	defer d.Close()
 	config := d.Info().Config
+	if o.Image == "" && config.View.Placed() {
+		return nil, setting.Refuse("image", nil, "the model looks at certain places of images, so name one")
+	}
 	r := &Report{Model: file, Base64: printable.Base64(file), Device: device.String(), Precision: cmp.Or(o.Precision, torch.FP32), Arch: config.Arch, Method: config.Method, ImageSize: config.ImageSize,
 		OpenMS: milliseconds(time.Since(start)), OwnBatch: d.BatchSize()}
 

@@ -15,6 +15,7 @@ package main
 // typedef const uint8_t const_uint8;
 // typedef const void const_void;
 // typedef const rdpp_options const_options;
+// typedef const rdpp_mask const_mask;
 import "C"
 
 import (
@@ -155,6 +156,12 @@ func begin(handle C.rdpp_detector, result *C.rdpp_result) (*detector, error) {
 //export rdpp_detect_pixels
 func rdpp_detect_pixels(handle C.rdpp_detector, pixels *C.const_uint8, width, height C.int32_t, stride C.int64_t, order C.int32_t,
 	result *C.rdpp_result, message **C.char) C.int32_t {
+	return rdpp_detect_pixels_ignoring(handle, pixels, width, height, stride, order, nil, result, message)
+}
+
+//export rdpp_detect_pixels_ignoring
+func rdpp_detect_pixels_ignoring(handle C.rdpp_detector, pixels *C.const_uint8, width, height C.int32_t, stride C.int64_t, order C.int32_t,
+	ignore *C.const_mask, result *C.rdpp_result, message **C.char) C.int32_t {
 	return report(message, func() error {
 		d, err := begin(handle, result)
 		if err != nil {
@@ -168,13 +175,23 @@ func rdpp_detect_pixels(handle C.rdpp_detector, pixels *C.const_uint8, width, he
 		if pixels == nil {
 			return wrong("pixels must not be NULL")
 		}
+		mask, err := d.readMask((*C.rdpp_mask)(ignore))
+		if err != nil {
+			return err
+		}
 		img := f.image(unsafe.Slice((*byte)(pixels), size))
-		return d.detect(img, result)
+		return d.detect(img, mask, result)
 	})
 }
 
 //export rdpp_detect_encoded
 func rdpp_detect_encoded(handle C.rdpp_detector, data *C.const_void, size C.size_t, result *C.rdpp_result, message **C.char) C.int32_t {
+	return rdpp_detect_encoded_ignoring(handle, data, size, nil, result, message)
+}
+
+//export rdpp_detect_encoded_ignoring
+func rdpp_detect_encoded_ignoring(handle C.rdpp_detector, data *C.const_void, size C.size_t, ignore *C.const_mask, result *C.rdpp_result,
+	message **C.char) C.int32_t {
 	return report(message, func() error {
 		d, err := begin(handle, result)
 		if err != nil {
@@ -183,6 +200,10 @@ func rdpp_detect_encoded(handle C.rdpp_detector, data *C.const_void, size C.size
 		if data == nil {
 			return wrong("data must not be NULL")
 		}
+		mask, err := d.readMask((*C.rdpp_mask)(ignore))
+		if err != nil {
+			return err
+		}
 		if limit := d.images.MaxBytes(); uint64(size) > uint64(limit) {
 			return &statusError{statusImage, fmt.Errorf("an image file of %d bytes, at most %d are accepted; raise max_pixels", uint64(size), limit)}
 		}
@@ -190,8 +211,27 @@ func rdpp_detect_encoded(handle C.rdpp_detector, data *C.const_void, size C.size
 		if err != nil {
 			return &statusError{statusImage, err}
 		}
-		return d.detect(img, result)
+		return d.detect(img, mask, result)
 	})
+}
+
+// readMask copies a mask, which may be nil.
+func (d *detector) readMask(from *C.rdpp_mask) (*imagefile.Mask, error) {
+	if from == nil {
+		return nil, nil
+	}
+	if err := checkSize("rdpp_mask", from.size, C.sizeof_rdpp_mask); err != nil {
+		return nil, err
+	}
+	if from.pixels == nil {
+		return nil, wrong("the mask's pixels must not be NULL")
+	}
+	f := frame{width: int(from.width), height: int(from.height), stride: int64(from.stride), order: grey}
+	size, err := f.size(d.images.MaxPixels)
+	if err != nil {
+		return nil, fmt.Errorf("mask: %w", err)
+	}
+	return f.mask(unsafe.Slice((*byte)(from.pixels), size)), nil
 }
 
 // clearResult empties a result that the caller has set the size of.
@@ -208,11 +248,11 @@ func clearResult(r *C.rdpp_result) error {
 	return nil
 }
 
-// detect fills a result that is clear, as far as the caller's header goes.
-func (d *detector) detect(img *imagefile.Image, result *C.rdpp_result) error {
-	r, err := d.Detect(img)
+// detect fills a result that is clear, as far as the caller's header goes. mask may be nil.
+func (d *detector) detect(img *imagefile.Image, mask *imagefile.Mask, result *C.rdpp_result) error {
+	r, err := d.DetectIgnoring(img, mask)
 	if err != nil {
-		return err
+		return unfit(err)
 	}
 	regions, err := copyRegions(r)
 	if err != nil {
@@ -240,6 +280,8 @@ func (d *detector) detect(img *imagefile.Image, result *C.rdpp_result) error {
 	to.width, to.height, to.map_side = C.int32_t(r.Width), C.int32_t(r.Height), C.int32_t(r.Size)
 	to.region_count, to.regions = C.int64_t(len(r.Regions)), (*C.rdpp_region)(regions)
 	to._map, to.warnings = (*C.float)(anomalies), warnings
+	area := r.Frame.Area()
+	to.map_x, to.map_y, to.map_width, to.map_height = C.double(area.X), C.double(area.Y), C.double(area.Width), C.double(area.Height)
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(result)), result.size), bytesOf(&to))
 	return nil
 }

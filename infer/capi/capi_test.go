@@ -174,6 +174,29 @@ func TestExamples(t *testing.T) {
 	}
 }
 
+// ignoringUpperHalf is an image's score where its upper half is ignored.
+func ignoringUpperHalf(t *testing.T, path string) float64 {
+	t.Helper()
+	d, err := rdpp.OpenDetector(modelFile, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	img, err := imagefile.DecodeFile(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mask := &imagefile.Mask{W: img.W, H: img.H, Pix: make([]uint8, img.W*img.H)}
+	for i := range img.W * (img.H / 2) {
+		mask.Pix[i] = 1
+	}
+	r, err := d.DetectIgnoring(img, mask)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.Score
+}
+
 // check.c tests errors, handles, threads and signals from C; what it prints is held against Go here.
 func TestContract(t *testing.T) {
 	program := compile(t, "cc", "testdata/check.c", "-std=gnu11", "-lm")
@@ -187,6 +210,7 @@ func TestContract(t *testing.T) {
 	for _, region := range r.Regions {
 		want += fmt.Sprintf("region %d %d %d %d %d %.9g\n", region.X, region.Y, region.Width, region.Height, region.Area, region.Peak)
 	}
+	want += fmt.Sprintf("ignored %.17g\n", ignoringUpperHalf(t, images[0]))
 	if err != nil || string(stdout) != want {
 		t.Errorf("%v, got\n%swant\n%s", err, stdout, want)
 	}
@@ -219,7 +243,8 @@ func TestSymbols(t *testing.T) {
 		return names
 	}
 	got := symbols(filepath.Join(library, "librdpp.so"))
-	want := []string{"rdpp_abi_version", "rdpp_close", "rdpp_detect_encoded", "rdpp_detect_pixels", "rdpp_message_free", "rdpp_open",
+	want := []string{"rdpp_abi_version", "rdpp_close", "rdpp_detect_encoded", "rdpp_detect_encoded_ignoring", "rdpp_detect_pixels",
+		"rdpp_detect_pixels_ignoring", "rdpp_message_free", "rdpp_open",
 		"rdpp_result_free", "rdpp_version"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)

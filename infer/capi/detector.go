@@ -10,6 +10,7 @@ import (
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/allowance"
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
 	"rdpp/torch"
 )
@@ -177,6 +178,32 @@ func (f *frame) image(pixels []byte) *imagefile.Image {
 		}
 	}
 	return img
+}
+
+// mask copies a mask that size has accepted as a grey frame.
+func (f *frame) mask(pixels []byte) *imagefile.Mask {
+	m := &imagefile.Mask{W: f.width, H: f.height, Pix: make([]uint8, f.width*f.height)}
+	for y := range f.height {
+		for x, v := range pixels[int64(y)*f.stride:][:f.width] {
+			if v != 0 {
+				m.Pix[y*f.width+x] = 1
+			}
+		}
+	}
+	return m
+}
+
+// unfit gives what a model's view or a mask has against an image its status.
+func unfit(err error) error {
+	for _, kind := range []error{framing.ErrShape, framing.ErrNothing, rdpp.ErrConfig} {
+		if errors.Is(err, kind) {
+			return &statusError{statusArgument, err}
+		}
+	}
+	if errors.Is(err, framing.ErrOutside) {
+		return &statusError{statusImage, err}
+	}
+	return err
 }
 
 // statusError is an error with the status that it has in C.

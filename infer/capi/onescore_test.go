@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/csv"
 	"encoding/json"
+	"image"
 	"log/slog"
 	"math"
 	"net/http"
@@ -20,6 +21,7 @@ import (
 	"rdpp/rdpp"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/export/exporttest"
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/sample"
 	"rdpp/torch"
@@ -39,7 +41,22 @@ type answers struct {
 }
 
 // TestOneScore feeds 20 images through everything that scores images. With -v it prints the README's table.
-func TestOneScore(t *testing.T) {
+func TestOneScore(t *testing.T) { testOneScore(t, framing.View{}) }
+
+// The same of a model that looks at a part of the images, padded, and ignores some of that.
+func TestOneScoreFramed(t *testing.T) {
+	ignored := &imagefile.Mask{W: 100, H: 100, Pix: make([]uint8, 100*100)}
+	for i := range 30 * 100 {
+		ignored.Pix[i] = 1
+	}
+	drawn, err := framing.Draw(ignored)
+	if err != nil {
+		t.Fatal(err)
+	}
+	testOneScore(t, framing.View{Fit: framing.Pad, ROI: framing.Box{X: 10, Y: 5, W: 60, H: 90}, Ignore: drawn})
+}
+
+func testOneScore(t *testing.T, view framing.View) {
 	dir := t.TempDir()
 	err := sample.Write(dir, &sample.Options{Category: "part", Size: 100, Train: 4, TestGood: 8, TestDefect: 3, Seed: 2})
 	if err != nil {
@@ -52,7 +69,7 @@ func TestOneScore(t *testing.T) {
 	}
 	c := rdpp.DefaultConfig()
 	c.Arch, c.ImageSize, c.Batch, c.Accumulate, c.Epochs, c.Calibration = "resnet18", 64, 2, 1, 2, 0
-	c.Precision = "fp32"
+	c.Precision, c.View = "fp32", view
 	if _, err := rdpp.Train(context.Background(), c, set, rdpp.TrainOptions{Out: out, Teacher: rdpp.TeacherDrawn}); err != nil {
 		t.Fatal(err)
 	}
@@ -224,7 +241,7 @@ func exported(t *testing.T, model, format string, paths []string, run func(testi
 	}
 	defer m.Close()
 	file := filepath.Join(t.TempDir(), "exported")
-	if err := m.Export(context.Background(), file, &rdpp.ExportOptions{Format: format}); err != nil {
+	if err := m.Export(context.Background(), file, &rdpp.ExportOptions{Format: format, Picture: image.Pt(100, 100)}); err != nil {
 		t.Fatal(err)
 	}
 	var in exporttest.Batch

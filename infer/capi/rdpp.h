@@ -118,13 +118,18 @@ typedef struct rdpp_result {
   int64_t region_count;
   rdpp_region *regions; /* region_count of them, highest peak first; NULL where there are none, as in a good image
                            unless the options have a pixel_threshold */
-  float *map;           /* the anomaly map, S x S, row by row, over the whole image */
+  float *map; /* the anomaly map, S x S, row by row, over the whole image, or what map_x and so on tell of it; 0
+                 where nothing is scored */
   /* Here ends the structure of the first libraries: they leave what follows 0. */
   int32_t exact;         /* 1: the rate of false alarms is exact, instead of nearly so or a fit of too few scores */
   int32_t p_value_bound; /* 1: p_value is a bound, as no good part's score is as high; 0 of older libraries */
   /* Here ends the structure of the second ones. */
   char
       *warnings; /* in words, one line: the image was not taken, or stored, as the training images were; NULL: it was */
+  /* Here ends the structure of the third ones. */
+  double map_x, map_y;          /* left and upper edge of what the map covers, pixels of the image */
+  double map_width, map_height; /* of that: the image's own, unless the model looks at a part of images or pads them;
+                                   where it pads, the map reaches over the image's edges */
 } rdpp_result;
 
 /* RDPP_ABI_VERSION of the library. */
@@ -145,6 +150,26 @@ int32_t rdpp_detect_pixels(rdpp_detector detector, const uint8_t *pixels, int32_
                            int32_t order, rdpp_result *result, char **message);
 /* Scores the content of a PNG, JPEG, BMP, TIFF or WebP file; otherwise like rdpp_detect_pixels. */
 int32_t rdpp_detect_encoded(rdpp_detector detector, const void *data, size_t size, rdpp_result *result, char **message);
+
+/* A mask of what of an image is not scored, beside what the model itself leaves out: height rows, each beginning stride
+ * bytes after the one before, of width bytes, which are not 0 where nothing is to be scored. stride 0: rows follow each
+ * other without a gap. One of another size than the image is scaled to it, which the result's warnings say; one of
+ * another shape, or that leaves nothing of the image, is RDPP_ERROR_ARGUMENT. */
+typedef struct rdpp_mask {
+  uint32_t size; /* sizeof(rdpp_mask) */
+  int32_t width, height;
+  int32_t reserved; /* 0 */
+  int64_t stride;
+  const uint8_t *pixels;
+} rdpp_mask;
+
+/* rdpp_detect_pixels and rdpp_detect_encoded of an image with a mask; ignore NULL: without. Libraries older than this
+ * header do not have these functions. */
+int32_t rdpp_detect_pixels_ignoring(rdpp_detector detector, const uint8_t *pixels, int32_t width, int32_t height,
+                                    int64_t stride, int32_t order, const rdpp_mask *ignore, rdpp_result *result,
+                                    char **message);
+int32_t rdpp_detect_encoded_ignoring(rdpp_detector detector, const void *data, size_t size, const rdpp_mask *ignore,
+                                     rdpp_result *result, char **message);
 
 /* Frees regions, map and warnings and empties the result but for its size. Doing so again, or with NULL, does nothing.
  */

@@ -69,6 +69,24 @@ public:
     return r;
   }
 
+  // The same of images of which nothing is scored where a mask is not 0.
+  static rdpp_mask mask(const uint8_t *pixels, int32_t width, int32_t height, int64_t stride = 0) {
+    return {sizeof(rdpp_mask), width, height, 0, stride, pixels};
+  }
+  Result pixels(const uint8_t *pixels, int32_t width, int32_t height, int64_t stride, int32_t order,
+                const rdpp_mask &ignore) const {
+    Result r;
+    call([&](char **message) {
+      return rdpp_detect_pixels_ignoring(handle_, pixels, width, height, stride, order, &ignore, &r.raw_, message);
+    });
+    return r;
+  }
+  Result encoded(const void *data, size_t size, const rdpp_mask &ignore) const {
+    Result r;
+    call([&](char **message) { return rdpp_detect_encoded_ignoring(handle_, data, size, &ignore, &r.raw_, message); });
+    return r;
+  }
+
 private:
   template <class F> static void call(F &&f) {
     char *message = nullptr;

@@ -112,6 +112,7 @@ type picture struct {
 	encoded []byte
 	pixels  *imagefile.Image // instead of encoded
 	sha256  string           // of encoded, hexadecimal, for the history; "": not known
+	ignore  []byte           // the file of a mask of what is not scored; nil: none
 }
 
 // readPictures reads the images of a body: a form with a file for each, or the file itself.
@@ -140,6 +141,9 @@ func (s *Server) readPictures(b *body, r *http.Request) (pictures []picture, isF
 	return nil, false, failf(http.StatusUnsupportedMediaType, "Content-Type %.80q is no image; use image/png or the like, or multipart/form-data", kind)
 }
 
+// ignoreField is the form's field with the mask of what is not scored in all of its pictures.
+const ignoreField = "ignore"
+
 // Bytes of what a client calls a picture, and of what stands before a part's content in a form.
 const (
 	maxName       = 1024
@@ -165,6 +169,7 @@ func (r *headReader) Read(p []byte) (int, error) {
 }
 
 func (s *Server) readForm(b *body, boundary string) (pictures []picture, err error) {
+	var ignore []byte
 	head := &headReader{Reader: b}
 	form := multipart.NewReader(head, boundary)
 	for {
@@ -174,6 +179,9 @@ func (s *Server) readForm(b *body, boundary string) (pictures []picture, err err
 		case err == io.EOF && len(pictures) == 0:
 			return nil, failf(http.StatusBadRequest, "the form holds no file; add one, such as by curl -F image=@part.png")
 		case err == io.EOF:
+			for i := range pictures {
+				pictures[i].ignore = ignore
+			}
 			return pictures, nil
 		case err != nil:
 			return nil, unread(err)
@@ -181,14 +189,20 @@ func (s *Server) readForm(b *body, boundary string) (pictures []picture, err err
 			return nil, failf(http.StatusBadRequest, "the form's field %.80q is no file; options such as threshold go into the address", part.FormName())
 		case len(part.FileName()) > maxName:
 			return nil, failf(http.StatusBadRequest, "the file's name %.80q has more than %d bytes; send a shorter one", part.FileName(), maxName)
-		case len(pictures) == s.opt.MaxQueue:
+		case len(pictures) == s.opt.MaxQueue && part.FormName() != ignoreField:
 			return nil, failf(http.StatusRequestEntityTooLarge, "more than %d images in one request; send fewer, or raise --max-queue", s.opt.MaxQueue)
 		}
 		head.left = -1
 		data, err := b.readAll(part, -1)
-		if err != nil {
+		switch {
+		case err != nil:
 			return nil, err
+		case part.FormName() != ignoreField:
+			pictures = append(pictures, picture{name: part.FileName(), encoded: data})
+		case ignore != nil:
+			return nil, failf(http.StatusBadRequest, "the form has two fields %q; one mask is for all of its images", ignoreField)
+		default:
+			ignore = data
 		}
-		pictures = append(pictures, picture{name: part.FileName(), encoded: data})
 	}
 }

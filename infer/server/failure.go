@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/setting"
 	"rdpp/torch"
@@ -93,6 +94,24 @@ func unreadable(err error) error {
 		return failf(http.StatusInternalServerError, "%w", err)
 	}
 	return failf(http.StatusBadRequest, "%w", err)
+}
+
+// maskFailure says of a failure that it is about the mask of what is ignored.
+func maskFailure(err error) error {
+	if f := (*failure)(nil); errors.As(err, &f) {
+		return &failure{f.status, fmt.Errorf("the mask %s: %w", ignoreField, f.err), f.retry}
+	}
+	return err
+}
+
+// unfit is the failure of an image, or a mask, that the model's view does not fit: the request's fault.
+func unfit(err error) error {
+	for _, kind := range []error{framing.ErrOutside, framing.ErrShape, framing.ErrNothing, setting.ErrValue} {
+		if errors.Is(err, kind) {
+			return failf(http.StatusBadRequest, "%w", err)
+		}
+	}
+	return err
 }
 
 // loadFailure is that of a client that had a model loaded.

@@ -146,7 +146,7 @@ func (q *inquiry) prepareAll() ([]*rdpp.Input, error) {
 				pictures[i].sha256 = fmt.Sprintf("%x", sha256.Sum256(pictures[i].encoded))
 			}
 			inputs[i], errs[i] = q.prepare(&pictures[i])
-			pictures[i].encoded, pictures[i].pixels = nil, nil
+			pictures[i].encoded, pictures[i].pixels, pictures[i].ignore = nil, nil, nil
 		})
 	}
 	preparing.Wait()
@@ -174,11 +174,19 @@ func (q *inquiry) prepare(p *picture) (*rdpp.Input, error) {
 			return nil, err
 		}
 		defer leave()
-		return m.detector.Prepare(p.pixels)
+		input, err := m.detector.Prepare(p.pixels)
+		return input, unfit(err)
 	}
 	cost, _, err := s.cost(q.ctx, p.encoded)
 	if err != nil {
 		return nil, err
+	}
+	if p.ignore != nil {
+		of, pixels, err := s.cost(q.ctx, p.ignore)
+		if err != nil {
+			return nil, maskFailure(err)
+		}
+		cost += of + pixels
 	}
 	leave, err := s.room(q.ctx, q.x, cost)
 	if err != nil {
@@ -188,10 +196,17 @@ func (q *inquiry) prepare(p *picture) (*rdpp.Input, error) {
 	var input *rdpp.Input
 	err = s.aside(cost, func() error {
 		img, err := m.decode(p.encoded)
-		if err == nil {
-			input, err = m.detector.Prepare(img)
+		if err != nil {
+			return err
 		}
-		return err
+		var ignore *imagefile.Mask
+		if p.ignore != nil {
+			if ignore, err = imagefile.DecodeMask(p.ignore, s.images()); err != nil {
+				return maskFailure(unreadable(err))
+			}
+		}
+		input, err = m.detector.PrepareIgnoring(img, ignore)
+		return unfit(err)
 	})
 	return input, err
 }

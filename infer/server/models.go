@@ -22,7 +22,6 @@ import (
 	"golang.org/x/text/unicode/norm"
 
 	"rdpp/rdpp"
-	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/printable"
 	"rdpp/rdpp/regular"
 	"rdpp/rdpp/weights"
@@ -348,7 +347,7 @@ func (r *repository) read(ctx context.Context, e *entry) (*model, error) {
 	opt.Log = cmp.Or(opt.Log, r.opt.Logger.With("model", e.name))
 	d, err := rdpp.OpenDetector(e.path, &opt)
 	if err == nil && ctx.Err() == nil {
-		if err = try(d); err != nil {
+		if err = d.Try(); err != nil {
 			d.Close()
 		}
 	}
@@ -362,13 +361,6 @@ func (r *repository) read(ctx context.Context, e *entry) (*model, error) {
 		queue: newQueue(r.opt.MaxQueue, r.opt.MaxBatch, r.opt.MaxWait)}
 	go m.work()
 	return m, nil
-}
-
-// try judges a grey picture, so that a model that cannot is found out, and one that can has set up all it needs.
-func try(d *rdpp.Detector) error {
-	S := d.Info().Config.ImageSize
-	_, err := d.Detect(&imagefile.Image{W: S, H: S, Pix: slices.Repeat([]byte{128}, 3*S*S)})
-	return err
 }
 
 // replace makes m, or nothing if it is nil, an entry's model, and lets the previous one end its work.

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/printable"
 	"rdpp/rdpp/report"
@@ -143,6 +144,8 @@ type heatmap struct {
 	Width  int    `json:"width"`
 	Height int    `json:"height"`
 	Data   string `json:"data"` // base64 of little-endian float32, row by row
+
+	Blur float64 `json:"blur"` // of its values, see metric.Outline
 }
 
 // predict answers POST /v1/models/{model}/predict.
@@ -176,6 +179,9 @@ func (s *Server) predict(x *exchange, r *http.Request) error {
 	if w.heatmap {
 		q.held = heldHeatmap
 	}
+	if view := q.model.detector.Info().Config.View; (w.heatmap || q.asPicture) && !view.Plain() {
+		q.held *= framing.MostSpread * framing.MostSpread
+	}
 	if q.asPicture {
 		return q.answerPicture()
 	}
@@ -186,7 +192,8 @@ func (s *Server) predict(x *exchange, r *http.Request) error {
 	for i, r := range q.results {
 		predictions[i].Prediction = r.Prediction(q.pictures[i].name)
 		if w.heatmap {
-			predictions[i].Heatmap = &heatmap{r.Size, r.Size, base64.StdEncoding.EncodeToString(floats(r.Map))}
+			over := r.Over()
+			predictions[i].Heatmap = &heatmap{over.W, over.H, base64.StdEncoding.EncodeToString(floats(over.Map)), over.Blur}
 		}
 	}
 	if isForm {
@@ -252,9 +259,10 @@ func (q *inquiry) overlay(original []byte, r *rdpp.Result) ([]byte, error) {
 		if err != nil {
 			return err
 		}
-		opt := report.Outlined(r.PixelThreshold, r.Map, r.Levels)
+		over := r.Over()
+		opt := report.Outlined(r.PixelThreshold, over.Map, over.Levels)
 		opt.Legend = false // clients lay it over the photograph, whose size it has
-		drawn, err := report.Heatmap(img, r.Map, r.Size, r.Size, opt)
+		drawn, err := report.Heatmap(img, over.Map, over.H, over.W, opt)
 		if err != nil {
 			return err
 		}

@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/binary"
+	"image"
+	"image/color"
+	"image/draw"
 	"image/png"
 	"math"
+	"mime/multipart"
 	"net/http"
 	"reflect"
 	"strconv"
@@ -14,6 +18,7 @@ import (
 
 	"rdpp/infer/server"
 	"rdpp/rdpp"
+	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/metric"
 )
 
@@ -79,6 +84,75 @@ func TestPredictForm(t *testing.T) {
 	body, kind = form(pictures[0], []byte("no picture"))
 	if a := v.ask(t, "POST", predictPath, body, "Content-Type", kind); a.status != http.StatusBadRequest || !strings.Contains(a.reason(), `image 2, "1.png"`) {
 		t.Errorf("a bad second image: got status %d, %s, want 400 and its name", a.status, a.body)
+	}
+}
+
+// A form's mask is for all of its pictures.
+func TestPredictIgnore(t *testing.T) {
+	v := start(t, server.Options{})
+	d, err := rdpp.OpenDetector(modelFile, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	img := pixelsOf(t, pictures[0])
+	drawn := func(w, h int, part image.Rectangle) []byte {
+		m := image.NewGray(image.Rect(0, 0, w, h))
+		draw.Draw(m, part, image.NewUniform(color.White), image.Point{}, draw.Src)
+		var file bytes.Buffer
+		if err := png.Encode(&file, m); err != nil {
+			t.Fatal(err)
+		}
+		return file.Bytes()
+	}
+	ask := func(masks ...[]byte) *answer {
+		var b bytes.Buffer
+		w := multipart.NewWriter(&b)
+		add := func(field string, file []byte) {
+			part, err := w.CreateFormFile(field, field+".png")
+			if err == nil {
+				_, err = part.Write(file)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, mask := range masks {
+			add("ignore", mask)
+		}
+		add("image", pictures[0])
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return v.ask(t, "POST", predictPath, b.Bytes(), "Content-Type", w.FormDataContentType())
+	}
+	half := drawn(img.W, img.H, image.Rect(0, 0, img.W, img.H/2))
+	mask, err := imagefile.DecodeMask(half, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := d.DetectIgnoring(img, mask)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := ask(half)
+	var got []prediction
+	a.into(t, &got)
+	if len(got) != 1 || !reflect.DeepEqual(got[0].Prediction, want.Prediction("image.png")) || want.Score == scores[0] {
+		t.Errorf("got status %d, %s, want %+v", a.status, a.body, want.Prediction("image.png"))
+	}
+	for _, c := range []struct {
+		masks [][]byte
+		want  string
+	}{
+		{[][]byte{half, half}, "two fields"},
+		{[][]byte{[]byte("no picture")}, "the mask ignore"},
+		{[][]byte{drawn(img.W, img.H, image.Rect(0, 0, img.W, img.H))}, "nothing of the picture is left"},
+		{[][]byte{drawn(img.W, 3*img.H, image.Rect(0, 0, 1, 1))}, "another shape"},
+	} {
+		if a := ask(c.masks...); a.status != http.StatusBadRequest || !strings.Contains(a.reason(), c.want) {
+			t.Errorf("%s: got status %d, %s, want 400", c.want, a.status, a.body)
+		}
 	}
 }
 

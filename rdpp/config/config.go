@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/method"
 	"rdpp/rdpp/patchcore"
 	"rdpp/rdpp/reverse"
@@ -19,6 +20,7 @@ import (
 // Default: zero values are not replaced. A method reads the settings that all have, and its own.
 type Config struct {
 	method.Settings
+	framing.View         // what of pictures is looked at; files of whole pictures, squashed, do not have it
 	reverse.Distillation // of RD++ and RD, in one object with the above
 	patchcore.Memory     // of PatchCore; files of the others do not have them
 }
@@ -142,9 +144,17 @@ func (c *Config) Validate() error {
 	if err := c.Settings.Check(); err != nil {
 		return err
 	}
+	if err := c.View.Check(); err != nil {
+		return err
+	}
 	m := c.Learned()
 	if m == nil {
 		return setting.Refuse("method", c.Method, "use %s", strings.Join(Methods(), " or "))
+	}
+	if c.View.Masked() {
+		if _, err := method.TopOf(m); err != nil {
+			return err
+		}
 	}
 	return m.Check()
 }

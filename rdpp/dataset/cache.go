@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"rdpp/rdpp/allowance"
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/printable"
 )
 
 // DefaultCacheBytes is what a Cache keeps at most, in bytes, unless it is told otherwise.
@@ -20,6 +23,8 @@ type CacheOptions struct {
 	MaxBytes  int64 // pixels kept in memory, bytes; default DefaultCacheBytes or a quarter of allowance.Memory; negative keeps nothing
 	MaxPixels int64 // largest image accepted, pixels; default imagefile's
 	BitDepth  int   // bits that images of 16 bits use, as in imagefile.Options; default 16
+
+	Framer *framing.Framer // what of images is looked at, of side Size; default the whole image, squashed
 }
 
 // Cache reads images and keeps them, decoded, within a bound on memory: as
@@ -43,7 +48,10 @@ type entry struct {
 	mu     sync.Mutex
 	img    *imagefile.Image
 	planes []float32
-	look   Look // also where nothing is kept
+	w, h   int            // of the image, pixels
+	notes  []string       // on the image's masks of what counts
+	look   Look           // also where nothing is kept
+	frame  *framing.Frame // also where nothing is kept, unless the image has a mask of its own
 }
 
 // NewCache returns an empty cache.
@@ -54,7 +62,19 @@ func NewCache(opt CacheOptions) *Cache {
 	if opt.MaxBytes == 0 {
 		opt.MaxBytes = allowance.MemoryDefault(DefaultCacheBytes)
 	}
+	if opt.Framer == nil {
+		opt.Framer = plainFramer(opt.Size)
+	}
 	return &Cache{opt: opt, entries: make(map[string]*entry), pages: make(map[string]int)}
+}
+
+// plainFramer is that of whole images, squashed.
+func plainFramer(S int) *framing.Framer {
+	f, err := framing.New(framing.View{}, S)
+	if err != nil {
+		panic(err) // of a side that NewCache has made positive
+	}
+	return f
 }
 
 // Pages returns the number of pages of every image read so far that has
@@ -65,29 +85,50 @@ func (c *Cache) Pages() map[string]int {
 	return maps.Clone(c.pages)
 }
 
-// Planes writes the image in path, resized as Resize does, to dst: 3,S,S
-// values, RGB in 0..1. Errors name the file.
+// Planes writes the image in path, framed, to dst: 3,S,S values, RGB in 0..1.
+// Errors name the file.
 func (c *Cache) Planes(dst []float32, path string) error {
+	_, err := c.Framed(dst, Item{Path: path})
+	return err
+}
+
+// Framed is Planes of an item, whose mask of what is ignored has a part in it. It
+// returns the frame, which says what of the planes counts.
+func (c *Cache) Framed(dst []float32, item Item) (*framing.Frame, error) {
 	S := c.opt.Size
 	if len(dst) != 3*S*S {
-		return fmt.Errorf("dataset: %s: room for %d values; images of size %d need %d", path, len(dst), S, 3*S*S)
+		return nil, fmt.Errorf("dataset: %s: room for %d values; images of size %d need %d", item.Path, len(dst), S, 3*S*S)
 	}
-	planes, err := c.planes(dst, path)
+	planes, frame, err := c.planes(dst, item)
 	if err == nil && &planes[0] != &dst[0] {
 		copy(dst, planes)
 	}
-	return err
+	return frame, err
 }
 
 // planes returns what Planes writes: kept planes, which must not be changed, or
 // room, filled.
-func (c *Cache) planes(room []float32, path string) ([]float32, error) {
-	img, planes, err := c.load(path)
+func (c *Cache) planes(room []float32, item Item) ([]float32, *framing.Frame, error) {
+	img, planes, frame, err := c.load(item)
 	if err != nil || planes != nil {
-		return planes, err
+		return planes, frame, err
 	}
-	Resize(room, img, c.opt.Size)
-	return room, nil
+	frame.Planes(room, img)
+	return room, frame, nil
+}
+
+// frame is that of an item whose image has w x h pixels.
+func (c *Cache) frame(item Item, w, h int) (frame *framing.Frame, err error) {
+	var own *imagefile.Mask
+	if item.Ignore != "" {
+		if own, err = imagefile.DecodeMaskFile(item.Ignore, c.bounds()); err != nil {
+			return nil, fmt.Errorf("dataset: reading the mask of what is ignored: %w", err)
+		}
+	}
+	if frame, err = c.opt.Framer.Frame(w, h, own); err != nil {
+		return nil, fmt.Errorf("dataset: %s: %w", printable.Text(item.Path), err)
+	}
+	return frame, nil
 }
 
 // Look returns the look of the image in path as it was last read.
@@ -101,6 +142,42 @@ func (c *Cache) Look(path string) Look {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.look
+}
+
+// Notes counts the items, whose images were read before, of whose masks of what
+// counts there is something to say, and returns what of the first.
+func (c *Cache) Notes(items []Item) (count int, first string) {
+	for _, item := range items {
+		c.mu.Lock()
+		e := c.entries[item.Path]
+		c.mu.Unlock()
+		if e == nil {
+			continue
+		}
+		e.mu.Lock()
+		notes := e.notes
+		e.mu.Unlock()
+		if len(notes) > 0 && count == 0 {
+			first = item.Path + ": " + notes[0]
+		}
+		if len(notes) > 0 {
+			count++
+		}
+	}
+	return count, first
+}
+
+// SizeOf is that of the image in path, in pixels, which was read before.
+func (c *Cache) SizeOf(path string) (w, h int) {
+	c.mu.Lock()
+	e := c.entries[path]
+	c.mu.Unlock()
+	if e == nil {
+		return 0, 0
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.w, e.h
 }
 
 // Range returns what the items' images, which were read before, have in common.
@@ -128,32 +205,36 @@ func (c *Cache) SetBitDepth(bits int) {
 }
 
 // Mask reads an item's mask as ReadMask does, at the cache's Size and within its
-// MaxPixels, and refuses one that is not plain (ErrMaskEmpty and its like). Masks
-// are not kept.
+// MaxPixels, framed as the image is, and refuses one that is not plain
+// (ErrMaskEmpty and its like). Masks are not kept.
 func (c *Cache) Mask(item Item) ([]uint8, error) {
-	m, err := plainMask(item, c.bounds())
+	m, w, h, err := plainMask(item, c.bounds())
 	if err != nil {
 		return nil, err
 	}
-	return resizeMask(m, c.opt.Size), nil
-}
-
-// plainMask reads an item's mask and holds it against the image.
-func plainMask(item Item, opt *imagefile.Options) (*imagefile.Mask, error) {
-	m, err := decodeMask(item.Mask, opt)
+	frame, err := c.frame(Item{Path: item.Path}, w, h) // what counts is not asked
 	if err != nil {
 		return nil, err
 	}
-	w, h, err := imagefile.SizeFile(item.Path, opt)
-	if err != nil {
-		return nil, fmt.Errorf("dataset: reading image: %w", err)
-	}
-	return m, checkMask(m, item.Mask, w, h)
+	return frameMask(m, frame), nil
 }
 
-// load returns the image in path either as pixels or as resized planes. The
-// entry stays locked while it is decoded, so that nobody decodes it twice.
-func (c *Cache) load(path string) (*imagefile.Image, []float32, error) {
+// plainMask reads an item's mask and holds it against the image, of w x h pixels.
+func plainMask(item Item, opt *imagefile.Options) (m *imagefile.Mask, w, h int, err error) {
+	if m, err = decodeMask(item.Mask, opt); err != nil {
+		return nil, 0, 0, err
+	}
+	if w, h, err = imagefile.SizeFile(item.Path, opt); err != nil {
+		return nil, 0, 0, fmt.Errorf("dataset: reading image: %w", err)
+	}
+	return m, w, h, checkMask(m, item.Mask, w, h)
+}
+
+// load returns an item's image either as pixels or as framed planes, and its
+// frame. The entry stays locked while it is decoded, so that nobody decodes it
+// twice.
+func (c *Cache) load(item Item) (*imagefile.Image, []float32, *framing.Frame, error) {
+	path := item.Path
 	c.mu.Lock()
 	e := c.entries[path]
 	if e == nil {
@@ -165,13 +246,25 @@ func (c *Cache) load(path string) (*imagefile.Image, []float32, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.img != nil || e.planes != nil {
-		return e.img, e.planes, nil
+		frame, err := e.frame, error(nil)
+		if frame == nil {
+			frame, err = c.frame(item, e.w, e.h)
+		}
+		return e.img, e.planes, frame, err
 	}
 	opt := c.bounds()
 	opt.BitDepth = c.opt.BitDepth
 	img, err := imagefile.DecodeFile(path, opt)
 	if err != nil {
-		return nil, nil, fmt.Errorf("dataset: reading image: %w", err)
+		return nil, nil, nil, fmt.Errorf("dataset: reading image: %w", err)
+	}
+	frame, err := c.frame(item, img.W, img.H)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	e.w, e.h, e.notes = img.W, img.H, slices.Concat(frame.Scaled, frame.Notes)
+	if item.Ignore == "" { // others have one for each image, which takes as much as a plane
+		e.frame = frame
 	}
 	if img.Pages > 1 {
 		c.mu.Lock()
@@ -187,10 +280,10 @@ func (c *Cache) load(path string) (*imagefile.Image, []float32, error) {
 		}
 	case c.reserve(4 * values):
 		e.planes = make([]float32, values)
-		Resize(e.planes, img, c.opt.Size)
-		return nil, e.planes, nil
+		frame.Planes(e.planes, img)
+		return nil, e.planes, frame, nil
 	}
-	return img, nil, nil
+	return img, nil, frame, nil
 }
 
 // reserve takes n bytes from the bound, or nothing where they do not fit.
@@ -230,7 +323,7 @@ func CheckMasks(ctx context.Context, items []Item, maxPixels int64) error {
 		if item.Mask == "" {
 			return nil
 		}
-		_, err := plainMask(item, opt)
+		_, _, _, err := plainMask(item, opt)
 		return err
 	}, 0, false)
 	return err
@@ -284,7 +377,7 @@ func check(ctx context.Context, items []Item, one func(Item) error, workers int,
 }
 
 func (c *Cache) check(item Item) error {
-	if _, _, err := c.load(item.Path); err != nil {
+	if _, _, _, err := c.load(item); err != nil {
 		return err
 	}
 	if imagefile.IsHeatmap(item.Path) {
@@ -293,6 +386,6 @@ func (c *Cache) check(item Item) error {
 	if item.Mask == "" {
 		return nil
 	}
-	_, err := plainMask(item, c.bounds())
+	_, _, _, err := plainMask(item, c.bounds())
 	return err
 }

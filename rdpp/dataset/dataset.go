@@ -3,8 +3,10 @@
 // masks, a bounded image cache and a prefetching loader.
 //
 // Images are handled as the released code reads them: 8-bit RGB / 255,
-// resized bilinearly without antialiasing to S x S, then normalised. Dimension
-// letters: B batch, C channels (always 3, RGB), S height and width.
+// resized bilinearly without antialiasing to S x S, then normalised. Where a
+// CacheOptions.Framer says so, it is a part of them, or they are padded or cut to
+// a square before. Dimension letters: B batch, C channels (always 3, RGB), S
+// height and width.
 //
 // A typical use opens a folder, checks that everything in it can be read, and
 // walks through epochs:

@@ -17,14 +17,16 @@ import (
 // does not change it, nor does the items' order. Files are streamed.
 //
 // It is the SHA-256 of what `sha256sum NAME...` prints in that folder for the
-// names in byte order.
+// names in byte order, and behind them what it prints of the masks of what is
+// ignored, with their images' names and a star.
 func Fingerprint(items []Item) (string, error) {
 	if len(items) == 0 {
 		return "", fmt.Errorf("dataset: nothing to fingerprint: %w", ErrEmpty)
 	}
-	paths := make([]string, len(items))
+	paths, masks := make([]string, len(items)), make(map[string]string)
 	for i, item := range items {
 		paths[i] = filepath.ToSlash(absolute(item.Path))
+		masks[paths[i]] = item.Ignore
 	}
 	slices.Sort(paths)
 	prefix := commonFolder(paths[0], paths[len(paths)-1])
@@ -37,6 +39,16 @@ func Fingerprint(items []Item) (string, error) {
 			return "", fmt.Errorf("dataset: %w", err)
 		}
 		fmt.Fprintf(sums, "%x  %s\n", content.Sum(nil), path[len(prefix):])
+	}
+	for _, path := range paths {
+		if masks[path] == "" {
+			continue
+		}
+		content.Reset()
+		if err := copyFile(content, masks[path]); err != nil {
+			return "", fmt.Errorf("dataset: %w", err)
+		}
+		fmt.Fprintf(sums, "%x *%s\n", content.Sum(nil), path[len(prefix):])
 	}
 	return fmt.Sprintf("%x", sums.Sum(nil)), nil
 }

@@ -42,6 +42,9 @@ type Item struct {
 	// Mask is the ground-truth mask file, or a folder of several, whose union
 	// counts; "" where there is none.
 	Mask string
+	// Ignore is a mask file of what of the image is not scored; "" where there is
+	// none.
+	Ignore string
 	// Type is GoodType or the defect's folder name, such as "scratch" or, of
 	// nested folders, "NG/scratch"; VisA's split file names it "anomaly".
 	Type      string
@@ -100,6 +103,10 @@ type OpenOptions struct {
 	Recursive bool
 	// TestOnly accepts a data set without images to train on.
 	TestOnly bool
+	// Ignore is a mask file of what of all images is not scored, or a folder of
+	// masks that are named like their images. Default none. Source.Open alone
+	// reads it.
+	Ignore string
 }
 
 // Layouts of any data set, and of one whose images lie directly in its folder.

@@ -41,6 +41,7 @@ var ErrList = errors.New("not a usable list of images")
 //	    testing, and good ones are held out as OpenOptions.Holdout says.
 //	  - mask is the mask of a defective image, or a folder of several; empty where
 //	    there is none.
+//	  - ignore is a mask of what of the image is not scored; empty where all is.
 //
 // Commas, semicolons or tabs part the values, which may be in quotes. A UTF-8
 // byte order mark and Windows' line ends are accepted. Errors wrap ErrList and
@@ -65,6 +66,9 @@ func OpenList(file string, opt *OpenOptions) (*Set, error) {
 		if !item.Defective {
 			item.Type = GoodType
 			good++
+		}
+		if r.ignore != "" {
+			item.Ignore = inList(dir, r.ignore)
 		}
 		switch {
 		case r.mask == "":
@@ -137,7 +141,7 @@ func inList(dir, name string) string {
 
 // checkListed says why an item cannot be used.
 func checkListed(item Item) error {
-	for _, path := range []string{item.Path, item.Mask} {
+	for _, path := range []string{item.Path, item.Mask, item.Ignore} {
 		if path == "" {
 			continue
 		}
@@ -145,7 +149,7 @@ func checkListed(item Item) error {
 		switch {
 		case err != nil:
 			return fmt.Errorf("%w: %w; restore the file or remove the line", ErrMissing, err)
-		case !info.Mode().IsRegular() && (path == item.Path || !info.IsDir()):
+		case !info.Mode().IsRegular() && (path != item.Mask || !info.IsDir()):
 			return fmt.Errorf("%w: %s is no file; restore it or remove the line", ErrMissing, printable.Text(path))
 		}
 	}
@@ -157,8 +161,8 @@ func checkListed(item Item) error {
 
 // listRow is one line of a list.
 type listRow struct {
-	line                     int
-	path, split, label, mask string
+	line                             int
+	path, split, label, mask, ignore string
 }
 
 // readList returns the rows of a list, and the names of columns that it does
@@ -181,7 +185,7 @@ func readList(file string) (rows []listRow, unknown []string, err error) {
 }
 
 // listColumns are the columns of a list.
-var listColumns = []string{"path", "split", "label", "mask"}
+var listColumns = []string{"path", "split", "label", "mask", "ignore"}
 
 // parseList parses a list, whose errors name the line.
 func parseList(data []byte) (rows []listRow, unknown []string, err error) {
@@ -232,7 +236,7 @@ func (r *listRow) check() error {
 	case label == "true", label == "false", strings.Trim(label, "+-.0123456789") == "":
 		return fmt.Errorf("the label is %.40q, which may mean either; write good or the type of the defect", r.label)
 	}
-	for _, text := range []string{r.path, r.label, r.mask} {
+	for _, text := range []string{r.path, r.label, r.mask, r.ignore} {
 		if strings.ContainsFunc(text, unicode.IsControl) {
 			return fmt.Errorf("%.200q has control characters", text)
 		}
@@ -285,7 +289,7 @@ func parseTable(data []byte) (rows []listRow, unknown []string, err error) {
 			}
 			return ""
 		}
-		rows = append(rows, listRow{line, value("path"), value("split"), value("label"), value("mask")})
+		rows = append(rows, listRow{line, value("path"), value("split"), value("label"), value("mask"), value("ignore")})
 	}
 }
 
@@ -307,7 +311,7 @@ func parseObjects(data []byte) (rows []listRow, unknown []string, err error) {
 		}
 		r := listRow{line: line}
 		for name, value := range object {
-			into := map[string]*string{"path": &r.path, "split": &r.split, "label": &r.label, "mask": &r.mask}[name]
+			into := map[string]*string{"path": &r.path, "split": &r.split, "label": &r.label, "mask": &r.mask, "ignore": &r.ignore}[name]
 			text, isText := value.(string)
 			switch {
 			case into == nil:

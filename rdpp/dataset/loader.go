@@ -24,7 +24,8 @@ type LoaderOptions struct {
 	Workers  int          // goroutines that make images, default allowance.CPUs
 	Prefetch int          // batches made ahead of the one in use, default 4
 	Noise    NoiseOptions // the pseudo-anomalies
-	Light    Light        // how the light on the images is varied, before anything else
+	Motion   Motion       // how the parts in the images are moved, before anything else
+	Light    Light        // how the light on the images is varied, before anything but that
 	Cache    *Cache       // shared image cache of the same Size; default one of this loader's own
 }
 
@@ -166,6 +167,7 @@ const (
 	shuffleStream        // of a step: the pairs of L_SSOT
 	noiseStream          // of an image in an epoch: its box and field, or its made-up defects
 	lightStream          // of an image in an epoch: its light
+	motionStream         // of an image in an epoch: how it is moved
 )
 
 func (l *Loader) rng(epoch, index int, stream uint64) *rand.Rand {
@@ -235,13 +237,16 @@ func (e *epochRun) prepare(s *slot, step int) {
 
 // work makes images until ctx ends.
 func (e *epochRun) work(ctx context.Context, jobs <-chan job) {
-	room := make([]float32, e.values())
+	room, moved := make([]float32, e.values()), []float32(nil)
+	if e.opt.Motion != (Motion{}) {
+		moved = make([]float32, e.values())
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case j := <-jobs:
-			j.errs[j.at] = e.makeImage(j, room)
+			j.errs[j.at] = e.makeImage(j, room, moved)
 			if j.left.Add(-1) == 0 {
 				close(j.done)
 			}
@@ -249,12 +254,16 @@ func (e *epochRun) work(ctx context.Context, jobs <-chan job) {
 	}
 }
 
-// makeImage fills one image's part of a batch; room is for its planes.
-func (e *epochRun) makeImage(j job, room []float32) error {
+// makeImage fills one image's part of a batch; room is for its planes, and moved for those of a part that is moved.
+func (e *epochRun) makeImage(j job, room, moved []float32) error {
 	index := j.Index[j.at]
-	planes, err := e.opt.Cache.planes(room, e.items[index].Path)
+	planes, frame, err := e.opt.Cache.planes(room, e.items[index])
 	if err != nil {
 		return err
+	}
+	if e.opt.Motion != (Motion{}) {
+		e.opt.Motion.apply(moved, planes, frame, e.rng(e.epoch, index, motionStream))
+		planes, room = moved, moved
 	}
 	if e.opt.Light != (Light{}) {
 		if &planes[0] != &room[0] { // the cache's own

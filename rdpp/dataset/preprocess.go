@@ -2,8 +2,10 @@ package dataset
 
 import (
 	"fmt"
+	"image"
 	"math"
 
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
 )
 
@@ -32,67 +34,12 @@ func (n Norm) Apply(dst, src []float32, S int) {
 	}
 }
 
-// unit holds v / 255 for every 8-bit value v, rounded once.
-var unit = func() (u [256]float32) {
-	for v := range u {
-		u[v] = float32(v) / 255
-	}
-	return u
-}()
-
 // Resize writes the image, as RGB in 0..1, bilinearly resized to S x S to dst:
 // C,H,W planes of 3*S*S values, for which dst must have room. Pixels have half-pixel centres, edges repeat
 // and nothing is averaged when shrinking, as OpenCV's INTER_LINEAR does on
 // float32.
 func Resize(dst []float32, img *imagefile.Image, S int) {
-	if img.W == S && img.H == S { // as below, where all weights are 1 and 0
-		red, green, blue := dst[:S*S], dst[S*S:][:S*S], dst[2*S*S:][:S*S]
-		for i := range red {
-			p := img.Pix[3*i:][:3]
-			red[i], green[i], blue[i] = unit[p[0]], unit[p[1]], unit[p[2]]
-		}
-		return
-	}
-	xs, ys := linearTaps(img.W, S), linearTaps(img.H, S)
-	for x := range xs {
-		xs[x].lo *= 3
-		xs[x].hi *= 3
-	}
-	area := S * S
-	for y, ty := range ys {
-		top := img.Pix[ty.lo*img.W*3:][:img.W*3]
-		bottom := img.Pix[ty.hi*img.W*3:][:img.W*3]
-		red := dst[y*S:][:S]
-		green := dst[area+y*S:][:S]
-		blue := dst[2*area+y*S:][:S]
-		for x, tx := range xs[:S] {
-			tl, tr := top[tx.lo:tx.lo+3], top[tx.hi:tx.hi+3]
-			bl, br := bottom[tx.lo:tx.lo+3], bottom[tx.hi:tx.hi+3]
-			red[x] = (unit[tl[0]]*tx.wlo+unit[tr[0]]*tx.whi)*ty.wlo + (unit[bl[0]]*tx.wlo+unit[br[0]]*tx.whi)*ty.whi
-			green[x] = (unit[tl[1]]*tx.wlo+unit[tr[1]]*tx.whi)*ty.wlo + (unit[bl[1]]*tx.wlo+unit[br[1]]*tx.whi)*ty.whi
-			blue[x] = (unit[tl[2]]*tx.wlo+unit[tr[2]]*tx.whi)*ty.wlo + (unit[bl[2]]*tx.wlo+unit[br[2]]*tx.whi)*ty.whi
-		}
-	}
-}
-
-// tap says which two source positions make one destination position, and
-// their weights, which add up to 1.
-type tap struct {
-	lo, hi   int
-	wlo, whi float32
-}
-
-// linearTaps returns the taps of a row of n pixels resized to size.
-func linearTaps(n, size int) []tap {
-	taps := make([]tap, size)
-	scale := float64(n) / float64(size)
-	for i := range taps {
-		at := min(max((float64(i)+0.5)*scale-0.5, 0), float64(n-1))
-		lo := int(at)
-		w := float32(at - float64(lo))
-		taps[i] = tap{lo, min(lo+1, n-1), 1 - w, w}
-	}
-	return taps
+	framing.Resample(dst, img, image.Rect(0, 0, img.W, img.H), image.Rect(0, 0, S, S), S)
 }
 
 // ReadMask reads the ground-truth mask in path, or the union of those in the
@@ -116,7 +63,31 @@ func resizeMask(m *imagefile.Mask, S int) []uint8 {
 	for i, v := range m.Pix {
 		m.Pix[i] = 255 * v
 	}
-	return aboveHalf(resizeGray(m.Pix, m.W, m.H, S))
+	return aboveHalf(resizeGray(m.Pix, m.W, m.H, S, S))
+}
+
+// frameMask resizes a mask, which it makes use of, as a frame does its picture, over which the mask is drawn at any size.
+func frameMask(m *imagefile.Mask, f *framing.Frame) []uint8 {
+	if f.Whole() {
+		return resizeMask(m, f.Side)
+	}
+	// The part that is looked at, in pixels of the mask, outward.
+	up := func(a, of, to int) int { return (a*to + of - 1) / of }
+	size := f.Picture
+	part := image.Rect(f.From.Min.X*m.W/size.X, f.From.Min.Y*m.H/size.Y, up(f.From.Max.X, size.X, m.W), up(f.From.Max.Y, size.Y, m.H))
+	w, h := part.Dx(), part.Dy()
+	pix := make([]uint8, 0, w*h)
+	for y := part.Min.Y; y < part.Max.Y; y++ {
+		for _, v := range m.Pix[y*m.W+part.Min.X:][:w] {
+			pix = append(pix, 255*v)
+		}
+	}
+	inner := aboveHalf(resizeGray(pix, w, h, f.To.Dx(), f.To.Dy()))
+	out := make([]uint8, f.Side*f.Side)
+	for y := range f.To.Dy() {
+		copy(out[(f.To.Min.Y+y)*f.Side+f.To.Min.X:][:f.To.Dx()], inner[y*f.To.Dx():])
+	}
+	return out
 }
 
 // aboveHalf makes greys 1 where they exceed 0.5, white being 1, else 0.
@@ -130,34 +101,34 @@ func aboveHalf(grey []uint8) []uint8 {
 // filterBits is the fixed-point precision of Pillow's 8-bit resampling.
 const filterBits = 22
 
-// resizeGray resizes w x h pixels to S x S with the triangle filter of
+// resizeGray resizes w x h pixels to toW x toH with the triangle filter of
 // Pillow's Image.resize, to the bit: rows first, rounded to 8 bits, then
 // columns.
-func resizeGray(pix []uint8, w, h, S int) []uint8 {
-	rows := make([]uint8, h*S)
-	filters := triangleFilters(w, S)
+func resizeGray(pix []uint8, w, h, toW, toH int) []uint8 {
+	rows := make([]uint8, h*toW)
+	filters := triangleFilters(w, toW)
 	for y := range h {
 		for x, f := range filters {
 			sum := 1 << (filterBits - 1)
 			for i, v := range pix[y*w+f.first:][:len(f.weights)] {
 				sum += int(v) * f.weights[i]
 			}
-			rows[y*S+x] = uint8(min(sum>>filterBits, 255))
+			rows[y*toW+x] = uint8(min(sum>>filterBits, 255))
 		}
 	}
-	out := make([]uint8, S*S)
-	sums := make([]int, S)
-	for y, f := range triangleFilters(h, S) {
+	out := make([]uint8, toH*toW)
+	sums := make([]int, toW)
+	for y, f := range triangleFilters(h, toH) {
 		for x := range sums {
 			sums[x] = 1 << (filterBits - 1)
 		}
 		for i, weight := range f.weights {
-			for x, v := range rows[(f.first+i)*S:][:S] {
+			for x, v := range rows[(f.first+i)*toW:][:toW] {
 				sums[x] += int(v) * weight
 			}
 		}
 		for x, sum := range sums {
-			out[y*S+x] = uint8(min(sum>>filterBits, 255))
+			out[y*toW+x] = uint8(min(sum>>filterBits, 255))
 		}
 	}
 	return out

@@ -65,5 +65,8 @@ func (s *Source) Open(opt *OpenOptions) (set *Set, err error) {
 	if err == nil && s.Category != "" {
 		set.Category = s.Category
 	}
+	if err == nil && opt != nil && opt.Ignore != "" {
+		err = set.ignore(opt.Ignore, opt.TestOnly)
+	}
 	return set, err
 }

@@ -60,6 +60,15 @@ func (b *Batcher) Close() {
 // Detect scores an image as Detector.Detect does. decode, which at most as many calls as there are processors do at a time,
 // returns it; its error comes back as it is. What waits ends when ctx does.
 func (b *Batcher) Detect(ctx context.Context, decode func() (*imagefile.Image, error)) (*Result, *imagefile.Image, error) {
+	return b.DetectIgnoring(ctx, func() (*imagefile.Image, *imagefile.Mask, error) {
+		img, err := decode()
+		return img, nil, err
+	})
+}
+
+// DetectIgnoring is Detect of an image with a mask of its own, of what is not scored; nil: none. See
+// Detector.PrepareIgnoring.
+func (b *Batcher) DetectIgnoring(ctx context.Context, decode func() (*imagefile.Image, *imagefile.Mask, error)) (*Result, *imagefile.Image, error) {
 	img, input, err := b.prepare(ctx, decode)
 	if err != nil {
 		return nil, nil, err
@@ -74,16 +83,16 @@ func (b *Batcher) Detect(ctx context.Context, decode func() (*imagefile.Image, e
 	return result, img, nil
 }
 
-func (b *Batcher) prepare(ctx context.Context, decode func() (*imagefile.Image, error)) (*imagefile.Image, *Input, error) {
+func (b *Batcher) prepare(ctx context.Context, decode func() (*imagefile.Image, *imagefile.Mask, error)) (*imagefile.Image, *Input, error) {
 	if err := b.decoding.Acquire(ctx, 1); err != nil {
 		return nil, nil, err
 	}
 	defer b.decoding.Release(1)
-	img, err := decode()
+	img, ignore, err := decode()
 	if err != nil {
 		return nil, nil, err
 	}
-	input, err := b.detector.Prepare(img)
+	input, err := b.detector.PrepareIgnoring(img, ignore)
 	return img, input, err
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 
 	"rdpp/rdpp/config"
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/method"
 	"rdpp/rdpp/modelfile"
@@ -42,7 +43,11 @@ func (n *heldNet) Close() {}
 // held is a detector with such a net. It belongs in a bubble of synctest.
 func held(t *testing.T) (*Detector, *heldNet) {
 	net := &heldNet{release: make(chan struct{})}
-	d := &Detector{model: &modelfile.Model{Net: net}, worker: torch.NewWorker()}
+	framer, err := framing.New(framing.View{}, side)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &Detector{model: &modelfile.Model{Net: net, Framer: framer}, worker: torch.NewWorker()}
 	d.model.Info.Config = config.Default()
 	d.model.Info.Config.ImageSize = side
 	t.Cleanup(d.worker.Close)

@@ -6,12 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
+	"slices"
 	"sync"
 
 	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/evaluation"
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/method"
 	"rdpp/rdpp/metric"
 	"rdpp/rdpp/modelfile"
 	"rdpp/torch"
@@ -59,15 +63,33 @@ type Result struct {
 	Width   int             // of the image, pixels
 	Height  int             //
 	Regions []metric.Region // in the image's pixels, as Prediction has them
-	Map     []float32       // the anomaly map, S x S
+	Map     []float32       // the anomaly map, S x S, over Frame.Area of the image; 0 where Frame leaves it out
 	Size    int             // S
+	Frame   *framing.Frame  // what of the image was looked at
 	// Warnings say in words what tells that the image was not taken, or stored, as the training images were: another range
-	// of values, a mean brightness less than half of the darkest one's or more than twice the brightest one's. nil: nothing.
+	// of values, a mean brightness less than half of the darkest one's or more than twice the brightest one's; and which masks
+	// of what counts were scaled to it. nil: nothing.
 	Warnings []string
 
 	// Levels say which pixels of Map are outlined: those above theirs, which is +Inf outside the regions.
 	Levels []float64
 	blur   float64 // of the map, see metric.Outline
+}
+
+// Over is a result's map over the whole image, as framing.Spread makes it: the map itself where that covers the image.
+type Over struct {
+	Map    []float32 // H x W, row-major; 0 where the model does not look at the image
+	Levels []float64 // of Map, as Result has them
+	H, W   int
+	Blur   float64 // of Map, see metric.Outline
+}
+
+// Over is the map, of a result that was judged, over the whole image.
+func (r *Result) Over() (o Over) {
+	o.Map, o.H, o.W = framing.Spread(r.Frame, r.Map, 0)
+	o.Levels, _, _ = framing.Spread(r.Frame, r.Levels, math.Inf(1))
+	o.Blur = r.blur * r.Frame.Scale()
+	return o
 }
 
 // Prediction is the result without its map.
@@ -182,6 +204,19 @@ func (d *Detector) DetectBytes(data []byte) (*Result, *imagefile.Image, error) {
 	return r, img, err
 }
 
+// DetectIgnoring scores an image but for what a mask of its own draws, see PrepareIgnoring.
+func (d *Detector) DetectIgnoring(img *imagefile.Image, ignore *imagefile.Mask) (*Result, error) {
+	input, err := d.PrepareIgnoring(img, ignore)
+	if err != nil {
+		return nil, err
+	}
+	results, err := d.Measure([]*Input{input})
+	if err != nil {
+		return nil, err
+	}
+	return results[0], results[0].Judge(&d.calibration)
+}
+
 // Detect scores an image.
 func (d *Detector) Detect(img *imagefile.Image) (*Result, error) {
 	results, err := d.DetectBatch([]*imagefile.Image{img})
@@ -220,22 +255,57 @@ func (d *Detector) DetectBatch(images []*imagefile.Image) ([]*Result, error) {
 // used with the detector that made it, any number of times.
 type Input struct {
 	x        []float32 // 3 x S x S, normalised
-	w, h     int       // of the image, pixels
+	frame    *framing.Frame
 	warnings []string
 }
 
 // Prepare is the first of the three steps of Detect: it resizes and normalises an image, in the caller's goroutine.
-func (d *Detector) Prepare(img *imagefile.Image) (*Input, error) {
+func (d *Detector) Prepare(img *imagefile.Image) (*Input, error) { return d.PrepareIgnoring(img, nil) }
+
+// PrepareIgnoring is Prepare where nothing under a mask of the image's own is to be scored, beside what the model itself
+// leaves out; nil: no mask. A mask of another size is scaled, which is a warning. Errors about mask and view are
+// framing.ErrShape and its like.
+func (d *Detector) PrepareIgnoring(img *imagefile.Image, ignore *imagefile.Mask) (*Input, error) {
 	if img.W < 1 || img.H < 1 || len(img.Pix) != img.W*img.H*3 {
 		return nil, fmt.Errorf("detector: an image of %d x %d pixels must have %d bytes, got %d", img.W, img.H,
 			3*img.W*img.H, len(img.Pix))
 	}
 	config := &d.model.Info.Config
 	S := config.ImageSize
-	in := &Input{x: make([]float32, 3*S*S), w: img.W, h: img.H, warnings: d.model.Info.Unlike(dataset.LookAt(img))}
-	dataset.Resize(in.x, img, S)
+	frame, err := d.model.Framer.Frame(img.W, img.H, ignore)
+	if err == nil && !frame.All() {
+		_, err = method.TopOf(config.Learned())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("detector: %w", err)
+	}
+	in := &Input{x: make([]float32, 3*S*S), frame: frame, warnings: slices.Concat(d.model.Info.Unlike(dataset.LookAt(img)),
+		d.model.Info.Displaced(img.W, img.H), frame.Notes)}
+	frame.Planes(in.x, img)
 	config.Norm().Apply(in.x, in.x, S)
 	return in, nil
+}
+
+// Try takes a grey picture through the networks, so that a model that cannot judge is found out, and one that can has set up
+// all it needs. What the model looks at plays no part in it.
+func (d *Detector) Try() error {
+	config := &d.model.Info.Config
+	S := config.ImageSize
+	framer, err := framing.New(framing.View{}, S)
+	if err != nil {
+		return err
+	}
+	frame, err := framer.Frame(S, S, nil)
+	if err != nil {
+		return err
+	}
+	in := &Input{x: slices.Repeat([]float32{128.0 / 255}, 3*S*S), frame: frame}
+	config.Norm().Apply(in.x, in.x, S)
+	results, err := d.Measure([]*Input{in})
+	if err != nil {
+		return err
+	}
+	return results[0].Judge(&d.calibration)
 }
 
 // Measure is MeasureEach for those who want all results or none: the first error is returned.
@@ -255,6 +325,10 @@ func (d *Detector) MeasureEach(inputs []*Input) ([]*Result, []error) {
 	if len(inputs) == 0 {
 		return nil, nil
 	}
+	frames := make([]*framing.Frame, len(inputs))
+	for i, in := range inputs {
+		frames[i] = in.frame
+	}
 	x := inputs[0].x
 	if len(inputs) > 1 {
 		x = make([]float32, 0, len(inputs)*len(x))
@@ -264,7 +338,7 @@ func (d *Detector) MeasureEach(inputs []*Input) ([]*Result, []error) {
 	}
 	var outcomes []modelfile.Outcome
 	err := d.do(func() error {
-		outcomes = d.model.PredictEach(x)
+		outcomes = d.model.PredictFramed(x, frames)
 		return nil
 	})
 	results, errs := make([]*Result, len(inputs)), make([]error, len(inputs))
@@ -277,8 +351,8 @@ func (d *Detector) MeasureEach(inputs []*Input) ([]*Result, []error) {
 			errs[i] = fmt.Errorf("detector: detect: %w", o.Err)
 			continue
 		}
-		results[i] = &Result{Verdict: anomaly.Verdict{Score: o.Score}, Map: o.Map, Size: d.model.Info.Config.ImageSize,
-			Width: in.w, Height: in.h, Warnings: in.warnings, blur: d.model.Info.Config.Blur()}
+		results[i] = &Result{Verdict: anomaly.Verdict{Score: o.Score}, Map: o.Map, Size: d.model.Info.Config.ImageSize, Frame: in.frame,
+			Width: in.frame.Picture.X, Height: in.frame.Picture.Y, Warnings: in.warnings, blur: d.model.Info.Config.Blur()}
 	}
 	return results, errs
 }
@@ -287,7 +361,7 @@ func (d *Detector) MeasureEach(inputs []*Input) ([]*Result, []error) {
 // own or one that Override made of it. A result can be judged again.
 func (r *Result) Judge(c *anomaly.Calibration) (err error) {
 	r.Verdict = c.Judge(r.Score)
-	r.Regions, r.Levels, err = c.Outline(r.Verdict, r.blur).Regions(r.Map, r.Size, r.Size, r.Width, r.Height)
+	r.Regions, r.Levels, err = modelfile.Outlined(c.Outline(r.Verdict, r.blur), r.Map, r.Frame)
 	if err != nil {
 		return fmt.Errorf("detector: detect: %w", err)
 	}
@@ -297,7 +371,7 @@ func (r *Result) Judge(c *anomaly.Calibration) (err error) {
 // Evaluate scores the test images of a data set and measures the result.
 func (d *Detector) Evaluate(ctx context.Context, set *dataset.Set) (e *evaluation.Evaluation, err error) {
 	err = d.do(func() (err error) {
-		e, err = evaluation.Evaluate(ctx, d.model, set.Test, set.HasMasks, &d.calibration, d.cache())
+		e, err = evaluation.Evaluate(ctx, d.model, set.Test, set.HasMasks, &d.calibration, d.Cache())
 		return err
 	})
 	return e, err
@@ -309,12 +383,12 @@ func (d *Detector) WriteReport(ctx context.Context, path string, set *dataset.Se
 	if opt != nil {
 		o = *opt
 	}
-	o.MaxPixels, o.Threshold, o.Cache = d.images.MaxPixels, &d.calibration, d.cache()
+	o.MaxPixels, o.Threshold, o.Cache = d.images.MaxPixels, &d.calibration, d.Cache()
 	return d.do(func() error { return evaluation.WriteReport(ctx, d.model, path, set, e, o) })
 }
 
-// cache reads images and keeps none.
-func (d *Detector) cache() *dataset.Cache {
+// Cache reads images as the model looks at them, and keeps none.
+func (d *Detector) Cache() *dataset.Cache {
 	return dataset.NewCache(dataset.CacheOptions{Size: d.model.Info.Config.ImageSize, MaxBytes: -1, MaxPixels: d.images.MaxPixels,
-		BitDepth: d.images.BitDepth})
+		BitDepth: d.images.BitDepth, Framer: d.model.Framer})
 }

@@ -147,14 +147,44 @@ func SameConfig[C any](before, now C) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(a)) {
 		if !bytes.Equal(a[name], b[name]) {
-			var given any
-			values := json.NewDecoder(bytes.NewReader(b[name]))
-			values.UseNumber() // as above
-			if err := values.Decode(&given); err != nil {
+			given, err := told(b[name])
+			if err != nil {
 				return err
 			}
-			return setting.Refuse(name, given, "the run that {resume} continues has %s: give the same value, or start anew with {overwrite}", a[name])
+			return setting.Refuse(name, given, "the run that {resume} continues has %s: give the same value, or start anew with {overwrite}", brief(string(a[name])))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(b)) { // of settings that files have only where they are used
+		if _, had := a[name]; !had {
+			given, err := told(b[name])
+			if err != nil {
+				return err
+			}
+			return setting.Refuse(name, given, "the run that {resume} continues does without: leave it out, or start anew with {overwrite}")
 		}
 	}
 	return nil
+}
+
+// told is a setting's value as an error tells it; nil where there is none.
+func told(value json.RawMessage) (given any, err error) {
+	if value == nil {
+		return nil, nil
+	}
+	values := json.NewDecoder(bytes.NewReader(value))
+	values.UseNumber() // as above
+	err = values.Decode(&given)
+	if text, is := given.(string); is {
+		given = brief(text)
+	}
+	return given, err
+}
+
+// brief is a value, or the beginning of a long one, such as a mask.
+func brief(value string) string {
+	const most = 60
+	if len(value) <= most {
+		return value
+	}
+	return value[:most/2] + "..."
 }

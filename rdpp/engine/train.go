@@ -273,7 +273,7 @@ func (r *run) readData(ctx context.Context) error {
 	S := r.config.ImageSize
 	if r.cache == nil {
 		r.cache = dataset.NewCache(dataset.CacheOptions{Size: S, MaxBytes: r.opt.CacheBytes, MaxPixels: r.opt.MaxPixels,
-			BitDepth: r.config.BitDepth})
+			BitDepth: r.config.BitDepth, Framer: r.model.Framer})
 	}
 	r.skipped = slices.Clone(r.set.Skipped)
 	for _, part := range []struct {
@@ -301,6 +301,9 @@ func (r *run) readData(ctx context.Context) error {
 	r.set = &set
 	for _, s := range r.skipped {
 		r.opt.Log.Warn("left out", "file", s.Path, "reason", s.Reason)
+	}
+	if n, first := r.cache.Notes(slices.Concat(r.items, r.tests)); n > 0 {
+		r.opt.Log.Warn("masks were scaled to the size of their images", "images", n, "first", first)
 	}
 	if pages := r.cache.Pages(); len(pages) > 0 {
 		first := slices.Min(slices.Collect(maps.Keys(pages)))
@@ -333,8 +336,12 @@ func (r *run) readData(ctx context.Context) error {
 	r.model.Info.Category = r.set.Category
 	r.model.Info.Data = modelfile.DataInfo{Images: len(r.items), HeldOut: len(r.held), Fingerprint: fingerprint, Layout: r.set.Layout,
 		Range: seen}
+	if r.config.View.Placed() {
+		w, h := r.cache.SizeOf(r.items[0].Path)
+		r.model.Info.Data.Picture = [2]int{w, h}
+	}
 	r.loader, err = dataset.NewLoader(r.items, dataset.LoaderOptions{Batch: r.plan.Batch, Size: S, Norm: r.config.Norm(), Seed: r.config.Seed,
-		Workers: r.opt.Workers, Cache: r.cache, Light: r.plan.Light, Noise: r.plan.Noise})
+		Workers: r.opt.Workers, Cache: r.cache, Motion: r.plan.Motion, Light: r.plan.Light, Noise: r.plan.Noise})
 	if err != nil {
 		return fmt.Errorf("engine: %w", err)
 	}

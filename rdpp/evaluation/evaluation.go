@@ -10,10 +10,12 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/metric"
 	"rdpp/rdpp/modelfile"
 )
@@ -30,6 +32,7 @@ type ItemScore struct {
 	dataset.Item
 	Score    float64
 	Warnings []string // that it is unlike the training images, as in Result
+	Notes    []string // on masks of what counts
 }
 
 // Evaluation is what scoring a test set leads to.
@@ -50,21 +53,30 @@ func (e *Evaluation) Verdicts(c *anomaly.Calibration) anomaly.Verdicts {
 	return v
 }
 
-// Warning sums up what is said of the images in Scores: how many are unlike the training images, and how the first is; ""
-// where none is.
+// Warning sums up what is said of the images in Scores: how many are unlike the training images, and how the first is, and
+// the same of masks that were scaled; "" where there is nothing to say.
 func (e *Evaluation) Warning() string {
-	odd := func(s ItemScore) bool { return len(s.Warnings) > 0 }
-	first := slices.IndexFunc(e.Scores, odd)
-	if first < 0 {
-		return ""
-	}
-	n := 0
-	for _, s := range e.Scores {
-		if odd(s) {
+	var all []string
+	for _, kind := range []struct {
+		text string
+		of   func(s ItemScore) []string
+	}{{"%d of %d images are unlike those of training, first %s: %s", func(s ItemScore) []string { return s.Warnings }},
+		{"masks of %d of %d images are of another size than these, first %s: %s", func(s ItemScore) []string { return s.Notes }}} {
+		n, first := 0, ItemScore{}
+		for _, s := range e.Scores {
+			if len(kind.of(s)) == 0 {
+				continue
+			}
+			if n == 0 {
+				first = s
+			}
 			n++
 		}
+		if n > 0 {
+			all = append(all, fmt.Sprintf(kind.text, n, len(e.Scores), first.Path, kind.of(first)[0]))
+		}
 	}
-	return fmt.Sprintf("%d of %d images are unlike those of training, first %s: %s", n, len(e.Scores), e.Scores[first].Path, e.Scores[first].Warnings[0])
+	return strings.Join(all, "; ")
 }
 
 // WriteScores writes the images' scores as CSV: path, type, defective and score, which loses no digit.
@@ -106,8 +118,9 @@ func Evaluate(ctx context.Context, m *modelfile.Model, items []dataset.Item, has
 	e := &Evaluation{Scores: make([]ItemScore, 0, len(items))}
 	var pixels metric.Pixels
 	var fit outlines
-	err := scan(ctx, m, items, cache, func(i int, anomaly []float32, score float64) error {
-		e.Scores = append(e.Scores, ItemScore{items[i], score, m.Info.Unlike(cache.Look(items[i].Path))})
+	err := scan(ctx, m, items, cache, func(i int, anomaly []float32, frame *framing.Frame, score float64) error {
+		e.Scores = append(e.Scores, ItemScore{items[i], score, slices.Concat(m.Info.Unlike(cache.Look(items[i].Path)),
+			m.Info.Displaced(frame.Picture.X, frame.Picture.Y)), frame.Notes})
 		if items[i].Defective {
 			e.Defective++
 		} else {
@@ -122,18 +135,22 @@ func Evaluate(ctx context.Context, m *modelfile.Model, items []dataset.Item, has
 			if mask, err = cache.Mask(items[i]); err != nil {
 				return err
 			}
+			framing.Blank(frame, mask)
 			if !slices.Contains(mask, 1) {
 				e.LostMasks++
 			}
 		}
 		if c != nil {
-			_, levels, err := c.Outline(c.Judge(score), m.Info.Config.Blur()).Regions(anomaly, S, S, S, S)
+			_, levels, err := modelfile.Outlined(c.Outline(c.Judge(score), m.Info.Config.Blur()), anomaly, frame)
 			if err != nil {
 				return err
 			}
 			fit.add(levels, mask)
 		}
-		return pixels.Add(anomaly, mask, S, S)
+		if frame.All() {
+			return pixels.Add(anomaly, mask, S, S)
+		}
+		return pixels.AddCounted(anomaly, mask, frame.Counts, S, S)
 	})
 	if err != nil {
 		return nil, err

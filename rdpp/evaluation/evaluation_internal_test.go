@@ -10,6 +10,7 @@ import (
 
 	"rdpp/rdpp/config"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/method"
 	"rdpp/rdpp/modelfile"
 	"rdpp/rdpp/sample"
@@ -95,6 +96,8 @@ func TestEvaluationWarning(t *testing.T) {
 		{nil, ""},
 		{[]ItemScore{score("a"), score("b")}, ""},
 		{[]ItemScore{score("a"), score("b", "dark", "red"), score("c", "blue")}, "2 of 3 images are unlike those of training, first b: dark"},
+		{[]ItemScore{score("a"), {Item: dataset.Item{Path: "b"}, Notes: []string{"scaled"}}, score("c", "blue")},
+			"1 of 3 images are unlike those of training, first c: blue; masks of 1 of 3 images are of another size than these, first b: scaled"},
 	} {
 		if got := (&Evaluation{Scores: c.scores}).Warning(); got != c.want {
 			t.Errorf("got %q, want %q", got, c.want)
@@ -166,7 +169,7 @@ func TestScan(t *testing.T) {
 					err = fmt.Errorf("%v", r)
 				}
 			}()
-			return scan(t.Context(), m, items, dataset.NewCache(dataset.CacheOptions{Size: 32}), func(i int, pixels []float32, _ float64) error {
+			return scan(t.Context(), m, items, dataset.NewCache(dataset.CacheOptions{Size: 32}), func(i int, pixels []float32, _ *framing.Frame, _ float64) error {
 				switch {
 				case i == c.fails:
 					return odd
@@ -194,7 +197,7 @@ func TestScanInterrupted(t *testing.T) {
 	cancel()
 	m := &modelfile.Model{Net: &countingNet{}}
 	m.Info.Config = config.Default()
-	err := scan(ctx, m, fakeItems(3), dataset.NewCache(dataset.CacheOptions{}), func(int, []float32, float64) error { return nil })
+	err := scan(ctx, m, fakeItems(3), dataset.NewCache(dataset.CacheOptions{}), func(int, []float32, *framing.Frame, float64) error { return nil })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want %v", err, context.Canceled)
 	}

@@ -13,6 +13,7 @@ import (
 	"rdpp/rdpp/allowance"
 	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/method"
 	"rdpp/rdpp/modelfile"
 	"rdpp/torch"
@@ -20,13 +21,13 @@ import (
 
 // Images are some of the items as a learner may ask for them, on a device.
 func Images(items []dataset.Item, cache *dataset.Cache, c *method.Settings, device torch.Device) method.Images {
-	return func(ctx context.Context, most int, visit func(x *torch.Tensor) error) error {
+	return func(ctx context.Context, most int, visit func(x *torch.Tensor, frame *framing.Frame) error) error {
 		some := items
 		if most > 0 {
 			some = Spread(items, most)
 		}
-		return read(ctx, c, some, cache, 1, func(_ int, x []float32) error {
-			return onDevice(x, c.ImageSize, device, visit)
+		return read(ctx, c, some, cache, 1, func(_ int, x []float32, frame *framing.Frame) error {
+			return onDevice(x, c.ImageSize, device, func(x *torch.Tensor) error { return visit(x, frame) })
 		})
 	}
 }
@@ -47,7 +48,7 @@ func onDevice(x []float32, S int, device torch.Device, visit func(x *torch.Tenso
 func Scores(ctx context.Context, m *modelfile.Model, items []dataset.Item, cache *dataset.Cache) (anomaly.Scores, error) {
 	var all anomaly.Scores
 	alike := true
-	err := scan(ctx, m, items, cache, func(_ int, pixels []float32, score float64) error {
+	err := scan(ctx, m, items, cache, func(_ int, pixels []float32, _ *framing.Frame, score float64) error {
 		highest := float64(slices.Max(pixels))
 		all.Images, all.Maps = append(all.Images, score), append(all.Maps, highest)
 		alike = alike && score == highest
@@ -62,21 +63,23 @@ func Scores(ctx context.Context, m *modelfile.Model, items []dataset.Item, cache
 }
 
 // scan predicts every item, as many at once as the model wants, and hands the outcomes to each in the order of the items, in a
-// goroutine beside the next batch. An item that fails ends it after those before. The model is settled.
-func scan(ctx context.Context, m *modelfile.Model, items []dataset.Item, cache *dataset.Cache, each func(i int, pixels []float32, score float64) error) error {
-	f := &follower{items: items, each: each, batches: make(chan []modelfile.Outcome, 1), done: make(chan struct{})}
+// goroutine beside the next batch, with the frames of what they were made of. An item that fails ends it after those before. The model is settled.
+func scan(ctx context.Context, m *modelfile.Model, items []dataset.Item, cache *dataset.Cache, each handler) error {
+	f := &follower{items: items, each: each, batches: make(chan batch, 1), done: make(chan struct{})}
 	go f.follow()
 	defer f.end() // also where a prediction panics
 	S, n := m.Info.Config.ImageSize, m.BatchSize()
 	x := make([]float32, 0, min(n, len(items))*3*S*S)
+	var frames []*framing.Frame
 	predict := func() {
-		f.batches <- m.PredictEach(x)
-		x = x[:0]
+		f.batches <- batch{frames, m.PredictFramed(x, frames)}
+		x, frames = x[:0], nil
 	}
-	err := read(ctx, &m.Info.Config.Settings, items, cache, n, func(_ int, image []float32) error {
+	err := read(ctx, &m.Info.Config.Settings, items, cache, n, func(_ int, image []float32, frame *framing.Frame) error {
 		if f.stopped.Load() {
 			return errStopped
 		}
+		frames = append(frames, frame)
 		if x = append(x, image...); len(x) == n*3*S*S {
 			predict()
 		}
@@ -94,12 +97,21 @@ func scan(ctx context.Context, m *modelfile.Model, items []dataset.Item, cache *
 // errStopped ends the reading where the follower has failed, whose own error is the one to tell.
 var errStopped = errors.New("evaluation: stopped")
 
+// handler takes an item's outcome: its map, the frame of its image, and its score.
+type handler func(i int, pixels []float32, frame *framing.Frame, score float64) error
+
+// batch is what comes of a pass.
+type batch struct {
+	frames   []*framing.Frame
+	outcomes []modelfile.Outcome
+}
+
 // follower hands the outcomes of batches to each.
 type follower struct {
 	items   []dataset.Item
-	each    func(i int, pixels []float32, score float64) error
+	each    handler
 	stopped atomic.Bool // by the first failure
-	batches chan []modelfile.Outcome
+	batches chan batch
 	once    sync.Once
 	done    chan struct{} // closed when the following are set
 	failed  error
@@ -125,20 +137,20 @@ func (f *follower) follow() {
 		}
 	}()
 	i := 0
-	for batch := range f.batches {
-		for _, o := range batch {
+	for b := range f.batches {
+		for at, o := range b.outcomes {
 			if f.failed == nil {
-				f.hand(i, o)
+				f.hand(i, b.frames[at], o)
 			}
 			i++
 		}
 	}
 }
 
-func (f *follower) hand(i int, o modelfile.Outcome) {
+func (f *follower) hand(i int, frame *framing.Frame, o modelfile.Outcome) {
 	err := o.Err
 	if err == nil {
-		err = f.each(i, o.Map, o.Score)
+		err = f.each(i, o.Map, frame, o.Score)
 	}
 	if err != nil {
 		f.failed = fmt.Errorf("evaluation: %s: %w", f.items[i].Path, err)
@@ -153,23 +165,28 @@ const (
 	readerMemory  = 2 << 30 // for each, bytes; decoding the largest image accepted takes 700 MB
 )
 
-// read hands every item to each in turn as the networks see it, 3 x S x S, while the next ones, at least so many, are read.
-func read(ctx context.Context, c *method.Settings, items []dataset.Item, cache *dataset.Cache, next int, each func(i int, x []float32) error) error {
+// read hands every item to each in turn as the networks see it, 3 x S x S, with its frame, while the next ones, at least so
+// many, are read.
+func read(ctx context.Context, c *method.Settings, items []dataset.Item, cache *dataset.Cache, next int, each func(i int, x []float32, frame *framing.Frame) error) error {
 	S, norm := c.ImageSize, c.Norm()
 	readers := max(min(runtime.GOMAXPROCS(0), mostReaders, int(allowance.Memory()/readerMemory)), fewestReaders)
 	i := 0
-	for x, err := range ahead.Range(ctx, readers, max(next, 2*readers), 0, len(items), func(_ context.Context, i int) ([]float32, error) {
-		x := make([]float32, 3*S*S)
-		if err := cache.Planes(x, items[i].Path); err != nil {
-			return nil, err
+	type framed struct {
+		x     []float32
+		frame *framing.Frame
+	}
+	for image, err := range ahead.Range(ctx, readers, max(next, 2*readers), 0, len(items), func(_ context.Context, i int) (f framed, err error) {
+		f.x = make([]float32, 3*S*S)
+		if f.frame, err = cache.Framed(f.x, items[i]); err != nil {
+			return f, err
 		}
-		norm.Apply(x, x, S)
-		return x, nil
+		norm.Apply(f.x, f.x, S)
+		return f, nil
 	}) {
 		if err != nil {
 			return fmt.Errorf("evaluation: %w", err)
 		}
-		if err := each(i, x); err != nil {
+		if err := each(i, image.x, image.frame); err != nil {
 			return fmt.Errorf("evaluation: %s: %w", items[i].Path, err)
 		}
 		i++

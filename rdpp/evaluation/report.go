@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/atomicfile"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/method"
 	"rdpp/rdpp/modelfile"
@@ -85,7 +87,7 @@ func gather(ctx context.Context, m *modelfile.Model, set *dataset.Set, e *Evalua
 	cache := opt.Cache
 	if cache == nil {
 		cache = dataset.NewCache(dataset.CacheOptions{Size: info.Config.ImageSize, MaxBytes: -1, MaxPixels: opt.MaxPixels,
-			BitDepth: info.Config.BitDepth})
+			BitDepth: info.Config.BitDepth, Framer: m.Framer})
 	}
 	var err error
 	scored := e.Scores
@@ -185,7 +187,7 @@ func leftOutNotes(t dataset.Taken) (all []string) {
 
 // scoreEach scores items in their order.
 func scoreEach(ctx context.Context, m *modelfile.Model, items []dataset.Item, cache *dataset.Cache) (all []ItemScore, err error) {
-	err = scan(ctx, m, items, cache, func(i int, _ []float32, score float64) error {
+	err = scan(ctx, m, items, cache, func(i int, _ []float32, _ *framing.Frame, score float64) error {
 		all = append(all, ItemScore{Item: items[i], Score: score})
 		return nil
 	})
@@ -211,24 +213,27 @@ func relative(dir, path string) string {
 // cases are the picked items with their pictures, maps, masks and outlines.
 func cases(ctx context.Context, m *modelfile.Model, items []dataset.Item, picked []int, calibration *anomaly.Calibration, cache *dataset.Cache,
 	maxPixels int64) (all []report.Case, err error) {
-	S := m.Info.Config.ImageSize
 	some := make([]dataset.Item, len(picked))
 	for i, at := range picked {
 		some[i] = items[at]
 	}
-	err = scan(ctx, m, some, cache, func(i int, anomaly []float32, score float64) error {
-		c := report.Case{Image: picked[i], Map: anomaly, H: S, W: S}
-		o := calibration.Outline(calibration.Judge(score), m.Info.Config.Blur())
-		if _, c.Levels, err = o.Regions(anomaly, S, S, S, S); err != nil {
+	err = scan(ctx, m, some, cache, func(i int, anomaly []float32, frame *framing.Frame, score float64) error {
+		_, levels, err := modelfile.Outlined(calibration.Outline(calibration.Judge(score), m.Info.Config.Blur()), anomaly, frame)
+		if err != nil {
 			return err
 		}
+		c := report.Case{Image: picked[i]}
+		c.Map, c.H, c.W = framing.Spread(frame, anomaly, 0)
+		c.Levels, _, _ = framing.Spread(frame, levels, math.Inf(1))
 		if c.Picture, err = imagefile.DecodeFile(some[i].Path, &imagefile.Options{MaxPixels: maxPixels, BitDepth: m.Info.Config.BitDepth}); err != nil {
 			return err
 		}
 		if some[i].Mask != "" {
-			if c.Mask, err = cache.Mask(some[i]); err != nil {
+			mask, err := cache.Mask(some[i])
+			if err != nil {
 				return err
 			}
+			c.Mask, _, _ = framing.Spread(frame, mask, 0)
 		}
 		all = append(all, c)
 		return nil
@@ -259,7 +264,7 @@ func compactness(ctx context.Context, m *modelfile.Model, items []dataset.Item, 
 		return nil, nil
 	}
 	embed := func(items []dataset.Item) (all [][]float32, err error) {
-		err = Images(items, cache, &m.Info.Config.Settings, m.Device)(ctx, 0, func(x *torch.Tensor) error {
+		err = Images(items, cache, &m.Info.Config.Settings, m.Device)(ctx, 0, func(x *torch.Tensor, _ *framing.Frame) error {
 			z, err := net.Embed(x)
 			if err != nil {
 				return err
@@ -304,6 +309,15 @@ func meanSquare(a, b []float32) float64 {
 	return sum / float64(len(a))
 }
 
+// short is the value of a setting, or of a long one, such as a mask, its beginning.
+func short(value string) string {
+	const most = 60
+	if len(value) <= most {
+		return value
+	}
+	return fmt.Sprintf("%.40s ... (%d characters)", value, len(value))
+}
+
 // reportSettings lists the configuration as the model file holds it.
 func reportSettings(info *modelfile.Info) (all []report.Setting, err error) {
 	text, err := json.Marshal(info.Config)
@@ -323,7 +337,7 @@ func reportSettings(info *modelfile.Info) (all []report.Setting, err error) {
 		if err := fields.Decode(&value); err != nil {
 			return nil, err
 		}
-		all = append(all, report.Setting{Name: fmt.Sprint(name), Value: strings.Trim(string(value), `"`)})
+		all = append(all, report.Setting{Name: fmt.Sprint(name), Value: short(strings.Trim(string(value), `"`))})
 	}
 	all = append(all, report.Setting{Name: "software", Value: info.Software}, report.Setting{Name: "layout", Value: info.Data.Layout},
 		report.Setting{Name: "images held out for the threshold", Value: fmt.Sprint(info.Data.HeldOut)})

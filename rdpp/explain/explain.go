@@ -14,6 +14,7 @@ import (
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/detector"
 	"rdpp/rdpp/evaluation"
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/modelfile"
 	"rdpp/rdpp/report"
@@ -69,6 +70,9 @@ func New(ctx context.Context, d *detector.Detector, opt *Options) (*Page, error)
 		p.report.Calibration = c.Scores
 	}
 	S := info.Config.ImageSize
+	if !info.Config.View.Plain() {
+		S *= framing.MostSpread
+	}
 	const each = 4 + 8 // bytes of a pixel's value and level
 	p.most = cmp.Or(opt.Shown, max(leastShown, min(defaultShown, shownBytes/(each*S*S))))
 	for _, path := range opt.Good {
@@ -112,8 +116,9 @@ func (p *Page) nearest(img *imagefile.Image) (near goodImage, any bool) {
 
 // Look makes an entry of an image and what the detector says of it. It keeps a small copy of the picture alone.
 func (p *Page) Look(name string, img *imagefile.Image, r *detector.Result) *Entry {
+	over := r.Over()
 	e := &Entry{image: report.Image{Path: name, Verdict: r.Verdict},
-		shown: report.Case{Picture: report.Thumbnail(img), Map: r.Map, H: r.Size, W: r.Size, Levels: r.Levels}}
+		shown: report.Case{Picture: report.Thumbnail(img), Map: over.Map, H: over.H, W: over.W, Levels: over.Levels}}
 	if near, any := p.nearest(img); any {
 		e.shown.Near, e.shown.NearPath = near.picture, near.path
 	}

@@ -6,6 +6,7 @@ import (
 
 	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/detector"
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
 )
 
@@ -14,11 +15,24 @@ func flat(level uint8) *imagefile.Image {
 	return &imagefile.Image{W: 40, H: 30, Pix: slices.Repeat([]uint8{level}, 3*40*30)}
 }
 
+// result is what a detector says of such a picture.
+func result(t *testing.T, score float64) *detector.Result {
+	framer, err := framing.New(framing.View{}, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame, err := framer.Frame(40, 30, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &detector.Result{Verdict: anomaly.Verdict{Score: score}, Map: make([]float32, 16), Frame: frame}
+}
+
 // Those of the highest scores are shown, in their order, and all are listed.
 func TestAdd(t *testing.T) {
 	p := &Page{most: 3}
 	for i, score := range []float64{1, 5, 3, 5, 2, 4} {
-		p.Add(p.Look(string(rune('a'+i)), flat(9), &detector.Result{Verdict: anomaly.Verdict{Score: score}}))
+		p.Add(p.Look(string(rune('a'+i)), flat(9), result(t, score)))
 	}
 	var got []string
 	for _, k := range p.shown {
@@ -35,12 +49,12 @@ func TestNearest(t *testing.T) {
 		p.good = append(p.good, goodImage{path, look(flat(level)), flat(level)})
 	}
 	for want, level := range map[string]uint8{"dark": 0, "middle": 130, "bright": 255} {
-		e := p.Look("x", flat(level), &detector.Result{})
+		e := p.Look("x", flat(level), result(t, 0))
 		if e.shown.NearPath != want || e.shown.Near == nil {
 			t.Errorf("level %d: got %q, want %q", level, e.shown.NearPath, want)
 		}
 	}
-	if e := (&Page{}).Look("x", flat(0), &detector.Result{}); e.shown.Near != nil {
+	if e := (&Page{}).Look("x", flat(0), result(t, 0)); e.shown.Near != nil {
 		t.Error("without good images: got one")
 	}
 }

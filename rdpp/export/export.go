@@ -9,6 +9,7 @@ import (
 	"math"
 	"slices"
 
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/weights"
 )
 
@@ -51,6 +52,7 @@ type Model struct {
 	Weights   [Terms]float64    // of the terms of the map; all zero: 1 for each scale
 	Levels    [Terms]float64    // the term is log(1 + d/level) of its distances d, from LeastLevel on; 0: it is d
 	Top       float64           // share of the map's pixels, the highest, whose mean is the score; 0: the maximum
+	Frame     *framing.Frame    // of pictures of one size, of side Size, which alone the file then reads; nil: of any, whole and squashed
 	Threshold float32           // a score above it is anomalous
 	Producer  string            // program that exports, such as "rdpp"
 	Version   string            // its version
@@ -75,6 +77,10 @@ func (m *Model) validate() error {
 		return fmt.Errorf("a score of the share %v of the map; use 0 to 0.5", m.Top)
 	case !(min(m.Std[0], m.Std[1], m.Std[2]) > 0):
 		return fmt.Errorf("standard deviations %v; all must be positive", m.Std)
+	case m.Frame != nil && m.Frame.Side != m.Size:
+		return fmt.Errorf("a frame of %d positions to a side; use one of %d", m.Frame.Side, m.Size)
+	case m.Frame != nil && !m.Frame.All() && m.Bank != nil && (!m.Bank.OfMap || m.Bank.Neighbours > 1):
+		return errors.New("a score of patches that leaves some of the picture out; use the map's maximum")
 	case math.IsNaN(float64(m.Threshold)):
 		return errors.New("the threshold is not a number")
 	}
@@ -129,6 +135,8 @@ type builder interface {
 	rarity(c compared, bank rows, b int) string
 	// product multiplies element by element.
 	product(x, y string) string
+	// places picks positions by number, row by row, of planes B x 3 x h x w: B x 3 x S x S.
+	places(x string, index weights.Source, S int) string
 }
 
 // conv is a convolution, or a transposed one, and the values that it needs.
@@ -156,6 +164,9 @@ func (m *Model) build(in Input, b builder) error {
 		terms = [Terms]float64{1, 1, 1}
 	}
 	x := b.images(in, m)
+	if index, some := m.places(in); some {
+		x = b.places(x, index, m.Size)
+	}
 	f := n.teacher(x)
 	if m.Bank != nil {
 		m.buildPatchCore(&n, f)
@@ -164,8 +175,8 @@ func (m *Model) build(in Input, b builder) error {
 	p := n.projection(f)
 	z := n.bottleneck(p)
 	g := n.student(z)
-	anomaly, score := n.smooth(n.anomalyMap(f, g, terms, m.Levels, m.Size), m.Size, m.Sigma), ""
-	if pixels := int(m.Top * float64(m.Size*m.Size)); pixels >= 2 {
+	anomaly, score := m.blank(b, n.smooth(n.anomalyMap(f, g, terms, m.Levels, m.Size), m.Size, m.Sigma)), ""
+	if pixels := int(m.Top * float64(m.counted())); pixels >= 2 {
 		score = b.top(anomaly, pixels)
 	}
 	b.finish(anomaly, score, m)

@@ -2,6 +2,7 @@ package export
 
 import (
 	"fmt"
+	"image"
 	"io"
 	"maps"
 	"math"
@@ -189,25 +190,38 @@ func (g *graph) images(in Input, m *Model) string {
 		g.body = g.body.Sub(onnxfile.GraphInput, value(NamePlanes, onnxfile.ElementFloat, "batch", 3, m.Size, m.Size))
 		return NamePlanes
 	}
-	g.body = g.body.Sub(onnxfile.GraphInput, value(NamePixels, onnxfile.ElementUint8, "batch", "height", "width", 3))
-	x := g.resized(NamePixels, m.Size)
+	height, width := any("height"), any("width")
+	if m.Frame != nil {
+		height, width = m.Frame.Picture.Y, m.Frame.Picture.X
+	}
+	g.body = g.body.Sub(onnxfile.GraphInput, value(NamePixels, onnxfile.ElementUint8, "batch", height, width, 3))
+	part, to := m.cut()
+	x := g.resized(NamePixels, part, to)
 	mean := g.constant(float32s("preprocess.mean", m.Mean[:], 1, 3, 1, 1))
 	std := g.constant(float32s("preprocess.std", m.Std[:], 1, 3, 1, 1))
 	return g.node("preprocess.normalised", "Div", []string{g.node("preprocess.centred", "Sub", []string{x, mean}), std})
 }
 
-// resized makes planes of 0..1 of side S out of pixels: bilinear, half-pixel centres, nothing averaged.
-func (g *graph) resized(x string, S int) string {
+// resized makes planes of 0..1 of a size out of pixels, or of a part of them that is not empty: bilinear, half-pixel centres,
+// nothing averaged.
+func (g *graph) resized(x string, part image.Rectangle, to image.Point) string {
 	x = g.node("preprocess.float", "Cast", []string{x}, integer("to", onnxfile.ElementFloat))
 	x = g.node("preprocess.unit", "Div", []string{x, g.constant(float32s("preprocess.255", []float32{255}))})
 	x = g.node("preprocess.planes", "Transpose", []string{x}, list("perm", 0, 3, 1, 2))
+	if !part.Empty() {
+		corner := func(name string, p image.Point) string {
+			return g.constant(integers(name, []int64{int64(p.Y), int64(p.X)}))
+		}
+		axes := g.constant(integers("preprocess.axes", []int64{2, 3}))
+		x = g.node("preprocess.part", "Slice", []string{x, corner("preprocess.from", part.Min), corner("preprocess.end", part.Max), axes})
+	}
 	outer := g.node("preprocess.outer", "Shape", []string{x}, integer("end", 2)) // B, 3
-	sides := g.constant(integers("preprocess.sides", []int64{int64(S), int64(S)}))
+	sides := g.constant(integers("preprocess.sides", []int64{int64(to.Y), int64(to.X)}))
 	sizes := g.node("preprocess.sizes", "Concat", []string{outer, sides}, integer("axis", 0))
 	x = g.node("preprocess.resized", "Resize", []string{x, "", "", sizes}, text("mode", "linear"),
 		text("coordinate_transformation_mode", "half_pixel"))
 	// Who reads the file cannot infer this shape, and could none of those that follow.
-	g.body = g.body.Sub(onnxfile.GraphValue, value(x, onnxfile.ElementFloat, "batch", 3, S, S))
+	g.body = g.body.Sub(onnxfile.GraphValue, value(x, onnxfile.ElementFloat, "batch", 3, to.Y, to.X))
 	return x
 }
 
@@ -289,6 +303,12 @@ func (g *graph) stretch(x string, side int) string {
 	sizes := g.node("stretch.sizes", "Concat", []string{outer, sides}, integer("axis", 0))
 	return g.node("stretched", "Resize", []string{x, "", "", sizes}, text("mode", "linear"),
 		text("coordinate_transformation_mode", "half_pixel"))
+}
+
+func (g *graph) places(x string, index weights.Source, S int) string {
+	rows := g.node("frame.rows", "Reshape", []string{x, g.constant(integers("frame.flat", []int64{0, 3, -1}))})
+	picked := g.node("frame.picked", "Gather", []string{rows, g.constant(index)}, integer("axis", 2))
+	return g.node("framed", "Reshape", []string{picked, g.constant(integers("frame.square", []int64{0, 3, int64(S), int64(S)}))})
 }
 
 func (g *graph) product(x, y string) string { return g.node(x+".product", "Mul", []string{x, y}) }

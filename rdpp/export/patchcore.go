@@ -124,7 +124,7 @@ func (m *Model) buildPatchCore(n *network, f [scales]string) {
 		return
 	}
 	found := n.nearest(n.patches(f, m.Size, m.Bank.Dimensions), bank, m.Size/8)
-	x := n.smooth(n.stretch(found.distances, m.Size), m.Size, m.Sigma)
+	x := m.blank(n, n.smooth(n.stretch(found.distances, m.Size), m.Size, m.Sigma))
 	score := ""
 	if !m.Bank.OfMap {
 		score = n.farthest(found)

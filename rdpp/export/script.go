@@ -64,8 +64,16 @@ func (s *script) images(in Input, m *Model) string {
 	if in == Planes {
 		return name
 	}
-	x := s.line("%s.permute([0, 3, 1, 2]).float() / 255.0", name)
-	x = s.line("torch.upsample_bilinear2d(%s, [%d, %d], False)", x, m.Size, m.Size)
+	x := name
+	part, to := m.cut()
+	if !part.Empty() {
+		size := m.Frame.Picture
+		fmt.Fprintf(&s.text, "    assert %s.size(1) == %d and %s.size(2) == %d, \"this file reads pictures of %d x %d pixels alone\"\n", name, size.Y,
+			name, size.X, size.X, size.Y)
+		x = s.line("%s[:, %d:%d, %d:%d]", x, part.Min.Y, part.Max.Y, part.Min.X, part.Max.X)
+	}
+	x = s.line("%s.permute([0, 3, 1, 2]).float() / 255.0", x)
+	x = s.line("torch.upsample_bilinear2d(%s, [%d, %d], False)", x, to.Y, to.X)
 	mean := s.attribute(float32s("preprocess.mean", m.Mean[:], 1, 3, 1, 1))
 	std := s.attribute(float32s("preprocess.std", m.Std[:], 1, 3, 1, 1))
 	return s.line("(%s - %s) / %s", x, mean, std)
@@ -126,6 +134,10 @@ func (s *script) meanPool(x string) string {
 
 func (s *script) stretch(x string, side int) string {
 	return s.line("torch.upsample_bilinear2d(%s, [%d, %d], False)", x, side, side)
+}
+
+func (s *script) places(x string, index weights.Source, S int) string {
+	return s.line("torch.index_select(torch.flatten(%s, 2), 2, %s).view([-1, 3, %d, %d])", x, s.attribute(index), S, S)
 }
 
 func (s *script) product(x, y string) string { return s.line("%s * %s", x, y) }

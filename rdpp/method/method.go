@@ -13,6 +13,7 @@ package method
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"math"
@@ -21,6 +22,7 @@ import (
 	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/export"
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/setting"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
@@ -52,6 +54,21 @@ type Method interface {
 	// PredictionBytes estimates the memory that a net takes which judges so many images at once, rather too high than too low.
 	// fileBytes is the size of its model file.
 	PredictionBytes(fileBytes int64, images int) int64
+}
+
+// Mapped is a Method of which an image's score can follow from its map alone.
+type Mapped interface {
+	// Top is the share of a map's values, the highest, whose mean is the score, or their maximum where that share is of
+	// less than two. An error, a setting.Error, where the score is made of more than the map.
+	Top() (share float64, err error)
+}
+
+// TopOf is m's Top, of any method. Where parts of a picture do not count, its score is made of the map's rest.
+func TopOf(m Method) (share float64, err error) {
+	if mapped, is := m.(Mapped); is {
+		return mapped.Top()
+	}
+	return 0, errors.New("method: scores that are made of more than the map can leave nothing of a picture out")
 }
 
 // Older is a Method of which programs of the first format of model files know.
@@ -167,17 +184,19 @@ type Learner interface {
 }
 
 // Images hands at most most of the images that are trained on, evenly spread, to visit, each as a detector would see it: 1 x
-// 3 x S x S in float32 on the net's device, normalised and without made-up light or defects. most 0 stands for all. The
-// tensor is closed after visit. Reading ahead is the house's.
-type Images func(ctx context.Context, most int, visit func(x *torch.Tensor) error) error
+// 3 x S x S in float32 on the net's device, normalised and without made-up light or defects, and the frame that says which
+// of its positions count. most 0 stands for all. The tensor is closed after visit. Reading ahead is the house's.
+type Images func(ctx context.Context, most int, visit func(x *torch.Tensor, frame *framing.Frame) error) error
 
 // Plan is what a method wants of the engine.
 type Plan struct {
 	Passes int // over the images
 	Batch  int // images per step
 
-	Noise dataset.NoiseOptions // the noisy images of a batch; Off: none
-	Light dataset.Light        // how the light on images is varied; zero: a batch's clean images are as a detector sees them
+	Noise  dataset.NoiseOptions // the noisy images of a batch; Off: none
+	Motion dataset.Motion       // how parts are moved; zero: they are where the images have them
+
+	Light dataset.Light // how the light on images is varied; zero: a batch's clean images are as a detector sees them
 
 	// TryPrecisions says that steps are to be timed in fp32 and bf16 where the precision is to be chosen. Else it is fp32.
 	TryPrecisions bool

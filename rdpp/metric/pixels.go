@@ -38,6 +38,37 @@ func (p *Pixels) Add(anomaly []float32, mask []uint8, H, W int) error {
 		return err
 	}
 	labels, regions := label(mask, H, W)
+	return p.add(anomaly, labels, regions)
+}
+
+// AddCounted is Add of the positions alone that count, of which i is row i/W, column i%W; the others are in no metric. Where
+// none counts nothing is added.
+func (p *Pixels) AddCounted(anomaly []float32, mask []uint8, counts func(i int) bool, H, W int) error {
+	if H < 0 || W < 0 || len(anomaly) != H*W || len(mask) != H*W {
+		return fmt.Errorf("%w: a map of %d and a mask of %d pixels, to be %d x %d", ErrLength, len(anomaly), len(mask), H, W)
+	}
+	if err := checkFinite(anomaly, W); err != nil {
+		return err
+	}
+	drawn := make([]uint8, len(mask))
+	for i, v := range mask {
+		if counts(i) {
+			drawn[i] = v
+		}
+	}
+	all, regions := label(drawn, H, W)
+	var values []float32
+	var labels []int32
+	for i, v := range anomaly {
+		if counts(i) {
+			values, labels = append(values, v), append(labels, all[i])
+		}
+	}
+	return p.add(values, labels, regions)
+}
+
+// add appends the values of an image and the regions, numbered from 1, that they are in.
+func (p *Pixels) add(anomaly []float32, labels []int32, regions int) error {
 	before := len(p.areas)
 	p.areas = append(p.areas, make([]int, regions)...)
 	areas := p.areas[before:]

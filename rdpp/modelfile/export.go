@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"image"
 	"io"
 	"strconv"
 
@@ -32,6 +33,10 @@ const (
 type ExportOptions struct {
 	Format string // default FormatONNX
 	Input  string // default InputUint8
+
+	// Picture is the width and height, in pixels, of the pictures that the file reads: needed of a model that does not look
+	// at whole pictures, squashed, since what it looks at is then written down in positions; else of no matter.
+	Picture image.Point
 }
 
 // Export writes the model, with all that happens between an image and its verdict, as a file that runs without rdpp.
@@ -53,6 +58,9 @@ func (m *Model) Export(ctx context.Context, path string, opt *ExportOptions) err
 	if opt != nil && opt.Input != "" {
 		o.Input = opt.Input
 	}
+	if opt != nil {
+		o.Picture = opt.Picture
+	}
 	input, known := map[string]export.Input{InputUint8: export.Pixels, InputFloat: export.Planes}[o.Input]
 	if !known {
 		return setting.Refuse("input", o.Input, "use %s or %s", InputUint8, InputFloat)
@@ -60,6 +68,15 @@ func (m *Model) Export(ctx context.Context, path string, opt *ExportOptions) err
 	described, err := m.described()
 	if err != nil {
 		return fmt.Errorf("modelfile: export: %w", err)
+	}
+	if !m.Info.Config.View.Plain() {
+		if o.Picture == (image.Point{}) {
+			return setting.Refuse("picture", nil, "the model looks at a part of pictures or fits them its own way, so name their width and height")
+		}
+		if described.Frame, err = m.Framer.Frame(o.Picture.X, o.Picture.Y, nil); err != nil {
+			return fmt.Errorf("modelfile: export: %w", err)
+		}
+		described.Metadata["picture"] = fmt.Sprintf("%d,%d", o.Picture.X, o.Picture.Y)
 	}
 	var write func(w io.Writer) error
 	switch o.Format {

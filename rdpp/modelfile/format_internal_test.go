@@ -5,10 +5,16 @@ import (
 
 	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/config"
+	"rdpp/rdpp/framing"
 )
 
 // A file is of the oldest format whose programs judge as it says; those of methods that came later refuse it.
 func TestFormat(t *testing.T) {
+	view := Info{Config: config.Default()}
+	view.Config.ROI = framing.Box{W: 1, H: 1}
+	if got := formatOf(&view); got != 4 {
+		t.Errorf("a part of pictures: got format %d, want 4", got)
+	}
 	maxima := anomaly.Calibration{MapScores: []float64{1}}
 	for _, c := range []struct {
 		method, score string

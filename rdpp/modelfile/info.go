@@ -52,6 +52,10 @@ type DataInfo struct {
 	Fingerprint string `json:"fingerprint"` // SHA-256 over names and contents
 	Layout      string `json:"layout"`
 
+	// Picture is the width and height of the first image trained on, pixels, where the model looks at certain places of images;
+	// zero: not said.
+	Picture [2]int `json:"picture,omitzero"`
+
 	Range dataset.Range `json:"range,omitzero"` // of all that could be read, held out or not; zero: not known
 }
 
@@ -61,12 +65,17 @@ const (
 	modelFormatBits = 2 // of models that read 16-bit images by fewer bits, which programs of format 1 would not
 
 	modelFormatMethods = 3 // of other methods than reverse distillation, or whose scores are not the maxima of their maps
+	modelFormatViews   = 4 // of models that look at a part of pictures, or do not squash them
+
+	modelFormatNewest = modelFormatViews
 )
 
 // formatOf is the oldest format whose programs score as the document says.
 func formatOf(i *Info) int {
 	known, old := i.Config.Learned().(method.Older)
 	switch {
+	case !i.Config.View.Plain():
+		return modelFormatViews
 	case !old || !known.Older() || i.Calibration.MapScores != nil:
 		return modelFormatMethods
 	case i.Config.BitDepth < 16:
@@ -90,9 +99,9 @@ func ReadInfo(file *weights.File) (info Info, o document.Opened, err error) {
 	if o, err = document.Read(file, document.ModelKey, &info); err != nil {
 		return info, o, err
 	}
-	if info.FormatVersion < modelFormat || info.FormatVersion > modelFormatMethods {
+	if info.FormatVersion < modelFormat || info.FormatVersion > modelFormatNewest {
 		return info, o, fmt.Errorf("model format %d, this program reads %d to %d; use the rdpp that wrote it, %s", info.FormatVersion,
-			modelFormat, modelFormatMethods, info.Software)
+			modelFormat, modelFormatNewest, info.Software)
 	}
 	if err := document.Lacking(file.Metadata[document.ModelKey], needed...); err != nil {
 		return info, o, err

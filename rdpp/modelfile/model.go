@@ -9,6 +9,7 @@ import (
 
 	"rdpp/rdpp/config"
 	"rdpp/rdpp/document"
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/method"
 	"rdpp/rdpp/teacher"
 	"rdpp/rdpp/weights"
@@ -20,6 +21,7 @@ type Model struct {
 	Info      Info
 	Device    torch.Device
 	Net       method.Net
+	Framer    *framing.Framer // by Info.Config's View
 	Precision torch.Precision // of prediction; zero: FP32
 	Batch     int             // images in one pass where there are many, see BatchSize; 0: it chooses
 	Digest    string          // of the file that Load read, which holds it of itself; "": none
@@ -42,11 +44,15 @@ func newModel(c config.Config, device torch.Device, blank bool) (*Model, error) 
 	if c.BitDepth == method.BitDepthAuto { // until training finds what its images use
 		c.BitDepth = 16
 	}
+	framer, err := framing.New(c.View, c.ImageSize)
+	if err != nil {
+		return nil, err
+	}
 	net, err := c.Learned().New(method.Options{Device: device, Blank: blank})
 	if err != nil {
 		return nil, err
 	}
-	return &Model{Device: device, Net: net, Info: Info{FormatVersion: modelFormat, Software: document.Software, Config: c,
+	return &Model{Device: device, Net: net, Framer: framer, Info: Info{FormatVersion: modelFormat, Software: document.Software, Config: c,
 		Teacher: teacher.Info{Origin: teacher.OriginRandom}}}, nil
 }
 

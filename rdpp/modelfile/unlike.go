@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/framing"
 )
 
 // How far an image's brightness may lie outside that of the training images: a lamp that ages, or a part that fills more
@@ -46,6 +47,21 @@ func (i *Info) Unlike(l dataset.Look) (warnings []string) {
 		warnings = append(warnings, fmt.Sprintf("its mean brightness is %.3f, more than twice the brightest training image's %.3f", b, seen.Brightest))
 	}
 	return warnings
+}
+
+// Displaced says in words that an image of w x h pixels is of another size than those of training, where the model looks at
+// certain places of images; nil: nothing.
+func (i *Info) Displaced(w, h int) []string {
+	of := i.Data.Picture
+	view := &i.Config.View
+	if of == [2]int{} || of == [2]int{w, h} || !view.Placed() {
+		return nil
+	}
+	what := "the model's masks were scaled to it"
+	if view.ROI != (framing.Box{}) {
+		what = "what the model looks at may lie elsewhere in it"
+	}
+	return []string{fmt.Sprintf("it has %d x %d pixels, the training images %d x %d: %s", w, h, of[0], of[1], what)}
 }
 
 // BitDepthText says how images of 16 bits are read, in a few words; "" where the training images have none.

@@ -7,6 +7,7 @@ import (
 
 	"rdpp/rdpp/config"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
 )
 
@@ -64,6 +65,27 @@ func TestUnlike(t *testing.T) {
 }
 
 // Files of before bit depths were there were read as 16 bits.
+func TestDisplaced(t *testing.T) {
+	box := framing.View{ROI: framing.Box{X: 1, Y: 1, W: 2, H: 2}}
+	for _, c := range []struct {
+		view    framing.View
+		picture [2]int
+		w, h    int
+		want    string // "": nothing
+	}{
+		{framing.View{}, [2]int{8, 8}, 4, 4, ""}, {framing.View{Fit: framing.Pad}, [2]int{8, 8}, 4, 4, ""}, {box, [2]int{8, 8}, 8, 8, ""},
+		{box, [2]int{}, 4, 4, ""}, {box, [2]int{8, 8}, 4, 8, "it has 4 x 8 pixels, the training images 8 x 8: what the model looks at may lie elsewhere"},
+		{framing.View{Ignore: "x"}, [2]int{8, 8}, 4, 4, "masks were scaled"},
+	} {
+		info := Info{Data: DataInfo{Picture: c.picture}}
+		info.Config.View = c.view
+		got := strings.Join(info.Displaced(c.w, c.h), "; ")
+		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
+			t.Errorf("%+v: got %q, want %q", c, got, c.want)
+		}
+	}
+}
+
 func TestOldBitDepth(t *testing.T) {
 	for _, c := range []struct{ stored, want int }{{0, 16}, {12, 12}, {16, 16}} {
 		old := config.Config{}

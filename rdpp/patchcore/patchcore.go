@@ -10,6 +10,7 @@ import (
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/export"
 	"rdpp/rdpp/method"
+	"rdpp/rdpp/setting"
 	"rdpp/rdpp/state"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
@@ -86,6 +87,17 @@ func (c *remembering) positions() int64 {
 
 // kept is how many of so many patches the bank keeps.
 func (c *remembering) kept(count int64) int { return max(1, int(c.Coreset*float64(count))) }
+
+// Top is that of the map's maximum. Another score is of the patches themselves.
+func (c *remembering) Top() (share float64, err error) {
+	switch {
+	case c.PatchScore != ScoreMap:
+		return 0, setting.Refuse("patch_score", c.PatchScore, "where parts of a picture do not count, by {fit} pad or a mask, use %s", ScoreMap)
+	case c.Neighbours > 1:
+		return 0, setting.Refuse("neighbours", c.Neighbours, "where parts of a picture do not count, by {fit} pad or a mask, use 1")
+	}
+	return 0, nil
+}
 
 // memory is a teacher and what it saw in good images.
 type memory struct {

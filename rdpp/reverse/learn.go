@@ -6,6 +6,7 @@ import (
 
 	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/method"
 	"rdpp/rdpp/setting"
 	"rdpp/rdpp/state"
@@ -106,7 +107,7 @@ func (l *learner) equalise(ctx context.Context, images method.Images) error {
 	if err := l.net.Settle(); err != nil {
 		return err
 	}
-	err := images(ctx, measured, func(x *torch.Tensor) error { return moments.Add(l.net.Teacher, x) })
+	err := images(ctx, measured, func(x *torch.Tensor, _ *framing.Frame) error { return moments.Add(l.net.Teacher, x) })
 	if err != nil {
 		return err
 	}
@@ -322,8 +323,8 @@ func (n *Networks) balance(ctx context.Context, images method.Images) error {
 		return nil
 	}
 	var means []anomaly.MapTerms // per image
-	err := images(ctx, measured, func(x *torch.Tensor) error {
-		m, err := n.termMeans(x)
+	err := images(ctx, measured, func(x *torch.Tensor, frame *framing.Frame) error {
+		m, err := n.termMeans(x, frame)
 		means = append(means, m)
 		return err
 	})
@@ -346,9 +347,9 @@ func (n *Networks) balance(ctx context.Context, images method.Images) error {
 	return nil
 }
 
-// termMeans are the mean distances of the map's terms on a normalised image, 1 x 3 x S x S; 0 of terms that have no share.
-// The networks are settled.
-func (n *Networks) termMeans(x *torch.Tensor) (means anomaly.MapTerms, err error) {
+// termMeans are the mean distances of the map's terms on a normalised image, 1 x 3 x S x S, where its positions count; 0 of
+// terms that have no share. The networks are settled.
+func (n *Networks) termMeans(x *torch.Tensor, frame *framing.Frame) (means anomaly.MapTerms, err error) {
 	var s torch.Scope
 	defer s.Close()
 	f, g, _ := n.features(&s, x)
@@ -366,8 +367,10 @@ func (n *Networks) termMeans(x *torch.Tensor) (means anomaly.MapTerms, err error
 		if err != nil {
 			return means, err
 		}
-		for _, v := range values {
-			means[i] += float64(v) / float64(len(values))
+		for p, v := range values {
+			if frame.Counts(p) {
+				means[i] += float64(v) / float64(frame.Counted())
+			}
 		}
 	}
 	return means, nil

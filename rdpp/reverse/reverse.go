@@ -48,7 +48,7 @@ func (c *reversed) Plan(images []int) (method.Plan, error) {
 		return method.Plan{}, setting.Refuse("accumulate", c.Accumulate, "the %d steps of the training then make no update of the weights: use more {epochs}, or 1",
 			steps)
 	}
-	return method.Plan{Passes: passes, Batch: c.Batch, Light: dataset.Light{Exposure: c.Light}, TryPrecisions: true,
+	return method.Plan{Passes: passes, Batch: c.Batch, Light: dataset.Light{Exposure: c.Light}, Motion: c.motion(), TryPrecisions: true,
 		Noise: dataset.NoiseOptions{Lambda: c.NoiseLambda, Released: c.NoiseReleased, Defects: c.Defects, Share: c.Denoise, Off: c.rd()}}, nil
 }
 
@@ -99,6 +99,9 @@ func (c *reversed) MostScore(facts anomaly.Facts) (float64, error) {
 
 // Older is true without a score of the map's highest pixels, which came later.
 func (c *reversed) Older() bool { return c.ScoreTop == 0 || c.Score == ScoreReleased }
+
+// Top is that of the score.
+func (c *reversed) Top() (share float64, err error) { return c.top(), nil }
 
 // Networks are the four of RD++.
 type Networks struct {

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/framing"
+	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/method"
 	"rdpp/rdpp/sample"
 	"rdpp/rdpp/teacher"
@@ -17,6 +19,16 @@ import (
 // part makes networks for painted images of a side, and these as a learner sees them.
 func part(t *testing.T, size, train int) (*Networks, method.Images) {
 	t.Helper()
+	return partOf(t, size, train, framing.View{})
+}
+
+// partOf is part of images of which a view is looked at.
+func partOf(t *testing.T, size, train int, view framing.View) (*Networks, method.Images) {
+	t.Helper()
+	framer, err := framing.New(view, size)
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	if err := sample.Write(dir, &sample.Options{Category: "part", Size: size, Train: train, TestGood: 1, TestDefect: 1}); err != nil {
 		t.Fatal(err)
@@ -31,11 +43,12 @@ func part(t *testing.T, size, train int) (*Networks, method.Images) {
 		t.Fatal(err)
 	}
 	t.Cleanup(n.Close)
-	cache := dataset.NewCache(dataset.CacheOptions{Size: size})
-	return n, func(_ context.Context, _ int, visit func(x *torch.Tensor) error) error {
+	cache := dataset.NewCache(dataset.CacheOptions{Size: size, Framer: framer})
+	return n, func(_ context.Context, _ int, visit func(x *torch.Tensor, frame *framing.Frame) error) error {
 		for _, item := range set.Train {
 			values := make([]float32, 3*size*size)
-			if err := cache.Planes(values, item.Path); err != nil {
+			frame, err := cache.Framed(values, item)
+			if err != nil {
 				return err
 			}
 			norm := s.Norm()
@@ -44,7 +57,7 @@ func part(t *testing.T, size, train int) (*Networks, method.Images) {
 			if err != nil {
 				return err
 			}
-			err = visit(x)
+			err = visit(x, frame)
 			x.Close()
 			if err != nil {
 				return err
@@ -100,7 +113,7 @@ func TestEqualiseTeacher(t *testing.T) {
 	}
 	measure := func() (deviations [torch.Scales][]float64, features [torch.Scales][]float32) {
 		var moments teacher.Moments
-		err := images(t.Context(), 0, func(input *torch.Tensor) error {
+		err := images(t.Context(), 0, func(input *torch.Tensor, _ *framing.Frame) error {
 			var s torch.Scope
 			defer s.Close()
 			f := s.Features(n.Teacher.Forward(input))
@@ -154,9 +167,20 @@ func TestEqualiseTeacher(t *testing.T) {
 	}
 }
 
-// Levels are the terms' mean distances over training images.
+// Levels are the terms' mean distances over what counts of training images.
 func TestBalance(t *testing.T) {
-	n, images := part(t, 32, 5)
+	half := &imagefile.Mask{W: 32, H: 32, Pix: slices.Concat(make([]uint8, 512), slices.Repeat([]uint8{1}, 512))}
+	ignored, err := framing.Draw(half)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, view := range []framing.View{{}, {Ignore: ignored}} {
+		testBalance(t, view)
+	}
+}
+
+func testBalance(t *testing.T, view framing.View) {
+	n, images := partOf(t, 32, 5, view)
 	if err := n.Settle(); err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +199,7 @@ func TestBalance(t *testing.T) {
 	levels := n.facts.MapLevels
 	for i, share := range balancedShares {
 		sum, count := 0.0, 0
-		err := images(t.Context(), 0, func(x *torch.Tensor) error {
+		err := images(t.Context(), 0, func(x *torch.Tensor, frame *framing.Frame) error {
 			var s torch.Scope
 			defer s.Close()
 			f, g, _ := n.features(&s, x)
@@ -186,8 +210,10 @@ func TestBalance(t *testing.T) {
 				return err
 			}
 			values, err := torch.Read[float32](raw)
-			for _, v := range values {
-				sum, count = sum+float64(v), count+1
+			for p, v := range values {
+				if frame.Counts(p) {
+					sum, count = sum+float64(v), count+1
+				}
 			}
 			return err
 		})
@@ -214,7 +240,7 @@ func TestEmbed(t *testing.T) {
 		if err := n.Settle(); err != nil {
 			t.Fatal(err)
 		}
-		err := images(t.Context(), 0, func(x *torch.Tensor) error {
+		err := images(t.Context(), 0, func(x *torch.Tensor, _ *framing.Frame) error {
 			z, err := n.Embed(x)
 			if err != nil {
 				return err

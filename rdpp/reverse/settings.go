@@ -75,6 +75,11 @@ type Distillation struct {
 	Denoise float64 `json:"denoise" without:"rd"` // share of a batch that has pseudo-anomalies, and that O and D learn to see without them; 0: all have, and O and D see none, as released
 	Light   float64 `json:"light"`                // brightness of training images varies by up to this share; 0: not, as released
 
+	// How far parts are moved, either way, in training images; files have those alone that are not 0.
+	AugmentShift  float64 `json:"augment_shift,omitzero"`  // share of the image's sides
+	AugmentRotate float64 `json:"augment_rotate,omitzero"` // degrees
+	AugmentScale  float64 `json:"augment_scale,omitzero"`  // share of the size
+
 	EasyCut   float64 `json:"easy_cut"`   // share of L_KD's gradient that positions lose where the student is near to the teacher; 0: none, as released
 	EasyBelow float64 `json:"easy_below"` // near: below the mean distance plus so many deviations
 
@@ -175,8 +180,24 @@ func (c *Distillation) Check() error {
 	if err := (dataset.Light{Exposure: c.Light}).Check(); err != nil {
 		return setting.Refuse("light", c.Light, "use a share of the brightness, 0 to less than 0.8")
 	}
+	for _, m := range []struct {
+		field string
+		value float64
+		dataset.Motion
+		want string
+	}{{"augment_shift", c.AugmentShift, dataset.Motion{Shift: c.AugmentShift}, "use a share of the image's sides, 0 to 0.5"},
+		{"augment_rotate", c.AugmentRotate, dataset.Motion{Rotate: c.AugmentRotate}, "use 0 to 180 degrees"},
+		{"augment_scale", c.AugmentScale, dataset.Motion{Scale: c.AugmentScale}, "use a share of the size, 0 to 0.5"}} {
+		if m.Check() != nil {
+			return setting.Refuse(m.field, m.value, "%s", m.want)
+		}
+	}
 	_, err := c.ssot()
 	return err
+}
+
+func (c *Distillation) motion() dataset.Motion {
+	return dataset.Motion{Shift: c.AugmentShift, Rotate: c.AugmentRotate, Scale: c.AugmentScale}
 }
 
 func (c *Distillation) ssot() (torch.SSOT, error) {

@@ -128,6 +128,49 @@ static void warnings(void) {
   free(black);
 }
 
+/* What a mask draws has no say in a result, and what it leaves has. */
+static void ignored(void) {
+  unsigned char *drawn = calloc((size_t)(width + 3), height), *changed = malloc((size_t)3 * width * height);
+  memcpy(changed, rgb, (size_t)3 * width * height);
+  for (int y = 0; y < height / 2; y++)
+    for (int x = 0; x < width; x++) {
+      drawn[y * (width + 3) + x] = 7;
+      for (int c = 0; c < 3; c++) changed[3 * (y * width + x) + c] ^= 0xff;
+    }
+  rdpp_mask mask = {.size = sizeof mask, .width = width, .height = height, .stride = width + 3, .pixels = drawn};
+  rdpp_result a = {.size = sizeof a}, b = {.size = sizeof b};
+  EXPECT(RDPP_OK, "", rdpp_detect_pixels_ignoring(detector, rgb, width, height, 0, RDPP_RGB, &mask, &a, &message));
+  EXPECT(RDPP_OK, "", rdpp_detect_pixels_ignoring(detector, changed, width, height, 0, RDPP_RGB, &mask, &b, &message));
+  same(&a, &b, "changed where it is ignored");
+  CHECK(a.score != rgb_score, "a mask changes nothing");
+  CHECK(a.map_x == 0 && a.map_y == 0 && a.map_width == width && a.map_height == height, "the map covers %g x %g pixels",
+        a.map_width, a.map_height);
+  printf("ignored %.17g\n", a.score);
+  rdpp_result_free(&a);
+  rdpp_result_free(&b);
+  EXPECT(RDPP_OK, "", rdpp_detect_pixels_ignoring(detector, rgb, width, height, 0, RDPP_RGB, NULL, &a, &message));
+  CHECK(a.score == rgb_score, "no mask: got score %g, want %g", a.score, rgb_score);
+  rdpp_result_free(&a);
+  mask.height = height / 2;
+  EXPECT(RDPP_ERROR_ARGUMENT, "shape",
+         rdpp_detect_pixels_ignoring(detector, rgb, width, height, 0, RDPP_RGB, &mask, &a, &message));
+  mask.height = height, mask.stride = 1;
+  EXPECT(RDPP_ERROR_ARGUMENT, "stride",
+         rdpp_detect_pixels_ignoring(detector, rgb, width, height, 0, RDPP_RGB, &mask, &a, &message));
+  mask.stride = width + 3, mask.size = 4;
+  EXPECT(RDPP_ERROR_ARGUMENT, "sizeof(rdpp_mask)",
+         rdpp_detect_pixels_ignoring(detector, rgb, width, height, 0, RDPP_RGB, &mask, &a, &message));
+  mask.size = sizeof mask, mask.pixels = NULL;
+  EXPECT(RDPP_ERROR_ARGUMENT, "NULL",
+         rdpp_detect_pixels_ignoring(detector, rgb, width, height, 0, RDPP_RGB, &mask, &a, &message));
+  memset(drawn, 1, (size_t)(width + 3) * height);
+  mask.pixels = drawn;
+  EXPECT(RDPP_ERROR_ARGUMENT, "nothing",
+         rdpp_detect_pixels_ignoring(detector, rgb, width, height, 0, RDPP_RGB, &mask, &a, &message));
+  free(drawn);
+  free(changed);
+}
+
 static void wrong_arguments(const char *model, const char *image_file) {
   size_t size;
   unsigned char *image = read_file(image_file, &size);
@@ -425,6 +468,7 @@ int main(int argc, char **argv) {
   EXPECT(RDPP_OK, "", rdpp_open(argv[1], NULL, &detector, &message));
   pixels();
   warnings();
+  ignored();
   wrong_arguments(argv[1], argv[3]);
   regions(argv[1]);
   first_version(argv[1]);

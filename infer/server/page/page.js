@@ -104,7 +104,8 @@ async function judge(model, file) {
     if (!model) throw new Error("no model is ready");
     const p = await predict(model, file, name);
     const outline = (modelNamed(model) || { outline: { low: 0, share: 0, blur: 0, min_area: 0, min_length: 0, all: false } }).outline;
-    const item = { model, file, name, p, outline, map: floatsOf(p.heatmap.data), size: p.heatmap.width };
+    const item = { model, file, name, p, outline: { ...outline, blur: p.heatmap.blur },
+      map: floatsOf(p.heatmap.data), columns: p.heatmap.width, rows: p.heatmap.height };
     delete p.heatmap;
     item.picture = await decode(file, p);
     item.thumb = await thumbnail(item.picture);
@@ -167,11 +168,11 @@ function outlineOf(item) {
   return { ...o, above, low: Math.min(o.low === item.p.pixel_threshold ? cut : o.low, above) };
 }
 
-// around calls visit for the pixels of a map of S x S that touch pixel i, and i itself.
-function around(i, S, visit) {
-  const x = i % S, y = (i - x) / S;
-  for (let v = Math.max(0, y - 1); v <= Math.min(S - 1, y + 1); v++) {
-    for (let u = Math.max(0, x - 1); u <= Math.min(S - 1, x + 1); u++) visit(v * S + u);
+// around calls visit for the pixels of an item's map that touch pixel i, and i itself.
+function around(i, { columns, rows }, visit) {
+  const x = i % columns, y = (i - x) / columns;
+  for (let v = Math.max(0, y - 1); v <= Math.min(rows - 1, y + 1); v++) {
+    for (let u = Math.max(0, x - 1); u <= Math.min(columns - 1, x + 1); u++) visit(v * columns + u);
   }
 }
 
@@ -186,9 +187,10 @@ function groundUnder(map, o) {
 
 // hillsOf floods a map from its peaks down, and returns the parts that are outlined: a pixel inside, and the level that they
 // are above. metric.Outline says why.
-function hillsOf(map, S, o, ground) {
-  const order = [], found = [], parent = new Int32Array(S * S).fill(-1), lead = new Int32Array(S * S), ended = new Uint8Array(S * S);
-  for (let i = 0; i < S * S; i++) if (map[i] > o.low) order.push(i);
+function hillsOf(item, o, ground) {
+  const { map } = item, order = [], found = [];
+  const parent = new Int32Array(map.length).fill(-1), lead = new Int32Array(map.length), ended = new Uint8Array(map.length);
+  for (let i = 0; i < map.length; i++) if (map[i] > o.low) order.push(i);
   order.sort((a, b) => map[b] - map[a] || a - b);
   const cut = (i) => Math.max(o.low, ground + o.share * (map[i] - ground));
   const end = (at, level) => { if (map[at] > o.above) found.push({ at, level }); };
@@ -199,7 +201,7 @@ function hillsOf(map, S, o, ground) {
   for (const i of order) {
     const v = map[i];
     let root = parent[i] = lead[i] = i;
-    around(i, S, (j) => {
+    around(i, item, (j) => {
       if (j === i || parent[j] < 0) return;
       const other = find(j);
       if (!ended[other] && v <= cut(lead[other])) {
@@ -224,12 +226,12 @@ function hillsOf(map, S, o, ground) {
   return found;
 }
 
-// connected returns the pixels of a map that inside says are, as far as they are connected with the first.
-function connected(first, S, seen, number, inside) {
+// connected returns the pixels of an item's map that inside says are, as far as they are connected with the first.
+function connected(first, item, seen, number, inside) {
   const all = [first];
   seen[first] = number;
   for (let n = 0; n < all.length; n++) {
-    around(all[n], S, (j) => {
+    around(all[n], item, (j) => {
       if (seen[j] !== number && inside(j)) {
         seen[j] = number;
         all.push(j);
@@ -239,12 +241,12 @@ function connected(first, S, seen, number, inside) {
   return all;
 }
 
-// levelsOf says for each pixel of a map what the pixels of its region are above, Infinity outside: of every hill that much is
+// levelsOf says for each pixel of an item's map what the pixels of its region are above, Infinity outside: of every hill that much is
 // left as the blur of the map has not added.
-function levelsOf(map, S, o) {
-  const levels = new Float64Array(S * S).fill(Infinity), ground = groundUnder(map, o), seen = new Int32Array(S * S);
-  hillsOf(map, S, o, ground).forEach((hill, at) => {
-    const inside = connected(hill.at, S, seen, at + 1, (j) => map[j] > hill.level);
+function levelsOf(item, o) {
+  const { map } = item, levels = new Float64Array(map.length).fill(Infinity), ground = groundUnder(map, o), seen = new Int32Array(map.length);
+  hillsOf(item, o, ground).forEach((hill, at) => {
+    const inside = connected(hill.at, item, seen, at + 1, (j) => map[j] > hill.level);
     const share = (hill.level - ground) / (map[hill.at] - ground), radius = Math.sqrt(inside.length / Math.PI);
     const blur = o.blur > 0 && share > 0 && share < 1 ? o.blur * Math.sqrt(Math.log(share) / Math.log(o.share)) : 0;
     const left = Math.max(radius - blur, radius / 3);
@@ -261,22 +263,22 @@ function levelsOf(map, S, o) {
 
 // outlinedOf finds the regions of an item, as the service does, in the picture's pixels, and the levels of the map's pixels.
 function outlinedOf(item) {
-  const S = item.size, map = item.map, o = outlineOf(item), W = item.p.width, H = item.p.height, regions = [];
-  const levels = levelsOf(map, S, o), seen = new Int32Array(S * S);
-  for (let start = 0; start < S * S; start++) {
+  const { map, columns, rows } = item, o = outlineOf(item), W = item.p.width, H = item.p.height, regions = [];
+  const levels = levelsOf(item, o), seen = new Int32Array(map.length);
+  for (let start = 0; start < map.length; start++) {
     if (seen[start] || levels[start] === Infinity) continue;
-    const r = { left: S, top: S, right: 0, bottom: 0, area: 0, peak: 0, mean: 0 };
-    const inside = connected(start, S, seen, 1, (j) => levels[j] < Infinity);
+    const r = { left: columns, top: rows, right: 0, bottom: 0, area: 0, peak: 0, mean: 0 };
+    const inside = connected(start, item, seen, 1, (j) => levels[j] < Infinity);
     for (const i of inside) {
-      const x = i % S, y = (i - x) / S;
+      const x = i % columns, y = (i - x) / columns;
       r.left = Math.min(r.left, x); r.right = Math.max(r.right, x + 1);
       r.top = Math.min(r.top, y); r.bottom = Math.max(r.bottom, y + 1);
       r.peak = Math.max(r.peak, map[i]);
       r.mean += map[i] / inside.length;
     }
-    r.left = Math.floor(r.left * W / S); r.right = Math.ceil(r.right * W / S);
-    r.top = Math.floor(r.top * H / S); r.bottom = Math.ceil(r.bottom * H / S);
-    r.area = Math.max(1, Math.round(inside.length * W * H / (S * S)));
+    r.left = Math.floor(r.left * W / columns); r.right = Math.ceil(r.right * W / columns);
+    r.top = Math.floor(r.top * H / rows); r.bottom = Math.ceil(r.bottom * H / rows);
+    r.area = Math.max(1, Math.round(inside.length * W * H / map.length));
     if (r.peak > o.above && r.area >= o.min_area && Math.max(r.right - r.left, r.bottom - r.top) >= o.min_length) regions.push(r);
     else for (const i of inside) levels[i] = Infinity;
   }
@@ -284,35 +286,35 @@ function outlinedOf(item) {
   return { regions, levels };
 }
 
-// outlinedAt says which pixels of an enlarged map of W x H are in its regions: those above the level of a region that reaches into
+// outlinedAt says which pixels of an item's map, enlarged to W x H, are in its regions: those above the level of a region that reaches into
 // or next to the map's pixel that they are in.
-function outlinedAt(values, W, H, levels, S) {
+function outlinedAt(item, values, W, H, levels) {
   const near = levels.map((_, i) => {
     let least = Infinity;
-    around(i, S, (j) => { least = Math.min(least, levels[j]); });
+    around(i, item, (j) => { least = Math.min(least, levels[j]); });
     return least;
   });
   const inside = new Uint8Array(W * H);
   for (let y = 0, i = 0; y < H; y++) {
-    const row = S * Math.floor(y * S / H);
-    for (let x = 0; x < W; x++, i++) inside[i] = values[i] > near[row + Math.floor(x * S / W)] ? 1 : 0;
+    const row = item.columns * Math.floor(y * item.rows / H);
+    for (let x = 0; x < W; x++, i++) inside[i] = values[i] > near[row + Math.floor(x * item.columns / W)] ? 1 : 0;
   }
   return inside;
 }
 
-// enlarge resizes a map of S x S bilinearly to W x H, with half-pixel centres.
-function enlarge(map, S, W, H) {
-  const tap = (i, to) => {
-    const at = Math.min(Math.max((i + 0.5) * S / to - 0.5, 0), S - 1), a = Math.floor(at);
-    return [a, Math.min(a + 1, S - 1), at - a];
+// enlarge resizes an item's map bilinearly to W x H, with half-pixel centres.
+function enlarge({ map, columns, rows }, W, H) {
+  const tap = (i, from, to) => {
+    const at = Math.min(Math.max((i + 0.5) * from / to - 0.5, 0), from - 1), a = Math.floor(at);
+    return [a, Math.min(a + 1, from - 1), at - a];
   };
-  const columns = Array.from({ length: W }, (_, x) => tap(x, W));
-  const out = new Float32Array(W * H), line = new Float32Array(S);
+  const across = Array.from({ length: W }, (_, x) => tap(x, columns, W));
+  const out = new Float32Array(W * H), line = new Float32Array(columns);
   for (let y = 0; y < H; y++) {
-    const [a, b, part] = tap(y, H);
-    for (let x = 0; x < S; x++) line[x] = map[a * S + x] + part * (map[b * S + x] - map[a * S + x]);
+    const [a, b, part] = tap(y, rows, H);
+    for (let x = 0; x < columns; x++) line[x] = map[a * columns + x] + part * (map[b * columns + x] - map[a * columns + x]);
     for (let x = 0; x < W; x++) {
-      const [l, r, p] = columns[x];
+      const [l, r, p] = across[x];
       out[y * W + x] = line[l] + p * (line[r] - line[l]);
     }
   }
@@ -327,7 +329,7 @@ async function show(item) {
   const context = view.getContext("2d", { willReadFrequently: true });
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
-  scene = { W, H, base: context.getImageData(0, 0, W, H).data, values: enlarge(item.map, item.size, W, H) };
+  scene = { W, H, base: context.getImageData(0, 0, W, H).data, values: enlarge(item, W, H) };
   current = item;
   $("stage").hidden = $("facts").hidden = $("where").hidden = $("past").hidden = false;
   document.querySelector(".picture").classList.add("used");
@@ -344,7 +346,7 @@ function paint(regions, cut, levels) {
   const picture = context.createImageData(W, H), out = picture.data;
   const over = Math.round(256 * $("opacity").value / 100), factor = 255 / highOf(cut);
   const outlined = $("outlines").checked, wide = Math.max(1, Math.floor((W + 256) / 512));
-  const inside = outlined ? outlinedAt(values, W, H, levels, current.size) : null;
+  const inside = outlined ? outlinedAt(current, values, W, H, levels) : null;
   const within = (x, y) => x >= 0 && y >= 0 && x < W && y < H && inside[y * W + x] === 1;
   for (let y = 0, i = 0; y < H; y++) {
     for (let x = 0; x < W; x++, i++) {

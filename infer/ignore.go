@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"rdpp/rdpp/command"
+	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/imagefile"
+)
+
+// ignored are the masks of what is not scored: one for all images, or files for some of them.
+type ignored struct {
+	path  string // as it was named; "": there are none
+	all   *imagefile.Mask
+	files map[string]string // by the images' names without extension
+	opt   imagefile.Options
+}
+
+// readIgnored reads the mask in a file, or finds those in a folder; path "": there are none.
+func readIgnored(path string, maxPixels int64) (*ignored, error) {
+	i := &ignored{path: path, opt: imagefile.Options{MaxPixels: maxPixels}}
+	if path == "" {
+		return i, nil
+	}
+	info, err := os.Stat(path)
+	if err == nil && info.IsDir() {
+		if i.files, err = dataset.MaskFiles(path); err == nil && len(i.files) == 0 {
+			err = fmt.Errorf("%s: no mask in this folder", path)
+		}
+	} else if err == nil {
+		i.all, err = imagefile.DecodeMaskFile(path, &i.opt)
+	}
+	if err != nil {
+		return nil, command.Usagef("--ignore: %w", err)
+	}
+	return i, nil
+}
+
+// own is an image's own mask file; "": it has none.
+func (i *ignored) own(image string) string {
+	name := filepath.Base(image)
+	return i.files[name[:len(name)-len(filepath.Ext(name))]]
+}
+
+// give names the masks of items.
+func (i *ignored) give(items []dataset.Item) {
+	for at := range items {
+		if items[at].Ignore = i.own(items[at].Path); i.all != nil {
+			items[at].Ignore = i.path
+		}
+	}
+}
+
+// read is the content of an image's own mask file, and what holding and decoding it takes; nil and 0 where it has none.
+func (i *ignored) read(ctx context.Context, image string) (data []byte, bytes int64, err error) {
+	file := i.own(image)
+	if file == "" {
+		return nil, 0, nil
+	}
+	data, err = command.Await(ctx, func() ([]byte, error) { return imagefile.ReadFile(file, &i.opt) })
+	if err != nil {
+		return nil, 0, fmt.Errorf("mask: %w", err)
+	}
+	w, h, cost, err := imagefile.Cost(data, &i.opt)
+	if err != nil {
+		return nil, 0, fmt.Errorf("mask %s: %w", file, err)
+	}
+	return data, int64(len(data)) + cost + int64(w)*int64(h), nil
+}
+
+// of is the mask of an image whose own mask file has that content: nil where nothing of the image is ignored.
+func (i *ignored) of(data []byte, opt *imagefile.Options) (*imagefile.Mask, error) {
+	if data == nil {
+		return i.all, nil
+	}
+	m, err := imagefile.DecodeMask(data, opt)
+	if err != nil {
+		return nil, fmt.Errorf("mask: %w", err)
+	}
+	return m, nil
+}

@@ -1,0 +1,402 @@
+package framing
+
+import (
+	"errors"
+	"fmt"
+	"image"
+	"math"
+	"slices"
+	"sync"
+
+	"rdpp/rdpp/imagefile"
+)
+
+// What can be wrong with a picture or a mask. Errors of Framer.Frame wrap one of these.
+var (
+	ErrOutside = errors.New("what is to be looked at is not within the picture")
+	ErrShape   = errors.New("a mask of another shape than the picture")
+	ErrNothing = errors.New("nothing of the picture is left to look at")
+)
+
+// Framer makes the frames of pictures by a View. It is safe for concurrent use.
+type Framer struct {
+	view        View
+	side        int
+	roi, ignore *imagefile.Mask // nil: none
+
+	mu     sync.Mutex
+	recent map[image.Point]*Frame // by the picture's size, of pictures without a mask of their own
+}
+
+// keptFrames are the sizes of pictures whose frames are kept.
+const keptFrames = 8
+
+// New returns a framer for network inputs of side x side positions. A view that Check refuses is its error.
+func New(view View, side int) (*Framer, error) {
+	if side < 1 {
+		return nil, fmt.Errorf("framing: a side of %d positions; use 1 or more", side)
+	}
+	if err := view.Check(); err != nil {
+		return nil, err
+	}
+	f := &Framer{view: view, side: side, recent: map[image.Point]*Frame{}}
+	var errs [2]error
+	f.roi, errs[0] = view.ROIMask.Mask()
+	f.ignore, errs[1] = view.Ignore.Mask()
+	return f, errors.Join(errs[:]...)
+}
+
+// Side is that of the network's input.
+func (f *Framer) Side() int { return f.side }
+
+// Frame is that of a picture of w x h pixels. ignore is a mask of the picture's own, of what is not scored; nil: none.
+// Masks of another size than the picture are scaled to it, which Frame.Notes and Scaled say.
+func (f *Framer) Frame(w, h int, ignore *imagefile.Mask) (*Frame, error) {
+	if w < 1 || h < 1 {
+		return nil, fmt.Errorf("framing: a picture of %d x %d pixels", w, h)
+	}
+	size := image.Pt(w, h)
+	if ignore == nil {
+		f.mu.Lock()
+		kept := f.recent[size]
+		f.mu.Unlock()
+		if kept != nil {
+			return kept, nil
+		}
+	}
+	made, err := f.frame(size, ignore)
+	if err != nil {
+		return nil, fmt.Errorf("framing: %w", err)
+	}
+	if ignore == nil {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if len(f.recent) >= keptFrames {
+			clear(f.recent)
+		}
+		f.recent[size] = made
+	}
+	return made, nil
+}
+
+// frame makes a frame.
+func (f *Framer) frame(size image.Point, own *imagefile.Mask) (*Frame, error) {
+	made := &Frame{Picture: size, Side: f.side}
+	var masks []mask
+	for _, m := range []struct {
+		*imagefile.Mask
+		name  string
+		drawn bool // what is drawn counts
+	}{{f.roi, "the mask of what is looked at", true}, {f.ignore, "the model's mask of what is ignored", false}, {own, "the picture's mask of what is ignored", false}} {
+		if m.Mask == nil {
+			continue
+		}
+		if err := shaped(m.Mask, size); err != nil {
+			return nil, fmt.Errorf("%s: %w", m.name, err)
+		}
+		if m.W != size.X || m.H != size.Y {
+			notes := &made.Scaled
+			if m.Mask == own {
+				notes = &made.Notes
+			}
+			*notes = append(*notes, fmt.Sprintf("%s, %d x %d pixels, was scaled to %d x %d", m.name, m.W, m.H, size.X, size.Y))
+		}
+		masks = append(masks, mask{m.Mask, m.drawn})
+	}
+	made.From = image.Rectangle{Max: size}
+	switch {
+	case f.view.ROI != Box{}:
+		made.From = f.view.ROI.Rectangle()
+		if !made.From.In(image.Rectangle{Max: size}) {
+			return nil, fmt.Errorf("%w: %s of %d x %d pixels", ErrOutside, f.view.ROI, size.X, size.Y)
+		}
+	case f.roi != nil:
+		made.From = around(f.roi, size)
+	}
+	made.From, made.To = f.fit(made.From)
+	return made, made.count(masks)
+}
+
+// shaped refuses a mask of another aspect ratio than the picture's, but for what rounding either side can explain.
+func shaped(m *imagefile.Mask, size image.Point) error {
+	if across, down := m.W*size.Y, m.H*size.X; max(across-down, down-across) >= size.X+size.Y {
+		return fmt.Errorf("%w: %d x %d pixels, the picture has %d x %d; draw it over the picture", ErrShape, m.W, m.H, size.X, size.Y)
+	}
+	return nil
+}
+
+// around is the box around what a mask draws, in pixels of a picture of a size.
+func around(m *imagefile.Mask, size image.Point) image.Rectangle {
+	box := image.Rectangle{Min: image.Pt(m.W, m.H)}
+	for i, v := range m.Pix {
+		if x, y := i%m.W, i/m.W; v != 0 {
+			box.Min.X, box.Max.X = min(box.Min.X, x), max(box.Max.X, x+1)
+			box.Min.Y, box.Max.Y = min(box.Min.Y, y), max(box.Max.Y, y+1)
+		}
+	}
+	up := func(a, of, to int) int { return (a*to + of - 1) / of }
+	return image.Rect(box.Min.X*size.X/m.W, box.Min.Y*size.Y/m.H, up(box.Max.X, m.W, size.X), up(box.Max.Y, m.H, size.Y))
+}
+
+// fit parts what is looked at and the positions that show it.
+func (f *Framer) fit(from image.Rectangle) (cut, to image.Rectangle) {
+	S, w, h := f.side, from.Dx(), from.Dy()
+	cut, to = from, image.Rect(0, 0, S, S)
+	switch f.view.Fit {
+	case Crop:
+		side := min(w, h)
+		corner := from.Min.Add(image.Pt((w-side)/2, (h-side)/2))
+		cut = image.Rectangle{corner, corner.Add(image.Pt(side, side))}
+	case Pad:
+		scaled := func(n int) int { return max(1, int(math.Round(float64(n)*float64(S)/float64(max(w, h))))) }
+		inner := image.Pt(scaled(w), scaled(h))
+		corner := image.Pt((S-inner.X)/2, (S-inner.Y)/2)
+		to = image.Rectangle{corner, corner.Add(inner)}
+	}
+	return cut, to
+}
+
+// mask is a mask with what it says.
+type mask struct {
+	*imagefile.Mask
+	drawn bool // what is drawn counts, else what is not
+}
+
+// counts says whether the pixels of a picture's row y count, into row.
+func (m *mask) counts(row []bool, y int, size image.Point) {
+	my := (2*y + 1) * m.H / (2 * size.Y)
+	of := m.Pix[my*m.W:][:m.W]
+	for x := range row {
+		if (of[(2*x+1)*m.W/(2*size.X)] != 0) != m.drawn {
+			row[x] = false
+		}
+	}
+}
+
+// Frame says how a picture becomes the network's input, and what of that counts. It is immutable.
+type Frame struct {
+	Picture image.Point     // width and height of the picture, pixels
+	From    image.Rectangle // part of the picture that is looked at, pixels
+	To      image.Rectangle // positions of the network's input that show it
+	Side    int             // S: the input has S x S positions
+	Notes   []string        // what is to be said of the picture's own mask, in words
+	Scaled  []string        // which of the view's masks are of another size than the picture, in words
+
+	// nearest is, for every position, the nearest one that counts, itself where it does; nil: all count.
+	nearest []int32
+	counted int
+}
+
+// count finds the positions that count: those whose value is made of pixels that count alone.
+func (f *Frame) count(masks []mask) error {
+	whole := image.Rect(0, 0, f.Side, f.Side)
+	f.counted = f.Side * f.Side
+	if len(masks) == 0 && f.To == whole {
+		return nil
+	}
+	counts := make([]bool, f.Side*f.Side)
+	xs, ys := linearTaps(f.From.Dx(), f.To.Dx()), linearTaps(f.From.Dy(), f.To.Dy())
+	row := make([]bool, f.Picture.X)
+	f.counted = 0
+	for y, ty := range ys {
+		for x := range row {
+			row[x] = true
+		}
+		for i := range masks {
+			masks[i].counts(row, f.From.Min.Y+ty.lo, f.Picture)
+			if ty.whi > 0 {
+				masks[i].counts(row, f.From.Min.Y+ty.hi, f.Picture)
+			}
+		}
+		looked := row[f.From.Min.X:f.From.Max.X]
+		for x, tx := range xs {
+			if looked[tx.lo] && (tx.whi == 0 || looked[tx.hi]) {
+				counts[(f.To.Min.Y+y)*f.Side+f.To.Min.X+x] = true
+				f.counted++
+			}
+		}
+	}
+	switch f.counted {
+	case 0:
+		return fmt.Errorf("%w: masks leave out all of it", ErrNothing)
+	case f.Side * f.Side:
+		return nil
+	}
+	f.nearest = nearest(counts, f.Side)
+	return nil
+}
+
+// nearest finds, for every position of a square, the nearest one that counts, by steps along rows and columns.
+func nearest(counts []bool, S int) []int32 {
+	const unknown = -1
+	of := make([]int32, len(counts))
+	queue := make([]int32, 0, len(counts))
+	for i, c := range counts {
+		of[i] = unknown
+		if c {
+			of[i] = int32(i)
+			queue = append(queue, int32(i))
+		}
+	}
+	for at := 0; at < len(queue); at++ {
+		i := int(queue[at])
+		x, y := i%S, i/S
+		for _, n := range [...]struct {
+			there bool
+			at    int
+		}{{y > 0, i - S}, {x > 0, i - 1}, {x < S-1, i + 1}, {y < S-1, i + S}} {
+			if n.there && of[n.at] == unknown {
+				of[n.at] = of[i]
+				queue = append(queue, int32(n.at))
+			}
+		}
+	}
+	return of
+}
+
+// All says that every position counts.
+func (f *Frame) All() bool { return f.nearest == nil }
+
+// Counted is how many positions count, at least one.
+func (f *Frame) Counted() int { return f.counted }
+
+// Counts says whether position p, y*S + x, counts.
+func (f *Frame) Counts(p int) bool { return f.nearest == nil || f.nearest[p] == int32(p) }
+
+// Nearest is, for every position, the nearest one that counts, itself where it does; nil: all count. It must not be
+// changed.
+func (f *Frame) Nearest() []int32 { return f.nearest }
+
+// Planes writes the picture as the network is to see it, but for the normalisation, to dst: C,H,W planes of 3*S*S
+// values, RGB in 0..1, for which dst must have room. The picture has the frame's size.
+func (f *Frame) Planes(dst []float32, img *imagefile.Image) {
+	Resample(dst, img, f.From, f.To, f.Side)
+	f.Fill(dst)
+}
+
+// Fill gives positions that do not count the values of the nearest that do, in any number of planes of S*S values.
+func (f *Frame) Fill(planes []float32) {
+	if f.nearest == nil {
+		return
+	}
+	for plane := range slices.Chunk(planes, f.Side*f.Side) {
+		for i, from := range f.nearest {
+			if int(from) != i { // which nothing is written to
+				plane[i] = plane[from]
+			}
+		}
+	}
+}
+
+// Blank sets a map or a mask, S x S, to 0 where positions do not count.
+func Blank[T float32 | uint8](f *Frame, m []T) {
+	for i, from := range f.nearest {
+		if int(from) != i {
+			m[i] = 0
+		}
+	}
+}
+
+// Inner is the part of a map, S x S, that shows the picture, row-major, To.Dy() x To.Dx(): m itself where that is all of
+// it.
+func Inner[T any](f *Frame, m []T) []T {
+	if f.To.Dx() == f.Side && f.To.Dy() == f.Side {
+		return m
+	}
+	inner := make([]T, 0, f.To.Dx()*f.To.Dy())
+	for y := f.To.Min.Y; y < f.To.Max.Y; y++ {
+		inner = append(inner, m[y*f.Side+f.To.Min.X:][:f.To.Dx()]...)
+	}
+	return inner
+}
+
+// Outer puts what Inner takes from a map back to its place in one of S x S values, of which the others are outside: inner
+// itself where there are none.
+func Outer[T any](f *Frame, inner []T, outside T) []T {
+	if f.To.Dx() == f.Side && f.To.Dy() == f.Side {
+		return inner
+	}
+	m := slices.Repeat([]T{outside}, f.Side*f.Side)
+	for y := range f.To.Dy() {
+		copy(m[(f.To.Min.Y+y)*f.Side+f.To.Min.X:], inner[y*f.To.Dx():][:f.To.Dx()])
+	}
+	return m
+}
+
+// Area is what a map, S x S, covers, in pixels of the picture: the whole picture, a part of it, or, where there is
+// padding, more than it.
+type Area struct {
+	X      float64 `json:"x"` // left edge
+	Y      float64 `json:"y"` // upper edge
+	Width  float64 `json:"width"`
+	Height float64 `json:"height"`
+}
+
+// Area is that of the frame's maps.
+func (f *Frame) Area() Area {
+	px, py := float64(f.From.Dx())/float64(f.To.Dx()), float64(f.From.Dy())/float64(f.To.Dy())
+	return Area{float64(f.From.Min.X) - float64(f.To.Min.X)*px, float64(f.From.Min.Y) - float64(f.To.Min.Y)*py,
+		float64(f.Side) * px, float64(f.Side) * py}
+}
+
+// Whole says that maps cover the picture and nothing else.
+func (f *Frame) Whole() bool {
+	return f.From == image.Rectangle{Max: f.Picture} && f.To == image.Rect(0, 0, f.Side, f.Side)
+}
+
+// MostSpread bounds what Spread returns: so many times the map's side to a side.
+const MostSpread = 4
+
+// spread is the size of a map over the whole picture.
+func (f *Frame) spread() (H, W int) {
+	if f.Whole() {
+		return f.Side, f.Side
+	}
+	sides := func(picture, from, to int) int {
+		return min(MostSpread*f.Side, max(1, int(math.Ceil(float64(picture)*float64(to)/float64(from)))))
+	}
+	return sides(f.Picture.Y, f.From.Dy(), f.To.Dy()), sides(f.Picture.X, f.From.Dx(), f.To.Dx())
+}
+
+// Scale is how many values of Spread there are along a position of the map, the mean of width and height: 1 but for rounding
+// and MostSpread.
+func (f *Frame) Scale() float64 {
+	if f.Whole() {
+		return 1
+	}
+	H, W := f.spread()
+	positions := float64(f.To.Dx()*f.To.Dy()) / float64(f.From.Dx()*f.From.Dy()) // per pixel
+	return math.Sqrt(float64(H*W) / float64(f.Picture.X*f.Picture.Y) / positions)
+}
+
+// Spread is a map, S x S, over the whole picture: H x W values, row-major, outside where the frame does not look at the
+// picture. A part of a picture keeps its resolution, as far as MostSpread allows. Where the frame is the whole picture that
+// is m itself.
+func Spread[T any](f *Frame, m []T, outside T) (over []T, H, W int) {
+	if f.Whole() {
+		return m, f.Side, f.Side
+	}
+	H, W = f.spread()
+	over = slices.Repeat([]T{outside}, H*W)
+	// Pixel of the picture in the middle of value i of n, and the position that shows it, or none.
+	place := func(i, n, picture, fromMin, fromLen, toMin, toLen int) int {
+		pixel := (float64(i) + 0.5) * float64(picture) / float64(n)
+		at := (pixel - float64(fromMin)) * float64(toLen) / float64(fromLen)
+		if at < 0 || at >= float64(toLen) {
+			return -1
+		}
+		return toMin + int(at)
+	}
+	for y := range H {
+		row := place(y, H, f.Picture.Y, f.From.Min.Y, f.From.Dy(), f.To.Min.Y, f.To.Dy())
+		if row < 0 {
+			continue
+		}
+		for x := range W {
+			if column := place(x, W, f.Picture.X, f.From.Min.X, f.From.Dx(), f.To.Min.X, f.To.Dx()); column >= 0 {
+				over[y*W+x] = m[row*f.Side+column]
+			}
+		}
+	}
+	return over, H, W
+}
