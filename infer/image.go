@@ -365,7 +365,7 @@ func readAll(ctx context.Context, open func() (io.ReadCloser, error), limit int6
 
 // writeHeatmap draws the anomaly map over the image, so that the pictures of a call compare with each other.
 func writeHeatmap(path string, img *imagefile.Image, r *rdpp.Result) error {
-	overlay, err := report.Heatmap(img, r.Map, r.Size, r.Size, report.AtThreshold(r.PixelThreshold))
+	overlay, err := report.Heatmap(img, r.Map, r.MapH, r.MapW, report.AtThreshold(r.PixelThreshold))
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}

@@ -102,6 +102,7 @@ const (
 	ScoreReleased    = reverse.ScoreReleased
 	ScoreBalanced    = reverse.ScoreBalanced
 	BitDepthAuto     = method.BitDepthAuto
+	TileAuto         = method.TileAuto
 	PrecisionAuto    = method.PrecisionAuto
 	PresetPaper      = config.PresetPaper
 

@@ -41,7 +41,7 @@ var version = command.Version("train", func() (string, error) {
 }, rdpp.Notice)
 
 // short are flags that are not called like their settings, by the settings' names.
-var short = map[string]string{"noise_lambda": "noise", "image_size": "size"}
+var short = map[string]string{"noise_lambda": "noise", "image_size": "size", "tile_stride": "tile"}
 
 var app = command.Program{
 	Name: "train",
@@ -122,6 +122,8 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	flags.IntVar(&c.Epochs, "epochs", c.Epochs, "`N` passes over the images, instead")
 	flags.IntVar(&c.Batch, "batch", c.Batch, "`N` images per step")
 	flags.IntVar(&c.ImageSize, "image-size", c.ImageSize, "`N` x N pixels; 192 for drawn")
+	flags.Var(tile{&c.Tile, &c.TileStride}, "tile", "cut images into tiles of `N`[,STRIDE] pixels, or auto")
+	flags.IntVar(&c.SmallestDefect, "smallest-defect", 0, "`N` pixels, for --tile auto; says if it is missed")
 	device := flags.String("device", "auto", "`D`: auto, cpu, cuda or cuda:N")
 	flags.StringVar(&c.Precision, "precision", c.Precision, "`P`: auto, fp32, tf32, bf16 (mixed)")
 	flags.Uint64Var(&c.Seed, "seed", c.Seed, "`N`, of weights, order and noise")
@@ -388,6 +390,43 @@ func (b bitDepth) Set(text string) error {
 }
 
 func (b bitDepth) Type() string { return "string" }
+
+// tile is the value of --tile: a side, perhaps with a stride, or auto.
+type tile struct{ side, stride *int }
+
+func (t tile) String() string {
+	switch {
+	case t.side == nil || *t.side == 0:
+		return ""
+	case *t.side == rdpp.TileAuto:
+		return "auto"
+	case *t.stride == 0:
+		return strconv.Itoa(*t.side)
+	}
+	return fmt.Sprintf("%d,%d", *t.side, *t.stride)
+}
+
+func (t tile) Set(text string) error {
+	*t.side, *t.stride = rdpp.TileAuto, 0
+	if text == "auto" {
+		return nil
+	}
+	wrong := errors.New("use auto, a number of pixels, or two with a comma: 512,384")
+	side, stride, both := strings.Cut(text, ",")
+	var err error
+	if *t.side, err = strconv.Atoi(side); err != nil || *t.side < 1 {
+		return wrong
+	}
+	if !both {
+		return nil
+	}
+	if *t.stride, err = strconv.Atoi(stride); err != nil || *t.stride < 1 {
+		return wrong
+	}
+	return nil
+}
+
+func (t tile) Type() string { return "string" }
 
 // setDevice resolves --device and sets --threads.
 func setDevice(name string, threads int) (torch.Device, error) {

@@ -109,17 +109,20 @@ typedef struct rdpp_result {
   double pixel_threshold; /* in force, of the map */
   int32_t provisional;    /* 1: the threshold is a stand-in that promises no rate of false alarms */
   int32_t width, height;  /* of the image, pixels */
-  int32_t map_side;       /* S */
+  int32_t map_side;       /* S; 0 of a model that looks at tiles, whose maps are not square: see map_width */
   int64_t region_count;
   rdpp_region *regions; /* region_count of them, highest peak first; NULL where there are none, as in a good image
                            unless the options have a pixel_threshold */
-  float *map;           /* the anomaly map, S x S, row by row, over the whole image */
+  float *map;           /* the anomaly map, S x S, row by row, over the whole image; of a model that looks at tiles map_height x
+                           map_width, and NULL for programs whose structure ends before those */
   /* Here ends the structure of the first libraries: they leave what follows 0. */
   int32_t exact;    /* 1: the rate of false alarms is exact, instead of nearly so or a fit of too few scores */
   int32_t reserved; /* 0 */
   /* Here ends the structure of the second ones. */
   char
       *warnings; /* in words, one line: the image was not taken, or stored, as the training images were; NULL: it was */
+  /* Here ends the structure of the third ones. */
+  int32_t map_width, map_height; /* of map */
 } rdpp_result;
 
 /* RDPP_ABI_VERSION of the library. */

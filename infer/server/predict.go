@@ -159,7 +159,7 @@ func (s *Server) predict(x *exchange, r *http.Request) error {
 	for i, r := range q.results {
 		predictions[i].Prediction = r.Prediction(q.pictures[i].name)
 		if w.heatmap {
-			predictions[i].Heatmap = &heatmap{r.Size, r.Size, base64.StdEncoding.EncodeToString(floats(r.Map))}
+			predictions[i].Heatmap = &heatmap{r.MapW, r.MapH, base64.StdEncoding.EncodeToString(floats(r.Map))}
 		}
 	}
 	if isForm {
@@ -225,7 +225,7 @@ func (q *inquiry) overlay(original []byte, r *rdpp.Result) ([]byte, error) {
 		if err != nil {
 			return err
 		}
-		drawn, err := report.Heatmap(img, r.Map, r.Size, r.Size, report.AtThreshold(r.PixelThreshold))
+		drawn, err := report.Heatmap(img, r.Map, r.MapH, r.MapW, report.AtThreshold(r.PixelThreshold))
 		if err != nil {
 			return err
 		}
@@ -310,21 +310,22 @@ type about struct {
 	Version        int     `json:"version"`
 	Category       string  `json:"category"`
 	Arch           string  `json:"arch"`
-	ImageSize      int     `json:"image_size"` // side of the network's input and of the map, pixels
+	ImageSize      int     `json:"image_size"` // side of the network's input and, without tiles, of the map, pixels
 	Threshold      float64 `json:"threshold"`
 	PixelThreshold float64 `json:"pixel_threshold"`
 	Provisional    bool    `json:"provisional"`
 	Rule           string  `json:"rule"` // where the threshold comes from
 	FalseAlarm     float64 `json:"false_alarm"`
 	Teacher        string  `json:"teacher"`
-	Software       string  `json:"software"`  // that made the model
-	BitDepth       int     `json:"bit_depth"` // that images of 16 bits are read as
+	Software       string  `json:"software"`       // that made the model
+	BitDepth       int     `json:"bit_depth"`      // that images of 16 bits are read as
+	Tile           int     `json:"tile,omitempty"` // side of the tiles that images are cut into, pixels
 }
 
 func (m *model) about() about {
 	info, c := m.detector.Info(), m.detector.Calibration()
 	return about{m.name, m.version, info.Category, info.Config.Arch, info.Config.ImageSize, c.Threshold, c.PixelThreshold,
-		c.Provisional, c.Rule, c.FalseAlarm, info.Teacher.Origin, info.Software, info.Config.BitDepth}
+		c.Provisional, c.Rule, c.FalseAlarm, info.Teacher.Origin, info.Software, info.Config.BitDepth, info.Config.Tile}
 }
 
 // listModels answers GET /v1/models.

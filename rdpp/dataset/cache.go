@@ -20,6 +20,7 @@ type CacheOptions struct {
 	MaxBytes  int64 // pixels kept in memory, bytes; default DefaultCacheBytes or a quarter of allowance.Memory; negative keeps nothing
 	MaxPixels int64 // largest image accepted, pixels; default imagefile's
 	BitDepth  int   // bits that images of 16 bits use, as in imagefile.Options; default 16
+	Whole     bool  // keep images as pixels alone, for those who cut them into tiles
 }
 
 // Cache reads images and keeps them, decoded, within a bound on memory: as
@@ -90,6 +91,29 @@ func (c *Cache) planes(room []float32, path string) ([]float32, error) {
 	return room, nil
 }
 
+// Image returns the image in path, which must not be changed. Errors name the
+// file.
+func (c *Cache) Image(path string) (*imagefile.Image, error) {
+	img, _, err := c.image(path)
+	return img, err
+}
+
+// image is Image; kept says that asking again costs nothing.
+func (c *Cache) image(path string) (img *imagefile.Image, kept bool, err error) {
+	if !c.opt.Whole {
+		return nil, false, fmt.Errorf("dataset: %s: a cache that is not Whole keeps no pixels", path)
+	}
+	if img, _, err = c.load(path); err != nil {
+		return nil, false, err
+	}
+	c.mu.Lock()
+	e := c.entries[path]
+	c.mu.Unlock()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return img, e.img != nil, nil
+}
+
 // Look returns the look of the image in path as it was last read.
 func (c *Cache) Look(path string) Look {
 	c.mu.Lock()
@@ -130,12 +154,15 @@ func (c *Cache) SetBitDepth(bits int) {
 // Mask reads an item's mask as ReadMask does, at the cache's Size and within its
 // MaxPixels, and refuses one that is not plain (ErrMaskEmpty and its like). Masks
 // are not kept.
-func (c *Cache) Mask(item Item) ([]uint8, error) {
+func (c *Cache) Mask(item Item) ([]uint8, error) { return c.MaskOf(item, c.opt.Size, c.opt.Size) }
+
+// MaskOf is Mask at another size.
+func (c *Cache) MaskOf(item Item, width, height int) ([]uint8, error) {
 	m, err := plainMask(item, c.bounds())
 	if err != nil {
 		return nil, err
 	}
-	return resizeMask(m, c.opt.Size), nil
+	return resizeMask(m, width, height), nil
 }
 
 // plainMask reads an item's mask and holds it against the image.
@@ -181,7 +208,7 @@ func (c *Cache) load(path string) (*imagefile.Image, []float32, error) {
 	e.look = LookAt(img)
 	values := 3 * c.opt.Size * c.opt.Size
 	switch {
-	case len(img.Pix) <= 4*values:
+	case c.opt.Whole || len(img.Pix) <= 4*values:
 		if c.reserve(len(img.Pix)) {
 			e.img = img
 		}

@@ -2,6 +2,7 @@ package dataset
 
 import (
 	"fmt"
+	"image"
 	"math"
 
 	"rdpp/rdpp/imagefile"
@@ -45,7 +46,21 @@ var unit = func() (u [256]float32) {
 // and nothing is averaged when shrinking, as OpenCV's INTER_LINEAR does on
 // float32.
 func Resize(dst []float32, img *imagefile.Image, S int) {
-	if img.W == S && img.H == S { // as below, where all weights are 1 and 0
+	resizePart(dst, img, image.Rect(0, 0, img.W, img.H), S)
+}
+
+// ResizePart is Resize of a part of the image, which may reach beyond its right
+// and lower edge: there the edge's pixels repeat.
+func ResizePart(dst []float32, img *imagefile.Image, part image.Rectangle, S int) error {
+	if part.Empty() || part.Min.X < 0 || part.Min.Y < 0 || part.Min.X >= img.W || part.Min.Y >= img.H {
+		return fmt.Errorf("dataset: the part %v of an image of %d x %d pixels", part, img.W, img.H)
+	}
+	resizePart(dst, img, part, S)
+	return nil
+}
+
+func resizePart(dst []float32, img *imagefile.Image, part image.Rectangle, S int) {
+	if part.Dx() == S && part.Dy() == S && img.W == S && img.H == S { // as below, where all weights are 1 and 0
 		red, green, blue := dst[:S*S], dst[S*S:][:S*S], dst[2*S*S:][:S*S]
 		for i := range red {
 			p := img.Pix[3*i:][:3]
@@ -53,7 +68,7 @@ func Resize(dst []float32, img *imagefile.Image, S int) {
 		}
 		return
 	}
-	xs, ys := linearTaps(img.W, S), linearTaps(img.H, S)
+	xs, ys := partTaps(part.Min.X, part.Dx(), img.W, S), partTaps(part.Min.Y, part.Dy(), img.H, S)
 	for x := range xs {
 		xs[x].lo *= 3
 		xs[x].hi *= 3
@@ -95,6 +110,17 @@ func linearTaps(n, size int) []tap {
 	return taps
 }
 
+// partTaps returns the taps of n pixels of a row of width pixels, from one on,
+// resized to size.
+func partTaps(from, n, width, size int) []tap {
+	taps := linearTaps(n, size)
+	for i := range taps {
+		t := &taps[i]
+		t.lo, t.hi = min(from+t.lo, width-1), min(from+t.hi, width-1)
+	}
+	return taps
+}
+
 // ReadMask reads the ground-truth mask in path, or the union of those in the
 // folder path, resizes it to S x S as Pillow's bilinear filter does (averaging
 // when shrinking) and returns H,W values: 1 where more than half of what was
@@ -108,15 +134,15 @@ func ReadMask(path string, S int, opt *imagefile.Options) ([]uint8, error) {
 	if err != nil {
 		return nil, err
 	}
-	return resizeMask(m, S), nil
+	return resizeMask(m, S, S), nil
 }
 
-// resizeMask resizes a mask, which it makes use of, to S x S.
-func resizeMask(m *imagefile.Mask, S int) []uint8 {
+// resizeMask resizes a mask, which it makes use of, to width x height.
+func resizeMask(m *imagefile.Mask, width, height int) []uint8 {
 	for i, v := range m.Pix {
 		m.Pix[i] = 255 * v
 	}
-	return aboveHalf(resizeGray(m.Pix, m.W, m.H, S))
+	return aboveHalf(resizeGray(m.Pix, m.W, m.H, width, height))
 }
 
 // aboveHalf makes greys 1 where they exceed 0.5, white being 1, else 0.
@@ -130,34 +156,34 @@ func aboveHalf(grey []uint8) []uint8 {
 // filterBits is the fixed-point precision of Pillow's 8-bit resampling.
 const filterBits = 22
 
-// resizeGray resizes w x h pixels to S x S with the triangle filter of
+// resizeGray resizes w x h pixels to width x height with the triangle filter of
 // Pillow's Image.resize, to the bit: rows first, rounded to 8 bits, then
 // columns.
-func resizeGray(pix []uint8, w, h, S int) []uint8 {
-	rows := make([]uint8, h*S)
-	filters := triangleFilters(w, S)
+func resizeGray(pix []uint8, w, h, width, height int) []uint8 {
+	rows := make([]uint8, h*width)
+	filters := triangleFilters(w, width)
 	for y := range h {
 		for x, f := range filters {
 			sum := 1 << (filterBits - 1)
 			for i, v := range pix[y*w+f.first:][:len(f.weights)] {
 				sum += int(v) * f.weights[i]
 			}
-			rows[y*S+x] = uint8(min(sum>>filterBits, 255))
+			rows[y*width+x] = uint8(min(sum>>filterBits, 255))
 		}
 	}
-	out := make([]uint8, S*S)
-	sums := make([]int, S)
-	for y, f := range triangleFilters(h, S) {
+	out := make([]uint8, width*height)
+	sums := make([]int, width)
+	for y, f := range triangleFilters(h, height) {
 		for x := range sums {
 			sums[x] = 1 << (filterBits - 1)
 		}
 		for i, weight := range f.weights {
-			for x, v := range rows[(f.first+i)*S:][:S] {
+			for x, v := range rows[(f.first+i)*width:][:width] {
 				sums[x] += int(v) * weight
 			}
 		}
 		for x, sum := range sums {
-			out[y*S+x] = uint8(min(sum>>filterBits, 255))
+			out[y*width+x] = uint8(min(sum>>filterBits, 255))
 		}
 	}
 	return out

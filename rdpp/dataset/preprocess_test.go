@@ -153,7 +153,7 @@ func TestResizeMask(t *testing.T) {
 	readJSON(t, "testdata/preprocess.json", &want)
 	for _, g := range want.Masks {
 		t.Run(g.Key, func(t *testing.T) {
-			resized := resizeGray(pixels(g.Key, g.W*g.H), g.W, g.H, g.Size)
+			resized := resizeGray(pixels(g.Key, g.W*g.H), g.W, g.H, g.Size, g.Size)
 			for i, want := range g.Resized {
 				if int(resized[i]) != want {
 					t.Fatalf("resized pixel %d: got %d, want %d", i, resized[i], want)
@@ -262,7 +262,7 @@ func FuzzSizes(f *testing.F) {
 				t.Fatalf("value %d: got %v of pixels 50 to 177", i, v*255)
 			}
 		}
-		for i, v := range resizeGray(img.Pix[:W*H], W, H, S) {
+		for i, v := range resizeGray(img.Pix[:W*H], W, H, S, S) {
 			if v < 50 || v > 177 {
 				t.Fatalf("grey value %d: got %d of pixels 50 to 177", i, v)
 			}
@@ -292,6 +292,6 @@ func BenchmarkApply(b *testing.B) {
 func BenchmarkResizeGray(b *testing.B) {
 	pix := pixels("benchmark", 1024*1024)
 	for b.Loop() {
-		resizeGray(pix, 1024, 1024, 256)
+		resizeGray(pix, 1024, 1024, 256, 256)
 	}
 }

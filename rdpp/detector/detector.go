@@ -38,7 +38,7 @@ type Options struct {
 	// suits device, image size and memory. On the CPU it changes no bit of a score, on a GPU it is to change 1e-5 at most.
 	Batch int
 
-	Log *slog.Logger // told what there is to know of the model file, default slog.Default()
+	Log *slog.Logger // told what there is to know of the model file, and once of images that are too large for it, default slog.Default()
 }
 
 // Detector finds defects with a trained model. It is safe for concurrent use: one goroutine owns the device and
@@ -48,7 +48,9 @@ type Detector struct {
 	worker      *torch.Worker
 	calibration anomaly.Calibration // in force
 	images      imagefile.Options
-	closed      bool // known to the worker's goroutine alone
+	log         *slog.Logger
+	tooLarge    sync.Once // an image that loses too much was told of
+	closed      bool      // known to the worker's goroutine alone
 }
 
 // Result is what a detector says about one image.
@@ -57,8 +59,10 @@ type Result struct {
 	Width   int             // of the image, pixels
 	Height  int             //
 	Regions []metric.Region // in the image's pixels, as Prediction has them
-	Map     []float32       // the anomaly map, S x S
-	Size    int             // S
+	Map     []float32       // the anomaly map, MapH x MapW, which covers the image
+	MapW    int             // S; of an image in tiles as many as it has pixels at their scale, and tiling.MaxCells in all at most
+	MapH    int             //
+	Size    int             // S, side of the network's input
 	// Warnings say in words what tells that the image was not taken, or stored, as the training images were: another range
 	// of values, a mean brightness less than half of the darkest one's or more than twice the brightest one's. nil: nothing.
 	Warnings []string
@@ -74,7 +78,11 @@ func Open(path string, opt *Options) (*Detector, error) {
 	if opt == nil {
 		opt = &Options{}
 	}
-	d := &Detector{worker: torch.NewWorker(), images: imagefile.Options{MaxPixels: opt.MaxPixels}}
+	log := opt.Log
+	if log == nil {
+		log = slog.Default()
+	}
+	d := &Detector{worker: torch.NewWorker(), images: imagefile.Options{MaxPixels: opt.MaxPixels}, log: log}
 	precision, err := torch.ParsePrecision(string(opt.Precision))
 	if err != nil {
 		d.Close()
@@ -200,11 +208,12 @@ func (d *Detector) DetectBatch(images []*imagefile.Image) ([]*Result, error) {
 	return results, nil
 }
 
-// Input is an image as a detector's networks see it: smaller than a large image, and made without the device. It can be
-// used with the detector that made it, any number of times.
+// Input is an image as a detector's networks see it: smaller than a large image, and made without the device. Of a model that
+// looks at tiles it is the image itself, which must not change until it has been measured. It can be used with the detector
+// that made it, any number of times.
 type Input struct {
-	x        []float32 // 3 x S x S, normalised
-	w, h     int       // of the image, pixels
+	view     modelfile.View
+	w, h     int // of the image, pixels
 	warnings []string
 }
 
@@ -214,12 +223,11 @@ func (d *Detector) Prepare(img *imagefile.Image) (*Input, error) {
 		return nil, fmt.Errorf("detector: an image of %d x %d pixels must have %d bytes, got %d", img.W, img.H,
 			3*img.W*img.H, len(img.Pix))
 	}
-	config := &d.model.Info.Config
-	S := config.ImageSize
-	in := &Input{x: make([]float32, 3*S*S), w: img.W, h: img.H, warnings: d.model.Info.Unlike(dataset.LookAt(img))}
-	dataset.Resize(in.x, img, S)
-	config.Norm().Apply(in.x, in.x, S)
-	return in, nil
+	info := &d.model.Info
+	if text := info.TooLarge(img.W, img.H); text != "" {
+		d.tooLarge.Do(func() { d.log.Warn(text) })
+	}
+	return &Input{view: info.View(img), w: img.W, h: img.H, warnings: info.Unlike(dataset.LookAt(img))}, nil
 }
 
 // Measure is MeasureEach for those who want all results or none: the first error is returned.
@@ -239,16 +247,13 @@ func (d *Detector) MeasureEach(inputs []*Input) ([]*Result, []error) {
 	if len(inputs) == 0 {
 		return nil, nil
 	}
-	x := inputs[0].x
-	if len(inputs) > 1 {
-		x = make([]float32, 0, len(inputs)*len(x))
-		for _, in := range inputs {
-			x = append(x, in.x...)
-		}
+	views := make([]modelfile.View, len(inputs))
+	for i, in := range inputs {
+		views[i] = in.view
 	}
 	var outcomes []modelfile.Outcome
 	err := d.do(func() error {
-		outcomes = d.model.PredictEach(x)
+		outcomes = d.model.PredictViews(views)
 		return nil
 	})
 	results, errs := make([]*Result, len(inputs)), make([]error, len(inputs))
@@ -261,7 +266,7 @@ func (d *Detector) MeasureEach(inputs []*Input) ([]*Result, []error) {
 			errs[i] = fmt.Errorf("detector: detect: %w", o.Err)
 			continue
 		}
-		results[i] = &Result{Verdict: anomaly.Verdict{Score: o.Score}, Map: o.Map, Size: d.model.Info.Config.ImageSize, Width: in.w, Height: in.h, Warnings: in.warnings}
+		results[i] = &Result{Verdict: anomaly.Verdict{Score: o.Score}, Map: o.Map, MapW: o.W, MapH: o.H, Size: d.model.Info.Config.ImageSize, Width: in.w, Height: in.h, Warnings: in.warnings}
 	}
 	return results, errs
 }
@@ -272,7 +277,7 @@ func (r *Result) Judge(c *anomaly.Calibration) (err error) {
 	r.Verdict = c.Judge(r.Score)
 	// The largest float32 that is not above the threshold, so that pixels and image are judged alike.
 	above := modelfile.FloorFloat32(c.Outline(r.Verdict))
-	r.Regions, err = metric.Regions(r.Map, r.Size, r.Size, above, r.Width, r.Height)
+	r.Regions, err = metric.Regions(r.Map, r.MapH, r.MapW, above, r.Width, r.Height)
 	if err != nil {
 		return fmt.Errorf("detector: detect: %w", err)
 	}
@@ -282,7 +287,11 @@ func (r *Result) Judge(c *anomaly.Calibration) (err error) {
 // Evaluate scores the test images of a data set and measures the result.
 func (d *Detector) Evaluate(ctx context.Context, set *dataset.Set) (e *evaluation.Evaluation, err error) {
 	err = d.do(func() (err error) {
-		e, err = evaluation.Evaluate(ctx, d.model, set.Test, set.HasMasks, d.cache())
+		cache := d.cache()
+		e, err = evaluation.Evaluate(ctx, d.model, set.Test, set.HasMasks, cache)
+		if err == nil {
+			evaluation.WarnTooLarge(d.log, &d.model.Info, set.Test, cache)
+		}
 		return err
 	})
 	return e, err
@@ -300,6 +309,7 @@ func (d *Detector) WriteReport(ctx context.Context, path string, set *dataset.Se
 
 // cache reads images and keeps none.
 func (d *Detector) cache() *dataset.Cache {
-	return dataset.NewCache(dataset.CacheOptions{Size: d.model.Info.Config.ImageSize, MaxBytes: -1, MaxPixels: d.images.MaxPixels,
-		BitDepth: d.images.BitDepth})
+	config := &d.model.Info.Config
+	return dataset.NewCache(dataset.CacheOptions{Size: config.ImageSize, MaxBytes: -1, MaxPixels: d.images.MaxPixels,
+		BitDepth: d.images.BitDepth, Whole: config.Tiled()})
 }

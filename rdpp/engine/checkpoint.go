@@ -145,8 +145,19 @@ func SameConfig[C any](before, now C) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(a)) {
+	names := slices.Sorted(maps.Keys(a))
+	for _, name := range slices.Sorted(maps.Keys(b)) {
+		if _, both := a[name]; !both {
+			names = append(names, name)
+		}
+	}
+	for _, name := range names {
 		if !bytes.Equal(a[name], b[name]) {
+			for _, fields := range []map[string]json.RawMessage{a, b} {
+				if fields[name] == nil { // left out, being zero
+					fields[name] = json.RawMessage("0")
+				}
+			}
 			var given any
 			values := json.NewDecoder(bytes.NewReader(b[name]))
 			values.UseNumber() // as above

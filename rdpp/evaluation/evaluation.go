@@ -82,11 +82,10 @@ const curvePoints = 1000
 // Evaluate scores items and measures how well scores and maps tell good from defective.
 func Evaluate(ctx context.Context, m *modelfile.Model, items []dataset.Item, hasMasks bool, cache *dataset.Cache) (*Evaluation, error) {
 	began := time.Now()
-	S := m.Info.Config.ImageSize
 	e := &Evaluation{Scores: make([]ItemScore, 0, len(items))}
 	var pixels metric.Pixels
-	err := scan(ctx, m, items, cache, func(i int, anomaly []float32, score float64) error {
-		e.Scores = append(e.Scores, ItemScore{items[i], score, m.Info.Unlike(cache.Look(items[i].Path))})
+	err := scan(ctx, m, items, cache, func(i int, o modelfile.Outcome) error {
+		e.Scores = append(e.Scores, ItemScore{items[i], o.Score, m.Info.Unlike(cache.Look(items[i].Path))})
 		if items[i].Defective {
 			e.Defective++
 		} else {
@@ -95,17 +94,17 @@ func Evaluate(ctx context.Context, m *modelfile.Model, items []dataset.Item, has
 		if !hasMasks {
 			return nil
 		}
-		mask := make([]uint8, S*S)
+		mask := make([]uint8, len(o.Map))
 		if items[i].Mask != "" {
 			var err error
-			if mask, err = cache.Mask(items[i]); err != nil {
+			if mask, err = cache.MaskOf(items[i], o.W, o.H); err != nil {
 				return err
 			}
 			if !slices.Contains(mask, 1) {
 				e.LostMasks++
 			}
 		}
-		return pixels.Add(anomaly, mask, S, S)
+		return pixels.Add(o.Map, mask, o.H, o.W)
 	})
 	if err != nil {
 		return nil, err

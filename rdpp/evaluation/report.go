@@ -72,8 +72,11 @@ func gather(ctx context.Context, m *modelfile.Model, set *dataset.Set, e *Evalua
 		TrainImages: info.Data.Images, Data: set.Why + " | " + set.Taken().String()}
 	r.Notes = append(r.Notes, leftOutNotes(set.Taken())...)
 	if n := e.LostMasks; n > 0 {
-		r.Notes = append(r.Notes, fmt.Sprintf("Of the masks, %d have no defect pixel left at %d x %d pixels: pixel metrics take those images for good ones.", n,
-			info.Config.ImageSize, info.Config.ImageSize))
+		at := fmt.Sprintf("at %d x %d pixels", info.Config.ImageSize, info.Config.ImageSize)
+		if info.Config.Tiled() {
+			at = "at the size of the maps"
+		}
+		r.Notes = append(r.Notes, fmt.Sprintf("Of the masks, %d have no defect pixel left %s: pixel metrics take those images for good ones.", n, at))
 	}
 	if !c.Provisional {
 		r.Calibration = c.Scores
@@ -86,7 +89,7 @@ func gather(ctx context.Context, m *modelfile.Model, set *dataset.Set, e *Evalua
 	cache := opt.Cache
 	if cache == nil {
 		cache = dataset.NewCache(dataset.CacheOptions{Size: info.Config.ImageSize, MaxBytes: -1, MaxPixels: opt.MaxPixels,
-			BitDepth: info.Config.BitDepth})
+			BitDepth: info.Config.BitDepth, Whole: info.Config.Tiled()})
 	}
 	var err error
 	worst, best := report.Pick(r.Images, shownCases)
@@ -129,6 +132,9 @@ func Notes(info *modelfile.Info, c *anomaly.Calibration, skipped []dataset.Skip)
 	if text := info.BitDepthText(); text != "" && (info.Config.BitDepth < 16 || info.Data.Range.MostlyBlack()) {
 		all = append(all, "Training: "+text+".")
 	}
+	if text := sizeNote(info); text != "" {
+		all = append(all, text)
+	}
 	if c.Folds > 0 && c.FalseAlarm > 0 {
 		all = append(all, fmt.Sprintf("There were too few images to keep some out of training. The threshold comes from %d further trainings, "+
 			"each of which left out a part of the images and scored it.", c.Folds))
@@ -147,6 +153,21 @@ func Notes(info *modelfile.Info, c *anomaly.Calibration, skipped []dataset.Skip)
 		all = append(all, fmt.Sprintf("%d files were left out, as they could not be used.", n))
 	}
 	return all
+}
+
+// sizeNote says how small a defect can be, where that was measured.
+func sizeNote(info *modelfile.Info) string {
+	c, spots := &info.Config, info.Spots
+	large := info.TooLarge(spots.Width, spots.Height)
+	switch {
+	case large != "":
+		return strings.ToUpper(large[:1]) + large[1:] + "."
+	case c.Tiled() && spots.Measured():
+		return fmt.Sprintf("Images are looked at in tiles of %d x %d pixels, each seen at %d x %d: %s.", c.Tile, c.Tile, c.ImageSize, c.ImageSize, spots.Text())
+	case spots.Measured():
+		return strings.ToUpper(spots.Text()[:1]) + spots.Text()[1:] + "."
+	}
+	return ""
 }
 
 // leftOutNotes names images that were left out without anything being wrong with them, and test images that are none.
@@ -180,18 +201,17 @@ func relative(dir, path string) string {
 
 // cases are the picked items with their pictures, maps and masks.
 func cases(ctx context.Context, m *modelfile.Model, items []dataset.Item, picked []int, cache *dataset.Cache, maxPixels int64) (all []report.Case, err error) {
-	S := m.Info.Config.ImageSize
 	some := make([]dataset.Item, len(picked))
 	for i, at := range picked {
 		some[i] = items[at]
 	}
-	err = scan(ctx, m, some, cache, func(i int, anomaly []float32, _ float64) error {
-		c := report.Case{Image: picked[i], Map: anomaly, H: S, W: S}
+	err = scan(ctx, m, some, cache, func(i int, o modelfile.Outcome) error {
+		c := report.Case{Image: picked[i], Map: o.Map, H: o.H, W: o.W}
 		if c.Picture, err = imagefile.DecodeFile(some[i].Path, &imagefile.Options{MaxPixels: maxPixels, BitDepth: m.Info.Config.BitDepth}); err != nil {
 			return err
 		}
 		if some[i].Mask != "" {
-			if c.Mask, err = cache.Mask(some[i]); err != nil {
+			if c.Mask, err = cache.MaskOf(some[i], o.W, o.H); err != nil {
 				return err
 			}
 		}
@@ -205,7 +225,7 @@ func cases(ctx context.Context, m *modelfile.Model, items []dataset.Item, picked
 // (paper, section 6.3 and Figure 6). It is nil where there are too few good ones.
 func compactness(ctx context.Context, m *modelfile.Model, items []dataset.Item, cache *dataset.Cache) (*report.Compactness, error) {
 	net, able := m.Net.(method.Embedder)
-	if !able {
+	if !able || m.Info.Config.Tiled() { // a tile's embedding says nothing of an image
 		return nil, nil
 	}
 	var good, defective []dataset.Item

@@ -26,6 +26,7 @@ type Info struct {
 	anomaly.Facts
 	Epoch       int                 `json:"epoch"` // that these weights are from, counted from 1
 	Calibration anomaly.Calibration `json:"calibration"`
+	Spots       Spots               `json:"spots,omitzero"`    // how small a defect can be; zero: not measured
 	Imported    ImportInfo          `json:"imported,omitzero"` // of a model that Import made; its Config tells nothing of its training
 }
 
@@ -37,9 +38,10 @@ type ImportInfo struct {
 
 // DataInfo describes the training images.
 type DataInfo struct {
-	Images      int    `json:"images"`      // trained on
-	HeldOut     int    `json:"held_out"`    // kept out of training, for the calibration
-	Fingerprint string `json:"fingerprint"` // SHA-256 over names and contents
+	Images      int    `json:"images"`          // trained on
+	Tiles       int    `json:"tiles,omitempty"` // of a pass over the images; 0: they are not cut
+	HeldOut     int    `json:"held_out"`        // kept out of training, for the calibration
+	Fingerprint string `json:"fingerprint"`     // SHA-256 over names and contents
 	Layout      string `json:"layout"`
 
 	Range dataset.Range `json:"range,omitzero"` // of all that could be read, held out or not; zero: not known
@@ -51,12 +53,15 @@ const (
 	modelFormatBits = 2 // of models that read 16-bit images by fewer bits, which programs of format 1 would not
 
 	modelFormatMethods = 3 // of other methods than reverse distillation, or whose scores are not the maxima of their maps
+	modelFormatTiles   = 4 // of models that look at tiles
 )
 
 // formatOf is the oldest format whose programs score as the document says.
 func formatOf(i *Info) int {
 	known, old := i.Config.Learned().(method.Older)
 	switch {
+	case i.Config.Tiled():
+		return modelFormatTiles
 	case !old || !known.Older() || i.Calibration.MapScores != nil:
 		return modelFormatMethods
 	case i.Config.BitDepth < 16:
@@ -80,9 +85,9 @@ func ReadInfo(file *weights.File) (info Info, o document.Opened, err error) {
 	if o, err = document.Read(file, document.ModelKey, &info); err != nil {
 		return info, o, err
 	}
-	if info.FormatVersion < modelFormat || info.FormatVersion > modelFormatMethods {
+	if info.FormatVersion < modelFormat || info.FormatVersion > modelFormatTiles {
 		return info, o, fmt.Errorf("model format %d, this program reads %d to %d; use the rdpp that wrote it, %s", info.FormatVersion,
-			modelFormat, modelFormatMethods, info.Software)
+			modelFormat, modelFormatTiles, info.Software)
 	}
 	if err := document.Lacking(file.Metadata[document.ModelKey], needed...); err != nil {
 		return info, o, err
@@ -91,6 +96,12 @@ func ReadInfo(file *weights.File) (info Info, o document.Opened, err error) {
 	if err := info.Config.Validate(); err != nil {
 		// It is the file that is wrong, and no setting of the caller's.
 		return info, o, fmt.Errorf("a setting in it cannot be: %s; %w", strings.TrimPrefix(err.Error(), "rdpp: "), anomaly.ErrDamaged)
+	}
+	if info.Config.Tile == method.TileAuto {
+		return info, o, fmt.Errorf("tiles of no size, %w", anomaly.ErrDamaged)
+	}
+	if s := info.Spots; s.Smallest < 0 || s.Largest < s.Smallest || s.Width < 0 || s.Height < 0 {
+		return info, o, fmt.Errorf("spots of %d to %d pixels, %w", s.Smallest, s.Largest, anomaly.ErrDamaged)
 	}
 	most, err := info.Config.Learned().MostScore(info.Facts)
 	if err != nil {

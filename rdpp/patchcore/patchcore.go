@@ -32,6 +32,12 @@ func (c *remembering) Plan([]int) (method.Plan, error) {
 	return method.Plan{Passes: 1, Batch: c.Batch, Noise: dataset.NoiseOptions{Off: true}}, nil
 }
 
+// mostPatches bounds what is remembered of tiles: 800 MB in float16 for patches of 384 dimensions.
+const mostPatches = 1 << 20
+
+// Most is how many tiles are remembered.
+func (c *remembering) Most() int { return max(1, int(mostPatches/c.positions())) }
+
 // Fixed are a single pass, without updates or gradients.
 func (c *remembering) Fixed() []method.Fixed {
 	const pass, plain = "takes one pass over the images", "computes no gradients"
@@ -183,6 +189,11 @@ func (n *memory) Growth() (int64, error) {
 	}
 	values, err := n.bank.State()[0].Tensor.Len()
 	return max(0, growth-values*int64(weights.F16.Size())), err
+}
+
+// MapShare is 0, for the map's maximum, where that is the score.
+func (n *memory) MapShare() (share float64, ok bool) {
+	return 0, n.c.PatchScore == ScoreMap && n.c.Neighbours < 2
 }
 
 // Export says what package export makes a file of.

@@ -249,6 +249,9 @@ func (n *Networks) Embed(x *torch.Tensor) (*torch.Tensor, error) {
 	return n.Bottleneck.Forward(p)
 }
 
+// MapShare is the share of the map that a score is the mean of.
+func (n *Networks) MapShare() (share float64, ok bool) { return n.c.top(), true }
+
 // Export says what package export makes a file of.
 func (n *Networks) Export(m *export.Model) {
 	m.Tensors, m.Sigma, m.Weights, m.Levels = n.State(), n.c.MapSigma, n.facts.MapWeights, n.facts.MapLevels

@@ -103,7 +103,7 @@ async function judge(model, file) {
   try {
     if (!model) throw new Error("no model is ready");
     const p = await predict(model, file, name);
-    const item = { model, file, name, p, map: floatsOf(p.heatmap.data), size: p.heatmap.width };
+    const item = { model, file, name, p, map: floatsOf(p.heatmap.data), columns: p.heatmap.width, rows: p.heatmap.height };
     delete p.heatmap;
     item.picture = await decode(file, p);
     item.thumb = await thumbnail(item.picture);
@@ -166,20 +166,20 @@ function outlineOf(item) {
 
 // regionsOf finds the 8-connected parts of the map above a threshold, as the service does, in the picture's pixels.
 function regionsOf(item, threshold) {
-  const S = item.size, map = item.map, seen = new Uint8Array(S * S), found = [], stack = [];
-  for (let start = 0; start < S * S; start++) {
+  const { map, columns, rows } = item, seen = new Uint8Array(map.length), found = [], stack = [];
+  for (let start = 0; start < map.length; start++) {
     if (seen[start] || !(map[start] > threshold)) continue;
-    const r = { left: S, top: S, right: 0, bottom: 0, peak: 0 };
+    const r = { left: columns, top: rows, right: 0, bottom: 0, peak: 0 };
     seen[start] = 1;
     stack.push(start);
     while (stack.length > 0) {
-      const i = stack.pop(), x = i % S, y = (i - x) / S;
+      const i = stack.pop(), x = i % columns, y = (i - x) / columns;
       r.left = Math.min(r.left, x); r.right = Math.max(r.right, x + 1);
       r.top = Math.min(r.top, y); r.bottom = Math.max(r.bottom, y + 1);
       r.peak = Math.max(r.peak, map[i]);
-      for (let v = Math.max(0, y - 1); v <= Math.min(S - 1, y + 1); v++) {
-        for (let u = Math.max(0, x - 1); u <= Math.min(S - 1, x + 1); u++) {
-          const j = v * S + u;
+      for (let v = Math.max(0, y - 1); v <= Math.min(rows - 1, y + 1); v++) {
+        for (let u = Math.max(0, x - 1); u <= Math.min(columns - 1, x + 1); u++) {
+          const j = v * columns + u;
           if (!seen[j] && map[j] > threshold) { seen[j] = 1; stack.push(j); }
         }
       }
@@ -188,25 +188,25 @@ function regionsOf(item, threshold) {
   }
   const W = item.p.width, H = item.p.height;
   for (const r of found) {
-    r.left = Math.floor(r.left * W / S); r.right = Math.ceil(r.right * W / S);
-    r.top = Math.floor(r.top * H / S); r.bottom = Math.ceil(r.bottom * H / S);
+    r.left = Math.floor(r.left * W / columns); r.right = Math.ceil(r.right * W / columns);
+    r.top = Math.floor(r.top * H / rows); r.bottom = Math.ceil(r.bottom * H / rows);
   }
   return found.sort((a, b) => b.peak - a.peak || a.top - b.top || a.left - b.left);
 }
 
-// enlarge resizes a map of S x S bilinearly to W x H, with half-pixel centres.
-function enlarge(map, S, W, H) {
-  const tap = (i, to) => {
-    const at = Math.min(Math.max((i + 0.5) * S / to - 0.5, 0), S - 1), a = Math.floor(at);
-    return [a, Math.min(a + 1, S - 1), at - a];
+// enlarge resizes an item's map bilinearly to W x H, with half-pixel centres.
+function enlarge({ map, columns, rows }, W, H) {
+  const tap = (i, from, to) => {
+    const at = Math.min(Math.max((i + 0.5) * from / to - 0.5, 0), from - 1), a = Math.floor(at);
+    return [a, Math.min(a + 1, from - 1), at - a];
   };
-  const columns = Array.from({ length: W }, (_, x) => tap(x, W));
-  const out = new Float32Array(W * H), line = new Float32Array(S);
+  const taps = Array.from({ length: W }, (_, x) => tap(x, columns, W));
+  const out = new Float32Array(W * H), line = new Float32Array(columns);
   for (let y = 0; y < H; y++) {
-    const [a, b, part] = tap(y, H);
-    for (let x = 0; x < S; x++) line[x] = map[a * S + x] + part * (map[b * S + x] - map[a * S + x]);
+    const [a, b, part] = tap(y, rows, H);
+    for (let x = 0; x < columns; x++) line[x] = map[a * columns + x] + part * (map[b * columns + x] - map[a * columns + x]);
     for (let x = 0; x < W; x++) {
-      const [l, r, p] = columns[x];
+      const [l, r, p] = taps[x];
       out[y * W + x] = line[l] + p * (line[r] - line[l]);
     }
   }
@@ -221,7 +221,7 @@ async function show(item) {
   const context = view.getContext("2d", { willReadFrequently: true });
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
-  scene = { W, H, base: context.getImageData(0, 0, W, H).data, values: enlarge(item.map, item.size, W, H) };
+  scene = { W, H, base: context.getImageData(0, 0, W, H).data, values: enlarge(item, W, H) };
   current = item;
   $("stage").hidden = $("facts").hidden = $("where").hidden = $("past").hidden = false;
   document.querySelector(".picture").classList.add("used");
