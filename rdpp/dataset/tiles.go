@@ -30,6 +30,10 @@ func (o TileOptions) on() bool { return o.Tile > 0 }
 // images and held until their turn: some 200 MB.
 func heldTiles(S int) int { return min(max(256*256*256/(S*S), 16), 256) }
 
+// passTiles is how many tiles are drawn in an epoch, of more than that many
+// images one of each: trainings end with an epoch, which is not to be long.
+const passTiles = 1024
+
 // tile is one to learn from.
 type tile struct {
 	item int
@@ -45,7 +49,7 @@ func CountTiles(items []Item, cache *Cache, opt TileOptions) (int, error) {
 
 // tilesOf returns what an epoch of a Loader goes through.
 func tilesOf(items []Item, cache *Cache, opt TileOptions, seed uint64) (all []tile, err error) {
-	most := heldTiles(opt.Size) / 4 // of an image, so that a batch has tiles of several
+	most := max(1, min(passTiles/max(len(items), 1), heldTiles(opt.Size)/4)) // of an image
 	for i, item := range items {
 		look := cache.Look(item.Path)
 		grid, err := tiling.New(look.W, look.H, opt.Options)

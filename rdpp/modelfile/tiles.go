@@ -149,11 +149,12 @@ func (i *Info) TooLarge(w, h int) string {
 	if c.Tiled() || max(w, h) <= largeImage*c.ImageSize {
 		return ""
 	}
-	known := i.Spots.Text()
-	if known == "" {
-		known = "how small a defect it can find was not measured"
+	known := ""
+	if i.Spots.Measured() {
+		known = " (" + i.Spots.Text() + ")"
 	}
-	return fmt.Sprintf("an image of %d x %d pixels is seen at %d x %d, where small defects vanish (%s): train with tiles", w, h, c.ImageSize, c.ImageSize, known)
+	return fmt.Sprintf("an image of %d x %d pixels is seen at %d x %d, where small defects vanish%s: train with tiles to find them", w, h, c.ImageSize,
+		c.ImageSize, known)
 }
 
 // spotSizes are the diameters that are tried on an image, pixels: each half as wide again as the one before.
