@@ -140,7 +140,7 @@ func TestOneTile(t *testing.T) {
 func TestTilesResume(t *testing.T) {
 	t.Parallel()
 	c := tiled()
-	c.Batch, c.Epochs, c.Calibration = 4, 1, 0.3 // folds too
+	c.Batch, c.Epochs, c.Defects = 4, 1, 2
 	out := t.TempDir()
 	interrupt(t, c, out, stop{1, 2})
 	train(t, c, rdpp.TrainOptions{Out: out, Resume: true})

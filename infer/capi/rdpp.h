@@ -113,8 +113,8 @@ typedef struct rdpp_result {
   int64_t region_count;
   rdpp_region *regions; /* region_count of them, highest peak first; NULL where there are none, as in a good image
                            unless the options have a pixel_threshold */
-  float *map;           /* the anomaly map, S x S, row by row, over the whole image; of a model that looks at tiles map_height x
-                           map_width, and NULL for programs whose structure ends before those */
+  float *map; /* the anomaly map, S x S, row by row, over the whole image; of a model that looks at tiles map_height x
+                 map_width, and NULL for programs whose structure ends before those */
   /* Here ends the structure of the first libraries: they leave what follows 0. */
   int32_t exact;    /* 1: the rate of false alarms is exact, instead of nearly so or a fit of too few scores */
   int32_t reserved; /* 0 */

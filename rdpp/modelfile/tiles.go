@@ -138,9 +138,9 @@ func (s Spots) Text() string {
 	case !s.Measured():
 		return ""
 	case s.Smallest == 0:
-		return fmt.Sprintf("of spots on good images of %d x %d pixels none was found, up to %d pixels wide", s.Width, s.Height, s.Largest)
+		return fmt.Sprintf("of strong spots put on good images of %d x %d pixels none was found, up to %d pixels wide", s.Width, s.Height, s.Largest)
 	}
-	return fmt.Sprintf("the smallest spots that were found on good images of %d x %d pixels were %d pixels wide", s.Width, s.Height, s.Smallest)
+	return fmt.Sprintf("of strong spots put on good images of %d x %d pixels those were found that are %d pixels wide or more", s.Width, s.Height, s.Smallest)
 }
 
 // TooLarge says that an image of w x h pixels loses too much in being resized as a whole, and what is left; "" where it does not.

@@ -217,7 +217,7 @@ func TestTooLarge(t *testing.T) {
 	}{
 		{0, 256, 256, Spots{}, ""}, {0, 1024, 1024, Spots{}, ""}, {128, 5000, 5000, Spots{}, ""},
 		{0, 1025, 10, Spots{}, "1025 x 10 pixels is seen at 256 x 256, where small defects vanish: train"},
-		{0, 3000, 3000, Spots{Smallest: 94, Largest: 500, Width: 2900, Height: 3000}, "(the smallest spots that were found on good images of 2900 x 3000 pixels were 94 pixels wide)"},
+		{0, 3000, 3000, Spots{Smallest: 94, Largest: 500, Width: 2900, Height: 3000}, "(of strong spots put on good images of 2900 x 3000 pixels those were found that are 94 pixels wide or more)"},
 		{0, 3000, 3000, Spots{Largest: 500, Width: 2900, Height: 3000}, "none was found, up to 500 pixels wide"},
 	} {
 		m, _ := plain(256, c.tile, true)
