@@ -81,8 +81,8 @@ func TestTiles(t *testing.T) {
 // The picture itself waits for its turn, so it counts.
 func TestTilesMemory(t *testing.T) {
 	path, _ := tiledModel(t)
-	v := start(t, server.Options{Model: path, MaxMemory: 16 << 20})
-	large := painted(1500, 1400, 1) // 6.3 MB as pixels, and less than 100 KB of file
+	v := start(t, server.Options{Model: path, MaxBody: 4 << 20, MaxMemory: 16 << 20})
+	large := painted(1500, 1400, 1) // 6.3 MB as pixels, which alone would fit
 	if a := v.ask(t, "POST", predictPath, large); a.status != http.StatusRequestEntityTooLarge || !strings.Contains(a.reason(), "--max-memory") {
 		t.Errorf("got status %d, %.200q", a.status, a.body)
 	}
