@@ -243,3 +243,48 @@ func TestTilesThatLie(t *testing.T) {
 	text := document(t, metadata["rdpp"], "spots", "smallest", 1<<30)
 	checkNoModel(t, "spots", writeFile(t, map[string]string{"rdpp": text}, tensors), "damaged")
 }
+
+// An exported file of a model that looks at tiles is of one tile, and says how they are cut and blended.
+func TestTilesExport(t *testing.T) {
+	t.Parallel()
+	m, err := rdpp.LoadModel(filepath.Join(trained(t, tiled()), rdpp.ModelFile), torch.CPU)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	path := filepath.Join(t.TempDir(), "tile.onnx")
+	if err := m.Export(t.Context(), path, nil); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"\x04tile\x12\x0240", "\x0btile_stride\x12\x0230", "\x0atile_blend\x12\x04hann"} { // as protocol buffers have it
+		if !strings.Contains(string(text), want) {
+			t.Errorf("got no %q in the file", want)
+		}
+	}
+}
+
+// Who gives images that are much larger than the input of a model without tiles is told once.
+func TestTooLargeIsToldOnce(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		config rdpp.Config
+		want   int
+	}{{tiny(), 1}, {tiled(), 0}} {
+		var said strings.Builder
+		d, err := rdpp.OpenDetector(filepath.Join(trained(t, c.config), rdpp.ModelFile), &rdpp.DetectorOptions{Log: slog.New(slog.NewTextHandler(&said, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		for _, w := range []int{128, 200, 200, 300} {
+			detect(t, d, picture(w, 60))
+		}
+		if got := strings.Count(said.String(), "small defects vanish"); got != c.want || c.want > 0 && !strings.Contains(said.String(), "an image of 200 x 60 pixels is seen at 32 x 32") {
+			t.Errorf("tiles of %d: got told %d times, want %d: %s", c.config.Tile, got, c.want, &said)
+		}
+	}
+}
