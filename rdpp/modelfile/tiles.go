@@ -195,7 +195,6 @@ func (i *Info) spotted(img *imagefile.Image, diameter int) *imagefile.Image {
 // one. The model is settled and calibrated.
 func (m *Model) MeasureSpots(n int, read func(i int) (*imagefile.Image, error)) (s Spots, err error) {
 	found := map[int]int{} // by diameter, images
-	sizes := []int{}
 	for i := range n {
 		img, err := read(i)
 		if err != nil {
@@ -208,7 +207,7 @@ func (m *Model) MeasureSpots(n int, read func(i int) (*imagefile.Image, error)) 
 		if t := m.Info.Config.Tile; t > 0 {
 			w, h = min(w, t), min(h, t)
 		}
-		sizes = spotSizes(w, h)
+		sizes := spotSizes(w, h)
 		for _, d := range slices.Backward(sizes) { // down to the first that is missed: a larger one is not missed
 			o := m.PredictViews([]View{m.Info.View(m.Info.spotted(img, d))})[0]
 			if o.Err != nil {
