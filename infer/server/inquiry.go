@@ -68,15 +68,16 @@ func (q *inquiry) open(r *http.Request) (err error) {
 // judge is the way of all images: decoded, measured in the model's turn, judged. Room in memory and in the queue is there
 // before anything is decoded. It lets go of the pictures' bytes as soon as they are no longer needed.
 func (q *inquiry) judge() error {
-	n := len(q.pictures)
+	n, taken := len(q.pictures), int64(0)
 	for i := range q.pictures {
 		size, err := q.size(&q.pictures[i])
-		if err == nil {
-			err = q.server.hold(q.x, size)
-		}
 		if err != nil {
 			return err
 		}
+		taken += size
+	}
+	if err := q.server.hold(q.x, taken); err != nil {
+		return err
 	}
 	if err := q.model.queue.reserve(n); err != nil {
 		return busy(q.model.backlog(), "%w", err)
@@ -107,7 +108,6 @@ func (q *inquiry) size(p *picture) (int64, error) {
 	if !info.Config.Tiled() {
 		return q.held * info.MapCells(0), nil
 	}
-	var pixels int64
 	if p.pixels != nil { // which are counted already, as the body
 		return q.held * info.MapCells(int64(p.pixels.W)*int64(p.pixels.H)), nil
 	}
