@@ -91,6 +91,10 @@ func runExport(ctx context.Context, args []string, t *command.Terminal) (int, er
 	if bits := config.BitDepth; bits < 16 {
 		fmt.Fprintf(t.Stderr, "infer: the model reads 16-bit images as %d bits; give the file's input their value >> %d, at most 255\n", bits, bits-8)
 	}
+	if config.Tiled() {
+		fmt.Fprintf(t.Stderr, "infer: the file is of one tile of %d x %d pixels; cut images by a stride of %d at most, and blend, as its metadata say\n",
+			config.Tile, config.Tile, config.TileStride)
+	}
 	return command.Done, command.Say(t.Stdout, "%s: %s of %s, %d x %d, input %s, %.1f MB", *out, *format, config.Arch, config.ImageSize,
 		config.ImageSize, *input, float64(info.Size())/1e6)
 }

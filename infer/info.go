@@ -116,6 +116,12 @@ func infoText(info *rdpp.FileInfo, all bool) string {
 func modelRows(m *rdpp.Info, row func(name, format string, args ...any)) {
 	c := &m.Config
 	row("model", "%s, %s, %d x %d pixels, by %s", c.Method, c.Arch, c.ImageSize, c.ImageSize, m.Software)
+	if c.Tiled() {
+		row("tiles", "%d x %d pixels, %d apart at most", c.Tile, c.Tile, c.TileStride)
+	}
+	if text := m.Spots.Text(); text != "" {
+		row("defects", "%s", text)
+	}
 	row("teacher", "%s", m.Teacher)
 	if m.Imported.Origin != "" {
 		row("imported", "from %s, SHA-256 %.8s", m.Imported.Origin, m.Imported.SHA256)

@@ -113,6 +113,7 @@ const (
 	ScoreReleased    = reverse.ScoreReleased
 	ScoreBalanced    = reverse.ScoreBalanced
 	BitDepthAuto     = method.BitDepthAuto
+	TileAuto         = method.TileAuto
 	PrecisionAuto    = method.PrecisionAuto
 	PresetPaper      = config.PresetPaper
 

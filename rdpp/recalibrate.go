@@ -73,7 +73,7 @@ func (r *Recalibration) calibrate(ctx context.Context, opt *RecalibrateOptions) 
 		return err
 	}
 	cache := dataset.NewCache(dataset.CacheOptions{Size: info.Config.ImageSize, MaxBytes: -1, MaxPixels: opt.MaxPixels, BitDepth: info.Config.BitDepth,
-		Framer: r.Model.Framer})
+		Framer: r.Model.Framer, Whole: info.Config.Tiled()})
 	scores, err := evaluation.Scores(ctx, r.Model, opt.Good, cache)
 	if err != nil {
 		return err
@@ -84,8 +84,8 @@ func (r *Recalibration) calibrate(ctx context.Context, opt *RecalibrateOptions) 
 		}
 	}
 	for _, item := range opt.Good {
-		w, h := cache.SizeOf(item.Path)
-		if len(info.Unlike(cache.Look(item.Path))) > 0 || len(info.Displaced(w, h)) > 0 {
+		look := cache.Look(item.Path)
+		if len(info.Unlike(look)) > 0 || len(info.Displaced(look.W, look.H)) > 0 {
 			r.Unlike++
 		}
 	}

@@ -43,7 +43,7 @@ var version = command.Version("train", func() (string, error) {
 
 // short are flags that are not called like their settings, by the settings' names.
 var short = map[string]string{"noise_lambda": "noise", "image_size": "size", "roi_mask": "roi", "ignore_mask": "ignore",
-	"augment_shift": "augment", "augment_rotate": "augment", "augment_scale": "augment"}
+	"augment_shift": "augment", "augment_rotate": "augment", "augment_scale": "augment", "tile_stride": "tile"}
 
 var app = command.Program{
 	Name: "train",
@@ -99,7 +99,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (checkpoint kept)
 
 // rareFlags are those without which --help fits on a screen.
 var rareFlags = []string{
-	"threads", "deterministic", "ssot", "skip-bad", "test-every", "workers", "schedule", "accumulate", "test-good", "masks",
+	"threads", "smallest-defect", "deterministic", "ssot", "skip-bad", "test-every", "workers", "schedule", "accumulate", "test-good", "masks",
 	"recursive", "layout", "bit-depth", "average", "clip", "weight-ssot", "weight-recon", "weight-contrast", "rate-projection",
 	"rate-distill", "project", "noise", "noise-released", "defects", "denoise", "light", "augment", "easy-cut", "easy-below", "equalise",
 	"score", "score-top", "coreset", "coreset-dimensions", "coreset-starts", "patch-dimensions", "patch-score", "neighbours", "distance-mib",
@@ -127,6 +127,8 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	flags.StringVar((*string)(&c.Fit), "fit", string(framing.Squash), "`HOW` images become square: "+strings.Join(framing.Fits(), ", "))
 	roi := flags.String("roi", "", "look at `X,Y,W,H` alone, or at what a mask FILE draws")
 	ignore := flags.String("ignore", "", "do not score what a mask `FILE` draws; or DIR, one per image")
+	flags.Var(tile{&c.Tile, &c.TileStride}, "tile", "cut images into tiles of `N`[,STRIDE] pixels, or auto")
+	flags.IntVar(&c.SmallestDefect, "smallest-defect", 0, "`N` pixels, for --tile auto; says if it is missed")
 	device := flags.String("device", "auto", "`D`: auto, cpu, cuda or cuda:N")
 	flags.StringVar(&c.Precision, "precision", c.Precision, "`P`: auto, fp32, tf32, bf16 (mixed)")
 	flags.Uint64Var(&c.Seed, "seed", c.Seed, "`N`, of weights, order and noise")
@@ -466,6 +468,43 @@ func (b bitDepth) Set(text string) error {
 }
 
 func (b bitDepth) Type() string { return "string" }
+
+// tile is the value of --tile: a side, perhaps with a stride, or auto.
+type tile struct{ side, stride *int }
+
+func (t tile) String() string {
+	switch {
+	case t.side == nil || *t.side == 0:
+		return ""
+	case *t.side == rdpp.TileAuto:
+		return "auto"
+	case *t.stride == 0:
+		return strconv.Itoa(*t.side)
+	}
+	return fmt.Sprintf("%d,%d", *t.side, *t.stride)
+}
+
+func (t tile) Set(text string) error {
+	*t.side, *t.stride = rdpp.TileAuto, 0
+	if text == "auto" {
+		return nil
+	}
+	wrong := errors.New("use auto, a number of pixels, or two with a comma: 512,384")
+	side, stride, both := strings.Cut(text, ",")
+	var err error
+	if *t.side, err = strconv.Atoi(side); err != nil || *t.side < 1 {
+		return wrong
+	}
+	if !both {
+		return nil
+	}
+	if *t.stride, err = strconv.Atoi(stride); err != nil || *t.stride < 1 {
+		return wrong
+	}
+	return nil
+}
+
+func (t tile) Type() string { return "string" }
 
 // setDevice resolves --device and sets --threads.
 func setDevice(name string, threads int) (torch.Device, error) {

@@ -177,6 +177,14 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"--seed=-1"}, "--seed"},
 		{[]string{"--bit-depth=11"}, "use auto, 8, 10, 12, 14 or 16"},
 		{[]string{"--bit-depth=twelve"}, "use auto, 8, 10, 12, 14 or 16"},
+		{[]string{"--tile=x"}, "use auto, a number of pixels, or two with a comma"},
+		{[]string{"--tile=64,"}, "use auto, a number of pixels, or two with a comma"},
+		{[]string{"--tile=0"}, "use auto, a number of pixels, or two with a comma"},
+		{[]string{"--tile=auto"}, `--tile is "auto"; give --smallest-defect`},
+		{[]string{"--tile=1"}, "--tile is 1; use --image-size"},
+		{[]string{"--tile=64,64"}, "--tile is 64; use a stride of a quarter to seven eighths of the tile, 16 to 56"},
+		{[]string{"--tile=1000"}, "--tile is 1000; no image is longer than"},
+		{[]string{"--smallest-defect=-1"}, "--smallest-defect is -1"},
 		{[]string{"--threads=0"}, "--threads"},
 		{[]string{"--workers=0"}, "--workers"},
 		{[]string{"--checkpoint-every=0"}, "--checkpoint-every"},
@@ -197,6 +205,10 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"--augment=up=1"}, "shift=X, rotate=X"},
 		{[]string{"--augment=rotate=200"}, "--augment is 200"},
 		{[]string{"--augment=light=0.1", "--light=0.1"}, "exclude each other"},
+		{[]string{"--tile=64", "--fit=pad"}, "without --fit: leave one of the two out"},
+		{[]string{"--tile=64", "--roi=0,0,9,9"}, "without --roi: leave one of the two out"},
+		{[]string{"--tile=64", "--ignore=" + filepath.Join(dataDir, "ground_truth", "dent", "000_mask.png")}, "without --ignore: leave one of the two out"},
+		{[]string{"--tile=64", "--augment=shift=0.1"}, "without --augment: leave one of the two out"},
 	} {
 		out := filepath.Join(t.TempDir(), "out")
 		checkFails(t, strings.Join(c.args, " "), command.WrongUsage, tiny(dataDir, out, c.args...), out, c.want)

@@ -150,6 +150,9 @@ func (p *progress) teacher(info rdpp.Info) {
 	if n := info.Data.HeldOut; n > 0 {
 		text += fmt.Sprintf("; %d more are held out for the threshold", n)
 	}
+	if c := info.Config; c.Tiled() {
+		text += fmt.Sprintf("; a pass has %d tiles of %d x %d pixels, %d apart at most", info.Data.Tiles, c.Tile, c.Tile, c.TileStride)
+	}
 	say(p.stdout, "%s", text)
 	if text := info.BitDepthText(); text != "" {
 		say(p.stdout, "%s: %s; --bit-depth overrules", p.category, text)
@@ -254,8 +257,11 @@ func (p *progress) done(s *rdpp.Summary) {
 			metricsText(&s.Metrics), s.Selection)
 	}
 	if s.LostMasks > 0 {
-		say(p.stdout, "%s: %d of %d masks have no defect pixel left at %d x %d pixels", p.category, s.LostMasks, s.Taken.Masks,
-			s.Config.ImageSize, s.Config.ImageSize)
+		at := fmt.Sprintf("%d x %d pixels", s.Config.ImageSize, s.Config.ImageSize)
+		if s.Config.Tiled() {
+			at = "the size of the maps"
+		}
+		say(p.stdout, "%s: %d of %d masks have no defect pixel left at %s", p.category, s.LostMasks, s.Taken.Masks, at)
 	}
 	if s.DeviceBytes > 0 {
 		say(p.stdout, "%s: %d MiB of device memory in use at most", p.category, s.DeviceBytes>>20)

@@ -258,12 +258,18 @@ func (d *detector) detect(img *imagefile.Image, mask *imagefile.Mask, result *C.
 	if err != nil {
 		return err
 	}
-	anomalies, err := allocate(len(r.Map), unsafe.Sizeof(C.float(0)))
+	side, anomaly := r.MapW, r.Map
+	if info := d.Info(); info.Config.Tiled() {
+		if side = 0; !holdsMapSize(result) {
+			anomaly = nil
+		}
+	}
+	anomalies, err := allocate(len(anomaly), unsafe.Sizeof(C.float(0)))
 	if err != nil {
 		C.free(regions)
 		return err
 	}
-	copy(unsafe.Slice((*float32)(anomalies), len(r.Map)), r.Map)
+	copy(unsafe.Slice((*float32)(anomalies), len(anomaly)), anomaly)
 	var warnings *C.char
 	if len(r.Warnings) > 0 && holdsWarnings(result) {
 		warnings = C.CString(oneLine(strings.Join(r.Warnings, "; ")))
@@ -277,11 +283,12 @@ func (d *detector) detect(img *imagefile.Image, mask *imagefile.Mask, result *C.
 	}
 	to.p_value_bound = truth(r.PValueBound)
 	to.threshold, to.pixel_threshold = C.double(r.Threshold), C.double(r.PixelThreshold)
-	to.width, to.height, to.map_side = C.int32_t(r.Width), C.int32_t(r.Height), C.int32_t(r.Size)
+	to.width, to.height, to.map_side = C.int32_t(r.Width), C.int32_t(r.Height), C.int32_t(side)
 	to.region_count, to.regions = C.int64_t(len(r.Regions)), (*C.rdpp_region)(regions)
 	to._map, to.warnings = (*C.float)(anomalies), warnings
 	area := r.Frame.Area()
-	to.map_x, to.map_y, to.map_width, to.map_height = C.double(area.X), C.double(area.Y), C.double(area.Width), C.double(area.Height)
+	to.area_x, to.area_y, to.area_width, to.area_height = C.double(area.X), C.double(area.Y), C.double(area.Width), C.double(area.Height)
+	to.map_width, to.map_height = C.int32_t(r.MapW), C.int32_t(r.MapH)
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(result)), result.size), bytesOf(&to))
 	return nil
 }
@@ -289,6 +296,11 @@ func (d *detector) detect(img *imagefile.Image, mask *imagefile.Mask, result *C.
 // holdsWarnings says whether the caller's header has the field, and so its caller frees it.
 func holdsWarnings(r *C.rdpp_result) bool {
 	return uintptr(r.size) >= unsafe.Offsetof(r.warnings)+unsafe.Sizeof(r.warnings)
+}
+
+// holdsMapSize says whether the caller's header has the map's width and height.
+func holdsMapSize(r *C.rdpp_result) bool {
+	return uintptr(r.size) >= unsafe.Offsetof(r.map_height)+unsafe.Sizeof(r.map_height)
 }
 
 func copyRegions(r *rdpp.Result) (unsafe.Pointer, error) {

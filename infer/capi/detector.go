@@ -195,7 +195,7 @@ func (f *frame) mask(pixels []byte) *imagefile.Mask {
 
 // unfit gives what a model's view or a mask has against an image its status.
 func unfit(err error) error {
-	for _, kind := range []error{framing.ErrShape, framing.ErrNothing, rdpp.ErrConfig} {
+	for _, kind := range []error{framing.ErrShape, framing.ErrNothing, framing.ErrTiles, rdpp.ErrConfig} {
 		if errors.Is(err, kind) {
 			return &statusError{statusArgument, err}
 		}

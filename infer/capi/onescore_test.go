@@ -24,6 +24,7 @@ import (
 	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/sample"
+	"rdpp/rdpp/tiling"
 	"rdpp/torch"
 )
 
@@ -41,7 +42,7 @@ type answers struct {
 }
 
 // TestOneScore feeds 20 images through everything that scores images. With -v it prints the README's table.
-func TestOneScore(t *testing.T) { testOneScore(t, framing.View{}) }
+func TestOneScore(t *testing.T) { oneScore(t, framing.View{}, 0) }
 
 // The same of a model that looks at a part of the images, padded, and ignores some of that.
 func TestOneScoreFramed(t *testing.T) {
@@ -53,10 +54,13 @@ func TestOneScoreFramed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	testOneScore(t, framing.View{Fit: framing.Pad, ROI: framing.Box{X: 10, Y: 5, W: 60, H: 90}, Ignore: drawn})
+	oneScore(t, framing.View{Fit: framing.Pad, ROI: framing.Box{X: 10, Y: 5, W: 60, H: 90}, Ignore: drawn}, 0)
 }
 
-func testOneScore(t *testing.T, view framing.View) {
+// TestOneScoreOfTiles does so with a model that looks at tiles; of exported files a tile's outputs are blended by who runs them.
+func TestOneScoreOfTiles(t *testing.T) { oneScore(t, framing.View{}, 72) }
+
+func oneScore(t *testing.T, view framing.View, tile int) {
 	dir := t.TempDir()
 	err := sample.Write(dir, &sample.Options{Category: "part", Size: 100, Train: 4, TestGood: 8, TestDefect: 3, Seed: 2})
 	if err != nil {
@@ -69,7 +73,7 @@ func testOneScore(t *testing.T, view framing.View) {
 	}
 	c := rdpp.DefaultConfig()
 	c.Arch, c.ImageSize, c.Batch, c.Accumulate, c.Epochs, c.Calibration = "resnet18", 64, 2, 1, 2, 0
-	c.Precision, c.View = "fp32", view
+	c.Precision, c.View, c.Tile = "fp32", view, tile
 	if _, err := rdpp.Train(context.Background(), c, set, rdpp.TrainOptions{Out: out, Teacher: rdpp.TeacherDrawn}); err != nil {
 		t.Fatal(err)
 	}
@@ -155,10 +159,10 @@ func testOneScore(t *testing.T, view framing.View) {
 		}},
 		{"ONNX, by onnxruntime", otherRuntime, func(t *testing.T) answers {
 			exporttest.NeedONNX(t)
-			return exported(t, model, rdpp.FormatONNX, paths, exporttest.ONNX)
+			return exported(t, d, model, rdpp.FormatONNX, paths, exporttest.ONNX)
 		}},
 		{"TorchScript, by libtorch alone", otherRuntime, func(t *testing.T) answers {
-			return exported(t, model, rdpp.FormatTorchScript, paths, exporttest.TorchScript)
+			return exported(t, d, model, rdpp.FormatTorchScript, paths, exporttest.TorchScript)
 		}},
 	} {
 		t.Run(way.name, func(t *testing.T) {
@@ -231,8 +235,9 @@ func serve(t *testing.T, model string, paths []string) (got answers) {
 	return got
 }
 
-// exported writes the model in a format and runs it, all images in one batch.
-func exported(t *testing.T, model, format string, paths []string, run func(testing.TB, string, exporttest.Batch) exporttest.Result) (got answers) {
+// exported writes the model in a format and runs it: all images in one batch, or all tiles of an image.
+func exported(t *testing.T, d *rdpp.Detector, model, format string, paths []string,
+	run func(testing.TB, string, exporttest.Batch) exporttest.Result) (got answers) {
 	t.Helper()
 	got.scores, got.anomalous = map[string]float64{}, map[string]bool{}
 	m, err := rdpp.LoadModel(model, torch.CPU)
@@ -244,12 +249,23 @@ func exported(t *testing.T, model, format string, paths []string, run func(testi
 	if err := m.Export(context.Background(), file, &rdpp.ExportOptions{Format: format, Picture: image.Pt(100, 100)}); err != nil {
 		t.Fatal(err)
 	}
-	var in exporttest.Batch
+	var images []*imagefile.Image
 	for _, path := range paths {
 		img, err := imagefile.DecodeFile(path, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
+		images = append(images, img)
+	}
+	if m.Info.Config.Tiled() {
+		for i, path := range paths {
+			score := blended(t, &m.Info.Config, images[i], func(in exporttest.Batch) exporttest.Result { return run(t, file, in) })
+			got.scores[path], got.anomalous[path] = score, score > d.Threshold()
+		}
+		return got
+	}
+	var in exporttest.Batch
+	for _, img := range images {
 		in.Pixels = append(in.Pixels, img.Pix...)
 		in.Shape = []int64{int64(len(paths)), int64(img.H), int64(img.W), 3}
 	}
@@ -258,4 +274,31 @@ func exported(t *testing.T, model, format string, paths []string, run func(testi
 		got.scores[path], got.anomalous[path] = float64(result.Scores[i]), result.Anomalous[i]
 	}
 	return got
+}
+
+// blended is the score of an image of whose tiles run says the maps, made as somebody would who has an exported file alone.
+func blended(t *testing.T, c *rdpp.Config, img *imagefile.Image, run func(exporttest.Batch) exporttest.Result) float64 {
+	t.Helper()
+	grid, err := tiling.New(img.W, img.H, c.Tiling())
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := exporttest.Batch{Shape: []int64{int64(grid.Len()), int64(c.Tile), int64(c.Tile), 3}}
+	for i := range grid.Len() {
+		part := grid.At(i)
+		for y := part.Min.Y; y < part.Max.Y; y++ {
+			in.Pixels = append(in.Pixels, img.Pix[3*(y*img.W+part.Min.X):][:3*c.Tile]...)
+		}
+	}
+	result, b, area := run(in), tiling.NewBlender(grid), c.ImageSize*c.ImageSize
+	for i := range grid.Len() {
+		if err := b.Add(result.Maps[i*area:][:area]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cells, err := b.Map()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tiling.Top(cells, grid.Cells(c.ScoreTop))
 }

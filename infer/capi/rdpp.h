@@ -114,12 +114,13 @@ typedef struct rdpp_result {
   double pixel_threshold; /* in force, of the map */
   int32_t provisional;    /* 1: the threshold is a stand-in that promises no rate of false alarms */
   int32_t width, height;  /* of the image, pixels */
-  int32_t map_side;       /* S */
+  int32_t map_side;       /* S; 0 of a model that looks at tiles, whose maps are not square: see map_width */
   int64_t region_count;
   rdpp_region *regions; /* region_count of them, highest peak first; NULL where there are none, as in a good image
                            unless the options have a pixel_threshold */
-  float *map; /* the anomaly map, S x S, row by row, over the whole image, or what map_x and so on tell of it; 0
-                 where nothing is scored */
+  float *map; /* the anomaly map, S x S, row by row, over the whole image, or what area_x and so on tell of it; 0
+                 where nothing is scored. Of a model that looks at tiles map_height x map_width, and NULL for programs
+                 whose structure ends before those */
   /* Here ends the structure of the first libraries: they leave what follows 0. */
   int32_t exact;         /* 1: the rate of false alarms is exact, instead of nearly so or a fit of too few scores */
   int32_t p_value_bound; /* 1: p_value is a bound, as no good part's score is as high; 0 of older libraries */
@@ -127,9 +128,10 @@ typedef struct rdpp_result {
   char
       *warnings; /* in words, one line: the image was not taken, or stored, as the training images were; NULL: it was */
   /* Here ends the structure of the third ones. */
-  double map_x, map_y;          /* left and upper edge of what the map covers, pixels of the image */
-  double map_width, map_height; /* of that: the image's own, unless the model looks at a part of images or pads them;
-                                   where it pads, the map reaches over the image's edges */
+  int32_t map_width, map_height;  /* of map, in values */
+  double area_x, area_y;          /* left and upper edge of what the map covers, pixels of the image */
+  double area_width, area_height; /* of that: the image's own, unless the model looks at a part of images or pads them;
+                                     where it pads, the map reaches over the image's edges */
 } rdpp_result;
 
 /* RDPP_ABI_VERSION of the library. */

@@ -106,7 +106,7 @@ func maskFailure(err error) error {
 
 // unfit is the failure of an image, or a mask, that the model's view does not fit: the request's fault.
 func unfit(err error) error {
-	for _, kind := range []error{framing.ErrOutside, framing.ErrShape, framing.ErrNothing, setting.ErrValue} {
+	for _, kind := range []error{framing.ErrOutside, framing.ErrShape, framing.ErrNothing, framing.ErrTiles, setting.ErrValue} {
 		if errors.Is(err, kind) {
 			return failf(http.StatusBadRequest, "%w", err)
 		}

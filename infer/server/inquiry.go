@@ -71,8 +71,15 @@ func (q *inquiry) open(r *http.Request) (err error) {
 // judge is the way of all images: decoded, measured in the model's turn, judged. Room in memory and in the queue is there
 // before anything is decoded. It lets go of the pictures' bytes as soon as they are no longer needed.
 func (q *inquiry) judge() error {
-	S, n := int64(q.model.detector.Info().Config.ImageSize), len(q.pictures)
-	if err := q.server.hold(q.x, q.held*S*S*int64(n)); err != nil {
+	n, taken := len(q.pictures), int64(0)
+	for i := range q.pictures {
+		size, err := q.size(&q.pictures[i])
+		if err != nil {
+			return err
+		}
+		taken += size
+	}
+	if err := q.server.hold(q.x, taken); err != nil {
 		return err
 	}
 	if err := q.model.queue.reserve(n); err != nil {
@@ -116,6 +123,19 @@ func (q *inquiry) record() {
 	if err := h.Add(q.ctx, records...); err != nil {
 		q.server.opt.Logger.Error("not recorded", "images", len(records), "error", err)
 	}
+}
+
+// size is how many bytes a picture's input, map and part of the answer take. An input of tiles is the whole picture.
+func (q *inquiry) size(p *picture) (int64, error) {
+	info := q.model.detector.Info()
+	if !info.Config.Tiled() {
+		return q.held * info.MapCells(0), nil
+	}
+	if p.pixels != nil { // which are counted already, as the body
+		return q.held * info.MapCells(int64(p.pixels.W)*int64(p.pixels.H)), nil
+	}
+	_, pixels, err := q.server.cost(q.ctx, p.encoded)
+	return 3*pixels + q.held*info.MapCells(pixels), err
 }
 
 // count tells the log and the metrics of the results.

@@ -347,15 +347,16 @@ type about struct {
 	Version        int     `json:"version"`
 	Category       string  `json:"category"`
 	Arch           string  `json:"arch"`
-	ImageSize      int     `json:"image_size"` // side of the network's input and of the map, pixels
+	ImageSize      int     `json:"image_size"` // side of the network's input and, without tiles, of the map, pixels
 	Threshold      float64 `json:"threshold"`
 	PixelThreshold float64 `json:"pixel_threshold"`
 	Provisional    bool    `json:"provisional"`
 	Rule           string  `json:"rule"` // where the threshold comes from
 	FalseAlarm     float64 `json:"false_alarm"`
 	Teacher        string  `json:"teacher"`
-	Software       string  `json:"software"`  // that made the model
-	BitDepth       int     `json:"bit_depth"` // that images of 16 bits are read as
+	Software       string  `json:"software"`       // that made the model
+	BitDepth       int     `json:"bit_depth"`      // that images of 16 bits are read as
+	Tile           int     `json:"tile,omitempty"` // side of the tiles that images are cut into, pixels
 	Outline        outline `json:"outline"`
 }
 
@@ -363,7 +364,7 @@ type about struct {
 type outline struct {
 	Low       float64 `json:"low"`
 	Share     float64 `json:"share"`
-	Blur      float64 `json:"blur"`
+	Blur      float64 `json:"blur"` // pixels of the network's input
 	MinArea   int     `json:"min_area"`
 	MinLength int     `json:"min_length"`
 	All       bool    `json:"all"` // of good images too
@@ -374,7 +375,7 @@ func (m *model) about() about {
 	// Of an image that is anomalous, and of one that is good.
 	o, good := c.Outline(c.Judge(math.MaxFloat64), info.Config.Blur()), c.Outline(rdpp.Verdict{}, info.Config.Blur())
 	return about{m.name, m.version, info.Category, info.Config.Arch, info.Config.ImageSize, c.Threshold, c.PixelThreshold,
-		c.Provisional, c.Rule, c.FalseAlarm, info.Teacher.Origin, info.Software, info.Config.BitDepth,
+		c.Provisional, c.Rule, c.FalseAlarm, info.Teacher.Origin, info.Software, info.Config.BitDepth, info.Config.Tile,
 		outline{o.Low, o.Share, o.Blur, o.MinArea, o.MinLength, !math.IsInf(good.Above, 1)}}
 }
 

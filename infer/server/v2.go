@@ -121,7 +121,11 @@ func (s *Server) v2Model(x *exchange, r *http.Request) error {
 		return err
 	}
 	defer release()
-	S := int64(m.detector.Info().Config.ImageSize)
+	config := m.detector.Info().Config
+	side := int64(config.ImageSize)
+	if config.Tiled() {
+		side = -1 // as the image's size
+	}
 	return writeJSON(x, http.StatusOK, v2Metadata{
 		Name: m.name, Versions: []string{strconv.Itoa(m.version)}, Platform: "rdpp_libtorch",
 		Inputs: []v2Tensor{{Name: inputName, Datatype: typeUint8, Shape: []int64{-1, -1, -1, 3}}},
@@ -130,7 +134,7 @@ func (s *Server) v2Model(x *exchange, r *http.Request) error {
 			{Name: outNormalised, Datatype: typeFloat64, Shape: []int64{-1}},
 			{Name: outAnomalous, Datatype: typeBool, Shape: []int64{-1}},
 			{Name: outPValue, Datatype: typeFloat64, Shape: []int64{-1}},
-			{Name: outMap, Datatype: typeFloat32, Shape: []int64{-1, S, S}},
+			{Name: outMap, Datatype: typeFloat32, Shape: []int64{-1, side, side}},
 		},
 		Parameters: map[string]string{
 			inputName:     "UINT8 [B, H, W, 3] or [H, W, 3]: RGB pixels of any size; or BYTES [B]: PNG, JPEG, BMP, TIFF or WebP files, in JSON as base64",

@@ -529,12 +529,16 @@ func output(name string, results []*rdpp.Result, isBinary bool) (v2Tensor, []byt
 		}
 		t.Datatype, values = typeBool, list
 	case outMap:
-		S := results[0].Size
-		list := make([]float32, 0, B*S*S)
+		W, H := results[0].MapW, results[0].MapH
+		list := make([]float32, 0, B*W*H)
 		for _, r := range results {
+			if r.MapW != W || r.MapH != H {
+				return t, nil, failf(http.StatusBadRequest, "images of different sizes have maps of different sizes, %d x %d and %d x %d; ask for them one by one",
+					W, H, r.MapW, r.MapH)
+			}
 			list = append(list, r.Map...)
 		}
-		t.Datatype, t.Shape, values = typeFloat32, []int64{int64(B), int64(S), int64(S)}, list
+		t.Datatype, t.Shape, values = typeFloat32, []int64{int64(B), int64(H), int64(W)}, list
 	}
 	if !isBinary {
 		var err error

@@ -151,12 +151,36 @@ func (c *Config) Validate() error {
 	if m == nil {
 		return setting.Refuse("method", c.Method, "use %s", strings.Join(Methods(), " or "))
 	}
+	if err := c.checkTiled(); err != nil {
+		return err
+	}
 	if c.View.Masked() {
 		if _, err := method.TopOf(m); err != nil {
 			return err
 		}
 	}
 	return m.Check()
+}
+
+// checkTiled refuses what tiles do not go with: they are cut of whole images as these lie, at a scale of their own.
+func (c *Config) checkTiled() error {
+	if !c.Tiled() {
+		return nil
+	}
+	var side any = c.Tile
+	if c.Tile == method.TileAuto {
+		side = "auto"
+	}
+	for _, other := range []struct {
+		field string
+		given bool
+	}{{"fit", !c.Fit.IsZero()}, {"roi", c.ROI != framing.Box{}}, {"roi_mask", c.ROIMask != ""}, {"ignore_mask", c.Ignore != ""},
+		{"augment_shift", c.AugmentShift != 0}, {"augment_rotate", c.AugmentRotate != 0}, {"augment_scale", c.AugmentScale != 0}} {
+		if other.given {
+			return setting.Refuse("tile", side, "tiles are cut of whole images, as these lie, without {%s}: leave one of the two out", other.field)
+		}
+	}
+	return nil
 }
 
 // Complete fills in what files of before a setting was there lack.

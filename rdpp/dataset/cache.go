@@ -23,6 +23,7 @@ type CacheOptions struct {
 	MaxBytes  int64 // pixels kept in memory, bytes; default DefaultCacheBytes or a quarter of allowance.Memory; negative keeps nothing
 	MaxPixels int64 // largest image accepted, pixels; default imagefile's
 	BitDepth  int   // bits that images of 16 bits use, as in imagefile.Options; default 16
+	Whole     bool  // keep images as pixels alone, for those who cut them into tiles
 
 	Framer *framing.Framer // what of images is looked at, of side Size; default the whole image, squashed
 }
@@ -48,7 +49,6 @@ type entry struct {
 	mu     sync.Mutex
 	img    *imagefile.Image
 	planes []float32
-	w, h   int            // of the image, pixels
 	notes  []string       // on the image's masks of what counts
 	look   Look           // also where nothing is kept
 	frame  *framing.Frame // also where nothing is kept, unless the image has a mask of its own
@@ -131,6 +131,29 @@ func (c *Cache) frame(item Item, w, h int) (frame *framing.Frame, err error) {
 	return frame, nil
 }
 
+// Image returns the image in path, which must not be changed. Errors name the
+// file.
+func (c *Cache) Image(path string) (*imagefile.Image, error) {
+	img, _, err := c.image(path)
+	return img, err
+}
+
+// image is Image; kept says that asking again costs nothing.
+func (c *Cache) image(path string) (img *imagefile.Image, kept bool, err error) {
+	if !c.opt.Whole {
+		return nil, false, fmt.Errorf("dataset: %s: a cache that is not Whole keeps no pixels", path)
+	}
+	if img, _, _, err = c.load(Item{Path: path}); err != nil {
+		return nil, false, err
+	}
+	c.mu.Lock()
+	e := c.entries[path]
+	c.mu.Unlock()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return img, e.img != nil, nil
+}
+
 // Look returns the look of the image in path as it was last read.
 func (c *Cache) Look(path string) Look {
 	c.mu.Lock()
@@ -165,19 +188,6 @@ func (c *Cache) Notes(items []Item) (count int, first string) {
 		}
 	}
 	return count, first
-}
-
-// SizeOf is that of the image in path, in pixels, which was read before.
-func (c *Cache) SizeOf(path string) (w, h int) {
-	c.mu.Lock()
-	e := c.entries[path]
-	c.mu.Unlock()
-	if e == nil {
-		return 0, 0
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.w, e.h
 }
 
 // Range returns what the items' images, which were read before, have in common.
@@ -219,6 +229,15 @@ func (c *Cache) Mask(item Item) ([]uint8, error) {
 	return frameMask(m, frame), nil
 }
 
+// MaskOf is Mask of an image with a frame of its own, as large as its map.
+func (c *Cache) MaskOf(item Item, frame *framing.Frame) ([]uint8, error) {
+	m, _, _, err := plainMask(item, c.bounds())
+	if err != nil {
+		return nil, err
+	}
+	return frameMask(m, frame), nil
+}
+
 // plainMask reads an item's mask and holds it against the image, of w x h pixels.
 func plainMask(item Item, opt *imagefile.Options) (m *imagefile.Mask, w, h int, err error) {
 	if m, err = decodeMask(item.Mask, opt); err != nil {
@@ -248,7 +267,7 @@ func (c *Cache) load(item Item) (*imagefile.Image, []float32, *framing.Frame, er
 	if e.img != nil || e.planes != nil {
 		frame, err := e.frame, error(nil)
 		if frame == nil {
-			frame, err = c.frame(item, e.w, e.h)
+			frame, err = c.frame(item, e.look.W, e.look.H)
 		}
 		return e.img, e.planes, frame, err
 	}
@@ -262,7 +281,7 @@ func (c *Cache) load(item Item) (*imagefile.Image, []float32, *framing.Frame, er
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	e.w, e.h, e.notes = img.W, img.H, slices.Concat(frame.Scaled, frame.Notes)
+	e.notes = slices.Concat(frame.Scaled, frame.Notes)
 	if item.Ignore == "" { // others have one for each image, which takes as much as a plane
 		e.frame = frame
 	}
@@ -274,7 +293,7 @@ func (c *Cache) load(item Item) (*imagefile.Image, []float32, *framing.Frame, er
 	e.look = LookAt(img)
 	values := 3 * c.opt.Size * c.opt.Size
 	switch {
-	case len(img.Pix) <= 4*values:
+	case c.opt.Whole || len(img.Pix) <= 4*values:
 		if c.reserve(len(img.Pix)) {
 			e.img = img
 		}

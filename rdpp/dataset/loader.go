@@ -3,6 +3,7 @@ package dataset
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"math"
@@ -12,6 +13,7 @@ import (
 
 	"rdpp/rdpp/ahead"
 	"rdpp/rdpp/allowance"
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/simplex"
 )
 
@@ -27,6 +29,7 @@ type LoaderOptions struct {
 	Motion   Motion       // how the parts in the images are moved, before anything else
 	Light    Light        // how the light on the images is varied, before anything but that
 	Cache    *Cache       // shared image cache of the same Size; default one of this loader's own
+	Tiles    TileOptions  // images are cut into tiles, each of which is one to learn from; zero: they are not
 }
 
 // NoiseOptions says how the noisy images are made (paper, Algorithm 1).
@@ -50,7 +53,7 @@ func (n NoiseOptions) count(B int) int {
 // when the next batch is asked for.
 type Batch struct {
 	B       int       // number of images; the last batch of an epoch may be smaller
-	Index   []int     // B indices into the loader's items
+	Index   []int     // B indices into the loader's items, or with tiles into its tiles
 	Clean   []float32 // B,3,S,S: the images
 	Noisy   []float32 // B',3,S,S: the first B' images with noise in a box or made-up defects, not clamped
 	Shuffle []int64   // a permutation of 0..B-1, pairing the images for L_SSOT
@@ -63,6 +66,7 @@ type Loader struct {
 	items []Item
 	opt   LoaderOptions
 	field *simplex.Field // the run's field of Released noise, else nil
+	tiles []tile         // that an epoch goes through; nil: the items
 }
 
 // NewLoader returns a loader of the items, which must not change while it is
@@ -91,6 +95,15 @@ func NewLoader(items []Item, opt LoaderOptions) (*Loader, error) {
 		return nil, fmt.Errorf("dataset: the cache resizes to %d, the loader to %d; give both the same Size", opt.Cache.opt.Size, opt.Size)
 	}
 	l := &Loader{items: items, opt: opt}
+	if opt.Tiles.on() && opt.Motion != (Motion{}) {
+		return nil, errors.New("dataset: parts are moved in whole images, not in tiles; give one of them")
+	}
+	if opt.Tiles.on() {
+		var err error
+		if l.tiles, err = tilesOf(items, opt.Cache, opt.Tiles, opt.Seed); err != nil {
+			return nil, err
+		}
+	}
 	if opt.Noise.Released {
 		l.field = simplex.NewField(int64(opt.Seed))
 	}
@@ -100,12 +113,21 @@ func NewLoader(items []Item, opt LoaderOptions) (*Loader, error) {
 // Steps returns the number of batches of an epoch, the last, maybe smaller,
 // one included.
 func (l *Loader) Steps() int {
-	return (len(l.items) + l.opt.Batch - 1) / l.opt.Batch
+	return (l.count() + l.opt.Batch - 1) / l.opt.Batch
+}
+
+// count is how many images or tiles an epoch has.
+func (l *Loader) count() int {
+	if l.tiles != nil {
+		return len(l.tiles)
+	}
+	return len(l.items)
 }
 
 // Epoch iterates over the batches of an epoch, counted from 0, from firstStep
 // on; earlier batches are skipped without reading their images. The order is a
-// permutation of the items drawn from Seed and epoch. A batch is valid until
+// permutation of the items drawn from Seed and epoch; with tiles one of the
+// items, of whose tiles as many as are held at once are shuffled among each other. A batch is valid until
 // the next one is asked for. The first error (an unreadable image, named, or
 // ctx's end) is the last thing yielded. All goroutines have ended when the
 // loop has, or soon after it where ctx was cancelled.
@@ -115,7 +137,7 @@ func (l *Loader) Epoch(ctx context.Context, epoch, firstStep int) iter.Seq2[*Bat
 			yield(nil, fmt.Errorf("dataset: epoch %d, step %d: both are counted from 0", epoch, firstStep))
 			return
 		}
-		e := &epochRun{Loader: l, epoch: epoch, order: l.rng(epoch, 0, orderStream).Perm(len(l.items))}
+		e := &epochRun{Loader: l, epoch: epoch, order: l.order(epoch), first: firstStep * l.opt.Batch}
 
 		slots := make([]*slot, min(l.opt.Prefetch+1, max(0, l.Steps()-firstStep)))
 		for i := range slots {
@@ -139,7 +161,7 @@ func (l *Loader) Epoch(ctx context.Context, epoch, firstStep int) iter.Seq2[*Bat
 			s := slots[i%len(slots)] // which nobody uses any more
 			e.prepare(s, firstStep+i)
 			for at := range s.B {
-				jobs <- job{s, at} // never blocks: room for all slots
+				jobs <- job{s, at, (firstStep + i) * l.opt.Batch} // never blocks: room for all slots
 			}
 			return func() *slot { return s.wait(ctx) }
 		}) {
@@ -168,6 +190,7 @@ const (
 	noiseStream          // of an image in an epoch: its box and field, or its made-up defects
 	lightStream          // of an image in an epoch: its light
 	motionStream         // of an image in an epoch: how it is moved
+	tileStream           // of a tile in an epoch: its place
 )
 
 func (l *Loader) rng(epoch, index int, stream uint64) *rand.Rand {
@@ -184,10 +207,11 @@ type slot struct {
 }
 
 func (l *Loader) newSlot() *slot {
-	values := min(l.opt.Batch, len(l.items)) * l.values()
+	B := min(l.opt.Batch, l.count())
+	values := B * l.values()
 	s := &slot{clean: make([]float32, values)}
 	if !l.opt.Noise.Off {
-		s.noisy = make([]float32, l.opt.Noise.count(min(l.opt.Batch, len(l.items)))*l.values())
+		s.noisy = make([]float32, l.opt.Noise.count(B)*l.values())
 	}
 	return s
 }
@@ -207,7 +231,8 @@ func (l *Loader) values() int { return 3 * l.opt.Size * l.opt.Size }
 // job is one image of a slot's batch.
 type job struct {
 	*slot
-	at int
+	at   int
+	from int // place of the batch's first image in the epoch's order
 }
 
 // epochRun is what the workers of one epoch share.
@@ -215,6 +240,8 @@ type epochRun struct {
 	*Loader
 	epoch int
 	order []int
+	first int   // place in the order that the run begins at
+	shelf shelf // tiles that were cut with others
 }
 
 // prepare makes the slot ready for the images of a step.
@@ -257,7 +284,7 @@ func (e *epochRun) work(ctx context.Context, jobs <-chan job) {
 // makeImage fills one image's part of a batch; room is for its planes, and moved for those of a part that is moved.
 func (e *epochRun) makeImage(j job, room, moved []float32) error {
 	index := j.Index[j.at]
-	planes, frame, err := e.opt.Cache.planes(room, e.items[index])
+	planes, frame, path, err := e.planes(j, room)
 	if err != nil {
 		return err
 	}
@@ -282,9 +309,23 @@ func (e *epochRun) makeImage(j job, room, moved []float32) error {
 	}
 	copy(j.Noisy[from:to], j.Clean[from:to])
 	if err := e.disturb(j.Noisy[from:to], planes, index); err != nil {
-		return fmt.Errorf("dataset: %s: noise: %w", e.items[index].Path, err)
+		return fmt.Errorf("dataset: %s: noise: %w", path, err)
 	}
 	return nil
+}
+
+// planes returns an image's planes, or a tile's, which may be room, the frame
+// of an image, and the file.
+func (e *epochRun) planes(j job, room []float32) (planes []float32, frame *framing.Frame, path string, err error) {
+	index := j.Index[j.at]
+	if e.tiles != nil {
+		path = e.items[e.tiles[index].item].Path
+		planes, err = e.tilePlanes(j.from+j.at, room)
+		return planes, nil, path, err
+	}
+	item := e.items[index]
+	planes, frame, err = e.opt.Cache.planes(room, item)
+	return planes, frame, item.Path, err
 }
 
 // disturb adds lambda * noise to an image's planes within a random box, or

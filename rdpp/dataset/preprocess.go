@@ -42,6 +42,16 @@ func Resize(dst []float32, img *imagefile.Image, S int) {
 	framing.Resample(dst, img, image.Rect(0, 0, img.W, img.H), image.Rect(0, 0, S, S), S)
 }
 
+// ResizePart is Resize of a part of the image, which may reach beyond its right
+// and lower edge: there the edge's pixels repeat.
+func ResizePart(dst []float32, img *imagefile.Image, part image.Rectangle, S int) error {
+	if part.Empty() || part.Min.X < 0 || part.Min.Y < 0 || part.Min.X >= img.W || part.Min.Y >= img.H {
+		return fmt.Errorf("dataset: the part %v of an image of %d x %d pixels", part, img.W, img.H)
+	}
+	framing.Resample(dst, img, part, image.Rect(0, 0, S, S), S)
+	return nil
+}
+
 // ReadMask reads the ground-truth mask in path, or the union of those in the
 // folder path, resizes it to S x S as Pillow's bilinear filter does (averaging
 // when shrinking) and returns H,W values: 1 where more than half of what was
@@ -55,21 +65,21 @@ func ReadMask(path string, S int, opt *imagefile.Options) ([]uint8, error) {
 	if err != nil {
 		return nil, err
 	}
-	return resizeMask(m, S), nil
+	return resizeMask(m, S, S), nil
 }
 
-// resizeMask resizes a mask, which it makes use of, to S x S.
-func resizeMask(m *imagefile.Mask, S int) []uint8 {
+// resizeMask resizes a mask, which it makes use of, to width x height.
+func resizeMask(m *imagefile.Mask, width, height int) []uint8 {
 	for i, v := range m.Pix {
 		m.Pix[i] = 255 * v
 	}
-	return aboveHalf(resizeGray(m.Pix, m.W, m.H, S, S))
+	return aboveHalf(resizeGray(m.Pix, m.W, m.H, width, height))
 }
 
 // frameMask resizes a mask, which it makes use of, as a frame does its picture, over which the mask is drawn at any size.
 func frameMask(m *imagefile.Mask, f *framing.Frame) []uint8 {
 	if f.Whole() {
-		return resizeMask(m, f.Side)
+		return resizeMask(m, f.W, f.H)
 	}
 	// The part that is looked at, in pixels of the mask, outward.
 	up := func(a, of, to int) int { return (a*to + of - 1) / of }
@@ -83,9 +93,9 @@ func frameMask(m *imagefile.Mask, f *framing.Frame) []uint8 {
 		}
 	}
 	inner := aboveHalf(resizeGray(pix, w, h, f.To.Dx(), f.To.Dy()))
-	out := make([]uint8, f.Side*f.Side)
+	out := make([]uint8, f.H*f.W)
 	for y := range f.To.Dy() {
-		copy(out[(f.To.Min.Y+y)*f.Side+f.To.Min.X:][:f.To.Dx()], inner[y*f.To.Dx():])
+		copy(out[(f.To.Min.Y+y)*f.W+f.To.Min.X:][:f.To.Dx()], inner[y*f.To.Dx():])
 	}
 	return out
 }

@@ -7,6 +7,7 @@ import "rdpp/rdpp/imagefile"
 type Look struct {
 	Stored     imagefile.Stored
 	Brightness float64 // mean of R, G and B, 0 to 1
+	W, H       int     // pixels
 }
 
 // LookAt returns the look of an image. The brightness is that of at most 64 x
@@ -23,7 +24,7 @@ func LookAt(img *imagefile.Image) Look {
 			sum += int(p[0]) + int(p[1]) + int(p[2])
 		}
 	}
-	return Look{img.Stored, float64(sum) / float64(3*255*columns*rows)}
+	return Look{img.Stored, float64(sum) / float64(3*255*columns*rows), img.W, img.H}
 }
 
 // Range is what the looks of a number of images have in common.

@@ -31,10 +31,10 @@ func TestLookAt(t *testing.T) {
 		img  *imagefile.Image
 		want Look
 	}{
-		{"one red pixel", red, Look{Brightness: 1.0 / 3}},
-		{"small", halves(3, 2), Look{stored, 0.5}},
-		{"larger than what is looked at", halves(200, 1000), Look{stored, 0.5}},
-		{"a row", halves(500, 1), Look{stored, 0}},
+		{"one red pixel", red, Look{Brightness: 1.0 / 3, W: red.W, H: red.H}},
+		{"small", halves(3, 2), Look{stored, 0.5, 3, 2}},
+		{"larger than what is looked at", halves(200, 1000), Look{stored, 0.5, 200, 1000}},
+		{"a row", halves(500, 1), Look{stored, 0, 500, 1}},
 	} {
 		if got := LookAt(c.img); got != c.want {
 			t.Errorf("%s: got %v, want %v", c.name, got, c.want)

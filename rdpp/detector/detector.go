@@ -15,7 +15,6 @@ import (
 	"rdpp/rdpp/evaluation"
 	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
-	"rdpp/rdpp/method"
 	"rdpp/rdpp/metric"
 	"rdpp/rdpp/modelfile"
 	"rdpp/torch"
@@ -44,7 +43,7 @@ type Options struct {
 	// suits device, image size and memory. On the CPU it changes no bit of a score, on a GPU it is to change 1e-5 at most.
 	Batch int
 
-	Log *slog.Logger // told what there is to know of the model file, default slog.Default()
+	Log *slog.Logger // told what there is to know of the model file, and once of images that are too large for it, default slog.Default()
 }
 
 // Detector finds defects with a trained model. It is safe for concurrent use: one goroutine owns the device and
@@ -54,7 +53,9 @@ type Detector struct {
 	worker      *torch.Worker
 	calibration anomaly.Calibration // in force
 	images      imagefile.Options
-	closed      bool // known to the worker's goroutine alone
+	log         *slog.Logger
+	tooLarge    sync.Once // an image that loses too much was told of
+	closed      bool      // known to the worker's goroutine alone
 }
 
 // Result is what a detector says about one image.
@@ -63,8 +64,10 @@ type Result struct {
 	Width   int             // of the image, pixels
 	Height  int             //
 	Regions []metric.Region // in the image's pixels, as Prediction has them
-	Map     []float32       // the anomaly map, S x S, over Frame.Area of the image; 0 where Frame leaves it out
-	Size    int             // S
+	Map     []float32       // the anomaly map, MapH x MapW, over Frame.Area of the image; 0 where Frame leaves it out
+	MapW    int             // S; of an image in tiles as many as it has pixels at their scale, and tiling.MaxCells in all at most
+	MapH    int             //
+	Size    int             // S, side of the network's input
 	Frame   *framing.Frame  // what of the image was looked at
 	// Warnings say in words what tells that the image was not taken, or stored, as the training images were: another range
 	// of values, a mean brightness less than half of the darkest one's or more than twice the brightest one's; and which masks
@@ -102,7 +105,11 @@ func Open(path string, opt *Options) (*Detector, error) {
 	if opt == nil {
 		opt = &Options{}
 	}
-	d := &Detector{worker: torch.NewWorker(), images: imagefile.Options{MaxPixels: opt.MaxPixels}}
+	log := opt.Log
+	if log == nil {
+		log = slog.Default()
+	}
+	d := &Detector{worker: torch.NewWorker(), images: imagefile.Options{MaxPixels: opt.MaxPixels}, log: log}
 	precision, err := torch.ParsePrecision(string(opt.Precision))
 	if err != nil {
 		d.Close()
@@ -251,11 +258,12 @@ func (d *Detector) DetectBatch(images []*imagefile.Image) ([]*Result, error) {
 	return results, nil
 }
 
-// Input is an image as a detector's networks see it: smaller than a large image, and made without the device. It can be
-// used with the detector that made it, any number of times.
+// Input is an image as a detector's networks see it: smaller than a large image, and made without the device. Of a model that
+// looks at tiles it is the image itself, which must not change until it has been measured. It can be used with the detector
+// that made it, any number of times.
 type Input struct {
-	x        []float32 // 3 x S x S, normalised
-	frame    *framing.Frame
+	view     modelfile.View
+	w, h     int // of the image, pixels
 	warnings []string
 }
 
@@ -270,19 +278,17 @@ func (d *Detector) PrepareIgnoring(img *imagefile.Image, ignore *imagefile.Mask)
 		return nil, fmt.Errorf("detector: an image of %d x %d pixels must have %d bytes, got %d", img.W, img.H,
 			3*img.W*img.H, len(img.Pix))
 	}
-	config := &d.model.Info.Config
-	S := config.ImageSize
-	frame, err := d.model.Framer.Frame(img.W, img.H, ignore)
-	if err == nil && !frame.All() {
-		_, err = method.TopOf(config.Learned())
-	}
+	view, err := d.model.View(img, ignore)
 	if err != nil {
 		return nil, fmt.Errorf("detector: %w", err)
 	}
-	in := &Input{x: make([]float32, 3*S*S), frame: frame, warnings: slices.Concat(d.model.Info.Unlike(dataset.LookAt(img)),
-		d.model.Info.Displaced(img.W, img.H), frame.Notes)}
-	frame.Planes(in.x, img)
-	config.Norm().Apply(in.x, in.x, S)
+	if text := d.model.TooLarge(img.W, img.H); text != "" {
+		d.tooLarge.Do(func() { d.log.Warn(text) })
+	}
+	in := &Input{view: view, w: img.W, h: img.H, warnings: d.model.Info.Unlike(dataset.LookAt(img))}
+	if frame := view.Frame; frame != nil {
+		in.warnings = slices.Concat(in.warnings, d.model.Info.Displaced(img.W, img.H), frame.Notes)
+	}
 	return in, nil
 }
 
@@ -291,16 +297,23 @@ func (d *Detector) PrepareIgnoring(img *imagefile.Image, ignore *imagefile.Mask)
 func (d *Detector) Try() error {
 	config := &d.model.Info.Config
 	S := config.ImageSize
-	framer, err := framing.New(framing.View{}, S)
-	if err != nil {
-		return err
+	grey := &imagefile.Image{W: S, H: S, Pix: slices.Repeat([]byte{128}, 3*S*S)}
+	in := &Input{view: modelfile.View{Image: grey}, w: S, h: S}
+	if config.Tiled() {
+		grey.W, grey.H = config.Tile, config.Tile
+		grey.Pix = slices.Repeat([]byte{128}, 3*config.Tile*config.Tile)
+	} else {
+		framer, err := framing.New(framing.View{}, S)
+		if err != nil {
+			return err
+		}
+		if in.view.Frame, err = framer.Frame(S, S, nil); err != nil {
+			return err
+		}
+		in.view.Planes = make([]float32, 3*S*S)
+		dataset.Resize(in.view.Planes, grey, S)
+		config.Norm().Apply(in.view.Planes, in.view.Planes, S)
 	}
-	frame, err := framer.Frame(S, S, nil)
-	if err != nil {
-		return err
-	}
-	in := &Input{x: slices.Repeat([]float32{128.0 / 255}, 3*S*S), frame: frame}
-	config.Norm().Apply(in.x, in.x, S)
 	results, err := d.Measure([]*Input{in})
 	if err != nil {
 		return err
@@ -325,20 +338,13 @@ func (d *Detector) MeasureEach(inputs []*Input) ([]*Result, []error) {
 	if len(inputs) == 0 {
 		return nil, nil
 	}
-	frames := make([]*framing.Frame, len(inputs))
+	views := make([]modelfile.View, len(inputs))
 	for i, in := range inputs {
-		frames[i] = in.frame
-	}
-	x := inputs[0].x
-	if len(inputs) > 1 {
-		x = make([]float32, 0, len(inputs)*len(x))
-		for _, in := range inputs {
-			x = append(x, in.x...)
-		}
+		views[i] = in.view
 	}
 	var outcomes []modelfile.Outcome
 	err := d.do(func() error {
-		outcomes = d.model.PredictFramed(x, frames)
+		outcomes = d.model.PredictViews(views)
 		return nil
 	})
 	results, errs := make([]*Result, len(inputs)), make([]error, len(inputs))
@@ -351,8 +357,8 @@ func (d *Detector) MeasureEach(inputs []*Input) ([]*Result, []error) {
 			errs[i] = fmt.Errorf("detector: detect: %w", o.Err)
 			continue
 		}
-		results[i] = &Result{Verdict: anomaly.Verdict{Score: o.Score}, Map: o.Map, Size: d.model.Info.Config.ImageSize, Frame: in.frame,
-			Width: in.frame.Picture.X, Height: in.frame.Picture.Y, Warnings: in.warnings, blur: d.model.Info.Config.Blur()}
+		results[i] = &Result{Verdict: anomaly.Verdict{Score: o.Score}, Map: o.Map, MapW: o.W, MapH: o.H, Size: d.model.Info.Config.ImageSize,
+			Frame: o.Frame, Width: in.w, Height: in.h, Warnings: in.warnings, blur: d.model.Info.Config.Blur()}
 	}
 	return results, errs
 }
@@ -371,7 +377,11 @@ func (r *Result) Judge(c *anomaly.Calibration) (err error) {
 // Evaluate scores the test images of a data set and measures the result.
 func (d *Detector) Evaluate(ctx context.Context, set *dataset.Set) (e *evaluation.Evaluation, err error) {
 	err = d.do(func() (err error) {
-		e, err = evaluation.Evaluate(ctx, d.model, set.Test, set.HasMasks, &d.calibration, d.Cache())
+		cache := d.Cache()
+		e, err = evaluation.Evaluate(ctx, d.model, set.Test, set.HasMasks, &d.calibration, cache)
+		if err == nil {
+			evaluation.WarnTooLarge(d.log, d.model, set.Test, cache)
+		}
 		return err
 	})
 	return e, err
@@ -389,6 +399,7 @@ func (d *Detector) WriteReport(ctx context.Context, path string, set *dataset.Se
 
 // Cache reads images as the model looks at them, and keeps none.
 func (d *Detector) Cache() *dataset.Cache {
-	return dataset.NewCache(dataset.CacheOptions{Size: d.model.Info.Config.ImageSize, MaxBytes: -1, MaxPixels: d.images.MaxPixels,
-		BitDepth: d.images.BitDepth, Framer: d.model.Framer})
+	config := &d.model.Info.Config
+	return dataset.NewCache(dataset.CacheOptions{Size: config.ImageSize, MaxBytes: -1, MaxPixels: d.images.MaxPixels,
+		BitDepth: d.images.BitDepth, Whole: config.Tiled(), Framer: d.model.Framer})
 }

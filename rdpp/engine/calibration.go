@@ -143,7 +143,6 @@ type foldScores struct {
 // has not seen it. The scores are ascending.
 func (r *run) crossScores(ctx context.Context, weights anomaly.MapTerms) (all anomaly.Scores, err error) {
 	var parts []anomaly.Scores
-	order := shuffled(&r.config, len(r.items))
 	for fold := range r.folds {
 		file := r.path(fmt.Sprintf("fold-%d.json", fold+1))
 		var done foldScores
@@ -152,7 +151,7 @@ func (r *run) crossScores(ctx context.Context, weights anomaly.MapTerms) (all an
 			err = json.Unmarshal(text, &done)
 		}
 		if err != nil || done.Epochs != r.config.Epochs || done.Weights != weights {
-			scores, err := r.crossScore(ctx, fold, order)
+			scores, err := r.crossScore(ctx, fold)
 			if err != nil {
 				return all, err
 			}
@@ -175,9 +174,9 @@ func (r *run) crossScores(ctx context.Context, weights anomaly.MapTerms) (all an
 
 func (r *run) foldFolder(fold int) string { return r.path(fmt.Sprintf("fold-%d", fold+1)) }
 
-// crossScore trains without the images of a fold, which are every so many-th of order, and scores those.
-func (r *run) crossScore(ctx context.Context, fold int, order []int) (scores anomaly.Scores, err error) {
-	part := &run{config: r.config, opt: r.opt, cache: r.cache, set: &dataset.Set{Category: r.set.Category, Layout: r.set.Layout}}
+// crossScore trains without the images of a fold, and scores those.
+func (r *run) crossScore(ctx context.Context, fold int) (scores anomaly.Scores, err error) {
+	part := &run{config: r.config, opt: r.opt, cache: r.cache, longest: r.longest, set: &dataset.Set{Category: r.set.Category, Layout: r.set.Layout}}
 	defer part.close()
 	part.config.Calibration, part.config.Select = 0, method.SelectLast
 	part.opt.Out, part.opt.Resume, part.opt.Overwrite = r.foldFolder(fold), true, false
@@ -189,13 +188,7 @@ func (r *run) crossScore(ctx context.Context, fold int, order []int) (scores ano
 		}
 	}
 	var out []dataset.Item
-	for i, at := range order {
-		if i%r.folds == fold {
-			out = append(out, r.items[at])
-		} else {
-			part.set.Train = append(part.set.Train, r.items[at])
-		}
-	}
+	part.set.Train, out = r.parted(fold)
 	if err := part.prepare(ctx); err != nil {
 		return scores, fmt.Errorf("%w (training %d of %d for the calibration)", err, fold+1, r.folds)
 	}

@@ -17,7 +17,7 @@ import (
 
 // indexNotes are what to know of a category before its figures are trusted.
 func indexNotes(s *Summary) []string {
-	info := modelfile.Info{Config: s.Config, Teacher: s.Teacher, Data: modelfile.DataInfo{Range: s.Range}}
+	info := modelfile.Info{Config: s.Config, Teacher: s.Teacher, Data: modelfile.DataInfo{Range: s.Range}, Spots: s.Spots}
 	return evaluation.Notes(&info, &anomaly.Calibration{Rule: s.ThresholdRule, Provisional: s.Provisional}, s.Skipped)
 }
 

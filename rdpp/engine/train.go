@@ -91,6 +91,8 @@ type Summary struct {
 	Warning            string         `json:"warning,omitempty"` // of test images that are unlike those
 	ModelFile          string         `json:"model_file"`
 	ModelFileBase64    string         `json:"model_file_base64,omitempty"` // as CategoryBase64
+
+	Spots modelfile.Spots `json:"spots,omitzero"` // how small a defect can be, where images are large or in tiles
 }
 
 // The files of Out.
@@ -147,6 +149,8 @@ type run struct {
 	skipped      []dataset.Skip
 	cache        *dataset.Cache
 	plan         method.Plan
+	longest      int // side of an image, pixels; 0: not known yet
+	count        int // images that a pass goes through, or tiles of them
 	loader       *dataset.Loader
 	model        *modelfile.Model // that learns
 	learner      method.Learner
@@ -191,6 +195,9 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	if r.config.BitDepth == method.BitDepthAuto && file != nil {
 		r.config.BitDepth = saved.Info.Config.BitDepth
 	}
+	if r.config.Tile == method.TileAuto && file != nil {
+		r.config.Tile, r.config.TileStride = saved.Info.Config.Tile, saved.Info.Config.TileStride
+	}
 	err = torch.SetArithmetic(r.config.Precision == string(torch.TF32), r.opt.Deterministic && r.opt.Device != torch.CPU)
 	if err != nil {
 		return fmt.Errorf("engine: %w", err)
@@ -215,7 +222,7 @@ func (r *run) prepare(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	r.learner, err = r.config.Learned().Learner(r.model.Net, method.LearnerOptions{Precision: torch.Precision(r.config.Precision), Images: len(r.items)})
+	r.learner, err = r.config.Learned().Learner(r.model.Net, method.LearnerOptions{Precision: torch.Precision(r.config.Precision), Images: r.count})
 	if err != nil {
 		return err
 	}
@@ -271,9 +278,13 @@ func (r *run) protectModel() error {
 
 func (r *run) readData(ctx context.Context) error {
 	S := r.config.ImageSize
+	if masked := func(item dataset.Item) bool { return item.Ignore != "" }; r.config.Tiled() &&
+		(slices.ContainsFunc(r.set.Train, masked) || slices.ContainsFunc(r.set.Test, masked)) {
+		return setting.Refuse("tile", r.config.Tile, "images have masks of what is ignored, and tiles leave nothing out: do without the masks, or without tiles")
+	}
 	if r.cache == nil {
 		r.cache = dataset.NewCache(dataset.CacheOptions{Size: S, MaxBytes: r.opt.CacheBytes, MaxPixels: r.opt.MaxPixels,
-			BitDepth: r.config.BitDepth, Framer: r.model.Framer})
+			BitDepth: r.config.BitDepth, Whole: r.config.Tiled(), Framer: r.model.Framer})
 	}
 	r.skipped = slices.Clone(r.set.Skipped)
 	for _, part := range []struct {
@@ -323,11 +334,15 @@ func (r *run) readData(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("engine: %w", err)
 	}
-	r.items, r.held, r.folds = holdOut(r.items, &r.config)
-	sizes := []int{len(r.items)} // of what is trained on
-	for fold := range r.folds {
-		sizes = append(sizes, len(r.items)-(len(r.items)-fold+r.folds-1)/r.folds)
+	if err := r.settleTile(); err != nil {
+		return err
 	}
+	r.items, r.held, r.folds = holdOut(r.items, &r.config)
+	sizes, err := r.sizes()
+	if err != nil {
+		return err
+	}
+	r.count = sizes[0]
 	if r.plan, err = r.config.Learned().Plan(sizes); err != nil {
 		return err
 	}
@@ -337,11 +352,14 @@ func (r *run) readData(ctx context.Context) error {
 	r.model.Info.Data = modelfile.DataInfo{Images: len(r.items), HeldOut: len(r.held), Fingerprint: fingerprint, Layout: r.set.Layout,
 		Range: seen}
 	if r.config.View.Placed() {
-		w, h := r.cache.SizeOf(r.items[0].Path)
-		r.model.Info.Data.Picture = [2]int{w, h}
+		look := r.cache.Look(r.items[0].Path)
+		r.model.Info.Data.Picture = [2]int{look.W, look.H}
+	}
+	if r.config.Tiled() {
+		r.model.Info.Data.Tiles = r.count
 	}
 	r.loader, err = dataset.NewLoader(r.items, dataset.LoaderOptions{Batch: r.plan.Batch, Size: S, Norm: r.config.Norm(), Seed: r.config.Seed,
-		Workers: r.opt.Workers, Cache: r.cache, Motion: r.plan.Motion, Light: r.plan.Light, Noise: r.plan.Noise})
+		Workers: r.opt.Workers, Cache: r.cache, Motion: r.plan.Motion, Light: r.plan.Light, Noise: r.plan.Noise, Tiles: r.tiles()})
 	if err != nil {
 		return fmt.Errorf("engine: %w", err)
 	}
@@ -374,6 +392,7 @@ func (r *run) train(ctx context.Context) (*Summary, error) {
 		r.opt.OnStart(r.model.Info)
 	}
 	r.warnOfRange()
+	evaluation.WarnTooLarge(r.opt.Log, r.model, r.items, r.cache)
 	if err := r.learn(ctx); err != nil {
 		return nil, err
 	}
@@ -507,6 +526,9 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 		return nil, err
 	}
 	calibrating := time.Since(began)
+	if err := r.spot(model); err != nil {
+		return nil, err
+	}
 	if err := model.Save(r.path(ModelFile)); err != nil {
 		return nil, setting.Advise(err, "make room and continue with {resume}")
 	}
@@ -524,7 +546,7 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 		CalibrationImages: len(calibration.Scores), CalibrationFolds: calibration.Folds, CalibrationSeconds: calibrating.Seconds(),
 		HasMasks: r.set.HasMasks, Taken: r.set.Taken(),
 		Skipped: r.skipped, Range: model.Info.Data.Range, ModelFile: r.path(ModelFile), ModelFileBase64: printable.Base64(r.path(ModelFile)),
-		CategoryBase64: printable.Base64(r.set.Category)}
+		CategoryBase64: printable.Base64(r.set.Category), Spots: model.Info.Spots}
 	trained := 0
 	for _, epoch := range r.state.History {
 		summary.TrainingSeconds += epoch.Seconds

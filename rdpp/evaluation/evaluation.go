@@ -114,12 +114,12 @@ const curvePoints = 1000
 func Evaluate(ctx context.Context, m *modelfile.Model, items []dataset.Item, hasMasks bool, c *anomaly.Calibration,
 	cache *dataset.Cache) (*Evaluation, error) {
 	began := time.Now()
-	S := m.Info.Config.ImageSize
 	e := &Evaluation{Scores: make([]ItemScore, 0, len(items))}
 	var pixels metric.Pixels
 	var fit outlines
-	err := scan(ctx, m, items, cache, func(i int, anomaly []float32, frame *framing.Frame, score float64) error {
-		e.Scores = append(e.Scores, ItemScore{items[i], score, slices.Concat(m.Info.Unlike(cache.Look(items[i].Path)),
+	err := scan(ctx, m, items, cache, func(i int, o modelfile.Outcome) error {
+		frame := o.Frame
+		e.Scores = append(e.Scores, ItemScore{items[i], o.Score, slices.Concat(m.Info.Unlike(cache.Look(items[i].Path)),
 			m.Info.Displaced(frame.Picture.X, frame.Picture.Y)), frame.Notes})
 		if items[i].Defective {
 			e.Defective++
@@ -129,10 +129,10 @@ func Evaluate(ctx context.Context, m *modelfile.Model, items []dataset.Item, has
 		if !hasMasks {
 			return nil
 		}
-		mask := make([]uint8, S*S)
+		mask := make([]uint8, len(o.Map))
 		if items[i].Mask != "" {
 			var err error
-			if mask, err = cache.Mask(items[i]); err != nil {
+			if mask, err = cache.MaskOf(items[i], frame); err != nil {
 				return err
 			}
 			framing.Blank(frame, mask)
@@ -141,16 +141,16 @@ func Evaluate(ctx context.Context, m *modelfile.Model, items []dataset.Item, has
 			}
 		}
 		if c != nil {
-			_, levels, err := modelfile.Outlined(c.Outline(c.Judge(score), m.Info.Config.Blur()), anomaly, frame)
+			_, levels, err := modelfile.Outlined(c.Outline(c.Judge(o.Score), m.Info.Config.Blur()), o.Map, frame)
 			if err != nil {
 				return err
 			}
 			fit.add(levels, mask)
 		}
 		if frame.All() {
-			return pixels.Add(anomaly, mask, S, S)
+			return pixels.Add(o.Map, mask, o.H, o.W)
 		}
-		return pixels.AddCounted(anomaly, mask, frame.Counts, S, S)
+		return pixels.AddCounted(o.Map, mask, frame.Counts, o.H, o.W)
 	})
 	if err != nil {
 		return nil, err

@@ -10,7 +10,6 @@ import (
 
 	"rdpp/rdpp/config"
 	"rdpp/rdpp/dataset"
-	"rdpp/rdpp/framing"
 	"rdpp/rdpp/method"
 	"rdpp/rdpp/modelfile"
 	"rdpp/rdpp/sample"
@@ -169,14 +168,14 @@ func TestScan(t *testing.T) {
 					err = fmt.Errorf("%v", r)
 				}
 			}()
-			return scan(t.Context(), m, items, dataset.NewCache(dataset.CacheOptions{Size: 32}), func(i int, pixels []float32, _ *framing.Frame, _ float64) error {
+			return scan(t.Context(), m, items, dataset.NewCache(dataset.CacheOptions{Size: 32}), func(i int, o modelfile.Outcome) error {
 				switch {
 				case i == c.fails:
 					return odd
 				case i == c.panics:
 					panic("a bug")
-				case i != handed || len(pixels) != 32*32:
-					t.Errorf("%s: got item %d with %d pixels, want %d with %d", c.name, i, len(pixels), handed, 32*32)
+				case i != handed || len(o.Map) != 32*32:
+					t.Errorf("%s: got item %d with %d pixels, want %d with %d", c.name, i, len(o.Map), handed, 32*32)
 				}
 				handed++
 				return nil
@@ -197,7 +196,7 @@ func TestScanInterrupted(t *testing.T) {
 	cancel()
 	m := &modelfile.Model{Net: &countingNet{}}
 	m.Info.Config = config.Default()
-	err := scan(ctx, m, fakeItems(3), dataset.NewCache(dataset.CacheOptions{}), func(int, []float32, *framing.Frame, float64) error { return nil })
+	err := scan(ctx, m, fakeItems(3), dataset.NewCache(dataset.CacheOptions{}), func(int, modelfile.Outcome) error { return nil })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want %v", err, context.Canceled)
 	}

@@ -78,8 +78,11 @@ func gather(ctx context.Context, m *modelfile.Model, set *dataset.Set, e *Evalua
 		TrainImages: info.Data.Images, Data: set.Why + " | " + set.Taken().String()}
 	r.Notes = append(r.Notes, leftOutNotes(set.Taken())...)
 	if n := e.LostMasks; n > 0 {
-		r.Notes = append(r.Notes, fmt.Sprintf("Of the masks, %d have no defect pixel left at %d x %d pixels: pixel metrics take those images for good ones.", n,
-			info.Config.ImageSize, info.Config.ImageSize))
+		at := fmt.Sprintf("at %d x %d pixels", info.Config.ImageSize, info.Config.ImageSize)
+		if info.Config.Tiled() {
+			at = "at the size of the maps"
+		}
+		r.Notes = append(r.Notes, fmt.Sprintf("Of the masks, %d have no defect pixel left %s: pixel metrics take those images for good ones.", n, at))
 	}
 	if !c.Provisional {
 		r.Calibration = c.Scores
@@ -87,7 +90,7 @@ func gather(ctx context.Context, m *modelfile.Model, set *dataset.Set, e *Evalua
 	cache := opt.Cache
 	if cache == nil {
 		cache = dataset.NewCache(dataset.CacheOptions{Size: info.Config.ImageSize, MaxBytes: -1, MaxPixels: opt.MaxPixels,
-			BitDepth: info.Config.BitDepth, Framer: m.Framer})
+			BitDepth: info.Config.BitDepth, Whole: info.Config.Tiled(), Framer: m.Framer})
 	}
 	var err error
 	scored := e.Scores
@@ -152,6 +155,9 @@ func Notes(info *modelfile.Info, c *anomaly.Calibration, skipped []dataset.Skip)
 	if text := info.BitDepthText(); text != "" && (info.Config.BitDepth < 16 || info.Data.Range.MostlyBlack()) {
 		all = append(all, "Training: "+text+".")
 	}
+	if text := sizeNote(info); text != "" {
+		all = append(all, text)
+	}
 	if c.Folds > 0 && c.FalseAlarm > 0 {
 		all = append(all, fmt.Sprintf("There were too few images to keep some out of training. The threshold comes from %d further trainings, "+
 			"each of which left out a part of the images and scored it.", c.Folds))
@@ -172,6 +178,21 @@ func Notes(info *modelfile.Info, c *anomaly.Calibration, skipped []dataset.Skip)
 	return all
 }
 
+// sizeNote says how small a defect can be, where that was measured.
+func sizeNote(info *modelfile.Info) string {
+	c, spots := &info.Config, info.Spots
+	large := info.TooLarge(spots.Width, spots.Height)
+	switch {
+	case large != "":
+		return strings.ToUpper(large[:1]) + large[1:] + "."
+	case c.Tiled() && spots.Measured():
+		return fmt.Sprintf("Images are looked at in tiles of %d x %d pixels, each seen at %d x %d: %s.", c.Tile, c.Tile, c.ImageSize, c.ImageSize, spots.Text())
+	case spots.Measured():
+		return strings.ToUpper(spots.Text()[:1]) + spots.Text()[1:] + "."
+	}
+	return ""
+}
+
 // leftOutNotes names images that were left out without anything being wrong with them, and test images that are none.
 func leftOutNotes(t dataset.Taken) (all []string) {
 	for _, l := range t.LeftOut {
@@ -187,8 +208,8 @@ func leftOutNotes(t dataset.Taken) (all []string) {
 
 // scoreEach scores items in their order.
 func scoreEach(ctx context.Context, m *modelfile.Model, items []dataset.Item, cache *dataset.Cache) (all []ItemScore, err error) {
-	err = scan(ctx, m, items, cache, func(i int, _ []float32, _ *framing.Frame, score float64) error {
-		all = append(all, ItemScore{Item: items[i], Score: score})
+	err = scan(ctx, m, items, cache, func(i int, o modelfile.Outcome) error {
+		all = append(all, ItemScore{Item: items[i], Score: o.Score})
 		return nil
 	})
 	return all, err
@@ -217,23 +238,23 @@ func cases(ctx context.Context, m *modelfile.Model, items []dataset.Item, picked
 	for i, at := range picked {
 		some[i] = items[at]
 	}
-	err = scan(ctx, m, some, cache, func(i int, anomaly []float32, frame *framing.Frame, score float64) error {
-		_, levels, err := modelfile.Outlined(calibration.Outline(calibration.Judge(score), m.Info.Config.Blur()), anomaly, frame)
+	err = scan(ctx, m, some, cache, func(i int, o modelfile.Outcome) error {
+		_, levels, err := modelfile.Outlined(calibration.Outline(calibration.Judge(o.Score), m.Info.Config.Blur()), o.Map, o.Frame)
 		if err != nil {
 			return err
 		}
 		c := report.Case{Image: picked[i]}
-		c.Map, c.H, c.W = framing.Spread(frame, anomaly, 0)
-		c.Levels, _, _ = framing.Spread(frame, levels, math.Inf(1))
+		c.Map, c.H, c.W = framing.Spread(o.Frame, o.Map, 0)
+		c.Levels, _, _ = framing.Spread(o.Frame, levels, math.Inf(1))
 		if c.Picture, err = imagefile.DecodeFile(some[i].Path, &imagefile.Options{MaxPixels: maxPixels, BitDepth: m.Info.Config.BitDepth}); err != nil {
 			return err
 		}
 		if some[i].Mask != "" {
-			mask, err := cache.Mask(some[i])
+			mask, err := cache.MaskOf(some[i], o.Frame)
 			if err != nil {
 				return err
 			}
-			c.Mask, _, _ = framing.Spread(frame, mask, 0)
+			c.Mask, _, _ = framing.Spread(o.Frame, mask, 0)
 		}
 		all = append(all, c)
 		return nil
@@ -245,7 +266,7 @@ func cases(ctx context.Context, m *modelfile.Model, items []dataset.Item, picked
 // (paper, section 6.3 and Figure 6). It is nil where there are too few good ones.
 func compactness(ctx context.Context, m *modelfile.Model, items []dataset.Item, cache *dataset.Cache) (*report.Compactness, error) {
 	net, able := m.Net.(method.Embedder)
-	if !able {
+	if !able || m.Info.Config.Tiled() { // a tile's embedding says nothing of an image
 		return nil, nil
 	}
 	var good, defective []dataset.Item

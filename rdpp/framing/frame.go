@@ -11,11 +11,13 @@ import (
 	"rdpp/rdpp/imagefile"
 )
 
-// What can be wrong with a picture or a mask. Errors of Framer.Frame wrap one of these.
+// What can be wrong with a picture or a mask. Errors of Framer.Frame wrap one of these; ErrTiles is that of a mask for a model
+// whose pictures are not framed.
 var (
 	ErrOutside = errors.New("what is to be looked at is not within the picture")
 	ErrShape   = errors.New("a mask of another shape than the picture")
 	ErrNothing = errors.New("nothing of the picture is left to look at")
+	ErrTiles   = errors.New("a mask of what is ignored, and the model looks at tiles, which leave nothing out; do without the mask")
 )
 
 // Framer makes the frames of pictures by a View. It is safe for concurrent use.
@@ -81,7 +83,7 @@ func (f *Framer) Frame(w, h int, ignore *imagefile.Mask) (*Frame, error) {
 
 // frame makes a frame.
 func (f *Framer) frame(size image.Point, own *imagefile.Mask) (*Frame, error) {
-	made := &Frame{Picture: size, Side: f.side}
+	made := &Frame{Picture: size, Side: f.side, W: f.side, H: f.side, Cell: 1}
 	var masks []mask
 	for _, m := range []struct {
 		*imagefile.Mask
@@ -173,18 +175,27 @@ func (m *mask) counts(row []bool, y int, size image.Point) {
 	}
 }
 
-// Frame says how a picture becomes the network's input, and what of that counts. It is immutable.
+// Frame says how a picture becomes the network's input, what of that counts, and where a map lies on the picture. It is
+// immutable.
 type Frame struct {
 	Picture image.Point     // width and height of the picture, pixels
 	From    image.Rectangle // part of the picture that is looked at, pixels
-	To      image.Rectangle // positions of the network's input that show it
-	Side    int             // S: the input has S x S positions
+	To      image.Rectangle // positions of the map, and of the network's input, that show it
+	Side    int             // S: the network's input has S x S positions
+	W, H    int             // of the map: S and S but of a picture in tiles
+	Cell    float64         // values of the map along a position of the network's input, 1 but of a picture in tiles
 	Notes   []string        // what is to be said of the picture's own mask, in words
 	Scaled  []string        // which of the view's masks are of another size than the picture, in words
 
 	// nearest is, for every position, the nearest one that counts, itself where it does; nil: all count.
 	nearest []int32
 	counted int
+}
+
+// Tiled is the frame of a picture that is looked at in tiles, all of it, for a network of side x side positions: the tiles'
+// maps are blended into one of w x h values, cell of them along a position.
+func Tiled(picture image.Point, side, w, h int, cell float64) *Frame {
+	return &Frame{Picture: picture, From: image.Rectangle{Max: picture}, To: image.Rect(0, 0, w, h), Side: side, W: w, H: h, Cell: cell, counted: w * h}
 }
 
 // count finds the positions that count: those whose value is made of pixels that count alone.
@@ -263,6 +274,18 @@ func (f *Frame) Counted() int { return f.counted }
 // Counts says whether position p, y*S + x, counts.
 func (f *Frame) Counts(p int) bool { return f.nearest == nil || f.nearest[p] == int32(p) }
 
+// Middle is the place, in half pixels of the picture, of the position that counts and is nearest to the middle of what is
+// looked at, or that middle itself where it counts.
+func (f *Frame) Middle() image.Point {
+	to := f.To.Min.Add(f.To.Max)
+	at := to.Y/2*f.W + to.X/2
+	if f.Counts(at) {
+		return f.From.Min.Add(f.From.Max)
+	}
+	x, y := int(f.nearest[at])%f.W-f.To.Min.X, int(f.nearest[at])/f.W-f.To.Min.Y
+	return image.Pt(2*f.From.Min.X+(2*x+1)*f.From.Dx()/f.To.Dx(), 2*f.From.Min.Y+(2*y+1)*f.From.Dy()/f.To.Dy())
+}
+
 // Nearest is, for every position, the nearest one that counts, itself where it does; nil: all count. It must not be
 // changed.
 func (f *Frame) Nearest() []int32 { return f.nearest }
@@ -288,7 +311,7 @@ func (f *Frame) Fill(planes []float32) {
 	}
 }
 
-// Blank sets a map or a mask, S x S, to 0 where positions do not count.
+// Blank sets a map or a mask of its size to 0 where positions do not count.
 func Blank[T float32 | uint8](f *Frame, m []T) {
 	for i, from := range f.nearest {
 		if int(from) != i {
@@ -297,33 +320,36 @@ func Blank[T float32 | uint8](f *Frame, m []T) {
 	}
 }
 
-// Inner is the part of a map, S x S, that shows the picture, row-major, To.Dy() x To.Dx(): m itself where that is all of
+// full says that all of a map shows the picture.
+func (f *Frame) full() bool { return f.To == image.Rect(0, 0, f.W, f.H) }
+
+// Inner is the part of a map, H x W, that shows the picture, row-major, To.Dy() x To.Dx(): m itself where that is all of
 // it.
 func Inner[T any](f *Frame, m []T) []T {
-	if f.To.Dx() == f.Side && f.To.Dy() == f.Side {
+	if f.full() {
 		return m
 	}
 	inner := make([]T, 0, f.To.Dx()*f.To.Dy())
 	for y := f.To.Min.Y; y < f.To.Max.Y; y++ {
-		inner = append(inner, m[y*f.Side+f.To.Min.X:][:f.To.Dx()]...)
+		inner = append(inner, m[y*f.W+f.To.Min.X:][:f.To.Dx()]...)
 	}
 	return inner
 }
 
-// Outer puts what Inner takes from a map back to its place in one of S x S values, of which the others are outside: inner
+// Outer puts what Inner takes from a map back to its place in one of H x W values, of which the others are outside: inner
 // itself where there are none.
 func Outer[T any](f *Frame, inner []T, outside T) []T {
-	if f.To.Dx() == f.Side && f.To.Dy() == f.Side {
+	if f.full() {
 		return inner
 	}
-	m := slices.Repeat([]T{outside}, f.Side*f.Side)
+	m := slices.Repeat([]T{outside}, f.H*f.W)
 	for y := range f.To.Dy() {
-		copy(m[(f.To.Min.Y+y)*f.Side+f.To.Min.X:], inner[y*f.To.Dx():][:f.To.Dx()])
+		copy(m[(f.To.Min.Y+y)*f.W+f.To.Min.X:], inner[y*f.To.Dx():][:f.To.Dx()])
 	}
 	return m
 }
 
-// Area is what a map, S x S, covers, in pixels of the picture: the whole picture, a part of it, or, where there is
+// Area is what a map covers, in pixels of the picture: the whole picture, a part of it, or, where there is
 // padding, more than it.
 type Area struct {
 	X      float64 `json:"x"` // left edge
@@ -336,12 +362,12 @@ type Area struct {
 func (f *Frame) Area() Area {
 	px, py := float64(f.From.Dx())/float64(f.To.Dx()), float64(f.From.Dy())/float64(f.To.Dy())
 	return Area{float64(f.From.Min.X) - float64(f.To.Min.X)*px, float64(f.From.Min.Y) - float64(f.To.Min.Y)*py,
-		float64(f.Side) * px, float64(f.Side) * py}
+		float64(f.W) * px, float64(f.H) * py}
 }
 
 // Whole says that maps cover the picture and nothing else.
 func (f *Frame) Whole() bool {
-	return f.From == image.Rectangle{Max: f.Picture} && f.To == image.Rect(0, 0, f.Side, f.Side)
+	return f.From == image.Rectangle{Max: f.Picture} && f.full()
 }
 
 // MostSpread bounds what Spread returns: so many times the map's side to a side.
@@ -350,7 +376,7 @@ const MostSpread = 4
 // spread is the size of a map over the whole picture.
 func (f *Frame) spread() (H, W int) {
 	if f.Whole() {
-		return f.Side, f.Side
+		return f.H, f.W
 	}
 	sides := func(picture, from, to int) int {
 		return min(MostSpread*f.Side, max(1, int(math.Ceil(float64(picture)*float64(to)/float64(from)))))
@@ -358,23 +384,23 @@ func (f *Frame) spread() (H, W int) {
 	return sides(f.Picture.Y, f.From.Dy(), f.To.Dy()), sides(f.Picture.X, f.From.Dx(), f.To.Dx())
 }
 
-// Scale is how many values of Spread there are along a position of the map, the mean of width and height: 1 but for rounding
-// and MostSpread.
+// Scale is how many values of Spread there are along a position of the network's input, the mean of width and height: Cell
+// but for rounding and MostSpread.
 func (f *Frame) Scale() float64 {
 	if f.Whole() {
-		return 1
+		return f.Cell
 	}
 	H, W := f.spread()
 	positions := float64(f.To.Dx()*f.To.Dy()) / float64(f.From.Dx()*f.From.Dy()) // per pixel
 	return math.Sqrt(float64(H*W) / float64(f.Picture.X*f.Picture.Y) / positions)
 }
 
-// Spread is a map, S x S, over the whole picture: H x W values, row-major, outside where the frame does not look at the
+// Spread is a map, H x W, over the whole picture: H x W values, row-major, outside where the frame does not look at the
 // picture. A part of a picture keeps its resolution, as far as MostSpread allows. Where the frame is the whole picture that
 // is m itself.
 func Spread[T any](f *Frame, m []T, outside T) (over []T, H, W int) {
 	if f.Whole() {
-		return m, f.Side, f.Side
+		return m, f.H, f.W
 	}
 	H, W = f.spread()
 	over = slices.Repeat([]T{outside}, H*W)
@@ -394,7 +420,7 @@ func Spread[T any](f *Frame, m []T, outside T) (over []T, H, W int) {
 		}
 		for x := range W {
 			if column := place(x, W, f.Picture.X, f.From.Min.X, f.From.Dx(), f.To.Min.X, f.To.Dx()); column >= 0 {
-				over[y*W+x] = m[row*f.Side+column]
+				over[y*W+x] = m[row*f.W+column]
 			}
 		}
 	}

@@ -16,17 +16,21 @@ var unit = func() (u [256]float32) {
 
 // Resample writes a part of the image, as RGB in 0..1, bilinearly resized, to the part `to` of dst: C,H,W planes of
 // 3*S*S values, for which dst must have room. The rest of dst is left alone. Pixels have half-pixel centres, the part's
-// edges repeat and nothing is averaged when shrinking, as OpenCV's INTER_LINEAR does on float32. from lies within the
-// image, to within 0..S.
+// edges repeat and nothing is averaged when shrinking, as OpenCV's INTER_LINEAR does on float32. from begins within the
+// image, whose right and lower edge repeat where it reaches beyond them; to lies within 0..S.
 func Resample(dst []float32, img *imagefile.Image, from, to image.Rectangle, S int) {
 	area, w, h := S*S, to.Dx(), to.Dy()
-	same := from.Dx() == w && from.Dy() == h // as below, where all weights are 1 and 0
+	within := from.Intersect(image.Rect(0, 0, img.W, img.H))
+	same := from.Dx() == w && from.Dy() == h && within == from // as below, where all weights are 1 and 0
 	xs, ys := linearTaps(from.Dx(), w), linearTaps(from.Dy(), h)
 	for x := range xs {
-		xs[x].lo *= 3
-		xs[x].hi *= 3
+		xs[x].lo = 3 * min(xs[x].lo, within.Dx()-1)
+		xs[x].hi = 3 * min(xs[x].hi, within.Dx()-1)
 	}
-	row := func(y int) []uint8 { return img.Pix[3*((from.Min.Y+y)*img.W+from.Min.X):][:3*from.Dx()] }
+	row := func(y int) []uint8 {
+		y = from.Min.Y + min(y, within.Dy()-1)
+		return img.Pix[3*(y*img.W+from.Min.X):][:3*within.Dx()]
+	}
 	for y, ty := range ys {
 		top, bottom := row(ty.lo), row(ty.hi)
 		at := (to.Min.Y+y)*S + to.Min.X

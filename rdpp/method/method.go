@@ -24,6 +24,7 @@ import (
 	"rdpp/rdpp/export"
 	"rdpp/rdpp/framing"
 	"rdpp/rdpp/setting"
+	"rdpp/rdpp/tiling"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
 )
@@ -63,7 +64,8 @@ type Mapped interface {
 	Top() (share float64, err error)
 }
 
-// TopOf is m's Top, of any method. Where parts of a picture do not count, its score is made of the map's rest.
+// TopOf is m's Top, of any method. Where parts of a picture do not count, its score is made of the map's rest; of a picture in
+// tiles it is made of the blended map, and where there is an error it is the highest of the tiles' scores.
 func TopOf(m Method) (share float64, err error) {
 	if mapped, is := m.(Mapped); is {
 		return mapped.Top()
@@ -88,6 +90,13 @@ type Fixed struct {
 	Setting string   // its name in JSON
 	Values  []string // the first of which is the method's own
 	Why     string   // a clause about the method: "takes one pass over the images"
+}
+
+// Looker is a Method that learns from what a detector looks at. Where images are cut into tiles, others learn from tiles that
+// are drawn anew in every pass.
+type Looker interface {
+	// Most is how many tiles there can be to learn from; of more, so many are drawn.
+	Most() int
 }
 
 // Options say how a net is made.
@@ -210,6 +219,10 @@ type Settings struct {
 
 	BitDepth int `json:"bit_depth"` // bits that the values of 16-bit images use, 8 to 16, or BitDepthAuto, which the start of training replaces
 
+	Tile           int `json:"tile,omitempty"`            // side N of the tiles that images are cut into, pixels of the image, at least ImageSize; 0: none; or TileAuto, which the start of training replaces
+	TileStride     int `json:"tile_stride,omitempty"`     // pixels from one tile to the next at most, a quarter to seven eighths of Tile; 0: three quarters
+	SmallestDefect int `json:"smallest_defect,omitempty"` // diameter that is to be found, pixels of the image: TileAuto goes by it, and training says where it is missed; 0: not told
+
 	Mean [3]float32 `json:"mean"` // subtracted from RGB in 0..1
 	Std  [3]float32 `json:"std"`  // divided by
 
@@ -235,6 +248,14 @@ const (
 // BitDepthAuto stands for the number of bits that the training images use.
 const BitDepthAuto = 0
 
+// TileAuto stands for the side of tiles in which SmallestDefect is autoPixels of the network's pixels wide, or for none where images
+// are no larger than that.
+const TileAuto = -1
+
+// autoPixels is the distance of two positions of layer2 in the network's input. It is a rule of thumb, which the spots that
+// training puts on images check.
+const autoPixels = 8
+
 // PrecisionAuto stands for bf16 where the device has instructions for it and some steps show that it is faster, else for
 // fp32. What was chosen takes its place before the first step.
 const PrecisionAuto = "auto"
@@ -246,6 +267,7 @@ const (
 	MaxMapSigma  = 64
 	MaxBatch     = 4096
 	MaxUpdates   = 1_000_000_000
+	MaxTile      = 1 << 14
 )
 
 // Check says which value cannot be, by a setting.Error. Whether there is such a method is not its business.
@@ -255,6 +277,16 @@ func (c *Settings) Check() error {
 		return setting.Refuse("arch", c.Arch, "use one of %v", torch.Architectures())
 	case c.ImageSize < 32 || c.ImageSize > MaxImageSize || c.ImageSize%32 != 0:
 		return setting.Refuse("image_size", c.ImageSize, "use a multiple of 32 from 32 to %d", MaxImageSize)
+	case c.SmallestDefect < 0 || c.SmallestDefect > MaxTile:
+		return setting.Refuse("smallest_defect", c.SmallestDefect, "use pixels of the images, 1 to %d", MaxTile)
+	case c.Tile == TileAuto && c.SmallestDefect == 0:
+		return setting.Refuse("tile", "auto", "give {smallest_defect}, by which it chooses")
+	case c.Tile <= 0 && c.TileStride != 0:
+		return setting.Refuse("tile_stride", c.TileStride, "a stride goes with a {tile} of pixels")
+	case c.Tile != 0 && c.Tile != TileAuto && (c.Tile < c.ImageSize || c.Tile > MaxTile):
+		return setting.Refuse("tile", c.Tile, "use {image_size}, which is %d, to %d, or auto", c.ImageSize, MaxTile)
+	case c.TileStride != 0 && (c.TileStride < c.Tile/4 || c.TileStride > c.Tile*7/8):
+		return setting.Refuse("tile_stride", c.TileStride, "use a stride of a quarter to seven eighths of the tile, %d to %d", c.Tile/4, c.Tile*7/8)
 	case c.BitDepth != BitDepthAuto && (c.BitDepth < 8 || c.BitDepth > 16):
 		return setting.Refuse("bit_depth", c.BitDepth, "use 8, 10, 12, 14 or 16, or auto")
 	case !Positive(float64(c.Std[0]), float64(c.Std[1]), float64(c.Std[2])):
@@ -279,6 +311,31 @@ func (c *Settings) Check() error {
 		return setting.Refuse("map_sigma", c.MapSigma, "use more than 0, at most %d, and less than a quarter of {image_size}, which is %d", MaxMapSigma, c.ImageSize)
 	}
 	return nil
+}
+
+// Tiled says whether images are cut into tiles.
+func (c *Settings) Tiled() bool { return c.Tile != 0 }
+
+// Tiling says how images are cut, where they are.
+func (c *Settings) Tiling() tiling.Options {
+	return tiling.Options{Tile: c.Tile, Stride: c.TileStride, Size: c.ImageSize}
+}
+
+// SettleTile replaces TileAuto by a side, or 0, for images that are at most as long as the longest, and the stride by what it
+// stands for. Tiles that are larger than every image are a setting.Error.
+func (c *Settings) SettleTile(longest int) error {
+	if c.Tile == TileAuto {
+		if c.Tile = max(c.ImageSize, c.ImageSize*c.SmallestDefect/autoPixels); c.Tile >= longest {
+			c.Tile = 0
+		}
+	}
+	if c.Tile > longest {
+		return setting.Refuse("tile", c.Tile, "no image is longer than %d pixels: leave it out, or use less", longest)
+	}
+	if c.Tile > 0 && c.TileStride == 0 {
+		c.TileStride = tiling.DefaultStride(c.Tile)
+	}
+	return c.Check()
 }
 
 // Norm is the normalisation of images.

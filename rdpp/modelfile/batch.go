@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"rdpp/rdpp/allowance"
+	"rdpp/rdpp/framing"
 	"rdpp/torch"
 )
 
@@ -54,7 +55,9 @@ func PowerOfTwo(n int) int {
 
 // Outcome is what a model says of one image of a batch.
 type Outcome struct {
-	Map   []float32 // S x S
+	Map   []float32      // H x W, which is S x S but for an image in tiles
+	W, H  int            //
+	Frame *framing.Frame // of PredictViews: where the map lies on the image, and what of it counts
 	Score float64
 	Err   error // why there are neither
 }
@@ -78,7 +81,7 @@ func (m *Model) PredictEach(x []float32) []Outcome {
 			o.Err = finite(scores[i])
 		}
 		if o.Err == nil {
-			o.Map, o.Score = maps[i*S*S:][:S*S:S*S], scores[i]
+			o.Map, o.W, o.H, o.Score = maps[i*S*S:][:S*S:S*S], S, S, scores[i]
 		}
 	}
 	return all

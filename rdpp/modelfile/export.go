@@ -13,6 +13,7 @@ import (
 	"rdpp/rdpp/export"
 	"rdpp/rdpp/method"
 	"rdpp/rdpp/setting"
+	"rdpp/rdpp/tiling"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
 )
@@ -43,7 +44,9 @@ type ExportOptions struct {
 //
 // Its outputs, for B images: score (B), map (B x S x S), normalised (B, as Result's) and anomalous (B, of bool). Its
 // metadata, which in TorchScript are further entries of the file: threshold, pixel_threshold, false_alarm, provisional,
-// architecture, category, teacher, software, image_size, and the whole of Info as JSON under the key rdpp.
+// architecture, category, teacher, software, image_size, and the whole of Info as JSON under the key rdpp. Of a model that
+// looks at tiles the file is of one tile: who runs it cuts the image and blends the maps, as tile, tile_stride and tile_blend
+// in the metadata say and package tiling does.
 //
 // What is at path stays there until the new file is complete, also when ctx ends before. An unknown format
 // or input is a SettingError.
@@ -134,6 +137,10 @@ func (m *Model) described() (*export.Model, error) {
 			"image_size":      strconv.Itoa(config.ImageSize),
 			document.ModelKey: string(text),
 		},
+	}
+	if config.Tiled() {
+		e.Metadata["tile"], e.Metadata["tile_stride"] = strconv.Itoa(config.Tile), strconv.Itoa(config.TileStride)
+		e.Metadata["tile_blend"] = tiling.BlendName
 	}
 	net.Export(e)
 	return e, nil

@@ -26,6 +26,7 @@ type Info struct {
 	anomaly.Facts
 	Epoch       int                 `json:"epoch"` // that these weights are from, counted from 1
 	Calibration anomaly.Calibration `json:"calibration"`
+	Spots       Spots               `json:"spots,omitzero"`    // how small a defect can be; zero: not measured
 	Imported    ImportInfo          `json:"imported,omitzero"` // of a model that Import made; its Config tells nothing of its training
 
 	Recalibrated RecalibrationInfo `json:"recalibrated,omitzero"` // where the calibration is not the training's
@@ -47,9 +48,10 @@ type ImportInfo struct {
 
 // DataInfo describes the training images.
 type DataInfo struct {
-	Images      int    `json:"images"`      // trained on
-	HeldOut     int    `json:"held_out"`    // kept out of training, for the calibration
-	Fingerprint string `json:"fingerprint"` // SHA-256 over names and contents
+	Images      int    `json:"images"`          // trained on
+	Tiles       int    `json:"tiles,omitempty"` // of a pass over the images; 0: they are not cut
+	HeldOut     int    `json:"held_out"`        // kept out of training, for the calibration
+	Fingerprint string `json:"fingerprint"`     // SHA-256 over names and contents
 	Layout      string `json:"layout"`
 
 	// Picture is the width and height of the first image trained on, pixels, where the model looks at certain places of images;
@@ -65,7 +67,7 @@ const (
 	modelFormatBits = 2 // of models that read 16-bit images by fewer bits, which programs of format 1 would not
 
 	modelFormatMethods = 3 // of other methods than reverse distillation, or whose scores are not the maxima of their maps
-	modelFormatViews   = 4 // of models that look at a part of pictures, or do not squash them
+	modelFormatViews   = 4 // of models that look at a part of pictures, do not squash them, or look at tiles of them
 
 	modelFormatNewest = modelFormatViews
 )
@@ -74,7 +76,7 @@ const (
 func formatOf(i *Info) int {
 	known, old := i.Config.Learned().(method.Older)
 	switch {
-	case !i.Config.View.Plain():
+	case !i.Config.View.Plain() || i.Config.Tiled():
 		return modelFormatViews
 	case !old || !known.Older() || i.Calibration.MapScores != nil:
 		return modelFormatMethods
@@ -110,6 +112,12 @@ func ReadInfo(file *weights.File) (info Info, o document.Opened, err error) {
 	if err := info.Config.Validate(); err != nil {
 		// It is the file that is wrong, and no setting of the caller's.
 		return info, o, fmt.Errorf("a setting in it cannot be: %s; %w", strings.TrimPrefix(err.Error(), "rdpp: "), anomaly.ErrDamaged)
+	}
+	if info.Config.Tile == method.TileAuto {
+		return info, o, fmt.Errorf("tiles of no size, %w", anomaly.ErrDamaged)
+	}
+	if s := info.Spots; s.Smallest < 0 || s.Largest < s.Smallest || s.Width < 0 || s.Height < 0 {
+		return info, o, fmt.Errorf("spots of %d to %d pixels, %w", s.Smallest, s.Largest, anomaly.ErrDamaged)
 	}
 	most, err := info.Config.Learned().MostScore(info.Facts)
 	if err != nil {

@@ -33,6 +33,13 @@ func (c *remembering) Plan([]int) (method.Plan, error) {
 	return method.Plan{Passes: 1, Batch: c.Batch, Noise: dataset.NoiseOptions{Off: true}}, nil
 }
 
+// mostPatches bounds what is remembered of tiles, to twice what ordinary data sets have: 400 MB in float16 for patches of 384
+// dimensions.
+const mostPatches = 1 << 19
+
+// Most is how many tiles are remembered.
+func (c *remembering) Most() int { return max(1, int(mostPatches/c.positions())) }
+
 // Fixed are a single pass, without updates or gradients.
 func (c *remembering) Fixed() []method.Fixed {
 	const pass, plain = "takes one pass over the images", "computes no gradients"

@@ -30,7 +30,9 @@ class Result(ctypes.Structure):
                 ("pixel_threshold", ctypes.c_double), ("provisional", ctypes.c_int32), ("width", ctypes.c_int32),
                 ("height", ctypes.c_int32), ("map_side", ctypes.c_int32), ("region_count", ctypes.c_int64),
                 ("regions", ctypes.POINTER(Region)), ("map", ctypes.POINTER(ctypes.c_float)), ("exact", ctypes.c_int32),
-                ("p_value_bound", ctypes.c_int32), ("warnings", ctypes.c_char_p)]
+                ("p_value_bound", ctypes.c_int32), ("warnings", ctypes.c_char_p), ("map_width", ctypes.c_int32),
+                ("map_height", ctypes.c_int32), ("area_x", ctypes.c_double), ("area_y", ctypes.c_double),
+                ("area_width", ctypes.c_double), ("area_height", ctypes.c_double)]
 
 
 class Detector:
@@ -70,8 +72,8 @@ class Detector:
             result["warnings"] = (raw.warnings or b"").decode()
             result["regions"] = [{name: getattr(raw.regions[i], name) for name, _ in Region._fields_}
                                  for i in range(raw.region_count)]
-            S = raw.map_side
-            result["map"] = [raw.map[y * S:(y + 1) * S] for y in range(S)]
+            W = raw.map_width
+            result["map"] = [raw.map[y * W:(y + 1) * W] for y in range(raw.map_height)]
             return result
         finally:
             self.lib.rdpp_result_free(ctypes.byref(raw))

@@ -143,8 +143,8 @@ static void ignored(void) {
   EXPECT(RDPP_OK, "", rdpp_detect_pixels_ignoring(detector, changed, width, height, 0, RDPP_RGB, &mask, &b, &message));
   same(&a, &b, "changed where it is ignored");
   CHECK(a.score != rgb_score, "a mask changes nothing");
-  CHECK(a.map_x == 0 && a.map_y == 0 && a.map_width == width && a.map_height == height, "the map covers %g x %g pixels",
-        a.map_width, a.map_height);
+  CHECK(a.area_x == 0 && a.area_y == 0 && a.area_width == width && a.area_height == height,
+        "the map covers %g x %g pixels", a.area_width, a.area_height);
   printf("ignored %.17g\n", a.score);
   rdpp_result_free(&a);
   rdpp_result_free(&b);
