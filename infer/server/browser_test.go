@@ -16,6 +16,7 @@ import (
 
 	"rdpp/infer/server"
 	"rdpp/rdpp"
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/metric"
 	"rdpp/rdpp/report"
@@ -41,11 +42,68 @@ type browserReport struct {
 // The page in a browser: a picture is dropped, its verdict seen, the threshold moved. testdata/drive.js does what a person
 // with a mouse would, and what it sees is what a Detector says; then the keyboard does the rest.
 func TestPageInBrowser(t *testing.T) {
-	s, err := server.New(server.Options{Model: modelFile, Logger: discard})
+	got, b := driven(t, modelFile)
+	checkReport(t, got)
+	byKeyboard(t, b)
+	checkLooks(t, b)
+}
+
+// The page outlines what a Detector does of models whose maps are no squares over the whole picture: those of tiles are the
+// same, those of a part of a picture are spread over it, by which a region's edges move by a value of the map.
+func TestPageOfViews(t *testing.T) {
+	part := rdpp.DefaultConfig()
+	part.Arch, part.ImageSize, part.Fit, part.ROI = "resnet18", modelSide, framing.Pad, framing.Box{X: 4, Y: 10, W: 30, H: 44}
+	for _, c := range []struct {
+		name   string
+		config rdpp.Config
+		spread bool
+	}{{"tiles", tiledConfig(), false}, {"a part", part, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			path, d := modelOf(t, c.config)
+			got, _ := driven(t, path)
+			if got.Failed != "" || len(got.Failures) > 0 {
+				t.Fatalf("got failures %q, %q, want none", got.Failed, got.Failures)
+			}
+			r, _, err := d.DetectBytes(pictures[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			own := d.Calibration()
+			calibration, err := own.Override(nil, &got.Threshold, nil)
+			if err == nil {
+				err = r.Judge(&calibration)
+			}
+			if err != nil || len(r.Regions) == 0 {
+				t.Fatalf("got regions %v, %v, want some", r.Regions, err)
+			}
+			if !c.spread {
+				checkShownRegions(t, c.name, got.Lower.Regions, r.Regions)
+				return
+			}
+			over := r.Over()
+			off := 2 * max(r.Width/over.W, r.Height/over.H, 1)
+			near := func(a, b int) bool { return max(a-b, b-a) <= off }
+			for i, want := range r.Regions {
+				if len(got.Lower.Regions) != len(r.Regions) {
+					t.Fatalf("got regions %v, want %v", got.Lower.Regions, r.Regions)
+				}
+				box := got.Lower.Regions[i]
+				if !near(box[0], want.X) || !near(box[1], want.Y) || !near(box[0]+box[2], want.X+want.Width) || !near(box[1]+box[3], want.Y+want.Height) {
+					t.Errorf("region %d: got %v, want %v, but for %d pixels", i, box, want, off)
+				}
+			}
+		})
+	}
+}
+
+// driven opens the page of a model's service in a browser, and returns what testdata/drive.js reports.
+func driven(t *testing.T, model string) (browserReport, *browser) {
+	t.Helper()
+	s, err := server.New(server.Options{Model: model, Logger: discard})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	t.Cleanup(s.Close)
 	reports := make(chan browserReport, 1)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
@@ -69,17 +127,16 @@ func TestPageInBrowser(t *testing.T) {
 	})
 	mux.Handle("/", s)
 	site := httptest.NewServer(mux)
-	defer site.Close()
+	t.Cleanup(site.Close)
 
 	b := openBrowser(t, site.URL+"/")
 	select {
 	case got := <-reports:
-		checkReport(t, got)
+		return got, b
 	case <-time.After(180 * time.Second):
 		t.Fatal("the browser has reported nothing")
 	}
-	byKeyboard(t, b)
-	checkLooks(t, b)
+	return browserReport{}, nil
 }
 
 // byKeyboard uses the page with the keyboard alone.

@@ -16,11 +16,16 @@ import (
 	"rdpp/torch"
 )
 
-// tiledModel writes one that looks at tiles of 40 pixels, and opens it.
-func tiledModel(t *testing.T) (path string, d *rdpp.Detector) {
-	t.Helper()
+// tiledConfig is that of a model which looks at tiles of 40 pixels.
+func tiledConfig() rdpp.Config {
 	config := rdpp.DefaultConfig()
 	config.Arch, config.ImageSize, config.Tile, config.TileStride = "resnet18", modelSide, 40, 30
+	return config
+}
+
+// modelOf writes a model of drawn weights, and opens it.
+func modelOf(t *testing.T, config rdpp.Config) (path string, d *rdpp.Detector) {
+	t.Helper()
 	m, err := rdpp.NewModel(config, torch.CPU)
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +45,7 @@ func tiledModel(t *testing.T) (path string, d *rdpp.Detector) {
 
 // A model that looks at tiles is served as others are; its maps have the pictures' shapes, and what takes memory is counted.
 func TestTiles(t *testing.T) {
-	path, d := tiledModel(t)
+	path, d := modelOf(t, tiledConfig())
 	v := start(t, server.Options{Model: path})
 	for i, file := range pictures {
 		want, img, err := d.DetectBytes(file)
@@ -98,7 +103,7 @@ func TestTiles(t *testing.T) {
 
 // The picture itself waits for its turn, so it counts.
 func TestTilesMemory(t *testing.T) {
-	path, _ := tiledModel(t)
+	path, _ := modelOf(t, tiledConfig())
 	v := start(t, server.Options{Model: path, MaxBody: 4 << 20, MaxMemory: 16 << 20})
 	large := painted(1500, 1400, 1) // 6.3 MB as pixels, which alone would fit
 	if a := v.ask(t, "POST", predictPath, large); a.status != http.StatusRequestEntityTooLarge || !strings.Contains(a.reason(), "--max-memory") {
