@@ -14,7 +14,6 @@ import (
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/detector"
 	"rdpp/rdpp/evaluation"
-	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/modelfile"
 	"rdpp/rdpp/report"
@@ -41,6 +40,7 @@ type Page struct {
 	report report.Report
 	shown  []report.Case // highest score first
 	most   int
+	bytes  int // that the maps of shown may take, if they are more than leastShown; 0: any
 	good   []goodImage
 }
 
@@ -69,12 +69,9 @@ func New(ctx context.Context, d *detector.Detector, opt *Options) (*Page, error)
 	if !c.Provisional {
 		p.report.Calibration = c.Scores
 	}
-	S := info.Config.ImageSize
-	if !info.Config.View.Plain() {
-		S *= framing.MostSpread
+	if p.most = opt.Shown; p.most == 0 {
+		p.most, p.bytes = defaultShown, shownBytes
 	}
-	const each = 4 + 8 // bytes of a pixel's value and level
-	p.most = cmp.Or(opt.Shown, max(leastShown, min(defaultShown, shownBytes/(each*S*S))))
 	for _, path := range opt.Good {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -135,8 +132,21 @@ func (p *Page) Add(e *Entry) {
 	})
 	if at < p.most {
 		p.shown = slices.Insert(p.shown, at, e.shown)
-		p.shown = slices.Delete(p.shown, min(p.most, len(p.shown)), len(p.shown))
+		p.shown = slices.Delete(p.shown, p.fit(), len(p.shown))
 	}
+}
+
+// fit is how many of the shown images there is room for.
+func (p *Page) fit() int {
+	const each = 4 + 8 // bytes of a pixel's value and level
+	taken := 0
+	for i, k := range p.shown {
+		taken += each * len(k.Map)
+		if i == p.most || p.bytes > 0 && taken > p.bytes && i >= leastShown {
+			return i
+		}
+	}
+	return len(p.shown)
 }
 
 // Write writes the page to a file, which is replaced when it is whole.

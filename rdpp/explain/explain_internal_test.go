@@ -43,6 +43,20 @@ func TestAdd(t *testing.T) {
 	}
 }
 
+// Maps of tiles can be large: then fewer are shown.
+func TestAddLarge(t *testing.T) {
+	const each = 12 * 16 // bytes of a map as result has it
+	for _, c := range []struct{ bytes, want int }{{0, 20}, {9 * each, 9}, {9*each + 1, 9}, {2 * each, leastShown}} {
+		p := &Page{most: 20, bytes: c.bytes}
+		for i := range 30 {
+			p.Add(p.Look("x", flat(9), result(t, float64(i))))
+		}
+		if len(p.shown) != c.want || p.report.Images[p.shown[0].Image].Score != 29 {
+			t.Errorf("%d bytes: got %d shown, want %d, the highest first", c.bytes, len(p.shown), c.want)
+		}
+	}
+}
+
 func TestNearest(t *testing.T) {
 	p := &Page{most: 3}
 	for path, level := range map[string]uint8{"dark": 20, "middle": 100, "bright": 220} {

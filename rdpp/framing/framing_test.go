@@ -325,3 +325,28 @@ func FuzzDrawing(f *testing.F) {
 		}
 	})
 }
+
+// The middle is that of what is looked at, or the nearest place that counts.
+func TestMiddle(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		view framing.View
+		want image.Point // half pixels
+	}{
+		{"all", framing.View{}, image.Pt(64, 32)},
+		{"a part", framing.View{ROI: framing.Box{X: 8, Y: 0, W: 16, H: 8}}, image.Pt(32, 8)},
+		{"the left half is ignored", framing.View{Ignore: drawing(t, 64, 32, image.Rect(0, 0, 40, 32))}, image.Pt(82, 33)}, // position 20, 16
+	} {
+		framer, err := framing.New(c.view, 32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := framer.Frame(64, 32, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := f.Middle(); got != c.want {
+			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
+		}
+	}
+}
