@@ -64,6 +64,9 @@ func TestTiles(t *testing.T) {
 				t.Errorf("got format %d, tiles of %d by %d, %d of %d images a pass, spots %+v", info.FormatVersion, info.Config.Tile, info.Config.TileStride,
 					info.Data.Tiles, info.Data.Images, info.Spots)
 			}
+			if err := d.Try(); err != nil {
+				t.Errorf("a grey picture: got %v", err)
+			}
 			evaluation, err := d.Evaluate(t.Context(), openSet(t, dataDir))
 			if err != nil {
 				t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"rdpp/rdpp/evaluation"
 	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/method"
 	"rdpp/rdpp/metric"
 	"rdpp/rdpp/modelfile"
 	"rdpp/torch"
@@ -297,11 +298,14 @@ func (d *Detector) PrepareIgnoring(img *imagefile.Image, ignore *imagefile.Mask)
 func (d *Detector) Try() error {
 	config := &d.model.Info.Config
 	S := config.ImageSize
-	grey := &imagefile.Image{W: S, H: S, Pix: slices.Repeat([]byte{128}, 3*S*S)}
-	in := &Input{view: modelfile.View{Image: grey}, w: S, h: S}
+	side := S
+	if _, err := method.TopOf(config.Learned()); err != nil && config.Tiled() { // which takes no less than a tile
+		side = config.Tile
+	}
+	grey := &imagefile.Image{W: side, H: side, Pix: slices.Repeat([]byte{128}, 3*side*side)}
+	in := &Input{w: side, h: side}
 	if config.Tiled() {
-		grey.W, grey.H = config.Tile, config.Tile
-		grey.Pix = slices.Repeat([]byte{128}, 3*config.Tile*config.Tile)
+		in.view.Image = grey
 	} else {
 		framer, err := framing.New(framing.View{}, S)
 		if err != nil {
