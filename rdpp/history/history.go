@@ -48,7 +48,7 @@ type Record struct {
 	Verdict Verdict
 	// These are what anomaly.Prediction has; zero where the verdict is Broken.
 	Score, Threshold, PixelThreshold float64
-	Provisional, Exact               bool
+	Provisional, Exact, PValueBound  bool
 	PValue                           *float64
 	Width, Height                    int
 	Regions                          []metric.Region
@@ -67,7 +67,7 @@ type Record struct {
 // Of is a record of a prediction, without what that does not know.
 func Of(p *anomaly.Prediction) Record {
 	r := Record{Image: p.Image, Verdict: Good, Score: p.Score, Threshold: p.Threshold, PixelThreshold: p.PixelThreshold, Provisional: p.Provisional,
-		Exact: p.Exact, PValue: p.PValue, Width: p.Width, Height: p.Height, Regions: p.Regions, Warnings: p.Warnings}
+		Exact: p.Exact, PValue: p.PValue, PValueBound: p.PValueBound, Width: p.Width, Height: p.Height, Regions: p.Regions, Warnings: p.Warnings}
 	if p.Anomalous {
 		r.Verdict = Anomalous
 	}
@@ -77,7 +77,7 @@ func Of(p *anomaly.Prediction) Record {
 // Prediction is the prediction that a record is of.
 func (r *Record) Prediction() anomaly.Prediction {
 	v := anomaly.Verdict{Score: r.Score, Normalised: anomaly.Normalise(r.Score, r.Threshold), Anomalous: r.Verdict == Anomalous, Threshold: r.Threshold,
-		PixelThreshold: r.PixelThreshold, Provisional: r.Provisional, Exact: r.Exact, PValue: r.PValue}
+		PixelThreshold: r.PixelThreshold, Provisional: r.Provisional, Exact: r.Exact, PValue: r.PValue, PValueBound: r.PValueBound}
 	return anomaly.Predicted(r.Image, v, r.Width, r.Height, r.Regions, r.Warnings)
 }
 
@@ -116,7 +116,7 @@ const schema = `
 CREATE TABLE records (
 	id INTEGER PRIMARY KEY AUTOINCREMENT, time INTEGER NOT NULL, source TEXT NOT NULL, image TEXT NOT NULL, sha256 TEXT NOT NULL,
 	model TEXT NOT NULL, model_sha256 TEXT NOT NULL, verdict TEXT NOT NULL, score REAL NOT NULL, threshold REAL NOT NULL,
-	pixel_threshold REAL NOT NULL, provisional INTEGER NOT NULL, exact INTEGER NOT NULL, p_value REAL, width INTEGER NOT NULL,
+	pixel_threshold REAL NOT NULL, provisional INTEGER NOT NULL, exact INTEGER NOT NULL, p_value REAL, p_value_bound INTEGER NOT NULL, width INTEGER NOT NULL,
 	height INTEGER NOT NULL, regions TEXT NOT NULL, warnings TEXT NOT NULL, error TEXT NOT NULL, heatmap TEXT NOT NULL, moved TEXT NOT NULL, correction TEXT NOT NULL DEFAULT '', note TEXT NOT NULL DEFAULT '',
 	corrected INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX records_time ON records (time);
@@ -340,9 +340,9 @@ func insert(tx *sql.Tx, r *Record) error {
 		return err
 	}
 	result, err := tx.Exec(`INSERT INTO records (time, source, image, sha256, model, model_sha256, verdict, score, threshold, pixel_threshold,
-		provisional, exact, p_value, width, height, regions, warnings, error, heatmap, moved)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, r.Time.UnixMicro(), r.Source, r.Image, r.SHA256, r.Model, r.ModelSHA256,
-		string(r.Verdict), r.Score, r.Threshold, r.PixelThreshold, r.Provisional, r.Exact, r.PValue, r.Width, r.Height, string(regions), string(warnings),
+		provisional, exact, p_value, p_value_bound, width, height, regions, warnings, error, heatmap, moved)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, r.Time.UnixMicro(), r.Source, r.Image, r.SHA256, r.Model, r.ModelSHA256,
+		string(r.Verdict), r.Score, r.Threshold, r.PixelThreshold, r.Provisional, r.Exact, r.PValue, r.PValueBound, r.Width, r.Height, string(regions), string(warnings),
 		r.Error, r.Heatmap, r.Moved)
 	if err == nil {
 		r.ID, err = result.LastInsertId()
@@ -387,7 +387,7 @@ func (f *Filter) where() (text string, args []any) {
 }
 
 const columns = `id, time, source, image, sha256, model, model_sha256, verdict, score, threshold, pixel_threshold, provisional, exact,
-	p_value, width, height, regions, warnings, error, heatmap, moved, correction, note, corrected`
+	p_value, p_value_bound, width, height, regions, warnings, error, heatmap, moved, correction, note, corrected`
 
 // List yields the records that a filter wants, the oldest first. An error ends it.
 func (d *DB) List(ctx context.Context, f Filter) iter.Seq2[*Record, error] {
@@ -425,7 +425,8 @@ func scan(rows *sql.Rows) (*Record, error) {
 	var at, corrected int64
 	var regions, warnings string
 	err := rows.Scan(&r.ID, &at, &r.Source, &r.Image, &r.SHA256, &r.Model, &r.ModelSHA256, &r.Verdict, &r.Score, &r.Threshold,
-		&r.PixelThreshold, &r.Provisional, &r.Exact, &r.PValue, &r.Width, &r.Height, &regions, &warnings, &r.Error, &r.Heatmap, &r.Moved, &r.Correction, &r.Note, &corrected)
+		&r.PixelThreshold, &r.Provisional, &r.Exact, &r.PValue, &r.PValueBound, &r.Width, &r.Height, &regions, &warnings,
+		&r.Error, &r.Heatmap, &r.Moved, &r.Correction, &r.Note, &corrected)
 	if err != nil {
 		return nil, err
 	}
