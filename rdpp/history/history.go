@@ -171,7 +171,7 @@ func open(path string, opt *Options) (*DB, error) {
 	switch info, err := os.Stat(full); {
 	case errors.Is(err, fs.ErrNotExist) && !opt.ReadOnly:
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("%w; infer image, watch and serve write one with --history", fs.ErrNotExist)
+		return nil, fmt.Errorf("%w; name the file that what judges images has written", fs.ErrNotExist)
 	case err != nil:
 		return nil, err
 	case !info.Mode().IsRegular():
