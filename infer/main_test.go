@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -367,6 +368,19 @@ func TestCommands(t *testing.T) {
 	} {
 		if code, _, stderr := infer(nil, strings.Fields(args)...); code != command.WrongUsage || !oneLine(stderr, want) {
 			t.Errorf("%s: got code %d, stderr %q, want code 2 and %q", args, code, stderr, want)
+		}
+	}
+}
+
+// Every Go module in the program is in the notices, which scripts/notices.sh writes.
+func TestNoticesOfModules(t *testing.T) {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || len(info.Deps) == 0 {
+		t.Fatal("this program does not tell its modules")
+	}
+	for _, m := range info.Deps {
+		if !strings.Contains(rdpp.Notice(), "\n"+m.Path+"\n") {
+			t.Errorf("NOTICE: got nothing about %s; call scripts/notices.sh", m.Path)
 		}
 	}
 }
