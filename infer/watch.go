@@ -78,11 +78,6 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 		return 0, command.Usagef("--settle %v; use more than 0", opt.Settle)
 	}
 	opt.Dir = flags.Arg(0)
-	for flag, dir := range map[string]string{"move-good": opt.MoveGood, "move-bad": opt.MoveBad, "move-broken": opt.MoveBroken} {
-		if dir != "" && absolute(dir) == absolute(opt.Dir) {
-			return 0, command.Usagef("--%s is the folder that is watched; name another", flag)
-		}
-	}
 	if beside := opt.MoveBad + opt.MoveGood; beside != "" && opt.MoveBroken == "" {
 		if opt.MoveBad != "" {
 			beside = opt.MoveBad
@@ -93,6 +88,9 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 		if *dir != "" {
 			*dir = absolute(*dir) // as a history is read from elsewhere
 		}
+	}
+	if err := opt.Check(); err != nil {
+		return 0, err
 	}
 	if *historyFile == "" {
 		if *historyFile, err = historyOf(opt.Dir); err != nil {

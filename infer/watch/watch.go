@@ -23,6 +23,7 @@ import (
 	"rdpp/rdpp/history"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/inbox"
+	"rdpp/rdpp/setting"
 )
 
 // Outcome is what judging an image led to.
@@ -52,7 +53,7 @@ type Options struct {
 	History *history.DB // required
 
 	Table   string // file of CSV that gets a row per image; default: none
-	Heatmap string // folder in which nothing is looked at
+	Heatmap string // folder in which nothing is looked at, another than Dir
 
 	// Where images go, by their verdicts, in the folders that they are in below Dir; default: they stay. A name that is taken gets a
 	// number.
@@ -69,6 +70,29 @@ type Options struct {
 	Poll     time.Duration // as inbox.Options has it
 	Settle   time.Duration // likewise
 	Patience time.Duration // that a file which is no image is tried again for, as it may not be whole; default 5 s
+}
+
+// Check refuses the watched folder, by whatever name, as one to put images or heat maps into: they would arrive there. The error is
+// a *setting.Error.
+func (o *Options) Check() error {
+	for _, to := range []struct{ field, dir string }{
+		{"heatmap", o.Heatmap}, {"move_good", o.MoveGood}, {"move_bad", o.MoveBad}, {"move_broken", o.MoveBroken},
+	} {
+		if to.dir != "" && same(to.dir, o.Dir) {
+			return setting.Wrong(to.field, to.dir, "name another folder than the one that is watched")
+		}
+	}
+	return nil
+}
+
+// same says whether two paths lead to the same folder.
+func same(a, b string) bool {
+	first, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	second, err := os.Stat(b)
+	return err == nil && os.SameFile(first, second)
 }
 
 // old is an age from which a file that is no image is not tried again.
@@ -129,6 +153,9 @@ func (w *watch) run(ctx context.Context) (err error) {
 		if err == nil {
 			err = fmt.Errorf("%s is no folder", w.Dir)
 		}
+		return err
+	}
+	if err := w.Check(); err != nil {
 		return err
 	}
 	if w.root, err = filepath.Abs(w.Dir); err != nil {
@@ -266,9 +293,15 @@ func (w *watch) forget(ctx context.Context) error {
 	return w.journal.Forget(ctx, gone...)
 }
 
+// errHeatmap says of a file that it is none to judge.
+var errHeatmap = errors.New("it is a heat map")
+
 // begin reads a file, and sees to it that it was not changed meanwhile.
 func (w *watch) begin(ctx context.Context, f inbox.File) (finish func() Outcome) {
 	path := filepath.Join(w.Dir, f.Path)
+	if imagefile.IsHeatmap(path) { // which somebody has put here
+		return func() Outcome { return Outcome{Err: errHeatmap} }
+	}
 	inner := w.Judge(ctx, path)
 	if now, err := os.Stat(path); err != nil || now.Size() != f.Size || !now.ModTime().Equal(f.Time) {
 		if err == nil {
@@ -291,6 +324,9 @@ func (w *watch) conclude(ctx context.Context, f inbox.File, o Outcome) error {
 	switch {
 	case o.Fault:
 		return o.Err
+	case errors.Is(o.Err, errHeatmap):
+		w.inbox.Done(f)
+		return nil
 	case o.Prediction != nil:
 	case errors.Is(o.Err, fs.ErrNotExist), errors.Is(o.Err, errChanged):
 		w.inbox.Again(f) // as it is by then, if it is
@@ -304,10 +340,6 @@ func (w *watch) conclude(ctx context.Context, f inbox.File, o Outcome) error {
 		return nil
 	}
 	delete(w.said, f.Path)
-	if imagefile.IsHeatmap(path) { // one that was drawn into the folder
-		w.inbox.Done(f)
-		return nil
-	}
 	a := history.Arrival{Path: f.Path, Size: f.Size, Time: f.Time, SHA256: o.SHA256}
 	before, err := w.journal.Find(ctx, f.Path)
 	if err != nil {

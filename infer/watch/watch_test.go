@@ -6,6 +6,7 @@ import (
 	"encoding/csv"
 	"errors"
 	"fmt"
+	"image"
 	"io"
 	"os"
 	"path/filepath"
@@ -18,6 +19,8 @@ import (
 	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/atomicfile"
 	"rdpp/rdpp/history"
+	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/setting"
 	"rdpp/rdpp/testmain"
 )
 
@@ -409,6 +412,61 @@ func TestDrift(t *testing.T) {
 		}
 		if warned := len(said) > 0; warned != (fading > 0) || warned && !strings.Contains(said[0], "the mean brightness of good images fell") {
 			t.Errorf("fading by %v per image: got %q", fading, said)
+		}
+	}
+}
+
+// Heat maps are not judged, and images are not moved or drawn into the folder that they come from.
+func TestHeatmaps(t *testing.T) {
+	dir := newLine(t, map[string]string{"a.png": "1"})
+	err := atomicfile.Write(filepath.Join(dir, "in", "b.png"), func(w io.Writer) error {
+		return imagefile.EncodeHeatmap(w, image.NewGray(image.Rect(0, 0, 1, 1)))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		err := watchLine(t.Context(), dir, func(o *Options) {
+			judge := o.Judge
+			o.Once = true
+			o.Judge = func(ctx context.Context, path string) func() Outcome {
+				if filepath.Base(path) != "a.png" {
+					t.Errorf("%s is judged", path)
+				}
+				return judge(ctx, path)
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if records, _, files := state(t, dir); !slices.Equal(records, []string{"a.png good good/a.png"}) || !slices.Equal(files, []string{"good/a.png", "in/b.png"}) {
+		t.Errorf("got %q, %q", records, files)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	dir := newLine(t, map[string]string{"a.png": "1"})
+	in, link := filepath.Join(dir, "in"), filepath.Join(dir, "link")
+	if err := os.Symlink("in", link); err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range []string{in, link, filepath.Join(dir, "good", "..", "in") + "/"} {
+		for field, put := range map[string]func(*Options){
+			"heatmap":     func(o *Options) { o.Heatmap = to },
+			"move_good":   func(o *Options) { o.MoveGood = to },
+			"move_bad":    func(o *Options) { o.MoveBad = to },
+			"move_broken": func(o *Options) { o.MoveBroken = to },
+		} {
+			err := watchLine(t.Context(), dir, func(o *Options) {
+				o.Once = true
+				put(o)
+			})
+			wrong := new(setting.Error)
+			if !errors.As(err, &wrong) || wrong.Field != field {
+				t.Errorf("%s %s: got %v, want it refused", field, to, err)
+			}
+			testmain.WantFiles(t, in, "a.png")
 		}
 	}
 }
