@@ -35,7 +35,7 @@ func (f *File) same(g *File) bool { return f.Size == g.Size && f.Time.Equal(g.Ti
 type Options struct {
 	Recursive bool                   // files in folders below, too; not in those whose names begin with a dot
 	Wanted    func(name string) bool // files by their names, within their folder; default: all. Names that begin with a dot never are
-	Exclude   []string               // folders, by their paths, in which nothing is looked at
+	Exclude   []string               // folders below, by any of their paths, in which nothing is looked at
 	Known     []File                 // that need not be told as long as they are as they are here
 
 	Poll   time.Duration // between two looks through the folder, more where looking takes long; default 1 s
@@ -103,9 +103,6 @@ func Open(dir string, opt *Options) (*Inbox, error) {
 	if b.opt.Log == nil {
 		b.opt.Log = func(error) {}
 	}
-	for i, path := range b.opt.Exclude {
-		b.opt.Exclude[i] = absolute(path)
-	}
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		return nil, fmt.Errorf("inbox: %w", cmp.Or(err, fmt.Errorf("%s is no folder", dir)))
 	}
@@ -117,13 +114,6 @@ func Open(dir string, opt *Options) (*Inbox, error) {
 		b.news, _ = newNotifier()
 	}
 	return b, nil
-}
-
-func absolute(path string) string {
-	if full, err := filepath.Abs(path); err == nil {
-		return full
-	}
-	return path
 }
 
 // Close ends it.
@@ -297,7 +287,19 @@ func (b *Inbox) inside(dir string) bool { return b.opt.Recursive || dir == b.dir
 
 // enters says whether a folder below is looked through.
 func (b *Inbox) enters(path, name string) bool {
-	return !strings.HasPrefix(name, ".") && !slices.Contains(b.opt.Exclude, absolute(path))
+	return !strings.HasPrefix(name, ".") && !b.excluded(path)
+}
+
+// excluded says whether a folder is one of Options.Exclude, which may be links to it.
+func (b *Inbox) excluded(path string) bool {
+	if len(b.opt.Exclude) == 0 {
+		return false
+	}
+	info, err := os.Stat(path)
+	return err == nil && slices.ContainsFunc(b.opt.Exclude, func(exclude string) bool {
+		other, err := os.Stat(exclude)
+		return err == nil && os.SameFile(info, other)
+	})
 }
 
 func (b *Inbox) wanted(name string) bool { return !strings.HasPrefix(name, ".") && b.opt.Wanted(name) }

@@ -120,9 +120,13 @@ func TestKernel(t *testing.T) {
 func TestFolders(t *testing.T) {
 	for _, recursive := range []bool{true, false} {
 		dir := t.TempDir()
-		b := opened(t, dir, &Options{Poll: never, Settle: time.Millisecond, Recursive: recursive, Exclude: []string{filepath.Join(dir, "out")}})
+		link := filepath.Join(t.TempDir(), "link")
+		if err := os.Symlink(filepath.Join(dir, "linked"), link); err != nil {
+			t.Fatal(err)
+		}
+		b := opened(t, dir, &Options{Poll: never, Settle: time.Millisecond, Recursive: recursive, Exclude: []string{filepath.Join(dir, "out"), link}})
 		next(t, b, short)
-		for _, name := range []string{"new/deep/a", "out/b", ".git/c", "d"} {
+		for _, name := range []string{"new/deep/a", "out/b", "linked/b", ".git/c", "d"} {
 			put(t, filepath.Join(dir, name), name)
 		}
 		want := []string{"d"}
