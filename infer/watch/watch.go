@@ -7,6 +7,7 @@
 package watch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -69,6 +70,7 @@ type Options struct {
 	Complain func(error)   // of what does not end the watch; default: nothing
 	Poll     time.Duration // as inbox.Options has it
 	Settle   time.Duration // likewise
+	Tidy     time.Duration // after which the journal forgets the files that have gone, default 1 min
 	Patience time.Duration // that a file which is no image is tried again for, as it may not be whole; default 5 s
 }
 
@@ -129,9 +131,8 @@ func Source(dir string) (string, error) {
 func Run(ctx context.Context, opt Options) (Totals, error) {
 	w := &watch{Options: opt, drifts: drifts{rate: opt.Drift}, said: map[string]string{}}
 	w.InFlight = max(w.InFlight, 1)
-	if w.Patience == 0 {
-		w.Patience = 5 * time.Second
-	}
+	w.Tidy = cmp.Or(w.Tidy, time.Minute)
+	w.Patience = cmp.Or(w.Patience, 5*time.Second)
 	if w.Tell == nil {
 		w.Tell = func(*history.Record) error { return nil }
 	}
@@ -252,7 +253,7 @@ func (w *watch) judgeAll(ctx context.Context) error {
 	}()
 	// What is recorded must be recorded wholly, also when ctx ends.
 	steady := context.WithoutCancel(ctx)
-	tidy := time.NewTicker(time.Minute)
+	tidy := time.NewTicker(w.Tidy)
 	defer tidy.Stop()
 	for {
 		select {
@@ -344,6 +345,12 @@ func (w *watch) conclude(ctx context.Context, f inbox.File, o Outcome) error {
 	before, err := w.journal.Find(ctx, f.Path)
 	if err != nil {
 		return err
+	}
+	if before != nil && f.New {
+		if err := w.journal.Forget(ctx, f.Path); err != nil {
+			return err
+		}
+		before = nil
 	}
 	if before != nil && before.SHA256 == o.SHA256 && o.SHA256 != "" { // a copy that gets its time after its content, say
 		a.Record = before.Record

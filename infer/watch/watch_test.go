@@ -470,3 +470,46 @@ func TestCheck(t *testing.T) {
 		}
 	}
 }
+
+// recorded waits until there are so many records.
+func recorded(t *testing.T, dir string, n int) {
+	t.Helper()
+	testmain.Wait(t, fmt.Sprintf("%d records", n), func() bool {
+		text, err := os.ReadFile(filepath.Join(dir, "line.csv"))
+		return err == nil && bytes.Count(text, []byte("\n")) > n
+	})
+}
+
+// TestBack: an image that is removed and put back is another image, once.
+func TestBack(t *testing.T) {
+	stay := func(o *Options) { o.MoveGood, o.Tidy = "", time.Millisecond }
+	dir := newLine(t, map[string]string{"a.png": "1"})
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- watchLine(ctx, dir, stay) }()
+	image := filepath.Join(dir, "in", "a.png")
+	for n := 1; n < 3; n++ {
+		recorded(t, dir, n)
+		if err := os.Remove(image); err != nil {
+			t.Fatal(err)
+		}
+		put(t, image+".part", "1")
+		at := time.Now().Add(time.Duration(n) * time.Hour)
+		if err := errors.Join(os.Chtimes(image+".part", at, at), os.Rename(image+".part", image)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	recorded(t, dir, 3)
+	put(t, filepath.Join(dir, "in", "b.png"), "2") // by when the journal has forgotten
+	recorded(t, dir, 4)
+	stop()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if err := watchLine(t.Context(), dir, func(o *Options) { stay(o); once(o) }); err != nil {
+		t.Fatal(err)
+	}
+	if records, _, _ := state(t, dir); !slices.Equal(records, []string{"a.png good ", "a.png good ", "a.png good ", "b.png good "}) {
+		t.Errorf("got %q, want a.png three times and b.png once", records)
+	}
+}

@@ -274,6 +274,55 @@ func TestOnce(t *testing.T) {
 	}
 }
 
+// TestBack: a file that comes after another of its name has gone is new, and one that is changed in its place is not; what is there
+// again has not gone.
+func TestBack(t *testing.T) {
+	for _, c := range []struct {
+		what   string
+		change func(b *Inbox, path string, info os.FileInfo)
+		isNew  bool
+	}{
+		{"changed", func(b *Inbox, path string, info os.FileInfo) { b.see("a", later{info}, true, false) }, false},
+		{"gone and back", func(b *Inbox, path string, info os.FileInfo) {
+			os.Rename(path, path+".away")
+			b.hear(event{dir: filepath.Dir(path), name: "a", gone: true})
+			os.Rename(path+".away", path)
+			b.hear(event{dir: filepath.Dir(path), name: "a", whole: true})
+		}, true},
+		{"back before that it has gone is heard", func(b *Inbox, path string, info os.FileInfo) {
+			os.Chtimes(path, time.Time{}, later{info}.ModTime())
+			b.hear(event{dir: filepath.Dir(path), name: "a", gone: true})
+			b.hear(event{dir: filepath.Dir(path), name: "a", whole: true})
+		}, true},
+	} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "a")
+		put(t, path, "1")
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := opened(t, dir, &Options{Poll: never, Settle: never, Known: []File{{Path: "a", Size: info.Size(), Time: info.ModTime()}}})
+		b.Close()
+		b.news = nil
+		b.lookThrough()
+		c.change(b, path, info)
+		f := next(t, b, long)
+		if f.Path != "a" || f.New != c.isNew {
+			t.Errorf("%s: got %+v, want a, new %v", c.what, f, c.isNew)
+		}
+		if gone := b.Gone(); len(gone) != 0 {
+			t.Errorf("%s: got gone %q, want none", c.what, gone)
+		}
+		b.Done(f)
+	}
+}
+
+// later is a file that has changed since.
+type later struct{ os.FileInfo }
+
+func (l later) ModTime() time.Time { return l.FileInfo.ModTime().Add(time.Hour) }
+
 // FuzzParse: whatever bytes are events, parsing them ends and names nothing outside its folders.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte("\x01\x00\x00\x00\x08\x00\x00\x00\x00\x00\x00\x00\x10\x00\x00\x00a.png\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"))
