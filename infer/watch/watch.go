@@ -71,7 +71,9 @@ type Options struct {
 	Poll     time.Duration // as inbox.Options has it
 	Settle   time.Duration // likewise
 	Tidy     time.Duration // after which the journal forgets the files that have gone, default 1 min
-	Patience time.Duration // that a file which is no image is tried again for, as it may not be whole; default 5 s
+	// Patience is for how long a file which is no image is tried again, as it may not be whole, and, with Once, one that cannot be
+	// read; default 5 s.
+	Patience time.Duration
 }
 
 // Check refuses the watched folder, by whatever name, as one to put images or heat maps into: they would arrive there. The error is
@@ -100,7 +102,8 @@ func same(a, b string) bool {
 // old is an age from which a file that is no image is not tried again.
 const old = time.Minute
 
-// Totals count what a watch has done.
+// Totals count what a watch has done. A file that could not be read, which ends with Once alone and is not recorded, is one of the
+// broken ones.
 type Totals struct {
 	Images, Anomalous, Broken int
 	Seconds                   float64 // in which images were judged or waited for
@@ -331,6 +334,12 @@ func (w *watch) conclude(ctx context.Context, f inbox.File, o Outcome) error {
 	case o.Prediction != nil:
 	case errors.Is(o.Err, fs.ErrNotExist), errors.Is(o.Err, errChanged):
 		w.inbox.Again(f) // as it is by then, if it is
+		return nil
+	case errors.As(o.Err, &errno) && w.Once && time.Since(f.Since) >= w.Patience:
+		w.Complain(fmt.Errorf("%w; the next call tries it again", o.Err))
+		w.totals.Images++
+		w.totals.Broken++
+		w.inbox.Done(f)
 		return nil
 	case errors.As(o.Err, &errno): // the disk, the network or permissions
 		w.complainOnce(f.Path, o.Err)

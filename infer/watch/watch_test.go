@@ -60,10 +60,16 @@ func dieAt(o *Options, stage string) {
 
 // watchLine watches dir/in, with a judge that finds images anomalous whose content has an x in it, and takes those for broken that
 // begin with an exclamation mark.
-func watchLine(ctx context.Context, dir string, change func(*Options)) (err error) {
+func watchLine(ctx context.Context, dir string, change func(*Options)) error {
+	_, err := runLine(ctx, dir, change)
+	return err
+}
+
+// runLine is watchLine with its totals.
+func runLine(ctx context.Context, dir string, change func(*Options)) (totals Totals, err error) {
 	h, err := history.Open(filepath.Join(dir, "line.db"), nil)
 	if err != nil {
-		return err
+		return totals, err
 	}
 	defer func() { err = errors.Join(err, h.Close()) }()
 	opt := Options{Dir: filepath.Join(dir, "in"), History: h, Table: filepath.Join(dir, "line.csv"), MoveGood: filepath.Join(dir, "good"),
@@ -89,8 +95,7 @@ func watchLine(ctx context.Context, dir string, change func(*Options)) (err erro
 			return history.Of(p)
 		}}
 	change(&opt)
-	_, err = Run(ctx, opt)
-	return err
+	return Run(ctx, opt)
 }
 
 func once(o *Options) { o.Once = true }
@@ -511,5 +516,36 @@ func TestBack(t *testing.T) {
 	}
 	if records, _, _ := state(t, dir); !slices.Equal(records, []string{"a.png good ", "a.png good ", "a.png good ", "b.png good "}) {
 		t.Errorf("got %q, want a.png three times and b.png once", records)
+	}
+}
+
+// TestUnreadable: a call ends although a file cannot be read, names it, and leaves it to the next one.
+func TestUnreadable(t *testing.T) {
+	dir := newLine(t, map[string]string{"a.png": "1", "b.png": "2"})
+	var said []error
+	totals, err := runLine(t.Context(), dir, func(o *Options) {
+		judge := o.Judge
+		o.Once, o.Complain = true, func(err error) { said = append(said, err) }
+		o.Judge = func(ctx context.Context, path string) func() Outcome {
+			if filepath.Base(path) == "a.png" {
+				return func() Outcome { return Outcome{Err: &os.PathError{Op: "open", Path: path, Err: syscall.EACCES}} }
+			}
+			return judge(ctx, path)
+		}
+	})
+	if err != nil || totals.Images != 2 || totals.Broken != 1 {
+		t.Errorf("got %+v, %v, want 2 images, 1 broken", totals, err)
+	}
+	if len(said) == 0 || !errors.Is(said[len(said)-1], syscall.EACCES) || !strings.Contains(said[len(said)-1].Error(), "the next call") {
+		t.Errorf("got %v, want the file's error", said)
+	}
+	if records, _, _ := state(t, dir); !slices.Equal(records, []string{"b.png good good/b.png"}) {
+		t.Errorf("got %q, want that of b.png alone", records)
+	}
+	if err := watchLine(t.Context(), dir, once); err != nil {
+		t.Fatal(err)
+	}
+	if records, _, files := state(t, dir); len(records) != 2 || !slices.Equal(files, []string{"good/a.png", "good/b.png"}) {
+		t.Errorf("readable again: got %q, %q", records, files)
 	}
 }
