@@ -64,8 +64,8 @@ type Options struct {
 	// there are none.
 	Drift float64
 
-	// Tell is told of each verdict once it is recorded, after a crash perhaps of the last one again. An error ends the watch. Default:
-	// nothing.
+	// Tell is told of each verdict once it is recorded, after a crash perhaps of the last one again. The image is named within Dir as
+	// Dir is here, in history and table from /. An error ends the watch. Default: nothing.
 	Tell     func(*history.Record) error
 	Complain func(error)   // of what does not end the watch; default: nothing
 	Poll     time.Duration // as inbox.Options has it
@@ -367,6 +367,7 @@ func (w *watch) conclude(ctx context.Context, f inbox.File, o Outcome) error {
 		return w.journal.Touched(ctx, &a)
 	}
 	r := w.Record(path, o.Prediction, o.Err)
+	r.Image = filepath.Join(w.root, f.Path) // as a history is read from elsewhere
 	r.Source, r.SHA256, r.Heatmap, r.Time = w.source, o.SHA256, o.Heatmap, time.Now()
 	if o.Err != nil { // broken, or without its heat map
 		w.Complain(o.Err)
@@ -422,7 +423,9 @@ func (w *watch) follow(ctx context.Context, a history.Arrival, r *history.Record
 			return false, err
 		}
 	}
-	if err := w.Tell(r); err != nil {
+	told := *r
+	told.Image = filepath.Join(w.Dir, a.Path)
+	if err := w.Tell(&told); err != nil {
 		return false, err
 	}
 	return gone, w.journal.Done(ctx, a, gone)

@@ -549,3 +549,33 @@ func TestUnreadable(t *testing.T) {
 		t.Errorf("readable again: got %q, %q", records, files)
 	}
 }
+
+// TestNames: an image is told of as the folder was named, and recorded so that it is found from elsewhere.
+func TestNames(t *testing.T) {
+	dir := newLine(t, map[string]string{"a.png": "1"})
+	t.Chdir(dir)
+	var told []string
+	err := watchLine(t.Context(), dir, func(o *Options) {
+		o.Dir, o.Once, o.MoveGood = "in", true, ""
+		o.Tell = func(r *history.Record) error { told = append(told, r.Image); return nil }
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{filepath.Join("in", "a.png")}; !slices.Equal(told, want) {
+		t.Errorf("got told %q, want %q", told, want)
+	}
+	h, err := history.Open(filepath.Join(dir, "line.db"), &history.Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	for r, err := range h.List(t.Context(), history.Filter{}) {
+		if want := filepath.Join(dir, "in", "a.png"); err != nil || r.Image != want {
+			t.Errorf("got record of %q, %v, want %q", r.Image, err, want)
+		}
+	}
+	if text, err := os.ReadFile("line.csv"); err != nil || !strings.Contains(string(text), filepath.Join(dir, "in", "a.png")) {
+		t.Errorf("got table %q, %v, want the full name", text, err)
+	}
+}
