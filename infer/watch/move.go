@@ -64,7 +64,7 @@ func (w *watch) move(ctx context.Context, a history.Arrival, r *history.Record) 
 			return false, err
 		}
 		carried := false
-		err = rename(from, r.Moved)
+		err = atomicfile.Rename(from, r.Moved)
 		if errors.Is(err, unix.EXDEV) {
 			carried, err = true, carry(from, r.Moved, &a)
 		}
@@ -104,33 +104,17 @@ func (w *watch) putBack(at, from string, a *history.Arrival) error {
 	if info, err := os.Stat(at); err != nil || is(info, a) {
 		return err
 	}
-	err := rename(at, from)
+	err := atomicfile.Rename(at, from)
 	for errors.Is(err, fs.ErrExist) {
 		if from, err = vacant(from); err == nil {
-			err = rename(at, from)
+			err = atomicfile.Rename(at, from)
 		}
 	}
 	return err
 }
 
-// rename moves a file within a file system, and nothing that is in its way: that is fs.ErrExist.
-func rename(from, to string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
-	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
-		if err != nil {
-			return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
-		}
-		return nil
-	}
-	// Shares do not know of that.
-	if _, err := os.Lstat(to); err == nil {
-		return &os.LinkError{Op: "rename", Old: from, New: to, Err: unix.EEXIST}
-	}
-	return os.Rename(from, to)
-}
-
-// carry moves a file to another file system. A copy that is there is taken for one that a process which died has left, if its
-// content is the same.
+// carry moves a file to another file system, with its mode and time, and nothing that is in its way: that is fs.ErrExist. A copy
+// that is there is taken for one that a process which died has left, if its content is the same.
 func carry(from, to string, a *history.Arrival) error {
 	if sum, err := digest(to); err == nil {
 		if sum != a.SHA256 {
@@ -143,8 +127,15 @@ func carry(from, to string, a *history.Arrival) error {
 		return err
 	}
 	defer source.Close()
-	err = atomicfile.WriteFile(to, func(f *os.File) error {
-		if _, err := io.Copy(f, source); err != nil {
+	err = atomicfile.WriteNew(to, func(f *os.File) error {
+		info, err := source.Stat()
+		if err == nil {
+			err = f.Chmod(info.Mode().Perm())
+		}
+		if err == nil {
+			_, err = io.Copy(f, source)
+		}
+		if err != nil {
 			return err
 		}
 		// Another image may have taken its place, which is not to go.

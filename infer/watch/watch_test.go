@@ -353,7 +353,7 @@ func TestOverwritten(t *testing.T) {
 	}
 }
 
-// TestCarry: an image is carried to another file system, whole and with its time; a copy that a dead process has left is its own.
+// TestCarry: an image is carried to another file system, whole and with its time and mode; a copy that a dead process has left is its own.
 func TestCarry(t *testing.T) {
 	dir := t.TempDir()
 	from, to := filepath.Join(dir, "from.png"), filepath.Join(dir, "to.png")
@@ -362,6 +362,9 @@ func TestCarry(t *testing.T) {
 		os.Remove(to)
 		if there != "" {
 			put(t, to, there)
+		}
+		if err := os.Chmod(from, 0o640); err != nil {
+			t.Fatal(err)
 		}
 		info, err := os.Stat(from)
 		if err != nil {
@@ -383,8 +386,8 @@ func TestCarry(t *testing.T) {
 			t.Errorf("%q there: got %v, and the source %v", there, err, gone)
 		}
 		testmain.WantContent(t, to, "content")
-		if after, err := os.Stat(to); there == "" && (err != nil || !after.ModTime().Equal(info.ModTime())) {
-			t.Errorf("got the time %v, %v, want %v", after, err, info.ModTime())
+		if after, err := os.Stat(to); there == "" && (err != nil || !after.ModTime().Equal(info.ModTime()) || after.Mode() != info.Mode()) {
+			t.Errorf("got %v, %v, want time and mode of %v", after, err, info)
 		}
 	}
 }

@@ -32,13 +32,37 @@ func Write(path string, write func(io.Writer) error) error {
 
 // WriteFile is Write for what needs the file itself.
 func WriteFile(path string, write func(*os.File) error) error {
-	if err := place(path, write); err != nil {
+	return placed(path, write, os.Rename)
+}
+
+// WriteNew is WriteFile where nothing is to be replaced: what is at path by the end stays, and the error is fs.ErrExist.
+func WriteNew(path string, write func(*os.File) error) error {
+	return placed(path, write, Rename)
+}
+
+func placed(path string, write func(*os.File) error, rename func(from, to string) error) error {
+	if err := place(path, write, rename); err != nil {
 		return fmt.Errorf("atomicfile: writing %s: %w", path, err)
 	}
 	return nil
 }
 
-func place(path string, write func(*os.File) error) (err error) {
+// Rename moves a file within a file system, and replaces nothing: what is in its way is fs.ErrExist. Errors are those of os.Rename.
+func Rename(from, to string) error {
+	err := ignoringInterrupts(func() error { return unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE) })
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // shares do not know of that
+		if _, err := os.Lstat(to); err == nil {
+			return &os.LinkError{Op: "rename", Old: from, New: to, Err: unix.EEXIST}
+		}
+		return os.Rename(from, to)
+	}
+	if err != nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	}
+	return nil
+}
+
+func place(path string, write func(*os.File) error, rename func(from, to string) error) (err error) {
 	folder := filepath.Dir(path)
 	file, name, err := newTemporary(folder, temporaryPrefix(path))
 	if err != nil {
@@ -67,7 +91,7 @@ func place(path string, write func(*os.File) error) (err error) {
 			return err
 		}
 	}
-	if err := os.Rename(name, path); err != nil {
+	if err := rename(name, path); err != nil {
 		return err
 	}
 	placed = true
