@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"rdpp/rdpp"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/history"
 	"rdpp/rdpp/testmain"
@@ -171,6 +173,48 @@ func TestWatchStays(t *testing.T) {
 		}
 		if got := l.records(t); len(got) != c.want {
 			t.Errorf("%s: got records %q, want %d", c.what, got, c.want)
+		}
+	}
+}
+
+// ending is a context that ends while an image is judged: who asks it hears so.
+type ending struct{ context.Context }
+
+func (ending) Err() error { return context.Canceled }
+
+// TestWatchHeatmap: an outcome names the heat map that was drawn, by the image's name and content, and none that was not, which is
+// an error.
+func TestWatchHeatmap(t *testing.T) {
+	good, _ := testImages()
+	d, err := rdpp.OpenDetector(modelFile, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	batcher := d.Batcher(0)
+	defer batcher.Close()
+	const room = 1 << 30
+	j := &judge{batcher: batcher, images: d.ImageOptions(), room: newRoom(room)}
+	for _, c := range []struct {
+		ctx  context.Context
+		want error
+	}{{t.Context(), nil}, {ending{context.Background()}, context.Canceled}} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "a.png")
+		copyImage(t, good[0], path)
+		o := j.watched(dir)(t.Context(), path)()
+		if o.Err != nil || o.Heatmap == "" {
+			t.Fatalf("got %+v", o)
+		}
+		os.Remove(o.Heatmap)
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := j.one(c.ctx, source{path: path, heatmap: o.Heatmap}, data)
+		_, drawn := os.Stat(o.Heatmap)
+		if v.prediction == nil || !errors.Is(v.err, c.want) || (v.err == nil) != (drawn == nil) {
+			t.Errorf("got error %v, want %v, and the heat map %v", v.err, c.want, drawn)
 		}
 	}
 }

@@ -32,15 +32,15 @@ func Write(path string, write func(io.Writer) error) error {
 
 // WriteFile is Write for what needs the file itself.
 func WriteFile(path string, write func(*os.File) error) error {
-	return placed(path, write, os.Rename)
+	return writeBy(path, write, os.Rename)
 }
 
 // WriteNew is WriteFile where nothing is to be replaced: what is at path by the end stays, and the error is fs.ErrExist.
 func WriteNew(path string, write func(*os.File) error) error {
-	return placed(path, write, Rename)
+	return writeBy(path, write, Rename)
 }
 
-func placed(path string, write func(*os.File) error, rename func(from, to string) error) error {
+func writeBy(path string, write func(*os.File) error, rename func(from, to string) error) error {
 	if err := place(path, write, rename); err != nil {
 		return fmt.Errorf("atomicfile: writing %s: %w", path, err)
 	}
