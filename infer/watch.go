@@ -211,7 +211,7 @@ func (j *judge) watched(heatmaps string) watch.Judge {
 			sum := fmt.Sprintf("%x", sha256.Sum256(data))
 			if heatmaps != "" {
 				name := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
-				s.heatmap = filepath.Join(heatmaps, fileName(name, "_"+sum[:8]+"_heatmap.png"))
+				s.heatmap = filepath.Join(heatmaps, fileName(name, "_"+sum[:16]+"_heatmap.png"))
 			}
 			v := j.one(ctx, s, data)
 			o := watch.Outcome{SHA256: sum, Prediction: v.prediction, Brightness: v.brightness, Err: v.err}

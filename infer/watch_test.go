@@ -206,6 +206,9 @@ func TestWatchHeatmap(t *testing.T) {
 		if o.Err != nil || o.Heatmap == "" {
 			t.Fatalf("got %+v", o)
 		}
+		if want := filepath.Join(dir, "a_"+o.SHA256[:16]+"_heatmap.png"); o.Heatmap != want {
+			t.Errorf("got %q, want %q", o.Heatmap, want)
+		}
 		os.Remove(o.Heatmap)
 		data, err := os.ReadFile(path)
 		if err != nil {
