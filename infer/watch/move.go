@@ -18,10 +18,13 @@ import (
 	"rdpp/rdpp/history"
 )
 
-// destination is where a file of a verdict goes; "": it stays.
+// destination is where a file of a verdict goes; "": it stays. A link does, which may lead nowhere from another folder.
 func (w *watch) destination(path string, v history.Verdict) (string, error) {
 	dir := map[history.Verdict]string{history.Good: w.MoveGood, history.Anomalous: w.MoveBad, history.Broken: w.MoveBroken}[v]
 	if dir == "" {
+		return "", nil
+	}
+	if info, err := os.Lstat(filepath.Join(w.root, path)); err == nil && info.Mode()&fs.ModeSymlink != 0 {
 		return "", nil
 	}
 	return vacant(filepath.Join(dir, path))
@@ -43,9 +46,9 @@ func vacant(path string) (string, error) {
 	}
 }
 
-// is says whether a file is as it arrived.
+// is says whether a file, not a link to it, is as it arrived.
 func is(info fs.FileInfo, a *history.Arrival) bool {
-	return info.Size() == a.Size && info.ModTime().Equal(a.Time)
+	return info.Mode().IsRegular() && info.Size() == a.Size && info.ModTime().Equal(a.Time)
 }
 
 // move moves an arrival's file to where its record says. It may have been moved before. What is in its place now, if anything, is
@@ -56,7 +59,7 @@ func (w *watch) move(ctx context.Context, a history.Arrival, r *history.Record) 
 		return false, err
 	}
 	for {
-		info, err := os.Stat(from)
+		info, err := os.Lstat(from)
 		if errors.Is(err, fs.ErrNotExist) || err == nil && !is(info, &a) {
 			return true, w.settle(ctx, a, r)
 		}
@@ -101,10 +104,14 @@ func (w *watch) settle(ctx context.Context, a history.Arrival, r *history.Record
 
 // putBack gives a file its place back that is not the one that was judged: another one came between the last look and the move.
 func (w *watch) putBack(at, from string, a *history.Arrival) error {
-	if info, err := os.Stat(at); err != nil || is(info, a) {
+	info, err := os.Lstat(at)
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // whoever waits for images there has it
+		return nil
+	case err != nil || is(info, a):
 		return err
 	}
-	err := atomicfile.Rename(at, from)
+	err = atomicfile.Rename(at, from)
 	for errors.Is(err, fs.ErrExist) {
 		if from, err = vacant(from); err == nil {
 			err = atomicfile.Rename(at, from)
@@ -139,7 +146,7 @@ func carry(from, to string, a *history.Arrival) error {
 			return err
 		}
 		// Another image may have taken its place, which is not to go.
-		if now, err := os.Stat(from); err != nil || !is(now, a) {
+		if now, err := os.Lstat(from); err != nil || !is(now, a) {
 			return errChanged
 		}
 		return nil

@@ -582,3 +582,45 @@ func TestNames(t *testing.T) {
 		t.Errorf("got table %q, %v, want the full name", text, err)
 	}
 }
+
+// TestLink: a link is judged once, by what it leads to, and stays; one that takes an image's place is not moved for it.
+func TestLink(t *testing.T) {
+	dir := newLine(t, map[string]string{"a.png": "1", "elsewhere": "3"})
+	in := filepath.Join(dir, "in")
+	if err := os.Symlink("elsewhere", filepath.Join(in, "b.png")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		err := watchLine(t.Context(), dir, func(o *Options) {
+			record := o.Record
+			o.Once = true
+			o.Record = func(image string, p *anomaly.Prediction, failed error) history.Record {
+				if filepath.Base(image) == "a.png" {
+					if err := errors.Join(os.Remove(image), os.Symlink("elsewhere", image)); err != nil {
+						t.Error(err)
+					}
+				}
+				return record(image, p, failed)
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	records, _, files := state(t, dir)
+	want := []string{"a.png good ", "a.png good ", "b.png good "} // the image, and the link in its place
+	if wantFiles := []string{"in/a.png", "in/b.png", "in/elsewhere"}; !slices.Equal(records, want) || !slices.Equal(files, wantFiles) {
+		t.Errorf("got records %q, files %q, want %q and %q", records, files, want, wantFiles)
+	}
+	at, from := filepath.Join(dir, "at.png"), filepath.Join(in, "c.png")
+	if err := os.Symlink("elsewhere", at); err != nil { // that was moved, and leads nowhere from here
+		t.Fatal(err)
+	}
+	if err := new(watch).putBack(at, from, &history.Arrival{Size: 1}); err != nil {
+		t.Fatal(err)
+	}
+	testmain.WantContent(t, from, "3")
+	if err := new(watch).putBack(at, from, &history.Arrival{Size: 1}); err != nil {
+		t.Errorf("somebody took it: got %v", err)
+	}
+}
