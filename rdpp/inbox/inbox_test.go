@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -155,6 +156,10 @@ func TestFolders(t *testing.T) {
 
 // TestLooking: where the kernel tells nothing, as on shares, a file is whole when it stays the same; one that grows is not told.
 func TestLooking(t *testing.T) {
+	synctest.Test(t, testLooking) // so that the writer keeps its pace on a busy machine
+}
+
+func testLooking(t *testing.T) {
 	dir := t.TempDir()
 	put(t, filepath.Join(dir, "old"), "1")
 	put(t, filepath.Join(dir, "known"), "2")
@@ -165,7 +170,7 @@ func TestLooking(t *testing.T) {
 	var troubles []error
 	b := opened(t, dir, &Options{Poll: 20 * time.Millisecond, Settle: 200 * time.Millisecond, Retry: 20 * time.Millisecond,
 		Known: []File{{Path: "known", Size: info.Size(), Time: info.ModTime()}, {Path: "was", Size: 3}}, Log: func(err error) { troubles = append(troubles, err) }})
-	b.Close()
+	b.Close() // the kernel is not waited for
 	b.news = nil
 	f := next(t, b, long)
 	if f.Path != "old" {
