@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -30,20 +31,57 @@ func (w *watch) destination(path string, v history.Verdict) (string, error) {
 	return vacant(filepath.Join(dir, path))
 }
 
-// vacant is a path at which there is nothing: the one that is given or, where that is taken, NAME_2 and so on.
+// vacant is a path at which there is nothing: the one that is given or, where that is taken, one with a number, NAME_2 and so on.
+// As long as none of the numbers is left out it is the next one.
 func vacant(path string) (string, error) {
-	extension := filepath.Ext(path)
-	name := strings.TrimSuffix(path, extension)
-	for n := 2; ; n++ {
-		_, err := os.Lstat(path)
+	free := func(n int) (bool, error) {
+		_, err := os.Lstat(numbered(path, n))
 		if errors.Is(err, fs.ErrNotExist) {
-			return path, nil
+			return true, nil
 		}
-		if err != nil {
-			return "", err
-		}
-		path = fmt.Sprintf("%s_%d%s", name, n, extension)
+		return false, err
 	}
+	taken, end := 0, 1
+	for {
+		if there, err := free(end); err != nil {
+			return "", err
+		} else if there {
+			break
+		}
+		taken, end = end, 2*end
+	}
+	for end-taken > 1 {
+		middle := (taken + end) / 2
+		there, err := free(middle)
+		switch {
+		case err != nil:
+			return "", err
+		case there:
+			end = middle
+		default:
+			taken = middle
+		}
+	}
+	return numbered(path, end), nil
+}
+
+// longestName is how many bytes a file's name may have on Linux.
+const longestName = 255
+
+// numbered is a path with a number from 2 on, for which a long name is cut.
+func numbered(path string, n int) string {
+	if n == 1 {
+		return path
+	}
+	dir, name := filepath.Split(path)
+	extension := filepath.Ext(name)
+	end := fmt.Sprintf("_%d%s", n, extension)
+	name = strings.TrimSuffix(name, extension)
+	cut := min(len(name), max(longestName-len(end), 0))
+	for cut > 0 && cut < len(name) && !utf8.RuneStart(name[cut]) {
+		cut--
+	}
+	return dir + name[:cut] + end
 }
 
 // is says whether a file, not a link to it, is as it arrived.
@@ -124,7 +162,13 @@ func (w *watch) putBack(at, from string, a *history.Arrival) error {
 // that is there is taken for one that a process which died has left, if its content is the same.
 func carry(from, to string, a *history.Arrival) error {
 	if sum, err := digest(to); err == nil {
-		if sum != a.SHA256 {
+		content := a.SHA256
+		if content == "" { // it was refused unread
+			if content, err = digest(from); err != nil {
+				return err
+			}
+		}
+		if sum != content {
 			return &os.LinkError{Op: "copy", Old: from, New: to, Err: unix.EEXIST}
 		}
 		return os.Remove(from)

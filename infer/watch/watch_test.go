@@ -357,7 +357,11 @@ func TestOverwritten(t *testing.T) {
 func TestCarry(t *testing.T) {
 	dir := t.TempDir()
 	from, to := filepath.Join(dir, "from.png"), filepath.Join(dir, "to.png")
-	for _, there := range []string{"", "content", "other"} {
+	for _, c := range []struct {
+		there   string
+		refused bool // unread, so that no digest is known
+	}{{"", false}, {"content", false}, {"other", false}, {"", true}, {"content", true}, {"other", true}} {
+		there := c.there
 		put(t, from, "content")
 		os.Remove(to)
 		if there != "" {
@@ -373,6 +377,9 @@ func TestCarry(t *testing.T) {
 		sum, err := digest(from)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if c.refused {
+			sum = ""
 		}
 		err = carry(from, to, &history.Arrival{Size: info.Size(), Time: info.ModTime(), SHA256: sum})
 		if there == "other" {
@@ -622,5 +629,29 @@ func TestLink(t *testing.T) {
 	testmain.WantContent(t, from, "3")
 	if err := new(watch).putBack(at, from, &history.Arrival{Size: 1}); err != nil {
 		t.Errorf("somebody took it: got %v", err)
+	}
+}
+
+// TestVacant: a name that is taken gets the next number, within what a name may be long.
+func TestVacant(t *testing.T) {
+	long, cut := strings.Repeat("é", 125)+"n.png", strings.Repeat("é", 124)
+	for _, c := range []struct {
+		there      []string
+		name, want string
+	}{
+		{nil, "a.png", "a.png"}, {[]string{"a.png"}, "a.png", "a_2.png"}, {[]string{"a.png", "a_2.png"}, "a.png", "a_3.png"},
+		{[]string{"a.png", "a_2.png", "a_3.png", "a_4.png", "a_5.png"}, "a.png", "a_6.png"}, {[]string{"a_2.png"}, "a.png", "a.png"},
+		{[]string{long}, long, cut + "_2.png"}, {[]string{long, cut + "_2.png"}, long, cut + "_3.png"},
+	} {
+		dir := t.TempDir()
+		for _, name := range c.there {
+			put(t, filepath.Join(dir, name), "")
+		}
+		if got, err := vacant(filepath.Join(dir, c.name)); err != nil || got != filepath.Join(dir, c.want) {
+			t.Errorf("%q, %q there: got %q, %v, want %q", c.name, c.there, got, err, c.want)
+		}
+	}
+	if _, err := vacant(filepath.Join(t.TempDir(), strings.Repeat("n", 256))); err == nil {
+		t.Error("got no error of a name that is too long")
 	}
 }
