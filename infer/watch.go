@@ -37,7 +37,8 @@ type watched struct {
 	ID   int64     `json:"id"` // of its record
 	Time time.Time `json:"time"`
 	record
-	Moved string `json:"moved,omitempty"` // where its file went
+	Moved       string `json:"moved,omitempty"`        // where its file went
+	MovedBase64 string `json:"moved_base64,omitempty"` // as image_base64
 }
 
 func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int, err error) {
@@ -148,7 +149,7 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 		case broken:
 			return objects.Encode(failedRecord{r.Image, printable.Base64(r.Image), r.Error})
 		case *asJSON:
-			return objects.Encode(watched{r.ID, r.Time, record{p, r.Heatmap, printable.Base64(r.Heatmap)}, r.Moved})
+			return objects.Encode(watched{r.ID, r.Time, record{p, r.Heatmap, printable.Base64(r.Heatmap)}, r.Moved, printable.Base64(r.Moved)})
 		}
 		for _, warning := range p.Warnings {
 			t.Complain(fmt.Errorf("%s: %s", r.Image, warning))

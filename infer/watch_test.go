@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/csv"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -219,6 +220,28 @@ func TestWatchHeatmap(t *testing.T) {
 		if v.prediction == nil || !errors.Is(v.err, c.want) || (v.err == nil) != (drawn == nil) {
 			t.Errorf("got error %v, want %v, and the heat map %v", v.err, c.want, drawn)
 		}
+	}
+}
+
+// TestWatchJSON: an object leads to an image's file and to where it went, whatever bytes their names are.
+func TestWatchJSON(t *testing.T) {
+	good, _ := testImages()
+	l := newLine(t)
+	const name = "a\xff.png"
+	copyImage(t, good[0], filepath.Join(l.in, name))
+	code, stdout, stderr := infer(nil, l.command(append(l.moving(), "--once", "--json")...)...)
+	var got struct {
+		Image []byte `json:"image_base64"`
+		Moved []byte `json:"moved_base64"`
+	}
+	if err := json.Unmarshal([]byte(stdout), &got); code != command.Done || err != nil {
+		t.Fatalf("got code %d, %v, stdout %q, stderr %q", code, err, stdout, stderr)
+	}
+	if want := filepath.Join(l.in, name); string(got.Image) != want {
+		t.Errorf("got image %q, want %q", got.Image, want)
+	}
+	if want := filepath.Join(l.good, name); string(got.Moved) != want {
+		t.Errorf("got moved %q, want %q", got.Moved, want)
 	}
 }
 
