@@ -123,17 +123,30 @@ func (w *watch) move(ctx context.Context, a history.Arrival, r *history.Record) 
 			continue
 		case err != nil:
 			return false, err
-		case carried:
-			return true, nil
+		case !carried:
+			err = w.putBack(r.Moved, from, &a)
 		}
-		return true, w.putBack(r.Moved, from, &a)
+		return true, errors.Join(err, syncFolders(r.Moved, from))
 	}
+}
+
+// syncFolders sees to it that a file which was moved is where it went, and there alone, also after a power cut, before the journal
+// says so.
+func syncFolders(to, from string) error {
+	if err := atomicfile.SyncFolder(filepath.Dir(to)); err != nil {
+		return err
+	}
+	err := atomicfile.SyncFolder(filepath.Dir(from))
+	if errors.Is(err, fs.ErrNotExist) { // somebody removed it, since it was empty
+		return nil
+	}
+	return err
 }
 
 // settle sees to it that the record of an image that is no longer there does not say that it was moved, unless it was.
 func (w *watch) settle(ctx context.Context, a history.Arrival, r *history.Record) error {
 	if sum, err := digest(r.Moved); err == nil && (sum == a.SHA256 || a.SHA256 == "") {
-		return nil
+		return syncFolders(r.Moved, filepath.Join(w.root, a.Path))
 	}
 	w.Complain(fmt.Errorf("%s: it was gone or replaced before it could be moved; its verdict is recorded", filepath.Join(w.Dir, a.Path)))
 	r.Moved = ""

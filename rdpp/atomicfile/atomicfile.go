@@ -95,7 +95,7 @@ func place(path string, write func(*os.File) error, rename func(from, to string)
 		return err
 	}
 	placed = true
-	return syncFolder(folder)
+	return SyncFolder(folder)
 }
 
 // Room says whether files of the given sizes, bytes, have room in a folder beside each other, and that it can be written to.
@@ -138,13 +138,15 @@ func ignoringInterrupts(call func() error) error {
 	}
 }
 
-func syncFolder(folder string) error {
+// SyncFolder sees to it that the names which a folder has, of files that came or went, outlast a power cut. Folders of network file
+// systems that cannot be synced are no error.
+func SyncFolder(folder string) error {
 	dir, err := os.Open(folder)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	// Some network file systems cannot sync a folder and say so by EINVAL.
+	// They say so by EINVAL.
 	if err := dir.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) {
 		return err
 	}
