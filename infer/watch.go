@@ -177,7 +177,7 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 
 // historyOf is the history of a folder whose place nobody has chosen.
 func historyOf(dir string) (string, error) {
-	state := os.Getenv("STATE_DIRECTORY") // systemd's
+	state, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":") // systemd's, which may be several
 	if state == "" && os.Getenv("XDG_STATE_HOME") != "" {
 		state = filepath.Join(os.Getenv("XDG_STATE_HOME"), "rdpp")
 	}

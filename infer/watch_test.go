@@ -245,6 +245,26 @@ func TestWatchJSON(t *testing.T) {
 	}
 }
 
+// TestWatchHistory: where nobody names a history it is in the first folder for it that the environment names.
+func TestWatchHistory(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	for _, c := range []struct{ systemd, xdg, want string }{
+		{at("a"), at("x"), "a"}, {at("a") + ":" + at("b"), at("x"), "a"}, {"", at("x"), "x/rdpp"}, {"", "", ".local/state/rdpp"},
+	} {
+		for name, value := range map[string]string{"STATE_DIRECTORY": c.systemd, "XDG_STATE_HOME": c.xdg, "HOME": dir} {
+			t.Setenv(name, value)
+		}
+		got, err := historyOf(at("in"))
+		if err != nil || filepath.Dir(got) != at(c.want) || !strings.HasPrefix(filepath.Base(got), "watch-in-") {
+			t.Errorf("%q, %q: got %q, %v, want a file in %s", c.systemd, c.xdg, got, err, at(c.want))
+		}
+		if _, err := os.Stat(filepath.Dir(got)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestWatchKilled kills a watch again and again while images arrive: each is recorded once, is in the table once, and is where it
 // belongs.
 func TestWatchKilled(t *testing.T) {
