@@ -220,6 +220,9 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"serve", model, "--timeout", "0s"}, "--timeout 0s"},
 		{[]string{"serve", model, "--max-body", "0"}, "--max-body 0"},
 		{[]string{"serve", model, "--tls-cert", "x"}, "--tls-key"},
+		{[]string{"watch", model, dataDir, "--heatmap", dataDir + "/."}, "--heatmap is "},
+		{[]string{"watch", model, dataDir, "--move-bad", dataDir}, "--move-bad is "},
+		{[]string{"watch", model, dataDir, "--move-bad", filepath.Join(filepath.Dir(dataDir), "bad"), "--move-broken", dataDir}, "--move-broken is "},
 	} {
 		code, stdout, stderr := infer(nil, c.args...)
 		lines := strings.Split(strings.TrimSuffix(stderr, "\n"), "\n")
