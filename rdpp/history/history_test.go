@@ -314,6 +314,60 @@ func TestRetention(t *testing.T) {
 	}
 }
 
+// Others wait while records are removed, so that sorts none, and looks by an index for those that are too old.
+func TestRemovable(t *testing.T) {
+	h, _ := opened(t, nil)
+	for _, which := range []string{byAge, bySize} {
+		rows, err := h.db.Query("EXPLAIN QUERY PLAN "+removable(10, which), make([]any, strings.Count(which, "?"))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for rows.Next() {
+			var id, parent, unused int
+			var step string
+			if err := rows.Scan(&id, &parent, &unused, &step); err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(step, "ORDER BY") || which == byAge && strings.HasPrefix(step, "SCAN records") {
+				t.Errorf("%s: got the step %q", which, step)
+			}
+		}
+		if err := rows.Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// By size the oldest go first, those with a correction after all others.
+func TestRetentionOrder(t *testing.T) {
+	h, _ := opened(t, nil)
+	long := strings.Repeat("x", 100<<10)
+	const records = 60
+	for i := range records {
+		r := Record{Time: time.UnixMicro(int64(i)), Image: fmt.Sprint(i), Verdict: Broken, Error: long}
+		if err := h.Add(t.Context(), &r); err != nil {
+			t.Fatal(err)
+		}
+		if i >= 2 && i < 50 {
+			if err := h.Correct(t.Context(), r.ID, Good, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := h.SetRetention(t.Context(), Retention{Bytes: LeastBytes}); err != nil {
+		t.Fatal(err)
+	}
+	all := list(t, h, Filter{})
+	if len(all) == 0 || len(all) > 41 || all[0].Correction != Good || all[len(all)-1].Image != "49" {
+		t.Fatalf("got %d records, want the latest of the corrected ones alone", len(all))
+	}
+	for i, r := range all {
+		if want := fmt.Sprint(50 - len(all) + i); r.Image != want {
+			t.Errorf("got %s, want %s", r.Image, want)
+		}
+	}
+}
+
 // TestJournal: what is pending is so until it is done, and a file that has left is forgotten.
 func TestJournal(t *testing.T) {
 	h, _ := opened(t, nil)

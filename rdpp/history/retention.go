@@ -57,7 +57,7 @@ func (d *DB) Prune(ctx context.Context) error {
 	}
 	for more := r.Age > 0; more; {
 		before := time.Now().Add(-r.Age).UnixMicro()
-		if more, err = d.remove(ctx, removedOnce, "WHERE time < ? AND correction = '' ORDER BY id", before); err != nil {
+		if more, err = d.remove(ctx, removedOnce, byAge, before); err != nil {
 			return err
 		}
 	}
@@ -75,19 +75,34 @@ func (d *DB) Prune(ctx context.Context) error {
 		}
 		// As many as are too much if all are of a size; what is left to remove is so in the next round.
 		most := min(removedOnce, 1+int(float64(n)*float64(used-r.Bytes)/float64(used)))
-		if more, err = d.remove(ctx, most, "ORDER BY correction <> '', id"); err != nil {
+		if more, err = d.remove(ctx, most, bySize); err == nil && !more {
+			more, err = d.remove(ctx, most, bySizeAtLast)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// Which records go.
+const (
+	byAge        = "WHERE time < ? AND correction = '' ORDER BY time"
+	bySize       = "WHERE correction = '' ORDER BY id"
+	bySizeAtLast = "WHERE correction <> '' ORDER BY id"
+)
+
+// removable asks for up to most records that nothing waits for. It sorts none: others wait to write meanwhile.
+func removable(most int, which string) string {
+	return `WITH gone AS (SELECT id, source, heatmap, correction, time FROM records WHERE id NOT IN (SELECT record FROM arrivals WHERE pending))
+		SELECT id, source, heatmap FROM gone ` + which + fmt.Sprintf(" LIMIT %d", most)
+}
+
 // remove removes up to most records that nothing waits for, and says whether there were any.
 func (d *DB) remove(ctx context.Context, most int, which string, args ...any) (more bool, err error) {
 	var drawn [][2]string // sources and heat maps
 	err = d.transact(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.Query(`WITH gone AS (SELECT id, correction, time FROM records WHERE id NOT IN (SELECT record FROM arrivals WHERE pending)) `+
-			`SELECT id, source, heatmap FROM records JOIN (SELECT id AS gone_id FROM gone `+which+fmt.Sprintf(" LIMIT %d) ON id = gone_id", most), args...)
+		rows, err := tx.Query(removable(most, which), args...)
 		if err != nil {
 			return err
 		}
