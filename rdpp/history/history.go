@@ -19,7 +19,7 @@ import (
 	"sync"
 	"time"
 
-	_ "github.com/mattn/go-sqlite3" // the driver "sqlite3"
+	"github.com/mattn/go-sqlite3"
 
 	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/metric"
@@ -98,6 +98,19 @@ type Retention struct {
 const LeastBytes = 4 << 20
 
 const defaultBytes = 1 << 30
+
+// driver is that of SQLite, whose log is cut to a size once nobody reads what is in it.
+const (
+	driver   = "rdpp-history"
+	logBytes = 4 << 20
+)
+
+func init() {
+	sql.Register(driver, &sqlite3.SQLiteDriver{ConnectHook: func(c *sqlite3.SQLiteConn) error {
+		_, err := c.Exec(fmt.Sprintf("PRAGMA journal_size_limit = %d", logBytes), nil)
+		return err
+	}})
+}
 
 var (
 	// ErrForeign is wrapped by the errors about files that are no history.
@@ -182,7 +195,7 @@ func open(path string, opt *Options) (*DB, error) {
 	if !opt.ReadOnly {
 		query = "_busy_timeout=20000&_synchronous=FULL&_txlock=immediate&_auto_vacuum=incremental"
 	}
-	db, err := sql.Open("sqlite3", (&url.URL{Scheme: "file", Path: full, RawQuery: query}).String())
+	db, err := sql.Open(driver, (&url.URL{Scheme: "file", Path: full, RawQuery: query}).String())
 	if err != nil {
 		return nil, err
 	}
@@ -389,35 +402,63 @@ func (f *Filter) where() (text string, args []any) {
 const columns = `id, time, source, image, sha256, model, model_sha256, verdict, score, threshold, pixel_threshold, provisional, exact,
 	p_value, p_value_bound, width, height, regions, warnings, error, heatmap, moved, correction, note, corrected`
 
-// List yields the records that a filter wants, the oldest first. An error ends it.
+// listedOnce is how many records List reads at once: a reader that stays open keeps the log from being reused.
+const listedOnce = 1000
+
+// List yields the records that a filter wants, the oldest first, without those that are added meanwhile. An error ends it.
 func (d *DB) List(ctx context.Context, f Filter) iter.Seq2[*Record, error] {
 	return func(yield func(*Record, error) bool) {
-		where, args := f.where()
-		query := "SELECT " + columns + " FROM records WHERE " + where + " ORDER BY id"
-		if f.Last > 0 {
-			query = "SELECT * FROM (" + query + " DESC LIMIT ?) ORDER BY id"
-			args = append(args, f.Last)
+		first, last, err := d.span(ctx, &f)
+		for err == nil && first <= last {
+			var page []*Record
+			if page, err = d.page(ctx, &f, first, last); err != nil {
+				break
+			}
+			for _, r := range page {
+				if !yield(r, nil) {
+					return
+				}
+			}
+			if len(page) < listedOnce {
+				return
+			}
+			first = page[len(page)-1].ID + 1
 		}
-		rows, err := d.db.QueryContext(ctx, query, args...)
 		if err != nil {
-			yield(nil, fmt.Errorf("history: %s: %w", d.path, err))
-			return
-		}
-		defer rows.Close()
-		for rows.Next() {
-			r, err := scan(rows)
-			if err != nil {
-				yield(nil, fmt.Errorf("history: %s: %w", d.path, err))
-				return
-			}
-			if !yield(r, nil) {
-				return
-			}
-		}
-		if err := rows.Err(); err != nil {
 			yield(nil, fmt.Errorf("history: %s: %w", d.path, err))
 		}
 	}
+}
+
+// span is from which ID to which the records that a filter wants lie.
+func (d *DB) span(ctx context.Context, f *Filter) (first, last int64, err error) {
+	if f.Last <= 0 {
+		err = d.db.QueryRowContext(ctx, "SELECT coalesce(max(id), 0) FROM records").Scan(&last)
+		return 1, last, err
+	}
+	where, args := f.where()
+	err = d.db.QueryRowContext(ctx, "SELECT coalesce(min(id), 1), coalesce(max(id), 0) FROM (SELECT id FROM records WHERE "+where+
+		" ORDER BY id DESC LIMIT ?)", append(args, f.Last)...).Scan(&first, &last)
+	return first, last, err
+}
+
+// page reads the first records of a span that a filter wants.
+func (d *DB) page(ctx context.Context, f *Filter, first, last int64) (all []*Record, err error) {
+	where, args := f.where()
+	rows, err := d.db.QueryContext(ctx, "SELECT "+columns+" FROM records WHERE "+where+" AND id BETWEEN ? AND ? ORDER BY id LIMIT ?",
+		append(args, first, last, listedOnce)...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		r, err := scan(rows)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, r)
+	}
+	return all, rows.Err()
 }
 
 func scan(rows *sql.Rows) (*Record, error) {

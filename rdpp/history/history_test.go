@@ -143,6 +143,98 @@ func TestFilter(t *testing.T) {
 	}
 }
 
+// TestListOfMany: between pages nothing of the file is held, what is added or removed meanwhile does no harm, and Last counts.
+func TestListOfMany(t *testing.T) {
+	h, _ := opened(t, nil)
+	const records = 2*listedOnce + 3
+	all := make([]*Record, records)
+	for i := range all {
+		r := example(fmt.Sprint(i))
+		all[i] = &r
+	}
+	if err := h.Add(t.Context(), all...); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		f                  Filter
+		first, last, count int64
+	}{
+		{Filter{}, 1, records, records}, {Filter{Last: listedOnce + 5}, records - listedOnce - 4, records, listedOnce + 5},
+		{Filter{After: 7}, 8, records, records - 7}, {Filter{Last: 2 * records}, 1, records, records}, {Filter{Model: "nut"}, 0, 0, 0},
+		{Filter{Model: "nut", Last: 3}, 0, 0, 0},
+	} {
+		var first, last, count int64
+		for _, r := range list(t, h, c.f) {
+			if count == 0 {
+				first = r.ID
+			} else if r.ID != last+1 {
+				t.Errorf("%+v: got record %d after %d", c.f, r.ID, last)
+			}
+			last = r.ID
+			count++
+		}
+		if first != c.first || last != c.last || count != c.count {
+			t.Errorf("%+v: got %d records, %d to %d, want %d, %d to %d", c.f, count, first, last, c.count, c.first, c.last)
+		}
+	}
+	count := 0
+	for _, err := range h.List(t.Context(), Filter{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if used := h.db.Stats().InUse; count == 5 && used != 0 {
+			t.Errorf("while a record is looked at: got %d connections in use, want 0", used)
+		}
+		if count == 5 {
+			r := example("late")
+			if err := h.Add(t.Context(), &r); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := h.db.Exec("DELETE FROM records WHERE id = ?", records-1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		count++
+	}
+	if count != records-1 {
+		t.Errorf("got %d records, want %d, without the one removed and the one added", count, records-1)
+	}
+}
+
+// TestLog: what a reader has made of the log is given back when it is gone.
+func TestLog(t *testing.T) {
+	h, path := opened(t, nil)
+	reader, err := h.db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	if _, err := reader.ExecContext(t.Context(), "BEGIN DEFERRED; SELECT count(*) FROM records"); err != nil {
+		t.Fatal(err)
+	}
+	add := func(bytes int) int64 {
+		r := Record{Verdict: Broken, Error: strings.Repeat("x", bytes)}
+		if err := h.Add(t.Context(), &r); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(path + "-wal")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	if got := add(4 * logBytes); got < 4*logBytes {
+		t.Fatalf("with a reader: got %d bytes, want %d", got, 4*logBytes)
+	}
+	if _, err := reader.ExecContext(t.Context(), "ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	add(1)
+	if got := add(1); got > logBytes {
+		t.Errorf("without it: got %d bytes, want at most %d", got, logBytes)
+	}
+}
+
 // TestOpen: what is no history of ours is refused, and stays as it is.
 func TestOpen(t *testing.T) {
 	dir := t.TempDir()
