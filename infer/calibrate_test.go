@@ -90,6 +90,11 @@ func TestCalibrate(t *testing.T) {
 	if info := d.Info(); !slices.Equal(info.Calibration.Scores, sorted) || !info.Recalibrated.Added || info.Recalibrated.Images != 2 {
 		t.Errorf("--add: got %v, %+v, want %v", info.Calibration.Scores, info.Recalibrated, sorted)
 	}
+	// Their scores would count twice.
+	code, _, stderr = infer(nil, "calibrate", "--model", second, "--out", first, "--threads", "2", "--add", "--data", filepath.Join(dataDir, "test", "good"))
+	if code == command.Done || !strings.Contains(stderr, "count twice; use others, or leave --add out") {
+		t.Errorf("--add of the same images: got code %d, stderr %q, want an error", code, stderr)
+	}
 	if after, err := weights.SHA256(modelFile); err != nil || after != before {
 		t.Errorf("the model: got digest %s, %v, want it as before", after, err)
 	}
