@@ -319,28 +319,41 @@ func (d *DB) write() {
 				more = false
 			}
 		}
-		count := 0
-		err := d.transact(context.Background(), func(tx *sql.Tx) error {
-			for _, a := range waiting {
-				for _, r := range a.records {
-					if err := insert(tx, r); err != nil {
-						return err
-					}
-					count++
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			err = fmt.Errorf("history: %s: %w", d.path, err)
-		}
-		for _, a := range waiting {
-			a.done <- err
-		}
-		if err == nil {
+		if count := d.commit(waiting); count > 0 {
 			_ = d.wrote(count) // what is too much now is so the next time
 		}
 	}
+}
+
+// commit writes additions together and says how many records are written. One that cannot be written keeps no other from it.
+func (d *DB) commit(waiting []*addition) (count int) {
+	refused := false
+	err := d.transact(context.Background(), func(tx *sql.Tx) error {
+		for _, a := range waiting {
+			for _, r := range a.records {
+				if err := insert(tx, r); err != nil {
+					refused = true
+					return err
+				}
+				count++
+			}
+		}
+		return nil
+	})
+	if refused && len(waiting) > 1 {
+		count = 0
+		for i := range waiting {
+			count += d.commit(waiting[i : i+1])
+		}
+		return count
+	}
+	if err != nil {
+		count, err = 0, fmt.Errorf("history: %s: %w", d.path, err)
+	}
+	for _, a := range waiting {
+		a.done <- err
+	}
+	return count
 }
 
 func insert(tx *sql.Tx, r *Record) error {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -308,6 +309,36 @@ func TestConcurrent(t *testing.T) {
 	r := example("late")
 	if err := h.Add(t.Context(), &r); !errors.Is(err, fs.ErrClosed) {
 		t.Errorf("closed: got %v, want %v", err, fs.ErrClosed)
+	}
+}
+
+// A record that cannot be kept fails alone, and all of its own addition with it.
+func TestRefused(t *testing.T) {
+	h, _ := opened(t, nil)
+	records := func(scores ...float64) *addition {
+		a := &addition{done: make(chan error, 1)}
+		for _, score := range scores {
+			a.records = append(a.records, &Record{Verdict: Good, Score: score})
+		}
+		return a
+	}
+	waiting := []*addition{records(1), records(2, math.NaN()), records(3, 4)}
+	if got := h.commit(waiting); got != 3 {
+		t.Errorf("got %d records, want 3", got)
+	}
+	for i, refused := range []bool{false, true, false} {
+		if err := <-waiting[i].done; (err != nil) != refused {
+			t.Errorf("addition %d: got %v, want an error: %v", i, err, refused)
+		}
+	}
+	var got []float64
+	for _, r := range list(t, h, Filter{}) {
+		if got = append(got, r.Score); r.ID != int64(len(got)) {
+			t.Errorf("score %v: got ID %d, want %d", r.Score, r.ID, len(got))
+		}
+	}
+	if want := []float64{1, 3, 4}; !slices.Equal(got, want) || waiting[2].records[1].ID != 3 {
+		t.Errorf("got scores %v, the last by ID %d, want %v", got, waiting[2].records[1].ID, want)
 	}
 }
 
