@@ -84,7 +84,8 @@ func (r *Record) Prediction() anomaly.Prediction {
 // Options say how a history is opened. Zero means the defaults.
 type Options struct {
 	ReadOnly bool // the file has to be there
-	// Removed is called with source and heat map of each record that retention removes, by any goroutine that writes. Default: nothing.
+	// Removed is called with source and heat map of each record that retention removes, by any goroutine that writes, unless
+	// another record names that heat map. Default: nothing. Sweep tells of what other processes remove, too.
 	Removed func(source, heatmap string)
 }
 
@@ -140,6 +141,12 @@ CREATE TABLE arrivals (
 	record INTEGER NOT NULL, pending INTEGER NOT NULL, PRIMARY KEY (folder, path)) WITHOUT ROWID;
 CREATE TABLE retention (age INTEGER NOT NULL, bytes INTEGER NOT NULL);
 INSERT INTO retention VALUES (0, 0);
+`
+
+// additions are what files of before lack.
+const additions = `
+CREATE TABLE IF NOT EXISTS leavings (source TEXT NOT NULL, heatmap TEXT NOT NULL, PRIMARY KEY (source, heatmap)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS records_heatmap ON records (heatmap) WHERE heatmap <> '';
 `
 
 // DB is a history. It is safe for concurrent use.
@@ -243,10 +250,15 @@ func (d *DB) prepare(readOnly bool) error {
 	}
 	return d.transact(context.Background(), func(tx *sql.Tx) error {
 		// Another process may have made the tables meanwhile.
-		if err := tx.QueryRow("SELECT count(*) FROM sqlite_schema").Scan(&tables); err != nil || tables > 0 {
+		if err := tx.QueryRow("SELECT count(*) FROM sqlite_schema").Scan(&tables); err != nil {
 			return err
 		}
-		_, err := tx.Exec(fmt.Sprintf("%s PRAGMA application_id = %d; PRAGMA user_version = %d", schema, applicationID, schemaVersion))
+		if tables == 0 {
+			if _, err := tx.Exec(fmt.Sprintf("%s PRAGMA application_id = %d; PRAGMA user_version = %d", schema, applicationID, schemaVersion)); err != nil {
+				return err
+			}
+		}
+		_, err := tx.Exec(additions)
 		return err
 	})
 }

@@ -491,6 +491,68 @@ func TestRetentionOrder(t *testing.T) {
 	}
 }
 
+// TestSweep: whoever removes records, the source that drew their heat maps learns of those that no record names any more.
+func TestSweep(t *testing.T) {
+	h, path := opened(t, nil)
+	// As a file of before has it.
+	if _, err := h.db.Exec("DROP TABLE leavings; DROP INDEX records_heatmap"); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	h, err := Open(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	sweep := func(source string, failing error, want ...string) {
+		t.Helper()
+		var got []string
+		err := h.Sweep(t.Context(), source, func(heatmap string) error {
+			got = append(got, heatmap)
+			return failing
+		})
+		if !slices.Equal(got, want) || !errors.Is(err, failing) {
+			t.Errorf("%s: got %q, %v, want %q, %v", source, got, err, want, failing)
+		}
+	}
+	sweep("watch", nil)
+	add := func(source, heatmap string, age time.Duration) {
+		t.Helper()
+		r := Record{Time: time.Now().Add(-age), Source: source, Heatmap: heatmap, Verdict: Good}
+		if err := h.Add(t.Context(), &r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const old = 48 * time.Hour
+	var many []string
+	for i := range 2*sweptOnce + 1 {
+		many = append(many, fmt.Sprintf("/maps/%04d.png", i))
+		add("watch", many[i], old)
+	}
+	for _, r := range []struct {
+		source, heatmap string
+		age             time.Duration
+	}{{"watch", "/maps/twice.png", old}, {"watch", "/maps/twice.png", 0}, {"watch", "/maps/new.png", 0}, {"watch", "/maps/again.png", old}, {"watch", "", old},
+		{"image", "/mine.png", old}} {
+		add(r.source, r.heatmap, r.age)
+	}
+	other, err := Open(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := other.SetRetention(t.Context(), Retention{Age: 24 * time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	add("watch", "/maps/again.png", 0)
+	sweep("image", nil) // which did not ask before
+	sweep("watch", fs.ErrPermission, many...)
+	sweep("watch", nil, many...)
+	sweep("watch", nil)
+}
+
 // TestJournal: what is pending is so until it is done, and a file that has left is forgotten.
 func TestJournal(t *testing.T) {
 	h, _ := opened(t, nil)

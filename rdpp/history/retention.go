@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -12,6 +13,7 @@ import (
 const (
 	lookEvery   = 250
 	removedOnce = 1000
+	sweptOnce   = 100
 )
 
 // Retention is what bounds the history.
@@ -100,7 +102,7 @@ func removable(most int, which string) string {
 
 // remove removes up to most records that nothing waits for, and says whether there were any.
 func (d *DB) remove(ctx context.Context, most int, which string, args ...any) (more bool, err error) {
-	var drawn [][2]string // sources and heat maps
+	var named, left [][2]string // sources and heat maps: of the records, and those that no other record names
 	err = d.transact(ctx, func(tx *sql.Tx) error {
 		rows, err := tx.Query(removable(most, which), args...)
 		if err != nil {
@@ -116,7 +118,7 @@ func (d *DB) remove(ctx context.Context, most int, which string, args ...any) (m
 			}
 			ids = append(ids, id)
 			if heatmap != "" {
-				drawn = append(drawn, [2]string{source, heatmap})
+				named = append(named, [2]string{source, heatmap})
 			}
 		}
 		if err := rows.Err(); err != nil {
@@ -128,12 +130,25 @@ func (d *DB) remove(ctx context.Context, most int, which string, args ...any) (m
 			}
 		}
 		more = len(ids) > 0
+		for _, of := range named {
+			var used bool
+			if err := tx.QueryRow("SELECT "+inUse, of[1]).Scan(&used); err != nil {
+				return err
+			}
+			if used {
+				continue
+			}
+			left = append(left, of)
+			if _, err := tx.Exec(`INSERT OR IGNORE INTO leavings SELECT source, ? FROM leavings WHERE source = ? AND heatmap = ''`, of[1], of[0]); err != nil {
+				return err
+			}
+		}
 		return nil
 	})
 	if err != nil {
 		return false, fmt.Errorf("history: %s: %w", d.path, err)
 	}
-	for _, of := range drawn {
+	for _, of := range left {
 		d.removed(of[0], of[1])
 	}
 	// Gives the room back; each row that it answers is a page.
@@ -147,6 +162,69 @@ func (d *DB) remove(ctx context.Context, most int, which string, args ...any) (m
 		return false, fmt.Errorf("history: %s: %w", d.path, err)
 	}
 	return more, nil
+}
+
+// inUse asks whether a record names a heat map.
+const inUse = "EXISTS (SELECT 1 FROM records WHERE heatmap = ? AND heatmap <> '')"
+
+// Sweep calls remove with the heat maps that records of a source have left: whichever process removed those records, and whatever
+// became of it. From the first call on the history remembers them for the source, so one that draws heat maps of its own calls
+// it before it records any, and now and then. remove must bear to be called again for a file that it has removed; one for which
+// it fails comes again the next time. It must not use the history, and nobody may draw heat maps of the source meanwhile.
+func (d *DB) Sweep(ctx context.Context, source string, remove func(heatmap string) error) error {
+	named := func(err error) error { return fmt.Errorf("history: %s: the heat maps of %s: %w", d.path, source, err) }
+	if _, err := d.db.ExecContext(ctx, "INSERT OR IGNORE INTO leavings VALUES (?, '')", source); err != nil {
+		return named(err)
+	}
+	var failed error
+	for after := ""; ; {
+		left, err := d.leavings(ctx, source, after)
+		if err != nil {
+			return named(err)
+		}
+		if len(left) == 0 {
+			return failed
+		}
+		after = left[len(left)-1]
+		err = d.transact(ctx, func(tx *sql.Tx) error {
+			for _, heatmap := range left {
+				var used bool // by a record that is newer
+				if err := tx.QueryRow("SELECT "+inUse, heatmap).Scan(&used); err != nil {
+					return err
+				}
+				if !used {
+					if err := remove(heatmap); err != nil {
+						failed = errors.Join(failed, err)
+						continue
+					}
+				}
+				if _, err := tx.Exec("DELETE FROM leavings WHERE source = ? AND heatmap = ?", source, heatmap); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return named(err)
+		}
+	}
+}
+
+// leavings are some of the heat maps that a source has left, from behind one on.
+func (d *DB) leavings(ctx context.Context, source, after string) (left []string, err error) {
+	rows, err := d.db.QueryContext(ctx, "SELECT heatmap FROM leavings WHERE source = ? AND heatmap > ? ORDER BY heatmap LIMIT ?", source, after, sweptOnce)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var heatmap string
+		if err := rows.Scan(&heatmap); err != nil {
+			return nil, err
+		}
+		left = append(left, heatmap)
+	}
+	return left, rows.Err()
 }
 
 // used is how many bytes the file takes.
