@@ -198,7 +198,8 @@ func open(path string, opt *Options) (*DB, error) {
 		return nil, errors.New("is no regular file; name another")
 	}
 	// Waiting for others beats failing; a commit is on the disk when it returns.
-	query := "_busy_timeout=20000&mode=ro"
+	// A reader may write, too, as far as the file lets it: else what comes beside it while it is open would stay there.
+	query := "_busy_timeout=20000&mode=rw&_query_only=true"
 	if !opt.ReadOnly {
 		query = "_busy_timeout=20000&_synchronous=FULL&_txlock=immediate&_auto_vacuum=incremental"
 	}
@@ -232,6 +233,8 @@ func (d *DB) prepare(readOnly bool) error {
 	switch {
 	case err != nil && strings.Contains(err.Error(), "not a database"):
 		return ErrForeign
+	case err != nil && unopened(err):
+		return fmt.Errorf("%w; its folder has to be one that you may write to, also to read it: two more files come beside it", err)
 	case err != nil:
 		return err
 	case tables > 0 && application != applicationID || tables == 0 && readOnly:
@@ -261,6 +264,12 @@ func (d *DB) prepare(readOnly bool) error {
 		_, err := tx.Exec(additions)
 		return err
 	})
+}
+
+// unopened says whether SQLite could not open or make a file that it needs.
+func unopened(err error) bool {
+	fault := sqlite3.Error{}
+	return errors.As(err, &fault) && (fault.Code == sqlite3.ErrCantOpen || fault.Code == sqlite3.ErrReadonly)
 }
 
 // Close writes what waits and closes the file. It is idempotent.

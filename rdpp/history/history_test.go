@@ -275,6 +275,42 @@ func TestOpen(t *testing.T) {
 	testmain.WantContent(t, filepath.Join(dir, "text"), text)
 }
 
+// A reader leaves nothing beside the file, and where nothing may come beside it the error says so.
+func TestBeside(t *testing.T) {
+	h, path := opened(t, nil)
+	r := example("a")
+	if err := errors.Join(h.Add(t.Context(), &r), h.Close()); err != nil {
+		t.Fatal(err)
+	}
+	reader, err := Open(path, &Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := list(t, reader, Filter{}); len(got) != 1 {
+		t.Errorf("got %d records, want 1", len(got))
+	}
+	if _, err := reader.db.Exec("DELETE FROM records"); err == nil {
+		t.Error("a reader removes: got no error")
+	}
+	if err := reader.Close(); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(entries) != 1 {
+		t.Errorf("got %v, %v, want the history alone", entries, err)
+	}
+	// What makes the file beside it impossible for root, too.
+	if err := os.Mkdir(path+"-wal", 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if reader, err = Open(path, &Options{ReadOnly: true}); err == nil {
+		reader.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "two more files come beside it") {
+		t.Errorf("got %v, want an error about the folder", err)
+	}
+}
+
 // Many goroutines through several handles: nothing is lost, no ID comes twice.
 func TestConcurrent(t *testing.T) {
 	h, path := opened(t, nil)
