@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"time"
 )
@@ -169,21 +168,20 @@ const inUse = "EXISTS (SELECT 1 FROM records WHERE heatmap = ? AND heatmap <> ''
 
 // Sweep calls remove with the heat maps that records of a source have left: whichever process removed those records, and whatever
 // became of it. From the first call on the history remembers them for the source, so one that draws heat maps of its own calls
-// it before it records any, and now and then. remove must bear to be called again for a file that it has removed; one for which
-// it fails comes again the next time. It must not use the history, and nobody may draw heat maps of the source meanwhile.
-func (d *DB) Sweep(ctx context.Context, source string, remove func(heatmap string) error) error {
+// it before it records any, and now and then. remove must bear to be called again for a file that it has removed; one that
+// is not gone comes again the next time. It must not use the history, and nobody may draw heat maps of the source meanwhile.
+func (d *DB) Sweep(ctx context.Context, source string, remove func(heatmap string) (gone bool)) error {
 	named := func(err error) error { return fmt.Errorf("history: %s: the heat maps of %s: %w", d.path, source, err) }
 	if _, err := d.db.ExecContext(ctx, "INSERT OR IGNORE INTO leavings VALUES (?, '')", source); err != nil {
 		return named(err)
 	}
-	var failed error
 	for after := ""; ; {
 		left, err := d.leavings(ctx, source, after)
 		if err != nil {
 			return named(err)
 		}
 		if len(left) == 0 {
-			return failed
+			return nil
 		}
 		after = left[len(left)-1]
 		err = d.transact(ctx, func(tx *sql.Tx) error {
@@ -192,11 +190,8 @@ func (d *DB) Sweep(ctx context.Context, source string, remove func(heatmap strin
 				if err := tx.QueryRow("SELECT "+inUse, heatmap).Scan(&used); err != nil {
 					return err
 				}
-				if !used {
-					if err := remove(heatmap); err != nil {
-						failed = errors.Join(failed, err)
-						continue
-					}
+				if !used && !remove(heatmap) {
+					continue
 				}
 				if _, err := tx.Exec("DELETE FROM leavings WHERE source = ? AND heatmap = ?", source, heatmap); err != nil {
 					return err
