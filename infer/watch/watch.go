@@ -190,6 +190,9 @@ func (w *watch) run(ctx context.Context) (err error) {
 		}
 		defer w.table.close()
 	}
+	if err := w.sweep(ctx); err != nil {
+		return err
+	}
 	known, err := w.recover(ctx)
 	if err != nil {
 		return err
@@ -278,11 +281,23 @@ func (w *watch) judgeAll(ctx context.Context) error {
 				return err
 			}
 		case <-tidy.C:
-			if err := w.forget(steady); err != nil {
+			if err := errors.Join(w.forget(steady), w.sweep(steady)); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// sweep removes the heat maps of records that have been removed, by whichever process. One that cannot be removed is tried again.
+func (w *watch) sweep(ctx context.Context) error {
+	return w.History.Sweep(ctx, w.source, func(heatmap string) (gone bool) {
+		if err := os.Remove(heatmap); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			w.complainOnce(heatmap, err)
+			return false
+		}
+		delete(w.said, heatmap)
+		return true
+	})
 }
 
 // forget lets the journal forget the files that have gone.

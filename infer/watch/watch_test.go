@@ -655,3 +655,31 @@ func TestVacant(t *testing.T) {
 		t.Error("got no error of a name that is too long")
 	}
 }
+
+// Heat maps go when their records do, also where another process removes those while nobody watches.
+func TestSweep(t *testing.T) {
+	dir := newLine(t, map[string]string{"a.png": "a"})
+	if err := watchLine(t.Context(), dir, once); err != nil {
+		t.Fatal(err)
+	}
+	drawn := filepath.Join(dir, "old_heatmap.png")
+	put(t, drawn, "a heat map")
+	source, err := Source(filepath.Join(dir, "in"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := history.Open(filepath.Join(dir, "line.db"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := history.Record{Time: time.Unix(1, 0), Source: source, Heatmap: drawn, Verdict: history.Good}
+	if err := errors.Join(h.Add(t.Context(), &r), h.SetRetention(t.Context(), history.Retention{Age: 24 * time.Hour}), h.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := watchLine(t.Context(), dir, once); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(drawn); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v, want the heat map of a removed record to be gone", err)
+	}
+}
