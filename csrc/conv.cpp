@@ -210,7 +210,11 @@ void freeze(nn::Module &m, bool on) {
 
 void release(nn::Module &m) {
   m.apply([](nn::Module &child) {
-    if (auto *conv = child.as<ConvImpl>()) conv->released = conv->frozen;
+    auto *conv = child.as<ConvImpl>();
+    if (!conv || !conv->frozen) return;
+    conv->released = true;
+    const ConvImpl::Folded &folded = conv->folded;
+    if (folded.winograd.defined() || !folded.onednn.isNone() || !folded.plain.empty()) let_go(*conv);
   });
 }
 

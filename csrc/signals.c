@@ -3,14 +3,16 @@
 #include <signal.h>
 #include <stddef.h>
 
-static const int steering[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGCHLD, SIGUSR1, SIGUSR2, SIGALRM};
-enum { COUNT = sizeof steering / sizeof *steering };
+enum { COUNT = 65 };
 static struct sigaction before[COUNT];
+static int known[COUNT]; /* the C library keeps some to itself */
 
 __attribute__((constructor)) static void remember(void) {
-  for (int i = 0; i < COUNT; i++) sigaction(steering[i], NULL, &before[i]);
+  for (int i = 1; i < COUNT; i++) known[i] = sigaction(i, NULL, &before[i]) == 0;
 }
 
 void rdpp_restore_signals(void) {
-  for (int i = 0; i < COUNT; i++) sigaction(steering[i], &before[i], NULL);
+  for (int i = 1; i < COUNT; i++) {
+    if (known[i] && i != SIGKILL && i != SIGSTOP) sigaction(i, &before[i], NULL);
+  }
 }

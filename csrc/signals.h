@@ -1,5 +1,6 @@
 /* Signals stay what they were before libtorch came. Debian 13's brings UCX, a library of clusters, which on loading
- * takes SIGHUP for a debugging aid of its own: a program under nohup would no longer ignore it. */
+ * takes SIGHUP for a debugging aid of its own, so that a program under nohup would no longer ignore it, and those of
+ * crashes, SIGILL among them. */
 #ifndef RDPP_SIGNALS_H
 #define RDPP_SIGNALS_H
 
@@ -7,8 +8,8 @@
 extern "C" {
 #endif
 
-/* rdpp_restore_signals gives the signals that end or steer a program the handlers that they had when librdppsignals.so
- * was loaded. That library's initialiser runs before all others. */
+/* rdpp_restore_signals gives all signals the handlers that they had when librdppsignals.so was loaded. That library's
+ * initialiser runs before all others. */
 void rdpp_restore_signals(void);
 
 #ifdef __cplusplus

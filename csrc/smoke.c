@@ -315,6 +315,28 @@ int main(void) {
   for (size_t i = 0; i < sizeof features / sizeof *features; i++) free_all(features[i]);
   rdpp_tensor single[] = {z, total, map, score, terms[0], terms[1], terms[2], terms[3]};
   for (size_t i = 0; i < sizeof single / sizeof *single; i++) rdpp_tensor_free(single[i]);
+
+  /* Networks that keep one form of their weights predict what they did before, and take nothing else. */
+  rdpp_tensor again, same, smaller;
+  float seen[B];
+  for (int kind = 0; kind < 4; kind++) check(rdpp_module_release(net[kind]), "release");
+  for (int i = 0; i < 2; i++) {
+    check(rdpp_predict(predictor, x, &again, &same), "predict");
+    check(rdpp_tensor_read(same, RDPP_FLOAT32, seen, B), "read");
+    if (memcmp(seen, scores, sizeof seen) != 0) {
+      fprintf(stderr, "smoke: a released network's score: got %g, want %g\n", seen[0], scores[0]);
+      return 1;
+    }
+    rdpp_tensor_free(again);
+    rdpp_tensor_free(same);
+  }
+  int64_t half[] = {1, 3, S / 2, S / 2}, entries;
+  check(rdpp_tensor_new(RDPP_FLOAT32, pixels, half, 4, &smaller), "new tensor");
+  refused(rdpp_predict(predictor, smaller, &again, &same), "another size", "released");
+  refused(rdpp_module_state_len(net[RDPP_STUDENT], &entries), "state", "released");
+  refused(rdpp_module_train(net[RDPP_STUDENT], 1), "training", "released");
+  rdpp_tensor_free(smaller);
+
   for (int kind = 0; kind < 4; kind++) rdpp_module_free(net[kind]);
   check(rdpp_predict(predictor, x, &map, &score), "predict with networks that were freed");
   check(rdpp_tensor_read(score, RDPP_FLOAT32, scores, B), "read");

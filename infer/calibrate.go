@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/pflag"
 
@@ -13,6 +15,7 @@ import (
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/history"
 	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/modelfile"
 	"rdpp/rdpp/printable"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
@@ -74,7 +77,11 @@ func runCalibrate(ctx context.Context, args []string, t *command.Terminal) (int,
 		}
 		opt.Good, opt.Origin = set.Train, set.Category
 	} else {
-		if opt.Good, err = goodOf(ctx, *past, *since, t); err != nil {
+		category, err := categoryOf(m.file)
+		if err != nil {
+			return 0, err
+		}
+		if opt.Good, err = goodOf(ctx, *past, *since, category, t); err != nil {
 			return 0, err
 		}
 		opt.Origin = filepath.Base(*past)
@@ -97,8 +104,8 @@ func runCalibrate(ctx context.Context, args []string, t *command.Terminal) (int,
 	return command.Done, err
 }
 
-// goodOf finds the images of good parts in a history, and says which it leaves out.
-func goodOf(ctx context.Context, path, since string, t *command.Terminal) (items []dataset.Item, err error) {
+// goodOf finds the images of good parts in a history, and says which it leaves out. Those of models of another category are.
+func goodOf(ctx context.Context, path, since, category string, t *command.Terminal) (items []dataset.Item, err error) {
 	f := history.Filter{}
 	if since != "" {
 		if f.Since, err = history.ParseTime(since); err != nil {
@@ -110,28 +117,68 @@ func goodOf(ctx context.Context, path, since string, t *command.Terminal) (items
 		return nil, err
 	}
 	defer h.Close()
-	seen := map[string]bool{}
-	unreviewed, lost := 0, 0
+	// An image that was judged more than once has the operator's latest word, and without one the latest verdict.
+	corrections := map[string]*history.Record{}
+	for r, err := range h.List(ctx, history.Filter{Corrected: true}) {
+		if err != nil {
+			return nil, err
+		}
+		if before := corrections[r.SHA256]; r.Model == category && (before == nil || !r.Corrected.Before(before.Corrected)) {
+			corrections[r.SHA256] = r
+		}
+	}
+	type image struct {
+		sha256  string
+		verdict history.Verdict
+		files   []string
+	}
+	var images []*image
+	known := map[string]*image{}
+	others, unreviewed, lost := 0, 0, 0
 	for r, err := range h.List(ctx, f) {
 		switch {
 		case err != nil:
 			return nil, err
-		case r.Verdict == history.Anomalous && r.Correction == "":
-			unreviewed++
+		case r.Model != category:
+			others++
 			continue
-		case r.Verdict == history.Broken, r.Correction == history.Anomalous, seen[r.SHA256]:
+		case r.Verdict == history.Broken:
 			continue
-		}
-		file := r.Image
-		if r.Moved != "" {
-			file = r.Moved
-		}
-		if sum, err := weights.SHA256(file); err != nil || sum != r.SHA256 {
+		case r.SHA256 == "": // its file cannot be told from another
 			lost++
 			continue
 		}
-		seen[r.SHA256] = true
-		items = append(items, dataset.Item{Path: file, Type: dataset.GoodType})
+		i := known[r.SHA256]
+		if i == nil {
+			i = &image{sha256: r.SHA256}
+			images, known[r.SHA256] = append(images, i), i
+		}
+		i.verdict = r.Verdict
+		if file := cmp.Or(r.Moved, r.Image); !slices.Contains(i.files, file) {
+			i.files = append(i.files, file)
+		}
+	}
+	for _, i := range images {
+		corrected := corrections[i.sha256]
+		switch {
+		case corrected == nil && i.verdict == history.Anomalous:
+			unreviewed++
+			continue
+		case corrected != nil && corrected.Correction == history.Anomalous:
+			continue
+		}
+		at := slices.IndexFunc(i.files, func(file string) bool {
+			sum, err := weights.SHA256(file)
+			return err == nil && sum == i.sha256
+		})
+		if at < 0 {
+			lost++
+			continue
+		}
+		items = append(items, dataset.Item{Path: i.files[at], Type: dataset.GoodType})
+	}
+	if others > 0 {
+		t.Complain(fmt.Errorf("%d verdicts are left out that models of other categories than %q gave", others, category))
 	}
 	if unreviewed > 0 {
 		t.Complain(fmt.Errorf("%d images that were called anomalous have no correction and are left out: those among them that are good are missing, "+
@@ -144,4 +191,18 @@ func goodOf(ctx context.Context, path, since string, t *command.Terminal) (items
 		return nil, fmt.Errorf("%s: no good image in it whose file is there", path)
 	}
 	return items, nil
+}
+
+// categoryOf is the category of a model file.
+func categoryOf(path string) (string, error) {
+	file, err := weights.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("%w; name a model file with --model", err)
+	}
+	defer file.Close()
+	info, _, err := modelfile.ReadInfo(file)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
+	return info.Category, nil
 }

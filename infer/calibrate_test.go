@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"os"
@@ -8,9 +9,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/command"
+	"rdpp/rdpp/history"
 	"rdpp/rdpp/weights"
 )
 
@@ -87,6 +90,11 @@ func TestCalibrate(t *testing.T) {
 	if info := d.Info(); !slices.Equal(info.Calibration.Scores, sorted) || !info.Recalibrated.Added || info.Recalibrated.Images != 2 {
 		t.Errorf("--add: got %v, %+v, want %v", info.Calibration.Scores, info.Recalibrated, sorted)
 	}
+	// Their scores would count twice.
+	code, _, stderr = infer(nil, "calibrate", "--model", second, "--out", first, "--threads", "2", "--add", "--data", filepath.Join(dataDir, "test", "good"))
+	if code == command.Done || !strings.Contains(stderr, "count twice; use others, or leave --add out") {
+		t.Errorf("--add of the same images: got code %d, stderr %q, want an error", code, stderr)
+	}
 	if after, err := weights.SHA256(modelFile); err != nil || after != before {
 		t.Errorf("the model: got digest %s, %v, want it as before", after, err)
 	}
@@ -133,5 +141,81 @@ func TestCalibrateByHistory(t *testing.T) {
 	code, stdout, stderr = infer(nil, args...)
 	if code != command.Done || !strings.Contains(stdout, "images        3, 1 of them") || !strings.Contains(stderr, "1 images are left out") {
 		t.Errorf("corrected: got code %d, stdout %q, stderr %q, want 3 images, one of them above the threshold", code, stdout, stderr)
+	}
+}
+
+// TestGoodOf: an image that was judged more than once has one label, the operator's latest, or else the latest verdict; images
+// that models of other categories judged do not count.
+func TestGoodOf(t *testing.T) {
+	const category = "screw"
+	dir := t.TempDir()
+	type said struct {
+		verdict, correction history.Verdict
+		model               string
+	}
+	const good, anomalous, broken = history.Good, history.Anomalous, history.Broken
+	cases := []struct {
+		name string
+		said []said // in this order, as are the corrections
+		want bool
+	}{
+		{"good", []said{{good, "", category}}, true},
+		{"corrected on the latest record", []said{{good, "", category}, {good, anomalous, category}}, false},
+		{"corrected on the first record", []said{{good, anomalous, category}, {good, "", category}}, false},
+		{"corrected twice", []said{{anomalous, anomalous, category}, {anomalous, good, category}}, true},
+		{"corrected to good, then called anomalous", []said{{good, good, category}, {anomalous, "", category}}, true},
+		{"anomalous at last", []said{{good, "", category}, {anomalous, "", category}}, false},
+		{"good at last", []said{{anomalous, "", category}, {good, "", category}}, true},
+		{"not read at last", []said{{good, "", category}, {broken, "", category}}, true},
+		{"of another category", []said{{good, "", "nut"}}, false},
+		{"of both", []said{{good, "", category}, {anomalous, anomalous, "nut"}}, true},
+	}
+	past := filepath.Join(dir, "line.db")
+	h, err := history.Open(past, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for i, c := range cases {
+		file := filepath.Join(dir, fmt.Sprint(i))
+		if err := os.WriteFile(file, []byte(c.name), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		sum, err := weights.SHA256(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.want {
+			want = append(want, file)
+		}
+		for _, s := range c.said {
+			r := history.Record{Time: time.UnixMicro(int64(i)), Image: file, SHA256: sum, Verdict: s.verdict, Model: s.model}
+			if err := h.Add(t.Context(), &r); err != nil {
+				t.Fatal(err)
+			}
+			if s.correction == "" {
+				continue
+			}
+			if err := h.Correct(t.Context(), r.ID, s.correction, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var stderr bytes.Buffer
+	items, err := goodOf(t.Context(), past, "", category, &command.Terminal{Stderr: &stderr})
+	var got []string
+	for _, item := range items {
+		got = append(got, item.Path)
+	}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %q, %v, want %q", got, err, want)
+	}
+	for _, want := range []string{"2 verdicts are left out", "1 images that were called anomalous"} {
+		if !strings.Contains(stderr.String(), want) {
+			t.Errorf("got %q, want %q", &stderr, want)
+		}
 	}
 }

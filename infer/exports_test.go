@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// The codecs that are linked in are not what other libraries find: those that Debian's libtorch brings have their own.
+// The codecs and SQLite that are linked in are not what other libraries find: those that Debian's libtorch brings have their own.
 func TestNothingIsExported(t *testing.T) {
 	program, err := os.Executable()
 	if err != nil {

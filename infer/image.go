@@ -427,8 +427,10 @@ func (j *judge) one(ctx context.Context, s source, data, mask []byte) (v verdict
 	if j.page != nil {
 		v.entry = j.page.Look(s.name(), img, result)
 	}
-	if s.heatmap != "" && ctx.Err() == nil {
-		v.err = writeHeatmap(s.heatmap, img, result)
+	if s.heatmap != "" {
+		if v.err = ctx.Err(); v.err == nil {
+			v.err = writeHeatmap(s.heatmap, img, result)
+		}
 	}
 	return v
 }

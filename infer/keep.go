@@ -82,9 +82,17 @@ func (k *keeper) keep(ctx context.Context, v verdict) error {
 		r.Heatmap = v.source.heatmap
 	}
 	if k.history != nil {
-		if err := k.history.Add(ctx, &r); err != nil {
+		kept := r // is read from elsewhere, so its names are absolute
+		if r.Image != "-" {
+			kept.Image = absolute(r.Image)
+		}
+		if r.Heatmap != "" {
+			kept.Heatmap = absolute(r.Heatmap)
+		}
+		if err := k.history.Add(ctx, &kept); err != nil {
 			return err
 		}
+		r.ID = kept.ID
 	}
 	if k.table != nil {
 		return k.row(r.Row())

@@ -2,8 +2,11 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -11,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rdpp/rdpp/command"
+	"rdpp/rdpp/history"
 )
 
 // terminal is both ends of a terminal: what is written to slave is read from master.
@@ -79,5 +83,52 @@ func TestSummary(t *testing.T) {
 		if got := summary(c.images, c.anomalous, c.failed, c.seconds); got != c.want {
 			t.Errorf("got %q, want %q", got, c.want)
 		}
+	}
+}
+
+// A history is read from other folders: it has absolute names, however they were given, and infer calibrate finds the images.
+func TestHistoryOfRelativeNames(t *testing.T) {
+	good, _ := testImages()
+	dir := t.TempDir()
+	for i, path := range good {
+		copyImage(t, path, filepath.Join(dir, "in", fmt.Sprintf("%d.png", i)))
+	}
+	file, table := filepath.Join(dir, "line.db"), filepath.Join(dir, "line.csv")
+	t.Chdir(dir)
+	if code, _, stderr := infer(nil, commandLine("image", "--history", file, "--csv", table, "--heatmap", "maps", "in")...); code != command.Done {
+		t.Fatalf("got code %d, %s", code, stderr)
+	}
+	picture, err := os.ReadFile(good[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := infer(picture, commandLine("image", "--history", file, "-")...); code != command.Done {
+		t.Fatalf("standard input: got code %d, %s", code, stderr)
+	}
+	var got, want []string
+	h, err := history.Open(file, &history.Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	for r, err := range h.List(t.Context(), history.Filter{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, r.Image, r.Heatmap)
+	}
+	for i := range good {
+		want = append(want, filepath.Join(dir, "in", fmt.Sprintf("%d.png", i)), filepath.Join(dir, "maps", fmt.Sprintf("%d_heatmap.png", i)))
+	}
+	if want = append(want, "-", ""); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if rows, err := os.ReadFile(table); err != nil || !strings.Contains(string(rows), ",in/0.png,") || !strings.HasPrefix(strings.Split(string(rows), "\n")[1], "1,") {
+		t.Errorf("the table: got %s, %v, want names as given, and the record's number", rows, err)
+	}
+	t.Chdir(t.TempDir())
+	code, stdout, stderr := infer(nil, commandLine("calibrate", "--history", file, "--out", "new.safetensors", "--false-alarm", "0.3")...)
+	if code != command.Done || !strings.Contains(stdout, "images        3,") {
+		t.Errorf("calibrate: got code %d, stdout %q, stderr %q, want 3 images", code, stdout, stderr)
 	}
 }

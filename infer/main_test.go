@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -219,6 +220,9 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"serve", model, "--timeout", "0s"}, "--timeout 0s"},
 		{[]string{"serve", model, "--max-body", "0"}, "--max-body 0"},
 		{[]string{"serve", model, "--tls-cert", "x"}, "--tls-key"},
+		{[]string{"watch", model, dataDir, "--heatmap", dataDir + "/."}, "--heatmap is "},
+		{[]string{"watch", model, dataDir, "--move-bad", dataDir}, "--move-bad is "},
+		{[]string{"watch", model, dataDir, "--move-bad", filepath.Join(filepath.Dir(dataDir), "bad"), "--move-broken", dataDir}, "--move-broken is "},
 	} {
 		code, stdout, stderr := infer(nil, c.args...)
 		lines := strings.Split(strings.TrimSuffix(stderr, "\n"), "\n")
@@ -367,6 +371,19 @@ func TestCommands(t *testing.T) {
 	} {
 		if code, _, stderr := infer(nil, strings.Fields(args)...); code != command.WrongUsage || !oneLine(stderr, want) {
 			t.Errorf("%s: got code %d, stderr %q, want code 2 and %q", args, code, stderr, want)
+		}
+	}
+}
+
+// Every Go module in the program is in the notices, which scripts/notices.sh writes.
+func TestNoticesOfModules(t *testing.T) {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || len(info.Deps) == 0 {
+		t.Fatal("this program does not tell its modules")
+	}
+	for _, m := range info.Deps {
+		if !strings.Contains(rdpp.Notice(), "\n"+m.Path+"\n") {
+			t.Errorf("NOTICE: got nothing about %s; call scripts/notices.sh", m.Path)
 		}
 	}
 }

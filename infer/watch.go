@@ -37,7 +37,8 @@ type watched struct {
 	ID   int64     `json:"id"` // of its record
 	Time time.Time `json:"time"`
 	record
-	Moved string `json:"moved,omitempty"` // where its file went
+	Moved       string `json:"moved,omitempty"`        // where its file went
+	MovedBase64 string `json:"moved_base64,omitempty"` // as image_base64
 }
 
 func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int, err error) {
@@ -79,11 +80,6 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 		return 0, command.Usagef("--settle %v; use more than 0", opt.Settle)
 	}
 	opt.Dir = flags.Arg(0)
-	for flag, dir := range map[string]string{"move-good": opt.MoveGood, "move-bad": opt.MoveBad, "move-broken": opt.MoveBroken} {
-		if dir != "" && absolute(dir) == absolute(opt.Dir) {
-			return 0, command.Usagef("--%s is the folder that is watched; name another", flag)
-		}
-	}
 	if beside := opt.MoveBad + opt.MoveGood; beside != "" && opt.MoveBroken == "" {
 		if opt.MoveBad != "" {
 			beside = opt.MoveBad
@@ -94,6 +90,9 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 		if *dir != "" {
 			*dir = absolute(*dir) // as a history is read from elsewhere
 		}
+	}
+	if err := opt.Check(); err != nil {
+		return 0, err
 	}
 	if *historyFile == "" {
 		if *historyFile, err = historyOf(opt.Dir); err != nil {
@@ -155,7 +154,7 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 		case broken:
 			return objects.Encode(failedRecord{r.Image, printable.Base64(r.Image), r.Error})
 		case *asJSON:
-			return objects.Encode(watched{r.ID, r.Time, record{p, r.Heatmap, printable.Base64(r.Heatmap)}, r.Moved})
+			return objects.Encode(watched{r.ID, r.Time, record{p, r.Heatmap, printable.Base64(r.Heatmap)}, r.Moved, printable.Base64(r.Moved)})
 		}
 		for _, warning := range p.Warnings {
 			t.Complain(fmt.Errorf("%s: %s", r.Image, warning))
@@ -183,7 +182,7 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 
 // historyOf is the history of a folder whose place nobody has chosen.
 func historyOf(dir string) (string, error) {
-	state := os.Getenv("STATE_DIRECTORY") // systemd's
+	state, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":") // systemd's, which may be several
 	if state == "" && os.Getenv("XDG_STATE_HOME") != "" {
 		state = filepath.Join(os.Getenv("XDG_STATE_HOME"), "rdpp")
 	}
@@ -218,7 +217,7 @@ func (j *judge) watched(heatmaps string) watch.Judge {
 			sum := fmt.Sprintf("%x", sha256.Sum256(data))
 			if heatmaps != "" {
 				name := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
-				s.heatmap = filepath.Join(heatmaps, fileName(name, "_"+sum[:8]+"_heatmap.png"))
+				s.heatmap = filepath.Join(heatmaps, fileName(name, "_"+sum[:16]+"_heatmap.png"))
 			}
 			v := j.one(ctx, s, data, mask)
 			o := watch.Outcome{SHA256: sum, Prediction: v.prediction, Brightness: v.brightness, Err: v.err}

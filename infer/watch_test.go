@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/csv"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"rdpp/rdpp"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/history"
 	"rdpp/rdpp/testmain"
@@ -171,6 +174,93 @@ func TestWatchStays(t *testing.T) {
 		}
 		if got := l.records(t); len(got) != c.want {
 			t.Errorf("%s: got records %q, want %d", c.what, got, c.want)
+		}
+	}
+}
+
+// ending is a context that ends while an image is judged: who asks it hears so.
+type ending struct{ context.Context }
+
+func (ending) Err() error { return context.Canceled }
+
+// TestWatchHeatmap: an outcome names the heat map that was drawn, by the image's name and content, and none that was not, which is
+// an error.
+func TestWatchHeatmap(t *testing.T) {
+	good, _ := testImages()
+	d, err := rdpp.OpenDetector(modelFile, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	batcher := d.Batcher(0)
+	defer batcher.Close()
+	const room = 1 << 30
+	j := &judge{ignore: &ignored{}, batcher: batcher, images: d.ImageOptions(), room: newRoom(room)}
+	for _, c := range []struct {
+		ctx  context.Context
+		want error
+	}{{t.Context(), nil}, {ending{context.Background()}, context.Canceled}} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "a.png")
+		copyImage(t, good[0], path)
+		o := j.watched(dir)(t.Context(), path)()
+		if o.Err != nil || o.Heatmap == "" {
+			t.Fatalf("got %+v", o)
+		}
+		if want := filepath.Join(dir, "a_"+o.SHA256[:16]+"_heatmap.png"); o.Heatmap != want {
+			t.Errorf("got %q, want %q", o.Heatmap, want)
+		}
+		os.Remove(o.Heatmap)
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := j.one(c.ctx, source{path: path, heatmap: o.Heatmap}, data, nil)
+		_, drawn := os.Stat(o.Heatmap)
+		if v.prediction == nil || !errors.Is(v.err, c.want) || (v.err == nil) != (drawn == nil) {
+			t.Errorf("got error %v, want %v, and the heat map %v", v.err, c.want, drawn)
+		}
+	}
+}
+
+// TestWatchJSON: an object leads to an image's file and to where it went, whatever bytes their names are.
+func TestWatchJSON(t *testing.T) {
+	good, _ := testImages()
+	l := newLine(t)
+	const name = "a\xff.png"
+	copyImage(t, good[0], filepath.Join(l.in, name))
+	code, stdout, stderr := infer(nil, l.command(append(l.moving(), "--once", "--json")...)...)
+	var got struct {
+		Image []byte `json:"image_base64"`
+		Moved []byte `json:"moved_base64"`
+	}
+	if err := json.Unmarshal([]byte(stdout), &got); code != command.Done || err != nil {
+		t.Fatalf("got code %d, %v, stdout %q, stderr %q", code, err, stdout, stderr)
+	}
+	if want := filepath.Join(l.in, name); string(got.Image) != want {
+		t.Errorf("got image %q, want %q", got.Image, want)
+	}
+	if want := filepath.Join(l.good, name); string(got.Moved) != want {
+		t.Errorf("got moved %q, want %q", got.Moved, want)
+	}
+}
+
+// TestWatchHistory: where nobody names a history it is in the first folder for it that the environment names.
+func TestWatchHistory(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	for _, c := range []struct{ systemd, xdg, want string }{
+		{at("a"), at("x"), "a"}, {at("a") + ":" + at("b"), at("x"), "a"}, {"", at("x"), "x/rdpp"}, {"", "", ".local/state/rdpp"},
+	} {
+		for name, value := range map[string]string{"STATE_DIRECTORY": c.systemd, "XDG_STATE_HOME": c.xdg, "HOME": dir} {
+			t.Setenv(name, value)
+		}
+		got, err := historyOf(at("in"))
+		if err != nil || filepath.Dir(got) != at(c.want) || !strings.HasPrefix(filepath.Base(got), "watch-in-") {
+			t.Errorf("%q, %q: got %q, %v, want a file in %s", c.systemd, c.xdg, got, err, at(c.want))
+		}
+		if _, err := os.Stat(filepath.Dir(got)); err != nil {
+			t.Error(err)
 		}
 	}
 }

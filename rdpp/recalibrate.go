@@ -69,6 +69,9 @@ func (r *Recalibration) calibrate(ctx context.Context, opt *RecalibrateOptions) 
 	if opt.Add && (before.Provisional || before.Folds > 0 || before.LeftOut || len(before.Scores) == 0) {
 		return setting.Refuse("add", opt.Add, "the model holds no scores that it has given to images it was not trained on; leave {add} out")
 	}
+	if opt.Add && fingerprint == info.Recalibrated.Fingerprint {
+		return setting.Refuse("add", opt.Add, "the model holds the scores of these images already, which would count twice; use others, or leave {add} out")
+	}
 	if err := r.Model.Net.Settle(); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/dataset"
+	"rdpp/torch"
 )
 
 func readFile(t *testing.T, path string) string {
@@ -46,8 +47,14 @@ func TestReport(t *testing.T) {
 
 // A detector's report is by the thresholds in force.
 func TestDetectorReport(t *testing.T) {
+	for _, precision := range []torch.Precision{torch.FP32, torch.BF16} {
+		t.Run(string(precision), func(t *testing.T) { checkDetectorReport(t, precision) })
+	}
+}
+
+func checkDetectorReport(t *testing.T, precision torch.Precision) {
 	set := openSet(t, dataDir)
-	d, err := rdpp.OpenDetector(trainedModel(t), &rdpp.DetectorOptions{Threshold: new(0.0)})
+	d, err := rdpp.OpenDetector(trainedModel(t), &rdpp.DetectorOptions{Threshold: new(0.0), Precision: precision})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,6 +74,9 @@ func TestDetectorReport(t *testing.T) {
 	page := readFile(t, path)
 	if !strings.Contains(page, "1 file was left out") || strings.Count(page, "false alarm") < 2 || strings.Contains(page, "provisional") {
 		t.Error("got a report without the left out file or the false alarms, or by the model's own threshold")
+	}
+	if !strings.Contains(page, `id="compactness"`) {
+		t.Error("got a report without the compactness")
 	}
 	if err := d.WriteReport(context.Background(), filepath.Join(path, "x"), set, evaluation, nil); err == nil {
 		t.Error("a report inside a file: got no error")

@@ -151,7 +151,7 @@ copy() {
   [ -z "$foreign" ] || chown -R 1000:1000 "$root$project"
 }
 
-# step NAME COMMAND...: says what became of it, and the end of its output where it failed.
+# step NAME COMMAND...: says what became of it, and where it failed the failures in its output, and the end of that.
 step() {
   local name=$1 log=$dir/${1//[^A-Za-z0-9]/_}.log start=$SECONDS
   shift
@@ -160,7 +160,8 @@ step() {
     return
   fi
   echo "fresh: $suite: $name FAILED, $((SECONDS - start)) s:"
-  tail -n 30 "$log" | sed 's/^/    /'
+  # A test that failed long before the end is named too.
+  { head -n -30 "$log" | grep -A 8 -E '^ *--- FAIL|^FAIL|^panic:' | head -n 60; tail -n 30 "$log"; } | sed 's/^/    /' || true
   [ -z "$keep" ] || echo "fresh: all of its output is in $log"
   return 1
 }

@@ -16,6 +16,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -792,6 +793,19 @@ func TestCommands(t *testing.T) {
 		code, _, stderr := trainBy(strings.Fields(args)...)
 		if wrong := want != ""; (code == command.WrongUsage) != wrong || !strings.Contains(stderr, want) {
 			t.Errorf("%s: got code %d, stderr %q, want %q", args, code, stderr, want)
+		}
+	}
+}
+
+// Every Go module in the program is in the notices, which scripts/notices.sh writes.
+func TestNoticesOfModules(t *testing.T) {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || len(info.Deps) == 0 {
+		t.Fatal("this program does not tell its modules")
+	}
+	for _, m := range info.Deps {
+		if !strings.Contains(rdpp.Notice(), "\n"+m.Path+"\n") {
+			t.Errorf("NOTICE: got nothing about %s; call scripts/notices.sh", m.Path)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -18,7 +19,17 @@ func TestHistory(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer h.Close()
-	v := start(t, server.Options{History: h})
+	// The file's name is what the model is served as, and not its category.
+	model, err := os.ReadFile(modelFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "line.safetensors")
+	if err := os.WriteFile(file, model, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	const predictPath = "/v1/models/line/predict"
+	v := start(t, server.Options{History: h, Model: file})
 	for i, file := range pictures {
 		if a := v.ask(t, "POST", fmt.Sprintf("%s?name=%d.png", predictPath, i), file); a.status != http.StatusOK {
 			t.Fatalf("got status %d, %s", a.status, a.body)

@@ -106,10 +106,9 @@ func (q *inquiry) judge() error {
 	return nil
 }
 
-// record adds the results to the history, if there is one. An answer is not withheld because that fails.
+// record adds the results to the history, if there is one.
 func (q *inquiry) record() {
-	h := q.server.opt.History
-	if h == nil {
+	if q.server.opt.History == nil {
 		return
 	}
 	records := make([]*history.Record, len(q.results))
@@ -117,11 +116,21 @@ func (q *inquiry) record() {
 		p := r.Prediction(q.pictures[i].name)
 		record := history.Of(&p)
 		record.Time, record.Source, record.SHA256 = time.Now(), "serve", q.pictures[i].sha256
-		record.Model, record.ModelSHA256 = q.model.name, q.model.detector.Digest()
+		record.Model, record.ModelSHA256 = q.model.detector.Info().Category, q.model.detector.Digest()
 		records[i] = &record
 	}
-	if err := h.Add(q.ctx, records...); err != nil {
-		q.server.opt.Logger.Error("not recorded", "images", len(records), "error", err)
+	q.server.keep(q.ctx, records)
+}
+
+// keeping bounds how long an answer waits for the history.
+const keeping = 30 * time.Second
+
+// keep writes records, also where the client has left: the images are judged. An answer is not withheld because that fails.
+func (s *Server) keep(ctx context.Context, records []*history.Record) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keeping)
+	defer cancel()
+	if err := s.opt.History.Add(ctx, records...); err != nil {
+		s.opt.Logger.Error("not recorded", "images", len(records), "error", err)
 	}
 }
 

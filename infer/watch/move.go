@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -18,34 +19,74 @@ import (
 	"rdpp/rdpp/history"
 )
 
-// destination is where a file of a verdict goes; "": it stays.
+// destination is where a file of a verdict goes; "": it stays. A link does, which may lead nowhere from another folder.
 func (w *watch) destination(path string, v history.Verdict) (string, error) {
 	dir := map[history.Verdict]string{history.Good: w.MoveGood, history.Anomalous: w.MoveBad, history.Broken: w.MoveBroken}[v]
 	if dir == "" {
 		return "", nil
 	}
+	if info, err := os.Lstat(filepath.Join(w.root, path)); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		return "", nil
+	}
 	return vacant(filepath.Join(dir, path))
 }
 
-// vacant is a path at which there is nothing: the one that is given or, where that is taken, NAME_2 and so on.
+// vacant is a path at which there is nothing: the one that is given or, where that is taken, one with a number, NAME_2 and so on.
+// As long as none of the numbers is left out it is the next one.
 func vacant(path string) (string, error) {
-	extension := filepath.Ext(path)
-	name := strings.TrimSuffix(path, extension)
-	for n := 2; ; n++ {
-		_, err := os.Lstat(path)
+	free := func(n int) (bool, error) {
+		_, err := os.Lstat(numbered(path, n))
 		if errors.Is(err, fs.ErrNotExist) {
-			return path, nil
+			return true, nil
 		}
-		if err != nil {
-			return "", err
-		}
-		path = fmt.Sprintf("%s_%d%s", name, n, extension)
+		return false, err
 	}
+	taken, end := 0, 1
+	for {
+		if there, err := free(end); err != nil {
+			return "", err
+		} else if there {
+			break
+		}
+		taken, end = end, 2*end
+	}
+	for end-taken > 1 {
+		middle := (taken + end) / 2
+		there, err := free(middle)
+		switch {
+		case err != nil:
+			return "", err
+		case there:
+			end = middle
+		default:
+			taken = middle
+		}
+	}
+	return numbered(path, end), nil
 }
 
-// is says whether a file is as it arrived.
+// longestName is how many bytes a file's name may have on Linux.
+const longestName = 255
+
+// numbered is a path with a number from 2 on, for which a long name is cut.
+func numbered(path string, n int) string {
+	if n == 1 {
+		return path
+	}
+	dir, name := filepath.Split(path)
+	extension := filepath.Ext(name)
+	end := fmt.Sprintf("_%d%s", n, extension)
+	name = strings.TrimSuffix(name, extension)
+	cut := min(len(name), max(longestName-len(end), 0))
+	for cut > 0 && cut < len(name) && !utf8.RuneStart(name[cut]) {
+		cut--
+	}
+	return dir + name[:cut] + end
+}
+
+// is says whether a file, not a link to it, is as it arrived.
 func is(info fs.FileInfo, a *history.Arrival) bool {
-	return info.Size() == a.Size && info.ModTime().Equal(a.Time)
+	return info.Mode().IsRegular() && info.Size() == a.Size && info.ModTime().Equal(a.Time)
 }
 
 // move moves an arrival's file to where its record says. It may have been moved before. What is in its place now, if anything, is
@@ -56,7 +97,7 @@ func (w *watch) move(ctx context.Context, a history.Arrival, r *history.Record) 
 		return false, err
 	}
 	for {
-		info, err := os.Stat(from)
+		info, err := os.Lstat(from)
 		if errors.Is(err, fs.ErrNotExist) || err == nil && !is(info, &a) {
 			return true, w.settle(ctx, a, r)
 		}
@@ -64,7 +105,7 @@ func (w *watch) move(ctx context.Context, a history.Arrival, r *history.Record) 
 			return false, err
 		}
 		carried := false
-		err = rename(from, r.Moved)
+		err = atomicfile.Rename(from, r.Moved)
 		if errors.Is(err, unix.EXDEV) {
 			carried, err = true, carry(from, r.Moved, &a)
 		}
@@ -82,17 +123,30 @@ func (w *watch) move(ctx context.Context, a history.Arrival, r *history.Record) 
 			continue
 		case err != nil:
 			return false, err
-		case carried:
-			return true, nil
+		case !carried:
+			err = w.putBack(r.Moved, from, &a)
 		}
-		return true, w.putBack(r.Moved, from, &a)
+		return true, errors.Join(err, syncFolders(r.Moved, from))
 	}
+}
+
+// syncFolders sees to it that a file which was moved is where it went, and there alone, also after a power cut, before the journal
+// says so.
+func syncFolders(to, from string) error {
+	if err := atomicfile.SyncFolder(filepath.Dir(to)); err != nil {
+		return err
+	}
+	err := atomicfile.SyncFolder(filepath.Dir(from))
+	if errors.Is(err, fs.ErrNotExist) { // somebody removed it, since it was empty
+		return nil
+	}
+	return err
 }
 
 // settle sees to it that the record of an image that is no longer there does not say that it was moved, unless it was.
 func (w *watch) settle(ctx context.Context, a history.Arrival, r *history.Record) error {
 	if sum, err := digest(r.Moved); err == nil && (sum == a.SHA256 || a.SHA256 == "") {
-		return nil
+		return syncFolders(r.Moved, filepath.Join(w.root, a.Path))
 	}
 	w.Complain(fmt.Errorf("%s: it was gone or replaced before it could be moved; its verdict is recorded", filepath.Join(w.Dir, a.Path)))
 	r.Moved = ""
@@ -101,39 +155,33 @@ func (w *watch) settle(ctx context.Context, a history.Arrival, r *history.Record
 
 // putBack gives a file its place back that is not the one that was judged: another one came between the last look and the move.
 func (w *watch) putBack(at, from string, a *history.Arrival) error {
-	if info, err := os.Stat(at); err != nil || is(info, a) {
+	info, err := os.Lstat(at)
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // whoever waits for images there has it
+		return nil
+	case err != nil || is(info, a):
 		return err
 	}
-	err := rename(at, from)
+	err = atomicfile.Rename(at, from)
 	for errors.Is(err, fs.ErrExist) {
 		if from, err = vacant(from); err == nil {
-			err = rename(at, from)
+			err = atomicfile.Rename(at, from)
 		}
 	}
 	return err
 }
 
-// rename moves a file within a file system, and nothing that is in its way: that is fs.ErrExist.
-func rename(from, to string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
-	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
-		if err != nil {
-			return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
-		}
-		return nil
-	}
-	// Shares do not know of that.
-	if _, err := os.Lstat(to); err == nil {
-		return &os.LinkError{Op: "rename", Old: from, New: to, Err: unix.EEXIST}
-	}
-	return os.Rename(from, to)
-}
-
-// carry moves a file to another file system. A copy that is there is taken for one that a process which died has left, if its
-// content is the same.
+// carry moves a file to another file system, with its mode and time, and nothing that is in its way: that is fs.ErrExist. A copy
+// that is there is taken for one that a process which died has left, if its content is the same.
 func carry(from, to string, a *history.Arrival) error {
 	if sum, err := digest(to); err == nil {
-		if sum != a.SHA256 {
+		content := a.SHA256
+		if content == "" { // it was refused unread
+			if content, err = digest(from); err != nil {
+				return err
+			}
+		}
+		if sum != content {
 			return &os.LinkError{Op: "copy", Old: from, New: to, Err: unix.EEXIST}
 		}
 		return os.Remove(from)
@@ -143,12 +191,19 @@ func carry(from, to string, a *history.Arrival) error {
 		return err
 	}
 	defer source.Close()
-	err = atomicfile.WriteFile(to, func(f *os.File) error {
-		if _, err := io.Copy(f, source); err != nil {
+	err = atomicfile.WriteNew(to, func(f *os.File) error {
+		info, err := source.Stat()
+		if err == nil {
+			err = f.Chmod(info.Mode().Perm())
+		}
+		if err == nil {
+			_, err = io.Copy(f, source)
+		}
+		if err != nil {
 			return err
 		}
 		// Another image may have taken its place, which is not to go.
-		if now, err := os.Stat(from); err != nil || !is(now, a) {
+		if now, err := os.Lstat(from); err != nil || !is(now, a) {
 			return errChanged
 		}
 		return nil

@@ -7,6 +7,7 @@
 package watch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 	"rdpp/rdpp/history"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/inbox"
+	"rdpp/rdpp/setting"
 )
 
 // Outcome is what judging an image led to.
@@ -52,7 +54,7 @@ type Options struct {
 	History *history.DB // required
 
 	Table   string // file of CSV that gets a row per image; default: none
-	Heatmap string // folder in which nothing is looked at
+	Heatmap string // folder in which nothing is looked at, another than Dir
 
 	// Where images go, by their verdicts, in the folders that they are in below Dir; default: they stay. A name that is taken gets a
 	// number.
@@ -62,19 +64,46 @@ type Options struct {
 	// there are none.
 	Drift float64
 
-	// Tell is told of each verdict once it is recorded, after a crash perhaps of the last one again. An error ends the watch. Default:
-	// nothing.
+	// Tell is told of each verdict once it is recorded, after a crash perhaps of the last one again. The image is named within Dir as
+	// Dir is here, in history and table from /. An error ends the watch. Default: nothing.
 	Tell     func(*history.Record) error
 	Complain func(error)   // of what does not end the watch; default: nothing
 	Poll     time.Duration // as inbox.Options has it
 	Settle   time.Duration // likewise
-	Patience time.Duration // that a file which is no image is tried again for, as it may not be whole; default 5 s
+	Tidy     time.Duration // after which the journal forgets the files that have gone, default 1 min
+	// Patience is for how long a file which is no image is tried again, as it may not be whole, and, with Once, one that cannot be
+	// read; default 5 s.
+	Patience time.Duration
+}
+
+// Check refuses the watched folder, by whatever name, as one to put images or heat maps into: they would arrive there. The error is
+// a *setting.Error.
+func (o *Options) Check() error {
+	for _, to := range []struct{ field, dir string }{
+		{"heatmap", o.Heatmap}, {"move_good", o.MoveGood}, {"move_bad", o.MoveBad}, {"move_broken", o.MoveBroken},
+	} {
+		if to.dir != "" && same(to.dir, o.Dir) {
+			return setting.Wrong(to.field, to.dir, "name another folder than the one that is watched")
+		}
+	}
+	return nil
+}
+
+// same says whether two paths lead to the same folder.
+func same(a, b string) bool {
+	first, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	second, err := os.Stat(b)
+	return err == nil && os.SameFile(first, second)
 }
 
 // old is an age from which a file that is no image is not tried again.
 const old = time.Minute
 
-// Totals count what a watch has done.
+// Totals count what a watch has done. A file that could not be read, which ends with Once alone and is not recorded, is one of the
+// broken ones.
 type Totals struct {
 	Images, Anomalous, Broken int
 	Seconds                   float64 // in which images were judged or waited for
@@ -105,9 +134,8 @@ func Source(dir string) (string, error) {
 func Run(ctx context.Context, opt Options) (Totals, error) {
 	w := &watch{Options: opt, drifts: drifts{rate: opt.Drift}, said: map[string]string{}}
 	w.InFlight = max(w.InFlight, 1)
-	if w.Patience == 0 {
-		w.Patience = 5 * time.Second
-	}
+	w.Tidy = cmp.Or(w.Tidy, time.Minute)
+	w.Patience = cmp.Or(w.Patience, 5*time.Second)
 	if w.Tell == nil {
 		w.Tell = func(*history.Record) error { return nil }
 	}
@@ -129,6 +157,9 @@ func (w *watch) run(ctx context.Context) (err error) {
 		if err == nil {
 			err = fmt.Errorf("%s is no folder", w.Dir)
 		}
+		return err
+	}
+	if err := w.Check(); err != nil {
 		return err
 	}
 	if w.root, err = filepath.Abs(w.Dir); err != nil {
@@ -158,6 +189,9 @@ func (w *watch) run(ctx context.Context) (err error) {
 			return err
 		}
 		defer w.table.close()
+	}
+	if err := w.sweep(ctx); err != nil {
+		return err
 	}
 	known, err := w.recover(ctx)
 	if err != nil {
@@ -225,7 +259,7 @@ func (w *watch) judgeAll(ctx context.Context) error {
 	}()
 	// What is recorded must be recorded wholly, also when ctx ends.
 	steady := context.WithoutCancel(ctx)
-	tidy := time.NewTicker(time.Minute)
+	tidy := time.NewTicker(w.Tidy)
 	defer tidy.Stop()
 	for {
 		select {
@@ -247,11 +281,23 @@ func (w *watch) judgeAll(ctx context.Context) error {
 				return err
 			}
 		case <-tidy.C:
-			if err := w.forget(steady); err != nil {
+			if err := errors.Join(w.forget(steady), w.sweep(steady)); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// sweep removes the heat maps of records that have been removed, by whichever process. One that cannot be removed is tried again.
+func (w *watch) sweep(ctx context.Context) error {
+	return w.History.Sweep(ctx, w.source, func(heatmap string) (gone bool) {
+		if err := os.Remove(heatmap); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			w.complainOnce(heatmap, err)
+			return false
+		}
+		delete(w.said, heatmap)
+		return true
+	})
 }
 
 // forget lets the journal forget the files that have gone.
@@ -266,9 +312,15 @@ func (w *watch) forget(ctx context.Context) error {
 	return w.journal.Forget(ctx, gone...)
 }
 
+// errHeatmap says of a file that it is none to judge.
+var errHeatmap = errors.New("it is a heat map")
+
 // begin reads a file, and sees to it that it was not changed meanwhile.
 func (w *watch) begin(ctx context.Context, f inbox.File) (finish func() Outcome) {
 	path := filepath.Join(w.Dir, f.Path)
+	if imagefile.IsHeatmap(path) { // which somebody has put here
+		return func() Outcome { return Outcome{Err: errHeatmap} }
+	}
 	inner := w.Judge(ctx, path)
 	if now, err := os.Stat(path); err != nil || now.Size() != f.Size || !now.ModTime().Equal(f.Time) {
 		if err == nil {
@@ -291,9 +343,18 @@ func (w *watch) conclude(ctx context.Context, f inbox.File, o Outcome) error {
 	switch {
 	case o.Fault:
 		return o.Err
+	case errors.Is(o.Err, errHeatmap):
+		w.inbox.Done(f)
+		return nil
 	case o.Prediction != nil:
 	case errors.Is(o.Err, fs.ErrNotExist), errors.Is(o.Err, errChanged):
 		w.inbox.Again(f) // as it is by then, if it is
+		return nil
+	case errors.As(o.Err, &errno) && w.Once && time.Since(f.Since) >= w.Patience:
+		w.Complain(fmt.Errorf("%w; the next call tries it again", o.Err))
+		w.totals.Images++
+		w.totals.Broken++
+		w.inbox.Done(f)
 		return nil
 	case errors.As(o.Err, &errno): // the disk, the network or permissions
 		w.complainOnce(f.Path, o.Err)
@@ -304,14 +365,16 @@ func (w *watch) conclude(ctx context.Context, f inbox.File, o Outcome) error {
 		return nil
 	}
 	delete(w.said, f.Path)
-	if imagefile.IsHeatmap(path) { // one that was drawn into the folder
-		w.inbox.Done(f)
-		return nil
-	}
 	a := history.Arrival{Path: f.Path, Size: f.Size, Time: f.Time, SHA256: o.SHA256}
 	before, err := w.journal.Find(ctx, f.Path)
 	if err != nil {
 		return err
+	}
+	if before != nil && f.New {
+		if err := w.journal.Forget(ctx, f.Path); err != nil {
+			return err
+		}
+		before = nil
 	}
 	if before != nil && before.SHA256 == o.SHA256 && o.SHA256 != "" { // a copy that gets its time after its content, say
 		a.Record = before.Record
@@ -319,6 +382,7 @@ func (w *watch) conclude(ctx context.Context, f inbox.File, o Outcome) error {
 		return w.journal.Touched(ctx, &a)
 	}
 	r := w.Record(path, o.Prediction, o.Err)
+	r.Image = filepath.Join(w.root, f.Path) // as a history is read from elsewhere
 	r.Source, r.SHA256, r.Heatmap, r.Time = w.source, o.SHA256, o.Heatmap, time.Now()
 	if o.Err != nil { // broken, or without its heat map
 		w.Complain(o.Err)
@@ -374,7 +438,9 @@ func (w *watch) follow(ctx context.Context, a history.Arrival, r *history.Record
 			return false, err
 		}
 	}
-	if err := w.Tell(r); err != nil {
+	told := *r
+	told.Image = filepath.Join(w.Dir, a.Path)
+	if err := w.Tell(&told); err != nil {
 		return false, err
 	}
 	return gone, w.journal.Done(ctx, a, gone)

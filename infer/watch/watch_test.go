@@ -6,6 +6,7 @@ import (
 	"encoding/csv"
 	"errors"
 	"fmt"
+	"image"
 	"io"
 	"os"
 	"path/filepath"
@@ -18,6 +19,8 @@ import (
 	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/atomicfile"
 	"rdpp/rdpp/history"
+	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/setting"
 	"rdpp/rdpp/testmain"
 )
 
@@ -57,10 +60,16 @@ func dieAt(o *Options, stage string) {
 
 // watchLine watches dir/in, with a judge that finds images anomalous whose content has an x in it, and takes those for broken that
 // begin with an exclamation mark.
-func watchLine(ctx context.Context, dir string, change func(*Options)) (err error) {
+func watchLine(ctx context.Context, dir string, change func(*Options)) error {
+	_, err := runLine(ctx, dir, change)
+	return err
+}
+
+// runLine is watchLine with its totals.
+func runLine(ctx context.Context, dir string, change func(*Options)) (totals Totals, err error) {
 	h, err := history.Open(filepath.Join(dir, "line.db"), nil)
 	if err != nil {
-		return err
+		return totals, err
 	}
 	defer func() { err = errors.Join(err, h.Close()) }()
 	opt := Options{Dir: filepath.Join(dir, "in"), History: h, Table: filepath.Join(dir, "line.csv"), MoveGood: filepath.Join(dir, "good"),
@@ -86,8 +95,7 @@ func watchLine(ctx context.Context, dir string, change func(*Options)) (err erro
 			return history.Of(p)
 		}}
 	change(&opt)
-	_, err = Run(ctx, opt)
-	return err
+	return Run(ctx, opt)
 }
 
 func once(o *Options) { o.Once = true }
@@ -345,15 +353,22 @@ func TestOverwritten(t *testing.T) {
 	}
 }
 
-// TestCarry: an image is carried to another file system, whole and with its time; a copy that a dead process has left is its own.
+// TestCarry: an image is carried to another file system, whole and with its time and mode; a copy that a dead process has left is its own.
 func TestCarry(t *testing.T) {
 	dir := t.TempDir()
 	from, to := filepath.Join(dir, "from.png"), filepath.Join(dir, "to.png")
-	for _, there := range []string{"", "content", "other"} {
+	for _, c := range []struct {
+		there   string
+		refused bool // unread, so that no digest is known
+	}{{"", false}, {"content", false}, {"other", false}, {"", true}, {"content", true}, {"other", true}} {
+		there := c.there
 		put(t, from, "content")
 		os.Remove(to)
 		if there != "" {
 			put(t, to, there)
+		}
+		if err := os.Chmod(from, 0o640); err != nil {
+			t.Fatal(err)
 		}
 		info, err := os.Stat(from)
 		if err != nil {
@@ -362,6 +377,9 @@ func TestCarry(t *testing.T) {
 		sum, err := digest(from)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if c.refused {
+			sum = ""
 		}
 		err = carry(from, to, &history.Arrival{Size: info.Size(), Time: info.ModTime(), SHA256: sum})
 		if there == "other" {
@@ -375,8 +393,8 @@ func TestCarry(t *testing.T) {
 			t.Errorf("%q there: got %v, and the source %v", there, err, gone)
 		}
 		testmain.WantContent(t, to, "content")
-		if after, err := os.Stat(to); there == "" && (err != nil || !after.ModTime().Equal(info.ModTime())) {
-			t.Errorf("got the time %v, %v, want %v", after, err, info.ModTime())
+		if after, err := os.Stat(to); there == "" && (err != nil || !after.ModTime().Equal(info.ModTime()) || after.Mode() != info.Mode()) {
+			t.Errorf("got %v, %v, want time and mode of %v", after, err, info)
 		}
 	}
 }
@@ -410,5 +428,258 @@ func TestDrift(t *testing.T) {
 		if warned := len(said) > 0; warned != (fading > 0) || warned && !strings.Contains(said[0], "the mean brightness of good images fell") {
 			t.Errorf("fading by %v per image: got %q", fading, said)
 		}
+	}
+}
+
+// Heat maps are not judged, and images are not moved or drawn into the folder that they come from.
+func TestHeatmaps(t *testing.T) {
+	dir := newLine(t, map[string]string{"a.png": "1"})
+	err := atomicfile.Write(filepath.Join(dir, "in", "b.png"), func(w io.Writer) error {
+		return imagefile.EncodeHeatmap(w, image.NewGray(image.Rect(0, 0, 1, 1)))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		err := watchLine(t.Context(), dir, func(o *Options) {
+			judge := o.Judge
+			o.Once = true
+			o.Judge = func(ctx context.Context, path string) func() Outcome {
+				if filepath.Base(path) != "a.png" {
+					t.Errorf("%s is judged", path)
+				}
+				return judge(ctx, path)
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if records, _, files := state(t, dir); !slices.Equal(records, []string{"a.png good good/a.png"}) || !slices.Equal(files, []string{"good/a.png", "in/b.png"}) {
+		t.Errorf("got %q, %q", records, files)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	dir := newLine(t, map[string]string{"a.png": "1"})
+	in, link := filepath.Join(dir, "in"), filepath.Join(dir, "link")
+	if err := os.Symlink("in", link); err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range []string{in, link, filepath.Join(dir, "good", "..", "in") + "/"} {
+		for field, put := range map[string]func(*Options){
+			"heatmap":     func(o *Options) { o.Heatmap = to },
+			"move_good":   func(o *Options) { o.MoveGood = to },
+			"move_bad":    func(o *Options) { o.MoveBad = to },
+			"move_broken": func(o *Options) { o.MoveBroken = to },
+		} {
+			err := watchLine(t.Context(), dir, func(o *Options) {
+				o.Once = true
+				put(o)
+			})
+			wrong := new(setting.Error)
+			if !errors.As(err, &wrong) || wrong.Field != field {
+				t.Errorf("%s %s: got %v, want it refused", field, to, err)
+			}
+			testmain.WantFiles(t, in, "a.png")
+		}
+	}
+}
+
+// recorded waits until there are so many records.
+func recorded(t *testing.T, dir string, n int) {
+	t.Helper()
+	testmain.Wait(t, fmt.Sprintf("%d records", n), func() bool {
+		text, err := os.ReadFile(filepath.Join(dir, "line.csv"))
+		return err == nil && bytes.Count(text, []byte("\n")) > n
+	})
+}
+
+// TestBack: an image that is removed and put back is another image, once.
+func TestBack(t *testing.T) {
+	stay := func(o *Options) { o.MoveGood, o.Tidy = "", time.Millisecond }
+	dir := newLine(t, map[string]string{"a.png": "1"})
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- watchLine(ctx, dir, stay) }()
+	image := filepath.Join(dir, "in", "a.png")
+	for n := 1; n < 3; n++ {
+		recorded(t, dir, n)
+		if err := os.Remove(image); err != nil {
+			t.Fatal(err)
+		}
+		put(t, image+".part", "1")
+		at := time.Now().Add(time.Duration(n) * time.Hour)
+		if err := errors.Join(os.Chtimes(image+".part", at, at), os.Rename(image+".part", image)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	recorded(t, dir, 3)
+	put(t, filepath.Join(dir, "in", "b.png"), "2") // by when the journal has forgotten
+	recorded(t, dir, 4)
+	stop()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if err := watchLine(t.Context(), dir, func(o *Options) { stay(o); once(o) }); err != nil {
+		t.Fatal(err)
+	}
+	if records, _, _ := state(t, dir); !slices.Equal(records, []string{"a.png good ", "a.png good ", "a.png good ", "b.png good "}) {
+		t.Errorf("got %q, want a.png three times and b.png once", records)
+	}
+}
+
+// TestUnreadable: a call ends although a file cannot be read, names it, and leaves it to the next one.
+func TestUnreadable(t *testing.T) {
+	dir := newLine(t, map[string]string{"a.png": "1", "b.png": "2"})
+	var said []error
+	totals, err := runLine(t.Context(), dir, func(o *Options) {
+		judge := o.Judge
+		o.Once, o.Complain = true, func(err error) { said = append(said, err) }
+		o.Judge = func(ctx context.Context, path string) func() Outcome {
+			if filepath.Base(path) == "a.png" {
+				return func() Outcome { return Outcome{Err: &os.PathError{Op: "open", Path: path, Err: syscall.EACCES}} }
+			}
+			return judge(ctx, path)
+		}
+	})
+	if err != nil || totals.Images != 2 || totals.Broken != 1 {
+		t.Errorf("got %+v, %v, want 2 images, 1 broken", totals, err)
+	}
+	if len(said) == 0 || !errors.Is(said[len(said)-1], syscall.EACCES) || !strings.Contains(said[len(said)-1].Error(), "the next call") {
+		t.Errorf("got %v, want the file's error", said)
+	}
+	if records, _, _ := state(t, dir); !slices.Equal(records, []string{"b.png good good/b.png"}) {
+		t.Errorf("got %q, want that of b.png alone", records)
+	}
+	if err := watchLine(t.Context(), dir, once); err != nil {
+		t.Fatal(err)
+	}
+	if records, _, files := state(t, dir); len(records) != 2 || !slices.Equal(files, []string{"good/a.png", "good/b.png"}) {
+		t.Errorf("readable again: got %q, %q", records, files)
+	}
+}
+
+// TestNames: an image is told of as the folder was named, and recorded so that it is found from elsewhere.
+func TestNames(t *testing.T) {
+	dir := newLine(t, map[string]string{"a.png": "1"})
+	t.Chdir(dir)
+	var told []string
+	err := watchLine(t.Context(), dir, func(o *Options) {
+		o.Dir, o.Once, o.MoveGood = "in", true, ""
+		o.Tell = func(r *history.Record) error { told = append(told, r.Image); return nil }
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{filepath.Join("in", "a.png")}; !slices.Equal(told, want) {
+		t.Errorf("got told %q, want %q", told, want)
+	}
+	h, err := history.Open(filepath.Join(dir, "line.db"), &history.Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	for r, err := range h.List(t.Context(), history.Filter{}) {
+		if want := filepath.Join(dir, "in", "a.png"); err != nil || r.Image != want {
+			t.Errorf("got record of %q, %v, want %q", r.Image, err, want)
+		}
+	}
+	if text, err := os.ReadFile("line.csv"); err != nil || !strings.Contains(string(text), filepath.Join(dir, "in", "a.png")) {
+		t.Errorf("got table %q, %v, want the full name", text, err)
+	}
+}
+
+// TestLink: a link is judged once, by what it leads to, and stays; one that takes an image's place is not moved for it.
+func TestLink(t *testing.T) {
+	dir := newLine(t, map[string]string{"a.png": "1", "elsewhere": "3"})
+	in := filepath.Join(dir, "in")
+	if err := os.Symlink("elsewhere", filepath.Join(in, "b.png")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		err := watchLine(t.Context(), dir, func(o *Options) {
+			record := o.Record
+			o.Once = true
+			o.Record = func(image string, p *anomaly.Prediction, failed error) history.Record {
+				if filepath.Base(image) == "a.png" {
+					if err := errors.Join(os.Remove(image), os.Symlink("elsewhere", image)); err != nil {
+						t.Error(err)
+					}
+				}
+				return record(image, p, failed)
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	records, _, files := state(t, dir)
+	want := []string{"a.png good ", "a.png good ", "b.png good "} // the image, and the link in its place
+	if wantFiles := []string{"in/a.png", "in/b.png", "in/elsewhere"}; !slices.Equal(records, want) || !slices.Equal(files, wantFiles) {
+		t.Errorf("got records %q, files %q, want %q and %q", records, files, want, wantFiles)
+	}
+	at, from := filepath.Join(dir, "at.png"), filepath.Join(in, "c.png")
+	if err := os.Symlink("elsewhere", at); err != nil { // that was moved, and leads nowhere from here
+		t.Fatal(err)
+	}
+	if err := new(watch).putBack(at, from, &history.Arrival{Size: 1}); err != nil {
+		t.Fatal(err)
+	}
+	testmain.WantContent(t, from, "3")
+	if err := new(watch).putBack(at, from, &history.Arrival{Size: 1}); err != nil {
+		t.Errorf("somebody took it: got %v", err)
+	}
+}
+
+// TestVacant: a name that is taken gets the next number, within what a name may be long.
+func TestVacant(t *testing.T) {
+	long, cut := strings.Repeat("é", 125)+"n.png", strings.Repeat("é", 124)
+	for _, c := range []struct {
+		there      []string
+		name, want string
+	}{
+		{nil, "a.png", "a.png"}, {[]string{"a.png"}, "a.png", "a_2.png"}, {[]string{"a.png", "a_2.png"}, "a.png", "a_3.png"},
+		{[]string{"a.png", "a_2.png", "a_3.png", "a_4.png", "a_5.png"}, "a.png", "a_6.png"}, {[]string{"a_2.png"}, "a.png", "a.png"},
+		{[]string{long}, long, cut + "_2.png"}, {[]string{long, cut + "_2.png"}, long, cut + "_3.png"},
+	} {
+		dir := t.TempDir()
+		for _, name := range c.there {
+			put(t, filepath.Join(dir, name), "")
+		}
+		if got, err := vacant(filepath.Join(dir, c.name)); err != nil || got != filepath.Join(dir, c.want) {
+			t.Errorf("%q, %q there: got %q, %v, want %q", c.name, c.there, got, err, c.want)
+		}
+	}
+	if _, err := vacant(filepath.Join(t.TempDir(), strings.Repeat("n", 256))); err == nil {
+		t.Error("got no error of a name that is too long")
+	}
+}
+
+// Heat maps go when their records do, also where another process removes those while nobody watches.
+func TestSweep(t *testing.T) {
+	dir := newLine(t, map[string]string{"a.png": "a"})
+	if err := watchLine(t.Context(), dir, once); err != nil {
+		t.Fatal(err)
+	}
+	drawn := filepath.Join(dir, "old_heatmap.png")
+	put(t, drawn, "a heat map")
+	source, err := Source(filepath.Join(dir, "in"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := history.Open(filepath.Join(dir, "line.db"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := history.Record{Time: time.Unix(1, 0), Source: source, Heatmap: drawn, Verdict: history.Good}
+	if err := errors.Join(h.Add(t.Context(), &r), h.SetRetention(t.Context(), history.Retention{Age: 24 * time.Hour}), h.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := watchLine(t.Context(), dir, once); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(drawn); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v, want the heat map of a removed record to be gone", err)
 	}
 }

@@ -32,13 +32,37 @@ func Write(path string, write func(io.Writer) error) error {
 
 // WriteFile is Write for what needs the file itself.
 func WriteFile(path string, write func(*os.File) error) error {
-	if err := place(path, write); err != nil {
+	return writeBy(path, write, os.Rename)
+}
+
+// WriteNew is WriteFile where nothing is to be replaced: what is at path by the end stays, and the error is fs.ErrExist.
+func WriteNew(path string, write func(*os.File) error) error {
+	return writeBy(path, write, Rename)
+}
+
+func writeBy(path string, write func(*os.File) error, rename func(from, to string) error) error {
+	if err := place(path, write, rename); err != nil {
 		return fmt.Errorf("atomicfile: writing %s: %w", path, err)
 	}
 	return nil
 }
 
-func place(path string, write func(*os.File) error) (err error) {
+// Rename moves a file within a file system, and replaces nothing: what is in its way is fs.ErrExist. Errors are those of os.Rename.
+func Rename(from, to string) error {
+	err := ignoringInterrupts(func() error { return unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE) })
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // shares do not know of that
+		if _, err := os.Lstat(to); err == nil {
+			return &os.LinkError{Op: "rename", Old: from, New: to, Err: unix.EEXIST}
+		}
+		return os.Rename(from, to)
+	}
+	if err != nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	}
+	return nil
+}
+
+func place(path string, write func(*os.File) error, rename func(from, to string) error) (err error) {
 	folder := filepath.Dir(path)
 	file, name, err := newTemporary(folder, temporaryPrefix(path))
 	if err != nil {
@@ -67,11 +91,11 @@ func place(path string, write func(*os.File) error) (err error) {
 			return err
 		}
 	}
-	if err := os.Rename(name, path); err != nil {
+	if err := rename(name, path); err != nil {
 		return err
 	}
 	placed = true
-	return syncFolder(folder)
+	return SyncFolder(folder)
 }
 
 // Room says whether files of the given sizes, bytes, have room in a folder beside each other, and that it can be written to.
@@ -114,13 +138,15 @@ func ignoringInterrupts(call func() error) error {
 	}
 }
 
-func syncFolder(folder string) error {
+// SyncFolder sees to it that the names which a folder has, of files that came or went, outlast a power cut. Folders of network file
+// systems that cannot be synced are no error.
+func SyncFolder(folder string) error {
 	dir, err := os.Open(folder)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	// Some network file systems cannot sync a folder and say so by EINVAL.
+	// They say so by EINVAL.
 	if err := dir.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) {
 		return err
 	}

@@ -1,6 +1,7 @@
 package atomicfile
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"os"
@@ -15,6 +16,46 @@ func writing(s string) func(io.Writer) error {
 	return func(w io.Writer) error {
 		_, err := io.WriteString(w, s)
 		return err
+	}
+}
+
+// TestNew: WriteNew and Rename replace nothing, also what came while they were at work, and leave nothing of their own.
+func TestNew(t *testing.T) {
+	for _, named := range []bool{false, true} {
+		namedAlone = named
+		t.Cleanup(func() { namedAlone = false })
+		folder := t.TempDir()
+		path, other := filepath.Join(folder, "a.png"), filepath.Join(folder, "b.png")
+		for _, c := range []struct {
+			comes string // meanwhile
+			want  error
+		}{{"another", os.ErrExist}, {"", nil}} {
+			os.Remove(path)
+			err := WriteNew(path, func(f *os.File) error {
+				if c.comes != "" {
+					if err := os.WriteFile(path, []byte(c.comes), 0o666); err != nil {
+						return err
+					}
+				}
+				return writing("this")(f)
+			})
+			if !errors.Is(err, c.want) {
+				t.Errorf("%q comes: got error %v, want %v", c.comes, err, c.want)
+			}
+			testmain.WantContent(t, path, cmp.Or(c.comes, "this"))
+			testmain.WantFiles(t, folder, "a.png")
+		}
+		if err := os.WriteFile(other, []byte("other"), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if err := Rename(path, other); !errors.Is(err, os.ErrExist) {
+			t.Errorf("renaming over a file: got %v, want %v", err, os.ErrExist)
+		}
+		testmain.WantContent(t, other, "other")
+		if err := Rename(path, path+".moved"); err != nil {
+			t.Error(err)
+		}
+		testmain.WantFiles(t, folder, "a.png.moved", "b.png")
 	}
 }
 

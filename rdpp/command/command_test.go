@@ -71,7 +71,7 @@ func TestRun(t *testing.T) {
 		{"draw --help", false, Done, drawHelp, ""},
 		{"help draw", false, Done, drawHelp, ""},
 		{"draw --help-all", false, Done, drawHelp, ""},
-		{"--help", false, Done, "prog does things.\n\nUsage: prog COMMAND ...\n\n  draw    draws\n  version name versions; print licences\n", ""},
+		{"--help", false, Done, "prog does things.\n\nUsage: prog COMMAND ...\n\n  draw      draws\n  version   name versions; print licences\n", ""},
 		{"-h", false, Done, "prog does things.\n", ""},
 		{"help", false, Done, "prog does things.\n", ""},
 		{"help --help", false, Done, "prog does things.\n", ""},

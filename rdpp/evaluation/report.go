@@ -286,7 +286,12 @@ func compactness(ctx context.Context, m *modelfile.Model, items []dataset.Item, 
 	}
 	embed := func(items []dataset.Item) (all [][]float32, err error) {
 		err = Images(items, cache, &m.Info.Config.Settings, m.Device)(ctx, 0, func(x *torch.Tensor, _ *framing.Frame) error {
-			z, err := net.Embed(x)
+			typed, err := x.To(m.Device, m.Precision.DType()) // which is the only one that a detector's net takes
+			if err != nil {
+				return err
+			}
+			defer typed.Close()
+			z, err := net.Embed(typed)
 			if err != nil {
 				return err
 			}

@@ -21,7 +21,8 @@ import (
 
 // Options say what a page shows. Zero fields mean the default.
 type Options struct {
-	Good   []string           // image files of good parts, to show the nearest of; default none is shown
+	// Good are image files of good parts, to show the nearest of; default none is shown. Of more than 4096 so many are taken, evenly.
+	Good   []string
 	Images *imagefile.Options // to read them with
 	// Shown is how many images at most are shown with their pictures, those of the highest scores; default 48, and fewer where
 	// their maps would take more than 256 MiB. All are listed.
@@ -32,7 +33,8 @@ const (
 	defaultShown = 48
 	shownBytes   = 256 << 20
 	leastShown   = 6
-	lookSide     = 32 // pixels, of what is compared to find the nearest image
+	mostGood     = 4096 // of 12 KiB each
+	lookSide     = 32   // pixels, of what is compared to find the nearest image
 )
 
 // Page collects images. Add is for one goroutine, Look for any number.
@@ -42,12 +44,13 @@ type Page struct {
 	most   int
 	bytes  int // that the maps of shown may take, if they are more than leastShown; 0: any
 	good   []goodImage
+	images *imagefile.Options
 }
 
+// goodImage is what is kept of a good image. Its picture is read again where it is shown.
 type goodImage struct {
-	path    string
-	look    []float32
-	picture *imagefile.Image
+	path string
+	look []float32
 }
 
 // Entry is an image ready to be added.
@@ -63,7 +66,7 @@ func New(ctx context.Context, d *detector.Detector, opt *Options) (*Page, error)
 	}
 	info, c := d.Info(), d.Calibration()
 	pixels := modelfile.FloorFloat32(c.PixelThreshold)
-	p := &Page{report: report.Report{Category: cmp.Or(info.Category, "images"), Notes: evaluation.Notes(&info, &c, nil), Threshold: &c.Threshold,
+	p := &Page{images: opt.Images, report: report.Report{Category: cmp.Or(info.Category, "images"), Notes: evaluation.Notes(&info, &c, nil), Threshold: &c.Threshold,
 		ThresholdRule: c.Rule, PixelThreshold: &pixels, Teacher: report.Teacher{Name: info.Teacher.Origin, SHA256: info.Teacher.SHA256},
 		Fingerprint: info.Data.Fingerprint, TrainImages: info.Data.Images}}
 	if !c.Provisional {
@@ -72,7 +75,11 @@ func New(ctx context.Context, d *detector.Detector, opt *Options) (*Page, error)
 	if p.most = opt.Shown; p.most == 0 {
 		p.most, p.bytes = defaultShown, shownBytes
 	}
-	for _, path := range opt.Good {
+	good := spread(opt.Good, mostGood)
+	if left := len(opt.Good) - len(good); left > 0 {
+		p.report.Notes = append(p.report.Notes, fmt.Sprintf("The nearest good images are those of %d among %d.", len(good), len(opt.Good)))
+	}
+	for _, path := range good {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
@@ -80,9 +87,21 @@ func New(ctx context.Context, d *detector.Detector, opt *Options) (*Page, error)
 		if err != nil {
 			return nil, fmt.Errorf("explain: %w", err)
 		}
-		p.good = append(p.good, goodImage{path, look(img), report.Thumbnail(img)})
+		p.good = append(p.good, goodImage{path, look(img)})
 	}
 	return p, nil
+}
+
+// spread is up to most of paths, evenly.
+func spread(paths []string, most int) []string {
+	if len(paths) <= most {
+		return paths
+	}
+	some := make([]string, most)
+	for i := range some {
+		some[i] = paths[i*len(paths)/most]
+	}
+	return some
 }
 
 // look is a picture as it is compared: 3 planes of 32 x 32 pixels.
@@ -92,10 +111,10 @@ func look(img *imagefile.Image) []float32 {
 	return x
 }
 
-// nearest is the good image of the least mean squared difference of pixels; false where there are none.
-func (p *Page) nearest(img *imagefile.Image) (near goodImage, any bool) {
+// nearest is the path of the good image of the least mean squared difference of pixels; "" where there are none.
+func (p *Page) nearest(img *imagefile.Image) (path string) {
 	if len(p.good) == 0 {
-		return near, false
+		return ""
 	}
 	x, least := look(img), math.Inf(1)
 	for _, g := range p.good {
@@ -105,21 +124,17 @@ func (p *Page) nearest(img *imagefile.Image) (near goodImage, any bool) {
 			sum += d * d
 		}
 		if sum < least {
-			least, near = sum, g
+			least, path = sum, g.path
 		}
 	}
-	return near, true
+	return path
 }
 
 // Look makes an entry of an image and what the detector says of it. It keeps a small copy of the picture alone.
 func (p *Page) Look(name string, img *imagefile.Image, r *detector.Result) *Entry {
 	over := r.Over()
-	e := &Entry{image: report.Image{Path: name, Verdict: r.Verdict},
-		shown: report.Case{Picture: report.Thumbnail(img), Map: over.Map, H: over.H, W: over.W, Levels: over.Levels}}
-	if near, any := p.nearest(img); any {
-		e.shown.Near, e.shown.NearPath = near.picture, near.path
-	}
-	return e
+	return &Entry{image: report.Image{Path: name, Verdict: r.Verdict}, shown: report.Case{Picture: report.Thumbnail(img), Map: over.Map, H: over.H,
+		W: over.W, Levels: over.Levels, NearPath: p.nearest(img)}}
 }
 
 // Add puts an entry on the page.
@@ -149,12 +164,35 @@ func (p *Page) fit() int {
 	return len(p.shown)
 }
 
+// nearPictures reads the good images that are shown. Of one that cannot be read any more there is a note.
+func (p *Page) nearPictures() (shown []report.Case, notes []string) {
+	shown = slices.Clone(p.shown)
+	read := map[string]*imagefile.Image{}
+	for i := range shown {
+		path := shown[i].NearPath
+		picture, known := read[path]
+		if path != "" && !known {
+			img, err := imagefile.DecodeFile(path, p.images)
+			if err != nil {
+				notes = append(notes, fmt.Sprintf("A good image is not shown: %v.", err))
+			} else {
+				picture = report.Thumbnail(img)
+			}
+			read[path] = picture
+		}
+		shown[i].Near = picture
+	}
+	return shown, notes
+}
+
 // Write writes the page to a file, which is replaced when it is whole.
 func (p *Page) Write(path string) error {
 	r := p.report
-	r.Shown = p.shown
+	var notes []string
+	r.Shown, notes = p.nearPictures()
+	r.Notes = append(slices.Clone(r.Notes), notes...)
 	if left := len(r.Images) - len(r.Shown); left > 0 {
-		r.Notes = append(slices.Clone(r.Notes), fmt.Sprintf("Of %d images the %d with the highest scores are shown; all are listed.", len(r.Images),
+		r.Notes = append(r.Notes, fmt.Sprintf("Of %d images the %d with the highest scores are shown; all are listed.", len(r.Images),
 			len(r.Shown)))
 	}
 	if err := atomicfile.Write(path, func(w io.Writer) error { return report.Write(w, &r) }); err != nil {

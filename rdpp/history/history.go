@@ -19,7 +19,7 @@ import (
 	"sync"
 	"time"
 
-	_ "github.com/mattn/go-sqlite3" // the driver "sqlite3"
+	"github.com/mattn/go-sqlite3"
 
 	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/metric"
@@ -48,7 +48,7 @@ type Record struct {
 	Verdict Verdict
 	// These are what anomaly.Prediction has; zero where the verdict is Broken.
 	Score, Threshold, PixelThreshold float64
-	Provisional, Exact               bool
+	Provisional, Exact, PValueBound  bool
 	PValue                           *float64
 	Width, Height                    int
 	Regions                          []metric.Region
@@ -67,7 +67,7 @@ type Record struct {
 // Of is a record of a prediction, without what that does not know.
 func Of(p *anomaly.Prediction) Record {
 	r := Record{Image: p.Image, Verdict: Good, Score: p.Score, Threshold: p.Threshold, PixelThreshold: p.PixelThreshold, Provisional: p.Provisional,
-		Exact: p.Exact, PValue: p.PValue, Width: p.Width, Height: p.Height, Regions: p.Regions, Warnings: p.Warnings}
+		Exact: p.Exact, PValue: p.PValue, PValueBound: p.PValueBound, Width: p.Width, Height: p.Height, Regions: p.Regions, Warnings: p.Warnings}
 	if p.Anomalous {
 		r.Verdict = Anomalous
 	}
@@ -77,14 +77,15 @@ func Of(p *anomaly.Prediction) Record {
 // Prediction is the prediction that a record is of.
 func (r *Record) Prediction() anomaly.Prediction {
 	v := anomaly.Verdict{Score: r.Score, Normalised: anomaly.Normalise(r.Score, r.Threshold), Anomalous: r.Verdict == Anomalous, Threshold: r.Threshold,
-		PixelThreshold: r.PixelThreshold, Provisional: r.Provisional, Exact: r.Exact, PValue: r.PValue}
+		PixelThreshold: r.PixelThreshold, Provisional: r.Provisional, Exact: r.Exact, PValue: r.PValue, PValueBound: r.PValueBound}
 	return anomaly.Predicted(r.Image, v, r.Width, r.Height, r.Regions, r.Warnings)
 }
 
 // Options say how a history is opened. Zero means the defaults.
 type Options struct {
 	ReadOnly bool // the file has to be there
-	// Removed is called with source and heat map of each record that retention removes, by any goroutine that writes. Default: nothing.
+	// Removed is called with source and heat map of each record that retention removes, by any goroutine that writes, unless
+	// another record names that heat map. Default: nothing. Sweep tells of what other processes remove, too.
 	Removed func(source, heatmap string)
 }
 
@@ -98,6 +99,19 @@ type Retention struct {
 const LeastBytes = 4 << 20
 
 const defaultBytes = 1 << 30
+
+// driver is that of SQLite, whose log is cut to a size once nobody reads what is in it.
+const (
+	driver   = "rdpp-history"
+	logBytes = 4 << 20
+)
+
+func init() {
+	sql.Register(driver, &sqlite3.SQLiteDriver{ConnectHook: func(c *sqlite3.SQLiteConn) error {
+		_, err := c.Exec(fmt.Sprintf("PRAGMA journal_size_limit = %d", logBytes), nil)
+		return err
+	}})
+}
 
 var (
 	// ErrForeign is wrapped by the errors about files that are no history.
@@ -116,7 +130,7 @@ const schema = `
 CREATE TABLE records (
 	id INTEGER PRIMARY KEY AUTOINCREMENT, time INTEGER NOT NULL, source TEXT NOT NULL, image TEXT NOT NULL, sha256 TEXT NOT NULL,
 	model TEXT NOT NULL, model_sha256 TEXT NOT NULL, verdict TEXT NOT NULL, score REAL NOT NULL, threshold REAL NOT NULL,
-	pixel_threshold REAL NOT NULL, provisional INTEGER NOT NULL, exact INTEGER NOT NULL, p_value REAL, width INTEGER NOT NULL,
+	pixel_threshold REAL NOT NULL, provisional INTEGER NOT NULL, exact INTEGER NOT NULL, p_value REAL, p_value_bound INTEGER NOT NULL, width INTEGER NOT NULL,
 	height INTEGER NOT NULL, regions TEXT NOT NULL, warnings TEXT NOT NULL, error TEXT NOT NULL, heatmap TEXT NOT NULL, moved TEXT NOT NULL, correction TEXT NOT NULL DEFAULT '', note TEXT NOT NULL DEFAULT '',
 	corrected INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX records_time ON records (time);
@@ -127,6 +141,12 @@ CREATE TABLE arrivals (
 	record INTEGER NOT NULL, pending INTEGER NOT NULL, PRIMARY KEY (folder, path)) WITHOUT ROWID;
 CREATE TABLE retention (age INTEGER NOT NULL, bytes INTEGER NOT NULL);
 INSERT INTO retention VALUES (0, 0);
+`
+
+// additions are what files of before lack.
+const additions = `
+CREATE TABLE IF NOT EXISTS leavings (source TEXT NOT NULL, heatmap TEXT NOT NULL, PRIMARY KEY (source, heatmap)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS records_heatmap ON records (heatmap) WHERE heatmap <> '';
 `
 
 // DB is a history. It is safe for concurrent use.
@@ -171,18 +191,19 @@ func open(path string, opt *Options) (*DB, error) {
 	switch info, err := os.Stat(full); {
 	case errors.Is(err, fs.ErrNotExist) && !opt.ReadOnly:
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("%w; infer image, watch and serve write one with --history", fs.ErrNotExist)
+		return nil, fmt.Errorf("%w; name the file that what judges images has written", fs.ErrNotExist)
 	case err != nil:
 		return nil, err
 	case !info.Mode().IsRegular():
 		return nil, errors.New("is no regular file; name another")
 	}
 	// Waiting for others beats failing; a commit is on the disk when it returns.
-	query := "_busy_timeout=20000&mode=ro"
+	// A reader may write, too, as far as the file lets it: else what comes beside it while it is open would stay there.
+	query := "_busy_timeout=20000&mode=rw&_query_only=true"
 	if !opt.ReadOnly {
 		query = "_busy_timeout=20000&_synchronous=FULL&_txlock=immediate&_auto_vacuum=incremental"
 	}
-	db, err := sql.Open("sqlite3", (&url.URL{Scheme: "file", Path: full, RawQuery: query}).String())
+	db, err := sql.Open(driver, (&url.URL{Scheme: "file", Path: full, RawQuery: query}).String())
 	if err != nil {
 		return nil, err
 	}
@@ -212,6 +233,8 @@ func (d *DB) prepare(readOnly bool) error {
 	switch {
 	case err != nil && strings.Contains(err.Error(), "not a database"):
 		return ErrForeign
+	case err != nil && unopened(err):
+		return fmt.Errorf("%w; its folder has to be one that you may write to, also to read it: two more files come beside it", err)
 	case err != nil:
 		return err
 	case tables > 0 && application != applicationID || tables == 0 && readOnly:
@@ -230,12 +253,23 @@ func (d *DB) prepare(readOnly bool) error {
 	}
 	return d.transact(context.Background(), func(tx *sql.Tx) error {
 		// Another process may have made the tables meanwhile.
-		if err := tx.QueryRow("SELECT count(*) FROM sqlite_schema").Scan(&tables); err != nil || tables > 0 {
+		if err := tx.QueryRow("SELECT count(*) FROM sqlite_schema").Scan(&tables); err != nil {
 			return err
 		}
-		_, err := tx.Exec(fmt.Sprintf("%s PRAGMA application_id = %d; PRAGMA user_version = %d", schema, applicationID, schemaVersion))
+		if tables == 0 {
+			if _, err := tx.Exec(fmt.Sprintf("%s PRAGMA application_id = %d; PRAGMA user_version = %d", schema, applicationID, schemaVersion)); err != nil {
+				return err
+			}
+		}
+		_, err := tx.Exec(additions)
 		return err
 	})
+}
+
+// unopened says whether SQLite could not open or make a file that it needs.
+func unopened(err error) bool {
+	fault := sqlite3.Error{}
+	return errors.As(err, &fault) && (fault.Code == sqlite3.ErrCantOpen || fault.Code == sqlite3.ErrReadonly)
 }
 
 // Close writes what waits and closes the file. It is idempotent.
@@ -306,28 +340,41 @@ func (d *DB) write() {
 				more = false
 			}
 		}
-		count := 0
-		err := d.transact(context.Background(), func(tx *sql.Tx) error {
-			for _, a := range waiting {
-				for _, r := range a.records {
-					if err := insert(tx, r); err != nil {
-						return err
-					}
-					count++
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			err = fmt.Errorf("history: %s: %w", d.path, err)
-		}
-		for _, a := range waiting {
-			a.done <- err
-		}
-		if err == nil {
+		if count := d.commit(waiting); count > 0 {
 			_ = d.wrote(count) // what is too much now is so the next time
 		}
 	}
+}
+
+// commit writes additions together and says how many records are written. One that cannot be written keeps no other from it.
+func (d *DB) commit(waiting []*addition) (count int) {
+	refused := false
+	err := d.transact(context.Background(), func(tx *sql.Tx) error {
+		for _, a := range waiting {
+			for _, r := range a.records {
+				if err := insert(tx, r); err != nil {
+					refused = true
+					return err
+				}
+				count++
+			}
+		}
+		return nil
+	})
+	if refused && len(waiting) > 1 {
+		count = 0
+		for i := range waiting {
+			count += d.commit(waiting[i : i+1])
+		}
+		return count
+	}
+	if err != nil {
+		count, err = 0, fmt.Errorf("history: %s: %w", d.path, err)
+	}
+	for _, a := range waiting {
+		a.done <- err
+	}
+	return count
 }
 
 func insert(tx *sql.Tx, r *Record) error {
@@ -340,9 +387,9 @@ func insert(tx *sql.Tx, r *Record) error {
 		return err
 	}
 	result, err := tx.Exec(`INSERT INTO records (time, source, image, sha256, model, model_sha256, verdict, score, threshold, pixel_threshold,
-		provisional, exact, p_value, width, height, regions, warnings, error, heatmap, moved)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, r.Time.UnixMicro(), r.Source, r.Image, r.SHA256, r.Model, r.ModelSHA256,
-		string(r.Verdict), r.Score, r.Threshold, r.PixelThreshold, r.Provisional, r.Exact, r.PValue, r.Width, r.Height, string(regions), string(warnings),
+		provisional, exact, p_value, p_value_bound, width, height, regions, warnings, error, heatmap, moved)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, r.Time.UnixMicro(), r.Source, r.Image, r.SHA256, r.Model, r.ModelSHA256,
+		string(r.Verdict), r.Score, r.Threshold, r.PixelThreshold, r.Provisional, r.Exact, r.PValue, r.PValueBound, r.Width, r.Height, string(regions), string(warnings),
 		r.Error, r.Heatmap, r.Moved)
 	if err == nil {
 		r.ID, err = result.LastInsertId()
@@ -387,37 +434,65 @@ func (f *Filter) where() (text string, args []any) {
 }
 
 const columns = `id, time, source, image, sha256, model, model_sha256, verdict, score, threshold, pixel_threshold, provisional, exact,
-	p_value, width, height, regions, warnings, error, heatmap, moved, correction, note, corrected`
+	p_value, p_value_bound, width, height, regions, warnings, error, heatmap, moved, correction, note, corrected`
 
-// List yields the records that a filter wants, the oldest first. An error ends it.
+// listedOnce is how many records List reads at once: a reader that stays open keeps the log from being reused.
+const listedOnce = 1000
+
+// List yields the records that a filter wants, the oldest first, without those that are added meanwhile. An error ends it.
 func (d *DB) List(ctx context.Context, f Filter) iter.Seq2[*Record, error] {
 	return func(yield func(*Record, error) bool) {
-		where, args := f.where()
-		query := "SELECT " + columns + " FROM records WHERE " + where + " ORDER BY id"
-		if f.Last > 0 {
-			query = "SELECT * FROM (" + query + " DESC LIMIT ?) ORDER BY id"
-			args = append(args, f.Last)
+		first, last, err := d.span(ctx, &f)
+		for err == nil && first <= last {
+			var page []*Record
+			if page, err = d.page(ctx, &f, first, last); err != nil {
+				break
+			}
+			for _, r := range page {
+				if !yield(r, nil) {
+					return
+				}
+			}
+			if len(page) < listedOnce {
+				return
+			}
+			first = page[len(page)-1].ID + 1
 		}
-		rows, err := d.db.QueryContext(ctx, query, args...)
 		if err != nil {
-			yield(nil, fmt.Errorf("history: %s: %w", d.path, err))
-			return
-		}
-		defer rows.Close()
-		for rows.Next() {
-			r, err := scan(rows)
-			if err != nil {
-				yield(nil, fmt.Errorf("history: %s: %w", d.path, err))
-				return
-			}
-			if !yield(r, nil) {
-				return
-			}
-		}
-		if err := rows.Err(); err != nil {
 			yield(nil, fmt.Errorf("history: %s: %w", d.path, err))
 		}
 	}
+}
+
+// span is from which ID to which the records that a filter wants lie.
+func (d *DB) span(ctx context.Context, f *Filter) (first, last int64, err error) {
+	if f.Last <= 0 {
+		err = d.db.QueryRowContext(ctx, "SELECT coalesce(max(id), 0) FROM records").Scan(&last)
+		return 1, last, err
+	}
+	where, args := f.where()
+	err = d.db.QueryRowContext(ctx, "SELECT coalesce(min(id), 1), coalesce(max(id), 0) FROM (SELECT id FROM records WHERE "+where+
+		" ORDER BY id DESC LIMIT ?)", append(args, f.Last)...).Scan(&first, &last)
+	return first, last, err
+}
+
+// page reads the first records of a span that a filter wants.
+func (d *DB) page(ctx context.Context, f *Filter, first, last int64) (all []*Record, err error) {
+	where, args := f.where()
+	rows, err := d.db.QueryContext(ctx, "SELECT "+columns+" FROM records WHERE "+where+" AND id BETWEEN ? AND ? ORDER BY id LIMIT ?",
+		append(args, first, last, listedOnce)...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		r, err := scan(rows)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, r)
+	}
+	return all, rows.Err()
 }
 
 func scan(rows *sql.Rows) (*Record, error) {
@@ -425,7 +500,8 @@ func scan(rows *sql.Rows) (*Record, error) {
 	var at, corrected int64
 	var regions, warnings string
 	err := rows.Scan(&r.ID, &at, &r.Source, &r.Image, &r.SHA256, &r.Model, &r.ModelSHA256, &r.Verdict, &r.Score, &r.Threshold,
-		&r.PixelThreshold, &r.Provisional, &r.Exact, &r.PValue, &r.Width, &r.Height, &regions, &warnings, &r.Error, &r.Heatmap, &r.Moved, &r.Correction, &r.Note, &corrected)
+		&r.PixelThreshold, &r.Provisional, &r.Exact, &r.PValue, &r.PValueBound, &r.Width, &r.Height, &regions, &warnings,
+		&r.Error, &r.Heatmap, &r.Moved, &r.Correction, &r.Note, &corrected)
 	if err != nil {
 		return nil, err
 	}

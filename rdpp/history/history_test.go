@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -43,7 +44,7 @@ func writer(args []string) error {
 func example(image string) Record {
 	p := 0.25
 	return Record{Time: time.UnixMicro(1_700_000_000_123_456), Source: "test", Image: image, SHA256: "ab", Model: "screw", ModelSHA256: "cd", Verdict: Anomalous,
-		Score: 1.0 / 3, Threshold: 0.1, PixelThreshold: 0.2, Exact: true, PValue: &p, Width: 10, Height: 20, Regions: []metric.Region{{X: 1, Y: 2, Width: 3, Height: 4, Area: 5, Peak: 0.5}},
+		Score: 1.0 / 3, Threshold: 0.1, PixelThreshold: 0.2, Exact: true, PValue: &p, PValueBound: true, Width: 10, Height: 20, Regions: []metric.Region{{X: 1, Y: 2, Width: 3, Height: 4, Area: 5, Peak: 0.5}},
 		Warnings: []string{"dark"}, Heatmap: "/h.png", Moved: "/bad/" + image}
 }
 
@@ -143,6 +144,98 @@ func TestFilter(t *testing.T) {
 	}
 }
 
+// TestListOfMany: between pages nothing of the file is held, what is added or removed meanwhile does no harm, and Last counts.
+func TestListOfMany(t *testing.T) {
+	h, _ := opened(t, nil)
+	const records = 2*listedOnce + 3
+	all := make([]*Record, records)
+	for i := range all {
+		r := example(fmt.Sprint(i))
+		all[i] = &r
+	}
+	if err := h.Add(t.Context(), all...); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		f                  Filter
+		first, last, count int64
+	}{
+		{Filter{}, 1, records, records}, {Filter{Last: listedOnce + 5}, records - listedOnce - 4, records, listedOnce + 5},
+		{Filter{After: 7}, 8, records, records - 7}, {Filter{Last: 2 * records}, 1, records, records}, {Filter{Model: "nut"}, 0, 0, 0},
+		{Filter{Model: "nut", Last: 3}, 0, 0, 0},
+	} {
+		var first, last, count int64
+		for _, r := range list(t, h, c.f) {
+			if count == 0 {
+				first = r.ID
+			} else if r.ID != last+1 {
+				t.Errorf("%+v: got record %d after %d", c.f, r.ID, last)
+			}
+			last = r.ID
+			count++
+		}
+		if first != c.first || last != c.last || count != c.count {
+			t.Errorf("%+v: got %d records, %d to %d, want %d, %d to %d", c.f, count, first, last, c.count, c.first, c.last)
+		}
+	}
+	count := 0
+	for _, err := range h.List(t.Context(), Filter{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if used := h.db.Stats().InUse; count == 5 && used != 0 {
+			t.Errorf("while a record is looked at: got %d connections in use, want 0", used)
+		}
+		if count == 5 {
+			r := example("late")
+			if err := h.Add(t.Context(), &r); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := h.db.Exec("DELETE FROM records WHERE id = ?", records-1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		count++
+	}
+	if count != records-1 {
+		t.Errorf("got %d records, want %d, without the one removed and the one added", count, records-1)
+	}
+}
+
+// TestLog: what a reader has made of the log is given back when it is gone.
+func TestLog(t *testing.T) {
+	h, path := opened(t, nil)
+	reader, err := h.db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	if _, err := reader.ExecContext(t.Context(), "BEGIN DEFERRED; SELECT count(*) FROM records"); err != nil {
+		t.Fatal(err)
+	}
+	add := func(bytes int) int64 {
+		r := Record{Verdict: Broken, Error: strings.Repeat("x", bytes)}
+		if err := h.Add(t.Context(), &r); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(path + "-wal")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	if got := add(4 * logBytes); got < 4*logBytes {
+		t.Fatalf("with a reader: got %d bytes, want %d", got, 4*logBytes)
+	}
+	if _, err := reader.ExecContext(t.Context(), "ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	add(1)
+	if got := add(1); got > logBytes {
+		t.Errorf("without it: got %d bytes, want at most %d", got, logBytes)
+	}
+}
+
 // TestOpen: what is no history of ours is refused, and stays as it is.
 func TestOpen(t *testing.T) {
 	dir := t.TempDir()
@@ -182,6 +275,42 @@ func TestOpen(t *testing.T) {
 	testmain.WantContent(t, filepath.Join(dir, "text"), text)
 }
 
+// A reader leaves nothing beside the file, and where nothing may come beside it the error says so.
+func TestBeside(t *testing.T) {
+	h, path := opened(t, nil)
+	r := example("a")
+	if err := errors.Join(h.Add(t.Context(), &r), h.Close()); err != nil {
+		t.Fatal(err)
+	}
+	reader, err := Open(path, &Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := list(t, reader, Filter{}); len(got) != 1 {
+		t.Errorf("got %d records, want 1", len(got))
+	}
+	if _, err := reader.db.Exec("DELETE FROM records"); err == nil {
+		t.Error("a reader removes: got no error")
+	}
+	if err := reader.Close(); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(entries) != 1 {
+		t.Errorf("got %v, %v, want the history alone", entries, err)
+	}
+	// What makes the file beside it impossible for root, too.
+	if err := os.Mkdir(path+"-wal", 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if reader, err = Open(path, &Options{ReadOnly: true}); err == nil {
+		reader.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "two more files come beside it") {
+		t.Errorf("got %v, want an error about the folder", err)
+	}
+}
+
 // Many goroutines through several handles: nothing is lost, no ID comes twice.
 func TestConcurrent(t *testing.T) {
 	h, path := opened(t, nil)
@@ -216,6 +345,36 @@ func TestConcurrent(t *testing.T) {
 	r := example("late")
 	if err := h.Add(t.Context(), &r); !errors.Is(err, fs.ErrClosed) {
 		t.Errorf("closed: got %v, want %v", err, fs.ErrClosed)
+	}
+}
+
+// A record that cannot be kept fails alone, and all of its own addition with it.
+func TestRefused(t *testing.T) {
+	h, _ := opened(t, nil)
+	records := func(scores ...float64) *addition {
+		a := &addition{done: make(chan error, 1)}
+		for _, score := range scores {
+			a.records = append(a.records, &Record{Verdict: Good, Score: score})
+		}
+		return a
+	}
+	waiting := []*addition{records(1), records(2, math.NaN()), records(3, 4)}
+	if got := h.commit(waiting); got != 3 {
+		t.Errorf("got %d records, want 3", got)
+	}
+	for i, refused := range []bool{false, true, false} {
+		if err := <-waiting[i].done; (err != nil) != refused {
+			t.Errorf("addition %d: got %v, want an error: %v", i, err, refused)
+		}
+	}
+	var got []float64
+	for _, r := range list(t, h, Filter{}) {
+		if got = append(got, r.Score); r.ID != int64(len(got)) {
+			t.Errorf("score %v: got ID %d, want %d", r.Score, r.ID, len(got))
+		}
+	}
+	if want := []float64{1, 3, 4}; !slices.Equal(got, want) || waiting[2].records[1].ID != 3 {
+		t.Errorf("got scores %v, the last by ID %d, want %v", got, waiting[2].records[1].ID, want)
 	}
 }
 
@@ -312,6 +471,122 @@ func TestRetention(t *testing.T) {
 	if corrected != 1 {
 		t.Errorf("got %d corrected records of %d, want the one", corrected, len(all))
 	}
+}
+
+// Others wait while records are removed, so that sorts none, and looks by an index for those that are too old.
+func TestRemovable(t *testing.T) {
+	h, _ := opened(t, nil)
+	for _, which := range []string{byAge, bySize} {
+		rows, err := h.db.Query("EXPLAIN QUERY PLAN "+removable(10, which), make([]any, strings.Count(which, "?"))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for rows.Next() {
+			var id, parent, unused int
+			var step string
+			if err := rows.Scan(&id, &parent, &unused, &step); err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(step, "ORDER BY") || which == byAge && strings.HasPrefix(step, "SCAN records") {
+				t.Errorf("%s: got the step %q", which, step)
+			}
+		}
+		if err := rows.Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// By size the oldest go first, those with a correction after all others.
+func TestRetentionOrder(t *testing.T) {
+	h, _ := opened(t, nil)
+	long := strings.Repeat("x", 100<<10)
+	const records = 60
+	for i := range records {
+		r := Record{Time: time.UnixMicro(int64(i)), Image: fmt.Sprint(i), Verdict: Broken, Error: long}
+		if err := h.Add(t.Context(), &r); err != nil {
+			t.Fatal(err)
+		}
+		if i >= 2 && i < 50 {
+			if err := h.Correct(t.Context(), r.ID, Good, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := h.SetRetention(t.Context(), Retention{Bytes: LeastBytes}); err != nil {
+		t.Fatal(err)
+	}
+	all := list(t, h, Filter{})
+	if len(all) == 0 || len(all) > 41 || all[0].Correction != Good || all[len(all)-1].Image != "49" {
+		t.Fatalf("got %d records, want the latest of the corrected ones alone", len(all))
+	}
+	for i, r := range all {
+		if want := fmt.Sprint(50 - len(all) + i); r.Image != want {
+			t.Errorf("got %s, want %s", r.Image, want)
+		}
+	}
+}
+
+// TestSweep: whoever removes records, the source that drew their heat maps learns of those that no record names any more.
+func TestSweep(t *testing.T) {
+	h, path := opened(t, nil)
+	// As a file of before has it.
+	if _, err := h.db.Exec("DROP TABLE leavings; DROP INDEX records_heatmap"); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	h, err := Open(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	sweep := func(source string, gone bool, want ...string) {
+		t.Helper()
+		var got []string
+		err := h.Sweep(t.Context(), source, func(heatmap string) bool {
+			got = append(got, heatmap)
+			return gone
+		})
+		if !slices.Equal(got, want) || err != nil {
+			t.Errorf("%s: got %q, %v, want %q", source, got, err, want)
+		}
+	}
+	sweep("watch", true)
+	add := func(source, heatmap string, age time.Duration) {
+		t.Helper()
+		r := Record{Time: time.Now().Add(-age), Source: source, Heatmap: heatmap, Verdict: Good}
+		if err := h.Add(t.Context(), &r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const old = 48 * time.Hour
+	var many []string
+	for i := range 2*sweptOnce + 1 {
+		many = append(many, fmt.Sprintf("/maps/%04d.png", i))
+		add("watch", many[i], old)
+	}
+	for _, r := range []struct {
+		source, heatmap string
+		age             time.Duration
+	}{{"watch", "/maps/twice.png", old}, {"watch", "/maps/twice.png", 0}, {"watch", "/maps/new.png", 0}, {"watch", "/maps/again.png", old}, {"watch", "", old},
+		{"image", "/mine.png", old}} {
+		add(r.source, r.heatmap, r.age)
+	}
+	other, err := Open(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := other.SetRetention(t.Context(), Retention{Age: 24 * time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	add("watch", "/maps/again.png", 0)
+	sweep("image", true) // which did not ask before
+	sweep("watch", false, many...)
+	sweep("watch", true, many...)
+	sweep("watch", true)
 }
 
 // TestJournal: what is pending is so until it is done, and a file that has left is forgotten.

@@ -12,6 +12,7 @@ import (
 const (
 	lookEvery   = 250
 	removedOnce = 1000
+	sweptOnce   = 100
 )
 
 // Retention is what bounds the history.
@@ -57,7 +58,7 @@ func (d *DB) Prune(ctx context.Context) error {
 	}
 	for more := r.Age > 0; more; {
 		before := time.Now().Add(-r.Age).UnixMicro()
-		if more, err = d.remove(ctx, removedOnce, "WHERE time < ? AND correction = '' ORDER BY id", before); err != nil {
+		if more, err = d.remove(ctx, removedOnce, byAge, before); err != nil {
 			return err
 		}
 	}
@@ -75,19 +76,34 @@ func (d *DB) Prune(ctx context.Context) error {
 		}
 		// As many as are too much if all are of a size; what is left to remove is so in the next round.
 		most := min(removedOnce, 1+int(float64(n)*float64(used-r.Bytes)/float64(used)))
-		if more, err = d.remove(ctx, most, "ORDER BY correction <> '', id"); err != nil {
+		if more, err = d.remove(ctx, most, bySize); err == nil && !more {
+			more, err = d.remove(ctx, most, bySizeAtLast)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// Which records go.
+const (
+	byAge        = "WHERE time < ? AND correction = '' ORDER BY time"
+	bySize       = "WHERE correction = '' ORDER BY id"
+	bySizeAtLast = "WHERE correction <> '' ORDER BY id"
+)
+
+// removable asks for up to most records that nothing waits for. It sorts none: others wait to write meanwhile.
+func removable(most int, which string) string {
+	return `WITH gone AS (SELECT id, source, heatmap, correction, time FROM records WHERE id NOT IN (SELECT record FROM arrivals WHERE pending))
+		SELECT id, source, heatmap FROM gone ` + which + fmt.Sprintf(" LIMIT %d", most)
+}
+
 // remove removes up to most records that nothing waits for, and says whether there were any.
 func (d *DB) remove(ctx context.Context, most int, which string, args ...any) (more bool, err error) {
-	var drawn [][2]string // sources and heat maps
+	var named, left [][2]string // sources and heat maps: of the records, and those that no other record names
 	err = d.transact(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.Query(`WITH gone AS (SELECT id, correction, time FROM records WHERE id NOT IN (SELECT record FROM arrivals WHERE pending)) `+
-			`SELECT id, source, heatmap FROM records JOIN (SELECT id AS gone_id FROM gone `+which+fmt.Sprintf(" LIMIT %d) ON id = gone_id", most), args...)
+		rows, err := tx.Query(removable(most, which), args...)
 		if err != nil {
 			return err
 		}
@@ -101,7 +117,7 @@ func (d *DB) remove(ctx context.Context, most int, which string, args ...any) (m
 			}
 			ids = append(ids, id)
 			if heatmap != "" {
-				drawn = append(drawn, [2]string{source, heatmap})
+				named = append(named, [2]string{source, heatmap})
 			}
 		}
 		if err := rows.Err(); err != nil {
@@ -113,12 +129,25 @@ func (d *DB) remove(ctx context.Context, most int, which string, args ...any) (m
 			}
 		}
 		more = len(ids) > 0
+		for _, of := range named {
+			var used bool
+			if err := tx.QueryRow("SELECT "+inUse, of[1]).Scan(&used); err != nil {
+				return err
+			}
+			if used {
+				continue
+			}
+			left = append(left, of)
+			if _, err := tx.Exec(`INSERT OR IGNORE INTO leavings SELECT source, ? FROM leavings WHERE source = ? AND heatmap = ''`, of[1], of[0]); err != nil {
+				return err
+			}
+		}
 		return nil
 	})
 	if err != nil {
 		return false, fmt.Errorf("history: %s: %w", d.path, err)
 	}
-	for _, of := range drawn {
+	for _, of := range left {
 		d.removed(of[0], of[1])
 	}
 	// Gives the room back; each row that it answers is a page.
@@ -132,6 +161,65 @@ func (d *DB) remove(ctx context.Context, most int, which string, args ...any) (m
 		return false, fmt.Errorf("history: %s: %w", d.path, err)
 	}
 	return more, nil
+}
+
+// inUse asks whether a record names a heat map.
+const inUse = "EXISTS (SELECT 1 FROM records WHERE heatmap = ? AND heatmap <> '')"
+
+// Sweep calls remove with the heat maps that records of a source have left: whichever process removed those records, and whatever
+// became of it. From the first call on the history remembers them for the source, so one that draws heat maps of its own calls
+// it before it records any, and now and then. remove must bear to be called again for a file that it has removed; one that
+// is not gone comes again the next time. It must not use the history, and nobody may draw heat maps of the source meanwhile.
+func (d *DB) Sweep(ctx context.Context, source string, remove func(heatmap string) (gone bool)) error {
+	named := func(err error) error { return fmt.Errorf("history: %s: the heat maps of %s: %w", d.path, source, err) }
+	if _, err := d.db.ExecContext(ctx, "INSERT OR IGNORE INTO leavings VALUES (?, '')", source); err != nil {
+		return named(err)
+	}
+	for after := ""; ; {
+		left, err := d.leavings(ctx, source, after)
+		if err != nil {
+			return named(err)
+		}
+		if len(left) == 0 {
+			return nil
+		}
+		after = left[len(left)-1]
+		err = d.transact(ctx, func(tx *sql.Tx) error {
+			for _, heatmap := range left {
+				var used bool // by a record that is newer
+				if err := tx.QueryRow("SELECT "+inUse, heatmap).Scan(&used); err != nil {
+					return err
+				}
+				if !used && !remove(heatmap) {
+					continue
+				}
+				if _, err := tx.Exec("DELETE FROM leavings WHERE source = ? AND heatmap = ?", source, heatmap); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return named(err)
+		}
+	}
+}
+
+// leavings are some of the heat maps that a source has left, from behind one on.
+func (d *DB) leavings(ctx context.Context, source, after string) (left []string, err error) {
+	rows, err := d.db.QueryContext(ctx, "SELECT heatmap FROM leavings WHERE source = ? AND heatmap > ? ORDER BY heatmap LIMIT ?", source, after, sweptOnce)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var heatmap string
+		if err := rows.Scan(&heatmap); err != nil {
+			return nil, err
+		}
+		left = append(left, heatmap)
+	}
+	return left, rows.Err()
 }
 
 // used is how many bytes the file takes.

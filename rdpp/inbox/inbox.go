@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,6 +27,7 @@ type File struct {
 	Size  int64     // bytes
 	Time  time.Time // of its last change
 	Since time.Time // when it was first seen like this
+	New   bool      // nothing else had its name just before: it is no later state of the file that had the name last
 }
 
 // same says whether two sightings are of the same state of a file.
@@ -35,7 +37,7 @@ func (f *File) same(g *File) bool { return f.Size == g.Size && f.Time.Equal(g.Ti
 type Options struct {
 	Recursive bool                   // files in folders below, too; not in those whose names begin with a dot
 	Wanted    func(name string) bool // files by their names, within their folder; default: all. Names that begin with a dot never are
-	Exclude   []string               // folders, by their paths, in which nothing is looked at
+	Exclude   []string               // folders below, by any of their paths, in which nothing is looked at
 	Known     []File                 // that need not be told as long as they are as they are here
 
 	Poll   time.Duration // between two looks through the folder, more where looking takes long; default 1 s
@@ -78,8 +80,8 @@ type Inbox struct {
 
 	mu      sync.Mutex
 	entries map[string]*entry
-	queue   []string // ready, in the order to be told
-	gone    []string // since Gone was called
+	queue   []string        // ready, in the order to be told
+	gone    map[string]bool // since Gone was called, and not there again
 	woken   chan struct{}
 
 	// These are Next's alone.
@@ -90,7 +92,7 @@ type Inbox struct {
 
 // Open begins to look at a folder. A folder that is not there is an error; one that goes later may come back.
 func Open(dir string, opt *Options) (*Inbox, error) {
-	b := &Inbox{dir: filepath.Clean(dir), entries: map[string]*entry{}, woken: make(chan struct{}, 1)}
+	b := &Inbox{dir: filepath.Clean(dir), entries: map[string]*entry{}, gone: map[string]bool{}, woken: make(chan struct{}, 1)}
 	if opt != nil {
 		b.opt = *opt
 	}
@@ -103,9 +105,6 @@ func Open(dir string, opt *Options) (*Inbox, error) {
 	if b.opt.Log == nil {
 		b.opt.Log = func(error) {}
 	}
-	for i, path := range b.opt.Exclude {
-		b.opt.Exclude[i] = absolute(path)
-	}
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		return nil, fmt.Errorf("inbox: %w", cmp.Or(err, fmt.Errorf("%s is no folder", dir)))
 	}
@@ -117,13 +116,6 @@ func Open(dir string, opt *Options) (*Inbox, error) {
 		b.news, _ = newNotifier()
 	}
 	return b, nil
-}
-
-func absolute(path string) string {
-	if full, err := filepath.Abs(path); err == nil {
-		return full
-	}
-	return path
 }
 
 // Close ends it.
@@ -249,13 +241,21 @@ func (b *Inbox) Growing() (paths []string) {
 	return paths
 }
 
-// Gone are the files that have left the folder since it was last asked.
+// Gone are the files that have left the folder since it was last asked, less those whose names are there again.
 func (b *Inbox) Gone() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	gone := b.gone
-	b.gone = nil
+	gone := slices.Sorted(maps.Keys(b.gone))
+	clear(b.gone)
 	return gone
+}
+
+// leave notes that a file has left.
+func (b *Inbox) leave(path string) {
+	if b.entries[path] != nil {
+		delete(b.entries, path)
+		b.gone[path] = true
+	}
 }
 
 // hear takes in what the kernel tells.
@@ -278,15 +278,15 @@ func (b *Inbox) hear(e event) {
 		return
 	}
 	info, err := os.Stat(filepath.Join(b.dir, path))
-	switch {
-	case err != nil && e.gone:
+	if e.gone {
 		b.mu.Lock()
-		defer b.mu.Unlock()
-		if b.entries[path] != nil {
-			delete(b.entries, path)
-			b.gone = append(b.gone, path)
+		// What is there by now may have been seen already.
+		if old := b.entries[path]; err != nil || old != nil && !old.same(&File{Size: info.Size(), Time: info.ModTime()}) {
+			b.leave(path)
 		}
-	case err == nil && info.Mode().IsRegular():
+		b.mu.Unlock()
+	}
+	if err == nil && info.Mode().IsRegular() {
 		b.see(path, info, e.whole, e.written)
 		b.hurry(time.Now().Add(b.opt.Settle))
 	}
@@ -297,7 +297,19 @@ func (b *Inbox) inside(dir string) bool { return b.opt.Recursive || dir == b.dir
 
 // enters says whether a folder below is looked through.
 func (b *Inbox) enters(path, name string) bool {
-	return !strings.HasPrefix(name, ".") && !slices.Contains(b.opt.Exclude, absolute(path))
+	return !strings.HasPrefix(name, ".") && !b.excluded(path)
+}
+
+// excluded says whether a folder is one of Options.Exclude, which may be links to it.
+func (b *Inbox) excluded(path string) bool {
+	if len(b.opt.Exclude) == 0 {
+		return false
+	}
+	info, err := os.Stat(path)
+	return err == nil && slices.ContainsFunc(b.opt.Exclude, func(exclude string) bool {
+		other, err := os.Stat(exclude)
+		return err == nil && os.SameFile(info, other)
+	})
 }
 
 func (b *Inbox) wanted(name string) bool { return !strings.HasPrefix(name, ".") && b.opt.Wanted(name) }
@@ -309,9 +321,12 @@ func (b *Inbox) see(path string, info fs.FileInfo, whole, written bool) {
 	defer b.mu.Unlock()
 	e := b.entries[path]
 	if e == nil {
+		now.New = true
 		e = &entry{File: now}
 		b.entries[path] = e
+		delete(b.gone, path)
 	} else if !e.same(&now) {
+		now.New = e.New && e.state < told
 		*e = entry{File: now, growing: e.state == waiting, writing: e.writing}
 	}
 	e.look = b.look
@@ -340,10 +355,9 @@ func (b *Inbox) lookThrough() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for path, e := range b.entries {
-		// A folder with nothing in it may be a share that is not mounted, and says nothing of what was there.
-		if e.look != b.look && (err == nil && found > 0 || e.state != done) {
-			delete(b.entries, path)
-			b.gone = append(b.gone, path)
+		// A folder with nothing in it may be a share that is not mounted, and says nothing of what was there and told.
+		if e.look != b.look && (err == nil && found > 0 || e.state < told) {
+			b.leave(path)
 		}
 	}
 	now := time.Now()

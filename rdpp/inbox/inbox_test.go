@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -120,9 +121,13 @@ func TestKernel(t *testing.T) {
 func TestFolders(t *testing.T) {
 	for _, recursive := range []bool{true, false} {
 		dir := t.TempDir()
-		b := opened(t, dir, &Options{Poll: never, Settle: time.Millisecond, Recursive: recursive, Exclude: []string{filepath.Join(dir, "out")}})
+		link := filepath.Join(t.TempDir(), "link")
+		if err := os.Symlink(filepath.Join(dir, "linked"), link); err != nil {
+			t.Fatal(err)
+		}
+		b := opened(t, dir, &Options{Poll: never, Settle: time.Millisecond, Recursive: recursive, Exclude: []string{filepath.Join(dir, "out"), link}})
 		next(t, b, short)
-		for _, name := range []string{"new/deep/a", "out/b", ".git/c", "d"} {
+		for _, name := range []string{"new/deep/a", "out/b", "linked/b", ".git/c", "d"} {
 			put(t, filepath.Join(dir, name), name)
 		}
 		want := []string{"d"}
@@ -151,6 +156,10 @@ func TestFolders(t *testing.T) {
 
 // TestLooking: where the kernel tells nothing, as on shares, a file is whole when it stays the same; one that grows is not told.
 func TestLooking(t *testing.T) {
+	synctest.Test(t, testLooking) // so that the writer keeps its pace on a busy machine
+}
+
+func testLooking(t *testing.T) {
 	dir := t.TempDir()
 	put(t, filepath.Join(dir, "old"), "1")
 	put(t, filepath.Join(dir, "known"), "2")
@@ -161,7 +170,7 @@ func TestLooking(t *testing.T) {
 	var troubles []error
 	b := opened(t, dir, &Options{Poll: 20 * time.Millisecond, Settle: 200 * time.Millisecond, Retry: 20 * time.Millisecond,
 		Known: []File{{Path: "known", Size: info.Size(), Time: info.ModTime()}, {Path: "was", Size: 3}}, Log: func(err error) { troubles = append(troubles, err) }})
-	b.Close()
+	b.Close() // the kernel is not waited for
 	b.news = nil
 	f := next(t, b, long)
 	if f.Path != "old" {
@@ -269,6 +278,55 @@ func TestOnce(t *testing.T) {
 		t.Errorf("missing: got %v", err)
 	}
 }
+
+// TestBack: a file that comes after another of its name has gone is new, and one that is changed in its place is not; what is there
+// again has not gone.
+func TestBack(t *testing.T) {
+	for _, c := range []struct {
+		what   string
+		change func(b *Inbox, path string, info os.FileInfo)
+		isNew  bool
+	}{
+		{"changed", func(b *Inbox, path string, info os.FileInfo) { b.see("a", later{info}, true, false) }, false},
+		{"gone and back", func(b *Inbox, path string, info os.FileInfo) {
+			os.Rename(path, path+".away")
+			b.hear(event{dir: filepath.Dir(path), name: "a", gone: true})
+			os.Rename(path+".away", path)
+			b.hear(event{dir: filepath.Dir(path), name: "a", whole: true})
+		}, true},
+		{"back before that it has gone is heard", func(b *Inbox, path string, info os.FileInfo) {
+			os.Chtimes(path, time.Time{}, later{info}.ModTime())
+			b.hear(event{dir: filepath.Dir(path), name: "a", gone: true})
+			b.hear(event{dir: filepath.Dir(path), name: "a", whole: true})
+		}, true},
+	} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "a")
+		put(t, path, "1")
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := opened(t, dir, &Options{Poll: never, Settle: never, Known: []File{{Path: "a", Size: info.Size(), Time: info.ModTime()}}})
+		b.Close()
+		b.news = nil
+		b.lookThrough()
+		c.change(b, path, info)
+		f := next(t, b, long)
+		if f.Path != "a" || f.New != c.isNew {
+			t.Errorf("%s: got %+v, want a, new %v", c.what, f, c.isNew)
+		}
+		if gone := b.Gone(); len(gone) != 0 {
+			t.Errorf("%s: got gone %q, want none", c.what, gone)
+		}
+		b.Done(f)
+	}
+}
+
+// later is a file that has changed since.
+type later struct{ os.FileInfo }
+
+func (l later) ModTime() time.Time { return l.FileInfo.ModTime().Add(time.Hour) }
 
 // FuzzParse: whatever bytes are events, parsing them ends and names nothing outside its folders.
 func FuzzParse(f *testing.F) {

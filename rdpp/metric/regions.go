@@ -62,8 +62,14 @@ func (o Outline) Regions(m []float32, H, W, origW, origH int) ([]Region, []float
 	o.Low = min(o.Low, o.Above)
 	ground := o.ground(m)
 	seen := make([]int, len(m))
-	for n, h := range o.hills(m, H, W, ground) {
+	hills, summits := o.hills(m, H, W, ground)
+	for n, h := range hills {
 		h.mark(levels, seen, n+1, m, H, W, ground, o)
+	}
+	for n, h := range summits {
+		if levels[h.at] == outside {
+			h.mark(levels, seen, len(hills)+n+1, m, H, W, ground, o)
+		}
 	}
 	mask := make([]uint8, len(m))
 	for i, level := range levels {
@@ -117,7 +123,10 @@ type hill struct {
 // hills floods a map from its peaks down. A hill ends at its share of its height, and so does one that meets a higher one
 // before. If the higher one has ended by then and the other rises enough above where they meet, both are one hill from there on,
 // down to where the other ends: a defect of many peaks is one, and a ripple on the flank of a peak is none.
-func (o *Outline) hills(m []float32, H, W int, ground float64) (found []hill) {
+//
+// Of a hill of several peaks the blur may leave the higher ones alone. So summits are the lower ones that rise enough, each down
+// to where it meets a higher one, the highest first.
+func (o *Outline) hills(m []float32, H, W int, ground float64) (found, summits []hill) {
 	var order []int32
 	for i, v := range m {
 		if float64(v) > o.Low {
@@ -169,8 +178,13 @@ func (o *Outline) hills(m []float32, H, W int, ground float64) (found []hill) {
 				if m[other] > m[root] || m[other] == m[root] && other < root {
 					lower, root = root, other
 				}
-				if peak := float64(m[lead[lower]]); ended[root] && !ended[lower] && peak > o.Above && peak-v >= rise*(peak-ground) {
-					lead[root], ended[root] = lead[lower], false
+				if peak := float64(m[lead[lower]]); !ended[lower] && peak > o.Above && peak-v >= rise*(peak-ground) {
+					if lead[lower] == lower {
+						summits = append(summits, hill{lower, peak, v})
+					}
+					if ended[root] {
+						lead[root], ended[root] = lead[lower], false
+					}
 				}
 				parent[lower] = root
 			}
@@ -181,7 +195,8 @@ func (o *Outline) hills(m []float32, H, W int, ground float64) (found []hill) {
 			end(lead[i], cut(float64(m[lead[i]])))
 		}
 	}
-	return found
+	slices.SortFunc(summits, func(a, b hill) int { return cmp.Or(cmp.Compare(b.peak, a.peak), cmp.Compare(a.at, b.at)) })
+	return found, summits
 }
 
 // mark sets the level of the pixels of a hill that are in its outline, where they have no lower one. seen has the number of the

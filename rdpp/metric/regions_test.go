@@ -232,6 +232,48 @@ func TestOutlineOfSeveral(t *testing.T) {
 	}
 }
 
+// gaussians is a map of S x S of the sum of hills: column, row and height of each peak.
+func gaussians(S int, deviation float64, peaks ...[3]float64) []float32 {
+	m := make([]float32, S*S)
+	for i := range m {
+		sum := 0.0
+		for _, p := range peaks {
+			sum += p[2] * math.Exp(-(math.Pow(float64(i%S)-p[0], 2)+math.Pow(float64(i/S)-p[1], 2))/(2*deviation*deviation))
+		}
+		m[i] = float32(sum)
+	}
+	return m
+}
+
+// Each peak that rises enough is in a region, also where the blur that is taken off a hill of several leaves its higher ones
+// alone.
+func TestOutlineOfPeaks(t *testing.T) {
+	const S, deviation = 128, 8
+	o := Outline{Above: 2, Low: 1, Share: 0.5, Blur: 9.3}
+	for _, c := range []struct {
+		name  string
+		peaks [][3]float64
+		want  []bool // the peak is outlined
+	}{
+		{"one", [][3]float64{{40, 64, 10}}, []bool{true}},
+		{"a second one nearby", [][3]float64{{40, 64, 10}, {64, 64, 8}}, []bool{true, true}},
+		{"a third one", [][3]float64{{30, 64, 10}, {54, 64, 8}, {78, 64, 6}}, []bool{true, true, true}},
+		{"a second one of half the height", [][3]float64{{40, 64, 10}, {68, 64, 5}}, []bool{true, true}},
+		{"a second one that is too low", [][3]float64{{40, 64, 10}, {76, 64, 1.5}}, []bool{true, false}},
+		{"a ripple", [][3]float64{{40, 64, 10}, {60, 64, 3}}, []bool{true, false}},
+	} {
+		regions, levels, err := o.Regions(gaussians(S, deviation, c.peaks...), S, S, S, S)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, p := range c.peaks {
+			if got := levels[int(p[1])*S+int(p[0])]; math.IsInf(got, 1) == c.want[i] {
+				t.Errorf("%s: got a level of %v at the peak %v, and %+v, want it outlined: %v", c.name, got, p, regions, c.want[i])
+			}
+		}
+	}
+}
+
 func TestOutlineChoice(t *testing.T) {
 	m, _, H, W := picture(
 		"92..5..",

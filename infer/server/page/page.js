@@ -186,9 +186,9 @@ function groundUnder(map, o) {
 }
 
 // hillsOf floods a map from its peaks down, and returns the parts that are outlined: a pixel inside, and the level that they
-// are above. metric.Outline says why.
+// are above; then the lower peaks of those of several, which are outlined where the others leave them out. metric.Outline says why.
 function hillsOf(item, o, ground) {
-  const { map } = item, order = [], found = [];
+  const { map } = item, order = [], found = [], summits = [];
   const parent = new Int32Array(map.length).fill(-1), lead = new Int32Array(map.length), ended = new Uint8Array(map.length);
   for (let i = 0; i < map.length; i++) if (map[i] > o.low) order.push(i);
   order.sort((a, b) => map[b] - map[a] || a - b);
@@ -215,15 +215,19 @@ function hillsOf(item, o, ground) {
       let lower = other;
       if (map[other] > map[root] || (map[other] === map[root] && other < root)) [lower, root] = [root, other];
       const peak = map[lead[lower]];
-      if (ended[root] && !ended[lower] && peak > o.above && peak - v >= (peak - ground) / 8) {
-        lead[root] = lead[lower];
-        ended[root] = 0;
+      if (!ended[lower] && peak > o.above && peak - v >= (peak - ground) / 8) {
+        if (lead[lower] === lower) summits.push({ at: lower, level: v });
+        if (ended[root]) {
+          lead[root] = lead[lower];
+          ended[root] = 0;
+        }
       }
       parent[lower] = root;
     });
   }
   for (const i of order) if (parent[i] === i && !ended[i]) end(lead[i], cut(lead[i]));
-  return found;
+  summits.sort((a, b) => map[b.at] - map[a.at] || a.at - b.at);
+  return { hills: found, summits };
 }
 
 // connected returns the pixels of an item's map that inside says are, as far as they are connected with the first.
@@ -245,8 +249,9 @@ function connected(first, item, seen, number, inside) {
 // left as the blur of the map has not added.
 function levelsOf(item, o) {
   const { map } = item, levels = new Float64Array(map.length).fill(Infinity), ground = groundUnder(map, o), seen = new Int32Array(map.length);
-  hillsOf(item, o, ground).forEach((hill, at) => {
-    const inside = connected(hill.at, item, seen, at + 1, (j) => map[j] > hill.level);
+  let number = 0;
+  const mark = (hill) => {
+    const inside = connected(hill.at, item, seen, ++number, (j) => map[j] > hill.level);
     const share = (hill.level - ground) / (map[hill.at] - ground), radius = Math.sqrt(inside.length / Math.PI);
     const blur = o.blur > 0 && share > 0 && share < 1 ? o.blur * Math.sqrt(Math.log(share) / Math.log(o.share)) : 0;
     const left = Math.max(radius - blur, radius / 3);
@@ -257,7 +262,10 @@ function levelsOf(item, o) {
       if (n < inside.length) level = map[inside[n]];
     }
     for (const i of inside) if (map[i] > level) levels[i] = Math.min(levels[i], level);
-  });
+  };
+  const { hills, summits } = hillsOf(item, o, ground);
+  hills.forEach(mark);
+  for (const hill of summits) if (levels[hill.at] === Infinity) mark(hill);
   return levels;
 }
 
