@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -375,15 +374,5 @@ func TestCommands(t *testing.T) {
 	}
 }
 
-// Every Go module in the program is in the notices, which scripts/notices.sh writes.
-func TestNoticesOfModules(t *testing.T) {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || len(info.Deps) == 0 {
-		t.Fatal("this program does not tell its modules")
-	}
-	for _, m := range info.Deps {
-		if !strings.Contains(rdpp.Notice(), "\n"+m.Path+"\n") {
-			t.Errorf("NOTICE: got nothing about %s; call scripts/notices.sh", m.Path)
-		}
-	}
-}
+// Every Go module in the program is in the notices.
+func TestNoticesOfModules(t *testing.T) { testmain.WantNotices(t, rdpp.Notice()) }

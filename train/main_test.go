@@ -16,7 +16,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -797,15 +796,5 @@ func TestCommands(t *testing.T) {
 	}
 }
 
-// Every Go module in the program is in the notices, which scripts/notices.sh writes.
-func TestNoticesOfModules(t *testing.T) {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || len(info.Deps) == 0 {
-		t.Fatal("this program does not tell its modules")
-	}
-	for _, m := range info.Deps {
-		if !strings.Contains(rdpp.Notice(), "\n"+m.Path+"\n") {
-			t.Errorf("NOTICE: got nothing about %s; call scripts/notices.sh", m.Path)
-		}
-	}
-}
+// Every Go module in the program is in the notices.
+func TestNoticesOfModules(t *testing.T) { testmain.WantNotices(t, rdpp.Notice()) }
