@@ -241,7 +241,7 @@ func TestModelThatLies(t *testing.T) {
 		{"half", good[:len(good)/2], "damaged"},
 		{"not an object", "[1]", "damaged"},
 		{"empty object", "{}", "model format 0"},
-		{"a later format", document(t, good, "", "format_version", 4), "model format 4, this program reads 1 to 3"},
+		{"a later format", document(t, good, "", "format_version", 5), "model format 5, this program reads 1 to 4"},
 		{"format of the wrong type", document(t, good, "", "format_version", "1"), "damaged"},
 		{"no config", document(t, good, "", "config", nil), "config.arch is missing"},
 		{"unknown architecture", document(t, good, "config", "arch", "vgg"), `"vgg"`},
