@@ -133,7 +133,7 @@ func (o *Outline) hills(m []float32, H, W int, ground float64) (found, summits [
 			order = append(order, int32(i))
 		}
 	}
-	slices.SortFunc(order, func(a, b int32) int { return cmp.Or(cmp.Compare(m[b], m[a]), cmp.Compare(a, b)) })
+	sortFalling(order, m)
 	cut := func(peak float64) float64 { return max(o.Low, ground+o.Share*(peak-ground)) }
 	end := func(at int32, level float64) {
 		if peak := float64(m[at]); peak > o.Above {
@@ -219,7 +219,7 @@ func (h *hill) mark(levels []float64, seen []int, number int, m []float32, H, W 
 	radius := math.Sqrt(float64(len(inside)) / math.Pi)
 	left := max(radius-h.blur(ground, o), leastShare*radius)
 	if n := max(1, int(math.Round(math.Pi*left*left))); n < len(inside) {
-		slices.SortFunc(inside, func(a, b int32) int { return cmp.Compare(m[b], m[a]) })
+		sortFalling(inside, m)
 		for n < len(inside) && m[inside[n]] == m[inside[0]] { // a level has to be below the peak
 			n++
 		}
@@ -231,6 +231,49 @@ func (h *hill) mark(levels []float64, seen []int, number int, m []float32, H, W 
 		if float64(m[i]) > level {
 			levels[i] = min(levels[i], level)
 		}
+	}
+}
+
+// sortFalling sorts pixels of a map by its values, the highest first. Equal ones stay in their order, or come by their numbers
+// where there are few.
+func sortFalling(pixels []int32, m []float32) {
+	const few, bits = 512, 11 // of many, a radix sort by digits of so many bits is several times as fast
+	if len(pixels) < few {
+		slices.SortFunc(pixels, func(a, b int32) int { return cmp.Or(cmp.Compare(m[b], m[a]), cmp.Compare(a, b)) })
+		return
+	}
+	type entry struct {
+		key   uint32 // falls as the value rises
+		pixel int32
+	}
+	const digits = (32 + bits - 1) / bits
+	var counts [digits][1 << bits]int32
+	from, to := make([]entry, len(pixels)), make([]entry, len(pixels))
+	for n, i := range pixels {
+		key := math.Float32bits(m[i] + 0) // -0 is 0
+		if key>>31 == 0 {
+			key ^= 1<<31 - 1
+		}
+		from[n] = entry{key, i}
+		for d := range digits {
+			counts[d][key>>(d*bits)&(1<<bits-1)]++
+		}
+	}
+	for d := range digits {
+		next := int32(0) // entry's place of each digit
+		for v, n := range counts[d] {
+			counts[d][v] = next
+			next += n
+		}
+		for _, e := range from {
+			place := &counts[d][e.key>>(d*bits)&(1<<bits-1)]
+			to[*place] = e
+			*place++
+		}
+		from, to = to, from
+	}
+	for n, e := range from {
+		pixels[n] = e.pixel
 	}
 }
 

@@ -1,6 +1,7 @@
 package metric
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -368,6 +369,33 @@ func FuzzOutline(f *testing.F) {
 	})
 }
 
+func TestSortFalling(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 1))
+	for _, n := range []int{0, 1, 100, 511, 512, 513, 20000} {
+		m := make([]float32, n)
+		for i := range m {
+			switch rng.IntN(4) {
+			case 0:
+				m[i] = float32(rng.IntN(5) - 2) // equal ones, zeros among them
+			case 1:
+				m[i] = float32(math.Copysign(0, -1))
+			default:
+				m[i] = float32(rng.NormFloat64() * math.Exp(10*rng.NormFloat64()))
+			}
+		}
+		var got []int32
+		for i := range m {
+			got = append(got, int32(i))
+		}
+		want := slices.Clone(got)
+		sortFalling(got, m)
+		slices.SortStableFunc(want, func(a, b int32) int { return cmp.Compare(m[b], m[a]) })
+		if !slices.Equal(got, want) {
+			t.Errorf("%d values: got another order than a stable sort's", n)
+		}
+	}
+}
+
 func ExampleOutline_Regions() {
 	anomaly := []float32{
 		0, 0, 0, 0,
@@ -390,5 +418,21 @@ func BenchmarkLabel(b *testing.B) {
 	_, mask := randomImage(rng, side, side)
 	for range b.N {
 		label(mask, side, side)
+	}
+}
+
+// Outlines of a map that is anomalous everywhere, with many hills, which takes longest.
+func BenchmarkOutline(b *testing.B) {
+	const side = 256
+	m := make([]float32, side*side)
+	for i := range m {
+		x, y := float64(i%side), float64(i/side)
+		m[i] = float32(3 + math.Sin(x/5)*math.Cos(y/7) + 0.5*math.Sin(x*y/900))
+	}
+	o := Outline{Above: 0.5, Low: 0.4, Share: 0.5, Blur: 12}
+	for b.Loop() {
+		if _, _, err := o.Regions(m, side, side, 1024, 1024); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
