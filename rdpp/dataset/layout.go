@@ -166,6 +166,8 @@ func Layouts() []string {
 //
 // A folder of masks is one named mask, masks, mask_dir, defect_masks, ground_truth,
 // gt, label, labels, annotations, segmentation or the like, or, beside a folder NG, NG_mask.
+// Where there is none, it is one whose images are all drawings of few colours
+// with the names of photographs of defective parts.
 // A mask in it has the name of its image, perhaps with _mask, _gt or _label, and
 // lies in sub-folders that the image's path ends in: none, dent/ or NG/dent/. A
 // mask may also lie beside its image, as 000_mask.png.
@@ -517,6 +519,9 @@ func (s *Set) readTests(dir string, roots []maskRoot, opt OpenOptions) error {
 		s.Test = append(s.Test, items...)
 		roots = append(roots, inside...)
 		beside = append(beside, masks...)
+	}
+	if len(roots)+len(beside) == 0 {
+		roots = s.takeDrawings(dir)
 	}
 	return s.pair(roots, beside, opt)
 }
