@@ -240,12 +240,15 @@ func (o *OpenOptions) complete() (all OpenOptions, err error) {
 func (s *Set) noImages(err error) error {
 	for _, dir := range s.read {
 		l, listError := list(dir)
-		if listError != nil || !isGood(filepath.Base(dir)) || len(l.images) > 0 {
+		if listError != nil || s.Layout != layoutNamed && !isGood(filepath.Base(dir)) || len(l.images) > 0 {
 			continue
 		}
 		if holds := imagesBelow(dir); len(holds) > 0 {
 			return fmt.Errorf("%w; %s has none directly in it, but sub-folders: %s; %w", err, printable.Text(dir), enumerate(holds, namedTypes), setting.Advise(nil, "take them with {recursive}"))
 		}
+	}
+	if s.Layout == layoutNamed {
+		return fmt.Errorf("%w; put images of good parts there", err)
 	}
 	return fmt.Errorf("%w; put images of good parts into its good folder", err)
 }
