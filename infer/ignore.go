@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -33,8 +35,11 @@ func readIgnored(path string, maxPixels int64) (*ignored, error) {
 	} else if err == nil {
 		i.all, err = imagefile.DecodeMaskFile(path, &i.opt)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, command.Usagef("--ignore: %w", err)
+	case err != nil: // what the file holds is no wrong usage
+		return nil, fmt.Errorf("--ignore: %w", err)
 	}
 	return i, nil
 }

@@ -145,8 +145,8 @@ func TestIgnoreErrors(t *testing.T) {
 		want   string
 	}{
 		{filepath.Join(dir, "missing.png"), command.WrongUsage, "no such file"},
-		{empty, command.WrongUsage, "no mask"},
-		{modelFile, command.WrongUsage, "not an image"},
+		{empty, command.Failed, "no mask"},
+		{modelFile, command.Failed, "not an image"},
 		{all, command.Failed, "nothing of the picture is left"},
 		{wide, command.Failed, "another shape"},
 		{half, command.Anomalous, "was scaled"},

@@ -413,8 +413,11 @@ func (j *judge) one(ctx context.Context, s source, data, mask []byte) (v verdict
 	}
 	result, img, err := j.batcher.DetectIgnoring(ctx, func() (*imagefile.Image, *imagefile.Mask, error) {
 		img, err := imagefile.Decode(data, &j.images)
-		if err != nil {
+		switch {
+		case err != nil:
 			return nil, nil, err
+		case img.Heatmap: // renamed, or it would have been left out
+			return nil, nil, fmt.Errorf("%w; name photographs", dataset.ErrHeatmap)
 		}
 		ignore, err := j.ignore.of(mask, &j.images)
 		return img, ignore, err

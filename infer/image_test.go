@@ -505,6 +505,14 @@ func TestHeatmapsAreNotScored(t *testing.T) {
 	if code, stdout, stderr := infer(nil, commandLine("image", drawn)...); code != command.Failed || stdout != "" || !oneLine(stderr, "name photographs") {
 		t.Errorf("named alone: got code %d, stdout %q, stderr %q, want code 1", code, stdout, stderr)
 	}
+	renamed := filepath.Join(dir, "b.png")
+	if err := os.Rename(drawn, renamed); err != nil {
+		t.Fatal(err)
+	}
+	if code, stdout, stderr := infer(nil, commandLine("image", "--threshold=6", dir)...); code != command.Failed || strings.Count(stdout, "\n") != 1 ||
+		!strings.Contains(stderr, renamed) || !strings.Contains(stderr, "heat map") {
+		t.Errorf("renamed: got code %d, stdout %q, stderr %q, want code 1, one image, and the other named", code, stdout, stderr)
+	}
 }
 
 // A threshold of 0 has no scale of its own, but a line: random weights leave nothing at 0.

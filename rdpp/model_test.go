@@ -234,6 +234,8 @@ func TestModelOfWeightsAlone(t *testing.T) {
 func TestModelThatLies(t *testing.T) {
 	metadata, sources := contents(t, projectedModel(t))
 	good := metadata["rdpp"]
+	balanced := document(t, document(t, good, "config", "score", rdpp.ScoreBalanced), "config", "score_top", 0.01)
+	balanced = document(t, document(t, balanced, "", "map_weights", []float64{1, 1, 2, 0, 0, 1}), "", "map_levels", []float64{0.05, 0.1, 0.1, 0, 0, 0.07})
 	for _, c := range []struct {
 		name, text, want string
 	}{
@@ -241,7 +243,7 @@ func TestModelThatLies(t *testing.T) {
 		{"half", good[:len(good)/2], "damaged"},
 		{"not an object", "[1]", "damaged"},
 		{"empty object", "{}", "model format 0"},
-		{"a later format", document(t, good, "", "format_version", 5), "model format 5, this program reads 1 to 4"},
+		{"a later format", document(t, good, "", "format_version", 1000), "model format 1000, this program reads 1 to "},
 		{"format of the wrong type", document(t, good, "", "format_version", "1"), "damaged"},
 		{"no config", document(t, good, "", "config", nil), "config.arch is missing"},
 		{"unknown architecture", document(t, good, "config", "arch", "vgg"), `"vgg"`},
@@ -255,6 +257,9 @@ func TestModelThatLies(t *testing.T) {
 		{"negative weights", document(t, good, "", "map_weights", []float64{1, 1, -1, 0, 0, 0}), "map_weights"},
 		{"a tiny level", document(t, good, "", "map_levels", []float64{1e-300, 1, 1, 0, 0, 0}), "map_levels"},
 		{"negative levels", document(t, good, "", "map_levels", []float64{1, 1, -1, 0, 0, 0}), "map_levels"},
+		{"no levels", document(t, balanced, "", "map_levels", nil), "map_levels is missing"},
+		{"a level of 0", document(t, balanced, "", "map_levels", []float64{0.05, 0, 0.1, 0, 0, 0.07}), "map_levels is missing, or has a 0"},
+		{"no weights", document(t, balanced, "", "map_weights", nil), "map_weights is missing"},
 		{"weights beyond float32", document(t, good, "", "map_weights", []float64{1e300, 1, 1, 0, 0, 0}), "map_weights"},
 		{"unknown score", document(t, good, "config", "score", "x"), "score"},
 		{"unknown method", document(t, good, "config", "method", "x"), "method"},

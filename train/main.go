@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"math"
 	"os"
@@ -386,17 +387,25 @@ func readView(roi, ignore string, open *dataset.OpenOptions) (v framing.View, er
 		v.ROI = box
 	} else if roi != "" {
 		if v.ROIMask, err = framing.DrawFile(roi); err != nil {
-			return v, command.Usagef("--roi: %w; give x,y,w,h or the file of a mask", err)
+			return v, unreadMask("roi", fmt.Errorf("%w; give x,y,w,h or the file of a mask", err))
 		}
 	}
 	if info, err := os.Stat(ignore); err == nil && info.IsDir() {
 		open.Ignore = ignore
 	} else if ignore != "" {
 		if v.Ignore, err = framing.DrawFile(ignore); err != nil {
-			return v, command.Usagef("--ignore: %w", err)
+			return v, unreadMask("ignore", err)
 		}
 	}
 	return v, v.Check()
+}
+
+// unreadMask is the error about a mask that a flag names. What a file holds is no wrong usage.
+func unreadMask(flag string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return command.Usagef("--%s: %w", flag, err)
+	}
+	return fmt.Errorf("--%s: %w", flag, err)
 }
 
 // boxOf reads x,y,w,h.

@@ -214,6 +214,9 @@ func TestWrongUsage(t *testing.T) {
 		checkFails(t, strings.Join(c.args, " "), command.WrongUsage, tiny(dataDir, out, c.args...), out, c.want)
 	}
 	out := filepath.Join(t.TempDir(), "out")
+	for _, flag := range []string{"--roi=main.go", "--ignore=main.go"} {
+		checkFails(t, "a file that is no mask", command.Failed, tiny(dataDir, out, flag), out, flag[:5], "main.go: not an image")
+	}
 	checkFails(t, "a device that is not there", command.Failed, tiny(dataDir, out, "--device=cuda:999"), out, "CUDA libtorch")
 	for _, args := range [][]string{{}, {"--data=" + dataDir}, {"sample"}, {"sample", "--out"}, {"sample", "--size=x", "--out=x"}, {"nonsense"}} {
 		checkFails(t, strings.Join(args, " "), command.WrongUsage, args, "", "--help")

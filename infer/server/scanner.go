@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 )
@@ -11,6 +12,11 @@ type scanner struct {
 	text  []byte
 	at    int
 	depth int
+}
+
+// newScanner reads text, but for a byte order mark, which editors put at the start of a file that is then sent.
+func newScanner(text []byte) *scanner {
+	return &scanner{text: bytes.TrimPrefix(text, []byte("\ufeff"))}
 }
 
 // maxDepth is how many objects and arrays may lie within each other.

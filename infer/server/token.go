@@ -12,16 +12,17 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
+	"rdpp/rdpp/printable"
 	"rdpp/rdpp/textfile"
 )
 
 const minToken = 16 // characters
 
 // ReadTokens reads a file of tokens, one a line, as [textfile.Read] does. Empty lines are left out; a file without a token
-// and tokens of less than 16 characters are refused, as are those that no header can carry.
+// and tokens of less than 16 characters are refused, as are those that no header can carry, and those with characters that
+// do not show, such as the byte order mark of a second file that was put behind the first.
 func ReadTokens(path string) ([]string, error) {
 	data, err := textfile.Read(path)
 	if err != nil {
@@ -35,8 +36,8 @@ func ReadTokens(path string) ([]string, error) {
 		case len(token) < minToken:
 			return nil, fmt.Errorf("server: %s: a token of %d characters is guessed easily; use %d or more, such as `openssl rand -hex 32` prints",
 				path, len(token), minToken)
-		case strings.ContainsFunc(token, func(c rune) bool { return c == utf8.RuneError || unicode.IsControl(c) }):
-			return nil, fmt.Errorf("server: %s: a token has control characters, or is not in UTF-8; use letters and digits", path)
+		case strings.ContainsRune(token, utf8.RuneError) || printable.Text(token) != token:
+			return nil, fmt.Errorf("server: %s: a token has characters that cannot be seen, which nobody would type, or is not in UTF-8; use letters and digits", path)
 		default:
 			tokens = append(tokens, token)
 		}

@@ -78,6 +78,7 @@ func TestV2Inputs(t *testing.T) {
 		{"nested numbers", "", fmt.Appendf(nil, `{"inputs":[{"name":"image","shape":[%d,%d,3],"datatype":"UINT8","data":%s}]}`, img.H, img.W, rows)},
 		{"flat numbers", "", fmt.Appendf(nil, `{"id":"7","inputs":[{"name":"image","shape":[1,%d,%d,3],"datatype":"UINT8","data":[%s]}]}`, img.H, img.W, flat)},
 		{"base64", "", fmt.Appendf(nil, `{"inputs":[{"name":"image","shape":[1],"datatype":"BYTES","data":[%q]}]}`, file)},
+		{"a byte order mark", "", fmt.Appendf(nil, "\ufeff"+`{"inputs":[{"name":"image","shape":[1],"datatype":"BYTES","data":[%q]}]}`, file)},
 		{"binary pixels", pixelsLength, binaryPixels},
 		{"binary file", fileLength, binaryFile},
 	} {

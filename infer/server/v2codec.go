@@ -104,7 +104,7 @@ func parseV2(body []byte, length string, limits v2Limits) (*v2Request, error) {
 		text, tail = body[:n], body[n:]
 	}
 	var r v2Request
-	if err := r.read(&scanner{text: text}); errors.As(err, new(*failure)) {
+	if err := r.read(newScanner(text)); errors.As(err, new(*failure)) {
 		return nil, err
 	} else if err != nil {
 		return nil, refuse("the body is not a request of the V2 protocol: %w", err)

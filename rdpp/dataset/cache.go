@@ -277,6 +277,9 @@ func (c *Cache) load(item Item) (*imagefile.Image, []float32, *framing.Frame, er
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("dataset: reading image: %w", err)
 	}
+	if img.Heatmap {
+		return nil, nil, nil, fmt.Errorf("dataset: %s: %w; move it out of the data set", item.Path, ErrHeatmap)
+	}
 	frame, err := c.frame(item, img.W, img.H)
 	if err != nil {
 		return nil, nil, nil, err
@@ -398,9 +401,6 @@ func check(ctx context.Context, items []Item, one func(Item) error, workers int,
 func (c *Cache) check(item Item) error {
 	if _, _, _, err := c.load(item); err != nil {
 		return err
-	}
-	if imagefile.IsHeatmap(item.Path) {
-		return fmt.Errorf("dataset: %s: %w; move it out of the data set", item.Path, ErrHeatmap)
 	}
 	if item.Mask == "" {
 		return nil

@@ -130,7 +130,7 @@ func plainName(name string) string {
 func isMaskFolder(name string) bool {
 	plain := plainName(name)
 	switch plain {
-	case "maskdir", "maskimage", "maskimages", "gt", "gts", "groundtruth", "groundtruths", "label", "labels", "annotation",
+	case "maskdir", "maskimage", "maskimages", "maskimg", "maskimgs", "gt", "gts", "groundtruth", "groundtruths", "label", "labels", "annotation",
 		"annotations", "segmentation", "segmentations", "seg", "segs", "segmentationclass":
 		return true
 	}

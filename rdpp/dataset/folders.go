@@ -45,7 +45,7 @@ func OpenFolders(f Folders, opt *OpenOptions) (*Set, error) {
 	if err := s.readFolders(f, o); err != nil {
 		return nil, err
 	}
-	if err := s.once(); err != nil {
+	if err := s.once("name each folder once, and none inside another"); err != nil {
 		return nil, err
 	}
 	if len(s.Train) == 0 && !o.TestOnly {
@@ -110,14 +110,14 @@ func (s *Set) readFolders(f Folders, o OpenOptions) error {
 	return nil
 }
 
-// once refuses an image that is in the set twice.
-func (s *Set) once() error {
+// once refuses an image that is in the set twice, with advice.
+func (s *Set) once(advice string) error {
 	seen := make(map[string]bool)
 	for _, items := range [][]Item{s.Train, s.Test} {
 		for _, item := range items {
 			path := absolute(item.Path)
 			if seen[path] {
-				return fmt.Errorf("dataset: %s: %w; name each folder once, and none inside another", printable.Text(item.Path), ErrTwice)
+				return fmt.Errorf("dataset: %s: %w; %s", printable.Text(item.Path), ErrTwice, advice)
 			}
 			seen[path] = true
 		}

@@ -60,6 +60,8 @@ func TestOpenFolders(t *testing.T) {
 		{name: "good and bad the same", files: factory, good: []string{"gut"}, bad: []string{"gut"}, err: ErrTwice, named: "gut/000.png"},
 		{name: "one inside another", files: []string{"a/0.png", "a/b/1.png"}, good: []string{"a", "a/b"}, opt: &OpenOptions{Recursive: true}, err: ErrTwice, named: "b/1.png"},
 		{name: "exchanged", files: []string{"ok/0.png", "ng/0.png"}, good: []string{"ng"}, bad: []string{"ok"}, err: ErrLayout, named: "exchange the two"},
+		{name: "all in sub-folders", files: []string{"gut/mo/0.png", "gut/di/0.png", "schlecht/0.png"}, good: []string{"gut"}, bad: []string{"schlecht"}, err: ErrNoGood,
+			named: "sub-folders: di (1 image), mo (1 image); take them with recursive"},
 		{name: "masks of other names", files: factory, good: []string{"gut"}, bad: []string{"schlecht"}, masks: []string{"gut"}, err: ErrImageWithoutMask, named: "gut"},
 		{name: "a mask too many", files: append(factory, "masken/2.png"), good: []string{"gut"}, bad: []string{"schlecht"}, masks: []string{"masken"},
 			err: ErrMaskWithoutImage, named: "masken/2.png"},

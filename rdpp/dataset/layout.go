@@ -166,6 +166,8 @@ func Layouts() []string {
 //
 // A folder of masks is one named mask, masks, mask_dir, defect_masks, ground_truth,
 // gt, label, labels, annotations, segmentation or the like, or, beside a folder NG, NG_mask.
+// Where there is none, it is one whose images are all drawings of few colours
+// with the names of photographs of defective parts.
 // A mask in it has the name of its image, perhaps with _mask, _gt or _label, and
 // lies in sub-folders that the image's path ends in: none, dent/ or NG/dent/. A
 // mask may also lie beside its image, as 000_mask.png.
@@ -238,12 +240,15 @@ func (o *OpenOptions) complete() (all OpenOptions, err error) {
 func (s *Set) noImages(err error) error {
 	for _, dir := range s.read {
 		l, listError := list(dir)
-		if listError != nil || !isGood(filepath.Base(dir)) || len(l.images) > 0 {
+		if listError != nil || s.Layout != layoutNamed && !isGood(filepath.Base(dir)) || len(l.images) > 0 {
 			continue
 		}
 		if holds := imagesBelow(dir); len(holds) > 0 {
 			return fmt.Errorf("%w; %s has none directly in it, but sub-folders: %s; %w", err, printable.Text(dir), enumerate(holds, namedTypes), setting.Advise(nil, "take them with {recursive}"))
 		}
+	}
+	if s.Layout == layoutNamed {
+		return fmt.Errorf("%w; put images of good parts there", err)
 	}
 	return fmt.Errorf("%w; put images of good parts into its good folder", err)
 }
@@ -517,6 +522,9 @@ func (s *Set) readTests(dir string, roots []maskRoot, opt OpenOptions) error {
 		s.Test = append(s.Test, items...)
 		roots = append(roots, inside...)
 		beside = append(beside, masks...)
+	}
+	if len(roots)+len(beside) == 0 {
+		roots = s.takeDrawings(dir)
 	}
 	return s.pair(roots, beside, opt)
 }

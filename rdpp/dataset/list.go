@@ -43,7 +43,8 @@ var ErrList = errors.New("not a usable list of images")
 //	    there is none.
 //	  - ignore is a mask of what of the image is not scored; empty where all is.
 //
-// Commas, semicolons or tabs part the values, which may be in quotes. A UTF-8
+// Commas, semicolons or tabs part the values, which may be in quotes. Capitals
+// in the names of columns do not matter. A UTF-8
 // byte order mark and Windows' line ends are accepted. Errors wrap ErrList and
 // name the line; they are those of Open for what the list names. An image that
 // is not there, or a mask, is left out with SkipBad.
@@ -98,7 +99,7 @@ func OpenList(file string, opt *OpenOptions) (*Set, error) {
 	if good == 0 {
 		return nil, fmt.Errorf("dataset: %s: %w: no line has the label good, ok or normal; write good for good parts", file, ErrNoGood)
 	}
-	if err := s.once(); err != nil {
+	if err := s.once("name it in one line"); err != nil {
 		return nil, err
 	}
 	if err := s.requireMasks("name its mask in the list or remove the line", o); err != nil {
@@ -305,24 +306,55 @@ func parseObjects(data []byte) (rows []listRow, unknown []string, err error) {
 		if !utf8.Valid(text) {
 			return nil, nil, fmt.Errorf("line %d: it is no UTF-8, which JSON is; list such names as CSV", line)
 		}
-		var object map[string]any
-		if err := json.Unmarshal(text, &object); err != nil {
-			return nil, nil, fmt.Errorf("line %d: %w", line, err)
-		}
 		r := listRow{line: line}
-		for name, value := range object {
-			into := map[string]*string{"path": &r.path, "split": &r.split, "label": &r.label, "mask": &r.mask, "ignore": &r.ignore}[name]
+		into := map[string]*string{"path": &r.path, "split": &r.split, "label": &r.label, "mask": &r.mask, "ignore": &r.ignore}
+		err := eachMember(text, func(name string, value any) error {
+			plain := strings.ToLower(name)
+			field, known := into[plain]
 			text, isText := value.(string)
 			switch {
-			case into == nil:
+			case !known && slices.Contains(listColumns, plain):
+				return fmt.Errorf("%s is there twice", name)
+			case !known:
 				others[printable.Text(name)] = true
 			case isText:
-				*into = text
+				*field = text
 			case value != nil:
-				return nil, nil, fmt.Errorf("line %d: %s is %v, no text", line, name, value)
+				return fmt.Errorf("%s is %v, no text", name, value)
 			}
+			delete(into, plain)
+			return nil
+		})
+		if err != nil {
+			return nil, nil, fmt.Errorf("line %d: %w", line, err)
 		}
 		rows = append(rows, r)
 	}
 	return rows, slices.Sorted(maps.Keys(others)), nil
+}
+
+// eachMember calls f with the members of a JSON object, which is all of text, in
+// their order.
+func eachMember(text []byte, f func(name string, value any) error) error {
+	if !json.Valid(text) {
+		return json.Unmarshal(text, new(any)) // says where
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	if start, err := d.Token(); err != nil || start != json.Delim('{') {
+		return errors.Join(err, errors.New("no JSON object"))
+	}
+	for d.More() {
+		name, err := d.Token()
+		if err != nil {
+			return err
+		}
+		var value any
+		if err := d.Decode(&value); err != nil {
+			return err
+		}
+		if err := f(name.(string), value); err != nil {
+			return err
+		}
+	}
+	return nil
 }

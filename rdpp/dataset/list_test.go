@@ -41,12 +41,13 @@ func TestOpenList(t *testing.T) {
 		{name: "commas", text: listHeader + listTrain + "gut/2.png,test,good,\nschlecht/0.png,test,dent,masken/0.png\n", train: train, test: test, taken: taken},
 		{name: "semicolons, carriage returns, a byte order mark, other columns and capitals",
 			text:  "\ufeffLabel;Path;Mask;Split;Datum\r\nOK;gut/0.png;;TRAIN;1.5.\r\ngood; gut/1.png ;;train;\"2;3\"\r\nnormal;gut/2.png;;Test;\r\ndent;schlecht/0.png;masken/0.png;test;",
-			train: train, test: test, taken: strings.Replace(taken, "nothing left out", "left out: 1 unknown column in datum", 1)},
+			train: train, test: test, taken: strings.Replace(taken, "nothing left out", "left out: 1 unknown column: datum", 1)},
 		{name: "tabs", text: "path\tsplit\tlabel\tmask\n" + strings.ReplaceAll(listTrain, ",", "\t") + "gut/2.png\ttest\tgood\t\nschlecht/0.png\ttest\tdent\tmasken/0.png\n",
 			train: train, test: test, taken: taken},
 		{name: "objects", text: `{"path": "gut/0.png", "split": "train", "label": "good"}` + "\n\n" + `{"path":"gut/1.png","split":"train","label":"ok","mask":null}` + "\r\n" +
 			`{"path":"gut/2.png","split":"test","label":"good","id":7}` + "\n" + `{"path":"schlecht/0.png","split":"test","label":"dent","mask":"masken/0.png"}`,
-			train: train, test: test, taken: strings.Replace(taken, "nothing left out", "left out: 1 unknown column in id", 1)},
+			train: train, test: test, taken: strings.Replace(taken, "nothing left out", "left out: 1 unknown column: id", 1)},
+		{name: "objects with capitals", text: `{"Path": "gut/0.png", "LABEL": "good"}`, train: train[:1], taken: "train 1 good | no test images | nothing left out"},
 		{name: "UTF-16", text: "\xff\xfe" + strings.Join(strings.Split("path\tlabel\ngut/0.png\tgood\n", ""), "\x00") + "\x00", train: train[:1],
 			taken: "train 1 good | no test images | nothing left out"},
 		{name: "quotes", text: listHeader + `"gut/3, die ""gute"".png",train,good,` + "\n", train: []string{`gut/3, die "gute".png good`}, taken: "train 1 good | no test images | nothing left out"},
@@ -60,7 +61,7 @@ func TestOpenList(t *testing.T) {
 		{name: "bad lines left out", text: listHeader + listTrain + "gut/9.png,train,good,\ngut/2.png,test,good,\nschlecht/0.png,test,dent,masken/0.png\n" +
 			"schlecht/1.png,test,dent,masken/9.png\n", opt: &OpenOptions{SkipBad: true}, train: train, test: test,
 			taken: strings.Replace(taken, "nothing left out", "left out: 2 bad files (skip_bad)", 1), skipped: 2},
-		{name: "no UTF-8", text: "path,label,note\ngut/0.png,good,\xe4\n", train: train[:1], taken: "train 1 good | no test images | left out: 1 unknown column in note"},
+		{name: "no UTF-8", text: "path,label,note\ngut/0.png,good,\xe4\n", train: train[:1], taken: "train 1 good | no test images | left out: 1 unknown column: note"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir, file := listed(t, "list.csv", c.text)
@@ -106,7 +107,7 @@ func TestOpenListErrors(t *testing.T) {
 		{"a defect to train on", listHeader + listTrain + "gut/2.png,train,gut,\n", ErrList, `line 4: not a usable list of images: the label is "gut", to train on`},
 		{"a word for good that is none", "path,label\ngut/0.png,gut\nschlecht/0.png,schlecht\n", ErrNoGood, "write good"},
 		{"twice", listHeader + listTrain + "gut/0.png,test,good,\n", ErrList, "line 4: the image \"gut/0.png\" is that of line 2"},
-		{"twice by other names", listHeader + listTrain + "gut/../gut/0.png,test,good,\n", ErrTwice, "gut/0.png"},
+		{"twice by other names", listHeader + listTrain + "gut/../gut/0.png,test,good,\n", ErrTwice, "name it in one line"},
 		{"control characters", listHeader + "\"gut/\x1b[0.png\",train,good,\n", ErrList, "line 2"},
 		{"an image that is not there", listHeader + listTrain + "gut/9.png,train,good,\n", ErrMissing, "line 4"},
 		{"a folder", listHeader + listTrain + "gut,train,good,\n", ErrMissing, "line 4"},
@@ -117,6 +118,9 @@ func TestOpenListErrors(t *testing.T) {
 		{"nothing to train on", listHeader + "gut/0.png,test,good,\n", ErrNoGood, "split train"},
 		{"no JSON", "{\"path\":\"gut/0.png\",\"label\":\"good\"}\n{\"path\":\n", ErrList, "line 2"},
 		{"a number in JSON", `{"path":"gut/0.png","label":1}`, ErrList, "line 1: label is 1, no text"},
+		{"a label twice in JSON", `{"path":"gut/0.png","label":"good","label":"dent"}`, ErrList, "line 1: label is there twice"},
+		{"a label twice in JSON, once null", `{"path":"gut/0.png","label":null,"Label":"dent"}`, ErrList, "line 1: Label is there twice"},
+		{"an array in a line of JSON", "{\"path\":\"gut/0.png\",\"label\":\"good\"}\n[1]\n", ErrList, "line 2: no JSON object"},
 		{"JSON without UTF-8", "{\"path\":\"gut/\xe4.png\",\"label\":\"good\"}", ErrList, "line 1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

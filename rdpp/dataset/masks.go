@@ -19,7 +19,7 @@ var (
 	ErrSharedMask   = errors.New("one mask for two images")
 	ErrMaskEmpty    = errors.New("a defective image's mask without a defect")
 	ErrMaskFull     = errors.New("a mask that is all defect")
-	ErrMaskInverted = errors.New("a mask that seems to be inverted: its border and most of it are defect")
+	ErrMaskInverted = errors.New("a mask that seems to be inverted: most of it and of its border is defect")
 	ErrMaskShape    = errors.New("a mask of another shape than its image")
 )
 
@@ -90,10 +90,10 @@ func (s *Set) readMasks(roots []maskRoot) (masks []maskFile, err error) {
 }
 
 // imageIndex finds images by the end of their path.
-type imageIndex map[string][]indexed // by stem, and by name with extension
+type imageIndex map[string][]indexed // by stem, and by name with extension, in small letters
 
 type indexed struct {
-	key  []string // folders of the path, then the stem
+	key  []string // folders of the path, then the stem or name
 	item *Item
 }
 
@@ -101,7 +101,8 @@ func (x imageIndex) add(item *Item) {
 	folders := keyOf(filepath.Dir(item.Path))
 	name := filepath.Base(item.Path)
 	for _, last := range slices.Compact([]string{name, stem(name)}) {
-		x[last] = append(x[last], indexed{append(slices.Clone(folders), last), item})
+		folded := strings.ToLower(last)
+		x[folded] = append(x[folded], indexed{append(slices.Clone(folders), last), item})
 	}
 }
 
@@ -111,23 +112,30 @@ func keyOf(dir string) []string {
 }
 
 // of returns the images whose path ends in key, whose last element may carry an
-// extension and a word that says that it is a mask.
+// extension and a word that says that it is a mask. Where none does, capitals
+// do not matter.
 func (x imageIndex) of(key []string) (items []*Item) {
 	last := key[len(key)-1]
-	plain := stem(last)
-	bare, _ := cutMaskWord(plain)
-	for _, name := range slices.Compact([]string{last, plain, bare}) {
-		for _, image := range x[name] {
-			n := len(image.key) - len(key)
-			if n >= 0 && slices.Equal(image.key[n:len(image.key)-1], key[:len(key)-1]) {
-				items = append(items, image.item)
+	for _, same := range []func(a, b string) bool{func(a, b string) bool { return a == b }, strings.EqualFold} {
+		for _, name := range slices.Compact([]string{last, stem(last), bareName(last)}) {
+			wanted := append(slices.Clone(key[:len(key)-1]), name)
+			for _, image := range x[strings.ToLower(name)] {
+				if n := len(image.key) - len(key); n >= 0 && slices.EqualFunc(image.key[n:], wanted, same) {
+					items = append(items, image.item)
+				}
+			}
+			if items != nil {
+				return items
 			}
 		}
-		if items != nil {
-			break
-		}
 	}
-	return items
+	return nil
+}
+
+// bareName is the name of a mask's image, without extension.
+func bareName(mask string) string {
+	bare, _ := cutMaskWord(stem(mask))
+	return bare
 }
 
 // pair gives the defective test images their masks, those in the roots and
@@ -196,8 +204,9 @@ func (s *Set) pair(roots []maskRoot, beside []maskFile, opt OpenOptions) error {
 // skipMasks leaves out, or refuses, masks without images.
 func (s *Set) skipMasks(masks []maskFile, opt OpenOptions) error {
 	for _, mask := range masks {
+		image := append(slices.Clone(mask.key[:len(mask.key)-1]), bareName(mask.path))
 		err := fmt.Errorf("dataset: %s: %w; add the image %s, remove the mask, or give the folder another name if these are photographs",
-			printable.Text(mask.path), ErrMaskWithoutImage, printable.Text(filepath.Join(mask.key...)))
+			printable.Text(mask.path), ErrMaskWithoutImage, printable.Text(filepath.Join(image...)))
 		if err := s.skip(mask.path, err, opt); err != nil {
 			return err
 		}
@@ -324,11 +333,12 @@ func checkMask(m *imagefile.Mask, path string, w, h int) error {
 	if across, down := m.W*h, m.H*w; max(across-down, down-across) >= w+h {
 		return fmt.Errorf("dataset: %s: %w: %d x %d pixels, the image has %d x %d; draw it over the image", printable.Text(path), ErrMaskShape, m.W, m.H, w, h)
 	}
-	drawn, border := 0, true
+	drawn, border, drawnBorder := 0, 0, 0
 	for i, v := range m.Pix {
 		drawn += int(v)
-		if x, y := i%m.W, i/m.W; v == 0 && (x == 0 || y == 0 || x == m.W-1 || y == m.H-1) {
-			border = false
+		if x, y := i%m.W, i/m.W; x == 0 || y == 0 || x == m.W-1 || y == m.H-1 {
+			border++
+			drawnBorder += int(v)
 		}
 	}
 	const advice = "draw the defect in white on black"
@@ -337,7 +347,7 @@ func checkMask(m *imagefile.Mask, path string, w, h int) error {
 		return fmt.Errorf("dataset: %s: %w; %s, or move the image to the good ones", printable.Text(path), ErrMaskEmpty, advice)
 	case drawn == len(m.Pix):
 		return fmt.Errorf("dataset: %s: %w; %s, and leave some of the image black", printable.Text(path), ErrMaskFull, advice)
-	case border && 2*drawn > len(m.Pix):
+	case 4*drawnBorder > 3*border && 2*drawn > len(m.Pix): // a part's defect may reach the border, but hardly surrounds it
 		return fmt.Errorf("dataset: %s: %w; %s", printable.Text(path), ErrMaskInverted, advice)
 	}
 	return nil

@@ -69,6 +69,20 @@ func TestCheckMasks(t *testing.T) {
 	const w, h = 40, 30
 	corner := inverted(drawing(w, h)) // and yet one corner is black
 	corner.Pix[0] = 0
+	edge := inverted(drawing(w, h)) // of a defect that reaches the border
+	for y := range h / 2 {
+		edge.Pix[y*edge.Stride] = 0
+	}
+	around := inverted(drawing(w, h)) // half of the border
+	for y := range h / 2 {
+		clear(around.Pix[y*around.Stride:][:w])
+	}
+	for y := h / 2; y < h; y++ {
+		for x := range w {
+			around.Pix[y*around.Stride+x] = 255
+		}
+	}
+	around.Pix[h/2*around.Stride-1] = 255 // more than half of the picture
 	for _, c := range []struct {
 		name string
 		mask image.Image
@@ -79,11 +93,13 @@ func TestCheckMasks(t *testing.T) {
 		{"rounded", drawing(13, 10), nil},
 		{"rounded up", drawing(14, 10), nil},
 		{"three times as large", drawing(3*w, 3*h), nil},
-		{"most of it, but not at its border", corner, nil},
+		{"most of it, but a side", around, nil},
 		{"black", plate(w, h, 0), ErrMaskEmpty},
 		{"white", plate(w, h, 255), ErrMaskFull},
 		{"grey", plate(w, h, 7), ErrMaskFull},
 		{"inverted", inverted(drawing(w, h)), ErrMaskInverted},
+		{"inverted, black in a corner too", corner, ErrMaskInverted},
+		{"inverted, of a defect at the border", edge, ErrMaskInverted},
 		{"half as wide", drawing(w/2, h), ErrMaskShape},
 		{"turned", drawing(h, w), ErrMaskShape},
 		{"a square", drawing(64, 64), ErrMaskShape},
@@ -230,13 +246,19 @@ func TestPairing(t *testing.T) {
 		{name: "masks of nothing but good images", files: append(train, "test/dent/007.png", "masks/000.png"), want: []string{"test/dent/007.png"}},
 		{name: "a mask without image", files: append(train, "test/dent/000.png", "ground_truth/dent/000.png", "ground_truth/dent/001/000.png"),
 			err: ErrMaskWithoutImage, named: "dent/001/000.png", want: []string{"test/dent/000.png ground_truth/dent/000.png"}, left: []string{"ground_truth/dent/001/000.png"}},
+		{name: "other capitals", files: append(train, "test/Dent/A0.JPG", "test/Dent/a1.jpg", "ground_truth/dent/a0_mask.png", "ground_truth/dent/A1_MASK.PNG"),
+			want: []string{"test/Dent/A0.JPG ground_truth/dent/a0_mask.png", "test/Dent/a1.jpg ground_truth/dent/A1_MASK.PNG"}},
+		{name: "types that differ in capitals alone", files: append(train, "test/Dent/0.png", "test/dent/0.png", "ground_truth/dent/0.png", "ground_truth/Dent/0.png"),
+			want: []string{"test/Dent/0.png ground_truth/Dent/0.png", "test/dent/0.png ground_truth/dent/0.png"}},
+		{name: "the image that is missing is named as an image", files: append(train, "test/dent/000.png", "ground_truth/dent/000.png", "ground_truth/dent/999_mask.png"),
+			err: ErrMaskWithoutImage, named: "add the image dent/999,", want: []string{"test/dent/000.png ground_truth/dent/000.png"}, left: []string{"ground_truth/dent/999_mask.png"}},
 		{name: "photographs in a folder called label", files: []string{"good/0.png", "NG/1.png", "label/2.png"}, err: ErrMaskWithoutImage, named: "another name",
 			want: []string{"NG/1.png"}, left: []string{"label/2.png"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := tree(t, c.files...)
 			set, err := Open(dir, nil)
-			if !errors.Is(err, c.err) || c.err != nil && (!containsAll(err, "dataset: ") || !Skippable(err)) {
+			if !errors.Is(err, c.err) || c.err != nil && (!containsAll(err, "dataset: ", c.named) || !Skippable(err)) {
 				t.Fatalf("got error %v, want %v, which can be skipped", err, c.err)
 			}
 			if c.err != nil {

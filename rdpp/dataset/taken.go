@@ -64,7 +64,7 @@ const (
 var reasons = []struct {
 	Reason
 	one, many, why string
-	are            bool // whether the folders are what is counted, not where it lies
+	are            bool // whether the folders, or columns, are what is counted, not where it lies
 }{
 	{InSubfolder, "image", "images", " (subfolders: {recursive})", false},
 	{OutsideLayout, "image", "images", " (not used by the layout)", false},
@@ -77,7 +77,7 @@ var reasons = []struct {
 	{UnreadFolder, "folder that cannot be read", "folders that cannot be read", "", true},
 	{UncountedFiles, "folder too large to be counted", "folders too large to be counted", "", true},
 	{EmptyFolder, "folder without images", "folders without images", "", true},
-	{UnknownColumn, "unknown column", "unknown columns", "", false},
+	{UnknownColumn, "unknown column", "unknown columns", "", true},
 	{BadFile, "bad file", "bad files", " ({skip_bad})", false},
 }
 

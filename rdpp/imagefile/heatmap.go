@@ -22,6 +22,8 @@ const heatmapMark = "Software\x00rdpp heat map"
 const (
 	signatureBytes = 8
 	pngStart       = signatureBytes + 12 + 13
+	chunkHeader    = 8 // length and kind
+	markEnd        = pngStart + chunkHeader + len(heatmapMark)
 )
 
 // EncodeHeatmap writes m, a picture with a heat map drawn over it, as a PNG that
@@ -93,10 +95,14 @@ func IsHeatmap(path string) bool {
 		return false
 	}
 	defer f.Close()
-	const chunkHeader = 8 // length and kind
-	start := make([]byte, pngStart+chunkHeader+len(heatmapMark))
+	start := make([]byte, markEnd)
 	if _, err := io.ReadFull(f, start); err != nil {
 		return false
 	}
-	return string(start[:signatureBytes]) == "\x89PNG\r\n\x1a\n" && string(start[pngStart+chunkHeader:]) == heatmapMark
+	return isHeatmap(start)
+}
+
+// isHeatmap is IsHeatmap of a file's bytes.
+func isHeatmap(data []byte) bool {
+	return len(data) >= markEnd && string(data[:signatureBytes]) == "\x89PNG\r\n\x1a\n" && string(data[pngStart+chunkHeader:markEnd]) == heatmapMark
 }

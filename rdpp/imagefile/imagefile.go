@@ -69,6 +69,8 @@ type Image struct {
 	// Pages is how many pictures the file holds, as a multi-page TIFF does, of
 	// which this is the first; 0 for a picture that is not from a file.
 	Pages int
+
+	Heatmap bool // EncodeHeatmap drew it: it is no photograph
 }
 
 // Options bound what is decoded; nil means the defaults.
@@ -259,7 +261,7 @@ func (c *codec) decode(data []byte, opt *Options) (im *Image, err error) {
 		stored.Bits = 8
 	}
 	im = im.orient(c.orientation(data))
-	im.Stored, im.Pages = stored, c.pages(data)
+	im.Stored, im.Pages, im.Heatmap = stored, c.pages(data), isHeatmap(data)
 	return im, nil
 }
 

@@ -69,8 +69,20 @@ type tiffFile struct {
 	header C.rdpp_tiff_header
 
 	saysPalette bool
-	saysCounts  bool // how many bytes its strips or tiles have
+	lacksBits   bool   // BitsPerSample
+	lacksCounts bool   // StripByteCounts or TileByteCounts
+	places      uint64 // how many strips or tiles it says the places of
 	pinned      runtime.Pinner
+}
+
+// tiffLimits are libtiff's words about sound files that it does not read, and
+// what is meant by them.
+var tiffLimits = []struct{ words, meaning string }{
+	{"Cannot handle different", "whose samples differ in their bits or their kind"},
+	{"can not handle separated image", "of other inks than CMYK"},
+	{"Floating point \"Predictor\"", "with a predictor of floating-point values for others"},
+	{"Invalid strip byte count 0", "that says that a strip has no bytes"},
+	{"Invalid tile byte count", "that says that a tile has no bytes"},
 }
 
 // maxTIFFOpening is the most bytes that libtiff may allocate at once while it
@@ -80,13 +92,14 @@ const maxTIFFOpening = 16 << 20
 // openTIFF reads a file's header. The caller closes it.
 func openTIFF(data []byte) (*tiffFile, error) {
 	data = tidyTags(data)
-	f := &tiffFile{saysPalette: saysPalette(data), saysCounts: saysCounts(data)}
+	f := &tiffFile{saysPalette: saysPalette(data)}
+	f.countTags(data)
 	f.pinned.Pin(&data[0])
 	f.source.data, f.source.size = (*C.uint8_t)(&data[0]), C.size_t(len(data))
 	f.source.limit = maxTIFFOpening
 	if C.rdpp_tiff_read_header(&f.source, &f.header) == 0 {
 		defer f.close()
-		return nil, f.err()
+		return nil, f.failure()
 	}
 	return f, nil
 }
@@ -187,11 +200,38 @@ func saysPalette(data []byte) bool {
 	return false
 }
 
-// saysCounts says whether a file has StripByteCounts or TileByteCounts.
-func saysCounts(data []byte) bool {
-	const strips, tiles = 279, 325
-	order, entries, _ := tiffEntries(data)
-	return slices.ContainsFunc(entries, func(e []byte) bool { return order.Uint16(e) == strips || order.Uint16(e) == tiles })
+// countTags says which of some tags a file has.
+func (f *tiffFile) countTags(data []byte) {
+	const bits, stripPlaces, stripCounts, tilePlaces, tileCounts = 258, 273, 279, 324, 325
+	order, entries, value := tiffEntries(data)
+	f.lacksBits, f.lacksCounts = len(entries) > 0, len(entries) > 0
+	for _, e := range entries {
+		switch order.Uint16(e) {
+		case bits:
+			f.lacksBits = false
+		case stripCounts, tileCounts:
+			f.lacksCounts = false
+		case stripPlaces, tilePlaces:
+			n := uint64(order.Uint32(e[4:]))
+			if value == 12 { // BigTIFF
+				n = order.Uint64(e[4:])
+			}
+			f.places = max(f.places, n)
+		}
+	}
+}
+
+// blocks is how many strips or tiles the picture takes.
+func (f *tiffFile) blocks() uint64 {
+	h := &f.header
+	if h.block_width == 0 || h.block_height == 0 {
+		return 0
+	}
+	n := (uint64(h.width) + uint64(h.block_width) - 1) / uint64(h.block_width) * ((uint64(h.height) + uint64(h.block_height) - 1) / uint64(h.block_height))
+	if h.planar == tiffSeparatePlanes {
+		n *= uint64(h.samples)
+	}
+	return n
 }
 
 func (f *tiffFile) close() { f.pinned.Unpin() }
@@ -343,6 +383,9 @@ func (f *tiffFile) check() error {
 	case tiffPalette:
 		bits = map[C.uint16_t]bool{1: true, 2: true, 4: true, 8: true}
 	}
+	if n := f.blocks(); f.places < n {
+		return fmt.Errorf("it says where %d of its %d strips or tiles are", f.places, n)
+	}
 	colours := C.uint16_t(1)
 	switch h.photometric {
 	case tiffRGB, tiffYCbCr, tiffLab:
@@ -354,6 +397,8 @@ func (f *tiffFile) check() error {
 	switch {
 	case h.has_photometric == 0:
 		return unsupported("that does not say what its values mean (no PhotometricInterpretation)")
+	case f.lacksBits && h.photometric > tiffBlackIsZero: // by default one, which nobody means
+		return unsupported("that does not say how many bits its samples have (no BitsPerSample)")
 	case f.saysPalette && h.photometric != tiffPalette:
 		return unsupported("with a palette that has no colours (no ColorMap)")
 	case !tiffCompressions[h.compression] || h.decodable == 0:
@@ -389,12 +434,23 @@ func (f *tiffFile) read(pix []uint8, c func(*C.uint8_t) C.int) error {
 	if c((*C.uint8_t)(unsafe.Pointer(&pix[0]))) != 0 {
 		return nil
 	}
+	return f.failure()
+}
+
+// failure is err, where the file is sound as what it has that libtiff cannot
+// read.
+func (f *tiffFile) failure() error {
 	err := f.err()
 	switch {
 	case f.header.compression == tiffAlignedFax: // libtiff takes the end of short rows for elsewhere
 		return unsupported(fmt.Sprintf("with compression %d (fax in rows of whole words), of which libtiff cannot read this one (%v)", tiffAlignedFax, err))
-	case !f.saysCounts: // and libtiff guesses too few bytes for some subsampled colour
+	case f.lacksCounts: // and libtiff guesses too few bytes for some subsampled colour, and none for several strips
 		return unsupported(fmt.Sprintf("that does not say how long its strips are (no StripByteCounts; %v)", err))
+	}
+	for _, limit := range tiffLimits {
+		if strings.Contains(err.Error(), limit.words) {
+			return unsupported(fmt.Sprintf("%s (%v)", limit.meaning, err))
+		}
 	}
 	return err
 }

@@ -64,7 +64,7 @@ func tiffGrey(bits uint16, more ...tiffEntry) []tiffEntry {
 }
 
 func TestTIFFRefusals(t *testing.T) {
-	const compression, photometric, samples, format = 0x103, 0x106, 0x115, 0x153
+	const bits, compression, photometric, samples, predictor, inks, format = 0x102, 0x103, 0x106, 0x115, 0x13d, 0x14c, 0x153
 	for _, c := range []struct {
 		name string
 		page []tiffEntry
@@ -87,6 +87,13 @@ func TestTIFFRefusals(t *testing.T) {
 		{"LERC", tiffGrey(8, tiffEntry{compression, []uint16{34887}}), "with compression 34887 (LERC)"},
 		{"JBIG", tiffGrey(1, tiffEntry{compression, []uint16{34661}}), "with compression 34661 (JBIG)"},
 		{"old JPEG", tiffGrey(8, tiffEntry{compression, []uint16{6}}), "with compression 6 (old-style JPEG)"},
+		{"RGB without its bits", tiffGrey(8, tiffEntry{bits, nil}, tiffEntry{photometric, []uint16{2}}, tiffEntry{samples, []uint16{3}}), "does not say how many bits its samples have"},
+		{"5, 6 and 5 bits", tiffGrey(8, tiffEntry{bits, []uint16{5, 6, 5}}, tiffEntry{photometric, []uint16{2}}, tiffEntry{samples, []uint16{3}}), "whose samples differ"},
+		{"signed and unsigned", tiffGrey(8, tiffEntry{bits, []uint16{8, 8, 8}}, tiffEntry{photometric, []uint16{2}}, tiffEntry{samples, []uint16{3}},
+			tiffEntry{format, []uint16{1, 2, 1}}), "whose samples differ"},
+		{"inks", tiffGrey(8, tiffEntry{bits, []uint16{8, 8, 8, 8}}, tiffEntry{photometric, []uint16{5}}, tiffEntry{samples, []uint16{4}}, tiffEntry{inks, []uint16{2}}),
+			"of other inks than CMYK"},
+		{"a predictor of floats", tiffGrey(8, tiffEntry{compression, []uint16{8}}, tiffEntry{predictor, []uint16{3}}), "with a predictor of floating-point values"},
 		{"another compression", tiffGrey(8, tiffEntry{compression, []uint16{12345}}), "with compression 12345 (unknown)"},
 	} {
 		_, err := Decode(tiffPagesOf(make([]byte, 64), c.page), nil)
@@ -110,6 +117,8 @@ func TestTIFFWhatLibtiffCannotRead(t *testing.T) {
 		data []byte
 		want string
 	}{
+		{"several strips without StripByteCounts", tiffRows([]uint16{8, 10}, nil), "TIFF file that does not say how long its strips are (no StripByteCounts"},
+		{"strips of 0 bytes", tiffRows([]uint16{8, 10}, []uint16{0, 0}), "TIFF file that says that a strip has no bytes"},
 		{"rows of whole words", tiffPagesOf(fax, narrow), "TIFF file with compression 32771 (fax in rows of whole words)"},
 		{"no StripByteCounts", chroma, "TIFF file that does not say how long its strips are (no StripByteCounts"},
 	} {
@@ -117,6 +126,34 @@ func TestTIFFWhatLibtiffCannotRead(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.HasSuffix(err.Error(), "which is not read: save it as PNG") {
 			t.Errorf("%s: got %v, want an error with %q", c.name, err, c.want)
 		}
+	}
+}
+
+// tiffRows is a TIFF of 2 x 2 pixels, 1 to 4, from byte 8 on, in a strip per row.
+func tiffRows(places, counts []uint16) []byte {
+	data := []byte("II*\x00\x0c\x00\x00\x00\x01\x02\x03\x04")
+	tags := []tiffEntry{{0x100, []uint16{2}}, {0x101, []uint16{2}}, {0x102, []uint16{8}}, {0x106, []uint16{1}}, {0x111, places}, {0x116, []uint16{1}}, {0x117, counts}}
+	tags = slices.DeleteFunc(tags, func(e tiffEntry) bool { return len(e.values) == 0 })
+	data = append(data, byte(len(tags)), 0)
+	for _, e := range tags {
+		data = binary.LittleEndian.AppendUint16(data, e.tag)
+		data = append(data, 3, 0, byte(len(e.values)), 0, 0, 0)
+		for _, v := range append(slices.Clone(e.values), 0)[:2] {
+			data = binary.LittleEndian.AppendUint16(data, v)
+		}
+	}
+	return append(data, 0, 0, 0, 0)
+}
+
+// A strip whose place is not there is not read from the start of the file.
+func TestTIFFPlaces(t *testing.T) {
+	im, err := Decode(tiffRows([]uint16{8, 10}, []uint16{2, 2}), nil)
+	if err != nil || !bytes.Equal(im.Pix, []byte{1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4}) {
+		t.Errorf("all there: got %v, %v, want 1 to 4", im, err)
+	}
+	const want = "where 1 of its 2 strips or tiles are"
+	if im, err := Decode(tiffRows([]uint16{8}, []uint16{2, 2}), nil); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("one missing: got %v, %v, want an error with %q", im, err, want)
 	}
 }
 
