@@ -123,7 +123,7 @@ func (r *run) restore(file *weights.File, c *Saved) error {
 	if err := r.learner.Restore(file, c.Info.Facts); err != nil {
 		return fmt.Errorf("engine: checkpoint %s: %w", file.Path, err)
 	}
-	c.Info.Config, c.Info.Data = r.config, r.model.Info.Data // the same, but for what may be raised and what older versions did not tell
+	c.Info.Config, c.Info.Data, c.Info.Looks = r.config, r.model.Info.Data, r.model.Info.Looks // the same, but for what may be raised and what older versions did not tell
 	r.model.Info, r.state = c.Info, c.State
 	return nil
 }

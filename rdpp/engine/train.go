@@ -334,6 +334,7 @@ func (r *run) readData(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("engine: %w", err)
 	}
+	r.model.Info.Looks = r.cache.Looks(r.items)
 	if err := r.settleTile(); err != nil {
 		return err
 	}
