@@ -26,10 +26,10 @@ type Info struct {
 	anomaly.Facts
 	Epoch       int                 `json:"epoch"` // that these weights are from, counted from 1
 	Calibration anomaly.Calibration `json:"calibration"`
-	Spots       Spots               `json:"spots,omitzero"`    // how small a defect can be; zero: not measured
+	Spots       Spots               `json:"spots,omitzero"` // how small a defect can be; zero: not measured
 	// Looks are those of the good images that it was trained and calibrated with; zero: not known.
-	Looks       dataset.Looks       `json:"looks,omitzero"`
-	Imported    ImportInfo          `json:"imported,omitzero"` // of a model that Import made; its Config tells nothing of its training
+	Looks    dataset.Looks `json:"looks,omitzero"`
+	Imported ImportInfo    `json:"imported,omitzero"` // of a model that Import made; its Config tells nothing of its training
 
 	Recalibrated RecalibrationInfo `json:"recalibrated,omitzero"` // where the calibration is not the training's
 }
