@@ -106,6 +106,9 @@ func (r *run) restore(file *weights.File, c *Saved) error {
 		}
 		return setting.Refuse("epochs", r.config.Epochs, "the run that {resume} continues has begun epoch %d: %s", begun, remedy)
 	}
+	if c.Info.From != r.model.Info.From {
+		return r.otherParent(c.Info.From)
+	}
 	own := c.Info.Teacher
 	same, now, err := own.Same(r.opt.Teacher, r.config.Arch)
 	if err != nil {
@@ -115,7 +118,9 @@ func (r *run) restore(file *weights.File, c *Saved) error {
 		return setting.Refuse("teacher", r.opt.Teacher, "the run that {resume} continues has the teacher %s: leave {teacher} out, or start anew "+
 			"with {overwrite}", own.Origin)
 	}
-	r.opt.Teacher = now // in the trainings for the calibration too
+	if r.opt.From == "" { // which has the teacher
+		r.opt.Teacher = now // in the trainings for the calibration too
+	}
 	if c.Info.Data.Fingerprint != r.model.Info.Data.Fingerprint {
 		return setting.Advise(fmt.Errorf("engine: the training images are not those that %s began with", file.Path),
 			"put them back, or start anew with {overwrite}")

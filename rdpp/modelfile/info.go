@@ -31,6 +31,8 @@ type Info struct {
 	Looks    dataset.Looks `json:"looks,omitzero"`
 	Imported ImportInfo    `json:"imported,omitzero"` // of a model that Import made; its Config tells nothing of its training
 
+	From ParentInfo `json:"from,omitzero"` // the model whose weights the training went on from; zero: it began anew
+
 	Recalibrated RecalibrationInfo `json:"recalibrated,omitzero"` // where the calibration is not the training's
 }
 
@@ -46,6 +48,13 @@ type RecalibrationInfo struct {
 type ImportInfo struct {
 	Origin string `json:"origin"` // the file's name
 	SHA256 string `json:"sha256"`
+}
+
+// ParentInfo names a model that a training went on from.
+type ParentInfo struct {
+	Origin string `json:"origin"` // the file's name
+	SHA256 string `json:"sha256"` // of the file
+	Images int    `json:"images"` // that it and the models before it were trained on
 }
 
 // DataInfo describes the training images.
