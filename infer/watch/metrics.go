@@ -41,8 +41,11 @@ func openMetrics(ctx context.Context, w *watch) (*metrics, error) {
 	if err != nil {
 		return nil, err
 	}
-	if text != nil && json.Unmarshal(text, &m.counted) == nil {
-		m.last = record
+	if text != nil {
+		counted := map[history.Verdict]int{}
+		if json.Unmarshal(text, &counted) == nil && counted != nil { // else they are counted again
+			m.counted, m.last = counted, record
+		}
 	}
 	for r, err := range w.History.List(ctx, history.Filter{Source: w.source, After: m.last}) {
 		if err != nil {

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -100,7 +99,11 @@ func (r *run) otherParent(before modelfile.ParentInfo) error {
 	if before == (modelfile.ParentInfo{}) {
 		return setting.Refuse("from", r.opt.From, "the run that {resume} continues began without it: leave it out, or start anew with {overwrite}")
 	}
-	return setting.Refuse("from", cmp.Or[any](r.opt.From, nil), "the run that {resume} continues began from %s, SHA-256 %.8s: name that one, or start anew with "+
+	var given any
+	if r.opt.From != "" {
+		given = r.opt.From
+	}
+	return setting.Refuse("from", given, "the run that {resume} continues began from %s, SHA-256 %.8s: name that one, or start anew with "+
 		"{overwrite}", strings.NewReplacer("{", "", "}", "").Replace(before.Origin), before.SHA256)
 }
 

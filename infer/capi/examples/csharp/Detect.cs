@@ -1,8 +1,8 @@
 // Scores images with a model, by Rdpp.cs, with .NET:
 //
-//   LD_LIBRARY_PATH=lib dotnet run --project share/doc/rdpp/examples/csharp -- model.safetensors image.png ...
+//   LD_LIBRARY_PATH=/opt/rdpp/lib dotnet run --project . -- model.safetensors image.png ...
 //
-// or with Mono: mcs -out:detect.exe Detect.cs Rdpp.cs && LD_LIBRARY_PATH=lib mono detect.exe model.safetensors image.png ...
+// or with Mono: mcs -out:detect.exe Detect.cs ../../Rdpp.cs && LD_LIBRARY_PATH=/opt/rdpp/lib mono detect.exe model.safetensors image.png ...
 //
 // Prints "score normalised anomalous regions width height file" per image.
 using System;
@@ -22,7 +22,7 @@ static class Detect {
         for (int i = 1; i < args.Length; i++) {
           try {
             Rdpp.Result r = detector.DetectEncoded(File.ReadAllBytes(args[i]));
-            Console.WriteLine($"{r.Score:R} {r.Normalised:R} {(r.Anomalous ? 1 : 0)} {r.Regions.Count} {r.Width} {r.Height} {args[i]}");
+            Console.WriteLine($"{r.Score:G17} {r.Normalised:G17} {(r.Anomalous ? 1 : 0)} {r.Regions.Count} {r.Width} {r.Height} {args[i]}");
           } catch (Exception e) when (e is Rdpp.RdppException || e is IOException) {
             Console.Error.WriteLine($"detect: {args[i]}: {e.Message}");
             code = 1;
