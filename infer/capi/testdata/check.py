@@ -53,7 +53,7 @@ def main():
         assert grey.score == detector.detect(memoryview(tripled).cast("B", [height, width, 3])).score
 
         assert (plain.width, plain.height) == (width, height) and plain.area == (0, 0, width, height)
-        assert 0 < plain.p_value <= 1 or plain.p_value is None
+        assert plain.p_value is None or 0 < plain.p_value <= 1
         r = plain.regions[0]
         assert r.area > 0 and 0 <= r.x and r.x + r.width <= width and 0 <= r.y and r.y + r.height <= height and r.peak >= r.mean
         side = len(plain.map)
