@@ -62,9 +62,9 @@ type source struct {
 type verdict struct {
 	source     source
 	prediction *rdpp.Prediction
-	brightness float64 // mean of the image, 0 to 1
-	pages      int     // of the file, the first of which was scored
-	sha256     string  // of the file, hexadecimal, where the judge makes digests; "": it could not be read
+	look       dataset.Look
+	pages      int    // of the file, the first of which was scored
+	sha256     string // of the file, hexadecimal, where the judge makes digests; "": it could not be read
 	entry      *explain.Entry
 	err        error
 }
@@ -426,7 +426,7 @@ func (j *judge) one(ctx context.Context, s source, data, mask []byte) (v verdict
 		v.err = naming(s.name(), err)
 		return v
 	}
-	v.prediction, v.pages, v.brightness = new(result.Prediction(s.path)), img.Pages, dataset.LookAt(img).Brightness
+	v.prediction, v.pages, v.look = new(result.Prediction(s.path)), img.Pages, result.Look
 	if j.page != nil {
 		v.entry = j.page.Look(s.name(), img, result)
 	}

@@ -128,6 +128,9 @@ func modelRows(m *rdpp.Info, row func(name, format string, args ...any)) {
 	} else {
 		row("trained", "on %d images, epoch %d of %d, seed %d", m.Data.Images, m.Epoch, c.Epochs, c.Seed)
 	}
+	if m.From.Origin != "" {
+		row("from", "%s, SHA-256 %.8s, trained on %d images", printable.Text(m.From.Origin), m.From.SHA256, m.From.Images)
+	}
 	if m.Category != "" {
 		row("category", "%s", m.Category)
 	}

@@ -78,6 +78,9 @@ func (k *keeper) keep(ctx context.Context, v verdict) error {
 	}
 	r := recordOf(k.detector, v.source.path, v.prediction, v.err)
 	r.Source, r.SHA256 = "image", v.sha256
+	if v.prediction != nil {
+		r.Brightness, r.Sharpness = &v.look.Brightness, &v.look.Sharpness
+	}
 	if v.err == nil {
 		r.Heatmap = v.source.heatmap
 	}

@@ -10,9 +10,9 @@ import (
 	"github.com/spf13/pflag"
 
 	"rdpp/infer/server"
-	"rdpp/rdpp/printable"
-
 	"rdpp/rdpp/command"
+	"rdpp/rdpp/lookout"
+	"rdpp/rdpp/printable"
 )
 
 const serveHelp = `Usage: infer serve --model FILE|DIR [flags]
@@ -41,8 +41,9 @@ func runServe(ctx context.Context, args []string, t *command.Terminal) (int, err
 	cert := flags.String("tls-cert", "", "certificates `FILE`, PEM; makes it HTTPS")
 	key := flags.String("tls-key", "", "the certificate's key `FILE`, PEM")
 	past := flags.String("history", "", "add to the history `FILE`, see infer history")
+	flags.Float64Var(&opt.Drift, "drift", lookout.DefaultRate, "warn of change, by chance in `X` of 1,000 images; 0: never")
 	logs := flags.String("log", "text", "`F`ormat of logs: text or json")
-	if err := t.Parse(flags, args, command.Help{Text: serveHelp, Rare: append(rare, "max-batch", "max-wait", "max-connections", "max-queue")}); err != nil {
+	if err := t.Parse(flags, args, command.Help{Text: serveHelp, Rare: append(rare, "max-batch", "max-wait", "max-connections", "max-queue", "drift")}); err != nil {
 		return 0, err
 	}
 	if !flags.Changed("max-memory") {
@@ -62,6 +63,8 @@ func runServe(ctx context.Context, args []string, t *command.Terminal) (int, err
 		return 0, command.Usagef("--max-queue %d; use 1 or more", opt.MaxQueue)
 	case opt.MaxWait < 0:
 		return 0, command.Usagef("--max-wait %v; use 0 or more", opt.MaxWait)
+	case !(opt.Drift >= 0 && opt.Drift <= 100):
+		return 0, command.Usagef("--drift %v; use 0 to 100", opt.Drift)
 	case opt.Timeout <= 0:
 		return 0, command.Usagef("--timeout %v; use more than 0", opt.Timeout)
 	case *maxBody < 1 || *maxBody > 1<<20:

@@ -17,8 +17,8 @@ import (
 	"rdpp/rdpp"
 	"rdpp/rdpp/allowance"
 	"rdpp/rdpp/command"
-	"rdpp/rdpp/drift"
 	"rdpp/rdpp/history"
+	"rdpp/rdpp/lookout"
 	"rdpp/rdpp/printable"
 	"rdpp/torch"
 )
@@ -57,13 +57,14 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 	flags.BoolVar(&opt.Recursive, "recursive", false, "take images in folders below, too")
 	flags.BoolVar(&opt.Once, "once", false, "judge what is there and end, for cron")
 	flags.DurationVar(&opt.Settle, "settle", time.Second, "on shares a file is whole when unchanged for `T`")
-	flags.Float64Var(&opt.Drift, "drift", drift.DefaultRate, "warn when scores or brightness of good images\nchange, by chance in `X` of 1,000 images; 0: never")
+	flags.Float64Var(&opt.Drift, "drift", lookout.DefaultRate, "warn when scores or looks of good images change,\nby chance in `X` of 1,000 images; 0: never")
+	flags.StringVar(&opt.Metrics, "metrics-file", "", "write Prometheus' metrics to `FILE`.prom")
 	asJSON := flags.Bool("json", false, "one JSON object per image and line instead")
 	quiet := flags.Bool("quiet", false, "print no line per image")
 	ignore := flags.String("ignore", "", "`FILE` of a mask of what is not scored; or DIR of\nmasks, named like the images")
 	maxMemory := flags.Int64("max-memory", allowance.MemoryDefault(1<<30)>>20, "`N` MiB to read and decode images in")
 	help := command.Help{Text: watchHelp, Rare: append(rare, "pixel-threshold", "device", "precision", "threads", "batch", "max-pixels",
-		"max-memory", "ignore", "settle", "move-broken", "drift")}
+		"max-memory", "ignore", "settle", "move-broken", "drift", "metrics-file")}
 	if err := t.Parse(flags, args, help); err != nil {
 		return 0, err
 	}
@@ -76,6 +77,8 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 		return 0, command.Usagef("--max-memory %d; use 1 to %d", *maxMemory, 1<<30)
 	case !(opt.Drift >= 0 && opt.Drift <= 100):
 		return 0, command.Usagef("--drift %v; use 0 to 100", opt.Drift)
+	case opt.Metrics != "" && filepath.Ext(opt.Metrics) != ".prom":
+		return 0, command.Usagef("--metrics-file %q; end its name in .prom, as node_exporter reads no others", opt.Metrics)
 	case opt.Settle <= 0:
 		return 0, command.Usagef("--settle %v; use more than 0", opt.Settle)
 	}
@@ -129,6 +132,10 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 	defer func() { err = errors.Join(err, opt.History.Close()) }()
 	if !*asJSON {
 		sayThreshold(t, d)
+	}
+	opt.Reference = d.Reference()
+	if opt.Drift > 0 && len(opt.Reference.Looks.Brightness) == 0 {
+		command.Say(t.Stderr, "infer: the model does not say how its training images look: drift is told from the first images of %s", opt.Dir)
 	}
 	command.Say(t.Stderr, "infer: watching %s; the history is %s", opt.Dir, *historyFile)
 
@@ -220,7 +227,7 @@ func (j *judge) watched(heatmaps string) watch.Judge {
 				s.heatmap = filepath.Join(heatmaps, fileName(name, "_"+sum[:16]+"_heatmap.png"))
 			}
 			v := j.one(ctx, s, data, mask)
-			o := watch.Outcome{SHA256: sum, Prediction: v.prediction, Brightness: v.brightness, Err: v.err}
+			o := watch.Outcome{SHA256: sum, Prediction: v.prediction, Look: v.look, Err: v.err}
 			if v.err == nil {
 				o.Heatmap = s.heatmap
 			}

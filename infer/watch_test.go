@@ -169,7 +169,7 @@ func TestWatchStays(t *testing.T) {
 		{"and is there again", func() { os.Remove(l.in); os.Rename(l.in+".away", l.in) }, 3},
 	} {
 		c.do()
-		if _, _, stderr := infer(nil, l.command("--once")...); strings.Count(stderr, "\n") != 2 { // of the threshold and the folder
+		if _, _, stderr := infer(nil, l.command("--once")...); strings.Count(stderr, "\n") != 3 { // of the threshold, the folder and what drift is told from
 			t.Errorf("%s: got stderr %q", c.what, stderr)
 		}
 		if got := l.records(t); len(got) != c.want {

@@ -168,6 +168,9 @@ func Train(ctx context.Context, c Config, set *dataset.Set, opt TrainOptions) (*
 	return engine.Train(ctx, c, set, opt)
 }
 
+// FromModel returns the settings with which a training goes on from a model file; see engine.FromModel.
+func FromModel(path string) (Config, error) { return engine.FromModel(path) }
+
 // WriteIndex writes the page of a run over several categories, whose folders lie in out under their names. out is made
 // where missing.
 func WriteIndex(out, title string, entries []IndexEntry) error {

@@ -92,6 +92,11 @@ func (r *Recalibration) calibrate(ctx context.Context, opt *RecalibrateOptions) 
 			r.Unlike++
 		}
 	}
+	looks := cache.Looks(opt.Good)
+	if opt.Add && len(info.Looks.Brightness) > 0 {
+		looks = info.Looks.Join(looks)
+	}
+	info.Looks = looks
 	if opt.Add {
 		scores = anomaly.Join([]anomaly.Scores{{Images: before.Scores, Maps: before.MapScores}, scores})
 	}

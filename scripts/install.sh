@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds everything and installs it under a folder: bin/train, bin/infer, the libraries with librdpp.so, its headers,
-# examples, LICENSE and NOTICE. The folder may be moved afterwards. Needs patchelf beside what scripts/setup.sh installs.
+# Builds everything and installs it under a folder: bin/train, bin/infer, the libraries with librdpp.so, its headers, rdpp.py,
+# Rdpp.cs and pkg-config file, examples, LICENSE and NOTICE. The folder may be moved afterwards. Needs patchelf beside what scripts/setup.sh installs.
 #
 #   scripts/install.sh /opt/rdpp
 #   LIBTORCH=DIR scripts/install.sh /opt/rdpp    against another libtorch than the system's

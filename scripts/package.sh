@@ -28,7 +28,8 @@ rdpp ${version%,}, built against libtorch $libtorch for $(. /etc/os-release && e
 
 bin/infer and bin/train run from here. They need libtorch $libtorch: installed in the system (Debian: libtorch${libtorch%.*}
 and libopenblas0-pthread), or unpacked or linked as the folder "libtorch" beside this file, or named:
-LD_LIBRARY_PATH=/path/to/libtorch/lib. lib/librdpp.so with include/rdpp.h is the library for other programs;
+LD_LIBRARY_PATH=/path/to/libtorch/lib. lib/librdpp.so with include/rdpp.h is the library for other programs,
+lib/pkgconfig/rdpp.pc its pkg-config file, lib/rdpp.py its binding for Python and share/doc/rdpp/Rdpp.cs the one for C#;
 share/doc/rdpp holds examples, a systemd unit, LICENSE and NOTICE, and the copyright of the libraries in lib/rdpp.
 "bin/infer version --licenses" prints NOTICE too.
 README

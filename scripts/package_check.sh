@@ -30,6 +30,9 @@ unshare -rm bash -euc '
   bin/infer image --model "$model" "$image" || [ $? = 3 ]
   cc -std=c11 -I include share/doc/rdpp/examples/detect.c -L lib -lrdpp -Wl,-rpath,"$PWD/lib" -o "$DIR/detect"
   "$DIR/detect" "$model" "$image"
-  if command -v python3 >/dev/null; then RDPP_LIBRARY=lib/librdpp.so python3 share/doc/rdpp/examples/detect.py "$model" "$image"; fi
+  if command -v pkg-config >/dev/null; then
+    test "$(PKG_CONFIG_PATH=lib/pkgconfig pkg-config --modversion rdpp)" = "$(bin/infer --version | sed "s/rdpp \([^,]*\).*/\1/")"
+  fi
+  if command -v python3 >/dev/null; then PYTHONPATH=lib python3 share/doc/rdpp/examples/detect.py "$model" "$image"; fi
 '
 echo "package_check: the tarball runs by itself"

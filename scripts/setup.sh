@@ -16,7 +16,7 @@ cd "$(dirname "$0")/.."
 packages=(g++ cmake ninja-build ccache libturbojpeg0-dev libdeflate-dev libtiff-dev libzstd-dev zlib1g-dev
   clang-format-19 ca-certificates)
 if [ -n "${1:-}" ]; then
-  packages+=(patchelf python3 chromium)
+  packages+=(patchelf pkg-config python3 python3-numpy chromium)
   command -v npm >/dev/null || packages+=(npm) # fetches onnxruntime for the tests
 fi
 if [ -z "${LIBTORCH:-}" ]; then

@@ -135,6 +135,7 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	flags.Uint64Var(&c.Seed, "seed", c.Seed, "`N`, of weights, order and noise")
 	threads := flags.Int("threads", allowance.CPUs(), "`N` CPU threads; results depend on it")
 	flags.IntVar(&opt.Workers, "workers", allowance.CPUs(), "`N` goroutines that make batches")
+	flags.StringVar(&opt.From, "from", "", "go on from the weights and settings of a model `FILE`")
 	flags.BoolVar(&opt.Resume, "resume", false, "continue from RUN/CATEGORY/checkpoint")
 	flags.BoolVar(&opt.Overwrite, "overwrite", false, "replace the run in RUN/CATEGORY")
 	flags.BoolVar(&opt.Deterministic, "deterministic", false, "the same bits every time on a GPU too")
@@ -203,18 +204,28 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 		return command.Usagef("--test-every %d; use 0 or more", opt.TestEvery)
 	case flags.Changed("light") && strings.Contains(flags.Lookup("augment").Value.String(), "light="):
 		return command.Usagef("--light and --augment light= exclude each other")
+	case opt.From != "" && *preset != "":
+		return command.Usagef("--from and --preset exclude each other: the settings are the model's")
+	case opt.From != "" && flags.Changed("teacher"):
+		return command.Usagef("--from and --teacher exclude each other: the model has a teacher, by which it has learned")
 	case opt.Resume && opt.Overwrite:
 		return command.Usagef("--resume and --overwrite exclude each other")
 	}
 	if err := source.Check(false); err != nil {
 		return command.Usagef("%w", err)
 	}
-	configOf, err := configured(flags, &c, *preset, opt.Teacher)
+	var view framing.View
+	var configOf func(category string) rdpp.Config
+	var err error
+	if opt.From == "" {
+		configOf, err = configured(flags, &c, *preset, opt.Teacher)
+	} else {
+		configOf, view, err = continued(flags, &c, opt.From)
+	}
 	if err != nil {
 		return err
 	}
-	view, err := readView(*roi, *ignore, &open)
-	if err != nil {
+	if err := readView(*roi, *ignore, &open, &view); err != nil {
 		return err
 	}
 	if opt.Device, err = setDevice(*device, *threads); err != nil {
@@ -226,6 +237,9 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	sources, err := dataSources(source, *categories)
 	if err != nil {
 		return err
+	}
+	if opt.From != "" && len(sources) > 1 {
+		return command.Usagef("--from names one model, and there are %d categories; train one at a time", len(sources))
 	}
 	out := opt.Out
 	open.SkipBad = opt.SkipBad
@@ -317,6 +331,28 @@ func configured(flags *pflag.FlagSet, c *rdpp.Config, preset, teacher string) (o
 	if preset != "" && !slices.Contains(rdpp.Presets(), preset) {
 		return nil, command.Usagef("--preset %q; use %s", preset, strings.Join(rdpp.Presets(), " or "))
 	}
+	return over(flags, c, func(category string) rdpp.Config {
+		c := rdpp.Preset(preset, category)
+		if preset == "" {
+			c.ImageSize = rdpp.DefaultImageSize(teacher)
+		}
+		return c
+	})
+}
+
+// continued returns what a training is set to that goes on from a model: by the flags that are given, else as the model's was; and
+// what of images the model looks at.
+func continued(flags *pflag.FlagSet, c *rdpp.Config, from string) (of func(category string) rdpp.Config, view framing.View, err error) {
+	older, err := rdpp.FromModel(from)
+	if err != nil {
+		return nil, view, err
+	}
+	of, err = over(flags, c, func(string) rdpp.Config { return older })
+	return of, older.View, err
+}
+
+// over returns a category's settings: by the flags that are given, else base's.
+func over(flags *pflag.FlagSet, c *rdpp.Config, base func(category string) rdpp.Config) (of func(category string) rdpp.Config, err error) {
 	given := map[*pflag.Flag]string{}
 	flags.Visit(func(f *pflag.Flag) {
 		if _, list := f.Value.(pflag.SliceValue); !list {
@@ -324,7 +360,7 @@ func configured(flags *pflag.FlagSet, c *rdpp.Config, preset, teacher string) (o
 		}
 	})
 	of = func(category string) rdpp.Config {
-		*c = rdpp.Preset(preset, category)
+		*c = base(category)
 		for f, value := range given {
 			err = errors.Join(err, f.Value.Set(value))
 		}
@@ -339,9 +375,6 @@ func configured(flags *pflag.FlagSet, c *rdpp.Config, preset, teacher string) (o
 			c.Updates = 0
 		case updates && !epochs && c.Updates > 0:
 			c.Epochs = math.MaxInt32 // however few the images
-		}
-		if !flags.Changed("image-size") && preset == "" {
-			c.ImageSize = rdpp.DefaultImageSize(teacher)
 		}
 		return *c
 	}
@@ -381,23 +414,24 @@ func unread(flags *pflag.FlagSet, given map[*pflag.Flag]string, c *rdpp.Config) 
 	return err
 }
 
-// readView reads what --roi and --ignore name, but for a folder of masks, which belong to the images.
-func readView(roi, ignore string, open *dataset.OpenOptions) (v framing.View, err error) {
+// readView puts into v what --roi and --ignore name, but for a folder of masks, which belong to the images.
+func readView(roi, ignore string, open *dataset.OpenOptions, v *framing.View) (err error) {
 	if box, is := boxOf(roi); is {
-		v.ROI = box
+		v.ROI, v.ROIMask = box, ""
 	} else if roi != "" {
+		v.ROI = framing.Box{}
 		if v.ROIMask, err = framing.DrawFile(roi); err != nil {
-			return v, unreadMask("roi", fmt.Errorf("%w; give x,y,w,h or the file of a mask", err))
+			return unreadMask("roi", fmt.Errorf("%w; give x,y,w,h or the file of a mask", err))
 		}
 	}
 	if info, err := os.Stat(ignore); err == nil && info.IsDir() {
 		open.Ignore = ignore
 	} else if ignore != "" {
 		if v.Ignore, err = framing.DrawFile(ignore); err != nil {
-			return v, unreadMask("ignore", err)
+			return unreadMask("ignore", err)
 		}
 	}
-	return v, v.Check()
+	return v.Check()
 }
 
 // unreadMask is the error about a mask that a flag names. What a file holds is no wrong usage.

@@ -142,10 +142,13 @@ func (p *progress) teacher(info rdpp.Info) {
 		p.fetchBar.Abort(true) // which ends it where the total was unknown
 	}
 	if p.json != nil {
-		p.event("start", map[string]any{"config": info.Config, "teacher": info.Teacher, "data": info.Data, "taken": p.taken})
+		p.event("start", map[string]any{"config": info.Config, "teacher": info.Teacher, "from": info.From, "data": info.Data, "taken": p.taken})
 		return
 	}
 	say(p.stdout, "%s: teacher %s", p.category, info.Teacher)
+	if from := info.From; from.Origin != "" {
+		say(p.stdout, "%s: goes on from %s, trained on %d images", p.category, printable.Text(from.Origin), from.Images)
+	}
 	text := fmt.Sprintf("%s: training on %d images", p.category, info.Data.Images)
 	if n := info.Data.HeldOut; n > 0 {
 		text += fmt.Sprintf("; %d more are held out for the threshold", n)

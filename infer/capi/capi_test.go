@@ -144,7 +144,7 @@ func TestExamples(t *testing.T) {
 			line := c.command(t)
 			run := func(args ...string) (stdout, stderr string, code int) {
 				cmd := exec.Command(line[0], append(slices.Clone(line[1:]), args...)...)
-				cmd.Env = append(os.Environ(), "RDPP_LIBRARY="+filepath.Join(library, "librdpp.so"))
+				cmd.Env = append(os.Environ(), "PYTHONPATH=.", "PYTHONDONTWRITEBYTECODE=1", "RDPP_LIBRARY="+filepath.Join(library, "librdpp.so"))
 				var out, errs strings.Builder
 				cmd.Stdout, cmd.Stderr = &out, &errs
 				if err := cmd.Run(); err != nil && !errors.As(err, new(*exec.ExitError)) {

@@ -102,6 +102,7 @@ func (q *inquiry) judge() error {
 		}
 	}
 	q.count()
+	q.model.see(q.server, q.results)
 	q.record()
 	return nil
 }
@@ -116,6 +117,7 @@ func (q *inquiry) record() {
 		p := r.Prediction(q.pictures[i].name)
 		record := history.Of(&p)
 		record.Time, record.Source, record.SHA256 = time.Now(), "serve", q.pictures[i].sha256
+		record.Brightness, record.Sharpness = &r.Look.Brightness, &r.Look.Sharpness
 		record.Model, record.ModelSHA256 = q.model.detector.Info().Category, q.model.detector.Digest()
 		records[i] = &record
 	}

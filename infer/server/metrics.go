@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"rdpp/infer/gauge"
 	"rdpp/torch"
 )
 
@@ -188,25 +189,27 @@ func (c *moment) Describe(to chan<- *prometheus.Desc) {
 	to <- budgetDesc
 	to <- refusedDesc
 	to <- memoryDesc
+	gauge.Describe(to)
 }
 
 func (c *moment) Collect(to chan<- prometheus.Metric) {
-	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+	figure := func(d *prometheus.Desc, value float64, labels ...string) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
 	}
 	for _, m := range c.loaded() {
-		gauge(depthDesc, float64(m.queue.length()), m.name)
-		gauge(modelDesc, float64(m.version), m.name)
+		figure(depthDesc, float64(m.queue.length()), m.name)
+		figure(modelDesc, float64(m.version), m.name)
+		gauge.Collect(to, m.name, m.line.figures())
 	}
 	held, refused := c.memory.now()
-	gauge(budgetDesc, float64(held), "used")
-	gauge(budgetDesc, float64(c.memory.limit), "limit")
+	figure(budgetDesc, float64(held), "used")
+	figure(budgetDesc, float64(c.memory.limit), "limit")
 	to <- prometheus.MustNewConstMetric(refusedDesc, prometheus.CounterValue, float64(refused))
 	used, peak, err := torch.DeviceMemory(c.device)
 	if err != nil {
 		to <- prometheus.NewInvalidMetric(memoryDesc, err)
 		return
 	}
-	gauge(memoryDesc, float64(used), c.device.String(), "used")
-	gauge(memoryDesc, float64(peak), c.device.String(), "peak")
+	figure(memoryDesc, float64(used), c.device.String(), "used")
+	figure(memoryDesc, float64(peak), c.device.String(), "peak")
 }

@@ -34,6 +34,7 @@ type model struct {
 	detector *rdpp.Detector
 	queue    *queue
 	metrics  *metrics
+	line     *line // nil: drift is not watched
 
 	users     sync.WaitGroup
 	worked    chan struct{} // closed when work has ended
@@ -357,7 +358,16 @@ func (r *repository) read(ctx context.Context, e *entry) (*model, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &model{name: e.name, version: e.versions + 1, detector: d, metrics: r.metrics, worked: make(chan struct{}),
+	r.mu.RLock()
+	var watched *line
+	if e.current != nil {
+		watched = e.current.line
+	}
+	r.mu.RUnlock()
+	if watched == nil || watched.digest == "" || watched.digest != d.Digest() {
+		watched = r.newLine(e.name, d)
+	}
+	m := &model{name: e.name, version: e.versions + 1, detector: d, metrics: r.metrics, line: watched, worked: make(chan struct{}),
 		queue: newQueue(r.opt.MaxQueue, r.opt.MaxBatch, r.opt.MaxWait)}
 	go m.work()
 	return m, nil
@@ -373,8 +383,14 @@ func (r *repository) replace(e *entry, m *model) {
 	}
 	r.mu.Unlock()
 	if old != nil {
-		r.retiring.Go(old.retire)
+		r.retiring.Go(func() { r.retire(old) })
 	}
+}
+
+// retire frees a model that no entry has, and keeps what its line knows.
+func (r *repository) retire(m *model) {
+	m.retire()
+	r.keepLine(m.name, m.line)
 }
 
 // remove forgets an entry whose file is gone. Requests under way still count.
@@ -386,7 +402,7 @@ func (r *repository) remove(e *entry) {
 	r.mu.Unlock()
 	r.retiring.Go(func() {
 		if old != nil {
-			old.retire()
+			r.retire(old)
 		}
 		r.forget(e.name)
 	})

@@ -55,7 +55,10 @@ type Options struct {
 	Tokens []string // with any of which a client may ask for more than the service's health; default: no token is needed
 	// History gets a record per image before it is answered; the caller closes it. Default: none is kept.
 	History *history.DB
-	Logger  *slog.Logger // gets one record per request, default slog.Default()
+	// Drift is how many warnings there may be on average per 1,000 images while scores and looks of a model's good images do not change;
+	// default: none are given. With a history they go on where they ended.
+	Drift  float64
+	Logger *slog.Logger // gets one record per request, default slog.Default()
 }
 
 func (o *Options) complete() {

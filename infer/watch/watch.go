@@ -15,15 +15,16 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
 	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/atomicfile"
+	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/history"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/inbox"
+	"rdpp/rdpp/lookout"
 	"rdpp/rdpp/setting"
 )
 
@@ -32,7 +33,7 @@ type Outcome struct {
 	SHA256     string              // of the file's content; "" where it could not be read
 	Prediction *anomaly.Prediction // nil: Err says why
 	Heatmap    string              // file that was drawn; "": none
-	Brightness float64             // mean of the image, 0 to 1
+	Look       dataset.Look        // of the image
 	Err        error               // that it could not be judged, or that the heat map could not be drawn
 	Fault      bool                // Err is not the image's: the model or the device failed
 }
@@ -60,9 +61,12 @@ type Options struct {
 	// number.
 	MoveGood, MoveBad, MoveBroken string
 
-	// Drift is how many warnings there may be on average per 1,000 images while scores and brightness of good images do not change; 0:
-	// there are none.
-	Drift float64
+	// Drift is how many warnings there may be on average per 1,000 images while scores and looks of good images do not change; 0: there
+	// are none. Reference is what they are compared with, beside those of the folder that came before.
+	Drift     float64
+	Reference lookout.Reference
+
+	Metrics string // file for Prometheus, in the text format, written every 10 s and at the end; default: none
 
 	// Tell is told of each verdict once it is recorded, after a crash perhaps of the last one again. The image is named within Dir as
 	// Dir is here, in history and table from /. An error ends the watch. Default: nothing.
@@ -119,6 +123,7 @@ type watch struct {
 	table   *table
 	totals  Totals
 	drifts  drifts
+	metrics *metrics          // nil: none are wanted
 	said    map[string]string // complaints about files that are tried again
 }
 
@@ -132,7 +137,7 @@ func Source(dir string) (string, error) {
 // error is atomicfile.ErrLocked. Other errors are those of the history, the table, the model or the device: what was not
 // recorded by then is judged the next time.
 func Run(ctx context.Context, opt Options) (Totals, error) {
-	w := &watch{Options: opt, drifts: drifts{rate: opt.Drift}, said: map[string]string{}}
+	w := &watch{Options: opt, said: map[string]string{}}
 	w.InFlight = max(w.InFlight, 1)
 	w.Tidy = cmp.Or(w.Tidy, time.Minute)
 	w.Patience = cmp.Or(w.Patience, 5*time.Second)
@@ -197,6 +202,20 @@ func (w *watch) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	w.drifts = drifts{opt: lookout.Options{Reference: w.Reference, Rate: w.Drift}, source: w.source, history: w.History}
+	if err := w.drifts.resume(ctx); err != nil {
+		return err
+	}
+	if w.Metrics != "" {
+		if w.metrics, err = openMetrics(ctx, w); err != nil {
+			return err
+		}
+		if err := w.metrics.write(); err != nil {
+			return err
+		}
+	}
+	// Also what was judged before an error is kept.
+	defer func() { err = errors.Join(err, w.save(context.WithoutCancel(ctx)), w.writeMetrics()) }()
 	exclude := []string{w.Heatmap, w.MoveGood, w.MoveBad, w.MoveBroken}
 	w.inbox, err = inbox.Open(w.root, &inbox.Options{Recursive: w.Recursive, Wanted: imagefile.IsImage, Exclude: present(exclude), Known: known, Once: w.Once,
 		Poll: w.Poll, Settle: w.Settle, Log: func(err error) {
@@ -261,6 +280,8 @@ func (w *watch) judgeAll(ctx context.Context) error {
 	steady := context.WithoutCancel(ctx)
 	tidy := time.NewTicker(w.Tidy)
 	defer tidy.Stop()
+	figures := time.NewTicker(metricsEvery)
+	defer figures.Stop()
 	for {
 		select {
 		case result, open := <-line:
@@ -281,11 +302,32 @@ func (w *watch) judgeAll(ctx context.Context) error {
 				return err
 			}
 		case <-tidy.C:
-			if err := errors.Join(w.forget(steady), w.sweep(steady)); err != nil {
+			if err := errors.Join(w.forget(steady), w.sweep(steady), w.save(steady)); err != nil {
 				return err
+			}
+		case <-figures.C:
+			if err := w.writeMetrics(); err != nil {
+				w.complainOnce(w.Metrics, err)
 			}
 		}
 	}
+}
+
+// save keeps in the history what the next watch goes on from, beside the journal.
+func (w *watch) save(ctx context.Context) error {
+	err := w.drifts.save(ctx)
+	if w.metrics != nil {
+		err = errors.Join(err, w.metrics.save(ctx))
+	}
+	return err
+}
+
+// writeMetrics writes the file of metrics, if one is wanted.
+func (w *watch) writeMetrics() error {
+	if w.metrics == nil {
+		return nil
+	}
+	return w.metrics.write()
 }
 
 // sweep removes the heat maps of records that have been removed, by whichever process. One that cannot be removed is tried again.
@@ -384,6 +426,9 @@ func (w *watch) conclude(ctx context.Context, f inbox.File, o Outcome) error {
 	r := w.Record(path, o.Prediction, o.Err)
 	r.Image = filepath.Join(w.root, f.Path) // as a history is read from elsewhere
 	r.Source, r.SHA256, r.Heatmap, r.Time = w.source, o.SHA256, o.Heatmap, time.Now()
+	if o.Prediction != nil {
+		r.Brightness, r.Sharpness = &o.Look.Brightness, &o.Look.Sharpness
+	}
 	if o.Err != nil { // broken, or without its heat map
 		w.Complain(o.Err)
 	}
@@ -403,10 +448,13 @@ func (w *watch) conclude(ctx context.Context, f inbox.File, o Outcome) error {
 		w.inbox.Done(f)
 	}
 	w.totals.Images++
-	if warning, err := w.drifts.see(ctx, w.History, &r, o.Brightness); err != nil {
+	warnings, err := w.drifts.see(ctx, &r)
+	if err != nil {
 		return err
-	} else if warning != "" {
-		w.Complain(errors.New(strings.TrimSuffix(warning, " ")))
+	}
+	w.warn(warnings)
+	if w.metrics != nil {
+		w.metrics.count(&r)
 	}
 	switch r.Verdict {
 	case history.Anomalous:

@@ -27,6 +27,8 @@ import (
 func TestMain(m *testing.M) {
 	testmain.Be(map[string]func([]string) error{"watch": func(args []string) error {
 		return watchLine(context.Background(), args[0], func(o *Options) { dieAt(o, args[1]) })
+	}, "fading": func(args []string) error {
+		return watchFading(args[0], args[1], nil)
 	}})
 	os.Exit(testmain.Run(m, nil))
 }
@@ -395,38 +397,6 @@ func TestCarry(t *testing.T) {
 		testmain.WantContent(t, to, "content")
 		if after, err := os.Stat(to); there == "" && (err != nil || !after.ModTime().Equal(info.ModTime()) || after.Mode() != info.Mode()) {
 			t.Errorf("got %v, %v, want time and mode of %v", after, err, info)
-		}
-	}
-}
-
-// TestDrift: a line whose light fades is told of, one that stays is not.
-func TestDrift(t *testing.T) {
-	for _, fading := range []float64{0, 0.002} {
-		contents := map[string]string{}
-		for i := range 150 {
-			contents[fmt.Sprintf("%03d.png", i)] = fmt.Sprint(i)
-		}
-		dir := newLine(t, contents)
-		var said []string
-		err := watchLine(t.Context(), dir, func(o *Options) {
-			o.Once, o.Drift, o.MoveGood = true, 0.01, ""
-			o.Complain = func(err error) { said = append(said, err.Error()) }
-			judge, next := o.Judge, 0
-			o.Judge = func(ctx context.Context, path string) func() Outcome {
-				finish, i := judge(ctx, path), next
-				next++
-				return func() Outcome {
-					outcome := finish()
-					outcome.Brightness = 0.5 + 0.01*float64(i*7919%13) - fading*float64(max(i-75, 0))
-					return outcome
-				}
-			}
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if warned := len(said) > 0; warned != (fading > 0) || warned && !strings.Contains(said[0], "the mean brightness of good images fell") {
-			t.Errorf("fading by %v per image: got %q", fading, said)
 		}
 	}
 }

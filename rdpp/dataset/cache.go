@@ -198,6 +198,15 @@ func (c *Cache) Range(items []Item) (r Range) {
 	return r
 }
 
+// Looks returns the looks of the items, whose images were read before; of many
+// those of 1,000, evenly spread.
+func (c *Cache) Looks(items []Item) (l Looks) {
+	for i := range min(len(items), mostLooks) {
+		l.add(c.Look(items[i*len(items)/min(len(items), mostLooks)].Path))
+	}
+	return l
+}
+
 // SetBitDepth changes CacheOptions.BitDepth, and forgets the images of 16 bits.
 // Nobody may use the cache meanwhile.
 func (c *Cache) SetBitDepth(bits int) {

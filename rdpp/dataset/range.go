@@ -1,6 +1,11 @@
 package dataset
 
-import "rdpp/rdpp/imagefile"
+import (
+	"math"
+	"slices"
+
+	"rdpp/rdpp/imagefile"
+)
 
 // Look is what tells whether an image was taken as others were. The zero Look
 // is of an image that was not read.
@@ -8,6 +13,10 @@ type Look struct {
 	Stored     imagefile.Stored
 	Brightness float64 // mean of R, G and B, 0 to 1
 	W, H       int     // pixels
+
+	// Sharpness is how much neighbouring pixels differ, beside how much all of them do: 0 where an image is of one colour, near 0
+	// where it is blurred, about 1 where it is nothing but noise. More or less light does not change it.
+	Sharpness float64
 }
 
 // LookAt returns the look of an image. The brightness is that of at most 64 x
@@ -24,7 +33,66 @@ func LookAt(img *imagefile.Image) Look {
 			sum += int(p[0]) + int(p[1]) + int(p[2])
 		}
 	}
-	return Look{img.Stored, float64(sum) / float64(3*255*columns*rows), img.W, img.H}
+	return Look{Stored: img.Stored, Brightness: float64(sum) / float64(3*255*columns*rows), W: img.W, H: img.H, Sharpness: sharpness(img)}
+}
+
+// sharpness compares pixels with those to the right and below, at up to 256 x
+// 256 places, evenly spread.
+func sharpness(img *imagefile.Image) float64 {
+	const most = 256
+	columns, rows := min(img.W-1, most), min(img.H-1, most)
+	if columns < 1 || rows < 1 {
+		return 0
+	}
+	grey := func(x, y int) int {
+		p := img.Pix[3*(y*img.W+x):][:3]
+		return int(p[0]) + int(p[1]) + int(p[2])
+	}
+	sum, squares, steps := 0, 0, 0
+	for i := range rows {
+		y := (2*i + 1) * (img.H - 1) / (2 * rows)
+		for j := range columns {
+			x := (2*j + 1) * (img.W - 1) / (2 * columns)
+			here := grey(x, y)
+			right, below := grey(x+1, y)-here, grey(x, y+1)-here
+			sum += here
+			squares += here * here
+			steps += right*right + below*below
+		}
+	}
+	n := float64(columns * rows)
+	mean := float64(sum) / n
+	variance := float64(squares)/n - mean*mean
+	if variance <= 0 {
+		return 0
+	}
+	return math.Sqrt(float64(steps) / n / 4 / variance) // two steps, of twice the variance where pixels are independent
+}
+
+// Looks are the figures of a number of images' looks, each by itself, in the
+// order of the images.
+type Looks struct {
+	Brightness []float64 `json:"brightness"`
+	Sharpness  []float64 `json:"sharpness"`
+	Width      []int     `json:"width"`  // pixels
+	Height     []int     `json:"height"` // pixels
+}
+
+// mostLooks is how many images Cache.Looks tells of.
+const mostLooks = 1000
+
+// add takes an image's look in.
+func (l *Looks) add(look Look) {
+	l.Brightness = append(l.Brightness, look.Brightness)
+	l.Sharpness = append(l.Sharpness, look.Sharpness)
+	l.Width = append(l.Width, look.W)
+	l.Height = append(l.Height, look.H)
+}
+
+// Join returns the looks of the images of both.
+func (l Looks) Join(m Looks) Looks {
+	return Looks{slices.Concat(l.Brightness, m.Brightness), slices.Concat(l.Sharpness, m.Sharpness), slices.Concat(l.Width, m.Width),
+		slices.Concat(l.Height, m.Height)}
 }
 
 // Range is what the looks of a number of images have in common.

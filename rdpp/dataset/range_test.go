@@ -6,6 +6,8 @@ import (
 	"image"
 	"image/color"
 	"image/png"
+	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,13 +34,75 @@ func TestLookAt(t *testing.T) {
 		want Look
 	}{
 		{"one red pixel", red, Look{Brightness: 1.0 / 3, W: red.W, H: red.H}},
-		{"small", halves(3, 2), Look{stored, 0.5, 3, 2}},
-		{"larger than what is looked at", halves(200, 1000), Look{stored, 0.5, 200, 1000}},
-		{"a row", halves(500, 1), Look{stored, 0, 500, 1}},
+		{"small", halves(3, 2), Look{Stored: stored, Brightness: 0.5, W: 3, H: 2}},
+		{"larger than what is looked at", halves(200, 1000), Look{Stored: stored, Brightness: 0.5, W: 200, H: 1000}},
+		{"a row", halves(500, 1), Look{Stored: stored, W: 500, H: 1}},
 	} {
-		if got := LookAt(c.img); got != c.want {
+		got := LookAt(c.img)
+		got.Sharpness = 0 // which has a test of its own
+		if got != c.want {
 			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
 		}
+	}
+}
+
+func TestSharpness(t *testing.T) {
+	const side = 600
+	draw := func(value func(x, y int) float64) *imagefile.Image {
+		img := &imagefile.Image{W: side, H: side, Pix: make([]uint8, 0, 3*side*side)}
+		for y := range side {
+			for x := range side {
+				v := uint8(math.Round(value(x, y)))
+				img.Pix = append(img.Pix, v, v, v)
+			}
+		}
+		return img
+	}
+	chance := rand.New(rand.NewPCG(1, 2))
+	noise := draw(func(int, int) float64 { return 60 + 100*chance.Float64() })
+	checks := func(steep, light float64) *imagefile.Image {
+		step := func(at int) float64 { return math.Tanh(steep * math.Sin(2*math.Pi*float64(at)/100)) }
+		return draw(func(x, y int) float64 { return light * (128 + 100*step(x)*step(y)) })
+	}
+	sharp, blurred := LookAt(checks(20, 1)).Sharpness, LookAt(checks(2, 1)).Sharpness
+	for _, c := range []struct {
+		name       string
+		got        float64
+		least, top float64
+	}{
+		{"one colour", LookAt(draw(func(int, int) float64 { return 90 })).Sharpness, 0, 0},
+		{"noise", LookAt(noise).Sharpness, 0.98, 1.02},
+		{"ten times as steep", sharp / blurred, 2, 10},
+		{"half the light", LookAt(checks(20, 0.5)).Sharpness / sharp, 0.98, 1.02},
+		{"a pixel", LookAt(&imagefile.Image{W: 1, H: 1, Pix: []uint8{255, 0, 0}}).Sharpness, 0, 0},
+	} {
+		if !(c.got >= c.least && c.got <= c.top) {
+			t.Errorf("%s: got %.4f, want %v to %v", c.name, c.got, c.least, c.top)
+		}
+	}
+}
+
+// TestLooks: of many images as many are told of as of 1,000, from the first to the last.
+func TestLooks(t *testing.T) {
+	cache := NewCache(CacheOptions{})
+	var items []Item
+	for i := range 2500 {
+		path := fmt.Sprint(i)
+		items = append(items, Item{Path: path})
+		cache.entries[path] = &entry{look: Look{Brightness: float64(i), W: i, H: 7}}
+	}
+	few, many := cache.Looks(items[:3]), cache.Looks(items)
+	if !slices.Equal(few.Brightness, []float64{0, 1, 2}) || !slices.Equal(few.Height, []int{7, 7, 7}) || len(few.Sharpness) != 3 {
+		t.Errorf("3 images: got %+v", few)
+	}
+	if len(many.Width) != 1000 || many.Width[0] != 0 || many.Width[999] != 2497 || many.Width[500] != 1250 {
+		t.Errorf("2500 images: got %d, from %d to %d", len(many.Width), many.Width[0], many.Width[len(many.Width)-1])
+	}
+	if both := few.Join(many); len(both.Width) != 1003 || both.Brightness[3] != 0 || len(few.Width) != 3 {
+		t.Errorf("joined: got %d", len(both.Width))
+	}
+	if none := cache.Looks(nil); none.Width != nil {
+		t.Errorf("of none: got %+v", none)
 	}
 }
 

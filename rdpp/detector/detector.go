@@ -75,6 +75,8 @@ type Result struct {
 	// of what counts were scaled to it. nil: nothing.
 	Warnings []string
 
+	Look dataset.Look // of the image
+
 	// Levels say which pixels of Map are outlined: those above theirs, which is +Inf outside the regions.
 	Levels []float64
 	blur   float64 // of the map, see metric.Outline
@@ -265,6 +267,7 @@ func (d *Detector) DetectBatch(images []*imagefile.Image) ([]*Result, error) {
 type Input struct {
 	view     modelfile.View
 	w, h     int // of the image, pixels
+	look     dataset.Look
 	warnings []string
 }
 
@@ -286,7 +289,8 @@ func (d *Detector) PrepareIgnoring(img *imagefile.Image, ignore *imagefile.Mask)
 	if text := d.model.TooLarge(img.W, img.H); text != "" {
 		d.tooLarge.Do(func() { d.log.Warn(text) })
 	}
-	in := &Input{view: view, w: img.W, h: img.H, warnings: d.model.Info.Unlike(dataset.LookAt(img))}
+	in := &Input{view: view, w: img.W, h: img.H, look: dataset.LookAt(img)}
+	in.warnings = d.model.Info.Unlike(in.look)
 	if frame := view.Frame; frame != nil {
 		in.warnings = slices.Concat(in.warnings, d.model.Info.Displaced(img.W, img.H), frame.Notes)
 	}
@@ -362,7 +366,7 @@ func (d *Detector) MeasureEach(inputs []*Input) ([]*Result, []error) {
 			continue
 		}
 		results[i] = &Result{Verdict: anomaly.Verdict{Score: o.Score}, Map: o.Map, MapW: o.W, MapH: o.H, Size: d.model.Info.Config.ImageSize,
-			Frame: o.Frame, Width: in.w, Height: in.h, Warnings: in.warnings, blur: d.model.Info.Config.Blur()}
+			Frame: o.Frame, Width: in.w, Height: in.h, Look: in.look, Warnings: in.warnings, blur: d.model.Info.Config.Blur()}
 	}
 	return results, errs
 }

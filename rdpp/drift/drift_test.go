@@ -80,6 +80,39 @@ func TestAdd(t *testing.T) {
 	}
 }
 
+// TestRestore: a state goes on as its monitor does, and what is none is refused.
+func TestRestore(t *testing.T) {
+	opt := Options{Rate: 20, Pool: 50}
+	m, chance := New(opt), rand.New(rand.NewPCG(5, 5))
+	for i := range 300 {
+		again, err := Restore(opt, m.State())
+		if err != nil {
+			t.Fatalf("after %d numbers: %v", i, err)
+		}
+		x := math.Round(3 * chance.NormFloat64())
+		got, want := again.Add(x), m.Add(x)
+		if (got == nil) != (want == nil) || again.Evidence() != m.Evidence() || got != nil && *got != *want {
+			t.Fatalf("after %d numbers: got %v, %v, want %v, %v", i, got, again.Evidence(), want, m.Evidence())
+		}
+	}
+	for name, change := range map[string]func(*State){
+		"not sorted":            func(s *State) { s.Pool = []float64{2, 1} },
+		"not a number":          func(s *State) { s.Pool = []float64{math.NaN()} },
+		"more than kept":        func(s *State) { s.Pool = make([]float64, 51) },
+		"too few":               func(s *State) { s.Last = s.Last[:1] },
+		"negative":              func(s *State) { s.Up = -1 },
+		"an alarm":              func(s *State) { s.Down = 1e9 },
+		"evidence is no number": func(s *State) { s.Up = math.NaN() },
+		"negative count":        func(s *State) { s.Count, s.Last = -1, nil },
+	} {
+		s := m.State()
+		change(&s)
+		if _, err := Restore(opt, s); err == nil {
+			t.Errorf("%s: got no error", name)
+		}
+	}
+}
+
 func ExampleMonitor() {
 	m := New(Options{Rate: 0.01})
 	chance := rand.New(rand.NewPCG(1, 1))

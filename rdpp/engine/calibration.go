@@ -98,7 +98,7 @@ func (r *run) calibratedBefore(model *modelfile.Model) *anomaly.Calibration {
 	now := &r.model.Info
 	before.Data.Range = now.Data.Range // which older versions did not tell
 	none := anomaly.MapTerms{}
-	if SameConfig(before.Config, r.config) != nil || before.Teacher != now.Teacher || before.Data != now.Data || before.Calibration.Folds != r.folds ||
+	if SameConfig(before.Config, r.config) != nil || before.Teacher != now.Teacher || before.Data != now.Data || before.From != now.From || before.Calibration.Folds != r.folds ||
 		before.MapWeights != model.Info.MapWeights || (before.MapLevels == none) != (model.Info.MapLevels == none) {
 		return nil
 	}

@@ -106,6 +106,9 @@ func (r *run) restore(file *weights.File, c *Saved) error {
 		}
 		return setting.Refuse("epochs", r.config.Epochs, "the run that {resume} continues has begun epoch %d: %s", begun, remedy)
 	}
+	if c.Info.From != r.model.Info.From {
+		return r.otherParent(c.Info.From)
+	}
 	own := c.Info.Teacher
 	same, now, err := own.Same(r.opt.Teacher, r.config.Arch)
 	if err != nil {
@@ -115,7 +118,9 @@ func (r *run) restore(file *weights.File, c *Saved) error {
 		return setting.Refuse("teacher", r.opt.Teacher, "the run that {resume} continues has the teacher %s: leave {teacher} out, or start anew "+
 			"with {overwrite}", own.Origin)
 	}
-	r.opt.Teacher = now // in the trainings for the calibration too
+	if r.opt.From == "" { // which has the teacher
+		r.opt.Teacher = now // in the trainings for the calibration too
+	}
 	if c.Info.Data.Fingerprint != r.model.Info.Data.Fingerprint {
 		return setting.Advise(fmt.Errorf("engine: the training images are not those that %s began with", file.Path),
 			"put them back, or start anew with {overwrite}")
@@ -123,7 +128,7 @@ func (r *run) restore(file *weights.File, c *Saved) error {
 	if err := r.learner.Restore(file, c.Info.Facts); err != nil {
 		return fmt.Errorf("engine: checkpoint %s: %w", file.Path, err)
 	}
-	c.Info.Config, c.Info.Data = r.config, r.model.Info.Data // the same, but for what may be raised and what older versions did not tell
+	c.Info.Config, c.Info.Data, c.Info.Looks = r.config, r.model.Info.Data, r.model.Info.Looks // the same, but for what may be raised and what older versions did not tell
 	r.model.Info, r.state = c.Info, c.State
 	return nil
 }

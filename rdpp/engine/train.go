@@ -32,11 +32,12 @@ import (
 	"rdpp/torch"
 )
 
-// Options say where and how to train. Of them only Teacher changes the result, and Device its rounding. Zero
+// Options say where and how to train. Of them only Teacher and From change the result, and Device its rounding. Zero
 // fields mean the defaults.
 type Options struct {
 	Out             string        // folder for the results, made where missing; required
 	Teacher         string        // weight file, or one of teacher.Words; default teacher.Auto
+	From            string        // model file whose networks, teacher included, go on learning; default: they begin anew. See FromModel
 	Device          torch.Device  // default the CPU
 	Workers         int           // goroutines that make batches, default allowance.CPUs
 	CheckpointEvery time.Duration // default 5 minutes
@@ -91,6 +92,8 @@ type Summary struct {
 	Warning            string         `json:"warning,omitempty"` // of test images that are unlike those
 	ModelFile          string         `json:"model_file"`
 	ModelFileBase64    string         `json:"model_file_base64,omitempty"` // as CategoryBase64
+
+	From modelfile.ParentInfo `json:"from,omitzero"` // model that it went on from
 
 	Spots modelfile.Spots `json:"spots,omitzero"` // how small a defect can be, where images are large or in tiles
 }
@@ -149,8 +152,9 @@ type run struct {
 	skipped      []dataset.Skip
 	cache        *dataset.Cache
 	plan         method.Plan
-	longest      int // side of an image, pixels; 0: not known yet
-	count        int // images that a pass goes through, or tiles of them
+	seen         string // fingerprint of the images that the model it goes on from was trained on
+	longest      int    // side of an image, pixels; 0: not known yet
+	count        int    // images that a pass goes through, or tiles of them
 	loader       *dataset.Loader
 	model        *modelfile.Model // that learns
 	learner      method.Learner
@@ -205,7 +209,12 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	if r.model, err = modelfile.New(r.config, r.opt.Device); err != nil {
 		return err
 	}
-	if file == nil {
+	switch {
+	case r.opt.From != "":
+		if err := r.openParent(file == nil); err != nil {
+			return err
+		}
+	case file == nil:
 		found, err := teacher.Find(ctx, r.opt.Teacher, r.config.Arch, teacher.Options{OnDownload: r.opt.OnDownload, Log: r.opt.Log})
 		if err != nil {
 			return err
@@ -222,8 +231,12 @@ func (r *run) prepare(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	r.learner, err = r.config.Learned().Learner(r.model.Net, method.LearnerOptions{Precision: torch.Precision(r.config.Precision), Images: r.count})
+	r.learner, err = r.config.Learned().Learner(r.model.Net, method.LearnerOptions{Precision: torch.Precision(r.config.Precision), Images: r.count,
+		Continued: r.opt.From != ""})
 	if err != nil {
+		return err
+	}
+	if err := r.checkParent(); err != nil {
 		return err
 	}
 	if file != nil {
@@ -334,6 +347,7 @@ func (r *run) readData(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("engine: %w", err)
 	}
+	r.model.Info.Looks = r.cache.Looks(r.items)
 	if err := r.settleTile(); err != nil {
 		return err
 	}
@@ -546,7 +560,7 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 		CalibrationImages: len(calibration.Scores), CalibrationFolds: calibration.Folds, CalibrationSeconds: calibrating.Seconds(),
 		HasMasks: r.set.HasMasks, Taken: r.set.Taken(),
 		Skipped: r.skipped, Range: model.Info.Data.Range, ModelFile: r.path(ModelFile), ModelFileBase64: printable.Base64(r.path(ModelFile)),
-		CategoryBase64: printable.Base64(r.set.Category), Spots: model.Info.Spots}
+		CategoryBase64: printable.Base64(r.set.Category), Spots: model.Info.Spots, From: model.Info.From}
 	trained := 0
 	for _, epoch := range r.state.History {
 		summary.TrainingSeconds += epoch.Seconds

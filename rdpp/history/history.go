@@ -54,6 +54,8 @@ type Record struct {
 	Regions                          []metric.Region
 	Warnings                         []string
 
+	Brightness, Sharpness *float64 // of the image, as dataset.Look has them; nil: not known
+
 	Error string // why it is Broken
 
 	Heatmap string // file; "": none
@@ -147,12 +149,20 @@ INSERT INTO retention VALUES (0, 0);
 const additions = `
 CREATE TABLE IF NOT EXISTS leavings (source TEXT NOT NULL, heatmap TEXT NOT NULL, PRIMARY KEY (source, heatmap)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS records_heatmap ON records (heatmap) WHERE heatmap <> '';
+CREATE TABLE IF NOT EXISTS states (name TEXT NOT NULL PRIMARY KEY, record INTEGER NOT NULL, state BLOB NOT NULL) WITHOUT ROWID;
 `
+
+// laterColumns says whether the records of a file have the columns that files of before lack.
+func laterColumns(row func(query string, args ...any) *sql.Row) (there bool, err error) {
+	err = row("SELECT EXISTS (SELECT 1 FROM pragma_table_info('records') WHERE name = 'sharpness')").Scan(&there)
+	return there, err
+}
 
 // DB is a history. It is safe for concurrent use.
 type DB struct {
 	path    string
 	db      *sql.DB
+	columns string // of records, as scan reads them
 	removed func(source, heatmap string)
 
 	adding  chan *addition
@@ -208,7 +218,7 @@ func open(path string, opt *Options) (*DB, error) {
 		return nil, err
 	}
 	db.SetMaxOpenConns(8)
-	d := &DB{path: path, db: db, removed: opt.Removed, adding: make(chan *addition, 64), closing: make(chan struct{}),
+	d := &DB{path: path, db: db, columns: columns + ", brightness, sharpness", removed: opt.Removed, adding: make(chan *addition, 64), closing: make(chan struct{}),
 		ended: make(chan struct{})}
 	if d.removed == nil {
 		d.removed = func(string, string) {}
@@ -241,8 +251,13 @@ func (d *DB) prepare(readOnly bool) error {
 		return ErrForeign
 	case version > schemaVersion:
 		return fmt.Errorf("it is of a later version, %d, this program knows %d; use the rdpp that wrote it", version, schemaVersion)
-	case readOnly:
-		return nil
+	}
+	if readOnly {
+		there, err := laterColumns(d.db.QueryRow)
+		if err == nil && !there {
+			d.columns = columns + ", NULL, NULL"
+		}
+		return err
 	}
 	var mode string
 	if err := d.db.QueryRow("PRAGMA journal_mode = WAL").Scan(&mode); err != nil {
@@ -261,7 +276,13 @@ func (d *DB) prepare(readOnly bool) error {
 				return err
 			}
 		}
-		_, err := tx.Exec(additions)
+		if _, err := tx.Exec(additions); err != nil {
+			return err
+		}
+		if there, err := laterColumns(tx.QueryRow); err != nil || there {
+			return err
+		}
+		_, err := tx.Exec("ALTER TABLE records ADD COLUMN brightness REAL; ALTER TABLE records ADD COLUMN sharpness REAL")
 		return err
 	})
 }
@@ -387,10 +408,10 @@ func insert(tx *sql.Tx, r *Record) error {
 		return err
 	}
 	result, err := tx.Exec(`INSERT INTO records (time, source, image, sha256, model, model_sha256, verdict, score, threshold, pixel_threshold,
-		provisional, exact, p_value, p_value_bound, width, height, regions, warnings, error, heatmap, moved)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, r.Time.UnixMicro(), r.Source, r.Image, r.SHA256, r.Model, r.ModelSHA256,
+		provisional, exact, p_value, p_value_bound, width, height, regions, warnings, error, heatmap, moved, brightness, sharpness)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, r.Time.UnixMicro(), r.Source, r.Image, r.SHA256, r.Model, r.ModelSHA256,
 		string(r.Verdict), r.Score, r.Threshold, r.PixelThreshold, r.Provisional, r.Exact, r.PValue, r.PValueBound, r.Width, r.Height, string(regions), string(warnings),
-		r.Error, r.Heatmap, r.Moved)
+		r.Error, r.Heatmap, r.Moved, r.Brightness, r.Sharpness)
 	if err == nil {
 		r.ID, err = result.LastInsertId()
 	}
@@ -479,7 +500,7 @@ func (d *DB) span(ctx context.Context, f *Filter) (first, last int64, err error)
 // page reads the first records of a span that a filter wants.
 func (d *DB) page(ctx context.Context, f *Filter, first, last int64) (all []*Record, err error) {
 	where, args := f.where()
-	rows, err := d.db.QueryContext(ctx, "SELECT "+columns+" FROM records WHERE "+where+" AND id BETWEEN ? AND ? ORDER BY id LIMIT ?",
+	rows, err := d.db.QueryContext(ctx, "SELECT "+d.columns+" FROM records WHERE "+where+" AND id BETWEEN ? AND ? ORDER BY id LIMIT ?",
 		append(args, first, last, listedOnce)...)
 	if err != nil {
 		return nil, err
@@ -501,7 +522,7 @@ func scan(rows *sql.Rows) (*Record, error) {
 	var regions, warnings string
 	err := rows.Scan(&r.ID, &at, &r.Source, &r.Image, &r.SHA256, &r.Model, &r.ModelSHA256, &r.Verdict, &r.Score, &r.Threshold,
 		&r.PixelThreshold, &r.Provisional, &r.Exact, &r.PValue, &r.PValueBound, &r.Width, &r.Height, &regions, &warnings,
-		&r.Error, &r.Heatmap, &r.Moved, &r.Correction, &r.Note, &corrected)
+		&r.Error, &r.Heatmap, &r.Moved, &r.Correction, &r.Note, &corrected, &r.Brightness, &r.Sharpness)
 	if err != nil {
 		return nil, err
 	}

@@ -42,10 +42,10 @@ func writer(args []string) error {
 }
 
 func example(image string) Record {
-	p := 0.25
+	p, brightness, sharpness := 0.25, 0.5, 0.125
 	return Record{Time: time.UnixMicro(1_700_000_000_123_456), Source: "test", Image: image, SHA256: "ab", Model: "screw", ModelSHA256: "cd", Verdict: Anomalous,
 		Score: 1.0 / 3, Threshold: 0.1, PixelThreshold: 0.2, Exact: true, PValue: &p, PValueBound: true, Width: 10, Height: 20, Regions: []metric.Region{{X: 1, Y: 2, Width: 3, Height: 4, Area: 5, Peak: 0.5}},
-		Warnings: []string{"dark"}, Heatmap: "/h.png", Moved: "/bad/" + image}
+		Warnings: []string{"dark"}, Heatmap: "/h.png", Moved: "/bad/" + image, Brightness: &brightness, Sharpness: &sharpness}
 }
 
 // opened is a new history in a folder of its own.

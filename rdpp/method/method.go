@@ -99,6 +99,12 @@ type Looker interface {
 	Most() int
 }
 
+// Continuer is a Method whose nets can go on learning from other images than those that they have learned from.
+type Continuer interface {
+	// Lasting lists the settings, by their names in JSON, that a net that goes on has to have as before.
+	Lasting() []string
+}
+
 // Options say how a net is made.
 type Options struct {
 	Device torch.Device
@@ -109,6 +115,7 @@ type Options struct {
 type LearnerOptions struct {
 	Precision torch.Precision // of what is computed with gradients; what a method must not round it keeps in float32
 	Images    int             // there are to learn from
+	Continued bool            // the net, teacher included, has learned from other images before; of a Continuer alone
 }
 
 // Net is what a training leads to and a detector uses. It belongs to one goroutine.

@@ -26,8 +26,12 @@ type Info struct {
 	anomaly.Facts
 	Epoch       int                 `json:"epoch"` // that these weights are from, counted from 1
 	Calibration anomaly.Calibration `json:"calibration"`
-	Spots       Spots               `json:"spots,omitzero"`    // how small a defect can be; zero: not measured
-	Imported    ImportInfo          `json:"imported,omitzero"` // of a model that Import made; its Config tells nothing of its training
+	Spots       Spots               `json:"spots,omitzero"` // how small a defect can be; zero: not measured
+	// Looks are those of the good images that it was trained and calibrated with; zero: not known.
+	Looks    dataset.Looks `json:"looks,omitzero"`
+	Imported ImportInfo    `json:"imported,omitzero"` // of a model that Import made; its Config tells nothing of its training
+
+	From ParentInfo `json:"from,omitzero"` // the model whose weights the training went on from; zero: it began anew
 
 	Recalibrated RecalibrationInfo `json:"recalibrated,omitzero"` // where the calibration is not the training's
 }
@@ -44,6 +48,13 @@ type RecalibrationInfo struct {
 type ImportInfo struct {
 	Origin string `json:"origin"` // the file's name
 	SHA256 string `json:"sha256"`
+}
+
+// ParentInfo names a model that a training went on from.
+type ParentInfo struct {
+	Origin string `json:"origin"` // the file's name
+	SHA256 string `json:"sha256"` // of the file
+	Images int    `json:"images"` // that it and the models before it were trained on
 }
 
 // DataInfo describes the training images.

@@ -28,6 +28,7 @@ type learner struct {
 	ssot      torch.SSOT
 	precision torch.Precision
 	training  bool // the net is in training mode
+	continued bool // the teacher is equalised, and all have learned by it
 }
 
 // Learner returns what teaches P, O and D.
@@ -36,7 +37,7 @@ func (c *reversed) Learner(net method.Net, o method.LearnerOptions) (method.Lear
 	if !own {
 		return nil, fmt.Errorf("reverse: a net of type %T is not this method's", net)
 	}
-	l := &learner{c: c, net: n, precision: o.Precision}
+	l := &learner{c: c, net: n, precision: o.Precision, continued: o.Continued}
 	if err := l.start(); err != nil {
 		l.Close()
 		return nil, err
@@ -77,9 +78,9 @@ func (l *learner) Close() {
 	}
 }
 
-// Begin equalises the teacher over the training images, and starts the average.
+// Begin equalises the teacher over the training images, unless the net goes on from a model's, and starts the average.
 func (l *learner) Begin(ctx context.Context, images method.Images) error {
-	if l.c.Equalise {
+	if l.c.Equalise && !l.continued {
 		if err := l.equalise(ctx, images); err != nil {
 			return err
 		}

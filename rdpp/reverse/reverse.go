@@ -33,6 +33,11 @@ func (c *reversed) Check() error { return c.Distillation.Check() }
 // rd says whether it is the baseline.
 func (c *reversed) rd() bool { return c.Method == RD }
 
+// Lasting are the settings that decide what features are, and so what the weights have learned.
+func (c *reversed) Lasting() []string {
+	return []string{"method", "arch", "image_size", "mean", "std", "project", "equalise"}
+}
+
 // Plan is so many passes as the updates take, but no more than Epochs.
 func (c *reversed) Plan(images []int) (method.Plan, error) {
 	alone := slices.IndexFunc(images, func(n int) bool { return c.ImageSize < 64 && (n-1)%c.Batch == 0 })
