@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"io"
 	"mime"
@@ -78,6 +79,19 @@ func (b *body) readAll(from io.Reader, expected int64) ([]byte, error) {
 			return nil, unread(err)
 		}
 	}
+}
+
+// parse takes apart n bytes of the body that have been read. What comes of them is counted like them, and is at most as long.
+func (b *body) parse(ctx context.Context, n int64, work func() error) error {
+	leave, err := b.server.slot(ctx, n)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if err := b.hold(n); err != nil {
+		return err
+	}
+	return b.server.aside(n, work)
 }
 
 // unread says of an error of reading a body that it is the client's, if nothing more is known about it.

@@ -43,13 +43,14 @@ const (
 )
 
 // begin finds the model for a request to judge images, which has its time from here on. The caller ends it.
-func (s *Server) begin(x *exchange, r *http.Request) (*inquiry, error) {
-	m, leave, err := s.use(x, r)
+func (s *Server) begin(ctx context.Context, x *exchange, model, version string) (*inquiry, error) {
+	m, leave, err := s.models.acquireVersion(model, version)
 	if err != nil {
 		return nil, err
 	}
+	x.model = m.name
 	q := &inquiry{server: s, x: x, model: m, leave: leave, held: heldPlain}
-	q.ctx, q.cancel = context.WithTimeout(r.Context(), s.opt.Timeout)
+	q.ctx, q.cancel = context.WithTimeout(ctx, s.opt.Timeout)
 	return q, nil
 }
 

@@ -21,9 +21,12 @@ import (
 	"path"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"google.golang.org/grpc/codes"
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/allowance"
@@ -77,6 +80,7 @@ type Server struct {
 	models   *repository
 	metrics  *metrics
 	mux      *http.ServeMux
+	calls    *calls
 	origin   *http.CrossOriginProtection
 	tokens   [][32]byte  // their SHA-256
 	guesses  guesses     // of tokens
@@ -98,6 +102,7 @@ func New(opt Options) (*Server, error) {
 		return nil, fmt.Errorf("server: %w", err)
 	}
 	s.routes()
+	s.calls = newCalls(s)
 	return s, nil
 }
 
@@ -110,9 +115,18 @@ func (s *Server) Models() int { return len(s.models.loaded()) }
 // Serve answers on a listener, by TLS if certificate and key are named, until ctx ends. Then it takes no more
 // connections, finishes the requests that it has begun to read, and returns nil.
 func (s *Server) Serve(ctx context.Context, l net.Listener, certFile, keyFile string) error {
+	server := s.httpServer(s)
+	// A connection of HTTP/2 would carry hundreds of requests, which MaxConnections is to bound.
+	server.Protocols = new(http.Protocols)
+	server.Protocols.SetHTTP1(true)
+	return s.serve(ctx, server, l, certFile, keyFile)
+}
+
+// httpServer has the limits of all connections.
+func (s *Server) httpServer(handler http.Handler) *http.Server {
 	// A request is read, judged and its answer written within a Timeout each.
 	server := &http.Server{
-		Handler:           s,
+		Handler:           handler,
 		ReadHeaderTimeout: min(10*time.Second, s.opt.Timeout),
 		ReadTimeout:       s.opt.Timeout,
 		WriteTimeout:      3 * s.opt.Timeout,
@@ -122,10 +136,12 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, certFile, keyFile st
 		DisableGeneralOptionsHandler: true, // it answers without token or log
 		ErrorLog:                     slog.NewLogLogger(s.opt.Logger.Handler(), slog.LevelWarn),
 	}
-	// A connection of HTTP/2 would carry hundreds of requests, which MaxConnections is to bound.
-	server.Protocols = new(http.Protocols)
-	server.Protocols.SetHTTP1(true)
 	watch(server)
+	return server
+}
+
+// serve runs a server until ctx ends, and ends it as Serve says.
+func (s *Server) serve(ctx context.Context, server *http.Server, l net.Listener, certFile, keyFile string) error {
 	l = &connections{Listener: l, most: s.opt.MaxConnections, cut: s.metrics.cut.Inc}
 	if certFile != "" {
 		certificate, err := readCertificate(ctx, certFile, keyFile)
@@ -135,7 +151,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, certFile, keyFile st
 		case err != nil:
 			return err
 		}
-		server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{certificate}}
+		server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
 	}
 	ended := make(chan error, 1)
 	go func() {
@@ -219,6 +235,8 @@ func (s *Server) routes() {
 	for pattern, file := range pageFiles {
 		handle("GET", pattern, s.token(file.serve))
 	}
+	handle("GET", "/healthz", s.healthz)
+	handle("GET", "/readyz", s.readyz)
 	handle("GET", "/metrics", s.token(s.metrics.serve))
 	handle("GET", "/v1/models", s.token(s.listModels))
 	handle("GET", "/v1/models/{model}", s.token(s.showModel))
@@ -259,6 +277,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if x.status == 0 { // a handler that wrote nothing
 		x.status = http.StatusOK
 	}
+	s.finish(x, r, begin)
+}
+
+// finish logs and counts a request that has been answered.
+func (s *Server) finish(x *exchange, r *http.Request, begin time.Time) {
 	taken := time.Since(begin)
 	s.metrics.request(x, r, taken)
 	x.log(s.opt.Logger, r, taken)
@@ -266,20 +289,27 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) dispatch(x *exchange, r *http.Request) (err error) {
 	defer recovered(s.opt.Logger, &err)
-	if len(s.tokens) == 0 && !ownHost(r) {
-		return failf(http.StatusForbidden, "%.80q is not a name of this machine alone, as the service asks for no token; use localhost or its address, "+
-			"or start it with --token-file", r.Host)
+	if err := s.allowed(r); err != nil {
+		return err
 	}
 	// The mux would redirect to the path that such a one amounts to.
 	if p := r.URL.Path; !strings.HasPrefix(p, "/") || path.Clean(p) != p {
 		return failf(http.StatusBadRequest, "the path %.80q is not in its shortest form; use no \"..\", \"//\" or \"/\" at its end", p)
 	}
-	// A web page of elsewhere, open in the browser of someone who may use the service, may not.
+	s.mux.ServeHTTP(x, r)
+	return x.err
+}
+
+// allowed refuses what a web page of elsewhere asks, open in the browser of someone who may use the service.
+func (s *Server) allowed(r *http.Request) error {
+	if len(s.tokens) == 0 && !ownHost(r) {
+		return failf(http.StatusForbidden, "%.80q is not a name of this machine alone, as the service asks for no token; use localhost or its address, "+
+			"or start it with --token-file", r.Host)
+	}
 	if err := s.origin.Check(r); err != nil {
 		return failf(http.StatusForbidden, "%w", err)
 	}
-	s.mux.ServeHTTP(x, r)
-	return x.err
+	return nil
 }
 
 // errFault is the answer where a panic was.
@@ -320,6 +350,8 @@ type exchange struct {
 	status            int
 	bytes             int64 // of the answer's body
 	route             string
+	rpc               bool       // a call of gRPC
+	code              codes.Code // of its answer
 	model             string
 	images, anomalous int
 	warning           string // of the first image that is unlike those of training
@@ -347,8 +379,28 @@ func (x *exchange) Write(p []byte) (int, error) {
 // Unwrap is for http.ResponseController and http.MaxBytesReader.
 func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 
+// outcome is the answer's status, of gRPC the name of its code.
+func (x *exchange) outcome() string {
+	if x.rpc {
+		return x.code.String()
+	}
+	return strconv.Itoa(x.status)
+}
+
+// faulty says whether the answer tells of a fault of the service's own.
+func (x *exchange) faulty() bool {
+	if x.rpc {
+		return x.code == codes.Internal || x.code == codes.Unknown
+	}
+	return x.status >= 500 && x.status != http.StatusServiceUnavailable
+}
+
 func (x *exchange) log(logger *slog.Logger, r *http.Request, taken time.Duration) {
-	attributes := []slog.Attr{slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", x.status),
+	status := slog.Int("status", x.status)
+	if x.rpc {
+		status = slog.String("status", x.outcome())
+	}
+	attributes := []slog.Attr{slog.String("method", r.Method), slog.String("path", r.URL.Path), status,
 		slog.Float64("ms", float64(taken.Microseconds())/1000), slog.Int64("bytes_in", max(r.ContentLength, 0)),
 		slog.Int64("bytes_out", x.bytes), slog.String("remote", r.RemoteAddr)}
 	if x.model != "" {
@@ -361,7 +413,7 @@ func (x *exchange) log(logger *slog.Logger, r *http.Request, taken time.Duration
 	}
 	if x.err != nil {
 		attributes = append(attributes, slog.String("error", x.err.Error()))
-		if x.status >= 500 && x.status != http.StatusServiceUnavailable {
+		if x.faulty() {
 			level = slog.LevelError
 		}
 	}
