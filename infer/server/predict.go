@@ -127,10 +127,11 @@ func (s *Server) use(x *exchange, r *http.Request) (*model, func(), error) {
 	return m, release, err
 }
 
-// prediction is what is said about an image: the JSON of infer image, and the map if it was asked for.
+// prediction is what is said about an image: the JSON of infer image, the map if it was asked for, and where it is recorded.
 type prediction struct {
 	rdpp.Prediction
 	Heatmap *heatmap `json:"heatmap,omitempty"`
+	Record  int64    `json:"record,omitempty"` // its number in the history; 0: none is kept
 }
 
 // heatmap is an anomaly map, which covers the whole image.
@@ -185,6 +186,9 @@ func (s *Server) predict(x *exchange, r *http.Request) error {
 	predictions := make([]prediction, len(q.results))
 	for i, r := range q.results {
 		predictions[i].Prediction = r.Prediction(q.pictures[i].name)
+		if q.records != nil {
+			predictions[i].Record = q.records[i]
+		}
 		if w.heatmap {
 			over := r.Over()
 			predictions[i].Heatmap = &heatmap{over.W, over.H, base64.StdEncoding.EncodeToString(littleEndian(over.Map)), over.Blur}

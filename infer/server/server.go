@@ -216,48 +216,60 @@ func decodeCertificate(certFile, keyFile string) (tls.Certificate, error) {
 // handler answers a request, or returns an error before it has written anything.
 type handler func(x *exchange, r *http.Request) error
 
-// routes registers every address. Health alone needs no token.
+// address is one that is answered.
+type address struct {
+	method, pattern string
+	handler         handler
+}
+
+// addresses are those for programs, which openapi.json describes. Health alone needs no token.
+func (s *Server) addresses() []address {
+	return []address{
+		{"GET", "/healthz", s.healthz},
+		{"GET", "/readyz", s.readyz},
+		{"GET", "/metrics", s.token(s.metrics.serve)},
+		{"GET", "/openapi.json", s.token(openapi)},
+		{"GET", "/v1/models", s.token(s.listModels)},
+		{"GET", "/v1/models/{model}", s.token(s.showModel)},
+		{"POST", "/v1/models/{model}/predict", s.token(s.predict)},
+		{"PUT", "/v1/records/{record}/correction", s.token(s.correct)},
+
+		{"GET", "/v2", s.token(s.v2Server)},
+		{"GET", "/v2/health/live", s.v2Live},
+		{"GET", "/v2/health/ready", s.v2Ready},
+		{"GET", "/v2/models/{model}", s.token(s.v2Model)},
+		{"GET", "/v2/models/{model}/ready", s.token(s.v2ModelReady)},
+		{"POST", "/v2/models/{model}/infer", s.token(s.v2Infer)},
+		{"GET", "/v2/models/{model}/versions/{version}", s.token(s.v2Model)},
+		{"GET", "/v2/models/{model}/versions/{version}/ready", s.token(s.v2ModelReady)},
+		{"POST", "/v2/models/{model}/versions/{version}/infer", s.token(s.v2Infer)},
+		{"POST", "/v2/repository/index", s.token(s.v2Index)},
+		{"POST", "/v2/repository/models/{model}/load", s.token(s.v2Load)},
+		{"POST", "/v2/repository/models/{model}/unload", s.token(s.v2Unload)},
+	}
+}
+
+// routes registers every address.
 func (s *Server) routes() {
-	handle := func(methods, pattern string, h handler) {
-		for method := range strings.FieldsSeq(methods) {
-			s.mux.HandleFunc(method+" "+pattern, func(w http.ResponseWriter, r *http.Request) {
-				x := w.(*exchange)
-				x.route, x.err = pattern, h(x, r)
-			})
-		}
-		s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+	all := s.addresses()
+	for pattern, file := range pageFiles {
+		all = append(all, address{"GET", pattern, s.token(file.serve)})
+	}
+	for _, a := range all {
+		s.mux.HandleFunc(a.method+" "+a.pattern, func(w http.ResponseWriter, r *http.Request) {
+			x := w.(*exchange)
+			x.route, x.err = a.pattern, a.handler(x, r)
+		})
+		s.mux.HandleFunc(a.pattern, func(w http.ResponseWriter, r *http.Request) {
 			w.(*exchange).err = s.token(func(x *exchange, r *http.Request) error {
-				x.Header().Set("Allow", methods)
-				return failf(http.StatusMethodNotAllowed, "%.20q is not for this address; use %s", r.Method, methods)
+				x.Header().Set("Allow", a.method)
+				return failf(http.StatusMethodNotAllowed, "%.20q is not for this address; use %s", r.Method, a.method)
 			})(w.(*exchange), r)
 		})
 	}
-	for pattern, file := range pageFiles {
-		handle("GET", pattern, s.token(file.serve))
-	}
-	handle("GET", "/healthz", s.healthz)
-	handle("GET", "/readyz", s.readyz)
-	handle("GET", "/metrics", s.token(s.metrics.serve))
-	handle("GET", "/v1/models", s.token(s.listModels))
-	handle("GET", "/v1/models/{model}", s.token(s.showModel))
-	handle("POST", "/v1/models/{model}/predict", s.token(s.predict))
-
-	handle("GET", "/v2", s.token(s.v2Server))
-	handle("GET", "/v2/health/live", s.v2Live)
-	handle("GET", "/v2/health/ready", s.v2Ready)
-	handle("GET", "/v2/models/{model}", s.token(s.v2Model))
-	handle("GET", "/v2/models/{model}/ready", s.token(s.v2ModelReady))
-	handle("POST", "/v2/models/{model}/infer", s.token(s.v2Infer))
-	handle("GET", "/v2/models/{model}/versions/{version}", s.token(s.v2Model))
-	handle("GET", "/v2/models/{model}/versions/{version}/ready", s.token(s.v2ModelReady))
-	handle("POST", "/v2/models/{model}/versions/{version}/infer", s.token(s.v2Infer))
-	handle("POST", "/v2/repository/index", s.token(s.v2Index))
-	handle("POST", "/v2/repository/models/{model}/load", s.token(s.v2Load))
-	handle("POST", "/v2/repository/models/{model}/unload", s.token(s.v2Unload))
-
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		w.(*exchange).err = s.token(func(*exchange, *http.Request) error {
-			return failf(http.StatusNotFound, "nothing is at %.80q; the page at / and GET /v2 show what is here", r.URL.Path)
+			return failf(http.StatusNotFound, "nothing is at %.80q; the page at / and GET /openapi.json show what is here", r.URL.Path)
 		})(w.(*exchange), r)
 	})
 }
@@ -325,7 +337,7 @@ func recovered(logger *slog.Logger, err *error) {
 
 // ownHost says whether a request calls this machine by a name that cannot be another's: a page of elsewhere may have let its
 // own name lead here, and then counts as of the same origin. Over the loopback that is wanted of all requests. Those from
-// elsewhere may use any name, as networks have names that nobody here knows, unless they change what is served.
+// elsewhere may use any name, as networks have names that nobody here knows, unless they change what is served or recorded.
 func ownHost(r *http.Request) bool {
 	host := r.Host
 	if name, _, err := net.SplitHostPort(host); err == nil {
@@ -336,7 +348,8 @@ func ownHost(r *http.Request) bool {
 	if local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr); ok && local.IP.IsLoopback() {
 		return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
 	}
-	if r.Method == http.MethodGet || r.Method == http.MethodHead || !strings.HasPrefix(r.URL.Path, "/v2/repository/models/") {
+	changes := strings.HasPrefix(r.URL.Path, "/v2/repository/models/") || strings.HasPrefix(r.URL.Path, "/v1/records/")
+	if r.Method == http.MethodGet || r.Method == http.MethodHead || !changes {
 		return true
 	}
 	name, err := os.Hostname()

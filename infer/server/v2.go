@@ -1,9 +1,6 @@
 package server
 
 import (
-	"bytes"
-	"encoding/json"
-	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -156,25 +153,13 @@ func (s *Server) v2ModelReady(x *exchange, r *http.Request) error {
 	return writeJSON(x, http.StatusOK, map[string]any{"name": m.name, "ready": true})
 }
 
-// maxQuestion is how many bytes a body may have that is one short question.
-const maxQuestion = 4 << 10
-
 // v2Index answers POST /v2/repository/index. The body may ask for ready models alone.
 func (s *Server) v2Index(x *exchange, r *http.Request) error {
-	data, err := io.ReadAll(io.LimitReader(r.Body, maxQuestion+1))
-	switch {
-	case err != nil:
-		return unread(err)
-	case len(data) > maxQuestion:
-		return failf(http.StatusRequestEntityTooLarge, "the body has more than %d bytes; use {\"ready\": true} or nothing", maxQuestion)
-	}
 	var asked struct {
 		Ready bool `json:"ready"`
 	}
-	if len(bytes.TrimSpace(data)) > 0 {
-		if err := json.Unmarshal(data, &asked); err != nil {
-			return refuse("the body: %w; use {\"ready\": true} or nothing", err)
-		}
+	if err := readShort(r, &asked, `{"ready": true} or nothing`); err != nil {
+		return err
 	}
 	index := s.models.index()
 	if asked.Ready {
