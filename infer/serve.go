@@ -11,16 +11,14 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"rdpp/infer/server"
-	"rdpp/rdpp/printable"
-
 	"rdpp/rdpp/command"
+	"rdpp/rdpp/printable"
 )
 
 const serveHelp = `Usage: infer serve --model FILE|DIR [flags]
 
-POST /v1/models/M/predict?threshold=, pixel_threshold=, false_alarm=, name=,
-heatmap=1; V2; /openapi.json; /healthz, /readyz; /metrics; a page at /.
---grpc ADDR: V2 over gRPC. Follows its files, ends by SIGTERM.
+POST /v1/models/M/predict and V2, as /openapi.json says; /healthz, /readyz,
+/metrics; a page at /. Follows its files, ends by SIGTERM.
 
 `
 
@@ -39,13 +37,13 @@ func runServe(ctx context.Context, args []string, t *command.Terminal) (int, err
 	maxBody := flags.Int64("max-body", server.DefaultMaxBody()>>20, "largest request, `N` MiB")
 	maxMemory := flags.Int64("max-memory", server.DefaultMaxMemory()>>20, "`N` MiB for requests and images")
 	flags.IntVar(&opt.MaxConnections, "max-connections", 512, "`N` open at once; then the silent ones are closed")
-	rpc := flags.String("grpc", "", "`ADDR` for gRPC, V2; the same limits, tokens, TLS")
+	rpc := flags.String("grpc", "", "`ADDR` for V2 over gRPC; same limits, tokens, TLS")
 	tokens := flags.String("token-file", "", "ask for one of `FILE`'s tokens, one a line")
 	cert := flags.String("tls-cert", "", "certificates `FILE`, PEM; makes it HTTPS")
 	key := flags.String("tls-key", "", "the certificate's key `FILE`, PEM")
 	past := flags.String("history", "", "add to the history `FILE`, see infer history")
 	logs := flags.String("log", "text", "`F`ormat of logs: text or json")
-	if err := t.Parse(flags, args, command.Help{Text: serveHelp, Rare: append(rare, "max-batch", "max-wait", "max-connections", "max-queue")}); err != nil {
+	if err := t.Parse(flags, args, command.Help{Text: serveHelp, Rare: append(rare, "max-batch", "max-wait", "max-connections", "max-queue", "max-body")}); err != nil {
 		return 0, err
 	}
 	if !flags.Changed("max-memory") {

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
-	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -64,7 +63,7 @@ type calls struct {
 func newCalls(s *Server) *calls {
 	c := &calls{server: s, routes: map[string]bool{}}
 	// A client's message that is compressed is refused, as no codec for it is linked in.
-	c.library = grpc.NewServer(grpc.MaxRecvMsgSize(maxCall), grpc.MaxSendMsgSize(math.MaxInt32), grpc.UnaryInterceptor(c.unary), grpc.StreamInterceptor(c.stream))
+	c.library = grpc.NewServer(grpc.MaxRecvMsgSize(maxCall), grpc.UnaryInterceptor(c.unary), grpc.StreamInterceptor(c.stream))
 	inference.RegisterGRPCInferenceServiceServer(c.library, &inferenceService{server: s})
 	grpc_health_v1.RegisterHealthServer(c.library, &healthService{calls: c})
 	reflection.Register(c.library)
@@ -223,40 +222,38 @@ func (b *body) message() ([]byte, error) {
 	return data, err
 }
 
-// unary lets a method's handler answer a call that may be answered, and turns errors into codes.
-func (c *calls) unary(ctx context.Context, message any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-	given := callOf(ctx)
-	answer, err := any(nil), given.err
-	if err == nil {
-		answer, err = c.handle(func() (any, error) { return handle(ctx, message) })
-	}
-	if err == nil {
-		return answer, nil
-	}
-	f := explain(err, given.request)
-	if f.retry > 0 { // clients that retry wait for so long
-		_ = grpc.SetTrailer(ctx, metadata.Pairs("grpc-retry-pushback-ms", strconv.FormatInt(f.retry.Milliseconds(), 10)))
-	}
-	return nil, f.rpc()
+// unary lets a method's handler answer a call.
+func (c *calls) unary(ctx context.Context, message any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (answer any, err error) {
+	err = c.handle(ctx, func() (err error) {
+		answer, err = handle(ctx, message)
+		return err
+	}, func(trailer metadata.MD) { _ = grpc.SetTrailer(ctx, trailer) })
+	return answer, err
 }
 
-// stream is unary for methods that are not.
+// stream is unary for methods that are streams.
 func (c *calls) stream(service any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
-	given := callOf(stream.Context())
+	return c.handle(stream.Context(), func() error { return handle(service, stream) }, stream.SetTrailer)
+}
+
+// handle calls a handler if the call may be answered, and turns errors into codes. A panic would end the process.
+func (c *calls) handle(ctx context.Context, handler func() error, setTrailer func(metadata.MD)) error {
+	given := callOf(ctx)
 	err := given.err
 	if err == nil {
-		_, err = c.handle(func() (any, error) { return nil, handle(service, stream) })
+		err = func() (err error) {
+			defer recovered(c.server.opt.Logger, &err)
+			return handler()
+		}()
 	}
 	if _, ok := status.FromError(err); ok { // nil, or the library's own
 		return err
 	}
-	return explain(err, given.request).rpc()
-}
-
-// handle calls a handler, whose panic would end the process.
-func (c *calls) handle(handler func() (any, error)) (answer any, err error) {
-	defer recovered(c.server.opt.Logger, &err)
-	return handler()
+	f := explain(err, given.request)
+	if f.retry > 0 { // clients that retry wait for so long
+		setTrailer(metadata.Pairs("grpc-retry-pushback-ms", strconv.FormatInt(f.retry.Milliseconds(), 10)))
+	}
+	return f.rpc()
 }
 
 // inferenceService is the Open Inference Protocol V2.
