@@ -426,3 +426,22 @@ func TestGRPCGracefulEnd(t *testing.T) {
 		t.Errorf("a call after the end: got %v, want Unavailable", err)
 	}
 }
+
+// A connection too many takes the place of one whose client has been silent, which connects again when it has a call.
+func TestGRPCConnections(t *testing.T) {
+	v := start(t, server.Options{MaxConnections: 1})
+	first := v.dial(t)
+	second, err := grpc.NewClient(first.Target(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	for i, connection := range []*grpc.ClientConn{first, second, first} {
+		if _, err := inference.NewGRPCInferenceServiceClient(connection).ModelInfer(t.Context(), fileInput(pictures[0]), grpc.WaitForReady(true)); err != nil {
+			t.Errorf("call %d: got %v", i, err)
+		}
+	}
+	if got := v.metric(t, "rdpp_connections_cut_total"); got < 2 {
+		t.Errorf("got %v connections cut, want 2 or more", got)
+	}
+}
