@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
 
 	"rdpp/infer/server"
 	"rdpp/rdpp/command"
@@ -17,8 +18,8 @@ import (
 
 const serveHelp = `Usage: infer serve --model FILE|DIR [flags]
 
-POST /v1/models/M/predict?threshold=, pixel_threshold=, false_alarm=, name=,
-heatmap=1; V2; /metrics; a page at /. Follows its files, ends by SIGTERM.
+POST /v1/models/M/predict and V2, as /openapi.json says; /healthz, /readyz,
+/metrics; a page at /. Follows its files, ends by SIGTERM.
 
 `
 
@@ -37,13 +38,14 @@ func runServe(ctx context.Context, args []string, t *command.Terminal) (int, err
 	maxBody := flags.Int64("max-body", server.DefaultMaxBody()>>20, "largest request, `N` MiB")
 	maxMemory := flags.Int64("max-memory", server.DefaultMaxMemory()>>20, "`N` MiB for requests and images")
 	flags.IntVar(&opt.MaxConnections, "max-connections", 512, "`N` open at once; then the silent ones are closed")
+	rpc := flags.String("grpc", "", "`ADDR` for V2 over gRPC; same limits, tokens, TLS")
 	tokens := flags.String("token-file", "", "ask for one of `FILE`'s tokens, one a line")
 	cert := flags.String("tls-cert", "", "certificates `FILE`, PEM; makes it HTTPS")
 	key := flags.String("tls-key", "", "the certificate's key `FILE`, PEM")
 	past := flags.String("history", "", "add to the history `FILE`, see infer history")
 	flags.Float64Var(&opt.Drift, "drift", lookout.DefaultRate, "warn of change, by chance in `X` of 1,000 images; 0: never")
 	logs := flags.String("log", "text", "`F`ormat of logs: text or json")
-	if err := t.Parse(flags, args, command.Help{Text: serveHelp, Rare: append(rare, "max-batch", "max-wait", "max-connections", "max-queue", "drift")}); err != nil {
+	if err := t.Parse(flags, args, command.Help{Text: serveHelp, Rare: append(rare, "max-batch", "max-wait", "max-connections", "max-queue", "max-body", "drift")}); err != nil {
 		return 0, err
 	}
 	if !flags.Changed("max-memory") {
@@ -94,16 +96,29 @@ func runServe(ctx context.Context, args []string, t *command.Terminal) (int, err
 		defer opt.History.Close() // what was answered is in it
 	}
 	defer limitMemory(opt.MaxMemory)()
-	return command.Done, serve(ctx, opt, *listen, *cert, *key)
+	return command.Done, serve(ctx, opt, addresses{*listen, *rpc, *cert, *key})
+}
+
+// addresses are where the service answers, and how.
+type addresses struct {
+	http, grpc string // grpc may be ""
+	cert, key  string // files; "": without TLS
 }
 
 // serve answers until ctx ends.
-func serve(ctx context.Context, opt server.Options, address, cert, key string) error {
-	l, err := net.Listen("tcp", address)
+func serve(ctx context.Context, opt server.Options, at addresses) error {
+	l, err := net.Listen("tcp", at.http)
 	if err != nil {
 		return fmt.Errorf("%w; choose another address with --listen", err)
 	}
 	defer l.Close()
+	var rpc net.Listener
+	if at.grpc != "" {
+		if rpc, err = net.Listen("tcp", at.grpc); err != nil {
+			return fmt.Errorf("%w; choose another address with --grpc", err)
+		}
+		defer rpc.Close()
+	}
 	s, err := openServer(ctx, opt)
 	if err != nil {
 		return err
@@ -114,21 +129,35 @@ func serve(ctx context.Context, opt server.Options, address, cert, key string) e
 	}
 	defer closeSoon(s)
 	scheme := "http"
-	if cert != "" {
+	if at.cert != "" {
 		scheme = "https"
 	}
 	opt.Logger.Info("serving", "address", scheme+"://"+l.Addr().String()+"/", "models", s.Models())
+	if rpc != nil {
+		opt.Logger.Info("serving gRPC", "address", rpc.Addr().String())
+	}
 	if s.Models() == 0 {
 		opt.Logger.Warn("there is no model yet; put NAME.safetensors or NAME/model.safetensors into the folder", "folder", opt.Model)
 	}
-	if local, ok := l.Addr().(*net.TCPAddr); ok && !local.IP.IsLoopback() && len(opt.Tokens) == 0 {
+	if (!isLoopback(l) || rpc != nil && !isLoopback(rpc)) && len(opt.Tokens) == 0 {
 		opt.Logger.Warn("everyone who reaches this address may use the service; --token-file asks for a token")
 	}
-	if err := s.Serve(ctx, l, cert, key); err != nil {
+	serving, ctx := errgroup.WithContext(ctx) // one that fails ends the other
+	serving.Go(func() error { return s.Serve(ctx, l, at.cert, at.key) })
+	if rpc != nil {
+		serving.Go(func() error { return s.ServeGRPC(ctx, rpc, at.cert, at.key) })
+	}
+	if err := serving.Wait(); err != nil {
 		return err
 	}
 	opt.Logger.Info("ended; no request is under way")
 	return nil
+}
+
+// isLoopback says whether a listener is for this machine alone.
+func isLoopback(l net.Listener) bool {
+	local, ok := l.Addr().(*net.TCPAddr)
+	return ok && local.IP.IsLoopback()
 }
 
 // openServer opens the models. It returns nil where ctx ends first: what a library has begun to load cannot be stopped, but

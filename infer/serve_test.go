@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,14 +27,21 @@ import (
 	"testing"
 	"time"
 
-	"rdpp/infer/server"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
+	"rdpp/infer/server"
+	"rdpp/infer/server/inference"
 	"rdpp/rdpp/command"
 )
 
 // serving is infer serve at work, in this process.
 type serving struct {
 	address  string // with the slash at its end
+	rpc      string // gRPC's, "" for none
 	answered atomic.Int64
 	codes    chan int
 	logged   chan struct{} // closed when the log has been read to its end
@@ -50,14 +58,14 @@ func startServe(t *testing.T, args ...string) *serving {
 		writer.Close()
 		s.codes <- code
 	}()
-	addresses := make(chan string, 1)
+	addresses, rpc := make(chan string, 1), make(chan string, 1)
 	go func() {
 		defer close(s.logged)
 		lines := bufio.NewScanner(reader) // a log that nobody reads would stop the service
 		for lines.Scan() {
 			var record struct {
 				Msg, Address string
-				Status       int
+				Status       any // a number, or the name of gRPC's code
 			}
 			if err := json.Unmarshal(lines.Bytes(), &record); err != nil {
 				t.Errorf("%v in %q", err, lines.Text())
@@ -65,7 +73,9 @@ func startServe(t *testing.T, args ...string) *serving {
 			switch {
 			case record.Msg == "serving":
 				addresses <- record.Address
-			case record.Msg == "request" && record.Status == http.StatusOK:
+			case record.Msg == "serving gRPC":
+				rpc <- record.Address
+			case record.Msg == "request" && record.Status == float64(http.StatusOK):
 				s.answered.Add(1)
 			}
 		}
@@ -74,6 +84,9 @@ func startServe(t *testing.T, args ...string) *serving {
 	case s.address = <-addresses:
 	case code := <-s.codes:
 		t.Fatalf("got code %d before it served", code)
+	}
+	if slices.Contains(args, "--grpc") {
+		s.rpc = <-rpc
 	}
 	return s
 }
@@ -133,7 +146,7 @@ func TestServeEndsUnderLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := startServe(t, "--tls-cert", cert, "--tls-key", key, "--token-file", tokens)
+	s := startServe(t, "--tls-cert", cert, "--tls-key", key, "--token-file", tokens, "--grpc", "127.0.0.1:0")
 	if !strings.HasPrefix(s.address, "https://") {
 		t.Errorf("got address %s, want https", s.address)
 	}
@@ -158,6 +171,7 @@ func TestServeEndsUnderLoad(t *testing.T) {
 		body, err = io.ReadAll(response.Body)
 		return response.StatusCode, body, err
 	}
+	askGRPC(t, s.rpc, roots, token, data, scores[good[0]])
 	if status, body, err := ask("wrong"); status != http.StatusUnauthorized {
 		t.Errorf("a wrong token: got status %d, %s, %v, want 401", status, body, err)
 	}
@@ -189,6 +203,31 @@ func TestServeEndsUnderLoad(t *testing.T) {
 	asking.Wait()
 	if got, want := whole.Load(), s.answered.Load(); got != want {
 		t.Errorf("clients got %d whole answers, the service gave %d", got, want)
+	}
+}
+
+// askGRPC asks by gRPC over TLS, with a token and without, for the score of a picture.
+func askGRPC(t *testing.T, address string, roots *x509.CertPool, token string, picture []byte, want float64) {
+	t.Helper()
+	connection, err := grpc.NewClient(address, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: roots, MaxVersion: tls.VersionTLS12})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	client := inference.NewGRPCInferenceServiceClient(connection)
+	r := &inference.ModelInferRequest{ModelName: filepath.Base(filepath.Dir(modelFile)),
+		Inputs: []*inference.ModelInferRequest_InferInputTensor{{Name: "image", Datatype: "BYTES", Shape: []int64{1},
+			Contents: &inference.InferTensorContents{BytesContents: [][]byte{picture}}}}}
+	if _, err := client.ModelInfer(t.Context(), r); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("gRPC without a token: got %v, want Unauthenticated", err)
+	}
+	answer, err := client.ModelInfer(metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+token), r)
+	if err != nil || answer.Outputs[0].Contents.Fp64Contents[0] != want {
+		t.Errorf("gRPC: got %v, %v, want the score %v", answer, err, want)
+	}
+	if old, err := tls.Dial("tcp", address, &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}); err == nil {
+		old.Close()
+		t.Error("TLS 1.1 is spoken, want 1.2 or later")
 	}
 }
 
@@ -228,6 +267,7 @@ func certificate(t *testing.T, dir string) (roots *x509.CertPool, certFile, keyF
 func TestServeFails(t *testing.T) {
 	for want, args := range map[string][]string{
 		"choose another address":    {"--listen", "127.0.0.1:99999"},
+		"another address with --gr": {"--listen", "127.0.0.1:0", "--grpc", "127.0.0.1:99999"},
 		"no-such-file":              {"--token-file", "no-such-file"},
 		"no-such-certificate":       {"--tls-cert", "no-such-certificate", "--tls-key", "x", "--listen", "127.0.0.1:0"},
 		"name a model file or a fo": {"--model", "no-such-model", "--listen", "127.0.0.1:0"},

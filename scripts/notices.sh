@@ -39,7 +39,7 @@ done <<<"$modules"
   printf '\n\n%s\n%s\n%s\n' "$line" "$head" "$line"
   for names in $(grep -l '' "$text"/*.names | while read -r f; do echo "$(head -1 "$f" | tr ' ' '_')=$f"; done | sort | cut -d= -f2); do
     printf '\n%s\n\n' "$(sort -u "$names")"
-    if grep -q 'Apache License' "${names%.names}.text"; then
+    if grep -q 'TERMS AND CONDITIONS FOR USE, REPRODUCTION' "${names%.names}.text"; then
       echo '    the Apache License, Version 2.0, as rdpp itself'
     else
       tr -d '\r' <"${names%.names}.text" | sed 's/[[:space:]]*$//; s/^\(.\)/    \1/'

@@ -8,6 +8,7 @@ import (
 	"image"
 	"log/slog"
 	"math"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -17,7 +18,11 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
 	"rdpp/infer/server"
+	"rdpp/infer/server/inference"
 	"rdpp/rdpp"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/export/exporttest"
@@ -141,6 +146,7 @@ func oneScore(t *testing.T, view framing.View, tile int) {
 			return got
 		}},
 		{"infer serve", sameRuntime, func(t *testing.T) answers { return serve(t, model, paths) }},
+		{"infer serve, over gRPC", sameRuntime, func(t *testing.T) answers { return serveGRPC(t, model, paths) }},
 		{"librdpp.so, from C", sameRuntime, func(t *testing.T) answers {
 			got := answers{map[string]float64{}, map[string]bool{}}
 			stdout, err := exec.Command(compile(t, "cc", "examples/detect.c", "-std=c11"), append([]string{model}, paths...)...).Output()
@@ -231,6 +237,51 @@ func serve(t *testing.T, model string, paths []string) (got answers) {
 			t.Fatalf("%s: got status %d, %v", path, answer.StatusCode, err)
 		}
 		got.scores[path], got.anomalous[path] = p.Score, p.Anomalous
+	}
+	return got
+}
+
+// serveGRPC asks the service over gRPC, a file per call.
+func serveGRPC(t *testing.T, model string, paths []string) (got answers) {
+	t.Helper()
+	got.scores, got.anomalous = map[string]float64{}, map[string]bool{}
+	s, err := server.New(server.Options{Model: model, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, end := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.ServeGRPC(ctx, l, "", "") }()
+	defer func() {
+		end()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	connection, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	client := inference.NewGRPCInferenceServiceClient(connection)
+	for _, path := range paths {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := client.ModelInfer(t.Context(), &inference.ModelInferRequest{ModelName: "run",
+			Inputs: []*inference.ModelInferRequest_InferInputTensor{{Name: "image", Datatype: "BYTES", Shape: []int64{1},
+				Contents: &inference.InferTensorContents{BytesContents: [][]byte{content}}}},
+			Outputs: []*inference.ModelInferRequest_InferRequestedOutputTensor{{Name: "score"}, {Name: "anomalous"}}})
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		got.scores[path], got.anomalous[path] = answer.Outputs[0].Contents.Fp64Contents[0], answer.Outputs[1].Contents.BoolContents[0]
 	}
 	return got
 }

@@ -1,6 +1,9 @@
 package server
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"mime"
@@ -78,6 +81,39 @@ func (b *body) readAll(from io.Reader, expected int64) ([]byte, error) {
 			return nil, unread(err)
 		}
 	}
+}
+
+// parse takes apart n bytes of the body that have been read. What comes of them is counted like them, and is at most as long.
+func (b *body) parse(ctx context.Context, n int64, work func() error) error {
+	leave, err := b.server.slot(ctx, n)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if err := b.hold(n); err != nil {
+		return err
+	}
+	return b.server.aside(n, work)
+}
+
+// maxShort is how many bytes a body may have that is one short object.
+const maxShort = 4 << 10
+
+// readShort reads such a body into v, which an empty one leaves as it is. use says what it may be.
+func readShort(r *http.Request, v any, use string) error {
+	data, err := io.ReadAll(io.LimitReader(r.Body, maxShort+1))
+	switch {
+	case err != nil:
+		return unread(err)
+	case len(data) > maxShort:
+		return failf(http.StatusRequestEntityTooLarge, "the body has more than %d bytes; use %s", maxShort, use)
+	case len(bytes.TrimSpace(data)) == 0:
+		return nil
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return refuse("the body: %w; use %s", err, use)
+	}
+	return nil
 }
 
 // unread says of an error of reading a body that it is the client's, if nothing more is known about it.

@@ -1,6 +1,8 @@
 package server_test
 
 import (
+	"bytes"
+	"encoding/csv"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -17,6 +19,7 @@ import (
 	"rdpp/infer/server"
 	"rdpp/rdpp"
 	"rdpp/rdpp/framing"
+	"rdpp/rdpp/history"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/metric"
 	"rdpp/rdpp/report"
@@ -37,15 +40,81 @@ type browserReport struct {
 	Inferno                       []int
 	Threshold                     float64
 	Dropped, Lower, Higher, Reset shown
+	Record                        int64
+	Kept, Table                   string
 }
 
 // The page in a browser: a picture is dropped, its verdict seen, the threshold moved. testdata/drive.js does what a person
 // with a mouse would, and what it sees is what a Detector says; then the keyboard does the rest.
 func TestPageInBrowser(t *testing.T) {
-	got, b := driven(t, modelFile)
+	h, err := history.Open(filepath.Join(t.TempDir(), "line.db"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close() }) // after the service's end
+	got, b := driven(t, modelFile, h)
 	checkReport(t, got)
+	checkCorrection(t, got, h)
 	byKeyboard(t, b)
+	checkTable(t, b)
 	checkLooks(t, b)
+}
+
+// checkCorrection compares what the operator said on the page with the history, and the page's table with the history's.
+func checkCorrection(t *testing.T, got browserReport, h *history.DB) {
+	t.Helper()
+	var want bytes.Buffer
+	records := h.List(t.Context(), history.Filter{ID: got.Record})
+	if err := history.WriteTable(&want, records); err != nil {
+		t.Fatal(err)
+	}
+	for r, err := range records {
+		if err != nil || r.Correction != history.Good || !strings.Contains(got.Kept, fmt.Sprint("record ", r.ID)) {
+			t.Errorf("got the correction %q in the history, %v, and %q, want good and its record", r.Correction, err, got.Kept)
+		}
+	}
+	page, kept := rowsOf(t, got.Table), rowsOf(t, want.String())
+	if len(page) != 2 || len(kept) != 2 {
+		t.Fatalf("got %d rows, and %d in the history, want 2", len(page), len(kept))
+	}
+	elsewhere := []string{"time", "model", "sha256"} // the page has its own clock and names, and no digests
+	for i, name := range kept[0] {
+		if page[0][i] != name || page[1][i] != kept[1][i] && !slices.Contains(elsewhere, name) {
+			t.Errorf("column %s: got %q, %q on the page, want %q", name, page[0][i], page[1][i], kept[1][i])
+		}
+	}
+}
+
+// checkTable saves the session, of the two pictures that the page has by then, and looks at the file.
+func checkTable(t *testing.T, b *browser) {
+	t.Helper()
+	dir := t.TempDir()
+	b.call("Page.setDownloadBehavior", map[string]any{"behavior": "allow", "downloadPath": dir}, nil)
+	var want string
+	b.evaluate(`current.name = 'a "b", c\nd.png'; table()`, &want)
+	b.evaluate(`$("save").click()`, nil)
+	var file []byte
+	eventually(t, "the table is saved", func() bool {
+		files, err := filepath.Glob(filepath.Join(dir, "session-*.csv"))
+		if err == nil && len(files) == 1 {
+			file, err = os.ReadFile(files[0])
+		}
+		return err == nil && len(file) > 0
+	})
+	rows := rowsOf(t, string(file))
+	if string(file) != want || len(rows) != 3 || rows[1][2] != "picture.png" || rows[2][2] != `a "b", c\x0ad.png` {
+		t.Errorf("got the table %q, want %q", file, want)
+	}
+}
+
+// rowsOf reads a table.
+func rowsOf(t *testing.T, table string) [][]string {
+	t.Helper()
+	rows, err := csv.NewReader(strings.NewReader(table)).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rows
 }
 
 // The page outlines what a Detector does of models whose maps are no squares over the whole picture: those of tiles are the
@@ -60,7 +129,7 @@ func TestPageOfViews(t *testing.T) {
 	}{{"tiles", tiledConfig(), false}, {"a part", part, true}} {
 		t.Run(c.name, func(t *testing.T) {
 			path, d := modelOf(t, c.config)
-			got, _ := driven(t, path)
+			got, _ := driven(t, path, nil)
 			if got.Failed != "" || len(got.Failures) > 0 {
 				t.Fatalf("got failures %q, %q, want none", got.Failed, got.Failures)
 			}
@@ -78,6 +147,9 @@ func TestPageOfViews(t *testing.T) {
 			}
 			if !c.spread {
 				checkShownRegions(t, c.name, got.Lower.Regions, r.Regions)
+				if got.Record != 0 || !strings.Contains(got.Kept, "keeps no history") || !strings.Contains(got.Table, ",good,\n") {
+					t.Errorf("without a history: got record %d, %q, the table %q, want the correction in the table alone", got.Record, got.Kept, got.Table)
+				}
 				return
 			}
 			over := r.Over()
@@ -96,10 +168,10 @@ func TestPageOfViews(t *testing.T) {
 	}
 }
 
-// driven opens the page of a model's service in a browser, and returns what testdata/drive.js reports.
-func driven(t *testing.T, model string) (browserReport, *browser) {
+// driven opens the page of a model's service in a browser, and returns what testdata/drive.js reports. h may be nil.
+func driven(t *testing.T, model string, h *history.DB) (browserReport, *browser) {
 	t.Helper()
-	s, err := server.New(server.Options{Model: model, Logger: discard})
+	s, err := server.New(server.Options{Model: model, History: h, Logger: discard})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,8 @@ type connections struct {
 type connection struct {
 	net.Conn
 	of     *connections
-	place  *list.Element // in waiting; nil: its request is being answered, or it is closed
+	place  *list.Element // in waiting; nil: a request is being answered, or it is closed
+	busy   int           // requests that are being answered; with HTTP/2 there may be several
 	closed bool
 }
 
@@ -122,7 +123,20 @@ func (c *connection) answering() {
 	}
 	c.of.mu.Lock()
 	defer c.of.mu.Unlock()
+	c.busy++
 	c.stopWaiting()
+}
+
+// answered says of a request, for which answering was called, that its answer is there: the connection may bring others.
+func (c *connection) answered() {
+	if c == nil {
+		return
+	}
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	if c.busy = max(c.busy-1, 0); c.busy == 0 {
+		c.wait()
+	}
 }
 
 // idle says that the next request is waited for.
@@ -132,6 +146,12 @@ func (c *connection) idle() {
 	}
 	c.of.mu.Lock()
 	defer c.of.mu.Unlock()
+	c.busy = 0
+	c.wait()
+}
+
+// wait makes it one of those that wait for their clients. The caller holds of.mu.
+func (c *connection) wait() {
 	if !c.closed && c.place == nil {
 		c.place = c.of.waiting.PushBack(c)
 	}

@@ -11,6 +11,9 @@ import (
 	"strconv"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/setting"
@@ -122,6 +125,34 @@ func loadFailure(name string, err error) error {
 	}
 	return &failure{status: http.StatusUnprocessableEntity, err: err}
 }
+
+// codeOf is gRPC's code for a failure of a status of HTTP.
+func codeOf(httpStatus int) codes.Code {
+	switch httpStatus {
+	case http.StatusBadRequest, http.StatusUnprocessableEntity:
+		return codes.InvalidArgument
+	case http.StatusUnauthorized:
+		return codes.Unauthenticated
+	case http.StatusForbidden:
+		return codes.PermissionDenied
+	case http.StatusNotFound:
+		return codes.NotFound
+	case http.StatusUnsupportedMediaType: // as gRPC has it for what is compressed
+		return codes.Unimplemented
+	case http.StatusRequestEntityTooLarge, http.StatusTooManyRequests:
+		return codes.ResourceExhausted
+	case http.StatusRequestTimeout:
+		return codes.DeadlineExceeded
+	case statusGone:
+		return codes.Canceled
+	case http.StatusServiceUnavailable:
+		return codes.Unavailable
+	}
+	return codes.Internal
+}
+
+// rpc is the failure as gRPC has it.
+func (f *failure) rpc() error { return status.Error(codeOf(f.status), f.Error()) }
 
 // fail answers with an error: {"error": "..."}.
 func (s *Server) fail(x *exchange, r *http.Request, err error) {

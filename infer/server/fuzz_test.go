@@ -3,12 +3,18 @@ package server
 import (
 	"bytes"
 	"errors"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"rdpp/infer/server/inference"
 )
 
 // Whatever a form holds, it is refused by a failure of the client's, or makes pictures that were in it; nothing of it stays
@@ -120,6 +126,76 @@ func FuzzV2Memory(f *testing.F) {
 			if got, most := after.TotalAlloc-before.TotalAlloc, uint64(4*len(body)+256<<10); got > most {
 				t.Fatalf("got %d bytes for a body of %d, %v, want at most %d: %.60q...", got, len(body), err, most, body)
 			}
+		}
+	})
+}
+
+// Whatever a message of ModelInfer holds, it is refused by a failure of the client's, or says what the generated code reads
+// in it; and what that allocates is at most a few times the message.
+func FuzzCall(f *testing.F) {
+	for _, r := range []*inference.ModelInferRequest{
+		{ModelName: "part", ModelVersion: "1", Id: "7", RawInputContents: [][]byte{[]byte("abcdef")},
+			Parameters: map[string]*inference.InferParameter{"threshold": {ParameterChoice: &inference.InferParameter_DoubleParam{DoubleParam: 0.5}}},
+			Inputs:     []*inference.ModelInferRequest_InferInputTensor{{Name: "image", Datatype: "UINT8", Shape: []int64{1, 2, 3}}},
+			Outputs:    []*inference.ModelInferRequest_InferRequestedOutputTensor{{Name: "map"}}},
+		{ModelName: "part", Inputs: []*inference.ModelInferRequest_InferInputTensor{{Name: "image", Datatype: "BYTES", Shape: []int64{1},
+			Contents: &inference.InferTensorContents{BytesContents: [][]byte{[]byte("file")}}}}},
+		{ModelName: "part", Inputs: []*inference.ModelInferRequest_InferInputTensor{{Name: "image", Datatype: "UINT8", Shape: []int64{1, 1, 1, 3},
+			Contents: &inference.InferTensorContents{UintContents: []uint32{1, 200, 255}}}}},
+		{Inputs: []*inference.ModelInferRequest_InferInputTensor{{Name: "image", Datatype: "UINT8", Shape: []int64{math.MaxInt64, 1, 3}}}},
+	} {
+		message, err := proto.Marshal(r)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(message, uint16(0))
+	}
+	f.Add([]byte{0x2a, 0}, uint16(3999)) // empty inputs
+	f.Add([]byte{0x32, 0}, uint16(3999)) // empty outputs
+	f.Add([]byte{0x22, 0}, uint16(3999)) // empty parameters
+	f.Add([]byte{0x3a, 0}, uint16(3999)) // empty raw contents
+	limits := v2Limits{images: 4, maxPixels: 1000}
+	f.Fuzz(func(t *testing.T, piece []byte, times uint16) {
+		if len(piece) > 1000 {
+			return
+		}
+		message := bytes.Repeat(piece, 1+int(times)%4000)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		got, err := parseCall(message, limits)
+		runtime.ReadMemStats(&after)
+		if allocated, most := after.TotalAlloc-before.TotalAlloc, uint64(4*len(message)+256<<10); allocated > most {
+			t.Fatalf("got %d bytes for a message of %d, %v, want at most %d", allocated, len(message), err, most)
+		}
+		if err != nil {
+			if refused := (*failure)(nil); !errors.As(err, &refused) || refused.status != http.StatusBadRequest || err.Error() == "" {
+				t.Fatalf("got error %v, want a failure of status 400", err)
+			}
+			return
+		}
+		var want inference.ModelInferRequest
+		if err := proto.Unmarshal(message, &want); err != nil {
+			t.Fatalf("the generated code refuses it: %v", err)
+		}
+		in := want.Inputs[0]
+		if got.model != want.ModelName || got.version != want.ModelVersion || got.ID != want.Id || len(want.Inputs) != 1 || in.Name != "image" ||
+			!slices.Equal(got.Inputs[0].Shape, in.Shape) || got.Inputs[0].Datatype != in.Datatype || len(got.Outputs) != len(want.Outputs) || got.raw != (len(want.RawInputContents) > 0) {
+			t.Fatalf("got %+v, want %v", got, &want)
+		}
+		var sent []byte
+		for _, p := range got.pictures {
+			sent = append(sent, p.encoded...)
+			if p.pixels != nil {
+				sent = append(sent, p.pixels.Pix...)
+			}
+		}
+		var contents []byte
+		for _, n := range in.Contents.GetUintContents() {
+			contents = append(contents, byte(n))
+		}
+		contents = append(contents, bytes.Join(in.Contents.GetBytesContents(), nil)...)
+		if !got.raw && !bytes.Equal(sent, contents) {
+			t.Fatalf("got pictures of %q, want %q", sent, contents)
 		}
 	})
 }

@@ -32,6 +32,7 @@ type inquiry struct {
 	held        int64 // one of the constants below
 
 	results []*rdpp.Result // of pictures, from judge on
+	records []int64        // their numbers in the history; nil: it has none of them
 }
 
 // What an image takes until its answer is written, in bytes per pixel of the map: input and map; those and the map as
@@ -43,13 +44,14 @@ const (
 )
 
 // begin finds the model for a request to judge images, which has its time from here on. The caller ends it.
-func (s *Server) begin(x *exchange, r *http.Request) (*inquiry, error) {
-	m, leave, err := s.use(x, r)
+func (s *Server) begin(ctx context.Context, x *exchange, model, version string) (*inquiry, error) {
+	m, leave, err := s.models.acquireVersion(model, version)
 	if err != nil {
 		return nil, err
 	}
+	x.model = m.name
 	q := &inquiry{server: s, x: x, model: m, leave: leave, held: heldPlain}
-	q.ctx, q.cancel = context.WithTimeout(r.Context(), s.opt.Timeout)
+	q.ctx, q.cancel = context.WithTimeout(ctx, s.opt.Timeout)
 	return q, nil
 }
 
@@ -121,19 +123,27 @@ func (q *inquiry) record() {
 		record.Model, record.ModelSHA256 = q.model.detector.Info().Category, q.model.detector.Digest()
 		records[i] = &record
 	}
-	q.server.keep(q.ctx, records)
+	if !q.server.keep(q.ctx, records) {
+		return
+	}
+	for _, r := range records {
+		q.records = append(q.records, r.ID)
+	}
 }
 
 // keeping bounds how long an answer waits for the history.
 const keeping = 30 * time.Second
 
-// keep writes records, also where the client has left: the images are judged. An answer is not withheld because that fails.
-func (s *Server) keep(ctx context.Context, records []*history.Record) {
+// keep writes records, also where the client has left: the images are judged. An answer is not withheld because that fails;
+// then kept is false.
+func (s *Server) keep(ctx context.Context, records []*history.Record) (kept bool) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keeping)
 	defer cancel()
 	if err := s.opt.History.Add(ctx, records...); err != nil {
 		s.opt.Logger.Error("not recorded", "images", len(records), "error", err)
+		return false
 	}
+	return true
 }
 
 // size is how many bytes a picture's input, map and part of the answer take. An input of tiles is the whole picture.

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -47,7 +46,7 @@ func newMetrics(device torch.Device, logger *slog.Logger, memory *budget, loaded
 		return v
 	}
 	seconds := prometheus.ExponentialBuckets(0.001, 2, 16) // to 33 s
-	m.requests = counter("rdpp_requests_total", "Requests answered, by address, method and status; 499: the client left.", "route", "method", "code")
+	m.requests = counter("rdpp_requests_total", "Requests answered, by address, method and status, 499: the client left; calls of gRPC by their code.", "route", "method", "code")
 	m.duration = histogram("rdpp_request_seconds", "Time from a request's head to its answer's end, by address.", "route", seconds)
 	m.wait = histogram("rdpp_queue_wait_seconds", "Time that an image waited for its batch.", "model", seconds)
 	m.batch = histogram("rdpp_batch_images", "Images in a batch.", "model", prometheus.ExponentialBuckets(1, 2, 8))
@@ -146,7 +145,7 @@ func (m *metrics) request(x *exchange, r *http.Request, taken time.Duration) {
 	if !slices.Contains(methods, method) {
 		method = "other"
 	}
-	m.requests.WithLabelValues(x.route, method, strconv.Itoa(x.status)).Inc()
+	m.requests.WithLabelValues(x.route, method, x.outcome()).Inc()
 	m.duration.WithLabelValues(x.route).Observe(taken.Seconds())
 }
 

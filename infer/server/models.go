@@ -435,6 +435,16 @@ func (r *repository) acquire(name string) (m *model, release func(), err error) 
 	return e.current, e.current.users.Done, nil
 }
 
+// acquireVersion is acquire of a version, "" for whichever there is.
+func (r *repository) acquireVersion(name, version string) (m *model, release func(), err error) {
+	m, release, err = r.acquire(name)
+	if err == nil && version != "" && version != strconv.Itoa(m.version) {
+		release()
+		return nil, nil, failf(http.StatusNotFound, "version %.40s of %s is not there, %d is", printable.Text(version), m.name, m.version)
+	}
+	return m, release, err
+}
+
 func unknown(name string) error {
 	return failf(http.StatusNotFound, "no model is named %.80q; GET /v1/models lists those there are", name)
 }

@@ -51,9 +51,18 @@ func TestFolder(t *testing.T) {
 	before := torch.LiveTensors()
 	dir := t.TempDir()
 	v := start(t, server.Options{Model: dir, Poll: poll})
-	ready := func() int { return v.ask(t, "GET", "/v2/health/ready", nil).status }
+	ready := func() int {
+		status := v.ask(t, "GET", "/v2/health/ready", nil).status
+		if a := v.ask(t, "GET", "/readyz", nil); a.status != status {
+			t.Errorf("got status %d of /readyz and %d of /v2/health/ready", a.status, status)
+		}
+		return status
+	}
 	if got := ready(); got != http.StatusServiceUnavailable {
 		t.Errorf("no model: got status %d, want 503", got)
+	}
+	if a := v.ask(t, "GET", "/healthz", nil); a.status != http.StatusOK || string(a.body) != `{"status":"ok"}`+"\n" {
+		t.Errorf("no model: got status %d, %q of /healthz, want 200 and ok", a.status, a.body)
 	}
 	path := filepath.Join(dir, "part.safetensors")
 	copyFile(t, modelFile, path)

@@ -15,7 +15,6 @@ import (
 	"rdpp/rdpp"
 	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
-	"rdpp/rdpp/printable"
 	"rdpp/rdpp/report"
 )
 
@@ -121,22 +120,18 @@ func (m *model) calibration(w wishes) (*rdpp.Calibration, error) {
 
 // use finds the model that an address names, and the version where it names one.
 func (s *Server) use(x *exchange, r *http.Request) (*model, func(), error) {
-	m, release, err := s.models.acquire(r.PathValue("model"))
-	if err != nil {
-		return nil, nil, err
+	m, release, err := s.models.acquireVersion(r.PathValue("model"), r.PathValue("version"))
+	if err == nil {
+		x.model = m.name
 	}
-	x.model = m.name
-	if v := r.PathValue("version"); v != "" && v != strconv.Itoa(m.version) {
-		release()
-		return nil, nil, failf(http.StatusNotFound, "version %.40s of %s is not there, %d is", printable.Text(v), m.name, m.version)
-	}
-	return m, release, nil
+	return m, release, err
 }
 
-// prediction is what is said about an image: the JSON of infer image, and the map if it was asked for.
+// prediction is what is said about an image: the JSON of infer image, the map if it was asked for, and where it is recorded.
 type prediction struct {
 	rdpp.Prediction
 	Heatmap *heatmap `json:"heatmap,omitempty"`
+	Record  int64    `json:"record,omitempty"` // its number in the history; 0: none is kept
 }
 
 // heatmap is an anomaly map, which covers the whole image.
@@ -150,7 +145,7 @@ type heatmap struct {
 
 // predict answers POST /v1/models/{model}/predict.
 func (s *Server) predict(x *exchange, r *http.Request) error {
-	q, err := s.begin(x, r)
+	q, err := s.begin(r.Context(), x, r.PathValue("model"), "")
 	if err != nil {
 		return err
 	}
@@ -191,9 +186,12 @@ func (s *Server) predict(x *exchange, r *http.Request) error {
 	predictions := make([]prediction, len(q.results))
 	for i, r := range q.results {
 		predictions[i].Prediction = r.Prediction(q.pictures[i].name)
+		if q.records != nil {
+			predictions[i].Record = q.records[i]
+		}
 		if w.heatmap {
 			over := r.Over()
-			predictions[i].Heatmap = &heatmap{over.W, over.H, base64.StdEncoding.EncodeToString(floats(over.Map)), over.Blur}
+			predictions[i].Heatmap = &heatmap{over.W, over.H, base64.StdEncoding.EncodeToString(littleEndian(over.Map)), over.Blur}
 		}
 	}
 	if isForm {
@@ -332,11 +330,11 @@ func weigh(ranges []mediaRange, kind, subkind string) (weight float64, at int) {
 	return weight, at
 }
 
-// floats are the bytes of values, little-endian.
-func floats(values []float32) []byte {
+// littleEndian are the bytes of values, which are a slice of numbers or bools.
+func littleEndian(values any) []byte {
 	data, err := binary.Append(nil, binary.LittleEndian, values)
 	if err != nil {
-		panic(err) // a slice of a fixed size
+		panic(err) // no such slice
 	}
 	return data
 }

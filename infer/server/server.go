@@ -21,9 +21,12 @@ import (
 	"path"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"google.golang.org/grpc/codes"
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/allowance"
@@ -80,6 +83,7 @@ type Server struct {
 	models   *repository
 	metrics  *metrics
 	mux      *http.ServeMux
+	calls    *calls
 	origin   *http.CrossOriginProtection
 	tokens   [][32]byte  // their SHA-256
 	guesses  guesses     // of tokens
@@ -101,6 +105,7 @@ func New(opt Options) (*Server, error) {
 		return nil, fmt.Errorf("server: %w", err)
 	}
 	s.routes()
+	s.calls = newCalls(s)
 	return s, nil
 }
 
@@ -113,9 +118,18 @@ func (s *Server) Models() int { return len(s.models.loaded()) }
 // Serve answers on a listener, by TLS if certificate and key are named, until ctx ends. Then it takes no more
 // connections, finishes the requests that it has begun to read, and returns nil.
 func (s *Server) Serve(ctx context.Context, l net.Listener, certFile, keyFile string) error {
+	server := s.httpServer(s)
+	// A connection of HTTP/2 would carry hundreds of requests, which MaxConnections is to bound.
+	server.Protocols = new(http.Protocols)
+	server.Protocols.SetHTTP1(true)
+	return s.serve(ctx, server, l, certFile, keyFile)
+}
+
+// httpServer has the limits of all connections.
+func (s *Server) httpServer(handler http.Handler) *http.Server {
 	// A request is read, judged and its answer written within a Timeout each.
 	server := &http.Server{
-		Handler:           s,
+		Handler:           handler,
 		ReadHeaderTimeout: min(10*time.Second, s.opt.Timeout),
 		ReadTimeout:       s.opt.Timeout,
 		WriteTimeout:      3 * s.opt.Timeout,
@@ -125,10 +139,12 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, certFile, keyFile st
 		DisableGeneralOptionsHandler: true, // it answers without token or log
 		ErrorLog:                     slog.NewLogLogger(s.opt.Logger.Handler(), slog.LevelWarn),
 	}
-	// A connection of HTTP/2 would carry hundreds of requests, which MaxConnections is to bound.
-	server.Protocols = new(http.Protocols)
-	server.Protocols.SetHTTP1(true)
 	watch(server)
+	return server
+}
+
+// serve runs a server until ctx ends, and ends it as Serve says.
+func (s *Server) serve(ctx context.Context, server *http.Server, l net.Listener, certFile, keyFile string) error {
 	l = &connections{Listener: l, most: s.opt.MaxConnections, cut: s.metrics.cut.Inc}
 	if certFile != "" {
 		certificate, err := readCertificate(ctx, certFile, keyFile)
@@ -138,7 +154,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, certFile, keyFile st
 		case err != nil:
 			return err
 		}
-		server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{certificate}}
+		server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
 	}
 	ended := make(chan error, 1)
 	go func() {
@@ -203,46 +219,60 @@ func decodeCertificate(certFile, keyFile string) (tls.Certificate, error) {
 // handler answers a request, or returns an error before it has written anything.
 type handler func(x *exchange, r *http.Request) error
 
-// routes registers every address. Health alone needs no token.
+// address is one that is answered.
+type address struct {
+	method, pattern string
+	handler         handler
+}
+
+// addresses are those for programs, which openapi.json describes. Health alone needs no token.
+func (s *Server) addresses() []address {
+	return []address{
+		{"GET", "/healthz", s.healthz},
+		{"GET", "/readyz", s.readyz},
+		{"GET", "/metrics", s.token(s.metrics.serve)},
+		{"GET", "/openapi.json", s.token(openapi)},
+		{"GET", "/v1/models", s.token(s.listModels)},
+		{"GET", "/v1/models/{model}", s.token(s.showModel)},
+		{"POST", "/v1/models/{model}/predict", s.token(s.predict)},
+		{"PUT", "/v1/records/{record}/correction", s.token(s.correct)},
+
+		{"GET", "/v2", s.token(s.v2Server)},
+		{"GET", "/v2/health/live", s.v2Live},
+		{"GET", "/v2/health/ready", s.v2Ready},
+		{"GET", "/v2/models/{model}", s.token(s.v2Model)},
+		{"GET", "/v2/models/{model}/ready", s.token(s.v2ModelReady)},
+		{"POST", "/v2/models/{model}/infer", s.token(s.v2Infer)},
+		{"GET", "/v2/models/{model}/versions/{version}", s.token(s.v2Model)},
+		{"GET", "/v2/models/{model}/versions/{version}/ready", s.token(s.v2ModelReady)},
+		{"POST", "/v2/models/{model}/versions/{version}/infer", s.token(s.v2Infer)},
+		{"POST", "/v2/repository/index", s.token(s.v2Index)},
+		{"POST", "/v2/repository/models/{model}/load", s.token(s.v2Load)},
+		{"POST", "/v2/repository/models/{model}/unload", s.token(s.v2Unload)},
+	}
+}
+
+// routes registers every address.
 func (s *Server) routes() {
-	handle := func(methods, pattern string, h handler) {
-		for method := range strings.FieldsSeq(methods) {
-			s.mux.HandleFunc(method+" "+pattern, func(w http.ResponseWriter, r *http.Request) {
-				x := w.(*exchange)
-				x.route, x.err = pattern, h(x, r)
-			})
-		}
-		s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+	all := s.addresses()
+	for pattern, file := range pageFiles {
+		all = append(all, address{"GET", pattern, s.token(file.serve)})
+	}
+	for _, a := range all {
+		s.mux.HandleFunc(a.method+" "+a.pattern, func(w http.ResponseWriter, r *http.Request) {
+			x := w.(*exchange)
+			x.route, x.err = a.pattern, a.handler(x, r)
+		})
+		s.mux.HandleFunc(a.pattern, func(w http.ResponseWriter, r *http.Request) {
 			w.(*exchange).err = s.token(func(x *exchange, r *http.Request) error {
-				x.Header().Set("Allow", methods)
-				return failf(http.StatusMethodNotAllowed, "%.20q is not for this address; use %s", r.Method, methods)
+				x.Header().Set("Allow", a.method)
+				return failf(http.StatusMethodNotAllowed, "%.20q is not for this address; use %s", r.Method, a.method)
 			})(w.(*exchange), r)
 		})
 	}
-	for pattern, file := range pageFiles {
-		handle("GET", pattern, s.token(file.serve))
-	}
-	handle("GET", "/metrics", s.token(s.metrics.serve))
-	handle("GET", "/v1/models", s.token(s.listModels))
-	handle("GET", "/v1/models/{model}", s.token(s.showModel))
-	handle("POST", "/v1/models/{model}/predict", s.token(s.predict))
-
-	handle("GET", "/v2", s.token(s.v2Server))
-	handle("GET", "/v2/health/live", s.v2Live)
-	handle("GET", "/v2/health/ready", s.v2Ready)
-	handle("GET", "/v2/models/{model}", s.token(s.v2Model))
-	handle("GET", "/v2/models/{model}/ready", s.token(s.v2ModelReady))
-	handle("POST", "/v2/models/{model}/infer", s.token(s.v2Infer))
-	handle("GET", "/v2/models/{model}/versions/{version}", s.token(s.v2Model))
-	handle("GET", "/v2/models/{model}/versions/{version}/ready", s.token(s.v2ModelReady))
-	handle("POST", "/v2/models/{model}/versions/{version}/infer", s.token(s.v2Infer))
-	handle("POST", "/v2/repository/index", s.token(s.v2Index))
-	handle("POST", "/v2/repository/models/{model}/load", s.token(s.v2Load))
-	handle("POST", "/v2/repository/models/{model}/unload", s.token(s.v2Unload))
-
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		w.(*exchange).err = s.token(func(*exchange, *http.Request) error {
-			return failf(http.StatusNotFound, "nothing is at %.80q; the page at / and GET /v2 show what is here", r.URL.Path)
+			return failf(http.StatusNotFound, "nothing is at %.80q; the page at / and GET /openapi.json show what is here", r.URL.Path)
 		})(w.(*exchange), r)
 	})
 }
@@ -262,6 +292,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if x.status == 0 { // a handler that wrote nothing
 		x.status = http.StatusOK
 	}
+	s.finish(x, r, begin)
+}
+
+// finish logs and counts a request that has been answered.
+func (s *Server) finish(x *exchange, r *http.Request, begin time.Time) {
 	taken := time.Since(begin)
 	s.metrics.request(x, r, taken)
 	x.log(s.opt.Logger, r, taken)
@@ -269,20 +304,27 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) dispatch(x *exchange, r *http.Request) (err error) {
 	defer recovered(s.opt.Logger, &err)
-	if len(s.tokens) == 0 && !ownHost(r) {
-		return failf(http.StatusForbidden, "%.80q is not a name of this machine alone, as the service asks for no token; use localhost or its address, "+
-			"or start it with --token-file", r.Host)
+	if err := s.allowed(r); err != nil {
+		return err
 	}
 	// The mux would redirect to the path that such a one amounts to.
 	if p := r.URL.Path; !strings.HasPrefix(p, "/") || path.Clean(p) != p {
 		return failf(http.StatusBadRequest, "the path %.80q is not in its shortest form; use no \"..\", \"//\" or \"/\" at its end", p)
 	}
-	// A web page of elsewhere, open in the browser of someone who may use the service, may not.
+	s.mux.ServeHTTP(x, r)
+	return x.err
+}
+
+// allowed refuses what a web page of elsewhere asks, open in the browser of someone who may use the service.
+func (s *Server) allowed(r *http.Request) error {
+	if len(s.tokens) == 0 && !ownHost(r) {
+		return failf(http.StatusForbidden, "%.80q is not a name of this machine alone, as the service asks for no token; use localhost or its address, "+
+			"or start it with --token-file", r.Host)
+	}
 	if err := s.origin.Check(r); err != nil {
 		return failf(http.StatusForbidden, "%w", err)
 	}
-	s.mux.ServeHTTP(x, r)
-	return x.err
+	return nil
 }
 
 // errFault is the answer where a panic was.
@@ -298,7 +340,7 @@ func recovered(logger *slog.Logger, err *error) {
 
 // ownHost says whether a request calls this machine by a name that cannot be another's: a page of elsewhere may have let its
 // own name lead here, and then counts as of the same origin. Over the loopback that is wanted of all requests. Those from
-// elsewhere may use any name, as networks have names that nobody here knows, unless they change what is served.
+// elsewhere may use any name, as networks have names that nobody here knows, unless they change what is served or recorded.
 func ownHost(r *http.Request) bool {
 	host := r.Host
 	if name, _, err := net.SplitHostPort(host); err == nil {
@@ -309,7 +351,8 @@ func ownHost(r *http.Request) bool {
 	if local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr); ok && local.IP.IsLoopback() {
 		return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
 	}
-	if r.Method == http.MethodGet || r.Method == http.MethodHead || !strings.HasPrefix(r.URL.Path, "/v2/repository/models/") {
+	changes := strings.HasPrefix(r.URL.Path, "/v2/repository/models/") || strings.HasPrefix(r.URL.Path, "/v1/records/")
+	if r.Method == http.MethodGet || r.Method == http.MethodHead || !changes {
 		return true
 	}
 	name, err := os.Hostname()
@@ -323,6 +366,8 @@ type exchange struct {
 	status            int
 	bytes             int64 // of the answer's body
 	route             string
+	rpc               bool       // a call of gRPC
+	code              codes.Code // of its answer
 	model             string
 	images, anomalous int
 	warning           string // of the first image that is unlike those of training
@@ -350,8 +395,28 @@ func (x *exchange) Write(p []byte) (int, error) {
 // Unwrap is for http.ResponseController and http.MaxBytesReader.
 func (x *exchange) Unwrap() http.ResponseWriter { return x.ResponseWriter }
 
+// outcome is the answer's status, of gRPC the name of its code.
+func (x *exchange) outcome() string {
+	if x.rpc {
+		return x.code.String()
+	}
+	return strconv.Itoa(x.status)
+}
+
+// faulty says whether the answer tells of a fault of the service's own.
+func (x *exchange) faulty() bool {
+	if x.rpc {
+		return x.code == codes.Internal || x.code == codes.Unknown
+	}
+	return x.status >= 500 && x.status != http.StatusServiceUnavailable
+}
+
 func (x *exchange) log(logger *slog.Logger, r *http.Request, taken time.Duration) {
-	attributes := []slog.Attr{slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", x.status),
+	status := slog.Int("status", x.status)
+	if x.rpc {
+		status = slog.String("status", x.outcome())
+	}
+	attributes := []slog.Attr{slog.String("method", r.Method), slog.String("path", r.URL.Path), status,
 		slog.Float64("ms", float64(taken.Microseconds())/1000), slog.Int64("bytes_in", max(r.ContentLength, 0)),
 		slog.Int64("bytes_out", x.bytes), slog.String("remote", r.RemoteAddr)}
 	if x.model != "" {
@@ -364,7 +429,7 @@ func (x *exchange) log(logger *slog.Logger, r *http.Request, taken time.Duration
 	}
 	if x.err != nil {
 		attributes = append(attributes, slog.String("error", x.err.Error()))
-		if x.status >= 500 && x.status != http.StatusServiceUnavailable {
+		if x.faulty() {
 			level = slog.LevelError
 		}
 	}

@@ -33,9 +33,9 @@ func TestTokens(t *testing.T) {
 		method, path string
 		open         bool
 	}{
-		{"GET", "/v2/health/live", true}, {"GET", "/v2/health/ready", true},
+		{"GET", "/v2/health/live", true}, {"GET", "/v2/health/ready", true}, {"GET", "/healthz", true}, {"GET", "/readyz", true},
 		{"GET", "/", false}, {"GET", "/page.js", false}, {"GET", "/page.css", false}, {"GET", "/icon.svg", false},
-		{"GET", "/metrics", false}, {"GET", "/v1/models", false}, {"GET", "/v1/models/part", false}, {"POST", predictPath, false},
+		{"GET", "/metrics", false}, {"GET", "/openapi.json", false}, {"PUT", "/v1/records/1/correction", false}, {"GET", "/v1/models", false}, {"GET", "/v1/models/part", false}, {"POST", predictPath, false},
 		{"GET", "/v2", false}, {"GET", "/v2/models/part", false}, {"GET", "/v2/models/part/ready", false}, {"POST", inferPath, false},
 		{"POST", "/v2/repository/index", false}, {"POST", "/v2/repository/models/part/load", false},
 		{"POST", "/v2/repository/models/part/unload", false}, {"GET", "/nothing", false}, {"DELETE", "/v2", false},

@@ -1,9 +1,6 @@
 package server
 
 import (
-	"bytes"
-	"encoding/json"
-	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -16,7 +13,7 @@ import (
 
 // v2Infer answers POST /v2/models/{model}/infer.
 func (s *Server) v2Infer(x *exchange, r *http.Request) error {
-	q, err := s.begin(x, r)
+	q, err := s.begin(r.Context(), x, r.PathValue("model"), r.PathValue("version"))
 	if err != nil {
 		return err
 	}
@@ -29,21 +26,15 @@ func (s *Server) v2Infer(x *exchange, r *http.Request) error {
 		return err
 	}
 	x.connection.answering()
-	asked, err := q.readV2(data, r.Header.Get(headerLength))
+	var asked *v2Request
+	err = q.body.parse(q.ctx, int64(len(data)), func() (err error) {
+		asked, err = parseV2(data, r.Header.Get(headerLength), s.v2Limits())
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	if q.calibration, err = q.model.calibration(asked.wishes); err != nil {
-		return err
-	}
-	if err := asked.chooseOutputs(q.calibration); err != nil {
-		return err
-	}
-	if slices.ContainsFunc(asked.Outputs, func(o v2Output) bool { return o.Name == outMap }) {
-		q.held = heldNumbers
-	}
-	q.pictures = asked.pictures
-	if err := q.judge(); err != nil {
+	if err := q.judgeV2(asked); err != nil {
 		return err
 	}
 	text, tail, err := asked.encode(q.model.name, q.model.version, q.results)
@@ -59,32 +50,36 @@ func (s *Server) v2Infer(x *exchange, r *http.Request) error {
 	return nil
 }
 
-// readV2 reads a request of V2. What it makes of the JSON is counted like the body, and is at most as long.
-func (q *inquiry) readV2(data []byte, length string) (*v2Request, error) {
-	s := q.server
-	leave, err := s.slot(q.ctx, int64(len(data)))
-	if err != nil {
-		return nil, err
+// judgeV2 judges the pictures of a request of V2.
+func (q *inquiry) judgeV2(asked *v2Request) (err error) {
+	if q.calibration, err = q.model.calibration(asked.wishes); err != nil {
+		return err
 	}
-	defer leave()
-	if err := q.body.hold(int64(len(data))); err != nil {
-		return nil, err
+	if err := asked.chooseOutputs(q.calibration); err != nil {
+		return err
 	}
+	if slices.ContainsFunc(asked.Outputs, func(o v2Output) bool { return o.Name == outMap }) {
+		q.held = heldNumbers
+	}
+	q.pictures = asked.pictures
+	return q.judge()
+}
+
+// v2Limits are those of all requests.
+func (s *Server) v2Limits() v2Limits {
 	maxPixels := s.opt.Detector.MaxPixels
 	if maxPixels <= 0 {
 		maxPixels = imagefile.DefaultMaxPixels
 	}
-	var asked *v2Request
-	err = s.aside(int64(len(data)), func() (err error) {
-		asked, err = parseV2(data, length, v2Limits{s.opt.MaxQueue, maxPixels})
-		return err
-	})
-	return asked, err
+	return v2Limits{s.opt.MaxQueue, maxPixels}
 }
+
+// serverName is the service's, for clients of V2.
+const serverName = "rdpp"
 
 // v2Server answers GET /v2.
 func (s *Server) v2Server(x *exchange, r *http.Request) error {
-	return writeJSON(x, http.StatusOK, map[string]any{"name": "rdpp", "version": rdpp.Version,
+	return writeJSON(x, http.StatusOK, map[string]any{"name": serverName, "version": rdpp.Version,
 		"extensions": []string{"binary_tensor_data", "model_repository"}})
 }
 
@@ -93,13 +88,10 @@ func (s *Server) v2Live(x *exchange, r *http.Request) error {
 	return writeJSON(x, http.StatusOK, map[string]bool{"live": true})
 }
 
-// v2Ready answers GET /v2/health/ready: there is a model, and the process goes on.
+// v2Ready answers GET /v2/health/ready.
 func (s *Server) v2Ready(x *exchange, r *http.Request) error {
-	switch {
-	case s.draining.Load():
-		return busy(0, "the service is ending")
-	case s.Models() == 0:
-		return busy(0, "no model is ready")
+	if err := s.ready(); err != nil {
+		return err
 	}
 	return writeJSON(x, http.StatusOK, map[string]bool{"ready": true})
 }
@@ -121,12 +113,16 @@ func (s *Server) v2Model(x *exchange, r *http.Request) error {
 		return err
 	}
 	defer release()
+	return writeJSON(x, http.StatusOK, m.metadata())
+}
+
+func (m *model) metadata() v2Metadata {
 	config := m.detector.Info().Config
 	side := int64(config.ImageSize)
 	if config.Tiled() {
 		side = -1 // as the image's size
 	}
-	return writeJSON(x, http.StatusOK, v2Metadata{
+	return v2Metadata{
 		Name: m.name, Versions: []string{strconv.Itoa(m.version)}, Platform: "rdpp_libtorch",
 		Inputs: []v2Tensor{{Name: inputName, Datatype: typeUint8, Shape: []int64{-1, -1, -1, 3}}},
 		Outputs: []v2Tensor{
@@ -144,7 +140,7 @@ func (s *Server) v2Model(x *exchange, r *http.Request) error {
 			outPValue:     "how rare such a score is among good parts; of calibrated models only",
 			outMap:        "the anomaly map, which covers the whole image; only if it is asked for",
 			"parameters":  "a request's parameters may hold threshold, pixel_threshold, false_alarm, region_low, min_area, min_length and binary_data_output",
-		}})
+		}}
 }
 
 // v2ModelReady answers GET /v2/models/{model}/ready.
@@ -157,25 +153,13 @@ func (s *Server) v2ModelReady(x *exchange, r *http.Request) error {
 	return writeJSON(x, http.StatusOK, map[string]any{"name": m.name, "ready": true})
 }
 
-// maxQuestion is how many bytes a body may have that is one short question.
-const maxQuestion = 4 << 10
-
 // v2Index answers POST /v2/repository/index. The body may ask for ready models alone.
 func (s *Server) v2Index(x *exchange, r *http.Request) error {
-	data, err := io.ReadAll(io.LimitReader(r.Body, maxQuestion+1))
-	switch {
-	case err != nil:
-		return unread(err)
-	case len(data) > maxQuestion:
-		return failf(http.StatusRequestEntityTooLarge, "the body has more than %d bytes; use {\"ready\": true} or nothing", maxQuestion)
-	}
 	var asked struct {
 		Ready bool `json:"ready"`
 	}
-	if len(bytes.TrimSpace(data)) > 0 {
-		if err := json.Unmarshal(data, &asked); err != nil {
-			return refuse("the body: %w; use {\"ready\": true} or nothing", err)
-		}
+	if err := readShort(r, &asked, `{"ready": true} or nothing`); err != nil {
+		return err
 	}
 	index := s.models.index()
 	if asked.Ready {

@@ -113,6 +113,7 @@ func parseV2(body []byte, length string, limits v2Limits) (*v2Request, error) {
 		return nil, errInputs()
 	}
 	in := &r.Inputs[0]
+	var data elements = jsonElements(in.Data)
 	if size := in.Parameters.BinarySize; size != nil {
 		if *size != int64(len(tail)) {
 			return nil, refuse("binary_data_size is %d, and %d bytes follow the JSON", *size, len(tail))
@@ -120,11 +121,12 @@ func parseV2(body []byte, length string, limits v2Limits) (*v2Request, error) {
 		if in.Data != nil {
 			return nil, refuse("the input has both data and binary_data_size; send one of them")
 		}
+		data = rawElements(tail)
 	} else if len(tail) > 0 {
 		return nil, refuse("%d bytes follow the JSON, and no input has a binary_data_size", len(tail))
 	}
 	var err error
-	r.pictures, err = in.pictures(tail, limits)
+	r.pictures, err = in.pictures(data, limits)
 	in.Data = nil
 	return &r, err
 }
@@ -216,12 +218,11 @@ func (t *v2Tensor) read(s *scanner) error {
 		"data":       func() (err error) { t.Data, err = s.skip(); return err },
 		"shape": func() error {
 			return s.array(func() error {
-				if len(t.Shape) == maxDimensions {
-					return refuse("the shape has more than %d dimensions; use [H, W, 3] or [B, H, W, 3] for pixels, [B] for image files", maxDimensions)
-				}
 				n, err := whole(s)
-				t.Shape = append(t.Shape, n)
-				return err
+				if err != nil {
+					return err
+				}
+				return t.grow(n)
 			})
 		},
 	})
@@ -229,6 +230,15 @@ func (t *v2Tensor) read(s *scanner) error {
 		return errInputs()
 	}
 	return err
+}
+
+// grow adds a dimension to the shape.
+func (t *v2Tensor) grow(n int64) error {
+	if len(t.Shape) == maxDimensions {
+		return refuse("the shape has more than %d dimensions; use [H, W, 3] or [B, H, W, 3] for pixels, [B] for image files", maxDimensions)
+	}
+	t.Shape = append(t.Shape, n)
+	return nil
 }
 
 // whole reads a whole number.
@@ -243,6 +253,9 @@ func whole(s *scanner) (int64, error) {
 	}
 	return n, nil
 }
+
+// v2Wishes are the wishes among a request's parameters.
+var v2Wishes = []string{"false_alarm", "threshold", "pixel_threshold", "region_low", "min_area", "min_length"}
 
 // read reads parameters. wish takes those that are wishes, nil where there may be none.
 func (p *v2Parameters) read(s *scanner, wish func(name, value string) error) error {
@@ -265,7 +278,7 @@ func (p *v2Parameters) read(s *scanner, wish func(name, value string) error) err
 			return err
 		},
 	}
-	for _, name := range []string{"false_alarm", "threshold", "pixel_threshold", "region_low", "min_area", "min_length"} {
+	for _, name := range v2Wishes {
 		if wish == nil {
 			break
 		}
@@ -300,9 +313,15 @@ func (r *v2Request) checkOutput() error {
 	return nil
 }
 
-// pictures takes the input apart. tail is its binary data; it is empty where the JSON has the data.
-func (t *v2Tensor) pictures(tail []byte, limits v2Limits) ([]picture, error) {
-	isBinary := t.Parameters.BinarySize != nil
+// elements are those of an input tensor, in one of the ways that clients send them. Both methods take how many the shape
+// says that there are, and believe that no further than what is there.
+type elements interface {
+	bytes(count int64) ([]byte, error)    // of UINT8; it may return another number of them
+	files(count int64) ([]picture, error) // of BYTES
+}
+
+// pictures takes the input apart.
+func (t *v2Tensor) pictures(data elements, limits v2Limits) ([]picture, error) {
 	count := int64(1) // of elements
 	for _, n := range t.Shape {
 		if n < 1 || n > math.MaxInt64/count {
@@ -312,21 +331,18 @@ func (t *v2Tensor) pictures(tail []byte, limits v2Limits) ([]picture, error) {
 	}
 	switch t.Datatype {
 	case typeUint8:
-		return t.pixels(tail, isBinary, count, limits)
+		return t.pixels(data, count, limits)
 	case typeBytes:
 		if len(t.Shape) == 0 || count > int64(limits.images) {
 			return nil, refuse("shape %v: use [B], B being 1 to %d images", t.Shape, limits.images)
 		}
-		if isBinary {
-			return splitBytes(tail, count)
-		}
-		return decodeBytes(t.Data, count)
+		return data.files(count)
 	}
 	return nil, refuse("datatype %.40q: use UINT8 for pixels or BYTES for image files", t.Datatype)
 }
 
 // pixels reads B x H x W x 3 or H x W x 3 values, RGB.
-func (t *v2Tensor) pixels(tail []byte, isBinary bool, count int64, limits v2Limits) ([]picture, error) {
+func (t *v2Tensor) pixels(data elements, count int64, limits v2Limits) ([]picture, error) {
 	shape := t.Shape
 	if len(shape) == 3 {
 		shape = append([]int64{1}, shape...)
@@ -341,25 +357,26 @@ func (t *v2Tensor) pixels(tail []byte, isBinary bool, count int64, limits v2Limi
 	case H*W > limits.maxPixels:
 		return nil, refuse("images of %d x %d pixels, the limit is %d pixels: raise --max-pixels to accept them", W, H, limits.maxPixels)
 	}
-	if !isBinary {
-		var err error
-		if tail, err = decodeUint8(t.Data, count); err != nil {
-			return nil, err
-		}
+	values, err := data.bytes(count)
+	if err != nil {
+		return nil, err
 	}
-	if int64(len(tail)) != count {
-		return nil, refuse("shape %v needs %d bytes, got %d", t.Shape, count, len(tail))
+	if int64(len(values)) != count {
+		return nil, refuse("shape %v needs %d bytes, got %d", t.Shape, count, len(values))
 	}
 	pictures := make([]picture, B)
 	size := int(3 * H * W)
 	for i := range pictures {
-		pictures[i].pixels = &imagefile.Image{W: int(W), H: int(H), Pix: tail[i*size:][:size:size]}
+		pictures[i].pixels = &imagefile.Image{W: int(W), H: int(H), Pix: values[i*size:][:size:size]}
 	}
 	return pictures, nil
 }
 
-// decodeUint8 reads count numbers from valid JSON: an array, or arrays within arrays.
-func decodeUint8(data json.RawMessage, count int64) ([]byte, error) {
+// jsonElements are elements as valid JSON has them.
+type jsonElements json.RawMessage
+
+// bytes reads an array of numbers, or arrays within arrays.
+func (data jsonElements) bytes(count int64) ([]byte, error) {
 	// A number and what divides it from the next take two bytes.
 	if count > int64(len(data)) {
 		return nil, refuse("the shape needs %d numbers, and the data of %d bytes cannot hold them", count, len(data))
@@ -385,8 +402,8 @@ func decodeUint8(data json.RawMessage, count int64) ([]byte, error) {
 	return pixels, nil
 }
 
-// decodeBytes reads count image files in base64 from a JSON array.
-func decodeBytes(data json.RawMessage, count int64) ([]picture, error) {
+// files reads an array of image files in base64.
+func (data jsonElements) files(count int64) ([]picture, error) {
 	var pictures []picture
 	s := scanner{text: data}
 	err := s.array(func() error {
@@ -428,8 +445,13 @@ func decodeBase64(written []byte) ([]byte, error) {
 	return file[:n], err
 }
 
-// splitBytes takes apart count image files, each after its length in 4 bytes, little-endian.
-func splitBytes(data []byte, count int64) ([]picture, error) {
+// rawElements are elements as the extension for binary data has them.
+type rawElements []byte
+
+func (data rawElements) bytes(int64) ([]byte, error) { return data, nil }
+
+// files takes apart image files, each after its length in 4 bytes, little-endian.
+func (data rawElements) files(count int64) ([]picture, error) {
 	var pictures []picture
 	for range count {
 		if len(data) < 4 || uint64(binary.LittleEndian.Uint32(data)) > uint64(len(data)-4) {
@@ -490,11 +512,17 @@ func said(results []*rdpp.Result) (s v2Said) {
 func (r *v2Request) encode(model string, version int, results []*rdpp.Result) (text, tail []byte, err error) {
 	a := v2Answer{ModelName: model, ModelVersion: strconv.Itoa(version), ID: r.ID, Parameters: said(results)}
 	for _, o := range r.Outputs {
-		t, data, err := output(o.Name, results, r.binary(o))
+		t, values, err := output(o.Name, results)
 		if err != nil {
+			return nil, nil, err
+		}
+		if r.binary(o) {
+			data := littleEndian(values)
+			t.Parameters.BinarySize = new(int64(len(data)))
+			tail = append(tail, data...)
+		} else if t.Data, err = json.Marshal(values); err != nil {
 			return nil, nil, fmt.Errorf("server: %w", err)
 		}
-		tail = append(tail, data...)
 		a.Outputs = append(a.Outputs, t)
 	}
 	if text, err = json.Marshal(a); err != nil {
@@ -503,11 +531,10 @@ func (r *v2Request) encode(model string, version int, results []*rdpp.Result) (t
 	return text, tail, nil
 }
 
-// output makes a tensor of results, its data in JSON or, if it is to be binary, apart.
-func output(name string, results []*rdpp.Result, isBinary bool) (v2Tensor, []byte, error) {
+// output makes a tensor of results, without its data, and its values, which are []float64, []bool or []float32.
+func output(name string, results []*rdpp.Result) (t v2Tensor, values any, err error) {
 	B := len(results)
-	t := v2Tensor{Name: name, Shape: []int64{int64(B)}, Datatype: typeFloat64}
-	var values any
+	t = v2Tensor{Name: name, Shape: []int64{int64(B)}, Datatype: typeFloat64}
 	numbers := func(of func(r *rdpp.Result) float64) []float64 {
 		list := make([]float64, B)
 		for i, r := range results {
@@ -540,12 +567,5 @@ func output(name string, results []*rdpp.Result, isBinary bool) (v2Tensor, []byt
 		}
 		t.Datatype, t.Shape, values = typeFloat32, []int64{int64(B), int64(H), int64(W)}, list
 	}
-	if !isBinary {
-		var err error
-		t.Data, err = json.Marshal(values)
-		return t, nil, err
-	}
-	data, err := binary.Append(nil, binary.LittleEndian, values)
-	t.Parameters.BinarySize = new(int64(len(data)))
-	return t, data, err
+	return t, values, nil
 }

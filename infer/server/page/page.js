@@ -25,11 +25,13 @@ for (let i = 0; i < 256; i++) {
 
 const contour = [0, 255, 220];
 const minShown = 640, maxShown = 1024; // pixels of the longer side on the screen
-const maxHistory = 100;
+const maxHistory = 100; // pictures that are kept
+const maxEarlier = 10000; // rows of those before them
 const maxRows = 50;
 
 let models = [];
 let items = []; // judged pictures, latest first
+let earlier = []; // rows of the table of those that are kept no more, latest last
 let current = null; // the item shown
 let scene = null; // current's picture and enlarged map: {W, H, base, values}
 const moved = new Map(); // thresholds that were moved, by model
@@ -104,13 +106,17 @@ async function judge(model, file) {
     if (!model) throw new Error("no model is ready");
     const p = await predict(model, file, name);
     const outline = (modelNamed(model) || { outline: { low: 0, share: 0, blur: 0, min_area: 0, min_length: 0, all: false } }).outline;
-    const item = { model, file, name, p, outline: { ...outline, blur: p.heatmap.blur },
+    const item = { model, file, name, p, time: new Date(), correction: "", outline: { ...outline, blur: p.heatmap.blur },
       map: floatsOf(p.heatmap.data), columns: p.heatmap.width, rows: p.heatmap.height };
     delete p.heatmap;
     item.picture = await decode(file, p);
     item.thumb = await thumbnail(item.picture);
     items.unshift(item);
-    for (const old of items.splice(maxHistory)) URL.revokeObjectURL(old.thumb);
+    for (const old of items.splice(maxHistory)) {
+      earlier.push(rowOf(old));
+      URL.revokeObjectURL(old.thumb);
+    }
+    earlier.splice(0, earlier.length - maxEarlier);
     await show(item);
     if (p.warnings) complain(name + ": " + p.warnings.join("; "));
   } catch (e) {
@@ -329,6 +335,61 @@ function enlarge({ map, columns, rows }, W, H) {
   return out;
 }
 
+// ---- What an operator says, and the table of the session
+
+let saying = Promise.resolve();
+
+// correct notes what a picture really shows, "good" or "anomalous", or takes that back where it is noted already. Where the service has
+// recorded the picture, its history is told first.
+async function correct(item, verdict) {
+  const said = item.correction === verdict ? "" : verdict;
+  complain("");
+  try {
+    if (item.p.record) {
+      const answer = await fetch("v1/records/" + item.p.record + "/correction", { method: "PUT",
+        body: JSON.stringify({ verdict: said || "none" }), headers: { "Content-Type": "application/json" } });
+      if (!answer.ok) throw new Error(await reasonOf(answer));
+    }
+    item.correction = said;
+  } catch (e) {
+    complain("The correction of " + item.name + " is not kept: " + e.message);
+  }
+  refresh();
+}
+
+// header names the columns, those of the tables that infer image --csv and infer history --csv write.
+const header = ["id", "time", "image", "verdict", "score", "threshold", "p_value", "regions", "boxes", "model", "sha256", "heatmap", "moved",
+  "error", "warnings", "correction", "note"];
+
+// rowOf is a picture's row in the table: what the page says of it, at the threshold as it was moved.
+function rowOf(item) {
+  const { p } = item, boxes = (moved.has(item.model) ? outlinedOf(item).regions.map((r) => [r.left, r.top, r.right - r.left, r.bottom - r.top])
+    : p.regions.map((r) => [r.x, r.y, r.width, r.height])).map((box) => box.join(" "));
+  const known = { id: p.record, time: item.time.toISOString(), image: item.name, verdict: p.score > thresholdOf(item) ? "anomalous" : "good",
+    score: p.score, threshold: thresholdOf(item), p_value: p.p_value, regions: boxes.length, boxes: boxes.join("; "), model: item.model,
+    warnings: (p.warnings || []).join("; "), correction: item.correction };
+  return header.map((name) => cellOf(known[name] ?? "")).join(",");
+}
+
+// cellOf is a value as CSV has it, on one line.
+function cellOf(value) {
+  const text = String(value).replace(/\p{Cc}/gu, (c) => "\\x" + c.codePointAt(0).toString(16).padStart(2, "0"));
+  return /^\s|[",]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
+}
+
+// table is the session as CSV, the oldest picture first.
+function table() {
+  return [header.join(","), ...earlier, ...items.map(rowOf).reverse()].join("\n") + "\n";
+}
+
+function saveTable() {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([table()], { type: "text/csv;charset=utf-8" }));
+  link.download = "session-" + new Date().toISOString().slice(0, 19).replaceAll(":", "") + ".csv";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+}
+
 // ---- Drawing
 
 async function show(item) {
@@ -408,6 +469,10 @@ function refresh() {
   $("rare").textContent = p.p_value === null ? "none" : (p.p_value_bound ? "≤ " : "") + p.p_value.toFixed(4);
   $("rare").title = p.p_value === null ? "The model is not calibrated, so it does not know how rare scores are." : "How rare such a score is among good parts.";
   $("needle").style.left = 100 * (threshold > 0 ? p.score / (p.score + threshold) : anomalous ? 1 : 0.5) + "%";
+  $("reallyGood").setAttribute("aria-pressed", String(item.correction === "good"));
+  $("reallyBad").setAttribute("aria-pressed", String(item.correction === "anomalous"));
+  $("kept").textContent = item.correction === "" ? "" : p.record ? "Kept in the history, as record " + p.record + "."
+    : "Kept on this page alone: the service keeps no history.";
   $("high").textContent = number(highOf(cut));
   const slider = $("threshold");
   slider.disabled = false;
@@ -436,30 +501,33 @@ function refreshHistory() {
     const anomalous = item.p.score > thresholdOf(item);
     if (anomalous) flagged++;
     item.entry ||= entryOf(item);
-    const [button, verdict] = item.parts;
+    const [button, verdict, really] = item.parts;
     button.setAttribute("aria-current", String(item === current));
     verdict.textContent = anomalous ? "✕ anomalous" : "✓ good";
     verdict.className = anomalous ? "bad" : "good";
+    really.textContent = item.correction && "really " + item.correction;
     return item.entry;
   });
   const history = $("history");
   if (history.children.length !== list.length || history.firstChild !== list[0]) history.replaceChildren(...list);
-  $("tally").textContent = items.length + (items.length === 1 ? " picture, " : " pictures, ") + flagged + " anomalous";
+  $("tally").textContent = items.length + (items.length === 1 ? " picture, " : " pictures, ") + flagged + " anomalous" +
+    (earlier.length > 0 ? "; " + earlier.length + " earlier in the CSV alone" : "");
 }
 
 function entryOf(item) {
   const entry = document.createElement("li"), button = document.createElement("button"), image = new Image();
-  const [verdict, score, file] = ["span", "span", "span"].map((tag) => document.createElement(tag));
+  const [verdict, really, score, file] = Array.from({ length: 4 }, () => document.createElement("span"));
   button.type = "button";
   image.src = item.thumb;
   image.alt = "";
   score.textContent = "score " + number(item.p.score);
   file.className = "file";
   file.textContent = item.name;
-  button.append(image, verdict, score, file);
+  really.className = "really";
+  button.append(image, verdict, really, score, file);
   button.addEventListener("click", () => show(item));
   entry.append(button);
-  item.parts = [button, verdict];
+  item.parts = [button, verdict, really];
   return entry;
 }
 
@@ -552,8 +620,16 @@ $("stop").addEventListener("click", stopCamera);
 $("clear").addEventListener("click", () => {
   for (const item of items) if (item !== current) URL.revokeObjectURL(item.thumb);
   items = items.filter((item) => item === current);
+  earlier = [];
   refresh();
 });
+for (const [id, verdict] of [["reallyGood", "good"], ["reallyBad", "anomalous"]]) {
+  $(id).addEventListener("click", () => {
+    const item = current;
+    saying = saying.then(() => correct(item, verdict));
+  });
+}
+$("save").addEventListener("click", saveTable);
 document.addEventListener("dragover", (e) => {
   e.preventDefault();
   $("drop").classList.add("over");

@@ -41,6 +41,14 @@ async function drive() {
   $("reset").click();
   await until("the threshold is back", () => $("reset").disabled);
   report.reset = shown();
+  report.record = current.p.record || 0;
+  const pressed = (id) => $(id).getAttribute("aria-pressed") === "true";
+  $("reallyBad").click();
+  await until("it is anomalous", () => pressed("reallyBad"));
+  $("reallyGood").click();
+  await until("it is good", () => pressed("reallyGood") && !pressed("reallyBad"));
+  report.kept = $("kept").textContent;
+  report.table = table();
   drop(new TextEncoder().encode("hello"), "broken.png");
   await until("the problem is named", () => !$("problem").hidden);
   report.problem = $("problem").textContent;
