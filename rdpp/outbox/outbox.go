@@ -205,7 +205,7 @@ func (s *Sender) send(ctx context.Context, records []*history.Record) error {
 	taken, err := s.to.Send(ctx, messages)
 	steady := context.WithoutCancel(ctx) // what was taken should not be sent again
 	if taken > 0 {
-		s.refused = 0
+		s.refused, s.failures = 0, 0
 		if err := s.queue.Sent(steady, records[taken-1].ID); err != nil {
 			return err
 		}

@@ -53,7 +53,8 @@ func NewWebhook(address string, opt *WebhookOptions) (*Webhook, error) {
 	w := &Webhook{address: u.String(), name: "webhook " + u.Host, opt: *opt}
 	w.opt.Timeout = cmp.Or(w.opt.Timeout, 10*time.Second)
 	if w.opt.Client == nil {
-		w.opt.Client = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+		transport := http.DefaultTransport.(*http.Transport).Clone()
+		w.opt.Client = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	}
 	return w, nil
 }
@@ -102,6 +103,12 @@ func (w *Webhook) Begin(string) {}
 
 // Ready does nothing: each message is a request.
 func (w *Webhook) Ready(context.Context) error { return nil }
+
+// Close lets go of connections.
+func (w *Webhook) Close(context.Context) error {
+	w.opt.Client.CloseIdleConnections()
+	return nil
+}
 
 // Send posts messages one after the other.
 func (w *Webhook) Send(ctx context.Context, messages []Packed) (taken int, err error) {
