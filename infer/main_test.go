@@ -222,6 +222,14 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"watch", model, dataDir, "--heatmap", dataDir + "/."}, "--heatmap is "},
 		{[]string{"watch", model, dataDir, "--move-bad", dataDir}, "--move-bad is "},
 		{[]string{"watch", model, dataDir, "--move-bad", filepath.Join(filepath.Dir(dataDir), "bad"), "--move-broken", dataDir}, "--move-broken is "},
+		{[]string{"watch", model, dataDir, "--mqtt", "mqtt://host"}, "--topic is missing"},
+		{[]string{"watch", model, dataDir, "--mqtt", "http://host", "--topic", "t"}, "--mqtt is "},
+		{[]string{"watch", model, dataDir, "--topic", "t"}, "are for --mqtt"},
+		{[]string{"watch", model, dataDir, "--webhook", "host"}, "--webhook is "},
+		{[]string{"watch", model, dataDir, "--webhook-secret", "f"}, "is for --webhook"},
+		{[]string{"watch", model, dataDir, "--send-queue", "0"}, "--send-queue 0"},
+		{[]string{"image", model, dataDir, "--webhook", "http://host"}, "need --history"},
+		{[]string{"serve", model, "--mqtt", "mqtt://host", "--topic", "t"}, "need --history"},
 	} {
 		code, stdout, stderr := infer(nil, c.args...)
 		lines := strings.Split(strings.TrimSuffix(stderr, "\n"), "\n")

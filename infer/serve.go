@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -22,7 +23,7 @@ heatmap=1; V2; /metrics; a page at /. Follows its files, ends by SIGTERM.
 
 `
 
-func runServe(ctx context.Context, args []string, t *command.Terminal) (int, error) {
+func runServe(ctx context.Context, args []string, t *command.Terminal) (code int, err error) {
 	flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)
 	var m modelFlags
 	m.register(flags)
@@ -41,6 +42,8 @@ func runServe(ctx context.Context, args []string, t *command.Terminal) (int, err
 	cert := flags.String("tls-cert", "", "certificates `FILE`, PEM; makes it HTTPS")
 	key := flags.String("tls-key", "", "the certificate's key `FILE`, PEM")
 	past := flags.String("history", "", "add to the history `FILE`, see infer history")
+	var out outlets
+	rare = append(rare, append(out.register(flags), "mqtt", "topic", "webhook")...)
 	logs := flags.String("log", "text", "`F`ormat of logs: text or json")
 	if err := t.Parse(flags, args, command.Help{Text: serveHelp, Rare: append(rare, "max-batch", "max-wait", "max-connections", "max-queue")}); err != nil {
 		return 0, err
@@ -73,6 +76,12 @@ func runServe(ctx context.Context, args []string, t *command.Terminal) (int, err
 	case (*cert == "") != (*key == ""):
 		return 0, command.Usagef("--tls-cert and --tls-key need each other")
 	}
+	if err := out.check(); err != nil {
+		return 0, err
+	}
+	if err := out.checkHistory(*past); err != nil {
+		return 0, err
+	}
 	detector, err := m.options()
 	if err != nil {
 		return 0, err
@@ -89,6 +98,11 @@ func runServe(ctx context.Context, args []string, t *command.Terminal) (int, err
 			return 0, err
 		}
 		defer opt.History.Close() // what was answered is in it
+		log := func(text string) { opt.Logger.Warn(text) }
+		if err := out.start(ctx, opt.History, server.Source, log); err != nil {
+			return 0, err
+		}
+		defer func() { err = errors.Join(err, out.close(hasty, log)) }()
 	}
 	defer limitMemory(opt.MaxMemory)()
 	return command.Done, serve(ctx, opt, *listen, *cert, *key)
