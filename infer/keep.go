@@ -53,7 +53,7 @@ const ofImage = "image"
 func (k *keeper) open(ctx context.Context, d *rdpp.Detector, log func(text string)) (err error) {
 	k.detector = d
 	if k.historyFile != "" {
-		if k.history, err = openHistory(k.historyFile); err != nil {
+		if k.history, err = openHistory(k.historyFile, nil); err != nil {
 			return err
 		}
 		if err := k.out.start(ctx, k.history, ofImage, log); err != nil {
@@ -70,9 +70,9 @@ func (k *keeper) open(ctx context.Context, d *rdpp.Detector, log func(text strin
 	return k.row(history.TableHeader)
 }
 
-// openHistory opens a history to write to.
-func openHistory(path string) (*history.DB, error) {
-	h, err := history.Open(path, nil)
+// openHistory opens a history to write to. added is told of what is written.
+func openHistory(path string, added func(*history.Record)) (*history.DB, error) {
+	h, err := history.Open(path, &history.Options{Added: added})
 	if err != nil {
 		return nil, fmt.Errorf("%w; choose another file with --history", err)
 	}

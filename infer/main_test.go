@@ -14,6 +14,7 @@ import (
 	"rdpp/rdpp"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/plc"
 	"rdpp/rdpp/sample"
 	"rdpp/rdpp/testmain"
 	"rdpp/torch"
@@ -34,6 +35,7 @@ const pictureSize = 96
 const asProgram = "infer"
 
 func TestMain(m *testing.M) {
+	plc.Init()
 	testmain.Be(map[string]func([]string) error{asProgram: func([]string) error { main(); return nil }})
 	os.Exit(testmain.Run(m, prepare))
 }
@@ -228,6 +230,11 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"watch", model, dataDir, "--webhook", "host"}, "--webhook is "},
 		{[]string{"watch", model, dataDir, "--webhook-secret", "f"}, "is for --webhook"},
 		{[]string{"watch", model, dataDir, "--send-queue", "0"}, "--send-queue 0"},
+		{[]string{"watch", model, dataDir, "--modbus", "host"}, "name it with --coil"},
+		{[]string{"watch", model, dataDir, "--coil", "1"}, "are for --modbus"},
+		{[]string{"watch", model, dataDir, "--coil", "65536", "--modbus", "host"}, "use 0 to 65535"},
+		{[]string{"watch", model, dataDir, "--coil", "1", "--modbus", "host", "--modbus-unit", "0"}, "--modbus-unit 0"},
+		{[]string{"serve", model, "--opcua", ":4840"}, "need --history"},
 		{[]string{"image", model, dataDir, "--webhook", "http://host"}, "need --history"},
 		{[]string{"serve", model, "--mqtt", "mqtt://host", "--topic", "t"}, "need --history"},
 	} {

@@ -6,14 +6,17 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
 	"github.com/spf13/pflag"
 
+	"rdpp/rdpp"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/history"
 	"rdpp/rdpp/outbox"
+	"rdpp/rdpp/plc"
 )
 
 // outlets are where verdicts go, beside what a command prints and records.
@@ -23,8 +26,14 @@ type outlets struct {
 	webhook, secret      string
 	most                 int
 
+	opcua, modbus string
+	coil          *uint16 // nil: not given
+	unit          int
+	hold          time.Duration
+
 	destinations []outbox.Destination
 	senders      []*outbox.Sender
+	board        plc.Board // gets each verdict from the history
 }
 
 // register adds the flags and returns those that few need.
@@ -41,6 +50,23 @@ func (o *outlets) register(flags *pflag.FlagSet) (rare []string) {
 	return []string{"mqtt-login", "mqtt-ca", "mqtt-cert", "mqtt-key", "webhook-secret", "send-queue"}
 }
 
+// registerPLC adds the flags of what shows the last verdict, and returns those that few need.
+func (o *outlets) registerPLC(flags *pflag.FlagSet) (rare []string) {
+	flags.StringVar(&o.opcua, "opcua", "", "show the last verdict over OPC UA at `ADDR`, such as :4840")
+	flags.StringVar(&o.modbus, "modbus", "", "switch a coil of the Modbus device at `HOST` or HOST:PORT:\non when the last part is to be sorted out")
+	flags.Func("coil", "`N`umber of that coil in the protocol, the first one is 0", func(text string) error {
+		n, err := strconv.ParseUint(text, 10, 16)
+		if err != nil {
+			return errors.New("use 0 to 65535")
+		}
+		o.coil = new(uint16(n))
+		return nil
+	})
+	flags.DurationVar(&o.hold, "coil-hold", 0, "keep it on for `T` at least")
+	flags.IntVar(&o.unit, "modbus-unit", 1, "unit `N` behind a Modbus gateway")
+	return []string{"opcua", "modbus", "coil", "coil-hold", "modbus-unit"}
+}
+
 // check says what is wrong with the flags and the files that they name, before anything is opened.
 func (o *outlets) check() (err error) {
 	switch {
@@ -50,6 +76,14 @@ func (o *outlets) check() (err error) {
 		return command.Usagef("--webhook-secret is for --webhook; name an address with that")
 	case o.most < 1:
 		return command.Usagef("--send-queue %d; use 1 or more", o.most)
+	case o.modbus == "" && (o.coil != nil || o.hold != 0):
+		return command.Usagef("--coil and --coil-hold are for --modbus; name a device with that")
+	case o.modbus != "" && o.coil == nil:
+		return command.Usagef("--modbus needs the number of a coil; name it with --coil")
+	case o.modbus != "" && (o.unit < 1 || o.unit > 255):
+		return command.Usagef("--modbus-unit %d; use 1 to 255", o.unit)
+	case o.hold < 0:
+		return command.Usagef("--coil-hold %v; use 0 or more", o.hold)
 	}
 	if o.broker != "" {
 		o.mqtt.User, o.mqtt.Password = os.Getenv("RDPP_MQTT_USER"), os.Getenv("RDPP_MQTT_PASSWORD")
@@ -82,14 +116,40 @@ func (o *outlets) check() (err error) {
 
 // checkHistory is for commands that do not always record.
 func (o *outlets) checkHistory(file string) error {
-	if len(o.destinations) > 0 && file == "" {
+	switch {
+	case file != "":
+	case len(o.destinations) > 0:
 		return command.Usagef("--mqtt and --webhook need --history FILE, in which verdicts wait to be sent")
+	case o.opcua != "" || o.modbus != "":
+		return command.Usagef("--opcua and --modbus need --history FILE, which has the last verdict")
 	}
 	return nil
 }
 
-// start begins to send what a source records. log is told what people should know, by any goroutine.
+// start begins to send and to show what a source records. log is told what people should know, by any goroutine.
 func (o *outlets) start(ctx context.Context, h *history.DB, source string, log func(text string)) error {
+	if o.modbus != "" {
+		c, err := plc.OpenCoil(o.modbus, *o.coil, &plc.CoilOptions{Unit: uint8(o.unit), Hold: o.hold, Log: log})
+		if err != nil {
+			return err
+		}
+		o.board.Displays = append(o.board.Displays, c)
+	}
+	if o.opcua != "" {
+		s, err := plc.ServeOPCUA(o.opcua, &plc.OPCUAOptions{Version: rdpp.Version, Log: log})
+		if err != nil {
+			return err
+		}
+		o.board.Displays = append(o.board.Displays, s)
+	}
+	if len(o.board.Displays) > 0 {
+		for last, err := range h.List(ctx, history.Filter{Source: source, Last: 1}) {
+			if err != nil {
+				return err
+			}
+			o.board.Begin(last)
+		}
+	}
 	for _, to := range o.destinations {
 		s, err := outbox.Start(ctx, h, source, to, &outbox.Options{Most: o.most, Log: log})
 		if err != nil {
@@ -107,16 +167,14 @@ const (
 	hasty   = 2 * time.Second
 )
 
-// close sends what is left within a time, and ends the sending. It comes before the history's end.
+// close sends what is left within a time, and ends the sending and the showing. It comes before the history's end.
 func (o *outlets) close(within time.Duration, log func(text string)) error {
-	if len(o.senders) == 0 {
-		return nil
-	}
-	left, err := outbox.CloseAll(o.senders, within)
+	err := o.board.Close()
+	left, failed := outbox.CloseAll(o.senders, within)
 	for _, text := range left {
 		log(text)
 	}
-	return err
+	return errors.Join(err, failed)
 }
 
 // logTo is a log that prints, beside what else is printed there from now on.

@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -12,12 +14,18 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/gopcua/opcua"
+	"github.com/gopcua/opcua/ua"
+	"github.com/simonvetter/modbus"
 
 	"rdpp/infer/server"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/outbox"
+	"rdpp/rdpp/testmain"
 )
 
 // receiver is a webhook's other end, which checks what it gets.
@@ -103,6 +111,100 @@ func TestWatchSends(t *testing.T) {
 	}
 	if got := r.verdicts(); !slices.Equal(got, l.records(t)) || len(got) != 3 {
 		t.Errorf("got %q, want %q", got, l.records(t))
+	}
+}
+
+// coils are those of a device that speaks Modbus, of which the values that were written to number 5 are kept.
+type coils struct {
+	mu     sync.Mutex
+	values []bool
+}
+
+func (c *coils) HandleCoils(r *modbus.CoilsRequest) ([]bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r.Addr != 5 || !r.IsWrite {
+		return nil, modbus.ErrIllegalDataAddress
+	}
+	c.values = append(c.values, r.Args...)
+	return nil, nil
+}
+
+func (*coils) HandleDiscreteInputs(*modbus.DiscreteInputsRequest) ([]bool, error) {
+	return nil, modbus.ErrIllegalFunction
+}
+
+func (*coils) HandleHoldingRegisters(*modbus.HoldingRegistersRequest) ([]uint16, error) {
+	return nil, modbus.ErrIllegalFunction
+}
+
+func (*coils) HandleInputRegisters(*modbus.InputRegistersRequest) ([]uint16, error) {
+	return nil, modbus.ErrIllegalFunction
+}
+
+// port is one at which nobody listens.
+func port(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, number, _ := net.SplitHostPort(l.Addr().String())
+	return number
+}
+
+// TestWatchShows: a coil and an OPC UA server have the last verdict, from before a start, too.
+func TestWatchShows(t *testing.T) {
+	good, anomalous := testImages()
+	l := newLine(t)
+	c, device, server := &coils{}, "127.0.0.1:"+port(t), port(t)
+	peer, err := modbus.NewServer(&modbus.ServerConfiguration{URL: "tcp://" + device, Timeout: time.Minute}, c)
+	if err == nil {
+		err = peer.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Stop()
+	args := l.command("--modbus", device, "--coil", "5", "--opcua", ":"+server)
+	copyImage(t, anomalous[0], filepath.Join(l.in, "a.png"))
+	if code, _, stderr := infer(nil, append(args, "--once")...); code != command.Anomalous || strings.Contains(stderr, "modbus") {
+		t.Fatalf("got code %d, stderr %q", code, stderr)
+	}
+	c.mu.Lock()
+	if len(c.values) == 0 || !c.values[len(c.values)-1] {
+		t.Errorf("got %v, want the coil on", c.values)
+	}
+	c.values = nil
+	c.mu.Unlock()
+	cmd, _ := testmain.Start(t, asProgram, nil, args...)
+	client, err := opcua.NewClient("opc.tcp://127.0.0.1:"+server, opcua.SecurityMode(ua.MessageSecurityModeNone))
+	if err != nil {
+		t.Fatal(err)
+	}
+	testmain.Wait(t, "server", func() bool { return client.Connect(t.Context()) == nil })
+	defer client.Close(t.Context())
+	shows := func(name string, want any) {
+		t.Helper()
+		testmain.Wait(t, fmt.Sprint(name, " ", want), func() bool {
+			v, err := client.Node(ua.MustParseNodeID("ns=2;s=rdpp." + name)).Value(t.Context())
+			return err == nil && v != nil && v.Value() == want
+		})
+	}
+	shows("Reject", true)
+	shows("Images", int64(0))
+	testmain.Wait(t, "coil", func() bool { c.mu.Lock(); defer c.mu.Unlock(); return len(c.values) > 0 && c.values[0] })
+	copyImage(t, good[0], filepath.Join(l.in, "b.png"))
+	shows("Reject", false)
+	shows("Image", filepath.Join(l.in, "b.png"))
+	shows("Images", int64(1))
+	testmain.Wait(t, "coil off", func() bool { c.mu.Lock(); defer c.mu.Unlock(); return !c.values[len(c.values)-1] })
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := testmain.ExitCode(t, cmd); code != command.Done {
+		t.Errorf("got code %d, want 0", code)
 	}
 }
 

@@ -43,7 +43,8 @@ func runServe(ctx context.Context, args []string, t *command.Terminal) (code int
 	key := flags.String("tls-key", "", "the certificate's key `FILE`, PEM")
 	past := flags.String("history", "", "add to the history `FILE`, see infer history")
 	var out outlets
-	rare = append(rare, append(out.register(flags), "mqtt", "topic", "webhook")...)
+	rare = append(rare, append(out.register(flags), out.registerPLC(flags)...)...)
+	rare = append(rare, "mqtt", "topic", "webhook")
 	logs := flags.String("log", "text", "`F`ormat of logs: text or json")
 	if err := t.Parse(flags, args, command.Help{Text: serveHelp, Rare: append(rare, "max-batch", "max-wait", "max-connections", "max-queue")}); err != nil {
 		return 0, err
@@ -94,15 +95,15 @@ func runServe(ctx context.Context, args []string, t *command.Terminal) (code int
 		}
 	}
 	if *past != "" {
-		if opt.History, err = openHistory(*past); err != nil {
+		if opt.History, err = openHistory(*past, out.board.Add); err != nil {
 			return 0, err
 		}
 		defer opt.History.Close() // what was answered is in it
 		log := func(text string) { opt.Logger.Warn(text) }
+		defer func() { err = errors.Join(err, out.close(hasty, log)) }()
 		if err := out.start(ctx, opt.History, server.Source, log); err != nil {
 			return 0, err
 		}
-		defer func() { err = errors.Join(err, out.close(hasty, log)) }()
 	}
 	defer limitMemory(opt.MaxMemory)()
 	return command.Done, serve(ctx, opt, *listen, *cert, *key)

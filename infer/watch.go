@@ -61,7 +61,7 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 	asJSON := flags.Bool("json", false, "one JSON object per image and line instead")
 	quiet := flags.Bool("quiet", false, "print no line per image")
 	var out outlets
-	rare = append(rare, out.register(flags)...)
+	rare = append(append(rare, out.register(flags)...), out.registerPLC(flags)...)
 	ignore := flags.String("ignore", "", "`FILE` of a mask of what is not scored; or DIR of\nmasks, named like the images")
 	maxMemory := flags.Int64("max-memory", allowance.MemoryDefault(1<<30)>>20, "`N` MiB to read and decode images in")
 	help := command.Help{Text: watchHelp, Rare: append(rare, "pixel-threshold", "device", "precision", "threads", "batch", "max-pixels",
@@ -127,15 +127,12 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 		if source == own {
 			os.Remove(heatmap) // which may be gone
 		}
-	}})
+	}, Added: out.board.Add})
 	if err != nil {
 		return 0, fmt.Errorf("%w; choose another file with --history", err)
 	}
 	defer func() { err = errors.Join(err, opt.History.Close()) }()
 	log := logTo(t)
-	if err := out.start(ctx, opt.History, own, log); err != nil {
-		return 0, err
-	}
 	defer func() {
 		within := hasty
 		if opt.Once && err == nil {
@@ -143,6 +140,9 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 		}
 		err = errors.Join(err, out.close(within, log))
 	}()
+	if err := out.start(ctx, opt.History, own, log); err != nil {
+		return 0, err
+	}
 	if !*asJSON {
 		sayThreshold(t, d)
 	}

@@ -215,8 +215,22 @@ func (t *tail) reason(err error) error {
 	return err
 }
 
-// memory bounds what the server may take, in bytes.
+// memory bounds what the server may take, in bytes, beside what the program takes when it begins.
 const memory = 1 << 30
+
+// held is how much of what the limit is about this process has, in bytes; 0 where that is not known.
+func held() uint64 {
+	text, err := os.ReadFile("/proc/self/statm")
+	fields := strings.Fields(string(text))
+	if err != nil || len(fields) < 6 {
+		return 0
+	}
+	pages, err := strconv.ParseUint(fields[5], 10, 40)
+	if err != nil {
+		return 0
+	}
+	return pages * uint64(os.Getpagesize())
+}
 
 // Init is the server where ServeOPCUA has started this process as one, and does not return then.
 func Init() {
@@ -237,7 +251,8 @@ func beServer(address, version string, states io.Reader) error {
 	// Who has started it ends it.
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	debug.SetMemoryLimit(memory / 4)
-	if err := unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: memory, Max: memory}); err != nil {
+	limit := held() + memory
+	if err := unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
 		return fmt.Errorf("plc: %w", err)
 	}
 	_, port, err := net.SplitHostPort(address)
