@@ -24,6 +24,7 @@ import (
 
 	"rdpp/infer/server"
 	"rdpp/rdpp/command"
+	"rdpp/rdpp/history"
 	"rdpp/rdpp/outbox"
 	"rdpp/rdpp/testmain"
 )
@@ -242,5 +243,53 @@ func TestServeSends(t *testing.T) {
 	s.end(t)
 	if want := []string{"anomalous x.png"}; answer.StatusCode != http.StatusOK || !slices.Equal(r.verdicts(), want) || r.messages[0].Source != server.Source {
 		t.Errorf("got %s, %q, want %q", answer.Status, r.verdicts(), want)
+	}
+}
+
+// TestWatchSendsKilled: of a watch that is killed again and again, while its receiver comes and goes, every verdict arrives, in the
+// order of the history.
+func TestWatchSendsKilled(t *testing.T) {
+	good, _ := testImages()
+	l, r := newLine(t), newReceiver(t)
+	args := append(l.command(l.moving()...), r.flags(t)...)
+	const rounds, each = 3, 6
+	for round := range rounds {
+		cmd, _ := testmain.Start(t, asProgram, nil, args...)
+		for i := range each {
+			copyImage(t, good[i%len(good)], filepath.Join(l.in, fmt.Sprintf("%d-%d.png", round, i)))
+		}
+		wanted := round*each + 2 + round
+		testmain.Wait(t, "records", func() bool {
+			h, err := history.Open(l.history, nil)
+			if err != nil {
+				return false
+			}
+			defer h.Close()
+			n, err := h.Count(t.Context())
+			return err == nil && n >= wanted
+		})
+		if err := testmain.Kill(cmd); err != nil {
+			t.Fatal(err)
+		}
+		r.mu.Lock()
+		r.closed = !r.closed
+		r.mu.Unlock()
+	}
+	r.mu.Lock()
+	r.closed = false
+	r.mu.Unlock()
+	if code, _, stderr := infer(nil, append(args, "--once")...); code != command.Done {
+		t.Fatalf("got code %d, stderr %q", code, stderr)
+	}
+	known := map[string]bool{}
+	var got []string
+	for _, m := range r.messages {
+		if !known[m.ID] {
+			known[m.ID] = true
+			got = append(got, string(m.Verdict)+" "+filepath.Base(m.Image))
+		}
+	}
+	if want := l.records(t); !slices.Equal(got, want) || len(want) != rounds*each {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -195,15 +195,20 @@ func (s *Sender) sendAll(ctx context.Context) error {
 
 // send sends records and notes which ones have been taken.
 func (s *Sender) send(ctx context.Context, records []*history.Record) error {
-	messages := make([]Packed, len(records))
-	for i, r := range records {
-		var err error
-		if messages[i], err = pack(s.queue.History(), r); err != nil {
-			return err
+	steady := context.WithoutCancel(ctx) // what was taken should not be sent again
+	var messages []Packed
+	for _, r := range records {
+		m, err := pack(s.queue.History(), r)
+		if err != nil && len(messages) == 0 { // an infinite number, which JSON cannot hold
+			s.opt.Log(fmt.Sprintf("%s: the verdict on %s is dropped: %v", s.to, r.Image, err))
+			return s.queue.Skip(steady, r.ID)
 		}
+		if err != nil {
+			break // those before it come first
+		}
+		messages = append(messages, m)
 	}
 	taken, err := s.to.Send(ctx, messages)
-	steady := context.WithoutCancel(ctx) // what was taken should not be sent again
 	if taken > 0 {
 		s.refused, s.failures = 0, 0
 		if err := s.queue.Sent(steady, records[taken-1].ID); err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -219,6 +220,23 @@ func TestRefused(t *testing.T) {
 	flushed(t, s)
 	if tries != 3 || l.count("was refused 3 times and is dropped") != 1 {
 		t.Errorf("got %d tries, %q, want 3 and that it is told", tries, l)
+	}
+}
+
+// TestUnsendable: a record that JSON cannot hold is dropped, and the others are not.
+func TestUnsendable(t *testing.T) {
+	h, l, to := opened(t), &log{}, &made{}
+	s := started(t, h, to, fast(l))
+	odd := record("odd")
+	odd.Score = math.Inf(1)
+	a, b := record("a"), record("b")
+	if err := h.Add(t.Context(), &a, &odd, &b); err != nil {
+		t.Fatal(err)
+	}
+	to.want(t, []string{"a", "b"})
+	flushed(t, s)
+	if l.count("the verdict on odd is dropped") != 1 {
+		t.Errorf("got %q, want that it is told", l)
 	}
 }
 
