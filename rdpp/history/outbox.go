@@ -63,9 +63,11 @@ func (o *Outbox) named(err error) error {
 	return fmt.Errorf("history: %s: the outbox: %w", o.d.path, err)
 }
 
-// History is a name that no other history has, and ID a number that no other outbox of the history has.
+// History is a name of the history's, which no other has.
 func (o *Outbox) History() string { return o.name }
-func (o *Outbox) ID() int64       { return o.id }
+
+// ID is a number that no other outbox of the history has.
+func (o *Outbox) ID() int64 { return o.id }
 
 // Woken gets a value after something may have come to be sent, by this process. Others' records have to be looked for.
 func (o *Outbox) Woken() <-chan struct{} { return o.woken }
@@ -140,6 +142,13 @@ func (o *Outbox) Next(ctx context.Context, most int) (all []*Record, err error) 
 func (o *Outbox) Sent(ctx context.Context, record int64) error {
 	_, err := o.d.db.ExecContext(ctx, "UPDATE outboxes SET sent = max(sent, ?) WHERE id = ?", record, o.id)
 	return o.named(err)
+}
+
+// Empty says whether nothing waits to be sent, which is less work than to count it.
+func (o *Outbox) Empty(ctx context.Context) (empty bool, err error) {
+	err = o.d.db.QueryRowContext(ctx, "SELECT NOT EXISTS (SELECT 1 FROM records WHERE source = ? AND id > (SELECT sent FROM outboxes WHERE id = ?))",
+		o.source, o.id).Scan(&empty)
+	return empty, o.named(err)
 }
 
 // Waiting is how many records wait to be sent.

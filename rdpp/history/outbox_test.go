@@ -48,6 +48,9 @@ func wantWaiting(t *testing.T, o *Outbox, want int) {
 	if got, err := o.Waiting(t.Context()); err != nil || got != want {
 		t.Errorf("got %d, %v, want %d that wait", got, err, want)
 	}
+	if empty, err := o.Empty(t.Context()); err != nil || empty != (want == 0) {
+		t.Errorf("got empty %v, %v, where %d wait", empty, err, want)
+	}
 }
 
 // TestOutbox: an outbox has the records that come after it, of its source, in their order, until they are sent; another destination

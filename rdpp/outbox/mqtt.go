@@ -1,7 +1,6 @@
 package outbox
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
@@ -112,11 +111,18 @@ func ReadLogin(path string) (user, password string, err error) {
 	if err != nil {
 		return "", "", fmt.Errorf("outbox: the user and the password: %w", err)
 	}
-	lines := bytes.Split(bytes.TrimRight(data, "\r\n"), []byte("\n"))
-	if len(lines) != 2 || len(bytes.TrimSpace(lines[0])) == 0 {
-		return "", "", fmt.Errorf("outbox: %s: write the user's name into its first line, and the password into its second", path)
+	if user, password, err = parseLogin(data); err != nil {
+		return "", "", fmt.Errorf("outbox: %s: %w", path, err)
 	}
-	return strings.TrimSpace(string(lines[0])), strings.TrimRight(string(lines[1]), "\r"), nil
+	return user, password, nil
+}
+
+func parseLogin(data []byte) (user, password string, err error) {
+	lines := strings.Split(strings.TrimRight(string(data), "\r\n"), "\n")
+	if len(lines) != 2 || strings.TrimSpace(lines[0]) == "" {
+		return "", "", errors.New("write the user's name into its first line, and the password into its second")
+	}
+	return strings.TrimSpace(lines[0]), strings.TrimRight(lines[1], "\r"), nil
 }
 
 func (m *MQTT) String() string { return "mqtt " + m.address[strings.Index(m.address, "//")+2:] }

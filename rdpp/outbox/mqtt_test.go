@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -74,6 +75,40 @@ func TestReadLogin(t *testing.T) {
 			t.Errorf("%q: got %q, %q, %v, want %q, %q", c.text, user, password, err, c.user, c.password)
 		}
 	}
+}
+
+// FuzzParseLogin: what is taken is one line each, and is read again as it is.
+func FuzzParseLogin(f *testing.F) {
+	for _, text := range []string{"me\nword\n", "me\r\nword\r\n", "", "me", "a\nb\nc"} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		user, password, err := parseLogin(data)
+		if err != nil {
+			return
+		}
+		again, same, err := parseLogin([]byte(user + "\n" + password + "\n"))
+		if password != "" && (again != user || same != password || err != nil) || user == "" || strings.Contains(user+password, "\n") {
+			t.Errorf("%q: got %q, %q, then %q, %q, %v", data, user, password, again, same, err)
+		}
+	})
+}
+
+// FuzzNewMQTT: an address that is taken is that of a host, and a topic is none that brokers refuse.
+func FuzzNewMQTT(f *testing.F) {
+	for _, c := range [][2]string{{"mqtt://host", "a/b"}, {"mqtts://[::1]:8884/", "a"}, {"mqtt://user:word@host", "a"}, {"mqtt://h", "a/#"}} {
+		f.Add(c[0], c[1])
+	}
+	f.Fuzz(func(t *testing.T, address, topic string) {
+		m, err := NewMQTT(address, topic, nil)
+		if err != nil {
+			return
+		}
+		u, err := url.Parse(m.address)
+		if err != nil || u.User != nil || u.Hostname() == "" || u.Port() == "" || (u.Scheme == "ssl") != (m.tls != nil) || topic == "" || strings.ContainsAny(topic, "+#\x00") {
+			t.Errorf("%q, %q: got %q, %v", address, topic, m.address, err)
+		}
+	})
 }
 
 // broker is a mosquitto that keeps what it has over restarts.

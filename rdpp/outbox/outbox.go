@@ -114,18 +114,20 @@ func (s *Sender) Flush(ctx context.Context) (waiting int, err error) {
 	}
 	look := time.NewTicker(10 * time.Millisecond)
 	defer look.Stop()
-	for {
-		if waiting, err = s.queue.Waiting(context.WithoutCancel(ctx)); err != nil || waiting == 0 {
-			return waiting, err
+	steady := context.WithoutCancel(ctx)
+	for over := false; !over; {
+		if empty, err := s.queue.Empty(steady); err != nil || empty {
+			return 0, err
 		}
 		select {
 		case <-look.C:
 		case <-ctx.Done():
-			return waiting, nil
+			over = true
 		case <-s.ended:
-			return waiting, nil
+			over = true
 		}
 	}
+	return s.queue.Waiting(steady)
 }
 
 // leaving is how long taking leave may take.
@@ -169,15 +171,15 @@ func (s *Sender) sendAll(ctx context.Context) error {
 	if ok, err := s.queue.TryLock(); err != nil || !ok { // another process sends, this one's messages, too
 		return err
 	}
-	if time.Since(s.trimmed) >= trimEvery {
-		if err := s.trim(ctx); err != nil {
-			return err
-		}
-	}
 	if err := s.to.Ready(ctx); err != nil {
 		return err
 	}
 	for {
+		if time.Since(s.trimmed) >= trimEvery { // also where more and more comes than is taken
+			if err := s.trim(ctx); err != nil {
+				return err
+			}
+		}
 		records, err := s.queue.Next(ctx, atOnce)
 		if err != nil {
 			return err

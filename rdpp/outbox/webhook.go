@@ -69,18 +69,25 @@ func ReadSecret(path string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("outbox: the secret: %w", err)
 	}
-	secret := bytes.TrimSpace(data)
+	secret, err := parseSecret(data)
+	if err != nil {
+		return nil, fmt.Errorf("outbox: %s: %w", path, err)
+	}
+	return secret, nil
+}
+
+func parseSecret(data []byte) (secret []byte, err error) {
+	secret = bytes.TrimSpace(data)
 	if bytes.ContainsAny(secret, "\r\n") {
-		return nil, fmt.Errorf("outbox: %s: has several lines; write the secret alone into it", path)
+		return nil, errors.New("has several lines; write the secret alone into it")
 	}
 	if coded, found := bytes.CutPrefix(secret, []byte("whsec_")); found {
 		if secret, err = base64.StdEncoding.DecodeString(string(coded)); err != nil {
-			return nil, fmt.Errorf("outbox: %s: what follows whsec_ is not base64", path)
+			return nil, errors.New("what follows whsec_ is not base64")
 		}
 	}
 	if len(secret) < leastSecret {
-		return nil, fmt.Errorf("outbox: %s: a secret of %d bytes is guessed easily; use %d or more, such as `openssl rand -hex 32` prints",
-			path, len(secret), leastSecret)
+		return nil, fmt.Errorf("a secret of %d bytes is guessed easily; use %d or more, such as `openssl rand -hex 32` prints", len(secret), leastSecret)
 	}
 	return secret, nil
 }

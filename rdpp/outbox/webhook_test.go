@@ -1,13 +1,16 @@
 package outbox
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -222,6 +225,39 @@ func TestWebhookAnswers(t *testing.T) {
 	if _, err := w.Send(ctx, []Packed{{ID: "a", JSON: []byte("{}")}}); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want %v", err, context.Canceled)
 	}
+}
+
+// FuzzParseSecret: what is taken is long enough, and so is what is written as other programs write it.
+func FuzzParseSecret(f *testing.F) {
+	for _, text := range []string{"0123456789abcdef\n", "whsec_MDEyMzQ1Njc4OWFiY2RlZg==", "whsec_", "a\nb"} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		secret, err := parseSecret(data)
+		if err != nil {
+			return
+		}
+		again, err := parseSecret([]byte("whsec_" + base64.StdEncoding.EncodeToString(secret)))
+		if len(secret) < leastSecret || err != nil || !bytes.Equal(again, secret) {
+			t.Errorf("%q: got %q, then %q, %v", data, secret, again, err)
+		}
+	})
+}
+
+// FuzzNewWebhook: no address that is taken has a password, and none is told with what may be secret.
+func FuzzNewWebhook(f *testing.F) {
+	for _, address := range []string{"http://host/path?token=1", "https://user:word@host/", "http://[::1]:8080", "http://%zz"} {
+		f.Add(address)
+	}
+	f.Fuzz(func(t *testing.T, address string) {
+		w, err := NewWebhook(address, nil)
+		if err != nil {
+			return
+		}
+		if u, err := url.Parse(w.address); err != nil || u.User != nil || u.Hostname() == "" || w.String() != "webhook "+u.Host {
+			t.Errorf("%q: got %q, %s, %v", address, w.address, w, err)
+		}
+	})
 }
 
 // FuzzRetryAfter: no header makes the wait negative.

@@ -16,6 +16,8 @@ import (
 
 	"github.com/awcullen/opcua/server"
 	"github.com/awcullen/opcua/ua"
+
+	"rdpp/rdpp/history"
 )
 
 // Namespace is that of the server's nodes.
@@ -29,10 +31,10 @@ type opcuaServer struct {
 
 // Node is a variable that the server has.
 type Node struct {
-	Name string // as in ns=2;s=rdpp.Name
-	Help string
-	kind ua.NodeID
-	of   func(*State) any // nil: there is none
+	Name string           // as in ns=2;s=rdpp.Name
+	Help string           // what it is
+	kind ua.NodeID        // of the data
+	of   func(*State) any // its value, nil where there is none
 }
 
 // Nodes are the variables that the server has. Before the first verdict those that are about it have the status
@@ -62,7 +64,7 @@ var Nodes = []Node{
 const counters = 3
 
 func ofJudged[T any](s *State, value T) any {
-	if s.Last.Verdict == "broken" {
+	if s.Last.Verdict == history.Broken {
 		return nil
 	}
 	return value
