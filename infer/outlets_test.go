@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -18,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	paho "github.com/eclipse/paho.mqtt.golang"
 	"github.com/gopcua/opcua"
 	"github.com/gopcua/opcua/ua"
 	"github.com/simonvetter/modbus"
@@ -292,4 +294,79 @@ func TestWatchSendsKilled(t *testing.T) {
 	if want := l.records(t); !slices.Equal(got, want) || len(want) != rounds*each {
 		t.Errorf("got %q, want %q", got, want)
 	}
+}
+
+// TestWatchMQTT: verdicts reach a broker that asks for a user and a password, from a file or from the environment.
+func TestWatchMQTT(t *testing.T) {
+	program, err := exec.LookPath("mosquitto")
+	if err != nil {
+		program, err = exec.LookPath("/usr/sbin/mosquitto") // which is not where everybody looks for programs
+	}
+	if err != nil {
+		t.Skip("no mosquitto: install it to have MQTT tested, as scripts/setup.sh --all does")
+	}
+	good, anomalous := testImages()
+	l := newLine(t)
+	dir := filepath.Dir(l.in)
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	number, passwords := port(t), filepath.Join(dir, "passwords")
+	if out, err := exec.Command("mosquitto_passwd", "-b", "-c", passwords, "line", "secret word").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	config := "listener " + number + " 127.0.0.1\nallow_anonymous false\npassword_file " + passwords + "\nlog_dest none\n"
+	if os.Getuid() == 0 {
+		config += "user root\n"
+	}
+	broker := exec.Command(program, "-c", write("mosquitto.conf", config))
+	if err := broker.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { broker.Process.Kill(); broker.Wait() }()
+	var mu sync.Mutex
+	var got []string
+	subscriber := paho.NewClient(paho.NewClientOptions().AddBroker("tcp://127.0.0.1:" + number).SetUsername("line").SetPassword("secret word"))
+	testmain.Wait(t, "broker", func() bool { token := subscriber.Connect(); return token.Wait() && token.Error() == nil })
+	defer subscriber.Disconnect(0)
+	token := subscriber.Subscribe("line/camera/#", 1, func(_ paho.Client, p paho.Message) {
+		mu.Lock()
+		defer mu.Unlock()
+		var m outbox.Message
+		if json.Unmarshal(p.Payload(), &m) != nil {
+			got = append(got, string(p.Payload()))
+			return
+		}
+		got = append(got, string(m.Verdict)+" "+filepath.Base(m.Image))
+	})
+	if token.Wait(); token.Error() != nil {
+		t.Fatal(token.Error())
+	}
+	want := func(what string, want ...string) {
+		t.Helper()
+		testmain.Wait(t, what, func() bool { mu.Lock(); defer mu.Unlock(); return len(got) >= len(want) })
+		mu.Lock()
+		defer mu.Unlock()
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", what, got, want)
+		}
+		got = nil
+	}
+	args := l.command("--once", "--mqtt", "mqtt://127.0.0.1:"+number, "--topic", "line/camera")
+	copyImage(t, good[0], filepath.Join(l.in, "a.png"))
+	if code, _, stderr := infer(nil, append(args, "--mqtt-login", write("login", "line\nsecret word\n"))...); code != command.Done || strings.Contains(stderr, "mqtt") {
+		t.Errorf("got code %d, stderr %q", code, stderr)
+	}
+	want("from a file", "online", "good a.png", "offline")
+	t.Setenv("RDPP_MQTT_USER", "line")
+	t.Setenv("RDPP_MQTT_PASSWORD", "secret word")
+	copyImage(t, anomalous[0], filepath.Join(l.in, "b.png"))
+	if code, _, stderr := infer(nil, args...); code != command.Anomalous || strings.Contains(stderr, "mqtt") {
+		t.Errorf("got code %d, stderr %q", code, stderr)
+	}
+	want("from the environment", "online", "anomalous b.png", "offline")
 }

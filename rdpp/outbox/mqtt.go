@@ -138,7 +138,7 @@ func (m *MQTT) Ready(ctx context.Context) error {
 	if m.client != nil && m.client.IsConnectionOpen() {
 		return nil
 	}
-	m.leave()
+	m.leave(0)
 	o := paho.NewClientOptions().AddBroker(m.address).SetClientID(m.sender).SetCleanSession(true).SetKeepAlive(keepAlive).
 		SetPingTimeout(keepAlive/2).SetConnectTimeout(m.opt.Timeout).SetWriteTimeout(m.opt.Timeout).SetAutoReconnect(false).SetConnectRetry(false).
 		SetProtocolVersion(4).SetUsername(m.opt.User).SetPassword(m.opt.Password).SetWill(m.status, "offline", qos, true)
@@ -151,7 +151,7 @@ func (m *MQTT) Ready(ctx context.Context) error {
 		err = m.await(ctx, m.client.Publish(m.status, qos, true, "online"))
 	}
 	if err != nil {
-		m.leave()
+		m.leave(0)
 	}
 	return err
 }
@@ -185,17 +185,17 @@ func (m *MQTT) Send(ctx context.Context, messages []Packed) (taken int, err erro
 	}
 	for i, answer := range answers {
 		if err := m.await(ctx, answer); err != nil {
-			m.leave()
+			m.leave(0)
 			return i, err
 		}
 	}
 	return len(answers), ctx.Err()
 }
 
-// leave ends the connection, which makes the broker say offline.
-func (m *MQTT) leave() {
+// leave ends the connection. It waits so long for the broker to be told, which otherwise says offline by itself.
+func (m *MQTT) leave(wait time.Duration) {
 	if m.client != nil {
-		m.client.Disconnect(0)
+		m.client.Disconnect(uint(wait.Milliseconds()))
 		m.client = nil
 	}
 }
@@ -208,6 +208,6 @@ func (m *MQTT) Close(ctx context.Context) (err error) {
 	if m.client.IsConnectionOpen() {
 		err = m.await(ctx, m.client.Publish(m.status, qos, true, "offline"))
 	}
-	m.leave()
+	m.leave(250 * time.Millisecond)
 	return err
 }

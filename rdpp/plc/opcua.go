@@ -46,6 +46,7 @@ type OPCUA struct {
 
 	mu    sync.Mutex
 	state State
+	pid   int // of the server
 }
 
 // key is the environment's variable that makes a process the server at the address in it; version has the program's version.
@@ -143,6 +144,9 @@ func (o *OPCUA) serve() error {
 	if err != nil {
 		return err
 	}
+	o.mu.Lock()
+	o.pid = cmd.Process.Pid
+	o.mu.Unlock()
 	died := make(chan error, 1)
 	go func() { died <- cmd.Wait() }()
 	defer func() {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -320,8 +321,28 @@ func TestServeOPCUAErrors(t *testing.T) {
 	}
 }
 
-// TestOPCUADies: a server that dies is started again, and shows what it has shown, and what it is shown from then on.
+// TestOPCUADies: a server that dies is started again.
 func TestOPCUADies(t *testing.T) {
+	checkDeath(t, "is started again: signal: killed", func(o *OPCUA) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if err := syscall.Kill(o.pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestOPCUAOutOfMemory: an array of more items than there can be is such a death, soon. The race detector bounds memory otherwise.
+func TestOPCUAOutOfMemory(t *testing.T) {
+	checkDeath(t, "is started again: fatal error: ", func(o *OPCUA) {
+		kill(t, "127.0.0.1"+o.address, &ua.ReadRequest{NodesToRead: []*ua.ReadValueID{{NodeID: ua.MustParseNodeID("i=85"), AttributeID: ua.AttributeIDValue}}})
+	})
+}
+
+// checkDeath is about a server that dies of something, which is told as it is wanted: another one shows what it has shown, and what
+// it is shown from then on.
+func checkDeath(t *testing.T, want string, die func(*OPCUA)) {
+	t.Helper()
 	_, port, _ := net.SplitHostPort(free(t))
 	l := &texts{}
 	o, err := ServeOPCUA(":"+port, &OPCUAOptions{Version: "1.2.3", Again: 10 * time.Millisecond, Log: l.add})
@@ -357,10 +378,8 @@ func TestOPCUADies(t *testing.T) {
 	if got := read("i=2264"); got != "1.2.3" { // SoftwareVersion
 		t.Errorf("got version %v, want 1.2.3", got)
 	}
-	// An array of more items than there can be.
-	request := &ua.ReadRequest{NodesToRead: []*ua.ReadValueID{{NodeID: ua.MustParseNodeID("i=85"), AttributeID: ua.AttributeIDValue}}}
-	kill(t, "127.0.0.1:"+port, request)
-	testmain.Wait(t, "death", func() bool { return strings.Contains(l.String(), "is started again: fatal error: ") })
+	die(o)
+	testmain.Wait(t, "death", func() bool { return strings.Contains(l.String(), want) })
 	testmain.Wait(t, "new server", connect)
 	testmain.Wait(t, "verdict again", func() bool {
 		v, err := c.Node(ua.MustParseNodeID("ns=2;s=rdpp.Record")).Value(ctx)
