@@ -78,7 +78,7 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (code int
 	asJSON := flags.Bool("json", false, "one JSON object per image and line instead, with\n\"error\" where it failed")
 	quiet := flags.Bool("quiet", false, "print no line per image")
 	var k keeper
-	k.register(flags)
+	rare = append(rare, k.register(flags)...)
 	ignore := flags.String("ignore", "", "`FILE` of a mask of what is not scored; or DIR of\nmasks, named like the images")
 	maxMemory := flags.Int64("max-memory", allowance.MemoryDefault(1<<30)>>20, "`N` MiB to read and decode images in")
 	heatmaps := flags.String("heatmap", "", "write NAME_heatmap.png per image to `DIR`: map,\noutlines, and the scale of the colours below")
@@ -92,6 +92,9 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (code int
 	}
 	if *good != "" && *reportFile == "" {
 		return 0, command.Usagef("--good is for --report; name a file with that")
+	}
+	if err := k.check(); err != nil {
+		return 0, err
 	}
 	sources, left, err := listSources(flags.Args())
 	if err != nil {
@@ -125,10 +128,17 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (code int
 	if !*asJSON { // which says the same in each object
 		sayThreshold(t, d)
 	}
-	if err := k.open(d); err != nil {
+	log := logTo(t)
+	defer func() {
+		within := patient
+		if err != nil {
+			within = hasty
+		}
+		err = errors.Join(err, k.close(within, log))
+	}()
+	if err := k.open(ctx, d, log); err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, k.close()) }()
 	lines := lines{w: t.Stdout, terminal: onTerminal(t.Stdout) && !*asJSON && !*quiet}
 	if err := lines.begin(); err != nil {
 		return 0, err

@@ -20,6 +20,7 @@ import (
 // keeper keeps what infer image says of images: in a table, in a history, or in neither.
 type keeper struct {
 	tableFile, historyFile string
+	out                    outlets
 
 	detector *rdpp.Detector
 	file     *os.File
@@ -27,19 +28,35 @@ type keeper struct {
 	history  *history.DB
 }
 
-func (k *keeper) register(flags *pflag.FlagSet) {
+// register adds the flags and returns those that few need.
+func (k *keeper) register(flags *pflag.FlagSet) (rare []string) {
 	flags.StringVar(&k.tableFile, "csv", "", "write a table, a row per image, to `FILE`")
 	flags.StringVar(&k.historyFile, "history", "", "add to the history `FILE`, see infer history")
+	return append(k.out.register(flags), "mqtt", "topic", "webhook")
+}
+
+// check says what is wrong with the flags.
+func (k *keeper) check() error {
+	if err := k.out.check(); err != nil {
+		return err
+	}
+	return k.out.checkHistory(k.historyFile)
 }
 
 // wanted says whether anything is kept.
 func (k *keeper) wanted() bool { return k.tableFile != "" || k.historyFile != "" }
 
+// ofImage is what the records of infer image name as theirs.
+const ofImage = "image"
+
 // open opens the files.
-func (k *keeper) open(d *rdpp.Detector) (err error) {
+func (k *keeper) open(ctx context.Context, d *rdpp.Detector, log func(text string)) (err error) {
 	k.detector = d
 	if k.historyFile != "" {
-		if k.history, err = openHistory(k.historyFile); err != nil {
+		if k.history, err = openHistory(k.historyFile, nil); err != nil {
+			return err
+		}
+		if err := k.out.start(ctx, k.history, ofImage, log); err != nil {
 			return err
 		}
 	}
@@ -53,9 +70,9 @@ func (k *keeper) open(d *rdpp.Detector) (err error) {
 	return k.row(history.TableHeader)
 }
 
-// openHistory opens a history to write to.
-func openHistory(path string) (*history.DB, error) {
-	h, err := history.Open(path, nil)
+// openHistory opens a history to write to. added is told of what is written.
+func openHistory(path string, added func(*history.Record)) (*history.DB, error) {
+	h, err := history.Open(path, &history.Options{Added: added})
 	if err != nil {
 		return nil, fmt.Errorf("%w; choose another file with --history", err)
 	}
@@ -77,7 +94,7 @@ func (k *keeper) keep(ctx context.Context, v verdict) error {
 		return nil
 	}
 	r := recordOf(k.detector, v.source.path, v.prediction, v.err)
-	r.Source, r.SHA256 = "image", v.sha256
+	r.Source, r.SHA256 = ofImage, v.sha256
 	if v.prediction != nil {
 		r.Brightness, r.Sharpness = &v.look.Brightness, &v.look.Sharpness
 	}
@@ -103,10 +120,11 @@ func (k *keeper) keep(ctx context.Context, v verdict) error {
 	return nil
 }
 
-// close closes the files.
-func (k *keeper) close() (err error) {
+// close sends what is left within a time and closes the files.
+func (k *keeper) close(within time.Duration, log func(text string)) (err error) {
+	err = k.out.close(within, log)
 	if k.file != nil {
-		err = k.file.Close()
+		err = errors.Join(err, k.file.Close())
 	}
 	if k.history != nil {
 		err = errors.Join(err, k.history.Close())

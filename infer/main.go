@@ -10,6 +10,7 @@ import (
 	"rdpp/rdpp"
 	"rdpp/rdpp/allowance"
 	"rdpp/rdpp/command"
+	"rdpp/rdpp/plc"
 	"rdpp/rdpp/printable"
 	"rdpp/torch"
 )
@@ -42,6 +43,7 @@ watch --once), 130 interrupted.
 }
 
 func main() {
+	plc.Init()
 	allowance.LimitGo()
 	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: printable.Attr})))
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))

@@ -14,6 +14,7 @@ import (
 	"rdpp/rdpp"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/plc"
 	"rdpp/rdpp/sample"
 	"rdpp/rdpp/testmain"
 	"rdpp/torch"
@@ -34,6 +35,7 @@ const pictureSize = 96
 const asProgram = "infer"
 
 func TestMain(m *testing.M) {
+	plc.Init()
 	testmain.Be(map[string]func([]string) error{asProgram: func([]string) error { main(); return nil }})
 	os.Exit(testmain.Run(m, prepare))
 }
@@ -222,6 +224,19 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"watch", model, dataDir, "--heatmap", dataDir + "/."}, "--heatmap is "},
 		{[]string{"watch", model, dataDir, "--move-bad", dataDir}, "--move-bad is "},
 		{[]string{"watch", model, dataDir, "--move-bad", filepath.Join(filepath.Dir(dataDir), "bad"), "--move-broken", dataDir}, "--move-broken is "},
+		{[]string{"watch", model, dataDir, "--mqtt", "mqtt://host"}, "--topic is missing"},
+		{[]string{"watch", model, dataDir, "--mqtt", "http://host", "--topic", "t"}, "--mqtt is "},
+		{[]string{"watch", model, dataDir, "--topic", "t"}, "are for --mqtt"},
+		{[]string{"watch", model, dataDir, "--webhook", "host"}, "--webhook is "},
+		{[]string{"watch", model, dataDir, "--webhook-secret", "f"}, "is for --webhook"},
+		{[]string{"watch", model, dataDir, "--send-queue", "0"}, "--send-queue 0"},
+		{[]string{"watch", model, dataDir, "--modbus", "host"}, "name it with --coil"},
+		{[]string{"watch", model, dataDir, "--coil", "1"}, "are for --modbus"},
+		{[]string{"watch", model, dataDir, "--coil", "65536", "--modbus", "host"}, "use 0 to 65535"},
+		{[]string{"watch", model, dataDir, "--coil", "1", "--modbus", "host", "--modbus-unit", "0"}, "--modbus-unit 0"},
+		{[]string{"serve", model, "--opcua", ":4840"}, "need --history"},
+		{[]string{"image", model, dataDir, "--webhook", "http://host"}, "need --history"},
+		{[]string{"serve", model, "--mqtt", "mqtt://host", "--topic", "t"}, "need --history"},
 	} {
 		code, stdout, stderr := infer(nil, c.args...)
 		lines := strings.Split(strings.TrimSuffix(stderr, "\n"), "\n")

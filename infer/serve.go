@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -23,7 +24,7 @@ POST /v1/models/M/predict and V2, as /openapi.json says; /healthz, /readyz,
 
 `
 
-func runServe(ctx context.Context, args []string, t *command.Terminal) (int, error) {
+func runServe(ctx context.Context, args []string, t *command.Terminal) (code int, err error) {
 	flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)
 	var m modelFlags
 	m.register(flags)
@@ -44,6 +45,9 @@ func runServe(ctx context.Context, args []string, t *command.Terminal) (int, err
 	key := flags.String("tls-key", "", "the certificate's key `FILE`, PEM")
 	past := flags.String("history", "", "add to the history `FILE`, see infer history")
 	flags.Float64Var(&opt.Drift, "drift", lookout.DefaultRate, "warn of change, by chance in `X` of 1,000 images; 0: never")
+	var out outlets
+	rare = append(rare, append(out.register(flags), out.registerPLC(flags)...)...)
+	rare = append(rare, "mqtt", "topic", "webhook")
 	logs := flags.String("log", "text", "`F`ormat of logs: text or json")
 	if err := t.Parse(flags, args, command.Help{Text: serveHelp, Rare: append(rare, "max-batch", "max-wait", "max-connections", "max-queue", "max-body", "drift")}); err != nil {
 		return 0, err
@@ -78,6 +82,12 @@ func runServe(ctx context.Context, args []string, t *command.Terminal) (int, err
 	case (*cert == "") != (*key == ""):
 		return 0, command.Usagef("--tls-cert and --tls-key need each other")
 	}
+	if err := out.check(); err != nil {
+		return 0, err
+	}
+	if err := out.checkHistory(*past); err != nil {
+		return 0, err
+	}
 	detector, err := m.options()
 	if err != nil {
 		return 0, err
@@ -90,10 +100,15 @@ func runServe(ctx context.Context, args []string, t *command.Terminal) (int, err
 		}
 	}
 	if *past != "" {
-		if opt.History, err = openHistory(*past); err != nil {
+		if opt.History, err = openHistory(*past, out.board.Add); err != nil {
 			return 0, err
 		}
 		defer opt.History.Close() // what was answered is in it
+		log := func(text string) { opt.Logger.Warn(text) }
+		defer func() { err = errors.Join(err, out.close(hasty, log)) }()
+		if err := out.start(ctx, opt.History, server.Source, log); err != nil {
+			return 0, err
+		}
 	}
 	defer limitMemory(opt.MaxMemory)()
 	return command.Done, serve(ctx, opt, addresses{*listen, *rpc, *cert, *key})

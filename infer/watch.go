@@ -50,7 +50,7 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 	var opt watch.Options
 	flags.StringVar(&opt.Table, "csv", "", "add a row per image to the table `FILE`")
 	flags.StringVar(&opt.Heatmap, "heatmap", "", "write heat maps to `DIR`, by name and content")
-	historyFile := flags.String("history", "", "record in `FILE`; default: one per DIR in\n~/.local/state/rdpp or $XDG_STATE_HOME/rdpp")
+	historyFile := flags.String("history", "", "record in `FILE`; default: one per DIR, as printed")
 	flags.StringVar(&opt.MoveGood, "move-good", "", "move good images to `DIR`")
 	flags.StringVar(&opt.MoveBad, "move-bad", "", "move anomalous images to `DIR`")
 	flags.StringVar(&opt.MoveBroken, "move-broken", "", "move what is no image to `DIR`; default: broken\nbeside --move-bad or --move-good")
@@ -61,6 +61,8 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 	flags.StringVar(&opt.Metrics, "metrics-file", "", "write Prometheus' metrics to `FILE`.prom")
 	asJSON := flags.Bool("json", false, "one JSON object per image and line instead")
 	quiet := flags.Bool("quiet", false, "print no line per image")
+	var out outlets
+	rare = append(append(rare, out.register(flags)...), out.registerPLC(flags)...)
 	ignore := flags.String("ignore", "", "`FILE` of a mask of what is not scored; or DIR of\nmasks, named like the images")
 	maxMemory := flags.Int64("max-memory", allowance.MemoryDefault(1<<30)>>20, "`N` MiB to read and decode images in")
 	help := command.Help{Text: watchHelp, Rare: append(rare, "pixel-threshold", "device", "precision", "threads", "batch", "max-pixels",
@@ -97,6 +99,9 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 	if err := opt.Check(); err != nil {
 		return 0, err
 	}
+	if err := out.check(); err != nil {
+		return 0, err
+	}
 	if *historyFile == "" {
 		if *historyFile, err = historyOf(opt.Dir); err != nil {
 			return 0, err
@@ -125,11 +130,22 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 		if source == own {
 			os.Remove(heatmap) // which may be gone
 		}
-	}})
+	}, Added: out.board.Add})
 	if err != nil {
 		return 0, fmt.Errorf("%w; choose another file with --history", err)
 	}
 	defer func() { err = errors.Join(err, opt.History.Close()) }()
+	log := logTo(t)
+	defer func() {
+		within := hasty
+		if opt.Once && err == nil {
+			within = patient
+		}
+		err = errors.Join(err, out.close(within, log))
+	}()
+	if err := out.start(ctx, opt.History, own, log); err != nil {
+		return 0, err
+	}
 	if !*asJSON {
 		sayThreshold(t, d)
 	}

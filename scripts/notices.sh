@@ -24,7 +24,7 @@ own() {
 own 'Go, its standard library and runtime' "$(go env GOROOT)/LICENSE"
 while read -r name folder; do
   found=''
-  for file in "$folder"/LICENSE* "$folder"/UNLICENSE* "$folder"/COPYING* "$folder"/NOTICE*; do
+  for file in "$folder"/LICENSE* "$folder"/UNLICENSE* "$folder"/COPYING* "$folder"/NOTICE* "$folder"/edl-v*; do
     [ -f "$file" ] || continue
     found=yes
     own "$name" "$file"

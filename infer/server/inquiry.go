@@ -118,7 +118,7 @@ func (q *inquiry) record() {
 	for i, r := range q.results {
 		p := r.Prediction(q.pictures[i].name)
 		record := history.Of(&p)
-		record.Time, record.Source, record.SHA256 = time.Now(), "serve", q.pictures[i].sha256
+		record.Time, record.Source, record.SHA256 = time.Now(), Source, q.pictures[i].sha256
 		record.Brightness, record.Sharpness = &r.Look.Brightness, &r.Look.Sharpness
 		record.Model, record.ModelSHA256 = q.model.detector.Info().Category, q.model.detector.Digest()
 		records[i] = &record

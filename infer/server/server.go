@@ -40,6 +40,9 @@ func DefaultMaxMemory() int64 { return allowance.MemoryDefault(1 << 30) }
 // DefaultMaxBody is what Options.MaxBody is, unless it says otherwise: 64 MiB, or a quarter of DefaultMaxMemory.
 func DefaultMaxBody() int64 { return min(64<<20, DefaultMaxMemory()/4) }
 
+// Source is what the records of the service name as theirs.
+const Source = "serve"
+
 // Options say what is served, and within which limits. Zero means the default, where one is named.
 type Options struct {
 	Model    string               // model file, or folder of DIR/NAME.safetensors and DIR/NAME/model.safetensors; required

@@ -89,6 +89,8 @@ type Options struct {
 	// Removed is called with source and heat map of each record that retention removes, by any goroutine that writes, unless
 	// another record names that heat map. Default: nothing. Sweep tells of what other processes remove, too.
 	Removed func(source, heatmap string)
+	// Added is called with each record that has been written, once it is on the disk, one at a time. Default: nothing.
+	Added func(*Record)
 }
 
 // Retention bounds a history. The file keeps it, for all who write.
@@ -150,7 +152,7 @@ const additions = `
 CREATE TABLE IF NOT EXISTS leavings (source TEXT NOT NULL, heatmap TEXT NOT NULL, PRIMARY KEY (source, heatmap)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS records_heatmap ON records (heatmap) WHERE heatmap <> '';
 CREATE TABLE IF NOT EXISTS states (name TEXT NOT NULL PRIMARY KEY, record INTEGER NOT NULL, state BLOB NOT NULL) WITHOUT ROWID;
-`
+` + outboxes
 
 // laterColumns says whether the records of a file have the columns that files of before lack.
 func laterColumns(row func(query string, args ...any) *sql.Row) (there bool, err error) {
@@ -164,6 +166,7 @@ type DB struct {
 	db      *sql.DB
 	columns string // of records, as scan reads them
 	removed func(source, heatmap string)
+	added   func(*Record)
 
 	adding  chan *addition
 	closing chan struct{} // closed by Close
@@ -171,7 +174,10 @@ type DB struct {
 	once    sync.Once
 
 	mu    sync.Mutex
-	since int // records written since retention was looked at
+	since int             // records written since retention was looked at
+	woken []chan struct{} // of those who send
+
+	telling sync.Mutex // held while added is called
 }
 
 // addition are records that wait to be written.
@@ -218,10 +224,14 @@ func open(path string, opt *Options) (*DB, error) {
 		return nil, err
 	}
 	db.SetMaxOpenConns(8)
-	d := &DB{path: path, db: db, columns: columns + ", brightness, sharpness", removed: opt.Removed, adding: make(chan *addition, 64), closing: make(chan struct{}),
+	d := &DB{path: path, db: db, columns: columns + ", brightness, sharpness", removed: opt.Removed, added: opt.Added,
+		adding: make(chan *addition, 64), closing: make(chan struct{}),
 		ended: make(chan struct{})}
 	if d.removed == nil {
 		d.removed = func(string, string) {}
+	}
+	if d.added == nil {
+		d.added = func(*Record) {}
 	}
 	if err := d.prepare(opt.ReadOnly); err != nil {
 		db.Close()
@@ -393,9 +403,22 @@ func (d *DB) commit(waiting []*addition) (count int) {
 		count, err = 0, fmt.Errorf("history: %s: %w", d.path, err)
 	}
 	for _, a := range waiting {
+		if err == nil {
+			d.tell(a.records...)
+		}
 		a.done <- err
 	}
 	return count
+}
+
+// tell tells of records that have been written.
+func (d *DB) tell(records ...*Record) {
+	d.telling.Lock()
+	defer d.telling.Unlock()
+	for _, r := range records {
+		d.added(r)
+	}
+	d.wake()
 }
 
 func insert(tx *sql.Tx, r *Record) error {

@@ -86,6 +86,7 @@ func (j *Journal) Judged(ctx context.Context, a *Arrival, r *Record) error {
 	if err != nil {
 		return j.named(err)
 	}
+	j.d.tell(r)
 	_ = j.d.wrote(1) // what is too much now is so the next time
 	return nil
 }
@@ -111,14 +112,18 @@ func (j *Journal) Move(ctx context.Context, record int64, to string) error {
 // Done notes that what follows from the verdict on an arrival is done. With gone the file is no longer in the folder, and another
 // one of its name is another image.
 func (j *Journal) Done(ctx context.Context, a Arrival, gone bool) error {
-	return j.named(j.d.transact(ctx, func(tx *sql.Tx) error {
+	err := j.d.transact(ctx, func(tx *sql.Tx) error {
 		statement := "UPDATE arrivals SET pending = 0 WHERE folder = ? AND path = ? AND record = ?"
 		if gone {
 			statement = "DELETE FROM arrivals WHERE folder = ? AND path = ? AND record = ?"
 		}
 		_, err := tx.Exec(statement, j.folder, a.Path, a.Record)
 		return err
-	}))
+	})
+	if err == nil {
+		j.d.wake()
+	}
+	return j.named(err)
 }
 
 // Forget removes files that have left the folder, unless something is to follow from their verdicts.

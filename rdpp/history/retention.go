@@ -109,13 +109,14 @@ func (d *DB) remove(ctx context.Context, most int, which string, args ...any) (m
 		}
 		defer rows.Close()
 		var ids []int64
+		var sources []string
 		for rows.Next() {
 			var id int64
 			var source, heatmap string
 			if err := rows.Scan(&id, &source, &heatmap); err != nil {
 				return err
 			}
-			ids = append(ids, id)
+			ids, sources = append(ids, id), append(sources, source)
 			if heatmap != "" {
 				named = append(named, [2]string{source, heatmap})
 			}
@@ -123,7 +124,10 @@ func (d *DB) remove(ctx context.Context, most int, which string, args ...any) (m
 		if err := rows.Err(); err != nil {
 			return err
 		}
-		for _, id := range ids {
+		for i, id := range ids {
+			if err := unsent(tx, id, sources[i]); err != nil {
+				return err
+			}
 			if _, err := tx.Exec("DELETE FROM records WHERE id = ?", id); err != nil {
 				return err
 			}
