@@ -116,7 +116,7 @@ func (o *Outbox) Next(ctx context.Context, most int) (all []*Record, err error) 
 	if err != nil || last <= o.from {
 		return nil, o.named(err)
 	}
-	rows, err := o.d.db.QueryContext(ctx, "SELECT "+columns+` FROM records WHERE source = ? AND id <= ?
+	rows, err := o.d.db.QueryContext(ctx, "SELECT "+o.d.columns+` FROM records WHERE source = ? AND id <= ?
 		AND id > max(?, (SELECT sent FROM outboxes WHERE id = ?)) ORDER BY id LIMIT ?`, o.source, last, o.from, o.id, most)
 	if err != nil {
 		return nil, o.named(err)
