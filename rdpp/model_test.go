@@ -258,7 +258,7 @@ func TestModelThatLies(t *testing.T) {
 		{"a tiny level", document(t, good, "", "map_levels", []float64{1e-300, 1, 1, 0, 0, 0}), "map_levels"},
 		{"negative levels", document(t, good, "", "map_levels", []float64{1, 1, -1, 0, 0, 0}), "map_levels"},
 		{"no levels", document(t, balanced, "", "map_levels", nil), "map_levels is missing"},
-		{"a level of 0", document(t, balanced, "", "map_levels", []float64{0.05, 0, 0.1, 0, 0, 0.07}), "map_levels is missing, or has a 0"},
+		{"no level but 0", document(t, balanced, "", "map_levels", []float64{0, 0, 0, 0, 0, 0}), "map_levels is missing"},
 		{"no weights", document(t, balanced, "", "map_weights", nil), "map_weights is missing"},
 		{"weights beyond float32", document(t, good, "", "map_weights", []float64{1e300, 1, 1, 0, 0, 0}), "map_weights"},
 		{"unknown score", document(t, good, "config", "score", "x"), "score"},

@@ -90,12 +90,9 @@ func (c *reversed) MostScore(facts anomaly.Facts) (float64, error) {
 	if facts.MapWeights == (anomaly.MapTerms{}) && facts.MapLevels != (anomaly.MapTerms{}) {
 		return 0, errors.New("map_weights is missing beside map_levels, the file is damaged; restore it or train again")
 	}
-	if c.Score == ScoreBalanced && c.ScoreTop > 0 { // since before there was ScoreTop, the weights of balanced maps have had levels
-		for term, weight := range facts.MapWeights {
-			if weight > 0 && facts.MapLevels[term] == 0 {
-				return 0, errors.New("map_levels is missing, or has a 0 where map_weights has none, the file is damaged; restore it or train again")
-			}
-		}
+	// Since before there was ScoreTop, balanced maps have had levels.
+	if c.Score == ScoreBalanced && c.ScoreTop > 0 && facts.MapWeights != (anomaly.MapTerms{}) && facts.MapLevels == (anomaly.MapTerms{}) {
+		return 0, errors.New("map_levels is missing beside map_weights, the file is damaged; restore it or train again")
 	}
 	const distance = 2
 	if facts.MapWeights == (anomaly.MapTerms{}) {
