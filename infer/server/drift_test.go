@@ -54,7 +54,7 @@ func TestDrift(t *testing.T) {
 		}
 	}
 	v := start(t, opt)
-	ask(v, "line", 40, 150)
+	ask(v, "line", 80, 150)
 	ask(v, "other", 20, 150)
 	if err := v.stop(); err != nil {
 		t.Fatal(err)
@@ -63,7 +63,7 @@ func TestDrift(t *testing.T) {
 		t.Errorf("nothing has changed: got the log %s", v.logs)
 	}
 	v = start(t, opt)
-	ask(v, "line", 15, 100)
+	ask(v, "line", 25, 100)
 	ask(v, "other", 10, 150)
 	text := string(v.ask(t, "GET", "/metrics", nil).body)
 	for _, want := range []string{`rdpp_drift_warnings_total{model="line",stream="brightness"} 1`, `rdpp_drift_warnings_total{model="other",stream="brightness"} 0`,
