@@ -30,6 +30,10 @@ type Framer struct {
 	recent map[image.Point]*Frame // by the picture's size, of pictures without a mask of their own
 }
 
+// Reach is how many positions around what a mask of a picture's own draws do not count either: half a position of layer3, and the
+// deviation of the map's usual Gaussian. That far a defect below the mask is seen.
+const Reach = 12
+
 // keptFrames are the sizes of pictures whose frames are kept.
 const keptFrames = 8
 
@@ -116,7 +120,15 @@ func (f *Framer) frame(size image.Point, own *imagefile.Mask) (*Frame, error) {
 		made.From = around(f.roi, size)
 	}
 	made.From, made.To = f.fit(made.From)
-	return made, made.count(masks)
+	if own == nil {
+		return made, made.leave(made.shown(masks))
+	}
+	view := made.shown(masks[:len(masks)-1])
+	if err := made.leave(view); err != nil {
+		return nil, err
+	}
+	made.own, made.seen = true, made.nearest
+	return made, made.leave(made.apart(view, made.shown(masks)))
 }
 
 // shaped refuses a mask of another aspect ratio than the picture's, but for what rounding either side can explain.
@@ -187,9 +199,11 @@ type Frame struct {
 	Notes   []string        // what is to be said of the picture's own mask, in words
 	Scaled  []string        // which of the view's masks are of another size than the picture, in words
 
-	// nearest is, for every position, the nearest one that counts, itself where it does; nil: all count.
-	nearest []int32
-	counted int
+	// nearest is, for every position, the nearest one that counts, itself where it does; nil: all count. seen is the same of a
+	// picture with a mask of its own, but for that mask.
+	nearest, seen []int32
+	own           bool // the picture has one
+	counted       int
 }
 
 // Tiled is the frame of a picture that is looked at in tiles, all of it, for a network of side x side positions: the tiles'
@@ -198,17 +212,14 @@ func Tiled(picture image.Point, side, w, h int, cell float64) *Frame {
 	return &Frame{Picture: picture, From: image.Rectangle{Max: picture}, To: image.Rect(0, 0, w, h), Side: side, W: w, H: h, Cell: cell, counted: w * h}
 }
 
-// count finds the positions that count: those whose value is made of pixels that count alone.
-func (f *Frame) count(masks []mask) error {
-	whole := image.Rect(0, 0, f.Side, f.Side)
-	f.counted = f.Side * f.Side
-	if len(masks) == 0 && f.To == whole {
+// shown says which positions show what masks leave: those whose value is made of pixels that count alone; nil: all of them.
+func (f *Frame) shown(masks []mask) []bool {
+	if len(masks) == 0 && f.To == image.Rect(0, 0, f.Side, f.Side) {
 		return nil
 	}
-	counts := make([]bool, f.Side*f.Side)
+	shown := make([]bool, f.Side*f.Side)
 	xs, ys := linearTaps(f.From.Dx(), f.To.Dx()), linearTaps(f.From.Dy(), f.To.Dy())
 	row := make([]bool, f.Picture.X)
-	f.counted = 0
 	for y, ty := range ys {
 		for x := range row {
 			row[x] = true
@@ -221,17 +232,50 @@ func (f *Frame) count(masks []mask) error {
 		}
 		looked := row[f.From.Min.X:f.From.Max.X]
 		for x, tx := range xs {
-			if looked[tx.lo] && (tx.whi == 0 || looked[tx.hi]) {
-				counts[(f.To.Min.Y+y)*f.Side+f.To.Min.X+x] = true
-				f.counted++
+			shown[(f.To.Min.Y+y)*f.Side+f.To.Min.X+x] = looked[tx.lo] && (tx.whi == 0 || looked[tx.hi])
+		}
+	}
+	return shown
+}
+
+// apart takes from what the view shows, nil: all, what a mask of the picture's own hides of it, and what lies within Reach of that.
+func (f *Frame) apart(view, shown []bool) []bool {
+	S := f.Side
+	hidden := func(p int) bool { return (view == nil || view[p]) && shown != nil && !shown[p] }
+	near := make([]bool, S*S) // of those in the same row
+	for y := range S {
+		for x := range S {
+			for u := max(0, x-Reach); u <= min(S-1, x+Reach) && !near[y*S+x]; u++ {
+				near[y*S+x] = hidden(y*S + u)
 			}
 		}
 	}
-	switch f.counted {
-	case 0:
-		return fmt.Errorf("%w: masks leave out all of it", ErrNothing)
-	case f.Side * f.Side:
+	counts := make([]bool, S*S)
+	for y := range S {
+		for x := range S {
+			counts[y*S+x] = view == nil || view[y*S+x]
+			for v := max(0, y-Reach); v <= min(S-1, y+Reach) && counts[y*S+x]; v++ {
+				counts[y*S+x] = !near[v*S+x]
+			}
+		}
+	}
+	return counts
+}
+
+// leave makes the positions count that are true; nil: all.
+func (f *Frame) leave(counts []bool) error {
+	f.nearest, f.counted = nil, f.Side*f.Side
+	if counts == nil || !slices.Contains(counts, false) {
 		return nil
+	}
+	f.counted = 0
+	for _, c := range counts {
+		if c {
+			f.counted++
+		}
+	}
+	if f.counted == 0 {
+		return fmt.Errorf("%w: masks leave out all of it", ErrNothing)
 	}
 	f.nearest = nearest(counts, f.Side)
 	return nil
@@ -290,20 +334,31 @@ func (f *Frame) Middle() image.Point {
 // changed.
 func (f *Frame) Nearest() []int32 { return f.nearest }
 
-// Planes writes the picture as the network is to see it, but for the normalisation, to dst: C,H,W planes of 3*S*S
-// values, RGB in 0..1, for which dst must have room. The picture has the frame's size.
+// Planes writes the picture as the network is to see it when it judges, but for the normalisation, to dst: C,H,W planes of
+// 3*S*S values, RGB in 0..1, for which dst must have room. The picture has the frame's size. What a mask of its own leaves out
+// is seen, and does not count.
 func (f *Frame) Planes(dst []float32, img *imagefile.Image) {
 	Resample(dst, img, f.From, f.To, f.Side)
-	f.Fill(dst)
+	if f.own {
+		fill(dst, f.seen)
+	} else {
+		fill(dst, f.nearest)
+	}
 }
 
-// Fill gives positions that do not count the values of the nearest that do, in any number of planes of S*S values.
-func (f *Frame) Fill(planes []float32) {
-	if f.nearest == nil {
+// Own says whether the picture has a mask of its own.
+func (f *Frame) Own() bool { return f.own }
+
+// Fill gives positions that do not count the values of the nearest that do, in any number of planes of S*S values. What is
+// learned from has nothing else in them.
+func (f *Frame) Fill(planes []float32) { fill(planes, f.nearest) }
+
+func fill(planes []float32, nearest []int32) {
+	if nearest == nil {
 		return
 	}
-	for plane := range slices.Chunk(planes, f.Side*f.Side) {
-		for i, from := range f.nearest {
+	for plane := range slices.Chunk(planes, len(nearest)) {
+		for i, from := range nearest {
 			if int(from) != i { // which nothing is written to
 				plane[i] = plane[from]
 			}

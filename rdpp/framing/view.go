@@ -1,8 +1,10 @@
 // Package framing is the one place that says how a picture becomes a network's input, and where on the picture the
 // positions of its map lie: which part of a picture is looked at, how it is made square, and which positions count.
 //
-// Positions that do not count, padding and what masks leave out, are filled with the nearest position that does before
-// the network sees them. So nothing that is left out has a say in any score.
+// Positions that do not count, padding and what the view's masks leave out, are filled with the nearest position that does before
+// the network sees them. So nothing that is left out has a say in any score. What a mask of a single picture leaves out is filled
+// in training alone. A network that learned without the mask would find the filled part anomalous, and what surrounds it too;
+// so it sees the picture, and neither what is drawn nor what lies within Reach of it counts.
 package framing
 
 import (
