@@ -25,6 +25,7 @@ type Framer struct {
 	view        View
 	side        int
 	roi, ignore *imagefile.Mask // nil: none
+	align       *aligner        // nil: pictures are looked at as they are
 
 	mu     sync.Mutex
 	recent map[image.Point]*Frame // by the picture's size, of pictures without a mask of their own
@@ -49,20 +50,42 @@ func New(view View, side int) (*Framer, error) {
 	var errs [2]error
 	f.roi, errs[0] = view.ROIMask.Mask()
 	f.ignore, errs[1] = view.Ignore.Mask()
+	if mean, err := view.Align.Mean.read(); err == nil && mean != nil { // which Check has read
+		f.align = newAligner(view.Align, mean)
+	}
 	return f, errors.Join(errs[:]...)
+}
+
+// Pose finds the part in a picture. It is the zero Pose where the view does not align.
+func (f *Framer) Pose(img *imagefile.Image) Pose {
+	if f.align == nil {
+		return Pose{}
+	}
+	return f.align.pose(img)
+}
+
+// FrameOf is the frame of a picture, whose part it finds where the view says so.
+func (f *Framer) FrameOf(img *imagefile.Image, ignore *imagefile.Mask) (*Frame, error) {
+	return f.Posed(img.W, img.H, f.Pose(img), ignore)
 }
 
 // Side is that of the network's input.
 func (f *Framer) Side() int { return f.side }
 
-// Frame is that of a picture of w x h pixels. ignore is a mask of the picture's own, of what is not scored; nil: none.
-// Masks of another size than the picture are scaled to it, which Frame.Notes and Scaled say.
+// Frame is that of a picture of w x h pixels that is looked at as it is. ignore is a mask of the picture's own, of what is not
+// scored; nil: none. Masks of another size than the picture are scaled to it, which Frame.Notes and Scaled say.
 func (f *Framer) Frame(w, h int, ignore *imagefile.Mask) (*Frame, error) {
+	return f.Posed(w, h, Pose{}, ignore)
+}
+
+// Posed is Frame of a picture whose part lies as a pose says.
+func (f *Framer) Posed(w, h int, pose Pose, ignore *imagefile.Mask) (*Frame, error) {
 	if w < 1 || h < 1 {
 		return nil, fmt.Errorf("framing: a picture of %d x %d pixels", w, h)
 	}
 	size := image.Pt(w, h)
-	if ignore == nil {
+	plain := ignore == nil && pose == (Pose{})
+	if plain {
 		f.mu.Lock()
 		kept := f.recent[size]
 		f.mu.Unlock()
@@ -70,11 +93,11 @@ func (f *Framer) Frame(w, h int, ignore *imagefile.Mask) (*Frame, error) {
 			return kept, nil
 		}
 	}
-	made, err := f.frame(size, ignore)
+	made, err := f.frame(size, pose, ignore)
 	if err != nil {
 		return nil, fmt.Errorf("framing: %w", err)
 	}
-	if ignore == nil {
+	if plain {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if len(f.recent) >= keptFrames {
@@ -86,8 +109,8 @@ func (f *Framer) Frame(w, h int, ignore *imagefile.Mask) (*Frame, error) {
 }
 
 // frame makes a frame.
-func (f *Framer) frame(size image.Point, own *imagefile.Mask) (*Frame, error) {
-	made := &Frame{Picture: size, Side: f.side, W: f.side, H: f.side, Cell: 1}
+func (f *Framer) frame(size image.Point, pose Pose, own *imagefile.Mask) (*Frame, error) {
+	made := &Frame{Picture: size, Pose: pose, Side: f.side, W: f.side, H: f.side, Cell: 1}
 	var masks []mask
 	for _, m := range []struct {
 		*imagefile.Mask
@@ -107,7 +130,7 @@ func (f *Framer) frame(size image.Point, own *imagefile.Mask) (*Frame, error) {
 			}
 			*notes = append(*notes, fmt.Sprintf("%s, %d x %d pixels, was scaled to %d x %d", m.name, m.W, m.H, size.X, size.Y))
 		}
-		masks = append(masks, mask{m.Mask, m.drawn})
+		masks = append(masks, mask{m.Mask, m.drawn, m.Mask == own})
 	}
 	made.From = image.Rectangle{Max: size}
 	switch {
@@ -174,6 +197,13 @@ func (f *Framer) fit(from image.Rectangle) (cut, to image.Rectangle) {
 type mask struct {
 	*imagefile.Mask
 	drawn bool // what is drawn counts, else what is not
+	own   bool // it is drawn over the picture as it is, and not over the training images' mean
+}
+
+// at says whether a pixel of a picture counts.
+func (m *mask) at(x, y int, size image.Point) bool {
+	my, mx := (2*y+1)*m.H/(2*size.Y), (2*x+1)*m.W/(2*size.X)
+	return (m.Pix[my*m.W+mx] != 0) == m.drawn
 }
 
 // counts says whether the pixels of a picture's row y count, into row.
@@ -191,7 +221,8 @@ func (m *mask) counts(row []bool, y int, size image.Point) {
 // immutable.
 type Frame struct {
 	Picture image.Point     // width and height of the picture, pixels
-	From    image.Rectangle // part of the picture that is looked at, pixels
+	Pose    Pose            // how the part lies in the picture
+	From    image.Rectangle // part of the picture that is looked at, pixels; of a part that was found, of the aligned picture
 	To      image.Rectangle // positions of the map, and of the network's input, that show it
 	Side    int             // S: the network's input has S x S positions
 	W, H    int             // of the map: S and S but of a picture in tiles
@@ -214,6 +245,9 @@ func Tiled(picture image.Point, side, w, h int, cell float64) *Frame {
 
 // shown says which positions show what masks leave: those whose value is made of pixels that count alone; nil: all of them.
 func (f *Frame) shown(masks []mask) []bool {
+	if f.Pose.Found() {
+		return f.shownPosed(masks)
+	}
 	if len(masks) == 0 && f.To == image.Rect(0, 0, f.Side, f.Side) {
 		return nil
 	}
@@ -338,7 +372,11 @@ func (f *Frame) Nearest() []int32 { return f.nearest }
 // 3*S*S values, RGB in 0..1, for which dst must have room. The picture has the frame's size. What a mask of its own leaves out
 // is seen, and does not count.
 func (f *Frame) Planes(dst []float32, img *imagefile.Image) {
-	Resample(dst, img, f.From, f.To, f.Side)
+	if f.Pose.Found() {
+		f.resamplePosed(dst, img)
+	} else {
+		Resample(dst, img, f.From, f.To, f.Side)
+	}
 	if f.own {
 		fill(dst, f.seen)
 	} else {
@@ -446,8 +484,8 @@ func (f *Frame) Scale() float64 {
 		return f.Cell
 	}
 	H, W := f.spread()
-	positions := float64(f.To.Dx()*f.To.Dy()) / float64(f.From.Dx()*f.From.Dy()) // per pixel
-	return math.Sqrt(float64(H*W) / float64(f.Picture.X*f.Picture.Y) / positions)
+	values := float64(f.To.Dx()*f.To.Dy()) / float64(f.From.Dx()*f.From.Dy()) // per pixel
+	return f.Cell * math.Sqrt(float64(H*W)/float64(f.Picture.X*f.Picture.Y)/values)
 }
 
 // Spread is a map, H x W, over the whole picture: H x W values, row-major, outside where the frame does not look at the

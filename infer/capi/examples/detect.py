@@ -32,7 +32,8 @@ class Result(ctypes.Structure):
                 ("regions", ctypes.POINTER(Region)), ("map", ctypes.POINTER(ctypes.c_float)), ("exact", ctypes.c_int32),
                 ("p_value_bound", ctypes.c_int32), ("warnings", ctypes.c_char_p), ("map_width", ctypes.c_int32),
                 ("map_height", ctypes.c_int32), ("area_x", ctypes.c_double), ("area_y", ctypes.c_double),
-                ("area_width", ctypes.c_double), ("area_height", ctypes.c_double)]
+                ("area_width", ctypes.c_double), ("area_height", ctypes.c_double), ("pose_x", ctypes.c_double),
+                ("pose_y", ctypes.c_double), ("pose_degrees", ctypes.c_double), ("pose_correlation", ctypes.c_double)]
 
 
 class Detector:
