@@ -227,28 +227,31 @@ func TestAskew(t *testing.T) {
 		{"rdpp augmented", reverse, func(c *rdpp.Config) { c.AugmentShift, c.AugmentRotate = 8.0/256, 4 }},
 		{"rdpp aligned", reverse, func(c *rdpp.Config) { c.Align = framing.DefaultAlign() }},
 	} {
-		if *askewUpdates == 0 && c.config.Method != rdpp.MethodPatchCore {
-			continue
-		}
-		c.config.Arch, c.config.Seed = "resnet18", 1
-		c.change(&c.config)
-		out := t.TempDir()
-		if _, err := rdpp.Train(t.Context(), c.config, set, rdpp.TrainOptions{Out: out}); err != nil {
-			t.Fatal(err)
-		}
-		d, err := rdpp.OpenDetector(filepath.Join(out, rdpp.ModelFile), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for name, s := range map[string]*dataset.Set{"as they lie": set, "askew": &moved} {
-			e, err := d.Evaluate(t.Context(), s)
+		t.Run(c.name, func(t *testing.T) {
+			c.config.Arch, c.config.Seed = "resnet18", 1
+			c.change(&c.config)
+			out := t.TempDir()
+			if _, err := rdpp.Train(t.Context(), c.config, set, rdpp.TrainOptions{Out: out}); err != nil {
+				t.Fatal(err)
+			}
+			d, err := rdpp.OpenDetector(filepath.Join(out, rdpp.ModelFile), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
+			defer d.Close()
 			calibration := d.Info().Calibration
-			v := e.Verdicts(&calibration)
-			t.Logf("%s, good test parts %s: %+v %+v; %s", c.name, name, e.Metrics, v, e.Warning())
-		}
-		d.Close()
+			for _, s := range []struct {
+				name string
+				*dataset.Set
+			}{{"as they lie", set}, {"askew", &moved}} {
+				e, err := d.Evaluate(t.Context(), s.Set)
+				if err != nil {
+					t.Fatal(err)
+				}
+				v := e.Verdicts(&calibration)
+				t.Logf("good test parts %s: image AUROC %.4f, flagged %d of %d, found %d of %d; %s", s.name, *e.ImageAUROC, v.GoodFlagged, e.Good,
+					v.DefectiveFound, e.Defective, e.Warning())
+			}
+		})
 	}
 }

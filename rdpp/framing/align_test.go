@@ -179,7 +179,7 @@ func TestAligned(t *testing.T) {
 				n++
 			}
 		}
-		if off /= float64(n); off > 0.02 || n < straight.Counted()*3/4 {
+		if off /= float64(n); off > 0.02 || n < straight.Counted()/2 {
 			t.Errorf("%s: over %d of %d positions the picture is %v off", name, n, straight.Counted(), off)
 		}
 
@@ -233,7 +233,7 @@ func TestAlignedOwnMask(t *testing.T) {
 	original := frame.Original()
 	for p := range S * S {
 		x := (float64(p%S) + 0.5) * w / S
-		drawn, far := x > 180-(framing.Reach-2)*w/S, x > 34 && x < 180-(framing.Reach+2)*w/S
+		drawn, far := x > 180-(framing.Reach-2)*w/S, x > 30+(framing.Reach+2)*w/S && x < 180-(framing.Reach+2)*w/S
 		y := p / S
 		if drawn && original.Counts(p) || far && y > 2 && y < S-2 && !original.Counts(p) {
 			t.Fatalf("value %d, %d, pixel %v: it counts: %v", p%S, y, x, original.Counts(p))

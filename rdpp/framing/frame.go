@@ -31,8 +31,8 @@ type Framer struct {
 	recent map[image.Point]*Frame // by the picture's size, of pictures without a mask of their own
 }
 
-// Reach is how many positions around what a mask of a picture's own draws do not count either: half a position of layer3, and the
-// deviation of the map's usual Gaussian. That far a defect below the mask is seen.
+// Reach is how many positions around what a mask of a picture's own draws, or around what lies beyond the edge of an aligned picture,
+// do not count either: half a position of layer3, and the deviation of the map's usual Gaussian. That far it is seen.
 const Reach = 12
 
 // keptFrames are the sizes of pictures whose frames are kept.
@@ -143,15 +143,20 @@ func (f *Framer) frame(size image.Point, pose Pose, own *imagefile.Mask) (*Frame
 		made.From = around(f.roi, size)
 	}
 	made.From, made.To = f.fit(made.From)
-	if own == nil {
-		return made, made.leave(made.shown(masks))
+	made.own, made.apart = own != nil, own != nil || pose.Found()
+	if !made.apart {
+		return made, made.leave(made.shown(masks, false))
 	}
-	view := made.shown(masks[:len(masks)-1])
+	of := masks
+	if made.own {
+		of = masks[:len(masks)-1]
+	}
+	view := made.shown(of, false)
 	if err := made.leave(view); err != nil {
 		return nil, err
 	}
-	made.own, made.seen = true, made.nearest
-	return made, made.leave(made.apart(view, made.shown(masks)))
+	made.seen = made.nearest
+	return made, made.leave(made.withoutHidden(view, made.shown(masks, true)))
 }
 
 // shaped refuses a mask of another aspect ratio than the picture's, but for what rounding either side can explain.
@@ -230,10 +235,11 @@ type Frame struct {
 	Notes   []string        // what is to be said of the picture's own mask, in words
 	Scaled  []string        // which of the view's masks are of another size than the picture, in words
 
-	// nearest is, for every position, the nearest one that counts, itself where it does; nil: all count. seen is the same of a
-	// picture with a mask of its own, but for that mask.
+	// nearest is, for every position, the nearest one that counts, itself where it does; nil: all count. seen is the same but for what
+	// the network sees and does not count, where there is such: under a mask of the picture's own, and beyond the edge.
 	nearest, seen []int32
-	own           bool // the picture has one
+	apart         bool // there can be such
+	own           bool // the picture has a mask of its own
 	counted       int
 }
 
@@ -243,10 +249,11 @@ func Tiled(picture image.Point, side, w, h int, cell float64) *Frame {
 	return &Frame{Picture: picture, From: image.Rectangle{Max: picture}, To: image.Rect(0, 0, w, h), Side: side, W: w, H: h, Cell: cell, counted: w * h}
 }
 
-// shown says which positions show what masks leave: those whose value is made of pixels that count alone; nil: all of them.
-func (f *Frame) shown(masks []mask) []bool {
+// shown says which positions show what masks leave: those whose value is made of pixels that count alone; nil: all of them. With edge
+// those of an aligned picture that lie beyond it do not.
+func (f *Frame) shown(masks []mask, edge bool) []bool {
 	if f.Pose.Found() {
-		return f.shownPosed(masks)
+		return f.shownPosed(masks, edge)
 	}
 	if len(masks) == 0 && f.To == image.Rect(0, 0, f.Side, f.Side) {
 		return nil
@@ -272,8 +279,8 @@ func (f *Frame) shown(masks []mask) []bool {
 	return shown
 }
 
-// apart takes from what the view shows, nil: all, what a mask of the picture's own hides of it, and what lies within Reach of that.
-func (f *Frame) apart(view, shown []bool) []bool {
+// withoutHidden takes from what the view shows, nil: all, what is hidden of it all the same, and what lies within Reach of that.
+func (f *Frame) withoutHidden(view, shown []bool) []bool {
 	S := f.Side
 	hidden := func(p int) bool { return (view == nil || view[p]) && shown != nil && !shown[p] }
 	near := make([]bool, S*S) // of those in the same row
@@ -377,7 +384,7 @@ func (f *Frame) Planes(dst []float32, img *imagefile.Image) {
 	} else {
 		Resample(dst, img, f.From, f.To, f.Side)
 	}
-	if f.own {
+	if f.apart {
 		fill(dst, f.seen)
 	} else {
 		fill(dst, f.nearest)

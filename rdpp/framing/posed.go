@@ -23,15 +23,19 @@ func pixels(x, y float64, size image.Point) (left, top, right, below int, across
 	return left, top, min(left+1, size.X-1), min(top+1, size.Y-1), x - float64(left), y - float64(top)
 }
 
-// shownPosed is shown of a picture whose part was found. What lies beyond the picture is not shown.
-func (f *Frame) shownPosed(masks []mask) []bool {
+// slack is how many positions beyond the edge of the picture are as good as the edge itself.
+const slack = 2
+
+// shownPosed is shown of a picture whose part was found.
+func (f *Frame) shownPosed(masks []mask, edge bool) []bool {
 	shown := make([]bool, f.Side*f.Side)
+	right, down := slack*float64(f.From.Dx())/float64(f.To.Dx()), slack*float64(f.From.Dy())/float64(f.To.Dy())
 	turn := f.Pose.turn(f.Picture)
 	for y := range f.To.Dy() {
 		for x := range f.To.Dx() {
 			u, v := f.aligned(x, y)
 			px, py := turn.at(u, v)
-			is := px >= 0 && py >= 0 && px <= float64(f.Picture.X) && py <= float64(f.Picture.Y)
+			is := !edge || px >= -right && py >= -down && px <= float64(f.Picture.X)+right && py <= float64(f.Picture.Y)+down
 			for i := range masks {
 				at := image.Pt(int(math.Floor(px)), int(math.Floor(py)))
 				if !masks[i].own {
@@ -80,12 +84,12 @@ func (f *Frame) Original() *Frame {
 	if o.From != (image.Rectangle{Max: f.Picture}) { // which maps cover wherever the part lies
 		o.From = image.Rectangle{low, high}.Intersect(image.Rectangle{Max: f.Picture})
 	}
-	o.own, o.seen = false, nil
+	o.own, o.apart, o.seen = false, false, nil
 	o.Cell = f.Cell * math.Sqrt(float64(f.From.Dx()*f.From.Dy())/float64(max(1, o.From.Dx()*o.From.Dy())))
 	counts := make([]bool, f.Side*f.Side)
 	for y := range o.To.Dy() {
 		for x := range o.To.Dx() {
-			if p := o.seenBy(f, turn, x, y); p >= 0 {
+			if p := o.seenBy(f, turn, x, y); p >= 0 { // what the map does not reach does not count
 				counts[(o.To.Min.Y+y)*o.Side+o.To.Min.X+x] = f.Counts(p)
 			}
 		}
