@@ -86,7 +86,9 @@ func runCalibrate(ctx context.Context, args []string, t *command.Terminal) (int,
 		}
 		opt.Origin = filepath.Base(*past)
 	}
-	masks.give(opt.Good)
+	if err := masks.give(opt.Good); err != nil {
+		return 0, err
+	}
 	r, err := rdpp.Recalibrate(ctx, opt)
 	if err != nil {
 		return 0, err

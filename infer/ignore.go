@@ -11,6 +11,7 @@ import (
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/printable"
 )
 
 // ignored are the masks of what is not scored: one for all images, or files for some of them.
@@ -50,13 +51,34 @@ func (i *ignored) own(image string) string {
 	return i.files[name[:len(name)-len(filepath.Ext(name))]]
 }
 
+// check refuses a folder of masks of which none is of the images, or one of several.
+func (i *ignored) check(images []string) error {
+	of := map[string]string{} // images by their masks
+	for _, image := range images {
+		mask := i.own(image)
+		if other := of[mask]; mask != "" && other != "" && other != image {
+			return command.Usagef("--ignore: %s may be of %s or of %s; judge them one by one", printable.Text(mask), printable.Text(other), printable.Text(image))
+		}
+		if mask != "" {
+			of[mask] = image
+		}
+	}
+	if i.files != nil && len(of) == 0 {
+		return command.Usagef("--ignore %s: none of the files is named like an image", printable.Text(i.path))
+	}
+	return nil
+}
+
 // give names the masks of items.
-func (i *ignored) give(items []dataset.Item) {
+func (i *ignored) give(items []dataset.Item) error {
+	paths := make([]string, len(items))
 	for at := range items {
+		paths[at] = items[at].Path
 		if items[at].Ignore = i.own(items[at].Path); i.all != nil {
 			items[at].Ignore = i.path
 		}
 	}
+	return i.check(paths)
 }
 
 // read is the content of an image's own mask file, and what holding and decoding it takes; nil and 0 where it has none.

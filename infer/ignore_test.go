@@ -157,3 +157,30 @@ func TestIgnoreErrors(t *testing.T) {
 		}
 	}
 }
+
+// A folder of masks of which none belongs to an image, or one to several, is refused.
+func TestIgnoreFolder(t *testing.T) {
+	mask := func(files ...string) *ignored {
+		i := &ignored{path: "masks", files: map[string]string{}}
+		for _, f := range files {
+			i.files[strings.TrimSuffix(f, ".png")] = "masks/" + f
+		}
+		return i
+	}
+	for _, c := range []struct {
+		name   string
+		masks  *ignored
+		images []string
+		want   string // in the error; "": none
+	}{
+		{"some have one", mask("a.png", "x.png"), []string{"1/a.png", "1/b.png"}, ""},
+		{"an image named twice", mask("a.png"), []string{"1/a.png", "1/a.png"}, ""},
+		{"of none", mask("x.png"), []string{"1/a.png", "1/b.png"}, "none of the files"},
+		{"of two", mask("a.png"), []string{"1/a.png", "1/b.png", "2/a.png"}, "2/a.png"},
+		{"no folder", &ignored{}, []string{"1/a.png"}, ""},
+	} {
+		if err := c.masks.check(c.images); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want a word about %q", c.name, err, c.want)
+		}
+	}
+}

@@ -104,6 +104,13 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (code int
 	if err != nil {
 		return 0, err
 	}
+	paths := make([]string, len(sources))
+	for i, s := range sources {
+		paths[i] = s.path
+	}
+	if err := masks.check(paths); err != nil {
+		return 0, err
+	}
 	for _, note := range left {
 		command.Say(t.Stderr, "infer: %s", note)
 	}

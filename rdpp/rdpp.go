@@ -56,6 +56,8 @@ type (
 	View    = framing.View    // of Config
 	ViewBox = framing.Box     // a rectangle in pixels
 	Drawing = framing.Drawing // a mask in a View, see DrawFile
+	Align   = framing.Align   // whether the part is found first, and how far it may lie
+	Pose    = framing.Pose    // how it was found to lie, see Frame
 	Frame   = framing.Frame   // what a View makes of an image, see Result.Frame
 )
 

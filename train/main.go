@@ -102,7 +102,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (checkpoint kept)
 var rareFlags = []string{
 	"threads", "smallest-defect", "deterministic", "ssot", "skip-bad", "test-every", "workers", "schedule", "accumulate", "test-good", "masks",
 	"recursive", "layout", "bit-depth", "average", "clip", "weight-ssot", "weight-recon", "weight-contrast", "rate-projection",
-	"rate-distill", "project", "noise", "noise-released", "defects", "denoise", "light", "augment", "easy-cut", "easy-below", "equalise",
+	"rate-distill", "project", "noise", "noise-released", "defects", "denoise", "light", "augment", "align", "easy-cut", "easy-below", "equalise",
 	"score", "score-top", "coreset", "coreset-dimensions", "coreset-starts", "patch-dimensions", "patch-score", "neighbours", "distance-mib",
 	"kd-per-position", "checkpoint-every", "cache", "max-pixels",
 }
@@ -128,6 +128,8 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	flags.StringVar((*string)(&c.Fit), "fit", string(framing.Squash), "`HOW` images become square: "+strings.Join(framing.Fits(), ", "))
 	roi := flags.String("roi", "", "look at `X,Y,W,H` alone, or at what a mask FILE draws")
 	ignore := flags.String("ignore", "", "do not score what a mask `FILE` draws; or DIR, one per image")
+	flags.Var(align{&c.Align, new("")}, "align", "find the part in each image first, by `LIMITS`, such as\nshift=0.1,rotate=10, which are the default")
+	flags.Lookup("align").NoOptDefVal = alignDefault
 	flags.Var(tile{&c.Tile, &c.TileStride}, "tile", "cut images into tiles of `N`[,STRIDE] pixels, or auto")
 	flags.IntVar(&c.SmallestDefect, "smallest-defect", 0, "`N` pixels, for --tile auto; says if it is missed")
 	device := flags.String("device", "auto", "`D`: auto, cpu, cuda or cuda:N")
@@ -252,7 +254,7 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 			return nil, err
 		}
 		c := configOf(set.Category)
-		view.Fit = c.Fit
+		view.Fit, view.Align = c.Fit, c.Align
 		c.View = view
 		opt.Out = filepath.Join(out, set.Category)
 		show := newProgress(set, t.Stdout, t.Stderr, *asJSON)
@@ -472,20 +474,53 @@ func (a augment) String() string {
 }
 
 func (a augment) Set(text string) error {
-	changes := map[string]*float64{"shift": &a.c.AugmentShift, "rotate": &a.c.AugmentRotate, "scale": &a.c.AugmentScale, "light": &a.c.Light}
-	for part := range strings.SplitSeq(text, ",") {
-		name, number, _ := strings.Cut(strings.TrimSpace(part), "=")
-		value, err := strconv.ParseFloat(number, 64)
-		if changes[name] == nil || err != nil {
-			return errors.New("use shift=X, rotate=X, scale=X and light=X, with commas between, of which some may be left out")
-		}
-		*changes[name] = value
-	}
 	*a.text = text
+	if !numbersOf(text, map[string]*float64{"shift": &a.c.AugmentShift, "rotate": &a.c.AugmentRotate, "scale": &a.c.AugmentScale, "light": &a.c.Light}) {
+		return errors.New("use shift=X, rotate=X, scale=X and light=X, with commas between, of which some may be left out")
+	}
 	return nil
 }
 
 func (a augment) Type() string { return "string" }
+
+// numbersOf reads numbers with their names, with commas between, and says whether text has nothing else.
+func numbersOf(text string, to map[string]*float64) bool {
+	for part := range strings.SplitSeq(text, ",") {
+		name, number, _ := strings.Cut(strings.TrimSpace(part), "=")
+		value, err := strconv.ParseFloat(number, 64)
+		if to[name] == nil || err != nil {
+			return false
+		}
+		*to[name] = value
+	}
+	return true
+}
+
+// align is the value of --align: how far a part may lie from where the training images have it.
+type align struct {
+	to   *framing.Align
+	text *string
+}
+
+// alignDefault is what --align alone stands for; as of a switch, help does not tell it.
+const alignDefault = "true"
+
+func (a align) String() string {
+	if a.text == nil {
+		return ""
+	}
+	return *a.text
+}
+
+func (a align) Set(text string) error {
+	*a.text, *a.to = text, framing.DefaultAlign()
+	if text != alignDefault && !numbersOf(text, map[string]*float64{"shift": &a.to.Shift, "rotate": &a.to.Rotate}) {
+		return errors.New("use --align alone, or --align=shift=X,rotate=X, of which one may be left out")
+	}
+	return nil
+}
+
+func (a align) Type() string { return "bool" }
 
 // bitDepth is the value of --bit-depth: a number of bits, or auto.
 type bitDepth struct{ bits *int }

@@ -116,6 +116,14 @@ public sealed class Result {
   public double AreaWidth { get; internal set; }
   /// <summary>See AreaX.</summary>
   public double AreaHeight { get; internal set; }
+  /// <summary>Of a model that aligns parts: how far to the right the part was found to lie, pixels of the image.</summary>
+  public double PoseX { get; internal set; }
+  /// <summary>How far down.</summary>
+  public double PoseY { get; internal set; }
+  /// <summary>How far it is turned, clockwise, around the image's middle.</summary>
+  public double PoseDegrees { get; internal set; }
+  /// <summary>Of the image with the training images' mean; 0: no part was looked for, or it was not found.</summary>
+  public double PoseCorrelation { get; internal set; }
   /// <summary>In words: the image was not taken, or stored, as the training images were; "": it was.</summary>
   public string Warnings { get; internal set; }
 }
@@ -247,7 +255,8 @@ public sealed class Detector : IDisposable {
       Anomalous = raw.anomalous != 0, Score = raw.score, Normalised = raw.normalised, PValue = double.IsNaN(raw.pValue) ? (double?)null : raw.pValue,
       PValueBound = raw.pValueBound != 0, Threshold = raw.threshold, PixelThreshold = raw.pixelThreshold, Provisional = raw.provisional != 0,
       Exact = raw.exact != 0, Width = raw.width, Height = raw.height, Regions = regions, Map = map, AreaX = raw.areaX, AreaY = raw.areaY,
-      AreaWidth = raw.areaWidth, AreaHeight = raw.areaHeight, Warnings = FromUtf8(raw.warnings)
+      AreaWidth = raw.areaWidth, AreaHeight = raw.areaHeight, PoseX = raw.poseX, PoseY = raw.poseY,
+      PoseDegrees = raw.poseDegrees, PoseCorrelation = raw.poseCorrelation, Warnings = FromUtf8(raw.warnings)
     };
   }
 
@@ -290,6 +299,7 @@ static class Native {
     internal IntPtr warnings;
     internal int mapWidth, mapHeight;
     internal double areaX, areaY, areaWidth, areaHeight;
+    internal double poseX, poseY, poseDegrees, poseCorrelation;
   }
 
   [StructLayout(LayoutKind.Sequential)]

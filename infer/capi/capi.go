@@ -288,6 +288,8 @@ func (d *detector) detect(img *imagefile.Image, mask *imagefile.Mask, result *C.
 	to._map, to.warnings = (*C.float)(anomalies), warnings
 	area := r.Frame.Area()
 	to.area_x, to.area_y, to.area_width, to.area_height = C.double(area.X), C.double(area.Y), C.double(area.Width), C.double(area.Height)
+	pose := r.Frame.Pose
+	to.pose_x, to.pose_y, to.pose_degrees, to.pose_correlation = C.double(pose.X), C.double(pose.Y), C.double(pose.Degrees), C.double(pose.Correlation)
 	to.map_width, to.map_height = C.int32_t(r.MapW), C.int32_t(r.MapH)
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(result)), result.size), bytesOf(&to))
 	return nil

@@ -62,6 +62,11 @@ func TestOneScoreFramed(t *testing.T) {
 	oneScore(t, framing.View{Fit: framing.Pad, ROI: framing.Box{X: 10, Y: 5, W: 60, H: 90}, Ignore: drawn}, 0)
 }
 
+// The same of a model that finds the part first, which no exported file does.
+func TestOneScoreAligned(t *testing.T) {
+	oneScore(t, framing.View{Align: framing.DefaultAlign()}, 0)
+}
+
 // TestOneScoreOfTiles does so with a model that looks at tiles; of exported files a tile's outputs are blended by who runs them.
 func TestOneScoreOfTiles(t *testing.T) { oneScore(t, framing.View{}, 72) }
 
@@ -171,6 +176,9 @@ func oneScore(t *testing.T, view framing.View, tile int) {
 			return exported(t, d, model, rdpp.FormatTorchScript, paths, exporttest.TorchScript)
 		}},
 	} {
+		if view.Align.On() && way.tolerance == otherRuntime {
+			continue
+		}
 		t.Run(way.name, func(t *testing.T) {
 			got, worst := way.ask(t), 0.0
 			if len(got.scores) != len(paths) {

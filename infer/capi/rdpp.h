@@ -132,6 +132,11 @@ typedef struct rdpp_result {
   double area_x, area_y;          /* left and upper edge of what the map covers, pixels of the image */
   double area_width, area_height; /* of that: the image's own, unless the model looks at a part of images or pads them;
                                      where it pads, the map reaches over the image's edges */
+  double pose_x, pose_y;          /* of a model that aligns parts: how far to the right and down the part was found to
+                                     lie, pixels of the image */
+  double pose_degrees;            /* and how far it is turned, clockwise, around the image's middle */
+  double pose_correlation;        /* of the image with the training images' mean; 0: no part was looked for, or it was
+                                     not found, which the warnings say, and the image was judged as it is */
 } rdpp_result;
 
 /* RDPP_ABI_VERSION of the library. */

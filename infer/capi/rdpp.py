@@ -119,6 +119,8 @@ class Result:
     map: Map  # the anomaly map, float32, rows x columns
     area: Tuple[float, float, float, float]  # what the map covers: left, top, width, height, pixels of the image
     warnings: str  # in words: the image was not taken, or stored, as the training images were; "": it was
+    pose: Optional[Tuple[float, float, float, float]]  # of a model that aligns parts, where the part was found: to the
+    # right and down, pixels of the image, degrees clockwise around its middle, and the correlation with the mean
 
 
 class _Options(ctypes.Structure):
@@ -141,7 +143,9 @@ class _Result(ctypes.Structure):
                 ("regions", ctypes.POINTER(_Region)), ("map", ctypes.POINTER(ctypes.c_float)), ("exact", ctypes.c_int32),
                 ("p_value_bound", ctypes.c_int32), ("warnings", ctypes.c_char_p), ("map_width", ctypes.c_int32),
                 ("map_height", ctypes.c_int32), ("area_x", ctypes.c_double), ("area_y", ctypes.c_double),
-                ("area_width", ctypes.c_double), ("area_height", ctypes.c_double)]
+                ("area_width", ctypes.c_double), ("area_height", ctypes.c_double),
+                ("pose_x", ctypes.c_double), ("pose_y", ctypes.c_double), ("pose_degrees", ctypes.c_double),
+                ("pose_correlation", ctypes.c_double)]
 
 
 class _Mask(ctypes.Structure):
@@ -272,7 +276,8 @@ def _result(raw: _Result) -> Result:
     p_value = None if raw.p_value != raw.p_value else raw.p_value
     return Result(bool(raw.anomalous), raw.score, raw.normalised, p_value, bool(raw.p_value_bound), raw.threshold,
                   raw.pixel_threshold, bool(raw.provisional), bool(raw.exact), raw.width, raw.height, regions, _map(raw),
-                  (raw.area_x, raw.area_y, raw.area_width, raw.area_height), (raw.warnings or b"").decode("utf-8", "replace"))
+                  (raw.area_x, raw.area_y, raw.area_width, raw.area_height), (raw.warnings or b"").decode("utf-8", "replace"),
+                  (raw.pose_x, raw.pose_y, raw.pose_degrees, raw.pose_correlation) if raw.pose_correlation else None)
 
 
 class Detector:

@@ -146,6 +146,10 @@ func (s *Server) keep(ctx context.Context, records []*history.Record) (kept bool
 	return true
 }
 
+// heldOutlines is what finding the regions of a map takes beside it, in bytes per value: their order, the hills that they are in,
+// labels and levels. Maps of tiles alone are large enough to count that.
+const heldOutlines = 40
+
 // size is how many bytes a picture's input, map and part of the answer take. An input of tiles is the whole picture.
 func (q *inquiry) size(p *picture) (int64, error) {
 	info := q.model.detector.Info()
@@ -153,10 +157,10 @@ func (q *inquiry) size(p *picture) (int64, error) {
 		return q.held * info.MapCells(0), nil
 	}
 	if p.pixels != nil { // which are counted already, as the body
-		return q.held * info.MapCells(int64(p.pixels.W)*int64(p.pixels.H)), nil
+		return (q.held + heldOutlines) * info.MapCells(int64(p.pixels.W)*int64(p.pixels.H)), nil
 	}
 	_, pixels, err := q.server.cost(q.ctx, p.encoded)
-	return 3*pixels + q.held*info.MapCells(pixels), err
+	return 3*pixels + (q.held+heldOutlines)*info.MapCells(pixels), err
 }
 
 // count tells the log and the metrics of the results.

@@ -1,6 +1,7 @@
 package anomaly
 
 import (
+	"rdpp/rdpp/framing"
 	"rdpp/rdpp/metric"
 	"rdpp/rdpp/printable"
 )
@@ -48,6 +49,7 @@ type Prediction struct {
 	// which is followed whatever the verdict. Never nil.
 	Regions  []metric.Region `json:"regions"`
 	Warnings []string        `json:"warnings,omitempty"` // that the image is unlike those of training, in words
+	Pose     *framing.Pose   `json:"pose,omitempty"`     // how the part was found to lie; nil: it was not looked for, or not found
 }
 
 // Predicted is the prediction about the image of a name, of so many pixels.

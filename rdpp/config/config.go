@@ -175,6 +175,7 @@ func (c *Config) checkTiled() error {
 		field string
 		given bool
 	}{{"fit", !c.Fit.IsZero()}, {"roi", c.ROI != framing.Box{}}, {"roi_mask", c.ROIMask != ""}, {"ignore_mask", c.Ignore != ""},
+		{"align", c.Align.On()},
 		{"augment_shift", c.AugmentShift != 0}, {"augment_rotate", c.AugmentRotate != 0}, {"augment_scale", c.AugmentScale != 0}} {
 		if other.given {
 			return setting.Refuse("tile", side, "tiles are cut of whole images, as these lie, without {%s}: leave one of the two out", other.field)

@@ -51,7 +51,8 @@ type entry struct {
 	planes []float32
 	notes  []string       // on the image's masks of what counts
 	look   Look           // also where nothing is kept
-	frame  *framing.Frame // also where nothing is kept, unless the image has a mask of its own
+	pose   framing.Pose   // of the part in it; also where nothing is kept
+	frame  *framing.Frame // also where nothing is kept, unless the image has one of its own, by a mask or a pose
 }
 
 // NewCache returns an empty cache.
@@ -117,15 +118,15 @@ func (c *Cache) planes(room []float32, item Item) ([]float32, *framing.Frame, er
 	return room, frame, nil
 }
 
-// frame is that of an item whose image has w x h pixels.
-func (c *Cache) frame(item Item, w, h int) (frame *framing.Frame, err error) {
+// frame is that of an item whose image has w x h pixels, and whose part lies as a pose says.
+func (c *Cache) frame(item Item, w, h int, pose framing.Pose) (frame *framing.Frame, err error) {
 	var own *imagefile.Mask
 	if item.Ignore != "" {
 		if own, err = imagefile.DecodeMaskFile(item.Ignore, c.bounds()); err != nil {
 			return nil, fmt.Errorf("dataset: reading the mask of what is ignored: %w", err)
 		}
 	}
-	if frame, err = c.opt.Framer.Frame(w, h, own); err != nil {
+	if frame, err = c.opt.Framer.Posed(w, h, pose, own); err != nil {
 		return nil, fmt.Errorf("dataset: %s: %w", printable.Text(item.Path), err)
 	}
 	return frame, nil
@@ -211,8 +212,41 @@ func (c *Cache) Looks(items []Item) (l Looks) {
 // Nobody may use the cache meanwhile.
 func (c *Cache) SetBitDepth(bits int) {
 	c.opt.BitDepth = bits
+	c.forget(func(e *entry) bool { return e.look.Stored.Bits == 16 })
+}
+
+// SetFramer changes CacheOptions.Framer, and forgets all images. Nobody may use the cache meanwhile.
+func (c *Cache) SetFramer(f *framing.Framer) {
+	c.opt.Framer = f
+	c.forget(func(*entry) bool { return true })
+}
+
+// Missed counts the items, whose images were read before, whose part was looked for and not found, and says why of the first.
+func (c *Cache) Missed(items []Item) (count int, first string) {
+	for _, item := range items {
+		c.mu.Lock()
+		e := c.entries[item.Path]
+		c.mu.Unlock()
+		if e == nil {
+			continue
+		}
+		e.mu.Lock()
+		missed := e.pose.Missed
+		e.mu.Unlock()
+		if missed == "" {
+			continue
+		}
+		if count++; count == 1 {
+			first = item.Path + ": " + missed
+		}
+	}
+	return count, first
+}
+
+// forget forgets images.
+func (c *Cache) forget(which func(*entry) bool) {
 	for path, e := range c.entries {
-		if e.look.Stored.Bits != 16 {
+		if !which(e) {
 			continue
 		}
 		if e.img != nil {
@@ -231,7 +265,7 @@ func (c *Cache) Mask(item Item) ([]uint8, error) {
 	if err != nil {
 		return nil, err
 	}
-	frame, err := c.frame(Item{Path: item.Path}, w, h) // what counts is not asked
+	frame, err := c.frame(Item{Path: item.Path}, w, h, framing.Pose{}) // what counts is not asked, nor where the part lies
 	if err != nil {
 		return nil, err
 	}
@@ -276,7 +310,7 @@ func (c *Cache) load(item Item) (*imagefile.Image, []float32, *framing.Frame, er
 	if e.img != nil || e.planes != nil {
 		frame, err := e.frame, error(nil)
 		if frame == nil {
-			frame, err = c.frame(item, e.look.W, e.look.H)
+			frame, err = c.frame(item, e.look.W, e.look.H, e.pose)
 		}
 		return e.img, e.planes, frame, err
 	}
@@ -289,12 +323,13 @@ func (c *Cache) load(item Item) (*imagefile.Image, []float32, *framing.Frame, er
 	if img.Heatmap {
 		return nil, nil, nil, fmt.Errorf("dataset: %s: %w; move it out of the data set", item.Path, ErrHeatmap)
 	}
-	frame, err := c.frame(item, img.W, img.H)
+	e.pose = c.opt.Framer.Pose(img)
+	frame, err := c.frame(item, img.W, img.H, e.pose)
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	e.notes = slices.Concat(frame.Scaled, frame.Notes)
-	if item.Ignore == "" { // others have one for each image, which takes as much as a plane
+	if item.Ignore == "" && !e.pose.Found() { // others have one for each image, which takes as much as a plane
 		e.frame = frame
 	}
 	if img.Pages > 1 {

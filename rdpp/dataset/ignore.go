@@ -48,6 +48,10 @@ func (s *Set) ignore(path string, partial bool) error {
 				return fmt.Errorf("dataset: %s: %w: there is no image of this name; name it like its image", printable.Text(file), ErrIgnore)
 			}
 			for _, item := range of {
+				if item.Path != of[0].Path {
+					return fmt.Errorf("dataset: %s: %w: it may be of %s or of %s; put it into folders like the images'", printable.Text(file), ErrIgnore,
+						printable.Text(of[0].Path), printable.Text(item.Path))
+				}
 				if item.Ignore != "" && item.Ignore != file {
 					return fmt.Errorf("dataset: %s: %w: the image %s has another one, %s; remove one of them, or put them into folders like the images'",
 						printable.Text(file), ErrIgnore, printable.Text(item.Path), printable.Text(item.Ignore))

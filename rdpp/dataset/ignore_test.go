@@ -24,6 +24,7 @@ func TestIgnore(t *testing.T) {
 			want: map[string]string{"d/good/a.png": "m/a.png", "d/bad/b.png": "m/b_mask.png"}},
 		{name: "in folders like the images", files: []string{"d/good/a.png", "d/bad/a.png", "m/bad/a.png"}, path: "m",
 			want: map[string]string{"d/bad/a.png": "m/bad/a.png"}},
+		{name: "of several images", files: []string{"d/good/a.png", "d/bad/a.png", "m/a.png"}, path: "m", err: "bad/a.png"},
 		{name: "of no image", files: []string{"d/good/a.png", "d/bad/b.png", "m/a.png", "m/x.png"}, path: "m", err: "x.png"},
 		{name: "of an image that is not there, in tests", files: []string{"d/good/a.png", "d/bad/b.png", "m/b.png", "m/x.png"}, path: "m",
 			testOnly: true, want: map[string]string{"d/bad/b.png": "m/b.png"}},

@@ -325,6 +325,13 @@ func (e *epochRun) planes(j job, room []float32) (planes []float32, frame *frami
 	}
 	item := e.items[index]
 	planes, frame, err = e.opt.Cache.planes(room, item)
+	if err == nil && frame.Own() { // what it leaves out is not learned
+		if &planes[0] != &room[0] {
+			copy(room, planes)
+			planes = room
+		}
+		frame.Fill(planes)
+	}
 	return planes, frame, item.Path, err
 }
 

@@ -100,7 +100,11 @@ func (r *Result) Over() (o Over) {
 
 // Prediction is the result without its map.
 func (r *Result) Prediction(image string) anomaly.Prediction {
-	return anomaly.Predicted(image, r.Verdict, r.Width, r.Height, r.Regions, r.Warnings)
+	p := anomaly.Predicted(image, r.Verdict, r.Width, r.Height, r.Regions, r.Warnings)
+	if r.Frame != nil && r.Frame.Pose.Found() {
+		p.Pose = &r.Frame.Pose
+	}
+	return p
 }
 
 // Open reads a model file.
@@ -292,7 +296,7 @@ func (d *Detector) PrepareIgnoring(img *imagefile.Image, ignore *imagefile.Mask)
 	in := &Input{view: view, w: img.W, h: img.H, look: dataset.LookAt(img)}
 	in.warnings = d.model.Info.Unlike(in.look)
 	if frame := view.Frame; frame != nil {
-		in.warnings = slices.Concat(in.warnings, d.model.Info.Displaced(img.W, img.H), frame.Notes)
+		in.warnings = slices.Concat(in.warnings, d.model.Info.Displaced(img.W, img.H), frame.Pose.Warnings(), frame.Notes)
 	}
 	return in, nil
 }

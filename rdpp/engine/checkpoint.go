@@ -179,17 +179,22 @@ func told(value json.RawMessage) (given any, err error) {
 	values := json.NewDecoder(bytes.NewReader(value))
 	values.UseNumber() // as above
 	err = values.Decode(&given)
-	if text, is := given.(string); is {
+	switch text, is := given.(string); {
+	case is:
 		given = brief(text)
+	case len(value) > mostTold:
+		given = brief(string(value))
 	}
 	return given, err
 }
 
+// mostTold is how many bytes of a value an error tells.
+const mostTold = 60
+
 // brief is a value, or the beginning of a long one, such as a mask.
 func brief(value string) string {
-	const most = 60
-	if len(value) <= most {
+	if len(value) <= mostTold {
 		return value
 	}
-	return value[:most/2] + "..."
+	return value[:mostTold/2] + "..."
 }

@@ -202,6 +202,9 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	if r.config.Tile == method.TileAuto && file != nil {
 		r.config.Tile, r.config.TileStride = saved.Info.Config.Tile, saved.Info.Config.TileStride
 	}
+	if align := &r.config.Align; align.On() && align.Mean == "" && file != nil {
+		align.Mean, align.Least = saved.Info.Config.Align.Mean, saved.Info.Config.Align.Least
+	}
 	err = torch.SetArithmetic(r.config.Precision == string(torch.TF32), r.opt.Deterministic && r.opt.Device != torch.CPU)
 	if err != nil {
 		return fmt.Errorf("engine: %w", err)
@@ -318,6 +321,11 @@ func (r *run) readData(ctx context.Context) error {
 				return err
 			}
 		}
+		if r.config.Align.On() && r.config.Align.Mean == "" { // likewise
+			if err := r.settleAlign(ctx); err != nil {
+				return err
+			}
+		}
 	}
 	set := *r.set
 	set.Train, set.Test, set.Skipped = r.items, r.tests, r.skipped
@@ -328,6 +336,9 @@ func (r *run) readData(ctx context.Context) error {
 	}
 	if n, first := r.cache.Notes(slices.Concat(r.items, r.tests)); n > 0 {
 		r.opt.Log.Warn("masks were scaled to the size of their images", "images", n, "first", first)
+	}
+	if n, first := r.cache.Missed(slices.Concat(r.items, r.tests)); n > 0 {
+		r.opt.Log.Warn("the part was not found, so that images are looked at as they are", "images", n, "first", first)
 	}
 	if pages := r.cache.Pages(); len(pages) > 0 {
 		first := slices.Min(slices.Collect(maps.Keys(pages)))

@@ -120,7 +120,7 @@ func Evaluate(ctx context.Context, m *modelfile.Model, items []dataset.Item, has
 	err := scan(ctx, m, items, cache, func(i int, o modelfile.Outcome) error {
 		frame := o.Frame
 		e.Scores = append(e.Scores, ItemScore{items[i], o.Score, slices.Concat(m.Info.Unlike(cache.Look(items[i].Path)),
-			m.Info.Displaced(frame.Picture.X, frame.Picture.Y)), frame.Notes})
+			m.Info.Displaced(frame.Picture.X, frame.Picture.Y), frame.Pose.Warnings()), frame.Notes})
 		if items[i].Defective {
 			e.Defective++
 		} else {

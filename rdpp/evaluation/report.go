@@ -155,6 +155,9 @@ func Notes(info *modelfile.Info, c *anomaly.Calibration, skipped []dataset.Skip)
 	if text := info.BitDepthText(); text != "" && (info.Config.BitDepth < 16 || info.Data.Range.MostlyBlack()) {
 		all = append(all, "Training: "+text+".")
 	}
+	if text := info.Config.View.Text(); text != "" {
+		all = append(all, "Looked at: "+text+".")
+	}
 	if text := sizeNote(info); text != "" {
 		all = append(all, text)
 	}

@@ -25,10 +25,15 @@ type Framer struct {
 	view        View
 	side        int
 	roi, ignore *imagefile.Mask // nil: none
+	align       *aligner        // nil: pictures are looked at as they are
 
 	mu     sync.Mutex
 	recent map[image.Point]*Frame // by the picture's size, of pictures without a mask of their own
 }
+
+// Reach is how many positions around what a mask of a picture's own draws, or around what lies beyond the edge of an aligned picture,
+// do not count either: half a position of layer3, and the deviation of the map's usual Gaussian. That far it is seen.
+const Reach = 12
 
 // keptFrames are the sizes of pictures whose frames are kept.
 const keptFrames = 8
@@ -45,20 +50,42 @@ func New(view View, side int) (*Framer, error) {
 	var errs [2]error
 	f.roi, errs[0] = view.ROIMask.Mask()
 	f.ignore, errs[1] = view.Ignore.Mask()
+	if mean, err := view.Align.Mean.read(); err == nil && mean != nil { // which Check has read
+		f.align = newAligner(view.Align, mean)
+	}
 	return f, errors.Join(errs[:]...)
+}
+
+// Pose finds the part in a picture. It is the zero Pose where the view does not align.
+func (f *Framer) Pose(img *imagefile.Image) Pose {
+	if f.align == nil {
+		return Pose{}
+	}
+	return f.align.pose(img)
+}
+
+// FrameOf is the frame of a picture, whose part it finds where the view says so.
+func (f *Framer) FrameOf(img *imagefile.Image, ignore *imagefile.Mask) (*Frame, error) {
+	return f.Posed(img.W, img.H, f.Pose(img), ignore)
 }
 
 // Side is that of the network's input.
 func (f *Framer) Side() int { return f.side }
 
-// Frame is that of a picture of w x h pixels. ignore is a mask of the picture's own, of what is not scored; nil: none.
-// Masks of another size than the picture are scaled to it, which Frame.Notes and Scaled say.
+// Frame is that of a picture of w x h pixels that is looked at as it is. ignore is a mask of the picture's own, of what is not
+// scored; nil: none. Masks of another size than the picture are scaled to it, which Frame.Notes and Scaled say.
 func (f *Framer) Frame(w, h int, ignore *imagefile.Mask) (*Frame, error) {
+	return f.Posed(w, h, Pose{}, ignore)
+}
+
+// Posed is Frame of a picture whose part lies as a pose says.
+func (f *Framer) Posed(w, h int, pose Pose, ignore *imagefile.Mask) (*Frame, error) {
 	if w < 1 || h < 1 {
 		return nil, fmt.Errorf("framing: a picture of %d x %d pixels", w, h)
 	}
 	size := image.Pt(w, h)
-	if ignore == nil {
+	plain := ignore == nil && pose == (Pose{})
+	if plain {
 		f.mu.Lock()
 		kept := f.recent[size]
 		f.mu.Unlock()
@@ -66,11 +93,11 @@ func (f *Framer) Frame(w, h int, ignore *imagefile.Mask) (*Frame, error) {
 			return kept, nil
 		}
 	}
-	made, err := f.frame(size, ignore)
+	made, err := f.frame(size, pose, ignore)
 	if err != nil {
 		return nil, fmt.Errorf("framing: %w", err)
 	}
-	if ignore == nil {
+	if plain {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if len(f.recent) >= keptFrames {
@@ -82,8 +109,8 @@ func (f *Framer) Frame(w, h int, ignore *imagefile.Mask) (*Frame, error) {
 }
 
 // frame makes a frame.
-func (f *Framer) frame(size image.Point, own *imagefile.Mask) (*Frame, error) {
-	made := &Frame{Picture: size, Side: f.side, W: f.side, H: f.side, Cell: 1}
+func (f *Framer) frame(size image.Point, pose Pose, own *imagefile.Mask) (*Frame, error) {
+	made := &Frame{Picture: size, Pose: pose, Side: f.side, W: f.side, H: f.side, Cell: 1}
 	var masks []mask
 	for _, m := range []struct {
 		*imagefile.Mask
@@ -103,7 +130,7 @@ func (f *Framer) frame(size image.Point, own *imagefile.Mask) (*Frame, error) {
 			}
 			*notes = append(*notes, fmt.Sprintf("%s, %d x %d pixels, was scaled to %d x %d", m.name, m.W, m.H, size.X, size.Y))
 		}
-		masks = append(masks, mask{m.Mask, m.drawn})
+		masks = append(masks, mask{m.Mask, m.drawn, m.Mask == own})
 	}
 	made.From = image.Rectangle{Max: size}
 	switch {
@@ -116,7 +143,20 @@ func (f *Framer) frame(size image.Point, own *imagefile.Mask) (*Frame, error) {
 		made.From = around(f.roi, size)
 	}
 	made.From, made.To = f.fit(made.From)
-	return made, made.count(masks)
+	made.own, made.apart = own != nil, own != nil || pose.Found()
+	if !made.apart {
+		return made, made.leave(made.shown(masks, false))
+	}
+	of := masks
+	if made.own {
+		of = masks[:len(masks)-1]
+	}
+	view := made.shown(of, false)
+	if err := made.leave(view); err != nil {
+		return nil, err
+	}
+	made.seen = made.nearest
+	return made, made.leave(made.withoutHidden(view, made.shown(masks, true)))
 }
 
 // shaped refuses a mask of another aspect ratio than the picture's, but for what rounding either side can explain.
@@ -162,6 +202,13 @@ func (f *Framer) fit(from image.Rectangle) (cut, to image.Rectangle) {
 type mask struct {
 	*imagefile.Mask
 	drawn bool // what is drawn counts, else what is not
+	own   bool // it is drawn over the picture as it is, and not over the training images' mean
+}
+
+// at says whether a pixel of a picture counts.
+func (m *mask) at(x, y int, size image.Point) bool {
+	my, mx := (2*y+1)*m.H/(2*size.Y), (2*x+1)*m.W/(2*size.X)
+	return (m.Pix[my*m.W+mx] != 0) == m.drawn
 }
 
 // counts says whether the pixels of a picture's row y count, into row.
@@ -179,7 +226,8 @@ func (m *mask) counts(row []bool, y int, size image.Point) {
 // immutable.
 type Frame struct {
 	Picture image.Point     // width and height of the picture, pixels
-	From    image.Rectangle // part of the picture that is looked at, pixels
+	Pose    Pose            // how the part lies in the picture
+	From    image.Rectangle // part of the picture that is looked at, pixels; of a part that was found, of the aligned picture
 	To      image.Rectangle // positions of the map, and of the network's input, that show it
 	Side    int             // S: the network's input has S x S positions
 	W, H    int             // of the map: S and S but of a picture in tiles
@@ -187,9 +235,12 @@ type Frame struct {
 	Notes   []string        // what is to be said of the picture's own mask, in words
 	Scaled  []string        // which of the view's masks are of another size than the picture, in words
 
-	// nearest is, for every position, the nearest one that counts, itself where it does; nil: all count.
-	nearest []int32
-	counted int
+	// nearest is, for every position, the nearest one that counts, itself where it does; nil: all count. seen is the same but for what
+	// the network sees and does not count, where there is such: under a mask of the picture's own, and beyond the edge.
+	nearest, seen []int32
+	apart         bool // there can be such
+	own           bool // the picture has a mask of its own
+	counted       int
 }
 
 // Tiled is the frame of a picture that is looked at in tiles, all of it, for a network of side x side positions: the tiles'
@@ -198,17 +249,18 @@ func Tiled(picture image.Point, side, w, h int, cell float64) *Frame {
 	return &Frame{Picture: picture, From: image.Rectangle{Max: picture}, To: image.Rect(0, 0, w, h), Side: side, W: w, H: h, Cell: cell, counted: w * h}
 }
 
-// count finds the positions that count: those whose value is made of pixels that count alone.
-func (f *Frame) count(masks []mask) error {
-	whole := image.Rect(0, 0, f.Side, f.Side)
-	f.counted = f.Side * f.Side
-	if len(masks) == 0 && f.To == whole {
+// shown says which positions show what masks leave: those whose value is made of pixels that count alone; nil: all of them. With edge
+// those of an aligned picture that lie beyond it do not.
+func (f *Frame) shown(masks []mask, edge bool) []bool {
+	if f.Pose.Found() {
+		return f.shownPosed(masks, edge)
+	}
+	if len(masks) == 0 && f.To == image.Rect(0, 0, f.Side, f.Side) {
 		return nil
 	}
-	counts := make([]bool, f.Side*f.Side)
+	shown := make([]bool, f.Side*f.Side)
 	xs, ys := linearTaps(f.From.Dx(), f.To.Dx()), linearTaps(f.From.Dy(), f.To.Dy())
 	row := make([]bool, f.Picture.X)
-	f.counted = 0
 	for y, ty := range ys {
 		for x := range row {
 			row[x] = true
@@ -221,17 +273,50 @@ func (f *Frame) count(masks []mask) error {
 		}
 		looked := row[f.From.Min.X:f.From.Max.X]
 		for x, tx := range xs {
-			if looked[tx.lo] && (tx.whi == 0 || looked[tx.hi]) {
-				counts[(f.To.Min.Y+y)*f.Side+f.To.Min.X+x] = true
-				f.counted++
+			shown[(f.To.Min.Y+y)*f.Side+f.To.Min.X+x] = looked[tx.lo] && (tx.whi == 0 || looked[tx.hi])
+		}
+	}
+	return shown
+}
+
+// withoutHidden takes from what the view shows, nil: all, what is hidden of it all the same, and what lies within Reach of that.
+func (f *Frame) withoutHidden(view, shown []bool) []bool {
+	S := f.Side
+	hidden := func(p int) bool { return (view == nil || view[p]) && shown != nil && !shown[p] }
+	near := make([]bool, S*S) // of those in the same row
+	for y := range S {
+		for x := range S {
+			for u := max(0, x-Reach); u <= min(S-1, x+Reach) && !near[y*S+x]; u++ {
+				near[y*S+x] = hidden(y*S + u)
 			}
 		}
 	}
-	switch f.counted {
-	case 0:
-		return fmt.Errorf("%w: masks leave out all of it", ErrNothing)
-	case f.Side * f.Side:
+	counts := make([]bool, S*S)
+	for y := range S {
+		for x := range S {
+			counts[y*S+x] = view == nil || view[y*S+x]
+			for v := max(0, y-Reach); v <= min(S-1, y+Reach) && counts[y*S+x]; v++ {
+				counts[y*S+x] = !near[v*S+x]
+			}
+		}
+	}
+	return counts
+}
+
+// leave makes the positions count that are true; nil: all.
+func (f *Frame) leave(counts []bool) error {
+	f.nearest, f.counted = nil, f.Side*f.Side
+	if counts == nil || !slices.Contains(counts, false) {
 		return nil
+	}
+	f.counted = 0
+	for _, c := range counts {
+		if c {
+			f.counted++
+		}
+	}
+	if f.counted == 0 {
+		return fmt.Errorf("%w: masks leave out all of it", ErrNothing)
 	}
 	f.nearest = nearest(counts, f.Side)
 	return nil
@@ -290,20 +375,35 @@ func (f *Frame) Middle() image.Point {
 // changed.
 func (f *Frame) Nearest() []int32 { return f.nearest }
 
-// Planes writes the picture as the network is to see it, but for the normalisation, to dst: C,H,W planes of 3*S*S
-// values, RGB in 0..1, for which dst must have room. The picture has the frame's size.
+// Planes writes the picture as the network is to see it when it judges, but for the normalisation, to dst: C,H,W planes of
+// 3*S*S values, RGB in 0..1, for which dst must have room. The picture has the frame's size. What a mask of its own leaves out
+// is seen, and does not count.
 func (f *Frame) Planes(dst []float32, img *imagefile.Image) {
-	Resample(dst, img, f.From, f.To, f.Side)
-	f.Fill(dst)
+	if f.Pose.Found() {
+		f.resamplePosed(dst, img)
+	} else {
+		Resample(dst, img, f.From, f.To, f.Side)
+	}
+	if f.apart {
+		fill(dst, f.seen)
+	} else {
+		fill(dst, f.nearest)
+	}
 }
 
-// Fill gives positions that do not count the values of the nearest that do, in any number of planes of S*S values.
-func (f *Frame) Fill(planes []float32) {
-	if f.nearest == nil {
+// Own says whether the picture has a mask of its own.
+func (f *Frame) Own() bool { return f.own }
+
+// Fill gives positions that do not count the values of the nearest that do, in any number of planes of S*S values. What is
+// learned from has nothing else in them.
+func (f *Frame) Fill(planes []float32) { fill(planes, f.nearest) }
+
+func fill(planes []float32, nearest []int32) {
+	if nearest == nil {
 		return
 	}
-	for plane := range slices.Chunk(planes, f.Side*f.Side) {
-		for i, from := range f.nearest {
+	for plane := range slices.Chunk(planes, len(nearest)) {
+		for i, from := range nearest {
 			if int(from) != i { // which nothing is written to
 				plane[i] = plane[from]
 			}
@@ -391,8 +491,8 @@ func (f *Frame) Scale() float64 {
 		return f.Cell
 	}
 	H, W := f.spread()
-	positions := float64(f.To.Dx()*f.To.Dy()) / float64(f.From.Dx()*f.From.Dy()) // per pixel
-	return math.Sqrt(float64(H*W) / float64(f.Picture.X*f.Picture.Y) / positions)
+	values := float64(f.To.Dx()*f.To.Dy()) / float64(f.From.Dx()*f.From.Dy()) // per pixel
+	return f.Cell * math.Sqrt(float64(H*W)/float64(f.Picture.X*f.Picture.Y)/values)
 }
 
 // Spread is a map, H x W, over the whole picture: H x W values, row-major, outside where the frame does not look at the

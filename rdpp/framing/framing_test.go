@@ -82,7 +82,7 @@ func TestFrame(t *testing.T) {
 		{name: "ignored half and a pixel", view: framing.View{Ignore: drawing(t, 64, 64, image.Rect(0, 0, 33, 64))}, w: 64, h: 64,
 			from: image.Rect(0, 0, 64, 64), to: square, counted: S * (S/2 - 1), area: framing.Area{Width: 64, Height: 64}},
 		{name: "ignored by both", view: framing.View{Ignore: drawing(t, 32, 32, image.Rect(0, 0, 16, 32))}, w: 32, h: 32,
-			ignore: draw(32, 32, image.Rect(0, 0, 32, 8)), from: square, to: square, counted: 16 * 24, area: framing.Area{Width: 32, Height: 32}},
+			ignore: draw(32, 32, image.Rect(0, 0, 32, 8)), from: square, to: square, counted: 16 * (24 - framing.Reach), area: framing.Area{Width: 32, Height: 32}},
 		{name: "a mask that draws nothing", w: 32, h: 32, ignore: draw(32, 32, image.Rectangle{}), from: square, to: square, counted: S * S,
 			area: framing.Area{Width: 32, Height: 32}},
 	} {
@@ -212,8 +212,7 @@ func TestPlanesHideWhatDoesNotCount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := draw(90, 60, image.Rect(70, 40, 90, 60))
-	f, err := framer.Frame(90, 60, own)
+	f, err := framer.Frame(90, 60, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,11 +222,9 @@ func TestPlanesHideWhatDoesNotCount(t *testing.T) {
 	for i := range again { // what was there before plays no part either
 		again[i] = 77
 	}
-	for _, hidden := range []image.Rectangle{image.Rect(30, 10, 50, 33), image.Rect(70, 40, 90, 60)} {
-		for y := hidden.Min.Y; y < hidden.Max.Y; y++ {
-			for x := hidden.Min.X; x < hidden.Max.X; x++ {
-				img.Pix[3*(90*y+x)] ^= 0xff
-			}
+	for y := 10; y < 33; y++ {
+		for x := 30; x < 50; x++ {
+			img.Pix[3*(90*y+x)] ^= 0xff
 		}
 	}
 	f.Planes(again, img)
@@ -239,6 +236,58 @@ func TestPlanesHideWhatDoesNotCount(t *testing.T) {
 	for p := range S * S {
 		if f.Counts(p) && whole[p] != planes[p] {
 			t.Fatalf("position %d: got %v, want %v", p, planes[p], whole[p])
+		}
+	}
+}
+
+// A mask of the picture's own is not filled when the picture is judged, as a network that learned without it would find that
+// anomalous; neither what it draws nor what lies within Reach of that counts. What is learned from has nothing of it.
+func TestOwnMask(t *testing.T) {
+	const S = 64
+	hidden := image.Rect(40, 24, 52, 48)
+	for _, view := range []framing.View{{}, {Ignore: drawing(t, S, S, image.Rect(0, 0, S, 4))}} {
+		framer, err := framing.New(view, S)
+		if err != nil {
+			t.Fatal(err)
+		}
+		without, err := framer.Frame(S, S, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := framer.Frame(S, S, draw(S, S, hidden))
+		if err != nil {
+			t.Fatal(err)
+		}
+		img := noise(S, S)
+		got, want := make([]float32, 3*S*S), make([]float32, 3*S*S)
+		f.Planes(got, img)
+		without.Planes(want, img)
+		if !slices.Equal(got, want) || !f.Own() || without.Own() {
+			t.Error("the network sees something else than without the mask")
+		}
+		counted := 0
+		for p := range S * S {
+			want := without.Counts(p) && !image.Pt(p%S, p/S).In(hidden.Inset(-framing.Reach))
+			if f.Counts(p) != want {
+				t.Fatalf("position %d, %d: it counts: %v, want %v", p%S, p/S, f.Counts(p), want)
+			}
+			if want {
+				counted++
+			}
+		}
+		if f.Counted() != counted {
+			t.Errorf("got %d positions that count, want %d", f.Counted(), counted)
+		}
+		f.Fill(got)
+		for y := hidden.Min.Y; y < hidden.Max.Y; y++ {
+			for x := hidden.Min.X; x < hidden.Max.X; x++ {
+				img.Pix[3*(S*y+x)] ^= 0xff
+			}
+		}
+		f.Planes(want, img)
+		f.Fill(want)
+		if !slices.Equal(got, want) {
+			t.Error("what the mask draws is in what is learned from")
 		}
 	}
 }

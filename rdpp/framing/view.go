@@ -1,8 +1,10 @@
 // Package framing is the one place that says how a picture becomes a network's input, and where on the picture the
 // positions of its map lie: which part of a picture is looked at, how it is made square, and which positions count.
 //
-// Positions that do not count, padding and what masks leave out, are filled with the nearest position that does before
-// the network sees them. So nothing that is left out has a say in any score.
+// Positions that do not count, padding and what the view's masks leave out, are filled with the nearest position that does before
+// the network sees them. So nothing that is left out has a say in any score. What a mask of a single picture leaves out is filled
+// in training alone. A network that learned without the mask would find the filled part anomalous, and what surrounds it too;
+// so it sees the picture, and neither what is drawn nor what lies within Reach of it counts.
 package framing
 
 import (
@@ -57,13 +59,16 @@ type View struct {
 	ROI     Box     `json:"roi,omitzero"`          // what is looked at; a picture that does not hold it is refused. Zero: all
 	ROIMask Drawing `json:"roi_mask,omitempty"`    // instead of ROI: what is drawn is looked at, within the box around it
 	Ignore  Drawing `json:"ignore_mask,omitempty"` // what is drawn is not scored
+	Align   Align   `json:"align,omitzero"`        // whether the part is found first; boxes and masks are then of the training images' mean
 }
 
 // Plain says that the whole picture is looked at, squashed.
 func (v *View) Plain() bool { return v.Fit.IsZero() && *v == View{Fit: v.Fit} }
 
 // Masked says whether there can be positions that do not count.
-func (v *View) Masked() bool { return v.Fit == Pad || v.ROIMask != "" || v.Ignore != "" }
+func (v *View) Masked() bool {
+	return v.Fit == Pad || v.ROIMask != "" || v.Ignore != "" || v.Align.On()
+}
 
 // Placed says whether it names places of a picture.
 func (v *View) Placed() bool { return v.ROI != Box{} || v.ROIMask != "" || v.Ignore != "" }
@@ -83,6 +88,9 @@ func (v *View) Text() string {
 	if v.Ignore != "" {
 		all = append(all, "a mask of what is ignored")
 	}
+	if v.Align.On() {
+		all = append(all, fmt.Sprintf("aligned within %.3g %% and %.3g degrees", 100*v.Align.Shift, v.Align.Rotate))
+	}
 	return strings.Join(all, ", ")
 }
 
@@ -99,6 +107,9 @@ func (v *View) Check() error {
 		return setting.Refuse("roi", b.String(), "use x,y,w,h in pixels of the picture, x and y from 0, w and h from 1")
 	case b != Box{} && v.ROIMask != "":
 		return setting.Refuse("roi", b.String(), "there is a mask of what is looked at too; give one of them")
+	}
+	if err := v.Align.Check(); err != nil {
+		return setting.Refuse("align", nil, "%v", err)
 	}
 	for _, m := range []struct {
 		field string

@@ -3,6 +3,7 @@ package modelfile
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"image"
 	"io"
@@ -71,6 +72,9 @@ func (m *Model) Export(ctx context.Context, path string, opt *ExportOptions) err
 	described, err := m.described()
 	if err != nil {
 		return fmt.Errorf("modelfile: export: %w", err)
+	}
+	if m.Info.Config.Align.On() {
+		return errors.New("modelfile: export: the model looks for the part in each picture first, which no graph can; train without aligning to export it")
 	}
 	if !m.Info.Config.View.Plain() {
 		if o.Picture == (image.Point{}) {

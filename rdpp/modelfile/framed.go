@@ -9,19 +9,24 @@ import (
 	"rdpp/rdpp/metric"
 )
 
-// framed gives an outcome its frame. Where some positions do not count, the map is 0 there, and the score is made of the others.
+// framed gives an outcome its frame. Where some positions do not count, the map is 0 there, and the score is made of the others. The map
+// of a part that was found is laid back on the picture, after the score was made.
 func (m *Model) framed(o *Outcome, f *framing.Frame) {
 	o.Frame = f
-	if o.Err != nil || f.All() {
+	if o.Err != nil {
 		return
 	}
-	var top float64
-	if top, o.Err = method.TopOf(m.Info.Config.Learned()); o.Err != nil {
-		o.Map = nil
-		return
+	if !f.All() {
+		var top float64
+		if top, o.Err = method.TopOf(m.Info.Config.Learned()); o.Err != nil {
+			o.Map = nil
+			return
+		}
+		framing.Blank(f, o.Map)
+		o.Score = anomaly.Highest(o.Map, f.Counts, top)
 	}
-	framing.Blank(f, o.Map)
-	o.Score = anomaly.Highest(o.Map, f.Counts, top)
+	o.Frame = f.Original()
+	o.Map = f.Back(o.Map, o.Frame)
 }
 
 // Outlined are the regions of a map in pixels of the picture, and the level that each value of one is above, as

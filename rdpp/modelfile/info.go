@@ -127,6 +127,9 @@ func ReadInfo(file *weights.File) (info Info, o document.Opened, err error) {
 	if info.Config.Tile == method.TileAuto {
 		return info, o, fmt.Errorf("tiles of no size, %w", anomaly.ErrDamaged)
 	}
+	if align := info.Config.Align; align.On() && align.Mean == "" {
+		return info, o, fmt.Errorf("parts to align by no mean, %w", anomaly.ErrDamaged)
+	}
 	if s := info.Spots; s.Smallest < 0 || s.Largest < s.Smallest || s.Width < 0 || s.Height < 0 {
 		return info, o, fmt.Errorf("spots of %d to %d pixels, %w", s.Smallest, s.Largest, anomaly.ErrDamaged)
 	}

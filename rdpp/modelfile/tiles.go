@@ -29,7 +29,7 @@ func (m *Model) View(img *imagefile.Image, ignore *imagefile.Mask) (View, error)
 		}
 		return View{Image: img}, nil
 	}
-	frame, err := m.Framer.Frame(img.W, img.H, ignore)
+	frame, err := m.Framer.FrameOf(img, ignore)
 	if err == nil && !frame.All() {
 		_, err = method.TopOf(config.Learned())
 	}
