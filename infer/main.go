@@ -20,7 +20,8 @@ var version = command.Version("infer", func() (string, error) {
 }, rdpp.Notice)
 
 var app = command.Program{
-	Name: "infer",
+	Name:    "infer",
+	Summary: "find defects in photographs of parts",
 	Head: "infer finds defects in photographs of parts with a model that `train` made.",
 	Commands: []command.Command{
 		{Name: "image", Summary: "score images and outline their defects", Run: runImage},

@@ -56,10 +56,10 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 	flags.StringVar(&opt.MoveBroken, "move-broken", "", "move what is no image to `DIR`; default: broken\nbeside --move-bad or --move-good")
 	flags.BoolVar(&opt.Recursive, "recursive", false, "take images in folders below, too")
 	flags.BoolVar(&opt.Once, "once", false, "judge what is there and end, for cron")
-	flags.DurationVar(&opt.Settle, "settle", time.Second, "on shares a file is whole when unchanged for `T`")
+	flags.DurationVar(&opt.Settle, "settle", time.Second, "on shares: whole when unchanged for `TIME`")
 	flags.Float64Var(&opt.Drift, "drift", drift.DefaultRate, "warn when scores or brightness of good images\nchange, by chance in `X` of 1,000 images; 0: never")
 	asJSON := flags.Bool("json", false, "one JSON object per image and line instead")
-	quiet := flags.Bool("quiet", false, "print no line per image")
+	quiet := flags.BoolP("quiet", "q", false, "print no line per image")
 	ignore := flags.String("ignore", "", "`FILE` of a mask of what is not scored; or DIR of\nmasks, named like the images")
 	maxMemory := flags.Int64("max-memory", allowance.MemoryDefault(1<<30)>>20, "`N` MiB to read and decode images in")
 	help := command.Help{Text: watchHelp, Rare: append(rare, "pixel-threshold", "device", "precision", "threads", "batch", "max-pixels",

@@ -27,8 +27,8 @@ const teacherUsage = `train teacher --out FILE [flags]     make a teacher from d
 It learns to tell programs that draw apart, which needs no photographs and no
 other weights. FILE is for train --teacher FILE; FILE.checkpoint lies beside it
 until the end. Exit codes are those of train.
-train teacher --onnx FILE --out FILE [--preprocess FILE] [--store P] [--arch NAME]
-makes one of a trained ResNet in an ONNX file, up to its layer3.
+train teacher --onnx FILE --out FILE [--preprocess FILE] [--store NAME]
+[--arch NAME] makes one of a trained ResNet in an ONNX file, up to its layer3.
 `
 
 // convertFlags are those that --onnx goes with.
@@ -40,9 +40,9 @@ func runTeacher(ctx context.Context, args []string, t *command.Terminal) (err er
 	flags := pflag.NewFlagSet("train", pflag.ContinueOnError)
 	flags.StringVar(&opt.Out, "out", "", "`FILE` for the teacher, .safetensors")
 	onnx := flags.String("onnx", "", "convert the ResNet in an ONNX `FILE`, and learn nothing")
-	preprocess := flags.String("preprocess", "", "ONNX `FILE` that turns BGR of 0 to 255 into its input; default: torchvision's")
+	preprocess := flags.String("preprocess", "", "ONNX `FILE` that turns BGR of 0 to 255 into its\ninput; default: torchvision's")
 	flags.StringVar(&c.Arch, "arch", c.Arch, "backbone, torchvision `NAME`")
-	flags.StringVar(&c.Objective, "objective", c.Objective, "`NAME`: class, pair (contrastive) or dense (per position)")
+	flags.StringVar(&c.Objective, "objective", c.Objective, "`NAME`: class, pair (contrastive) or dense")
 	flags.IntVar(&c.Classes, "classes", c.Classes, "`N` classes of pictures; 200 is the default of dense")
 	flags.StringSliceVar(&c.Kinds, "kinds", nil, "`NAMES` of "+strings.Join(pattern.Kinds(), ",")+"; default all")
 	flags.IntVar(&c.Steps, "steps", c.Steps, "`N` updates of the weights")
@@ -52,10 +52,10 @@ func runTeacher(ctx context.Context, args []string, t *command.Terminal) (err er
 	scales := flags.String("scales", "0.3,0.5,1", "`X,X,X`: weights of the losses per layer; 0 leaves one out")
 	flags.BoolVar(&c.IgnoreLevel, "ignore-level", c.IgnoreLevel, "keep conv1 blind to a change of all pixels alike")
 	flags.BoolVar(&c.Equalise, "equalise", c.Equalise, "at the end, make all channels of a layer vary alike")
-	flags.StringVar(&c.Precision, "precision", c.Precision, "`P`: fp32, tf32, bf16 (mixed)")
-	flags.StringVar(&opt.Store, "store", rdpp.StoreFP16, "`P` of the numbers in FILE: fp16, fp32")
+	flags.StringVar(&c.Precision, "precision", c.Precision, "`NAME`: fp32, tf32, bf16 (mixed)")
+	flags.StringVar(&opt.Store, "store", rdpp.StoreFP16, "`NAME` of numbers in FILE: fp16, fp32")
 	flags.Uint64Var(&c.Seed, "seed", c.Seed, "`N`, of weights and pictures")
-	device := flags.String("device", "auto", "`D`: auto, cpu, cuda or cuda:N")
+	device := flags.String("device", "auto", "`NAME`: auto, cpu, cuda or cuda:N")
 	threads := flags.Int("threads", allowance.CPUs(), "`N` CPU threads; results depend on it")
 	flags.IntVar(&opt.Workers, "workers", allowance.CPUs(), "`N` goroutines that draw")
 	flags.BoolVar(&opt.Resume, "resume", false, "continue from FILE.checkpoint")

@@ -193,7 +193,7 @@ func (p *Program) all() []Command {
 func (p *Program) helpAll(_ context.Context, _ []string, t *Terminal) (int, error) {
 	text := p.usage()
 	for _, d := range p.Describe() {
-		text += fmt.Sprintf("\n%s %s\n\n%s", p.Name, d.Name, d.Help.text(d.Flags, true))
+		text += fmt.Sprintf("\n%s %s\n\n%s", p.Name, d.Name, d.Help.Usage(d.Flags, true))
 	}
 	_, err := fmt.Fprint(t.Stdout, text)
 	return Done, err

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -75,21 +76,46 @@ func (t *Terminal) Parse(flags *pflag.FlagSet, args []string, help Help) error {
 	if err != nil && !errors.Is(err, pflag.ErrHelp) {
 		return usageError{explained(err, flags)}
 	}
-	if _, err := fmt.Fprint(t.Stdout, help.text(flags, *all)); err != nil {
+	if _, err := fmt.Fprint(t.Stdout, help.Usage(flags, *all)); err != nil {
 		return err
 	}
 	return pflag.ErrHelp
 }
 
-// text is what --help prints, or --help-all.
-func (h *Help) text(flags *pflag.FlagSet, all bool) string {
+// Usage is what --help prints, or --help-all.
+func (h *Help) Usage(flags *pflag.FlagSet, all bool) string {
 	for _, name := range h.Rare {
 		flags.Lookup(name).Hidden = !all
 	}
-	if all {
-		return h.Text + flags.FlagUsages() + h.More
+	text := h.Text
+	for line := range strings.Lines(flags.FlagUsages()) {
+		text += wrapped(line)
 	}
-	return h.Text + flags.FlagUsages()
+	if all {
+		text += h.More
+	}
+	return text
+}
+
+// columns is how wide a terminal is that help fits.
+const columns = 80
+
+// beforeText is what stands in a line of pflag's before what a flag does.
+var beforeText = regexp.MustCompile(`^ +(?:-\w, )?(?:--\S+(?: \S+)? {2,})?`)
+
+// wrapped is a line about a flag, of ASCII, that goes on below its text where it is too long.
+func wrapped(line string) string {
+	begin := len(beforeText.FindString(line))
+	text := ""
+	for len(strings.TrimSuffix(line, "\n")) > columns {
+		at := strings.LastIndexByte(line[:columns+1], ' ')
+		if at <= begin {
+			break // a word as long as that
+		}
+		text += line[:at] + "\n"
+		line = strings.Repeat(" ", begin) + line[at+1:]
+	}
+	return text + line
 }
 
 // explained says what is wrong with a command line in the words of whoever typed it: which flag may have been meant, or what
