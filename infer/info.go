@@ -94,6 +94,14 @@ func infoText(info *rdpp.FileInfo, all bool) string {
 	if info.Model != nil {
 		modelRows(info.Model, row)
 	}
+	if info.Content != "" {
+		row("content", "SHA-256 %s, without how it was made", info.Content)
+	}
+	if info.Provenance != nil {
+		for _, fact := range info.Provenance.Facts() {
+			row(fact.Name, "%s", fact.Value)
+		}
+	}
 	if d := info.Teacher; d != nil {
 		row("made by", "%s, libtorch %s, %d drawn pictures, last loss %.4f", d.Software, d.Libtorch, d.Pictures, d.Loss)
 	}

@@ -2,7 +2,6 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -16,7 +15,7 @@ import (
 
 var version = command.Version("infer", func() (string, error) {
 	libtorch, err := torch.Version()
-	return fmt.Sprintf("rdpp %s, libtorch %s", rdpp.Version, libtorch), err
+	return command.Versions(rdpp.Version, libtorch, rdpp.Commit()), err
 }, rdpp.Notice)
 
 var app = command.Program{

@@ -1,6 +1,7 @@
 package rdpp
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -41,10 +42,13 @@ type FileInfo struct {
 
 	Producer string `json:"producer,omitempty"` // of an ONNX file: the program that wrote it
 
-	Model    *modelfile.Info    `json:"model,omitempty"`    // of a KindModel, KindCheckpoint or KindExported
-	Teacher  *pretrain.Document `json:"teacher,omitempty"`  // of a KindTeacher
-	Damage   string             `json:"damage,omitempty"`   // what is wrong with the file, or why the document of this kind could not be read
-	Metadata map[string]string  `json:"metadata,omitempty"` // further entries of a safetensors header, or of an exported file
+	Model   *modelfile.Info    `json:"model,omitempty"`   // of a KindModel, KindCheckpoint or KindExported
+	Content string             `json:"content,omitempty"` // of a KindModel: SHA-256 of what it scores by, see modelfile.Content
+	Teacher *pretrain.Document `json:"teacher,omitempty"` // of a KindTeacher
+
+	Provenance *modelfile.Provenance `json:"provenance,omitempty"` // of a KindModel
+	Damage     string                `json:"damage,omitempty"`     // what is wrong with the file, or why the document of this kind could not be read
+	Metadata   map[string]string     `json:"metadata,omitempty"`   // further entries of a safetensors header, or of an exported file
 
 	Elements int64        `json:"elements"` // numbers in all tensors
 	Tensors  []TensorInfo `json:"tensors"`  // in file order
@@ -72,6 +76,11 @@ func Inspect(path string) (*FileInfo, error) {
 	defer file.Close()
 	info := describe(file)
 	info.Bytes = file.Size()
+	if info.Model != nil && info.Kind == KindModel {
+		if info.Content, err = modelfile.Content(file); err != nil {
+			return nil, fmt.Errorf("rdpp: %w", err)
+		}
+	}
 	if info.SHA256, err = file.SHA256(); err != nil {
 		return nil, fmt.Errorf("rdpp: %w", err)
 	}
@@ -113,6 +122,7 @@ func (info *FileInfo) readDocuments(file *weights.File) {
 			info.Model = &saved.Info
 			info.Model.Epoch = saved.State.Epoch // epochs that are done
 		}},
+		{modelfile.ProvenanceKey, "", &info.Provenance, nil},
 		{document.TeacherKey, KindTeacher, &info.Teacher, nil},
 		{document.TeacherCheckpointKey, KindTeacherCheckpoint, &pretrain.Saved{}, nil},
 	} {
@@ -120,7 +130,7 @@ func (info *FileInfo) readDocuments(file *weights.File) {
 		if !found {
 			continue
 		}
-		info.Kind = d.kind
+		info.Kind = cmp.Or(d.kind, info.Kind)
 		if _, err := document.Decode(text, d.into, info.Digest != ""); err != nil {
 			info.Damage, info.Model, info.Teacher = fmt.Sprintf("the %q entry of the header: %v", d.key, err), nil, nil
 		} else if d.read != nil {
@@ -129,7 +139,8 @@ func (info *FileInfo) readDocuments(file *weights.File) {
 	}
 	for key, value := range metadata {
 		switch key {
-		case document.ModelKey, document.CheckpointKey, document.TeacherKey, document.TeacherCheckpointKey, weights.DigestKey, weights.DigestOfKey:
+		case document.ModelKey, document.CheckpointKey, document.TeacherKey, document.TeacherCheckpointKey, modelfile.ProvenanceKey,
+			weights.DigestKey, weights.DigestOfKey:
 		default:
 			if info.Metadata == nil {
 				info.Metadata = map[string]string{}

@@ -38,7 +38,7 @@ import (
 
 var version = command.Version("train", func() (string, error) {
 	libtorch, err := torch.Version()
-	return fmt.Sprintf("rdpp %s, libtorch %s", rdpp.Version, libtorch), err
+	return command.Versions(rdpp.Version, libtorch, rdpp.Commit()), err
 }, rdpp.Notice)
 
 // short are flags that are not called like their settings, by the settings' names.
@@ -100,7 +100,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (checkpoint kept)
 
 // rareFlags are those without which --help fits on a screen.
 var rareFlags = []string{
-	"threads", "smallest-defect", "deterministic", "ssot", "skip-bad", "test-every", "workers", "schedule", "accumulate", "test-good", "masks",
+	"threads", "smallest-defect", "config", "keep-checkpoint", "deterministic", "ssot", "skip-bad", "test-every", "workers", "schedule", "accumulate", "test-good", "masks",
 	"recursive", "layout", "bit-depth", "average", "clip", "weight-ssot", "weight-recon", "weight-contrast", "rate-projection",
 	"rate-distill", "project", "noise", "noise-released", "defects", "denoise", "light", "augment", "easy-cut", "easy-below", "equalise",
 	"score", "score-top", "coreset", "coreset-dimensions", "coreset-starts", "patch-dimensions", "patch-score", "neighbours", "distance-mib",
@@ -118,7 +118,8 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	flags.StringVar(&source.List, "list", "", "or `FILE`, CSV or JSON lines: path,split,label,mask")
 	flags.StringVar(&opt.Out, "out", "", "`DIR` for results")
 	categories := flags.StringSlice("category", nil, "`NAMES` of folders in --data; or all")
-	flags.StringVar(&c.Arch, "arch", c.Arch, "backbone, torchvision `NAME`")
+	flags.StringVar(&c.Arch, "arch", c.Arch, "backbone `NAME`; see --help-all for the default")
+	flags.Lookup("arch").DefValue = ""
 	flags.StringVar(&opt.Teacher, "teacher", rdpp.TeacherAuto, "`FILE`, builtin, imagenet, drawn, random")
 	flags.StringVar(&c.Method, "method", c.Method, "`NAME`: "+strings.Join(rdpp.Methods(), ", "))
 	flags.IntVar(&c.Updates, "updates", c.Updates, "`N` updates of the weights, of --batch images")
@@ -147,6 +148,9 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	flags.IntVar(&opt.TestEvery, "test-every", 0, "measure on the test set every `N` epochs; 0: at the end")
 	flags.BoolVar(&opt.SkipBad, "skip-bad", false, "leave out and list what cannot be read")
 	asJSON := flags.Bool("json", false, "one JSON object per line")
+	quiet := flags.BoolP("quiet", "q", false, "no progress, warnings and errors alone")
+	configFile := flags.String("config", "", "settings of a metrics.json or a model, `FILE`")
+	keep := flags.Bool("keep-checkpoint", false, "keep it when the run is finished, to add epochs")
 	flags.IntVar(&c.Accumulate, "accumulate", c.Accumulate, "`N` steps per update of the weights")
 	flags.StringArrayVar(&source.TestGood, "test-good", nil, "`DIR` of good images to test on; else some of --good")
 	flags.StringArrayVar(&source.Masks, "masks", nil, "`DIR` of the masks of --bad")
@@ -192,8 +196,10 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	command.Words(flags, "precision", "auto", "fp32", "tf32", "bf16")
 	command.Words(flags, "select", rdpp.SelectLast, rdpp.SelectBestOnTest)
 	command.Words(flags, "bit-depth", "auto", "8", "10", "12", "14", "16")
-	help := command.Help{Text: trainUsage, Rare: rareFlags, More: fmt.Sprintf("With several categories, RUN/%s is the page of them all\n"+
-		"Files in RUN/CATEGORY: %s, %s, %s,\n%s, %s, checkpoint\n", rdpp.IndexFile, rdpp.ModelFile, rdpp.ReportFile, rdpp.MetricsFile,
+	help := command.Help{Text: trainUsage, Rare: rareFlags, More: fmt.Sprintf("Without --arch: %s where its weights are in $RDPP_CACHE or\n~/.cache/rdpp, "+
+		"else %s, whose teacher is inside the program\n"+
+		"With several categories, RUN/%s is the page of them all\n"+
+		"Files in RUN/CATEGORY: %s, %s, %s,\n%s, %s; until the end: checkpoint\n", c.Arch, rdpp.DefaultArch(rdpp.TeacherBuiltin), rdpp.IndexFile, rdpp.ModelFile, rdpp.ReportFile, rdpp.MetricsFile,
 		rdpp.HistoryFile, rdpp.ScoresFile)}
 	if err := parse(t, flags, args, help); err != nil {
 		return err
@@ -218,13 +224,20 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	if err := source.Check(false); err != nil {
 		return command.Usagef("%w", err)
 	}
-	configOf, err := configured(flags, &c, *preset, opt.Teacher)
+	base, err := baseOf(flags, *preset, *configFile, &opt.Teacher)
+	if err != nil {
+		return err
+	}
+	configOf, err := configured(flags, &c, base, opt.Teacher)
 	if err != nil {
 		return err
 	}
 	view, err := readView(*roi, *ignore, &open)
 	if err != nil {
 		return err
+	}
+	if *configFile != "" && *roi == "" && *ignore == "" {
+		view = c.View
 	}
 	if opt.Device, err = setDevice(*device, *threads); err != nil {
 		return err
@@ -238,6 +251,17 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	}
 	out := opt.Out
 	open.SkipBad = opt.SkipBad
+	opt.DropCheckpoint = !*keep
+	if opt.Provenance, err = provenance(args, &source, opt.Device, *threads); err != nil {
+		return err
+	}
+	stdout := t.Stdout
+	if *quiet && !*asJSON {
+		stdout = io.Discard
+	}
+	if wished := rdpp.DefaultConfig().Arch; !flags.Changed("arch") && *preset == "" && *configFile == "" && c.Arch != wished && !*asJSON {
+		say(stdout, "all of it works without network: %s, whose teacher is inside the program; --arch %s takes weights of torchvision", c.Arch, wished)
+	}
 	train := func(source dataset.Source) (*rdpp.Summary, error) {
 		set, err := command.Await(ctx, func() (*dataset.Set, error) { return source.Open(&open) }) // a list may be a pipe
 		if errors.Is(err, dataset.ErrCategories) {
@@ -250,7 +274,7 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 		view.Fit = c.Fit
 		c.View = view
 		opt.Out = filepath.Join(out, set.Category)
-		show := newProgress(set, t.Stdout, t.Stderr, *asJSON)
+		show := newProgress(set, stdout, t.Stderr, *asJSON, *quiet)
 		opt.OnDownload, opt.OnStart, opt.OnStep, opt.OnEpoch = show.download, show.teacher, show.step, show.epoch
 		opt.Log = slog.New(slog.NewTextHandler(show.log(), &slog.HandlerOptions{ReplaceAttr: printable.Attr}))
 		show.start(&c, opt.Device, *threads)
@@ -265,7 +289,7 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 		_, err := train(sources[0])
 		return err
 	}
-	said := t.Stdout
+	said := stdout
 	if *asJSON {
 		said = io.Discard // lines are objects
 	}
@@ -320,12 +344,63 @@ func trainAll(sources []dataset.Source, out string, train func(dataset.Source) (
 // say prints a line for people. That its reader has gone away is no reason to stop training.
 func say(w io.Writer, format string, args ...any) { _ = command.Say(w, format, args...) }
 
+// baseOf is what the settings of a category are but for the flags that are given: a preset's, those of a file, or the defaults,
+// of which the backbone depends on the teacher. A file sets the teacher too, where no flag does.
+func baseOf(flags *pflag.FlagSet, preset, file string, teacher *string) (of func(category string) rdpp.Config, err error) {
+	switch {
+	case preset != "" && file != "":
+		return nil, command.Usagef("--preset and --config exclude each other")
+	case preset != "" && !slices.Contains(rdpp.Presets(), preset):
+		return nil, command.Usagef("--preset %q; use %s", preset, strings.Join(rdpp.Presets(), " or "))
+	case file != "":
+		c, had, err := rdpp.ReadConfig(file)
+		if err != nil {
+			return nil, err
+		}
+		if !flags.Changed("teacher") {
+			if *teacher = had.Name(c.Arch); *teacher == "" {
+				return nil, command.Usagef("the settings of --config are with the teacher %s; name its file with --teacher", had)
+			}
+		}
+		return func(string) rdpp.Config { return c }, nil
+	case preset != "":
+		return func(category string) rdpp.Config { return rdpp.Preset(preset, category) }, nil
+	}
+	arch := rdpp.DefaultArch(*teacher)
+	return func(string) rdpp.Config {
+		c := rdpp.DefaultConfig()
+		c.Arch = arch
+		return c
+	}, nil
+}
+
+// provenance is what the command knows of how its models come to be.
+func provenance(args []string, source *dataset.Source, device torch.Device, threads int) (*rdpp.Provenance, error) {
+	libtorch, err := torch.Version()
+	if err != nil {
+		return nil, err
+	}
+	p := &rdpp.Provenance{Software: "rdpp " + rdpp.Version, Commit: rdpp.Commit(), Libtorch: libtorch, Device: device.String(), Threads: threads,
+		Command: []string{"train"}}
+	for _, arg := range args {
+		p.Command = append(p.Command, printable.Text(arg))
+	}
+	for _, name := range slices.Concat([]string{source.Data, source.List}, source.Good, source.Bad, source.TestGood) {
+		if name == "" {
+			continue
+		}
+		whole, err := filepath.Abs(name)
+		if err != nil {
+			return nil, err
+		}
+		p.Data = append(p.Data, printable.Text(whole))
+	}
+	return p, nil
+}
+
 // configured returns what a category's training is set to: by the flags that are given, else by the preset, else by the
 // defaults, of which the image size depends on the teacher. c is what the flags write to.
-func configured(flags *pflag.FlagSet, c *rdpp.Config, preset, teacher string) (of func(category string) rdpp.Config, err error) {
-	if preset != "" && !slices.Contains(rdpp.Presets(), preset) {
-		return nil, command.Usagef("--preset %q; use %s", preset, strings.Join(rdpp.Presets(), " or "))
-	}
+func configured(flags *pflag.FlagSet, c *rdpp.Config, base func(category string) rdpp.Config, teacher string) (of func(category string) rdpp.Config, err error) {
 	given := map[*pflag.Flag]string{}
 	flags.Visit(func(f *pflag.Flag) {
 		if _, list := f.Value.(pflag.SliceValue); !list {
@@ -333,7 +408,7 @@ func configured(flags *pflag.FlagSet, c *rdpp.Config, preset, teacher string) (o
 		}
 	})
 	of = func(category string) rdpp.Config {
-		*c = rdpp.Preset(preset, category)
+		*c = base(category)
 		for f, value := range given {
 			err = errors.Join(err, f.Value.Set(value))
 		}
@@ -349,7 +424,7 @@ func configured(flags *pflag.FlagSet, c *rdpp.Config, preset, teacher string) (o
 		case updates && !epochs && c.Updates > 0:
 			c.Epochs = math.MaxInt32 // however few the images
 		}
-		if !flags.Changed("image-size") && preset == "" {
+		if defaults := !flags.Changed("preset") && !flags.Changed("config"); !flags.Changed("image-size") && defaults {
 			c.ImageSize = rdpp.DefaultImageSize(teacher)
 		}
 		return *c

@@ -145,7 +145,7 @@ func (r *reproduction) event(e reproduce.Event) {
 }
 
 func (r *reproduction) object(name string, fields map[string]any) {
-	fields["event"] = name
+	fields["schema"], fields["event"] = eventSchema, name
 	// A reader that has gone away is no reason to stop.
 	_ = r.json.Encode(fields)
 }

@@ -102,7 +102,7 @@ func runTeacher(ctx context.Context, args []string, t *command.Terminal) (err er
 	if opt.Device, err = setDevice(*device, *threads); err != nil {
 		return err
 	}
-	show := &teacherProgress{progress: openProgress("teacher", t.Stdout, t.Stderr, *asJSON)}
+	show := &teacherProgress{progress: openProgress("teacher", t.Stdout, t.Stderr, *asJSON, false)}
 	opt.OnStep = show.step
 	opt.Log = slog.New(slog.NewTextHandler(show.log(), &slog.HandlerOptions{ReplaceAttr: printable.Attr}))
 	show.start(&c, opt.Device, *threads)
@@ -131,7 +131,7 @@ func convertTeacher(ctx context.Context, flags *pflag.FlagSet, opt rdpp.ConvertO
 		return err
 	}
 	if asJSON {
-		return json.NewEncoder(stdout).Encode(map[string]any{"event": "done", "category": "teacher", "summary": s})
+		return json.NewEncoder(stdout).Encode(map[string]any{"schema": eventSchema, "event": "done", "category": "teacher", "summary": s})
 	}
 	by := ""
 	if s.Producer != "" {
@@ -194,10 +194,10 @@ func (p *teacherProgress) step(r rdpp.PretrainReport) {
 		// The clock starts at the end of the first step, which also warms up.
 		p.first = r
 		if p.bars != nil {
-			p.addBar(r.Steps)
+			p.addBar(p.category, r.Steps)
 		}
 	}
-	text := fmt.Sprintf(" step %d/%d  loss %.4f%s", r.Step, r.Steps, r.Loss, scalesText(r.Scales))
+	text := fmt.Sprintf(" loss %.4g", r.Loss)
 	var rate, waited float64
 	var left time.Duration
 	if seconds := (r.Elapsed - p.first.Elapsed).Seconds(); r.Step > p.first.Step {
@@ -205,7 +205,7 @@ func (p *teacherProgress) step(r rdpp.PretrainReport) {
 		waited = (r.Waited - p.first.Waited).Seconds() / seconds
 		perStep := (r.Elapsed - p.first.Elapsed) / time.Duration(r.Step-p.first.Step)
 		left = (perStep * time.Duration(r.Steps-r.Step)).Round(time.Second)
-		text += fmt.Sprintf("  %.0f pictures/s, waited %.0f %%  %v left", rate, 100*waited, left)
+		text += fmt.Sprintf("  %.4g pictures/s  %s left", rate, durationText(left))
 	}
 	last := r.Step == r.Steps
 	switch {
@@ -218,7 +218,7 @@ func (p *teacherProgress) step(r rdpp.PretrainReport) {
 			"pictures_per_second": rate, "waited_share": waited, "seconds_left": left.Seconds()})
 	case p.json == nil && p.bars == nil && (time.Since(p.shown) >= lineEvery || last):
 		p.shown = time.Now()
-		say(p.stdout, "teacher:%s", text)
+		say(p.stdout, "teacher: %d %%%s", 100*r.Step/r.Steps, text)
 	}
 }
 

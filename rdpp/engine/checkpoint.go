@@ -106,7 +106,20 @@ func (r *run) restore(file *weights.File, c *Saved) error {
 		}
 		return setting.Refuse("epochs", r.config.Epochs, "the run that {resume} continues has begun epoch %d: %s", begun, remedy)
 	}
-	own := c.Info.Teacher
+	if err := r.sameOrigin(&c.Info, file.Path); err != nil {
+		return err
+	}
+	if err := r.learner.Restore(file, c.Info.Facts); err != nil {
+		return fmt.Errorf("engine: checkpoint %s: %w", file.Path, err)
+	}
+	c.Info.Config, c.Info.Data = r.config, r.model.Info.Data // the same, but for what may be raised and what older versions did not tell
+	r.model.Info, r.state = c.Info, c.State
+	return nil
+}
+
+// sameOrigin refuses another teacher and other images than those that a run in the folder began with. file is what tells of it.
+func (r *run) sameOrigin(before *modelfile.Info, file string) error {
+	own := before.Teacher
 	same, now, err := own.Same(r.opt.Teacher, r.config.Arch)
 	if err != nil {
 		return err
@@ -116,15 +129,10 @@ func (r *run) restore(file *weights.File, c *Saved) error {
 			"with {overwrite}", own.Origin)
 	}
 	r.opt.Teacher = now // in the trainings for the calibration too
-	if c.Info.Data.Fingerprint != r.model.Info.Data.Fingerprint {
-		return setting.Advise(fmt.Errorf("engine: the training images are not those that %s began with", file.Path),
+	if before.Data.Fingerprint != r.model.Info.Data.Fingerprint {
+		return setting.Advise(fmt.Errorf("engine: the training images are not those that %s began with", file),
 			"put them back, or start anew with {overwrite}")
 	}
-	if err := r.learner.Restore(file, c.Info.Facts); err != nil {
-		return fmt.Errorf("engine: checkpoint %s: %w", file.Path, err)
-	}
-	c.Info.Config, c.Info.Data = r.config, r.model.Info.Data // the same, but for what may be raised and what older versions did not tell
-	r.model.Info, r.state = c.Info, c.State
 	return nil
 }
 
