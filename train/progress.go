@@ -325,14 +325,30 @@ func (p *progress) event(name string, fields map[string]any) {
 
 // statusText is what follows a bar or a percentage: at most 44 columns. The parts of the loss are in history.csv.
 func statusText(losses rdpp.Losses, rate float64, left time.Duration, timed bool) string {
-	text := fmt.Sprintf(" loss %.4g", losses.Get(anomaly.LossTotal))
+	text := " loss " + lossText(losses.Get(anomaly.LossTotal))
 	if rate > 0 {
-		text += fmt.Sprintf("  %.4g images/s", rate)
+		text += fmt.Sprintf("  %s images/s", rateText(rate))
 	}
 	if timed {
 		text += fmt.Sprintf("  %s left", durationText(left))
 	}
 	return text
+}
+
+// lossText is a loss in at most eight columns.
+func lossText(loss float64) string {
+	if loss < 0.001 {
+		return fmt.Sprintf("%.1e", loss)
+	}
+	return fmt.Sprintf("%.4g", loss)
+}
+
+// rateText is a number of things a second.
+func rateText(rate float64) string {
+	if rate < 100 {
+		return fmt.Sprintf("%.1f", rate)
+	}
+	return fmt.Sprintf("%.0f", rate)
 }
 
 // durationText is a duration in its two largest units.

@@ -43,7 +43,7 @@ func TestStatusFits(t *testing.T) {
 			t.Errorf("%v: got %d columns, want at most 80: %s", left, n, line)
 		}
 	}
-	if got, want := statusText(losses, 12.345, 90*time.Second, true), " loss 1.234e-05  12.35 images/s  1m30s left"; got != want {
+	if got, want := statusText(losses, 12.345, 90*time.Second, true), " loss 1.2e-05  12.3 images/s  1m30s left"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	for n, want := range map[int]string{0: "0 images", 1: "1 image", 2: "2 images"} {

@@ -197,7 +197,7 @@ func (p *teacherProgress) step(r rdpp.PretrainReport) {
 			p.addBar(p.category, r.Steps)
 		}
 	}
-	text := fmt.Sprintf(" loss %.4g", r.Loss)
+	text := " loss " + lossText(r.Loss)
 	var rate, waited float64
 	var left time.Duration
 	if seconds := (r.Elapsed - p.first.Elapsed).Seconds(); r.Step > p.first.Step {
@@ -205,7 +205,7 @@ func (p *teacherProgress) step(r rdpp.PretrainReport) {
 		waited = (r.Waited - p.first.Waited).Seconds() / seconds
 		perStep := (r.Elapsed - p.first.Elapsed) / time.Duration(r.Step-p.first.Step)
 		left = (perStep * time.Duration(r.Steps-r.Step)).Round(time.Second)
-		text += fmt.Sprintf("  %.4g pictures/s  %s left", rate, durationText(left))
+		text += fmt.Sprintf("  %s pictures/s  %s left", rateText(rate), durationText(left))
 	}
 	last := r.Step == r.Steps
 	switch {
