@@ -33,7 +33,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.
 
 func runImport(ctx context.Context, args []string, t *command.Terminal) (int, error) {
 	flags := pflag.NewFlagSet("import", pflag.ContinueOnError)
-	opt := rdpp.ImportOptions{Log: slog.New(slog.NewTextHandler(t.Stderr, &slog.HandlerOptions{ReplaceAttr: printable.Attr}))}
+	opt := rdpp.ImportOptions{Log: slog.New(command.LogTo(t.Stderr, "infer"))}
 	config := rdpp.DefaultConfig()
 	flags.StringVar(&opt.Checkpoint, "checkpoint", "", "released `FILE`; required")
 	out := flags.String("out", "", "model `FILE` to write; required")

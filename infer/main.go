@@ -9,7 +9,6 @@ import (
 	"rdpp/rdpp"
 	"rdpp/rdpp/allowance"
 	"rdpp/rdpp/command"
-	"rdpp/rdpp/printable"
 	"rdpp/torch"
 )
 
@@ -21,7 +20,7 @@ var version = command.Version("infer", func() (string, error) {
 var app = command.Program{
 	Name:    "infer",
 	Summary: "find defects in photographs of parts",
-	Head: "infer finds defects in photographs of parts with a model that `train` made.",
+	Head:    "infer finds defects in photographs of parts with a model that `train` made.",
 	Commands: []command.Command{
 		{Name: "image", Summary: "score images and outline their defects", Run: runImage},
 		{Name: "watch", Summary: "judge the images that arrive in a folder, each once", Run: runWatch, Patient: true},
@@ -43,7 +42,7 @@ watch --once), 130 interrupted.
 
 func main() {
 	allowance.LimitGo()
-	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: printable.Attr})))
+	slog.SetDefault(slog.New(command.LogTo(os.Stderr, "infer")))
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 

@@ -5,6 +5,8 @@
 //	train teacher --out FILE [flags]
 //	train reproduce --data ROOT --out RUN [flags]
 //	train version [--licenses]
+//	train completion bash|zsh|fish
+//	train man
 //
 // Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (after a checkpoint).
 package main
@@ -276,7 +278,7 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 		opt.Out = filepath.Join(out, set.Category)
 		show := newProgress(set, stdout, t.Stderr, *asJSON, *quiet)
 		opt.OnDownload, opt.OnStart, opt.OnStep, opt.OnEpoch = show.download, show.teacher, show.step, show.epoch
-		opt.Log = slog.New(slog.NewTextHandler(show.log(), &slog.HandlerOptions{ReplaceAttr: printable.Attr}))
+		opt.Log = slog.New(command.LogTo(show.log(), "train"))
 		show.start(&c, opt.Device, *threads)
 		summary, err := rdpp.Train(ctx, c, set, opt)
 		show.stop()

@@ -104,7 +104,7 @@ func runTeacher(ctx context.Context, args []string, t *command.Terminal) (err er
 	}
 	show := &teacherProgress{progress: openProgress("teacher", t.Stdout, t.Stderr, *asJSON, false)}
 	opt.OnStep = show.step
-	opt.Log = slog.New(slog.NewTextHandler(show.log(), &slog.HandlerOptions{ReplaceAttr: printable.Attr}))
+	opt.Log = slog.New(command.LogTo(show.log(), "train"))
 	show.start(&c, opt.Device, *threads)
 	summary, err := rdpp.Pretrain(ctx, c, opt)
 	show.stop()

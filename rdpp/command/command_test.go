@@ -210,8 +210,8 @@ func TestDistance(t *testing.T) {
 func TestWrapped(t *testing.T) {
 	const long = "      --out DIR   a folder whose use takes very many words to explain, more than a line has\n"
 	for line, want := range map[string]string{
-		"      --out DIR   short\n":                "      --out DIR   short\n",
-		long:                                      "      --out DIR   a folder whose use takes very many words to explain, more than\n                  a line has\n",
+		"      --out DIR   short\n": "      --out DIR   short\n",
+		long:                        "      --out DIR   a folder whose use takes very many words to explain, more than\n                  a line has\n",
 		"      " + strings.Repeat("x", 90) + "\n": "      " + strings.Repeat("x", 90) + "\n",
 	} {
 		if got := wrapped(line); got != want {

@@ -199,7 +199,7 @@ func Load(path string, opt LoadOptions) (*Model, error) {
 	}
 	switch {
 	case !o.Digest:
-		log.Warn("the model file is of a version that stored no digest, so damage to it can pass unseen; train or import it again for one", "file", path)
+		log.Warn("the model file stores no digest, so damage can pass unseen; train or import it again for one", "file", path)
 	case o.Unknown != "":
 		log.Warn("the model file is of a later version, whose further settings play no part here", "file", path, "software", info.Software,
 			"first", o.Unknown)
