@@ -130,3 +130,22 @@ func TestConfigFile(t *testing.T) {
 		}
 	}
 }
+
+// Without --arch and without weights on the machine, training takes the backbone whose teacher is inside the program, and says so.
+func TestDefaultsOffline(t *testing.T) {
+	t.Setenv("RDPP_CACHE", t.TempDir())
+	t.Setenv("RDPP_TEACHER_URL", "http://127.0.0.1:1") // where nothing answers
+	out := t.TempDir()
+	args := []string{"--data=" + dataDir, "--out=" + out, "--image-size=32", "--batch=2", "--epochs=1", "--precision=fp32", "--method=rd", "--calibration=0",
+		"--accumulate=1", "--device=cpu", "--threads=1"}
+	code, stdout, stderr := trainBy(args...)
+	if code != command.Done || stderr != "" || !strings.HasPrefix(stdout, "resnet18, whose teacher is inside the program, as no weights of wide_resnet50_2 are") {
+		t.Fatalf("got code %d, %q, stderr %q, want resnet18, and why", code, stdout, stderr)
+	}
+	if s := summaryOf(t, out); s.Config.Arch != "resnet18" || s.Teacher.Origin != rdpp.OriginImageNet {
+		t.Errorf("got %s with the teacher %s", s.Config.Arch, s.Teacher.Origin)
+	}
+	if code, stdout, stderr := trainBy(append(args, "--overwrite", "--quiet")...); code != command.Done || stdout != "" || stderr != "" {
+		t.Errorf("quiet: got code %d, %q, %q, want nothing said", code, stdout, stderr)
+	}
+}

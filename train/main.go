@@ -33,7 +33,6 @@ import (
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
-	"rdpp/rdpp/printable"
 	"rdpp/rdpp/reproduce"
 	"rdpp/torch"
 )
@@ -261,8 +260,9 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	if *quiet && !*asJSON {
 		stdout = io.Discard
 	}
-	if wished := rdpp.DefaultConfig().Arch; !flags.Changed("arch") && *preset == "" && *configFile == "" && c.Arch != wished && !*asJSON {
-		say(stdout, "all of it works without network: %s, whose teacher is inside the program; --arch %s takes weights of torchvision", c.Arch, wished)
+	if usual := rdpp.DefaultConfig().Arch; !flags.Changed("arch") && *preset == "" && *configFile == "" && opt.Teacher == rdpp.TeacherAuto &&
+		c.Arch != usual && !*asJSON {
+		say(stdout, "%s, whose teacher is inside the program, as no weights of %s are on this machine; --arch overrules", c.Arch, usual)
 	}
 	train := func(source dataset.Source) (*rdpp.Summary, error) {
 		set, err := command.Await(ctx, func() (*dataset.Set, error) { return source.Open(&open) }) // a list may be a pipe
@@ -346,63 +346,10 @@ func trainAll(sources []dataset.Source, out string, train func(dataset.Source) (
 // say prints a line for people. That its reader has gone away is no reason to stop training.
 func say(w io.Writer, format string, args ...any) { _ = command.Say(w, format, args...) }
 
-// baseOf is what the settings of a category are but for the flags that are given: a preset's, those of a file, or the defaults,
-// of which the backbone depends on the teacher. A file sets the teacher too, where no flag does.
-func baseOf(flags *pflag.FlagSet, preset, file string, teacher *string) (of func(category string) rdpp.Config, err error) {
-	switch {
-	case preset != "" && file != "":
-		return nil, command.Usagef("--preset and --config exclude each other")
-	case preset != "" && !slices.Contains(rdpp.Presets(), preset):
-		return nil, command.Usagef("--preset %q; use %s", preset, strings.Join(rdpp.Presets(), " or "))
-	case file != "":
-		c, had, err := rdpp.ReadConfig(file)
-		if err != nil {
-			return nil, err
-		}
-		if !flags.Changed("teacher") {
-			if *teacher = had.Name(c.Arch); *teacher == "" {
-				return nil, command.Usagef("the settings of --config are with the teacher %s; name its file with --teacher", had)
-			}
-		}
-		return func(string) rdpp.Config { return c }, nil
-	case preset != "":
-		return func(category string) rdpp.Config { return rdpp.Preset(preset, category) }, nil
-	}
-	arch := rdpp.DefaultArch(*teacher)
-	return func(string) rdpp.Config {
-		c := rdpp.DefaultConfig()
-		c.Arch = arch
-		return c
-	}, nil
-}
-
-// provenance is what the command knows of how its models come to be.
-func provenance(args []string, source *dataset.Source, device torch.Device, threads int) (*rdpp.Provenance, error) {
-	libtorch, err := torch.Version()
-	if err != nil {
-		return nil, err
-	}
-	p := &rdpp.Provenance{Software: "rdpp " + rdpp.Version, Commit: rdpp.Commit(), Libtorch: libtorch, Device: device.String(), Threads: threads,
-		Command: []string{"train"}}
-	for _, arg := range args {
-		p.Command = append(p.Command, printable.Text(arg))
-	}
-	for _, name := range slices.Concat([]string{source.Data, source.List}, source.Good, source.Bad, source.TestGood) {
-		if name == "" {
-			continue
-		}
-		whole, err := filepath.Abs(name)
-		if err != nil {
-			return nil, err
-		}
-		p.Data = append(p.Data, printable.Text(whole))
-	}
-	return p, nil
-}
-
-// configured returns what a category's training is set to: by the flags that are given, else by the preset, else by the
-// defaults, of which the image size depends on the teacher. c is what the flags write to.
-func configured(flags *pflag.FlagSet, c *rdpp.Config, base func(category string) rdpp.Config, teacher string) (of func(category string) rdpp.Config, err error) {
+// configured returns what a category's training is set to: by the flags that are given, else by base. The image size of the
+// defaults depends on the teacher. c is what the flags write to.
+func configured(flags *pflag.FlagSet, c *rdpp.Config, base func(category string) rdpp.Config, teacher string) (of func(category string) rdpp.Config,
+	err error) {
 	given := map[*pflag.Flag]string{}
 	flags.Visit(func(f *pflag.Flag) {
 		if _, list := f.Value.(pflag.SliceValue); !list {

@@ -19,7 +19,6 @@ import (
 	"rdpp/rdpp/atomicfile"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/pattern"
-	"rdpp/rdpp/printable"
 	"rdpp/torch"
 )
 
