@@ -5,6 +5,7 @@
 #
 # It depends on the packages of this Debian that the programs are linked with, libtorch among them.
 set -euo pipefail
+shopt -s inherit_errexit
 source "$(dirname "$0")/common.sh"
 [ $# = 2 ] || fail 2 "FOLDER and VERSION are needed; see --help"
 folder=$(realpath "$1") version=$2
@@ -44,7 +45,7 @@ owner() {
 depends=$(for file in "$root"/usr/lib/rdpp/bin/* "$root"/usr/lib/rdpp/lib/*.so; do
   needed=$(objdump -p "$file" | awk '$1 == "NEEDED" { print $2 }')
   ldd "$file" | awk '$3 ~ /^\// { print $1, $3 }' | while read -r name path; do
-    case "$path" in "$root"/*) continue ;; esac
+    [ ! -e "$root/usr/lib/rdpp/lib/$name" ] || continue # ours
     if grep -qxF "$name" <<<"$needed"; then owner "$path"; fi
   done
 done | sort -u | paste -sd, | sed 's/,/, /g')
