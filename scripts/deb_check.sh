@@ -19,10 +19,10 @@ cd "$dir"
 
 train version
 infer version
-train version --licenses | tail -n +3 | grep -q 'MIT'
+train version --licenses | sed '1,/^$/d' | cmp - /usr/share/doc/rdpp/NOTICE
 test -s /usr/share/doc/rdpp/copyright
 for program in train infer; do
-  gzip -dc "/usr/share/man/man1/$program.1.gz" | grep -q "^.TH ${program^^}"
+  gzip -dc "/usr/share/man/man1/$program.1.gz" | grep "^.TH ${program^^}" >/dev/null
   bash -n "/usr/share/bash-completion/completions/$program"
 done
 unit=/usr/lib/systemd/system/rdpp.service
