@@ -62,7 +62,7 @@ func runTeacher(ctx context.Context, args []string, t *command.Terminal) (err er
 	flags.DurationVar(&opt.CheckpointEvery, "checkpoint-every", 5*time.Minute, "`TIME` between checkpoints")
 	asJSON := flags.Bool("json", false, "one JSON object per line")
 	sheet := flags.String("sheet", "", "write a contact sheet of the pictures to `FILE`.png, and learn nothing")
-	if err := parse(t, flags, args, command.Help{Text: teacherUsage}); err != nil {
+	if err := parse(t, flags, args, command.Help{Text: teacherUsage, Rare: []string{"ignore-level", "workers", "equalise", "json"}}); err != nil {
 		return err
 	}
 	switch {
@@ -184,8 +184,8 @@ func (p *teacherProgress) start(c *rdpp.PretrainConfig, device torch.Device, thr
 	if p.json != nil {
 		return
 	}
-	say(p.stdout, "teacher: %s, %s, %d x %d pixels, %d steps of %d pictures, %s on %s with %d threads", c.Arch, c.Objective,
-		c.ImageSize, c.ImageSize, c.Steps, c.Batch, c.Precision, device, threads)
+	say(p.stdout, "teacher: %s, %s, %d x %d pixels, %d steps of %d pictures, %s on %s with %s", c.Arch, c.Objective,
+		c.ImageSize, c.ImageSize, c.Steps, c.Batch, c.Precision, device, count(threads, "thread"))
 }
 
 func (p *teacherProgress) step(r rdpp.PretrainReport) {
