@@ -60,13 +60,13 @@ type benchFlags struct {
 
 func (b *benchFlags) register(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&b.models, "model", nil, "model `FILE` that train wrote; may be repeated; required")
-	flags.StringSliceVar(&b.devices, "device", []string{"auto"}, "`D,...`: auto, cpu, cuda[:N]")
+	flags.StringSliceVar(&b.devices, "device", []string{"auto"}, "`NAMES`: auto, cpu, cuda[:N]")
 	flags.IntSliceVar(&b.batches, "batch", []int{1}, "`N,...` images in one pass, beside 1")
 	flags.StringVar(&b.image, "image", "", "measure from reading and decoding `FILE` on; without it\na picture of 1024 x 1024 pixels in memory is predicted")
 	flags.IntVar(&b.count, "count", 1000, "measure at most `N` images per figure")
-	flags.Float64Var(&b.seconds, "seconds", 10, "measure at most `S` seconds per figure")
+	flags.Float64Var(&b.seconds, "seconds", 10, "measure at most `X` seconds per figure")
 	flags.IntVar(&b.warmUp, "warm-up", 10, "`N` predictions before each measurement")
-	flags.StringVar(&b.precision, "precision", string(torch.FP32), "`P`: fp32, tf32 or bf16")
+	flags.StringVar(&b.precision, "precision", string(torch.FP32), "`NAME`: fp32, tf32 or bf16")
 	flags.IntVar(&b.threads, "threads", allowance.CPUs(), "`N` CPU threads")
 	flags.Int64Var(&b.maxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted, `N` pixels")
 	flags.BoolVar(&b.asJSON, "json", false, "print one JSON document instead of the table")

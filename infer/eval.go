@@ -25,7 +25,6 @@ const evalHelp = `Usage: infer eval --model FILE --data DIR [flags]
 
 Scores the test images of one category and prints how well scores and maps tell
 good from defective, in shares of 1. Exit codes: 0 done, 1 failed, 2 wrong use.
---ignore, --layout, --test-good, --masks, --recursive: see train --help-all.
 
 `
 
@@ -65,11 +64,8 @@ func runEval(ctx context.Context, args []string, t *command.Terminal) (int, erro
 	reportFile := flags.String("report", "", "write the HTML report to `FILE`")
 	flags.StringVar(&open.Layout, "layout", "auto", "`NAME` of --data's layout")
 	asJSON := flags.Bool("json", false, "print one JSON object instead of the table")
-	for _, rare := range []string{"test-good", "masks", "recursive", "layout", "ignore"} {
-		flags.Lookup(rare).Hidden = true // --help fits on a screen without them
-	}
 	open.TestOnly = true
-	switch err := t.Parse(flags, args, command.Help{Text: evalHelp, Rare: append(rare, "precision")}); {
+	switch err := t.Parse(flags, args, command.Help{Text: evalHelp, Rare: append(rare, "precision", "test-good", "masks", "recursive", "layout", "ignore")}); {
 	case err != nil:
 		return 0, err
 	case flags.NArg() > 0:

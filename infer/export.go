@@ -38,9 +38,9 @@ func runExport(ctx context.Context, args []string, t *command.Terminal) (int, er
 	flags := pflag.NewFlagSet("export", pflag.ContinueOnError)
 	model := flags.String("model", "", "model `FILE` that train wrote; required")
 	out := flags.String("out", "", "`FILE` to write, such as model.onnx or model.pt; required")
-	format := flags.String("format", "", "`F`: onnx or torchscript; default: torchscript for names\nthat end in .pt or .pth, else onnx")
+	format := flags.String("format", "", "`NAME`: onnx or torchscript; default: torchscript for names\nthat end in .pt or .pth, else onnx")
 	picture := flags.String("picture", "", "`W,H` of the pictures, where the model does not look at\nwhole ones, squashed")
-	input := flags.String("input", rdpp.InputUint8, "`I`: uint8 or float, see above")
+	input := flags.String("input", rdpp.InputUint8, "`NAME`: uint8 or float, see above")
 	if err := t.Parse(flags, args, command.Help{Text: exportHelp}); err != nil {
 		return 0, err
 	}

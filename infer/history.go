@@ -64,10 +64,10 @@ func runHistory(ctx context.Context, args []string, t *command.Terminal) (code i
 			return fmt.Errorf("use one of %s", strings.Trim(fmt.Sprint(words), "[]"))
 		}
 	}
-	flags.Func("since", "from `T` on, such as 2026-03-31 or \"2026-03-31 14:00\"", moment(&f.Since))
-	flags.Func("until", "before `T`", moment(&f.Until))
-	flags.Func("verdict", "`V`: good, anomalous or broken", verdict(&f.Verdict, history.Good, history.Anomalous, history.Broken))
-	flags.Func("corrected", "with a correction `V`: good, anomalous or any", func(text string) error {
+	flags.Func("since", "from `TIME` on, such as 2026-03-31 or \"2026-03-31 14:00\"", moment(&f.Since))
+	flags.Func("until", "before `TIME`", moment(&f.Until))
+	flags.Func("verdict", "`NAME`: good, anomalous or broken", verdict(&f.Verdict, history.Good, history.Anomalous, history.Broken))
+	flags.Func("corrected", "with a correction `NAME`: good, anomalous or any", func(text string) error {
 		if text == "any" {
 			f.Corrected = true
 			return nil
@@ -79,7 +79,7 @@ func runHistory(ctx context.Context, args []string, t *command.Terminal) (code i
 	flags.IntVar(&f.Last, "last", 0, "the latest `N` alone")
 	table := flags.String("csv", "", "write CSV to `FILE`; - is standard output")
 	asJSON := flags.Bool("json", false, "print one JSON object per record and line")
-	corrections := flags.StringArray("correct", nil, "set the correction `ID=V`; repeatable")
+	corrections := flags.StringArray("correct", nil, "set the correction `ID=NAME`; repeatable")
 	note := flags.String("note", "", "`TEXT` for --correct")
 	days := flags.Int("keep-days", 0, "keep records for `N` days, 0: for ever")
 	size := flags.Int64("keep-mib", 0, "keep `N` MiB of them; both hold for all who write")

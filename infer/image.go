@@ -29,9 +29,9 @@ import (
 
 const imageHelp = `Usage: infer image --model FILE [flags] IMAGE|DIR|- ...
 
-Prints a line per image: verdict, score, threshold, p-value (how rare such a
-score is among good parts), number of regions, name. Scores rise from 0 (like
-good parts). A DIR stands for the images directly in it; - is standard input.
+Prints a line per image: verdict, score (from 0, like good parts), threshold,
+p-value (how rare such a score is among good parts; <= where it may be rarer),
+number of regions, name. A DIR stands for its images; - is standard input.
 Exit codes: 0 none anomalous, 3 some anomalous, 1 some failed, 2 wrong usage.
 
 `
@@ -76,7 +76,7 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (code int
 	m.registerBatch(flags)
 	rare := m.registerRegions(flags)
 	asJSON := flags.Bool("json", false, "one JSON object per image and line instead, with\n\"error\" where it failed")
-	quiet := flags.Bool("quiet", false, "print no line per image")
+	quiet := flags.BoolP("quiet", "q", false, "print no line per image and no notice")
 	var k keeper
 	rare = append(rare, k.register(flags)...)
 	ignore := flags.String("ignore", "", "`FILE` of a mask of what is not scored; or DIR of\nmasks, named like the images")
@@ -132,7 +132,7 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (code int
 		}
 		nameHeatmaps(sources, *heatmaps)
 	}
-	if !*asJSON { // which says the same in each object
+	if !*asJSON && !*quiet { // objects say the same
 		sayThreshold(t, d)
 	}
 	log := logTo(t)
@@ -210,8 +210,7 @@ func sayThreshold(t *command.Terminal, d *rdpp.Detector) {
 	case c.Provisional:
 		command.Say(t.Stderr, "infer: the threshold is provisional (%s); --threshold X sets your own", c.Rule)
 	case c.FalseAlarm > 0 && !c.Exact:
-		command.Say(t.Stderr, "infer: the threshold is estimated: %s; no p-value can be below %.2g, which is printed as <=", c.Rule,
-			1/float64(len(c.Scores)+1))
+		command.Say(t.Stderr, "infer: the threshold is estimated: %s", c.Rule)
 	}
 }
 

@@ -33,18 +33,18 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.
 
 func runImport(ctx context.Context, args []string, t *command.Terminal) (int, error) {
 	flags := pflag.NewFlagSet("import", pflag.ContinueOnError)
-	opt := rdpp.ImportOptions{Log: slog.New(slog.NewTextHandler(t.Stderr, &slog.HandlerOptions{ReplaceAttr: printable.Attr}))}
+	opt := rdpp.ImportOptions{Log: slog.New(command.LogTo(t.Stderr, "infer"))}
 	config := rdpp.DefaultConfig()
 	flags.StringVar(&opt.Checkpoint, "checkpoint", "", "released `FILE`; required")
 	out := flags.String("out", "", "model `FILE` to write; required")
-	flags.StringVar(&opt.Teacher, "teacher", rdpp.TeacherImageNet, "`FILE`, builtin, drawn, auto, imagenet (cache, download)\n")
+	flags.StringVar(&opt.Teacher, "teacher", rdpp.TeacherImageNet, "`FILE`, builtin, drawn, auto, imagenet")
 	flags.StringVar(&opt.Arch, "arch", "", "backbone `NAME` (default: as recognised)")
 	flags.IntVar(&opt.ImageSize, "image-size", config.ImageSize, "`N` x N pixels for the network")
 	flags.StringVar(&opt.Category, "category", "", "`NAME` of the parts, for the model file")
 	data := flags.String("data", "", "`DIR` of good images, for the threshold")
 	flags.BoolVar(&opt.Unseen, "unseen", false, "they were not trained on: calibrate by them")
-	flags.Float64Var(&opt.FalseAlarm, "false-alarm", config.FalseAlarm, "then: share `X` of good images above it")
-	device := flags.String("device", "auto", "`D`: auto, cpu or cuda[:N]")
+	flags.Float64Var(&opt.FalseAlarm, "false-alarm", config.FalseAlarm, "then: `SHARE` of good images above it")
+	device := flags.String("device", "auto", "`NAME`: auto, cpu or cuda[:N]")
 	threads := flags.Int("threads", allowance.CPUs(), "`N` CPU threads")
 	flags.Int64Var(&opt.MaxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted, `N` pixels")
 	switch err := t.Parse(flags, args, command.Help{Text: importHelp}); {

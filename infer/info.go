@@ -17,9 +17,9 @@ import (
 
 const infoHelp = `Usage: infer info [flags] FILE
 
-Says what a weight or model file holds: rdpp's models, teachers and checkpoints,
-checkpoints of the released code, and any other .pth (both formats) or
-.safetensors. Nothing in the file is executed. --json prints all of it.
+Says what a file holds: rdpp's models, teachers and checkpoints, what infer
+export wrote (ONNX, TorchScript), checkpoints of the released code, and any
+other .pth, .safetensors or ONNX. Nothing in the file is executed.
 Exit codes: 0 done, 1 failed, 2 wrong usage.
 
 `
@@ -39,6 +39,8 @@ var kindTexts = map[string]string{
 	rdpp.KindReleased:          "checkpoint of the released code, without its teacher; infer import makes a model of it",
 	rdpp.KindResNet:            "ResNet; it may serve as a teacher",
 	rdpp.KindTensors:           "tensors of no network that rdpp knows",
+	rdpp.KindExported:          "model that infer export wrote; it runs without rdpp",
+	rdpp.KindONNX:              "ONNX file; train teacher --onnx makes a teacher of a ResNet in it",
 }
 
 func runInfo(_ context.Context, args []string, t *command.Terminal) (int, error) {
@@ -92,11 +94,25 @@ func infoText(info *rdpp.FileInfo, all bool) string {
 	if info.Model != nil {
 		modelRows(info.Model, row)
 	}
+	if info.Content != "" {
+		row("content", "SHA-256 %s, without how it was made", info.Content)
+	}
+	if info.Provenance != nil {
+		for _, fact := range info.Provenance.Facts() {
+			row(fact.Name, "%s", fact.Value)
+		}
+	}
 	if d := info.Teacher; d != nil {
 		row("made by", "%s, libtorch %s, %d drawn pictures, last loss %.4f", d.Software, d.Libtorch, d.Pictures, d.Loss)
 	}
 	for _, key := range slices.Sorted(maps.Keys(info.Metadata)) {
 		row("metadata", "%s: %s", printable.Cut(key, longestText), printable.Cut(info.Metadata[key], longestText))
+	}
+	if info.Producer != "" {
+		row("producer", "%s", info.Producer)
+	}
+	if info.Kind == rdpp.KindExported || info.Kind == rdpp.KindONNX {
+		return s.String()
 	}
 	row("tensors", "%d, %d numbers", len(info.Tensors), info.Elements)
 	shown := info.Tensors

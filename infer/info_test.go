@@ -89,3 +89,30 @@ func TestInfoFails(t *testing.T) {
 		}
 	}
 }
+
+// What infer export wrote is explained as the model is, and damage to it is no crash.
+func TestInfoExported(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"model.onnx", "model.pt"} {
+		path := filepath.Join(dir, name)
+		if code, _, stderr := infer(nil, "export", "--model", modelFile, "--out", path); code != command.Done {
+			t.Fatalf("%s: got code %d, %s", name, code, stderr)
+		}
+		code, stdout, stderr := infer(nil, "info", path)
+		for _, want := range []string{"kind         model that infer export wrote", "rd++, resnet18, 64 x 64 pixels", "metadata     threshold: "} {
+			if code != command.Done || stderr != "" || !strings.Contains(stdout, want) {
+				t.Errorf("%s: got code %d, %s%s, want %q", name, code, stdout, stderr, want)
+			}
+		}
+		whole, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, whole[:len(whole)-40], 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if code, _, stderr := infer(nil, "info", path); code != command.Failed || !oneLine(stderr, path) {
+			t.Errorf("%s, truncated: got code %d, %q, want code 1 and one line", name, code, stderr)
+		}
+	}
+}

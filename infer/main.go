@@ -2,7 +2,6 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -11,18 +10,18 @@ import (
 	"rdpp/rdpp/allowance"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/plc"
-	"rdpp/rdpp/printable"
 	"rdpp/torch"
 )
 
 var version = command.Version("infer", func() (string, error) {
 	libtorch, err := torch.Version()
-	return fmt.Sprintf("rdpp %s, libtorch %s", rdpp.Version, libtorch), err
+	return command.Versions(rdpp.Version, libtorch, rdpp.Commit()), err
 }, rdpp.Notice)
 
 var app = command.Program{
-	Name: "infer",
-	Head: "infer finds defects in photographs of parts with a model that `train` made.",
+	Name:    "infer",
+	Summary: "find defects in photographs of parts",
+	Head:    "infer finds defects in photographs of parts with a model that `train` made.",
 	Commands: []command.Command{
 		{Name: "image", Summary: "score images and outline their defects", Run: runImage},
 		{Name: "watch", Summary: "judge the images that arrive in a folder, each once", Run: runWatch, Patient: true},
@@ -45,7 +44,7 @@ watch --once), 130 interrupted.
 func main() {
 	plc.Init()
 	allowance.LimitGo()
-	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: printable.Attr})))
+	slog.SetDefault(slog.New(command.LogTo(os.Stderr, "infer")))
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 

@@ -391,3 +391,6 @@ func TestCommands(t *testing.T) {
 
 // Every Go module in the program is in the notices.
 func TestNoticesOfModules(t *testing.T) { testmain.WantNotices(t, rdpp.Notice()) }
+
+// Every line of every help fits a terminal, and every flag says by one of a few words what it takes.
+func TestFlags(t *testing.T) { testmain.WantFlags(t, &app) }

@@ -41,7 +41,7 @@ func number(to **float64, low, high float64, what string) func(string) error {
 
 // registerThresholds adds the flags that say where an image becomes anomalous.
 func (m *modelFlags) registerThresholds(flags *pflag.FlagSet) {
-	flags.Func("false-alarm", "share `X` of good images that may be anomalous",
+	flags.Func("false-alarm", "`SHARE` of good images that may be anomalous",
 		number(&m.falseAlarm, math.SmallestNonzeroFloat64, 1, "use a share above 0 and below 1"))
 	flags.Func("threshold", "score `X` above which an image is anomalous",
 		number(&m.threshold, 0, math.Inf(1), "use a number of 0 or more"))
@@ -52,8 +52,8 @@ func (m *modelFlags) register(flags *pflag.FlagSet) {
 	m.registerThresholds(flags)
 	flags.Func("pixel-threshold", "`X` to outline pixels above; these: the model's",
 		number(&m.pixelThreshold, 0, math.Inf(1), "use a number of 0 or more"))
-	flags.StringVar(&m.device, "device", "auto", "`D`: auto, cpu or cuda[:N]")
-	flags.StringVar(&m.precision, "precision", string(torch.FP32), "`P`: fp32, tf32 or bf16")
+	flags.StringVar(&m.device, "device", "auto", "`NAME`: auto, cpu or cuda[:N]")
+	flags.StringVar(&m.precision, "precision", string(torch.FP32), "`NAME`: fp32, tf32 or bf16")
 	flags.IntVar(&m.threads, "threads", allowance.CPUs(), "`N` CPU threads")
 	flags.Int64Var(&m.maxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted, `N` pixels")
 }
@@ -65,7 +65,7 @@ func (m *modelFlags) registerBatch(flags *pflag.FlagSet) {
 
 // registerRegions adds the flags of the commands that tell of regions, and returns their names.
 func (m *modelFlags) registerRegions(flags *pflag.FlagSet) []string {
-	flags.Func("region-low", "let regions reach down to `X` of the map; else to\nhalf their height, and with --pixel-threshold to that",
+	flags.Func("region-low", "let regions reach down to `X` of the map; else to half\ntheir height, with --pixel-threshold to that",
 		number(&m.regions.Low, 0, math.Inf(1), "use a number of 0 or more"))
 	flags.IntVar(&m.regions.MinArea, "min-area", 0, "leave out regions of less than `N` pixels")
 	flags.IntVar(&m.regions.MinLength, "min-length", 0, "and those whose box's longer side is below `N` pixels")

@@ -33,12 +33,12 @@ func runServe(ctx context.Context, args []string, t *command.Terminal) (code int
 	opt := server.Options{}
 	listen := flags.String("listen", "127.0.0.1:8080", "`ADDR`; :8080 is everywhere")
 	flags.IntVar(&opt.MaxBatch, "max-batch", 8, "`N` images at most at once")
-	flags.DurationVar(&opt.MaxWait, "max-wait", 2*time.Millisecond, "wait at most `T` for more of them")
+	flags.DurationVar(&opt.MaxWait, "max-wait", 2*time.Millisecond, "wait at most `TIME` for more of them")
 	flags.IntVar(&opt.MaxQueue, "max-queue", 256, "answer 503 when `N` images wait")
-	flags.DurationVar(&opt.Timeout, "timeout", 30*time.Second, "`T` to read and to judge a request")
+	flags.DurationVar(&opt.Timeout, "timeout", 30*time.Second, "`TIME` to read and to judge a request")
 	maxBody := flags.Int64("max-body", server.DefaultMaxBody()>>20, "largest request, `N` MiB")
 	maxMemory := flags.Int64("max-memory", server.DefaultMaxMemory()>>20, "`N` MiB for requests and images")
-	flags.IntVar(&opt.MaxConnections, "max-connections", 512, "`N` open at once; then the silent ones are closed")
+	flags.IntVar(&opt.MaxConnections, "max-connections", 512, "`N` at once; then the silent ones are closed")
 	rpc := flags.String("grpc", "", "`ADDR` for V2 over gRPC; same limits, tokens, TLS")
 	tokens := flags.String("token-file", "", "ask for one of `FILE`'s tokens, one a line")
 	cert := flags.String("tls-cert", "", "certificates `FILE`, PEM; makes it HTTPS")
@@ -48,7 +48,7 @@ func runServe(ctx context.Context, args []string, t *command.Terminal) (code int
 	var out outlets
 	rare = append(rare, append(out.register(flags), out.registerPLC(flags)...)...)
 	rare = append(rare, "mqtt", "topic", "webhook")
-	logs := flags.String("log", "text", "`F`ormat of logs: text or json")
+	logs := flags.String("log", "text", "`NAME` of logs: text or json")
 	if err := t.Parse(flags, args, command.Help{Text: serveHelp, Rare: append(rare, "max-batch", "max-wait", "max-connections", "max-queue", "max-body", "drift")}); err != nil {
 		return 0, err
 	}

@@ -56,11 +56,11 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 	flags.StringVar(&opt.MoveBroken, "move-broken", "", "move what is no image to `DIR`; default: broken\nbeside --move-bad or --move-good")
 	flags.BoolVar(&opt.Recursive, "recursive", false, "take images in folders below, too")
 	flags.BoolVar(&opt.Once, "once", false, "judge what is there and end, for cron")
-	flags.DurationVar(&opt.Settle, "settle", time.Second, "on shares a file is whole when unchanged for `T`")
+	flags.DurationVar(&opt.Settle, "settle", time.Second, "on shares: whole when unchanged for `TIME`")
 	flags.Float64Var(&opt.Drift, "drift", lookout.DefaultRate, "warn when scores or looks of good images change,\nby chance in `X` of 1,000 images; 0: never")
 	flags.StringVar(&opt.Metrics, "metrics-file", "", "write Prometheus' metrics to `FILE`.prom")
 	asJSON := flags.Bool("json", false, "one JSON object per image and line instead")
-	quiet := flags.Bool("quiet", false, "print no line per image")
+	quiet := flags.BoolP("quiet", "q", false, "print no line per image")
 	var out outlets
 	rare = append(append(rare, out.register(flags)...), out.registerPLC(flags)...)
 	ignore := flags.String("ignore", "", "`FILE` of a mask of what is not scored; or DIR of\nmasks, named like the images")

@@ -1,6 +1,7 @@
 package rdpp
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,15 +22,17 @@ const (
 	KindReleased          = "released"           // checkpoint of the released code of RD++ or RD, for Import
 	KindResNet            = "resnet"             // that may serve as a teacher
 	KindTensors           = "tensors"            // of something else
+	KindExported          = "exported"           // that Model.Export made: FormatONNX or FormatTorchScript
+	KindONNX              = "onnx"               // another ONNX file; a ResNet in it may serve as a teacher
 )
 
-// FileInfo says what a weight file holds.
+// FileInfo says what a weight file, or an exported one, holds.
 type FileInfo struct {
 	Path   string `json:"file"`
 	Bytes  int64  `json:"bytes"`
 	SHA256 string `json:"sha256"`           // of the file as it is
 	Digest string `json:"digest,omitempty"` // that the file holds of itself, as weights.File's
-	Format string `json:"format"`           // as weights.File's
+	Format string `json:"format"`           // as weights.File's, or FormatONNX or FormatTorchScript
 	Kind   string `json:"kind"`             // one of the kinds
 	// Arch is the architecture, by torchvision's name; "" where it is not recognised. It is what the tensors look like,
 	// not what a document in the file says.
@@ -37,10 +40,15 @@ type FileInfo struct {
 	Naming string `json:"naming,omitempty"` // of a ResNet, as weights.ResNet's
 	Prefix string `json:"prefix,omitempty"` // before all its names
 
-	Model    *modelfile.Info    `json:"model,omitempty"`    // of a KindModel or KindCheckpoint
-	Teacher  *pretrain.Document `json:"teacher,omitempty"`  // of a KindTeacher
-	Damage   string             `json:"damage,omitempty"`   // what is wrong with the file, or why the document of this kind could not be read
-	Metadata map[string]string  `json:"metadata,omitempty"` // further entries of a safetensors header
+	Producer string `json:"producer,omitempty"` // of an ONNX file: the program that wrote it
+
+	Model   *modelfile.Info    `json:"model,omitempty"`   // of a KindModel, KindCheckpoint or KindExported
+	Content string             `json:"content,omitempty"` // of a KindModel: SHA-256 of what it scores by, see modelfile.Content
+	Teacher *pretrain.Document `json:"teacher,omitempty"` // of a KindTeacher
+
+	Provenance *modelfile.Provenance `json:"provenance,omitempty"` // of a KindModel
+	Damage     string                `json:"damage,omitempty"`     // what is wrong with the file, or why the document of this kind could not be read
+	Metadata   map[string]string     `json:"metadata,omitempty"`   // further entries of a safetensors header, or of an exported file
 
 	Elements int64        `json:"elements"` // numbers in all tensors
 	Tensors  []TensorInfo `json:"tensors"`  // in file order
@@ -53,11 +61,14 @@ type TensorInfo struct {
 	Shape []int  `json:"shape"`
 }
 
-// Inspect says what a weight or model file holds. It makes no network of it, and does not check that one could be made.
+// Inspect says what a weight, model or exported file holds. It makes no network of it, and does not check that one could be made.
 func Inspect(path string) (*FileInfo, error) {
+	if info, err := inspectExported(path); info != nil || err != nil {
+		return info, err
+	}
 	file, err := weights.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("rdpp: no file at %s; name a .pth or .safetensors file", path)
+		return nil, fmt.Errorf("rdpp: no file at %s; name a .pth, .safetensors, ONNX or TorchScript file", path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("rdpp: %w", err)
@@ -65,6 +76,11 @@ func Inspect(path string) (*FileInfo, error) {
 	defer file.Close()
 	info := describe(file)
 	info.Bytes = file.Size()
+	if info.Model != nil && info.Kind == KindModel {
+		if info.Content, err = modelfile.Content(file); err != nil {
+			return nil, fmt.Errorf("rdpp: %w", err)
+		}
+	}
 	if info.SHA256, err = file.SHA256(); err != nil {
 		return nil, fmt.Errorf("rdpp: %w", err)
 	}
@@ -106,6 +122,7 @@ func (info *FileInfo) readDocuments(file *weights.File) {
 			info.Model = &saved.Info
 			info.Model.Epoch = saved.State.Epoch // epochs that are done
 		}},
+		{modelfile.ProvenanceKey, "", &info.Provenance, nil},
 		{document.TeacherKey, KindTeacher, &info.Teacher, nil},
 		{document.TeacherCheckpointKey, KindTeacherCheckpoint, &pretrain.Saved{}, nil},
 	} {
@@ -113,7 +130,7 @@ func (info *FileInfo) readDocuments(file *weights.File) {
 		if !found {
 			continue
 		}
-		info.Kind = d.kind
+		info.Kind = cmp.Or(d.kind, info.Kind)
 		if _, err := document.Decode(text, d.into, info.Digest != ""); err != nil {
 			info.Damage, info.Model, info.Teacher = fmt.Sprintf("the %q entry of the header: %v", d.key, err), nil, nil
 		} else if d.read != nil {
@@ -122,7 +139,8 @@ func (info *FileInfo) readDocuments(file *weights.File) {
 	}
 	for key, value := range metadata {
 		switch key {
-		case document.ModelKey, document.CheckpointKey, document.TeacherKey, document.TeacherCheckpointKey, weights.DigestKey, weights.DigestOfKey:
+		case document.ModelKey, document.CheckpointKey, document.TeacherKey, document.TeacherCheckpointKey, modelfile.ProvenanceKey,
+			weights.DigestKey, weights.DigestOfKey:
 		default:
 			if info.Metadata == nil {
 				info.Metadata = map[string]string{}

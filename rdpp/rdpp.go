@@ -49,6 +49,7 @@ type (
 	DataInfo      = modelfile.DataInfo
 	ImportInfo    = modelfile.ImportInfo
 	ExportOptions = modelfile.ExportOptions // of Model.Export
+	Provenance    = modelfile.Provenance    // how a model came to be
 )
 
 // What of images is looked at.
@@ -178,6 +179,16 @@ func FromModel(path string) (Config, error) { return engine.FromModel(path) }
 func WriteIndex(out, title string, entries []IndexEntry) error {
 	return engine.WriteIndex(out, title, entries)
 }
+
+// DefaultArch is the backbone of a training that names none but a teacher, as for FindTeacher: DefaultConfig's where that
+// teacher needs no network for it, else one whose teacher is inside the program.
+func DefaultArch(name string) string { return teacher.Arch(name, DefaultConfig().Arch) }
+
+// ReadConfig reads the settings of a training, and its teacher, from the metrics.json or the model file that it has written.
+func ReadConfig(path string) (Config, TeacherInfo, error) { return engine.ReadConfig(path) }
+
+// Commit is the commit that the program was built of, with a + where files were changed since; "" where nobody has said.
+func Commit() string { return document.Commit() }
 
 // OpenDetector reads a model file.
 func OpenDetector(path string, opt *DetectorOptions) (*Detector, error) {

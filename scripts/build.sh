@@ -38,6 +38,8 @@ else
   echo "build: before go build, go vet or go test by hand: source build/env.sh"
 fi
 
-go build -o bin/train ./train
-go build -o bin/infer ./infer
+# The programs name the commit that they are built of, where git tells it; + says that files were changed since.
+commit=$(git -c safe.directory="$PWD" rev-parse --short=12 HEAD 2>/dev/null || true)
+[ -z "$commit" ] || git -c safe.directory="$PWD" diff --quiet HEAD 2>/dev/null || commit+=+
+for program in train infer; do go build -ldflags "-X rdpp/rdpp/document.commit=$commit" -o bin/$program ./$program; done
 echo "build: bin/train, bin/infer, build/lib"

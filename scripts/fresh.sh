@@ -7,6 +7,7 @@
 #   COMMAND        a line for bash, run in the project's folder; default: scripts/demo.sh, then scripts/test.sh
 #   --without-git  no git is there
 #   --tarball      the project comes as a source tarball, without .git, and not as a clone
+#   --add FILE     copies a file, such as a package, into the project's folder; repeatable
 #   --foreign      its files belong to another user than root, as those of a mounted folder do
 #   --dir DIR      the folder that is made, for root and logs, 8 GB; default: one in /var/tmp
 #   --keep         does not remove that folder at the end
@@ -18,7 +19,7 @@
 set -euo pipefail
 source "$(dirname "$0")/common.sh"
 
-suite='' git=yes tarball='' foreign='' dir='' keep='' cache='' mirror='' commands=()
+suite='' git=yes tarball='' foreign='' dir='' keep='' cache='' mirror='' commands=() added=()
 while [ $# -gt 0 ]; do
   case "$1" in
   --without-git) git='' ;;
@@ -28,6 +29,11 @@ while [ $# -gt 0 ]; do
   --dir | --cache | --mirror)
     [ $# -ge 2 ] || fail 2 "$1 needs a value; see --help"
     declare "${1#--}=$2"
+    shift
+    ;;
+  --add)
+    [ -f "${2:-}" ] || fail 2 "--add needs a file; see --help"
+    added+=("$(realpath "$2")")
     shift
     ;;
   -*) unknown "$1" ;;
@@ -148,6 +154,7 @@ copy() {
   else
     git clone --quiet --no-hardlinks . "$root$project"
   fi || return
+  [ ${#added[@]} = 0 ] || cp "${added[@]}" "$root$project/" || return
   [ -z "$foreign" ] || chown -R 1000:1000 "$root$project"
 }
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds everything and installs it under a folder: bin/train, bin/infer, the libraries with librdpp.so, its headers, rdpp.py,
-# Rdpp.cs and pkg-config file, examples, LICENSE and NOTICE. The folder may be moved afterwards. Needs patchelf beside what scripts/setup.sh installs.
+# Rdpp.cs and pkg-config file, examples, manual pages, completions, LICENSE and NOTICE. The folder may be moved afterwards.
+# Needs patchelf beside what scripts/setup.sh installs.
 #
 #   scripts/install.sh /opt/rdpp
 #   LIBTORCH=DIR scripts/install.sh /opt/rdpp    against another libtorch than the system's
@@ -27,7 +28,17 @@ for file in "$prefix"/bin/train "$prefix"/bin/infer "$prefix"/lib/lib{rdpp,rdppt
     exit 1
   fi
 done
+for program in train infer; do
+  for completions in "bash bash-completion/completions/$program" "zsh zsh/site-functions/_$program" \
+    "fish fish/vendor_completions.d/$program.fish"; do
+    read -r shell file <<<"$completions"
+    mkdir -p "$(dirname "$prefix/share/$file")"
+    "$prefix/bin/$program" completion "$shell" >"$prefix/share/$file"
+  done
+  mkdir -p "$prefix/share/man/man1"
+  "$prefix/bin/$program" man >"$prefix/share/man/man1/$program.1"
+done
 for file in LICENSE NOTICE; do
   cmp -s "$file" "$prefix/share/doc/rdpp/$file" || { echo "install: $file is not in $prefix/share/doc/rdpp" >&2; exit 1; }
 done
-echo "install: $prefix ($("$prefix/bin/infer" --version))"
+echo "install: $prefix ($("$prefix/bin/infer" --version | head -n 1))"

@@ -1,17 +1,32 @@
 #!/usr/bin/env bash
-# Makes a tarball that runs, from any folder, on a machine of the same system that has libtorch and nothing else of ours.
+# Makes a tarball that runs, from any folder, on a machine of the same system that has libtorch and nothing else of ours,
+# or a Debian package.
 #
 #   scripts/package.sh                   build/rdpp-VERSION-linux-ARCH.tar.gz, for the system's libtorch
 #   LIBTORCH=DIR scripts/package.sh      for another libtorch
+#   scripts/package.sh deb               build/rdpp_VERSION_ARCH.deb, for this release of Debian and its libtorch:
+#                                        train and infer in the PATH, librdpp.so, rdpp.h, manual pages, completions, the unit
 set -euo pipefail
 source "$(dirname "$0")/common.sh"
-[ $# = 0 ] || unknown "$1"
+case "${1:-}" in
+"" | deb) ;;
+*) unknown "$1" ;;
+esac
+[ $# -le 1 ] || unknown "$2"
+if [ "${1:-}" = deb ]; then
+  [ -z "${LIBTORCH:-}" ] || fail 2 "a Debian package is for the system's libtorch; without LIBTORCH"
+  command -v dpkg-deb >/dev/null || fail 1 "dpkg-deb is missing; this is no Debian"
+fi
 cd "$(dirname "$0")/.."
 
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 scripts/install.sh "$stage/rdpp"
 read -r _ version _ libtorch < <("$stage/rdpp/bin/infer" --version)
+if [ "${1:-}" = deb ]; then
+  scripts/deb.sh "$stage/rdpp" "${version%,}"
+  exit
+fi
 name=rdpp-${version%,}-linux-$(uname -m)
 mv "$stage/rdpp" "$stage/$name"
 

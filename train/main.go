@@ -5,6 +5,8 @@
 //	train teacher --out FILE [flags]
 //	train reproduce --data ROOT --out RUN [flags]
 //	train version [--licenses]
+//	train completion bash|zsh|fish
+//	train man
 //
 // Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (after a checkpoint).
 package main
@@ -32,14 +34,13 @@ import (
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
-	"rdpp/rdpp/printable"
 	"rdpp/rdpp/reproduce"
 	"rdpp/torch"
 )
 
 var version = command.Version("train", func() (string, error) {
 	libtorch, err := torch.Version()
-	return fmt.Sprintf("rdpp %s, libtorch %s", rdpp.Version, libtorch), err
+	return command.Versions(rdpp.Version, libtorch, rdpp.Commit()), err
 }, rdpp.Notice)
 
 // short are flags that are not called like their settings, by the settings' names.
@@ -47,14 +48,15 @@ var short = map[string]string{"noise_lambda": "noise", "image_size": "size", "ro
 	"augment_shift": "augment", "augment_rotate": "augment", "augment_scale": "augment", "tile_stride": "tile"}
 
 var app = command.Program{
-	Name: "train",
+	Name:    "train",
+	Summary: "learn what good parts look like from photographs of good parts alone",
 	Commands: []command.Command{
-		{Name: "sample", Run: simple(runSample), Patient: true},
-		{Name: "teacher", Run: simple(runTeacher), Patient: true},
-		{Name: "reproduce", Run: simple(runReproduce), Patient: true},
+		{Name: "sample", Summary: "make sample data", Args: command.None, Run: simple(runSample), Patient: true},
+		{Name: "teacher", Summary: "make a teacher of drawn pictures or of an ONNX file", Args: command.None, Run: simple(runTeacher), Patient: true},
+		{Name: "reproduce", Summary: "train for the paper's tables", Args: command.None, Run: simple(runReproduce), Patient: true},
 		version,
 	},
-	Default:     &command.Command{Run: simple(runTrain), Patient: true},
+	Default:     &command.Command{Args: command.None, Run: simple(runTrain), Patient: true},
 	Version:     version,
 	Interrupted: []error{rdpp.ErrInterrupted, reproduce.ErrInterrupted},
 	Short:       short,
@@ -93,14 +95,14 @@ func parse(t *command.Terminal, flags *pflag.FlagSet, args []string, help comman
 }
 
 const trainUsage = `train --data DIR --out RUN    learn from photographs of good parts
-train sample|teacher|reproduce|version --help: sample data, teachers, the
-paper's tables, versions and licences
+train sample|teacher|reproduce|version|completion|man --help: sample data,
+teachers, the paper's tables, versions, completions, the manual page
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (checkpoint kept)
 `
 
 // rareFlags are those without which --help fits on a screen.
 var rareFlags = []string{
-	"threads", "smallest-defect", "deterministic", "ssot", "skip-bad", "test-every", "workers", "schedule", "accumulate", "test-good", "masks",
+	"threads", "smallest-defect", "config", "keep-checkpoint", "deterministic", "ssot", "skip-bad", "test-every", "workers", "schedule", "accumulate", "test-good", "masks",
 	"recursive", "layout", "bit-depth", "average", "clip", "weight-ssot", "weight-recon", "weight-contrast", "rate-projection",
 	"rate-distill", "project", "noise", "noise-released", "defects", "denoise", "light", "augment", "align", "easy-cut", "easy-below", "equalise",
 	"score", "score-top", "coreset", "coreset-dimensions", "coreset-starts", "patch-dimensions", "patch-score", "neighbours", "distance-mib",
@@ -117,23 +119,24 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	flags.StringArrayVar(&source.Bad, "bad", nil, "and `DIR` of defective ones; repeatable")
 	flags.StringVar(&source.List, "list", "", "or `FILE`, CSV or JSON lines: path,split,label,mask")
 	flags.StringVar(&opt.Out, "out", "", "`DIR` for results")
-	categories := flags.StringSlice("category", nil, "`DIRs` in --data, with commas between; or all")
-	flags.StringVar(&c.Arch, "arch", c.Arch, "backbone, torchvision `NAME`")
-	flags.StringVar(&opt.Teacher, "teacher", rdpp.TeacherAuto, "`FILE`, imagenet, builtin, drawn, random")
+	categories := flags.StringSlice("category", nil, "`NAMES` of folders in --data; or all")
+	flags.StringVar(&c.Arch, "arch", c.Arch, "backbone `NAME`; see --help-all for the default")
+	flags.Lookup("arch").DefValue = ""
+	flags.StringVar(&opt.Teacher, "teacher", rdpp.TeacherAuto, "`FILE`, builtin, imagenet, drawn, random")
 	flags.StringVar(&c.Method, "method", c.Method, "`NAME`: "+strings.Join(rdpp.Methods(), ", "))
 	flags.IntVar(&c.Updates, "updates", c.Updates, "`N` updates of the weights, of --batch images")
 	flags.IntVar(&c.Epochs, "epochs", c.Epochs, "`N` passes over the images, instead")
 	flags.IntVar(&c.Batch, "batch", c.Batch, "`N` images per step")
 	flags.IntVar(&c.ImageSize, "image-size", c.ImageSize, "`N` x N pixels; 192 for drawn")
-	flags.StringVar((*string)(&c.Fit), "fit", string(framing.Squash), "`HOW` images become square: "+strings.Join(framing.Fits(), ", "))
-	roi := flags.String("roi", "", "look at `X,Y,W,H` alone, or at what a mask FILE draws")
+	flags.StringVar((*string)(&c.Fit), "fit", string(framing.Squash), "`NAME`, into a square: "+strings.Join(framing.Fits(), ", "))
+	roi := flags.String("roi", "", "look at `X,Y,W,H` alone, or what a mask FILE draws")
 	ignore := flags.String("ignore", "", "do not score what a mask `FILE` draws; or DIR, one per image")
 	flags.Var(align{&c.Align, new("")}, "align", "find the part in each image first, by `LIMITS`, such as\nshift=0.1,rotate=10, which are the default")
 	flags.Lookup("align").NoOptDefVal = alignDefault
-	flags.Var(tile{&c.Tile, &c.TileStride}, "tile", "cut images into tiles of `N`[,STRIDE] pixels, or auto")
+	flags.Var(tile{&c.Tile, &c.TileStride}, "tile", "cut images into tiles of `N` pixels; N,N, auto")
 	flags.IntVar(&c.SmallestDefect, "smallest-defect", 0, "`N` pixels, for --tile auto; says if it is missed")
-	device := flags.String("device", "auto", "`D`: auto, cpu, cuda or cuda:N")
-	flags.StringVar(&c.Precision, "precision", c.Precision, "`P`: auto, fp32, tf32, bf16 (mixed)")
+	device := flags.String("device", "auto", "`NAME`: auto, cpu, cuda or cuda:N")
+	flags.StringVar(&c.Precision, "precision", c.Precision, "`NAME`: auto, fp32, tf32, bf16")
 	flags.Uint64Var(&c.Seed, "seed", c.Seed, "`N`, of weights, order and noise")
 	threads := flags.Int("threads", allowance.CPUs(), "`N` CPU threads; results depend on it")
 	flags.IntVar(&opt.Workers, "workers", allowance.CPUs(), "`N` goroutines that make batches")
@@ -141,15 +144,18 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	flags.BoolVar(&opt.Resume, "resume", false, "continue from RUN/CATEGORY/checkpoint")
 	flags.BoolVar(&opt.Overwrite, "overwrite", false, "replace the run in RUN/CATEGORY")
 	flags.BoolVar(&opt.Deterministic, "deterministic", false, "the same bits every time on a GPU too")
-	flags.StringVar(&c.Select, "select", c.Select, "`EPOCH` to keep: last, best-on-test")
-	flags.StringVar(&c.Schedule, "schedule", c.Schedule, "learning `RATES`: cosine, constant")
-	flags.StringVar(&c.SSOT, "ssot", c.SSOT, "L_SSOT `KIND`: pairwise, batch, off")
+	flags.StringVar(&c.Select, "select", c.Select, "`NAME` of epoch: last, best-on-test")
+	flags.StringVar(&c.Schedule, "schedule", c.Schedule, "`NAME` of learning rates: cosine, constant")
+	flags.StringVar(&c.SSOT, "ssot", c.SSOT, "L_SSOT, `NAME`: pairwise, batch, off")
 	flags.Float64Var(&c.Calibration, "calibration", c.Calibration, "`SHARE` of good images for the threshold")
 	flags.Float64Var(&c.FalseAlarm, "false-alarm", c.FalseAlarm, "`SHARE` of good images to reject")
 	preset := flags.String("preset", "", "`NAME` of settings: paper, the released ones")
 	flags.IntVar(&opt.TestEvery, "test-every", 0, "measure on the test set every `N` epochs; 0: at the end")
 	flags.BoolVar(&opt.SkipBad, "skip-bad", false, "leave out and list what cannot be read")
 	asJSON := flags.Bool("json", false, "one JSON object per line")
+	quiet := flags.BoolP("quiet", "q", false, "no progress, warnings and errors alone")
+	configFile := flags.String("config", "", "settings of a metrics.json or a model, `FILE`")
+	keep := flags.Bool("keep-checkpoint", false, "keep it when the run is finished, to add epochs")
 	flags.IntVar(&c.Accumulate, "accumulate", c.Accumulate, "`N` steps per update of the weights")
 	flags.StringArrayVar(&source.TestGood, "test-good", nil, "`DIR` of good images to test on; else some of --good")
 	flags.StringArrayVar(&source.Masks, "masks", nil, "`DIR` of the masks of --bad")
@@ -157,37 +163,48 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	flags.StringVar(&open.Layout, "layout", "auto", "of --data, `NAME`: "+strings.Join(dataset.Layouts(), ", "))
 	flags.Var(bitDepth{&c.BitDepth}, "bit-depth", "`N` bits of 16 in use: auto, 8, 10, 12, 14, 16")
 	flags.Float64Var(&c.Average, "average", c.Average, "model averages the last `SHARE` of updates")
-	flags.Float64Var(&c.Clip, "clip", c.Clip, "`LENGTH` to shorten gradients to; 0: none")
+	flags.Float64Var(&c.Clip, "clip", c.Clip, "`X`, length to shorten gradients to; 0: none")
 	flags.Float64Var(&c.WeightSSOT, "weight-ssot", c.WeightSSOT, "`X` times L_SSOT in the loss")
 	flags.Float64Var(&c.WeightRecon, "weight-recon", c.WeightRecon, "`X` times L_Recon")
 	flags.Float64Var(&c.WeightContrast, "weight-contrast", c.WeightContrast, "`X` times L_Con")
-	flags.Float64Var(&c.RateProjection, "rate-projection", c.RateProjection, "Adam's `RATE` for the projection")
-	flags.Float64Var(&c.RateDistill, "rate-distill", c.RateDistill, "and for bottleneck and student")
+	flags.Float64Var(&c.RateProjection, "rate-projection", c.RateProjection, "`X`, Adam's rate for the projection")
+	flags.Float64Var(&c.RateDistill, "rate-distill", c.RateDistill, "`X`, and for bottleneck and student")
 	flags.Float64Var(&c.NoiseLambda, "noise", c.NoiseLambda, "pseudo-anomalies of `X`, RGB being 0..1")
 	flags.BoolVar(&c.NoiseReleased, "noise-released", false, "one noise field per run, not per image")
 	flags.BoolVar(&c.KDPerPosition, "kd-per-position", false, "L_KD by the letter of Eq. 1")
-	flags.StringVar(&c.Project, "project", c.Project, "`SCALES` that are projected: coarsest, all (released)")
+	flags.StringVar(&c.Project, "project", c.Project, "`NAME` of what is projected: coarsest, all (paper)")
 	flags.IntVar(&c.Defects, "defects", c.Defects, "up to `N` made-up defects per image; 0: a box of noise")
 	flags.Float64Var(&c.Denoise, "denoise", c.Denoise, "`SHARE` of images whose defects are unlearned")
 	flags.Float64Var(&c.Light, "light", c.Light, "vary the light by `SHARE`, brighter and darker")
-	flags.Var(augment{&c, new("")}, "augment", "vary place and light by up to `HOW`, such as\nshift=0.03,rotate=4,scale=0.05,light=0.2")
+	flags.Var(augment{&c, new("")}, "augment", "vary place and light by up to `NAME=X,...`, such as\nshift=0.03,rotate=4,scale=0.05,light=0.2")
 	flags.Float64Var(&c.EasyCut, "easy-cut", c.EasyCut, "`SHARE` of gradient lost where all is learned")
 	flags.Float64Var(&c.EasyBelow, "easy-below", c.EasyBelow, "learned: below mean plus `N` deviations")
 	flags.BoolVar(&c.Equalise, "equalise", c.Equalise, "give the teacher's channels one deviation")
-	flags.StringVar(&c.Score, "score", c.Score, "`KIND` of map: balanced, released")
+	flags.StringVar(&c.Score, "score", c.Score, "`NAME` of the map: balanced, released")
 	flags.Float64Var(&c.ScoreTop, "score-top", c.ScoreTop, "score: mean of the map's top `SHARE`; 0: maximum")
 	flags.Float64Var(&c.Coreset, "coreset", c.Coreset, "PatchCore: `SHARE` of patches to keep")
 	flags.IntVar(&c.CoresetDimensions, "coreset-dimensions", c.CoresetDimensions, "`N`, to choose them by; 0: all of a patch")
 	flags.IntVar(&c.CoresetStarts, "coreset-starts", c.CoresetStarts, "`N` random patches to start from")
 	flags.IntVar(&c.PatchDimensions, "patch-dimensions", c.PatchDimensions, "`N` of a patch, as released; 0: by channel")
-	flags.StringVar(&c.PatchScore, "patch-score", c.PatchScore, "`KIND` of image score: map, patch (paper)")
+	flags.StringVar(&c.PatchScore, "patch-score", c.PatchScore, "`NAME` of the score: map, patch (paper)")
 	flags.IntVar(&c.Neighbours, "neighbours", c.Neighbours, "`N` that weight it; 1: none; paper: 9")
-	flags.IntVar(&c.DistanceMiB, "distance-mib", c.DistanceMiB, "`MIB` of distances at a time")
+	flags.IntVar(&c.DistanceMiB, "distance-mib", c.DistanceMiB, "`N` MiB of distances at a time")
 	flags.DurationVar(&opt.CheckpointEvery, "checkpoint-every", 5*time.Minute, "`TIME` between checkpoints")
-	cacheMiB := flags.Int64("cache", allowance.MemoryDefault(dataset.DefaultCacheBytes)>>20, "`MIB` of memory for decoded images")
+	cacheMiB := flags.Int64("cache", allowance.MemoryDefault(dataset.DefaultCacheBytes)>>20, "`N` MiB of memory for decoded images")
 	flags.Int64Var(&opt.MaxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted: `N` pixels")
-	help := command.Help{Text: trainUsage, Rare: rareFlags, More: fmt.Sprintf("With several categories, RUN/%s is the page of them all\n"+
-		"Files in RUN/CATEGORY: %s, %s, %s, %s, %s, checkpoint\n", rdpp.IndexFile, rdpp.ModelFile, rdpp.ReportFile, rdpp.MetricsFile,
+	command.Words(flags, "arch", torch.Architectures()...)
+	command.Words(flags, "method", rdpp.Methods()...)
+	command.Words(flags, "preset", rdpp.Presets()...)
+	command.Words(flags, "fit", framing.Fits()...)
+	command.Words(flags, "layout", dataset.Layouts()...)
+	command.Words(flags, "device", "auto", "cpu", "cuda")
+	command.Words(flags, "precision", "auto", "fp32", "tf32", "bf16")
+	command.Words(flags, "select", rdpp.SelectLast, rdpp.SelectBestOnTest)
+	command.Words(flags, "bit-depth", "auto", "8", "10", "12", "14", "16")
+	help := command.Help{Text: trainUsage, Rare: rareFlags, More: fmt.Sprintf("Without --arch: %s where its weights are in $RDPP_CACHE or\n~/.cache/rdpp, "+
+		"else %s, whose teacher is inside the program\n"+
+		"With several categories, RUN/%s is the page of them all\n"+
+		"Files in RUN/CATEGORY: %s, %s, %s,\n%s, %s; until the end: checkpoint\n", c.Arch, rdpp.DefaultArch(rdpp.TeacherBuiltin), rdpp.IndexFile, rdpp.ModelFile, rdpp.ReportFile, rdpp.MetricsFile,
 		rdpp.HistoryFile, rdpp.ScoresFile)}
 	if err := parse(t, flags, args, help); err != nil {
 		return err
@@ -206,8 +223,8 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 		return command.Usagef("--test-every %d; use 0 or more", opt.TestEvery)
 	case flags.Changed("light") && strings.Contains(flags.Lookup("augment").Value.String(), "light="):
 		return command.Usagef("--light and --augment light= exclude each other")
-	case opt.From != "" && *preset != "":
-		return command.Usagef("--from and --preset exclude each other: the settings are the model's")
+	case opt.From != "" && (*preset != "" || *configFile != ""):
+		return command.Usagef("--from excludes --preset and --config: the settings are the model's")
 	case opt.From != "" && flags.Changed("teacher"):
 		return command.Usagef("--from and --teacher exclude each other: the model has a teacher, by which it has learned")
 	case opt.Resume && opt.Overwrite:
@@ -219,13 +236,21 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	var view framing.View
 	var configOf func(category string) rdpp.Config
 	var err error
-	if opt.From == "" {
-		configOf, err = configured(flags, &c, *preset, opt.Teacher)
+	if opt.From != "" {
+		if configOf, view, err = continued(flags, &c, opt.From); err != nil {
+			return err
+		}
 	} else {
-		configOf, view, err = continued(flags, &c, opt.From)
-	}
-	if err != nil {
-		return err
+		base, err := baseOf(flags, *preset, *configFile, &opt.Teacher)
+		if err != nil {
+			return err
+		}
+		if configOf, err = configured(flags, &c, base, opt.Teacher); err != nil {
+			return err
+		}
+		if *configFile != "" {
+			view = c.View
+		}
 	}
 	if err := readView(*roi, *ignore, &open, &view); err != nil {
 		return err
@@ -245,6 +270,18 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	}
 	out := opt.Out
 	open.SkipBad = opt.SkipBad
+	opt.DropCheckpoint = !*keep
+	if opt.Provenance, err = provenance(args, &source, opt.Device, *threads); err != nil {
+		return err
+	}
+	stdout := t.Stdout
+	if *quiet && !*asJSON {
+		stdout = io.Discard
+	}
+	if usual := rdpp.DefaultConfig().Arch; !flags.Changed("arch") && *preset == "" && *configFile == "" && opt.Teacher == rdpp.TeacherAuto &&
+		c.Arch != usual && !*asJSON {
+		say(stdout, "%s, whose teacher is inside the program, as no weights of %s are on this machine; --arch overrules", c.Arch, usual)
+	}
 	train := func(source dataset.Source) (*rdpp.Summary, error) {
 		set, err := command.Await(ctx, func() (*dataset.Set, error) { return source.Open(&open) }) // a list may be a pipe
 		if errors.Is(err, dataset.ErrCategories) {
@@ -257,9 +294,9 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 		view.Fit, view.Align = c.Fit, c.Align
 		c.View = view
 		opt.Out = filepath.Join(out, set.Category)
-		show := newProgress(set, t.Stdout, t.Stderr, *asJSON)
+		show := newProgress(set, stdout, t.Stderr, *asJSON, *quiet)
 		opt.OnDownload, opt.OnStart, opt.OnStep, opt.OnEpoch = show.download, show.teacher, show.step, show.epoch
-		opt.Log = slog.New(slog.NewTextHandler(show.log(), &slog.HandlerOptions{ReplaceAttr: printable.Attr}))
+		opt.Log = slog.New(command.LogTo(show.log(), "train"))
 		show.start(&c, opt.Device, *threads)
 		summary, err := rdpp.Train(ctx, c, set, opt)
 		show.stop()
@@ -272,7 +309,7 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 		_, err := train(sources[0])
 		return err
 	}
-	said := t.Stdout
+	said := stdout
 	if *asJSON {
 		said = io.Discard // lines are objects
 	}
@@ -327,15 +364,13 @@ func trainAll(sources []dataset.Source, out string, train func(dataset.Source) (
 // say prints a line for people. That its reader has gone away is no reason to stop training.
 func say(w io.Writer, format string, args ...any) { _ = command.Say(w, format, args...) }
 
-// configured returns what a category's training is set to: by the flags that are given, else by the preset, else by the
-// defaults, of which the image size depends on the teacher. c is what the flags write to.
-func configured(flags *pflag.FlagSet, c *rdpp.Config, preset, teacher string) (of func(category string) rdpp.Config, err error) {
-	if preset != "" && !slices.Contains(rdpp.Presets(), preset) {
-		return nil, command.Usagef("--preset %q; use %s", preset, strings.Join(rdpp.Presets(), " or "))
-	}
+// configured returns what a category's training is set to: by the flags that are given, else by base. The image size of the
+// defaults depends on the teacher. c is what the flags write to.
+func configured(flags *pflag.FlagSet, c *rdpp.Config, base func(category string) rdpp.Config, teacher string) (of func(category string) rdpp.Config,
+	err error) {
 	return over(flags, c, func(category string) rdpp.Config {
-		c := rdpp.Preset(preset, category)
-		if preset == "" {
+		c := base(category)
+		if !flags.Changed("preset") && !flags.Changed("config") {
 			c.ImageSize = rdpp.DefaultImageSize(teacher)
 		}
 		return c

@@ -127,7 +127,7 @@ func TestHelpFitsOnAScreen(t *testing.T) {
 		args []string
 		want []string
 	}{
-		{[]string{"--help"}, []string{"--data DIR", "--out DIR", "--teacher FILE", `"wide_resnet50_2")`}},
+		{[]string{"--help"}, []string{"--data DIR", "--out DIR", "--teacher FILE", "--arch NAME", `(default "auto")`}},
 		{[]string{"sample", "--help"}, []string{"--out DIR", "--size ", "(default 256)"}},
 	} {
 		code, stdout, stderr := trainBy(c.args...)
@@ -413,8 +413,8 @@ func TestPlainLines(t *testing.T) {
 		t.Fatalf("got code %d, stderr %q, want code 0", code, stderr)
 	}
 	for _, want := range []string{"part: MVTec layout", " | train 4 good | test 1 good, 4 defective (dent 1, missing_hole 1, scratch 1, stain 1) | masks 4 in ground_truth | nothing left out\n",
-		"training on 4 images\n", "rd, resnet18, 32 x 32 pixels, 1 epochs on cpu with 1 threads",
-		"epoch 1  loss ", "images/s", "on the test set: image AUROC", "1 good and 4 defective test images", "pixel AUROC", "AUPRO", "optimistic",
+		"training on 4 images\n", "rd, resnet18, 32 x 32 pixels, 1 epoch on cpu with 1 thread",
+		"epoch 1  loss ", "images/s", "epoch 1, test set: image AUROC", "1 good and 4 defective test images", "pixel AUROC", "AUPRO", "optimistic",
 		"part: teacher random\n", "threshold ", "part: model " + filepath.Join(out, "part", rdpp.ModelFile)} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("got\n%swant %q in it", stdout, want)
@@ -423,7 +423,7 @@ func TestPlainLines(t *testing.T) {
 	if strings.ContainsAny(stdout, "\r\x1b") {
 		t.Errorf("got %q, want no control characters away from a terminal", stdout)
 	}
-	want := "checkpoint history.csv metrics.json model.safetensors report.html scores.csv"
+	want := "history.csv metrics.json model.safetensors report.html scores.csv"
 	if got := strings.Join(files(t, out), " "); got != want {
 		t.Errorf("files: got %q, want %q", got, want)
 	}
@@ -600,7 +600,11 @@ func TestImageSizeOfTeacher(t *testing.T) {
 		if err := flags.Parse(c.args); err != nil {
 			t.Fatal(err)
 		}
-		of, err := configured(flags, &config, *preset, *teacher)
+		base, err := baseOf(flags, *preset, "", teacher)
+		if err != nil {
+			t.Fatal(err)
+		}
+		of, err := configured(flags, &config, base, *teacher)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -627,7 +631,7 @@ func TestUpdatesOrEpochs(t *testing.T) {
 		if err := flags.Parse(c.args); err != nil {
 			t.Fatal(err)
 		}
-		of, err := configured(flags, &config, "", rdpp.TeacherRandom)
+		of, err := configured(flags, &config, func(string) rdpp.Config { return d }, rdpp.TeacherRandom)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -801,3 +805,6 @@ func TestCommands(t *testing.T) {
 
 // Every Go module in the program is in the notices.
 func TestNoticesOfModules(t *testing.T) { testmain.WantNotices(t, rdpp.Notice()) }
+
+// Every line of every help fits a terminal, and every flag says by one of a few words what it takes.
+func TestFlags(t *testing.T) { testmain.WantFlags(t, &app) }

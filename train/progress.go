@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/term"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/metric"
 	"rdpp/rdpp/printable"
@@ -32,6 +32,9 @@ type progress struct {
 	bar    *mpb.Bar
 	status atomic.Pointer[string]
 
+	foretold  bool // the duration has been
+	epochTold bool // an epoch has been
+
 	fetching string   // file that is being downloaded
 	fetchBar *mpb.Bar // of that
 
@@ -43,31 +46,54 @@ type progress struct {
 	shown  time.Time // when the last line or object was written
 }
 
-// Without a terminal, a line every so often between epochs.
+// Without a terminal, a line every so often.
 const lineEvery = 30 * time.Second
 
-func newProgress(set *dataset.Set, stdout, stderr io.Writer, asJSON bool) *progress {
+// foretellAfter is how long to look at the steps before the duration is foretold.
+const foretellAfter = 5 * time.Second
+
+// eventSchema is the version of the objects of --json, which EVENTS.md describes. It rises when a member changes or goes; further
+// members may come at any time.
+const eventSchema = 1
+
+// newProgress shows the training on a data set. quiet: there is no bar, and nothing is said of the data.
+func newProgress(set *dataset.Set, stdout, stderr io.Writer, asJSON, quiet bool) *progress {
 	if !asJSON {
 		say(stdout, "%s: %s | %s", set.Category, set.Why, set.Taken().Text(asFlag))
 	}
-	p := openProgress(set.Category, stdout, stderr, asJSON)
+	p := openProgress(set.Category, stdout, stderr, asJSON, quiet)
 	p.taken = set.Taken()
 	return p
 }
 
-func openProgress(category string, stdout, stderr io.Writer, asJSON bool) *progress {
+func openProgress(category string, stdout, stderr io.Writer, asJSON, quiet bool) *progress {
 	p := &progress{category: category, stdout: stdout, stderr: stderr, shown: time.Now()}
 	if asJSON {
 		p.json = json.NewEncoder(stdout)
-	} else if f, isFile := stderr.(*os.File); isFile && term.IsTerminal(int(f.Fd())) {
-		p.bars = mpb.New(mpb.WithOutput(stderr), mpb.WithWidth(24))
+	} else if f, isFile := stderr.(*os.File); isFile && !quiet && term.IsTerminal(int(f.Fd())) {
+		p.bars = mpb.New(mpb.WithOutput(stderr), mpb.WithWidth(barWidth))
 	}
 	return p
 }
 
+// What a line with a bar is made of, in columns; statusText has what is left of 80.
+const (
+	nameWidth = 14
+	barWidth  = 16
+)
+
+// shownName is a category's name as it stands before a bar.
+func shownName(category string) string {
+	name := []rune(printable.Text(category))
+	if len(name) > nameWidth {
+		name = append(name[:nameWidth-1], '~')
+	}
+	return string(name)
+}
+
 // addBar shows the bar, with the status behind it.
-func (p *progress) addBar(total int) {
-	p.bar = p.bars.AddBar(int64(total), mpb.PrependDecorators(decor.Name(printable.Text(p.category)+" "), decor.Percentage()),
+func (p *progress) addBar(name string, total int) {
+	p.bar = p.bars.AddBar(int64(total), mpb.PrependDecorators(decor.Name(shownName(name)+" "), decor.Percentage()),
 		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string {
 			if s := p.status.Load(); s != nil {
 				return *s
@@ -88,16 +114,16 @@ func (p *progress) start(c *rdpp.Config, device torch.Device, threads int) {
 	if p.json != nil {
 		return
 	}
-	length := fmt.Sprintf("%d epochs", c.Epochs)
+	length := count(c.Epochs, "epoch")
 	if c.Updates > 0 {
-		length = fmt.Sprintf("%d updates", c.Updates)
+		length = count(c.Updates, "update")
 	}
 	view := c.View.Text()
 	if view != "" {
 		view = " (" + view + ")"
 	}
-	say(p.stdout, "%s: %s, %s, %d x %d pixels%s, %s on %s with %d threads", p.category, c.Method, c.Arch,
-		c.ImageSize, c.ImageSize, view, length, device, threads)
+	say(p.stdout, "%s: %s, %s, %d x %d pixels%s, %s on %s with %s", p.category, c.Method, c.Arch,
+		c.ImageSize, c.ImageSize, view, length, device, count(threads, "thread"))
 }
 
 // download shows how much of a teacher has arrived, in bytes; total is -1 where that is unknown.
@@ -147,9 +173,9 @@ func (p *progress) teacher(info rdpp.Info) {
 	}
 	say(p.stdout, "%s: teacher %s", p.category, info.Teacher)
 	if from := info.From; from.Origin != "" {
-		say(p.stdout, "%s: goes on from %s, trained on %d images", p.category, printable.Text(from.Origin), from.Images)
+		say(p.stdout, "%s: goes on from %s, trained on %s", p.category, printable.Text(from.Origin), count(from.Images, "image"))
 	}
-	text := fmt.Sprintf("%s: training on %d images", p.category, info.Data.Images)
+	text := fmt.Sprintf("%s: training on %s", p.category, count(info.Data.Images, "image"))
 	if n := info.Data.HeldOut; n > 0 {
 		text += fmt.Sprintf("; %d more are held out for the threshold", n)
 	}
@@ -183,7 +209,11 @@ func (p *progress) step(r rdpp.StepReport) {
 		// The clock starts at the end of the first step, which also warms up.
 		p.began, p.before = time.Now(), r.Images
 		if p.bars != nil {
-			p.addBar(r.Epochs * r.Steps)
+			name := p.category
+			if r.Fold > 0 {
+				name = fmt.Sprintf("%.6s %d/%d", name, r.Fold, r.Folds)
+			}
+			p.addBar(name, r.Epochs*r.Steps)
 		}
 	} else {
 		if r.Step == 1 {
@@ -193,46 +223,55 @@ func (p *progress) step(r rdpp.StepReport) {
 		p.before = r.Images
 		p.steps++
 	}
-	text := fmt.Sprintf(" epoch %d/%d  %s", r.Epoch, r.Epochs, lossText(r.Losses))
-	if r.Fold > 0 {
-		text = fmt.Sprintf(" calibration %d/%d ", r.Fold, r.Folds) + text
-	}
 	var rate float64
 	var left time.Duration
 	if p.steps > 0 {
 		rate, left = float64(p.images)/time.Since(p.began).Seconds(), p.left(r)
-		text += fmt.Sprintf("  %.1f images/s  %v left", rate, left)
+	}
+	text := statusText(r.Losses, rate, left, p.steps > 0)
+	done := (r.Epoch-1)*r.Steps + r.Step
+	if p.json == nil && !p.foretold && r.Fold == 0 && p.steps >= 3 && time.Since(p.began) >= foretellAfter {
+		p.foretold = true
+		p.line("%s: about %s of training left, then threshold and test images", p.category, durationText(left))
 	}
 	switch {
 	case p.bar != nil:
 		p.status.Store(&text)
-		p.bar.SetCurrent(int64((r.Epoch-1)*r.Steps + r.Step))
+		p.bar.SetCurrent(int64(done))
 	case p.json != nil && time.Since(p.shown) >= time.Second:
 		p.shown = time.Now()
 		p.event("step", map[string]any{"epoch": r.Epoch, "epochs": r.Epochs, "step": r.Step, "steps": r.Steps, "fold": r.Fold, "folds": r.Folds,
 			"losses": r.Losses, "images_per_second": rate, "seconds_left": left.Seconds()})
 	case p.json == nil && p.bars == nil && time.Since(p.shown) >= lineEvery:
 		p.shown = time.Now()
-		say(p.stdout, "%s:%s", p.category, text)
+		say(p.stdout, "%s: %d %%%s", shownName(p.category), 100*done/(r.Epochs*r.Steps), text)
 	}
 }
 
+// line prints a line for people, above the bar where there is one.
+func (p *progress) line(format string, args ...any) {
+	if p.bars != nil {
+		say(p.bars, format, args...)
+		return
+	}
+	say(p.stdout, format, args...)
+}
+
+// epoch tells of an epoch that is done: to people where the test set was measured, and without a bar else now and then.
 func (p *progress) epoch(r rdpp.EpochReport) {
-	p.shown = time.Now()
 	if p.json != nil {
+		p.shown = time.Now()
 		p.event("epoch", map[string]any{"report": r})
 		return
 	}
-	line := fmt.Sprintf("%s: epoch %d  %s  %.1f images/s  %.1f s", p.category, r.Epoch, lossText(r.Losses),
-		float64(r.Images)/r.Seconds, r.Seconds)
-	if r.Metrics != nil {
-		line += "  on the test set:" + metricsText(r.Metrics)
-	}
-	if p.bars != nil {
-		say(p.bars, "%s", line)
+	if r.Metrics == nil && (p.bars != nil || p.epochTold && time.Since(p.shown) < lineEvery) {
 		return
 	}
-	say(p.stdout, "%s", line)
+	p.shown, p.epochTold = time.Now(), true
+	p.line("%s: epoch %d %s", shownName(p.category), r.Epoch, statusText(r.Losses, float64(r.Images)/r.Seconds, 0, false))
+	if r.Metrics != nil {
+		p.line("%s: epoch %d, test set:%s", shownName(p.category), r.Epoch, metricsText(r.Metrics))
+	}
 }
 
 // stop takes the bars away.
@@ -282,28 +321,55 @@ func (p *progress) done(s *rdpp.Summary) {
 }
 
 func (p *progress) event(name string, fields map[string]any) {
-	fields["event"], fields["category"] = name, p.category
+	fields["schema"], fields["event"], fields["category"] = eventSchema, name, p.category
 	// A reader that has gone away is no reason to stop training.
 	_ = p.json.Encode(fields)
 }
 
-// lossText is the total, then the terms by their names.
-func lossText(losses rdpp.Losses) string {
-	total, terms := "", []string{}
-	for _, l := range losses {
-		switch l.Name {
-		case "total":
-			total = fmt.Sprintf("loss %.4f", l.Value)
-		case "ssot": // which is tiny
-			terms = append(terms, fmt.Sprintf("%s %.2g", l.Name, l.Value))
-		default:
-			terms = append(terms, fmt.Sprintf("%s %.4f", l.Name, l.Value))
-		}
+// statusText is what follows a bar or a percentage: at most 44 columns. The parts of the loss are in history.csv.
+func statusText(losses rdpp.Losses, rate float64, left time.Duration, timed bool) string {
+	text := " loss " + lossText(losses.Get(anomaly.LossTotal))
+	if rate > 0 {
+		text += fmt.Sprintf("  %s images/s", rateText(rate))
 	}
-	if len(terms) == 0 {
-		return total
+	if timed {
+		text += fmt.Sprintf("  %s left", durationText(left))
 	}
-	return total + " (" + strings.Join(terms, " ") + ")"
+	return text
+}
+
+// lossText is a loss in at most eight columns.
+func lossText(loss float64) string {
+	if loss < 0.001 {
+		return fmt.Sprintf("%.1e", loss)
+	}
+	return fmt.Sprintf("%.4g", loss)
+}
+
+// rateText is a number of things a second.
+func rateText(rate float64) string {
+	if rate < 100 {
+		return fmt.Sprintf("%.1f", rate)
+	}
+	return fmt.Sprintf("%.0f", rate)
+}
+
+// durationText is a duration in its two largest units.
+func durationText(d time.Duration) string {
+	d = d.Round(time.Second)
+	if d >= time.Hour {
+		d = d.Round(time.Minute)
+		return fmt.Sprintf("%dh%02dm", d/time.Hour, d%time.Hour/time.Minute)
+	}
+	return d.String()
+}
+
+// count is a number of things.
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 func metricsText(m *rdpp.Metrics) string {

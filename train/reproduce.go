@@ -21,10 +21,10 @@ import (
 	"rdpp/torch"
 )
 
-const reproduceUsage = `train reproduce --data ROOT --out RUN    train for the paper's tables again
+const reproduceUsage = `train reproduce --data DIR --out DIR     train for the paper's tables again
 Compares methods with each other and with the paper's numbers in results.md,
-.csv, .json and .html of RUN, written anew after every training. Called again it
-goes on where it was stopped or killed; what has failed is tried again. Exit
+.csv, .json and .html of --out, written anew after every training. Called again
+it goes on where it was stopped or killed; what has failed is tried again. Exit
 codes: 0 done, 1 some trainings failed, 2 wrong usage, 130 interrupted.
 `
 
@@ -37,12 +37,12 @@ var (
 func runReproduce(ctx context.Context, args []string, t *command.Terminal) error {
 	run, opt := reproduce.RunOptions{Roots: map[string]string{}, Complain: t.Complain}, reproduce.Options{}
 	flags := pflag.NewFlagSet("train", pflag.ContinueOnError)
-	data := flags.String("data", "", "`ROOT` of MVTec AD's categories, for Tables 1 to 3 and 6 to 8")
+	data := flags.String("data", "", "`DIR` of MVTec AD's categories, for Tables 1 to 3 and 6 to 8")
 	btad := flags.String("btad", "", "`DIR` of BTAD's categories 01, 02 and 03, for Table 4")
 	oct := flags.String("oct", "", "`DIR` of the retinal OCT images, for Table 5")
-	flags.StringVar(&run.Out, "out", "", "`RUN`, a folder for trainings and results")
+	flags.StringVar(&run.Out, "out", "", "`DIR`, a folder for trainings and results")
 	flags.IntSliceVar(&opt.Tables, "tables", nil, "`N,N` of the paper, 1 to 8; default all")
-	flags.StringSliceVar(&opt.Categories, "categories", nil, "`NAMES` of MVTec AD's; default all that are in ROOT")
+	flags.StringSliceVar(&opt.Categories, "categories", nil, "`NAMES` of MVTec AD's; default all in --data")
 	flags.StringSliceVar(&opt.Methods, "methods", rdpp.Methods(), "`NAMES` of methods, as their rows are to stand")
 	flags.StringVar(&opt.Arch, "arch", "wide_resnet50_2", "backbone of Tables 1 to 7, `NAME`; Table 8 has three")
 	teachers := flags.StringSlice("teacher", []string{rdpp.TeacherAuto}, "`FILE`, "+strings.Join(rdpp.TeacherWords(), ", ")+"; ARCH=FILE: of one")
@@ -50,7 +50,7 @@ func runReproduce(ctx context.Context, args []string, t *command.Terminal) error
 	flags.IntVar(&opt.ImageSize, "image-size", 0, "`N` x N pixels for the network; default the paper's 256")
 	flags.Float64Var(&opt.Calibration, "calibration", 0, "`SHARE` of good images for the threshold; default the paper's, none")
 	flags.IntVar(&opt.Seeds, "seeds", 1, "`N` trainings of each kind, with the seeds 1 to N")
-	devices := flags.StringSlice("devices", []string{"auto"}, "`D,D` to train on side by side; auto: all GPUs, else cpu")
+	devices := flags.StringSlice("devices", []string{"auto"}, "`NAMES` to train on side by side; auto: all GPUs, else cpu")
 	flags.IntVar(&run.Threads, "threads", 0, "`N` CPU threads per training; default all CPUs, shared by the devices")
 	dryRun := flags.Bool("dry-run", false, "show the trainings and what is done of them; train and write nothing")
 	asJSON := flags.Bool("json", false, "one JSON object per line")
@@ -145,7 +145,7 @@ func (r *reproduction) event(e reproduce.Event) {
 }
 
 func (r *reproduction) object(name string, fields map[string]any) {
-	fields["event"] = name
+	fields["schema"], fields["event"] = eventSchema, name
 	// A reader that has gone away is no reason to stop.
 	_ = r.json.Encode(fields)
 }

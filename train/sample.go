@@ -23,12 +23,12 @@ func runSample(ctx context.Context, args []string, t *command.Terminal) error {
 	var opt sample.Options
 	flags := pflag.NewFlagSet("train", pflag.ContinueOnError)
 	out := flags.String("out", "", "`DIR` for the data set")
-	flags.StringVar(&opt.Category, "category", "both", "part, texture or both")
-	flags.IntVar(&opt.Size, "size", 256, "side of the images, pixels, 32 to 4096")
-	flags.IntVar(&opt.Train, "train", 60, "good images for training, at least 1")
-	flags.IntVar(&opt.TestGood, "test-good", 20, "good images for testing, 0 for none")
-	flags.IntVar(&opt.TestDefect, "test-defect", 8, "defective images for testing, of each type, 0 for none")
-	flags.Uint64Var(&opt.Seed, "seed", 1, "of everything drawn")
+	flags.StringVar(&opt.Category, "category", "both", "`NAME`: part, texture or both")
+	flags.IntVar(&opt.Size, "size", 256, "`N` x N pixels, 32 to 4096")
+	flags.IntVar(&opt.Train, "train", 60, "`N` good images for training, at least 1")
+	flags.IntVar(&opt.TestGood, "test-good", 20, "`N` good images for testing, 0 for none")
+	flags.IntVar(&opt.TestDefect, "test-defect", 8, "`N` defective images of each type, 0 for none")
+	flags.Uint64Var(&opt.Seed, "seed", 1, "`N`, of everything drawn")
 	if err := parse(t, flags, args, command.Help{Text: sampleUsage}); err != nil {
 		return err
 	}

@@ -19,7 +19,6 @@ import (
 	"rdpp/rdpp/atomicfile"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/pattern"
-	"rdpp/rdpp/printable"
 	"rdpp/torch"
 )
 
@@ -27,8 +26,8 @@ const teacherUsage = `train teacher --out FILE [flags]     make a teacher from d
 It learns to tell programs that draw apart, which needs no photographs and no
 other weights. FILE is for train --teacher FILE; FILE.checkpoint lies beside it
 until the end. Exit codes are those of train.
-train teacher --onnx FILE --out FILE [--preprocess FILE] [--store P] [--arch NAME]
-makes one of a trained ResNet in an ONNX file, up to its layer3.
+train teacher --onnx FILE --out FILE [--preprocess FILE] [--store NAME]
+[--arch NAME] makes one of a trained ResNet in an ONNX file, up to its layer3.
 `
 
 // convertFlags are those that --onnx goes with.
@@ -40,9 +39,9 @@ func runTeacher(ctx context.Context, args []string, t *command.Terminal) (err er
 	flags := pflag.NewFlagSet("train", pflag.ContinueOnError)
 	flags.StringVar(&opt.Out, "out", "", "`FILE` for the teacher, .safetensors")
 	onnx := flags.String("onnx", "", "convert the ResNet in an ONNX `FILE`, and learn nothing")
-	preprocess := flags.String("preprocess", "", "ONNX `FILE` that turns BGR of 0 to 255 into its input; default: torchvision's")
+	preprocess := flags.String("preprocess", "", "ONNX `FILE` that turns BGR of 0 to 255 into its\ninput; default: torchvision's")
 	flags.StringVar(&c.Arch, "arch", c.Arch, "backbone, torchvision `NAME`")
-	flags.StringVar(&c.Objective, "objective", c.Objective, "`NAME`: class, pair (contrastive) or dense (per position)")
+	flags.StringVar(&c.Objective, "objective", c.Objective, "`NAME`: class, pair (contrastive) or dense")
 	flags.IntVar(&c.Classes, "classes", c.Classes, "`N` classes of pictures; 200 is the default of dense")
 	flags.StringSliceVar(&c.Kinds, "kinds", nil, "`NAMES` of "+strings.Join(pattern.Kinds(), ",")+"; default all")
 	flags.IntVar(&c.Steps, "steps", c.Steps, "`N` updates of the weights")
@@ -52,10 +51,10 @@ func runTeacher(ctx context.Context, args []string, t *command.Terminal) (err er
 	scales := flags.String("scales", "0.3,0.5,1", "`X,X,X`: weights of the losses per layer; 0 leaves one out")
 	flags.BoolVar(&c.IgnoreLevel, "ignore-level", c.IgnoreLevel, "keep conv1 blind to a change of all pixels alike")
 	flags.BoolVar(&c.Equalise, "equalise", c.Equalise, "at the end, make all channels of a layer vary alike")
-	flags.StringVar(&c.Precision, "precision", c.Precision, "`P`: fp32, tf32, bf16 (mixed)")
-	flags.StringVar(&opt.Store, "store", rdpp.StoreFP16, "`P` of the numbers in FILE: fp16, fp32")
+	flags.StringVar(&c.Precision, "precision", c.Precision, "`NAME`: fp32, tf32, bf16 (mixed)")
+	flags.StringVar(&opt.Store, "store", rdpp.StoreFP16, "`NAME` of numbers in FILE: fp16, fp32")
 	flags.Uint64Var(&c.Seed, "seed", c.Seed, "`N`, of weights and pictures")
-	device := flags.String("device", "auto", "`D`: auto, cpu, cuda or cuda:N")
+	device := flags.String("device", "auto", "`NAME`: auto, cpu, cuda or cuda:N")
 	threads := flags.Int("threads", allowance.CPUs(), "`N` CPU threads; results depend on it")
 	flags.IntVar(&opt.Workers, "workers", allowance.CPUs(), "`N` goroutines that draw")
 	flags.BoolVar(&opt.Resume, "resume", false, "continue from FILE.checkpoint")
@@ -63,7 +62,7 @@ func runTeacher(ctx context.Context, args []string, t *command.Terminal) (err er
 	flags.DurationVar(&opt.CheckpointEvery, "checkpoint-every", 5*time.Minute, "`TIME` between checkpoints")
 	asJSON := flags.Bool("json", false, "one JSON object per line")
 	sheet := flags.String("sheet", "", "write a contact sheet of the pictures to `FILE`.png, and learn nothing")
-	if err := parse(t, flags, args, command.Help{Text: teacherUsage}); err != nil {
+	if err := parse(t, flags, args, command.Help{Text: teacherUsage, Rare: []string{"ignore-level", "workers", "equalise", "json"}}); err != nil {
 		return err
 	}
 	switch {
@@ -102,9 +101,9 @@ func runTeacher(ctx context.Context, args []string, t *command.Terminal) (err er
 	if opt.Device, err = setDevice(*device, *threads); err != nil {
 		return err
 	}
-	show := &teacherProgress{progress: openProgress("teacher", t.Stdout, t.Stderr, *asJSON)}
+	show := &teacherProgress{progress: openProgress("teacher", t.Stdout, t.Stderr, *asJSON, false)}
 	opt.OnStep = show.step
-	opt.Log = slog.New(slog.NewTextHandler(show.log(), &slog.HandlerOptions{ReplaceAttr: printable.Attr}))
+	opt.Log = slog.New(command.LogTo(show.log(), "train"))
 	show.start(&c, opt.Device, *threads)
 	summary, err := rdpp.Pretrain(ctx, c, opt)
 	show.stop()
@@ -131,7 +130,7 @@ func convertTeacher(ctx context.Context, flags *pflag.FlagSet, opt rdpp.ConvertO
 		return err
 	}
 	if asJSON {
-		return json.NewEncoder(stdout).Encode(map[string]any{"event": "done", "category": "teacher", "summary": s})
+		return json.NewEncoder(stdout).Encode(map[string]any{"schema": eventSchema, "event": "done", "category": "teacher", "summary": s})
 	}
 	by := ""
 	if s.Producer != "" {
@@ -185,8 +184,8 @@ func (p *teacherProgress) start(c *rdpp.PretrainConfig, device torch.Device, thr
 	if p.json != nil {
 		return
 	}
-	say(p.stdout, "teacher: %s, %s, %d x %d pixels, %d steps of %d pictures, %s on %s with %d threads", c.Arch, c.Objective,
-		c.ImageSize, c.ImageSize, c.Steps, c.Batch, c.Precision, device, threads)
+	say(p.stdout, "teacher: %s, %s, %d x %d pixels, %d steps of %d pictures, %s on %s with %s", c.Arch, c.Objective,
+		c.ImageSize, c.ImageSize, c.Steps, c.Batch, c.Precision, device, count(threads, "thread"))
 }
 
 func (p *teacherProgress) step(r rdpp.PretrainReport) {
@@ -194,10 +193,10 @@ func (p *teacherProgress) step(r rdpp.PretrainReport) {
 		// The clock starts at the end of the first step, which also warms up.
 		p.first = r
 		if p.bars != nil {
-			p.addBar(r.Steps)
+			p.addBar(p.category, r.Steps)
 		}
 	}
-	text := fmt.Sprintf(" step %d/%d  loss %.4f%s", r.Step, r.Steps, r.Loss, scalesText(r.Scales))
+	text := " loss " + lossText(r.Loss)
 	var rate, waited float64
 	var left time.Duration
 	if seconds := (r.Elapsed - p.first.Elapsed).Seconds(); r.Step > p.first.Step {
@@ -205,7 +204,7 @@ func (p *teacherProgress) step(r rdpp.PretrainReport) {
 		waited = (r.Waited - p.first.Waited).Seconds() / seconds
 		perStep := (r.Elapsed - p.first.Elapsed) / time.Duration(r.Step-p.first.Step)
 		left = (perStep * time.Duration(r.Steps-r.Step)).Round(time.Second)
-		text += fmt.Sprintf("  %.0f pictures/s, waited %.0f %%  %v left", rate, 100*waited, left)
+		text += fmt.Sprintf("  %s pictures/s  %s left", rateText(rate), durationText(left))
 	}
 	last := r.Step == r.Steps
 	switch {
@@ -218,7 +217,7 @@ func (p *teacherProgress) step(r rdpp.PretrainReport) {
 			"pictures_per_second": rate, "waited_share": waited, "seconds_left": left.Seconds()})
 	case p.json == nil && p.bars == nil && (time.Since(p.shown) >= lineEvery || last):
 		p.shown = time.Now()
-		say(p.stdout, "teacher:%s", text)
+		say(p.stdout, "teacher: %d %%%s", 100*r.Step/r.Steps, text)
 	}
 }
 

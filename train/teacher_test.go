@@ -27,7 +27,7 @@ func TestTeacher(t *testing.T) {
 	if code != command.Done || stderr != "" {
 		t.Fatalf("got code %d, stderr %q, want code 0", code, stderr)
 	}
-	for _, want := range []string{"resnet18, class, 32 x 32 pixels", "step 2/2", "layer2", "layer3", "pictures/s", "8 pictures seen",
+	for _, want := range []string{"resnet18, class, 32 x 32 pixels", "teacher: 100 % loss ", "layer2", "layer3", "pictures/s", "8 pictures seen",
 		"the device waited", "--teacher " + out} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("got stdout %q, want %q in it", stdout, want)

@@ -15,7 +15,7 @@ func TestView(t *testing.T) {
 	data, out := copyData(t), filepath.Join(t.TempDir(), "out")
 	flags := []string{"--fit=pad", "--roi=4,0,56,60", "--ignore=" + filepath.Join(data, "ground_truth", "dent", "000_mask.png"),
 		"--augment=shift=0.05,light=0.1"}
-	code, stdout, stderr := trainBy(tiny(data, out, flags...)...)
+	code, stdout, stderr := trainBy(tiny(data, out, append([]string{"--keep-checkpoint"}, flags...)...)...)
 	if code != command.Done || !strings.Contains(stdout, "(fit pad, 56 x 60 pixels from 4,0 on, a mask of what is ignored)") {
 		t.Fatalf("got code %d, %q, stderr %q", code, stdout, stderr)
 	}

@@ -49,7 +49,9 @@ func isUsage(err error) bool {
 // Command is a command of a program.
 type Command struct {
 	Name, Summary string
-	// Run returns the exit code, or an error that decides it.
+	// Args completes what is no flag; the zero value: with names of files.
+	Args Argument
+	// Run returns the exit code, or an error that decides it. Before anything else it calls t.Parse.
 	Run func(ctx context.Context, args []string, t *Terminal) (int, error)
 	// Patient commands take the time they need to end when ctx ends, and their errors say what came of it. Others are left
 	// after a while, and have been interrupted whatever their errors say.
@@ -59,6 +61,7 @@ type Command struct {
 // Program is a program with commands.
 type Program struct {
 	Name     string
+	Summary  string // what the program does, in a few words
 	Head     string // of --help, what the program does; where there is no Default
 	Commands []Command
 	// Default is what a command line without a command's name is for; nil: there must be a command. It explains the whole
@@ -149,19 +152,23 @@ func (p *Program) find(args []string, t *Terminal) (c *Command, rest []string, e
 		c, _, err = p.find(args[1:], t)
 		return c, []string{"--help"}, err
 	case strings.HasPrefix(args[0], "-") && p.Default == nil:
-		if args[0] == "-h" || args[0] == "--help" {
+		switch args[0] {
+		case "-h", "--help":
 			return usage, nil, nil
+		case "--help-all":
+			return &Command{Run: p.helpAll}, nil, nil
 		}
 		return usage, nil, Usagef("%q stands before the command; name one first, see `%s --help`", args[0], p.Name)
 	case strings.HasPrefix(args[0], "-"):
 		return usage, args, nil
 	}
 	names := []string{"help"}
-	for i := range p.Commands {
-		if p.Commands[i].Name == args[0] {
-			return &p.Commands[i], args[1:], nil
+	commands := p.all()
+	for i := range commands {
+		if commands[i].Name == args[0] {
+			return &commands[i], args[1:], nil
 		}
-		names = append(names, p.Commands[i].Name)
+		names = append(names, commands[i].Name)
 	}
 	return usage, nil, Usagef("unknown command %q%s; see `%s --help`", args[0], meant(args[0], names), p.Name)
 }
@@ -170,11 +177,26 @@ func (p *Program) find(args []string, t *Terminal) (c *Command, rest []string, e
 func (p *Program) usage() string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "%s\n\nUsage: %s COMMAND ...\n\n", p.Head, p.Name)
-	for _, c := range p.Commands {
-		fmt.Fprintf(&s, "  %-10s%s\n", c.Name, c.Summary)
+	for _, c := range p.all() {
+		fmt.Fprintf(&s, "  %-11s%s\n", c.Name, c.Summary)
 	}
-	fmt.Fprintf(&s, "\n\"%s help COMMAND\" explains a command, \"%s --version\" names versions.\n\n%s", p.Name, p.Name, p.Codes)
+	fmt.Fprintf(&s, "\n\"%s help COMMAND\" explains a command, \"%s --help-all\" all of them.\n\n%s", p.Name, p.Name, p.Codes)
 	return s.String()
+}
+
+// all are the commands of the program, with those that every program has.
+func (p *Program) all() []Command {
+	return append(slices.Clip(p.Commands), p.completion(), p.manual())
+}
+
+// helpAll prints the usage, and what --help-all prints of every command.
+func (p *Program) helpAll(_ context.Context, _ []string, t *Terminal) (int, error) {
+	text := p.usage()
+	for _, d := range p.Describe() {
+		text += fmt.Sprintf("\n%s %s\n\n%s", p.Name, d.Name, d.Help.Usage(d.Flags, true))
+	}
+	_, err := fmt.Fprint(t.Stdout, text)
+	return Done, err
 }
 
 // patience is how long a command may take to end when it is asked to. One that waits for a disk or a network that no longer

@@ -26,7 +26,12 @@ func program(withDefault bool) *Program {
 		flags.Int("image-size", 1, "`N` pixels")
 		flags.Float64("noise", 0, "`X`")
 		flags.String("out", "", "`DIR`")
-		flags.Bool("odd", false, "rare")
+		flags.Bool("odd", false, "rare: it's \\[odd]")
+		flags.Duration("wait", 0, "`TIME`")
+		flags.String("kind", "", "`NAME`: round or square")
+		Words(flags, "kind", "round", "square")
+		flags.StringP("from", "f", "", "`FILE` to\nread")
+		flags.Func("even", "`N`", func(string) error { return errors.New("use 2, 4 or 6") })
 		if err := t.Parse(flags, args, Help{Text: "Usage: prog draw\n", Rare: []string{"odd"}, More: "More.\n"}); err != nil {
 			return 0, err
 		}
@@ -71,7 +76,13 @@ func TestRun(t *testing.T) {
 		{"draw --help", false, Done, drawHelp, ""},
 		{"help draw", false, Done, drawHelp, ""},
 		{"draw --help-all", false, Done, drawHelp, ""},
-		{"--help", false, Done, "prog does things.\n\nUsage: prog COMMAND ...\n\n  draw      draws\n  version   name versions; print licences\n", ""},
+		{"--help", false, Done, "prog does things.\n\nUsage: prog COMMAND ...\n\n  draw       draws\n  version    name versions; print licences\n", ""},
+		{"--help-all", false, Done, "prog does things.\n\nUsage: prog COMMAND ...\n", ""},
+		{"version --help-all", false, Done, "Usage: prog version [--licenses]\n", ""},
+		{"man more", false, WrongUsage, "", "prog: man: \"more\" is one argument too many; see `prog man --help`\n"},
+		{"completion", false, WrongUsage, "", "prog: completion: 0 shells named; name one of bash, zsh, fish; see `prog completion --help`\n"},
+		{"completion bahs", false, WrongUsage, "", "prog: completion: \"bahs\" is no shell known here; did you mean bash?; name one of bash, zsh, fish; see `prog completion --help`\n"},
+		{"help completion", true, Done, "Usage: prog completion bash|zsh|fish\n", ""},
 		{"-h", false, Done, "prog does things.\n", ""},
 		{"help", false, Done, "prog does things.\n", ""},
 		{"help --help", false, Done, "prog does things.\n", ""},
@@ -99,6 +110,13 @@ func TestRun(t *testing.T) {
 		{"draw --image=3", false, WrongUsage, "", "prog: draw: unknown flag: --image; did you mean --image-size?; see `prog draw --help`\n"},
 		{"draw --nonsense", false, WrongUsage, "", "prog: draw: unknown flag: --nonsense; see `prog draw --help`\n"},
 		{"--nosie=3", true, WrongUsage, "", "prog: unknown flag: --nosie; did you mean --noise?; see `prog --help`\n"},
+		{"draw --image-size many", false, WrongUsage, "", "prog: draw: --image-size is \"many\"; use a whole number; see `prog draw --help`\n"},
+		{"draw --image-size=99999999999999999999", false, WrongUsage, "", "prog: draw: --image-size is \"99999999999999999999\"; use a whole number; see `prog draw --help`\n"},
+		{"draw --noise=1,5", false, WrongUsage, "", "prog: draw: --noise is \"1,5\"; use a number; see `prog draw --help`\n"},
+		{"draw --odd=perhaps", false, WrongUsage, "", "prog: draw: --odd is \"perhaps\"; use true or false; see `prog draw --help`\n"},
+		{"draw --wait=5", false, WrongUsage, "", "prog: draw: --wait is \"5\"; use a time with its unit, such as 30s, 5m or 1h30m; see `prog draw --help`\n"},
+		{"draw --even=3", false, WrongUsage, "", "prog: draw: --even is \"3\"; use 2, 4 or 6; see `prog draw --help`\n"},
+		{"draw --out", false, WrongUsage, "", "prog: draw: --out lacks its value: --out DIR; see `prog draw --help`\n"},
 		{"draw -x", false, WrongUsage, "", "prog: draw: unknown shorthand flag: 'x' in -x; see `prog draw --help`\n"},
 	} {
 		var stdout, stderr bytes.Buffer
@@ -185,6 +203,19 @@ func TestDistance(t *testing.T) {
 		{"kitten", "sitting", 3}, {"ca", "abc", 3}, {"größe", "grösse", 2}} {
 		if got, back := distance(c.a, c.b), distance(c.b, c.a); got != c.want || back != c.want {
 			t.Errorf("%q, %q: got %d, back %d, want %d", c.a, c.b, got, back, c.want)
+		}
+	}
+}
+
+func TestWrapped(t *testing.T) {
+	const long = "      --out DIR   a folder whose use takes very many words to explain, more than a line has\n"
+	for line, want := range map[string]string{
+		"      --out DIR   short\n": "      --out DIR   short\n",
+		long:                        "      --out DIR   a folder whose use takes very many words to explain, more than\n                  a line has\n",
+		"      " + strings.Repeat("x", 90) + "\n": "      " + strings.Repeat("x", 90) + "\n",
+	} {
+		if got := wrapped(line); got != want {
+			t.Errorf("%q: got %q, want %q", line, got, want)
 		}
 	}
 }

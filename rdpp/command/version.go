@@ -7,6 +7,15 @@ import (
 	"github.com/spf13/pflag"
 )
 
+// Versions are the lines of Version: the program's and libtorch's version, and the commit where that is known.
+func Versions(program, libtorch, commit string) string {
+	text := fmt.Sprintf("rdpp %s, libtorch %s", program, libtorch)
+	if commit != "" {
+		text += "\ncommit " + commit
+	}
+	return text
+}
+
 // Version is the command that names versions, by a line that text returns, and with --licenses prints notice.
 func Version(program string, text func() (string, error), notice func() string) Command {
 	help := Help{Text: "Usage: " + program + " version [--licenses]\n\nNames the versions of rdpp and of the libtorch that it runs on.\n\n"}

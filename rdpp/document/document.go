@@ -20,6 +20,12 @@ const Version = "0.1.0"
 // Software is what files call the program.
 const Software = "rdpp " + Version
 
+// commit is set by scripts/build.sh, by the linker.
+var commit string
+
+// Commit is the commit that the program was built of, with a + where files were changed since; "" where nobody has said.
+func Commit() string { return commit }
+
 // The keys of documents in a header's metadata.
 const (
 	ModelKey             = "rdpp"                    // of a model
@@ -87,9 +93,22 @@ func Lacking(text string, members ...string) error {
 	return nil
 }
 
-// Write writes a safetensors file whose metadata holds document as JSON.
-func Write(path, key string, document any, tensors []weights.Source) error {
+// Further is a document beside a file's own.
+type Further struct {
+	Key      string
+	Document any
+}
+
+// Write writes a safetensors file whose metadata holds document as JSON, and further ones.
+func Write(path, key string, document any, tensors []weights.Source, further ...Further) error {
 	metadata, err := metadataOf(key, document)
+	for _, f := range further {
+		if err == nil {
+			var text []byte
+			text, err = stdjson.Marshal(f.Document)
+			metadata[f.Key] = string(text)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("document: %s: %w", path, err)
 	}

@@ -109,7 +109,20 @@ func (r *run) restore(file *weights.File, c *Saved) error {
 	if c.Info.From != r.model.Info.From {
 		return r.otherParent(c.Info.From)
 	}
-	own := c.Info.Teacher
+	if err := r.sameOrigin(&c.Info, file.Path); err != nil {
+		return err
+	}
+	if err := r.learner.Restore(file, c.Info.Facts); err != nil {
+		return fmt.Errorf("engine: checkpoint %s: %w", file.Path, err)
+	}
+	c.Info.Config, c.Info.Data, c.Info.Looks = r.config, r.model.Info.Data, r.model.Info.Looks // the same, but for what may be raised and what older versions did not tell
+	r.model.Info, r.state = c.Info, c.State
+	return nil
+}
+
+// sameOrigin refuses another teacher and other images than those that a run in the folder began with. file is what tells of it.
+func (r *run) sameOrigin(before *modelfile.Info, file string) error {
+	own := before.Teacher
 	same, now, err := own.Same(r.opt.Teacher, r.config.Arch)
 	if err != nil {
 		return err
@@ -121,15 +134,10 @@ func (r *run) restore(file *weights.File, c *Saved) error {
 	if r.opt.From == "" { // which has the teacher
 		r.opt.Teacher = now // in the trainings for the calibration too
 	}
-	if c.Info.Data.Fingerprint != r.model.Info.Data.Fingerprint {
-		return setting.Advise(fmt.Errorf("engine: the training images are not those that %s began with", file.Path),
+	if before.Data.Fingerprint != r.model.Info.Data.Fingerprint {
+		return setting.Advise(fmt.Errorf("engine: the training images are not those that %s began with", file),
 			"put them back, or start anew with {overwrite}")
 	}
-	if err := r.learner.Restore(file, c.Info.Facts); err != nil {
-		return fmt.Errorf("engine: checkpoint %s: %w", file.Path, err)
-	}
-	c.Info.Config, c.Info.Data, c.Info.Looks = r.config, r.model.Info.Data, r.model.Info.Looks // the same, but for what may be raised and what older versions did not tell
-	r.model.Info, r.state = c.Info, c.State
 	return nil
 }
 

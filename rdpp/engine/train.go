@@ -35,19 +35,21 @@ import (
 // Options say where and how to train. Of them only Teacher and From change the result, and Device its rounding. Zero
 // fields mean the defaults.
 type Options struct {
-	Out             string        // folder for the results, made where missing; required
-	Teacher         string        // weight file, or one of teacher.Words; default teacher.Auto
-	From            string        // model file whose networks, teacher included, go on learning; default: they begin anew. See FromModel
-	Device          torch.Device  // default the CPU
-	Workers         int           // goroutines that make batches, default allowance.CPUs
-	CheckpointEvery time.Duration // default 5 minutes
-	CacheBytes      int64         // bound of the image cache, default as of dataset.CacheOptions; negative: keep nothing
-	MaxPixels       int64         // largest image accepted, default imagefile.DefaultMaxPixels
-	SkipBad         bool          // leave out images that cannot be read, instead of failing
-	Resume          bool          // go on from the checkpoint in Out, where there is one
-	Overwrite       bool          // start anew even where Out holds a run
-	Deterministic   bool          // the same bits every time on a GPU too, at some cost; on the CPU they always are
-	TestEvery       int           // epochs between measurements on the test set, to look at; 0: none but the last
+	Out             string                // folder for the results, made where missing; required
+	Teacher         string                // weight file, or one of teacher.Words; default teacher.Auto
+	From            string                // model file whose networks, teacher included, go on learning; default: they begin anew. See FromModel
+	Device          torch.Device          // default the CPU
+	Workers         int                   // goroutines that make batches, default allowance.CPUs
+	CheckpointEvery time.Duration         // default 5 minutes
+	CacheBytes      int64                 // bound of the image cache, default as of dataset.CacheOptions; negative: keep nothing
+	MaxPixels       int64                 // largest image accepted, default imagefile.DefaultMaxPixels
+	SkipBad         bool                  // leave out images that cannot be read, instead of failing
+	Resume          bool                  // go on from the checkpoint in Out, where there is one; a finished run is left as it is
+	DropCheckpoint  bool                  // remove the checkpoint of a run that is finished: it cannot be trained for more epochs then
+	Overwrite       bool                  // start anew even where Out holds a run
+	Deterministic   bool                  // the same bits every time on a GPU too, at some cost; on the CPU they always are
+	Provenance      *modelfile.Provenance // goes into model, metrics and report, with date, time and fingerprint; nil: none does
+	TestEvery       int                   // epochs between measurements on the test set, to look at; 0: none but the last
 
 	OnDownload func(file string, done, total int64) // as in teacher.Options
 
@@ -93,7 +95,8 @@ type Summary struct {
 	ModelFile          string         `json:"model_file"`
 	ModelFileBase64    string         `json:"model_file_base64,omitempty"` // as CategoryBase64
 
-	From modelfile.ParentInfo `json:"from,omitzero"` // model that it went on from
+	From       modelfile.ParentInfo  `json:"from,omitzero"`        // model that it went on from
+	Provenance *modelfile.Provenance `json:"provenance,omitempty"` // how the model came to be
 
 	Spots modelfile.Spots `json:"spots,omitzero"` // how small a defect can be, where images are large or in tiles
 }
@@ -128,7 +131,10 @@ func Train(ctx context.Context, c config.Config, set *dataset.Set, opt Options) 
 	err := worker.Do(func() (err error) {
 		r := &run{config: c, opt: opt, set: set}
 		defer r.close()
-		if err = r.prepare(ctx); err == nil {
+		if err = r.prepare(ctx); err != nil {
+			return err
+		}
+		if summary = r.finished; summary == nil {
 			summary, err = r.train(ctx)
 		}
 		return err
@@ -160,6 +166,7 @@ type run struct {
 	learner      method.Learner
 	loop         Loop[*dataset.Batch]
 	state        RunState
+	finished     *Summary // of a run that is resumed and was finished before, without a checkpoint
 }
 
 func (r *run) path(name string) string { return filepath.Join(r.opt.Out, name) }
@@ -193,17 +200,14 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	if file != nil {
 		defer file.Close()
 	}
-	if r.config.Precision == method.PrecisionAuto && file != nil {
-		r.config.Precision = saved.Info.Config.Precision
+	var before *modelfile.Info // of what is resumed
+	if file != nil {
+		before = &saved.Info
+	} else if before, err = r.readFinished(); err != nil {
+		return err
 	}
-	if r.config.BitDepth == method.BitDepthAuto && file != nil {
-		r.config.BitDepth = saved.Info.Config.BitDepth
-	}
-	if r.config.Tile == method.TileAuto && file != nil {
-		r.config.Tile, r.config.TileStride = saved.Info.Config.Tile, saved.Info.Config.TileStride
-	}
-	if align := &r.config.Align; align.On() && align.Mean == "" && file != nil {
-		align.Mean, align.Least = saved.Info.Config.Align.Mean, saved.Info.Config.Align.Least
+	if before != nil {
+		r.settleAs(&before.Config)
 	}
 	err = torch.SetArithmetic(r.config.Precision == string(torch.TF32), r.opt.Deterministic && r.opt.Device != torch.CPU)
 	if err != nil {
@@ -214,10 +218,10 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	}
 	switch {
 	case r.opt.From != "":
-		if err := r.openParent(file == nil); err != nil {
+		if err := r.openParent(before == nil); err != nil {
 			return err
 		}
-	case file == nil:
+	case before == nil:
 		found, err := teacher.Find(ctx, r.opt.Teacher, r.config.Arch, teacher.Options{OnDownload: r.opt.OnDownload, Log: r.opt.Log})
 		if err != nil {
 			return err
@@ -228,6 +232,9 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	}
 	if err := r.readData(ctx); err != nil {
 		return err
+	}
+	if r.finished != nil {
+		return r.sameFinished(before)
 	}
 	if r.config.Precision == method.PrecisionAuto {
 		if err := r.choosePrecision(ctx); err != nil {
@@ -245,8 +252,8 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	if file != nil {
 		err = r.restore(file, saved)
 	} else if err = r.learner.Begin(ctx, evaluation.Images(r.items, r.cache, &r.config.Settings, r.opt.Device)); err == nil {
-		// An older run's must not be taken for this one's.
-		err = removeAll(append(r.foldFiles(), r.path(checkpointFile)))
+		// An older run's must not be taken for this one's, nor for the end of it.
+		err = removeAll(append(r.foldFiles(), r.path(checkpointFile), r.path(MetricsFile)))
 	}
 	if err != nil {
 		return err
@@ -287,6 +294,9 @@ func (r *run) openCheckpoint() (*weights.File, *Saved, error) {
 func (r *run) protectModel() error {
 	if _, err := os.Lstat(r.path(ModelFile)); errors.Is(err, os.ErrNotExist) {
 		return nil
+	}
+	if _, err := os.Lstat(r.path(checkpointFile)); err != nil {
+		return setting.Refuse("out", r.opt.Out, "it holds a finished run: replace it with {overwrite}, or choose another folder")
 	}
 	return setting.Refuse("out", r.opt.Out, "it holds a finished run: replace it with {overwrite}, train it for more {epochs} with {resume}, or choose "+
 		"another folder")
@@ -554,6 +564,14 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 	if err := r.spot(model); err != nil {
 		return nil, err
 	}
+	if r.opt.Provenance != nil {
+		p := *r.opt.Provenance
+		p.Date, p.Fingerprint, p.Seconds = time.Now().UTC(), model.Info.Data.Fingerprint, calibrating.Seconds()
+		for _, epoch := range r.state.History {
+			p.Seconds += epoch.Seconds
+		}
+		model.Provenance = &p
+	}
 	if err := model.Save(r.path(ModelFile)); err != nil {
 		return nil, setting.Advise(err, "make room and continue with {resume}")
 	}
@@ -571,7 +589,7 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 		CalibrationImages: len(calibration.Scores), CalibrationFolds: calibration.Folds, CalibrationSeconds: calibrating.Seconds(),
 		HasMasks: r.set.HasMasks, Taken: r.set.Taken(),
 		Skipped: r.skipped, Range: model.Info.Data.Range, ModelFile: r.path(ModelFile), ModelFileBase64: printable.Base64(r.path(ModelFile)),
-		CategoryBase64: printable.Base64(r.set.Category), Spots: model.Info.Spots, From: model.Info.From}
+		CategoryBase64: printable.Base64(r.set.Category), Spots: model.Info.Spots, From: model.Info.From, Provenance: model.Provenance}
 	trained := 0
 	for _, epoch := range r.state.History {
 		summary.TrainingSeconds += epoch.Seconds
@@ -608,7 +626,11 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
-	return summary, removeAll(r.foldFiles())
+	gone := r.foldFiles()
+	if r.opt.DropCheckpoint {
+		gone = append(gone, r.path(checkpointFile))
+	}
+	return summary, removeAll(gone)
 }
 
 func writeFile(path string, content []byte) error {

@@ -136,6 +136,11 @@ func gather(ctx context.Context, m *modelfile.Model, set *dataset.Set, e *Evalua
 	if r.Settings, err = reportSettings(info); err != nil {
 		return nil, err
 	}
+	if m.Provenance != nil {
+		for _, fact := range m.Provenance.Facts() {
+			r.Settings = append(r.Settings, report.Setting{Name: fact.Name, Value: fact.Value})
+		}
+	}
 	return r, nil
 }
 

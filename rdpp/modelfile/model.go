@@ -26,6 +26,8 @@ type Model struct {
 	Batch     int             // images in one pass where there are many, see BatchSize; 0: it chooses
 	Digest    string          // of the file that Load read, which holds it of itself; "": none
 
+	Provenance *Provenance // how it came to be; nil: not said
+
 	released bool
 
 	room int64 // bytes that LoadOptions.MaxMemory leaves for images; 0: no such bound
@@ -85,6 +87,9 @@ func (m *Model) LoadTeacher(name string) error {
 func (m *Model) Save(path string) error {
 	if m.released {
 		return errReleased
+	}
+	if m.Provenance != nil {
+		return document.Write(path, document.ModelKey, m.document(), m.Net.State(), document.Further{Key: ProvenanceKey, Document: m.Provenance})
 	}
 	return document.Write(path, document.ModelKey, m.document(), m.Net.State())
 }
@@ -184,7 +189,7 @@ func Load(path string, opt LoadOptions) (*Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("modelfile: %s: %w", path, err)
 	}
-	m.Info, m.Digest = info, file.Digest()
+	m.Info, m.Digest, m.Provenance = info, file.Digest(), readProvenance(file)
 	if opt.MaxMemory > 0 {
 		m.room = opt.MaxMemory - info.Config.PredictionBytes(file.Size(), 0)
 	}
@@ -194,7 +199,7 @@ func Load(path string, opt LoadOptions) (*Model, error) {
 	}
 	switch {
 	case !o.Digest:
-		log.Warn("the model file is of a version that stored no digest, so damage to it can pass unseen; train or import it again for one", "file", path)
+		log.Warn("the model file stores no digest, so damage can pass unseen; train or import it again for one", "file", path)
 	case o.Unknown != "":
 		log.Warn("the model file is of a later version, whose further settings play no part here", "file", path, "software", info.Software,
 			"first", o.Unknown)

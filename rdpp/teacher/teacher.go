@@ -85,6 +85,18 @@ func (t Info) word() string {
 	return ""
 }
 
+// Name is what names the teacher again: one of Words, or "" where it came from a file, which torchvision's is only where it is
+// the one that Find looks for.
+func (t Info) Name(arch string) string {
+	if word := t.word(); word != "" {
+		return word
+	}
+	if t.SHA256 != "" && t.SHA256 == torchvision.Files[arch].SHA256 {
+		return ImageNet
+	}
+	return ""
+}
+
 // String names the teacher for people, with what it has learned from where its name does not say, and how its SHA-256
 // begins.
 func (t Info) String() string {
@@ -156,6 +168,29 @@ func Find(ctx context.Context, name, arch string, opt Options) (string, error) {
 			"or use {arch} %s with {teacher} %s", file.Name, dir, strings.Join(builtin.Architectures(builtin.ImageNet), " or "), Builtin)
 	}
 	return path, nil
+}
+
+// Arch is the backbone of a training that names none: preferred, unless its weights would have to be downloaded, or a teacher
+// inside the program is asked for; then one that has such.
+func Arch(name, preferred string) string {
+	inside, found := inside[name]
+	switch {
+	case name == Auto:
+		dir, err := Cache()
+		if err == nil {
+			_, err = os.Stat(filepath.Join(dir, torchvision.Files[preferred].Name))
+		}
+		if err == nil {
+			return preferred
+		}
+		inside.from = builtin.ImageNet
+	case !found:
+		return preferred
+	}
+	if built := builtin.Architectures(inside.from); !slices.Contains(built, preferred) {
+		return built[0]
+	}
+	return preferred
 }
 
 // checkCached shows that a file in the cache folder is the one that its name promises.

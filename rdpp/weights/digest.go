@@ -113,3 +113,20 @@ func (f *File) SHA256() (string, error) {
 	}
 	return hex.EncodeToString(hash.Sum(nil)), nil
 }
+
+// Content returns the SHA-256 of an entry of the metadata and of the tensors, as 64 hexadecimal digits: of the entry, and of the
+// name, type, shape and bytes of each tensor in file order, texts and shapes behind their lengths. Other entries leave it as it is.
+func (f *File) Content(entry string) (string, error) {
+	hash := sha256.New()
+	text := func(s string) { fmt.Fprintf(hash, "%d:%s", len(s), s) }
+	text(f.Metadata[entry])
+	for _, t := range f.Tensors {
+		text(t.Name)
+		text(t.DType.String())
+		text(fmt.Sprint(t.Shape))
+		if err := f.settle(t.content.writeTo(hash)); err != nil {
+			return "", fmt.Errorf("weights: %s: %w", f.Path, err)
+		}
+	}
+	return hex.EncodeToString(hash.Sum(nil)), nil
+}
