@@ -39,7 +39,7 @@ type outlets struct {
 // register adds the flags and returns those that few need.
 func (o *outlets) register(flags *pflag.FlagSet) (rare []string) {
 	flags.StringVar(&o.broker, "mqtt", "", "send verdicts to the broker at `URL`, mqtt or mqtts")
-	flags.StringVar(&o.topic, "topic", "", "to its topic `T`; to T/status goes online or offline")
+	flags.StringVar(&o.topic, "topic", "", "to its topic `NAME`; NAME/status: online, offline")
 	flags.StringVar(&o.login, "mqtt-login", "", "`FILE`: user in its first line, password in its second;\nor in RDPP_MQTT_USER and RDPP_MQTT_PASSWORD")
 	flags.StringVar(&o.mqtt.CA, "mqtt-ca", "", "certificates `FILE`, PEM, that the broker's goes back to")
 	flags.StringVar(&o.mqtt.Cert, "mqtt-cert", "", "own certificate `FILE` for the broker, PEM")
@@ -53,7 +53,7 @@ func (o *outlets) register(flags *pflag.FlagSet) (rare []string) {
 // registerPLC adds the flags of what shows the last verdict, and returns those that few need.
 func (o *outlets) registerPLC(flags *pflag.FlagSet) (rare []string) {
 	flags.StringVar(&o.opcua, "opcua", "", "show the last verdict over OPC UA at `ADDR`, such as :4840")
-	flags.StringVar(&o.modbus, "modbus", "", "switch a coil of the Modbus device at `HOST` or HOST:PORT:\non when the last part is to be sorted out")
+	flags.StringVar(&o.modbus, "modbus", "", "switch a coil of the Modbus device at `ADDR`,\non when the last part is to be sorted out")
 	flags.Func("coil", "`N`umber of that coil in the protocol, the first one is 0", func(text string) error {
 		n, err := strconv.ParseUint(text, 10, 16)
 		if err != nil {
@@ -62,7 +62,7 @@ func (o *outlets) registerPLC(flags *pflag.FlagSet) (rare []string) {
 		o.coil = new(uint16(n))
 		return nil
 	})
-	flags.DurationVar(&o.hold, "coil-hold", 0, "keep it on for `T` at least")
+	flags.DurationVar(&o.hold, "coil-hold", 0, "keep it on for `TIME` at least")
 	flags.IntVar(&o.unit, "modbus-unit", 1, "unit `N` behind a Modbus gateway")
 	return []string{"opcua", "modbus", "coil", "coil-hold", "modbus-unit"}
 }

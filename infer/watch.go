@@ -65,7 +65,7 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 	rare = append(append(rare, out.register(flags)...), out.registerPLC(flags)...)
 	ignore := flags.String("ignore", "", "`FILE` of a mask of what is not scored; or DIR of\nmasks, named like the images")
 	maxMemory := flags.Int64("max-memory", allowance.MemoryDefault(1<<30)>>20, "`N` MiB to read and decode images in")
-	help := command.Help{Text: watchHelp, Rare: append(rare, "pixel-threshold", "device", "precision", "threads", "batch", "max-pixels",
+	help := command.Help{Text: watchHelp, Rare: append(rare, "threshold", "pixel-threshold", "device", "precision", "threads", "batch", "max-pixels",
 		"max-memory", "ignore", "settle", "move-broken", "drift", "metrics-file")}
 	if err := t.Parse(flags, args, help); err != nil {
 		return 0, err
