@@ -31,7 +31,7 @@ unshare -rm bash -euc '
   cc -std=c11 -I include share/doc/rdpp/examples/detect.c -L lib -lrdpp -Wl,-rpath,"$PWD/lib" -o "$DIR/detect"
   "$DIR/detect" "$model" "$image"
   if command -v pkg-config >/dev/null; then
-    test "$(PKG_CONFIG_PATH=lib/pkgconfig pkg-config --modversion rdpp)" = "$(bin/infer --version | sed "s/rdpp \([^,]*\).*/\1/")"
+    test "$(PKG_CONFIG_PATH=lib/pkgconfig pkg-config --modversion rdpp)" = "$(bin/infer --version | sed -n "1s/rdpp \([^,]*\).*/\1/p")"
   fi
   if command -v python3 >/dev/null; then PYTHONPATH=lib python3 share/doc/rdpp/examples/detect.py "$model" "$image"; fi
 '
