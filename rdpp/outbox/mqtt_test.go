@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -414,14 +415,15 @@ func TestMQTTSecure(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		change func(*MQTTOptions)
-		want   string // "": it works
+		want   string // a regular expression; "": it works
 	}{
 		{"whole", func(*MQTTOptions) {}, ""},
 		{"wrong password", func(o *MQTTOptions) { o.Password = "other" }, "not Authorized"},
 		{"no user", func(o *MQTTOptions) { o.User, o.Password = "", "" }, "not Authorized"},
 		{"another's authority", func(o *MQTTOptions) { o.CA = file("other.pem") }, "certificate signed by unknown authority"},
 		{"the system's authorities", func(o *MQTTOptions) { o.CA = "" }, "certificate signed by unknown authority"},
-		{"no certificate", func(o *MQTTOptions) { o.Cert, o.Key = "", "" }, "certificate required"},
+		// The broker says why and hangs up at once: the end of the connection may come first.
+		{"no certificate", func(o *MQTTOptions) { o.Cert, o.Key = "", "" }, "certificate required|reset by peer|broken pipe|EOF"},
 	} {
 		opt := whole
 		c.change(&opt)
@@ -431,7 +433,7 @@ func TestMQTTSecure(t *testing.T) {
 		}
 		m.Begin("rdpp-1")
 		err = m.Ready(t.Context())
-		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+		if (err == nil) != (c.want == "") || err != nil && !regexp.MustCompile(c.want).MatchString(err.Error()) {
 			t.Errorf("%s: got %v, want %q", c.name, err, c.want)
 		}
 		if err == nil {
