@@ -55,21 +55,24 @@ func (o Outline) Regions(m []float32, H, W, origW, origH int) ([]Region, []float
 		return nil, nil, err
 	}
 	outside := math.Inf(1)
-	levels := slices.Repeat([]float64{outside}, len(m))
 	if len(m) == 0 || float64(slices.Max(m)) <= o.Above {
-		return []Region{}, levels, nil
+		return []Region{}, slices.Repeat([]float64{outside}, len(m)), nil
 	}
 	o.Low = min(o.Low, o.Above)
 	ground := o.ground(m)
-	seen := make([]int, len(m))
-	hills, summits := o.hills(m, H, W, ground)
-	for n, h := range hills {
-		h.mark(levels, seen, n+1, m, H, W, ground, o)
+	f := newFlood(m, H, W, o.Low)
+	hills, summits := f.hills(&o, ground)
+	for _, h := range hills {
+		f.mark(&h, &o, ground)
 	}
-	for n, h := range summits {
-		if levels[h.at] == outside {
-			h.mark(levels, seen, len(hills)+n+1, m, H, W, ground, o)
+	for _, h := range summits {
+		if f.levels[h.at] == outside {
+			f.mark(&h, &o, ground)
 		}
+	}
+	levels := make([]float64, len(m))
+	for y := range H {
+		copy(levels[y*W:(y+1)*W], f.levels[f.pixel(0, y):])
 	}
 	mask := make([]uint8, len(m))
 	for i, level := range levels {
@@ -115,10 +118,47 @@ func (o *Outline) ground(m []float32) float64 {
 
 // hill is a part of a map around a peak, down to where it ends.
 type hill struct {
-	at   int32 // the peak's pixel
+	at   int32 // the peak's pixel of the flood
 	peak float64
 	cut  float64 // its pixels are above it
 }
+
+// flood is a map whose hills are found and marked. A border one pixel wide is around it, which is above nothing, so that every
+// pixel has eight neighbours.
+type flood struct {
+	m      []float32
+	stride int       // from a pixel to the one below
+	order  []int32   // pixels above Outline.Low, the highest first
+	levels []float64 // what Regions returns
+	seen   []int32   // the number of the last hill that each pixel was found in
+	marked int32     // hills
+	inside []int32   // the pixels of the last one
+	seeds  []int32   // room for above
+}
+
+func newFlood(m []float32, H, W int, low float64) *flood {
+	f := &flood{stride: W + 2}
+	n := f.stride * (H + 2)
+	f.m, f.levels, f.seen = make([]float32, n), make([]float64, n), make([]int32, n)
+	for i := range f.m {
+		f.m[i], f.levels[i] = float32(math.Inf(-1)), math.Inf(1)
+	}
+	f.order = make([]int32, 0, len(m))
+	for y := range H {
+		first := f.pixel(0, y)
+		for x, v := range m[y*W : (y+1)*W] {
+			f.m[first+x] = v
+			if float64(v) > low {
+				f.order = append(f.order, int32(first+x))
+			}
+		}
+	}
+	sortFalling(f.order, f.m)
+	return f
+}
+
+// pixel returns the number of the map's pixel at x, y.
+func (f *flood) pixel(x, y int) int { return (y+1)*f.stride + x + 1 }
 
 // hills floods a map from its peaks down. A hill ends at its share of its height, and so does one that meets a higher one
 // before. If the higher one has ended by then and the other rises enough above where they meet, both are one hill from there on,
@@ -126,112 +166,158 @@ type hill struct {
 //
 // Of a hill of several peaks the blur may leave the higher ones alone. So summits are the lower ones that rise enough, each down
 // to where it meets a higher one, the highest first.
-func (o *Outline) hills(m []float32, H, W int, ground float64) (found, summits []hill) {
-	var order []int32
-	for i, v := range m {
-		if float64(v) > o.Low {
-			order = append(order, int32(i))
+func (f *flood) hills(o *Outline, ground float64) (found, summits []hill) {
+	m := f.m
+	// A union-find forest over the peaks' trees of flooded pixels; the root of a set is its highest peak's. A tree that has ended,
+	// at -Inf, gives no hill.
+	type tree struct {
+		parent int32
+		peak   int32 // its pixel
+		lead   int32 // the peak that says where the tree ends
+		end    float64
+	}
+	trees := []tree{{}} // the first one is of the pixels that are dry
+	of := make([]int32, len(m))
+	cut := func(peak int32) float64 { return max(o.Low, ground+o.Share*(float64(m[peak])-ground)) }
+	end := func(t *tree) {
+		if peak := float64(m[t.lead]); peak > o.Above {
+			found = append(found, hill{t.lead, peak, t.end})
 		}
+		t.end = math.Inf(-1)
 	}
-	sortFalling(order, m)
-	cut := func(peak float64) float64 { return max(o.Low, ground+o.Share*(peak-ground)) }
-	end := func(at int32, level float64) {
-		if peak := float64(m[at]); peak > o.Above {
-			found = append(found, hill{at, peak, level})
-		}
-	}
-	// A union-find forest over the flooded pixels. The root of a tree is its peak, lead the peak that says where the tree ends, and
-	// a tree that has ended gives no hill.
-	const dry = -1
-	parent, ended, lead := make([]int32, len(m)), make([]bool, len(m)), make([]int32, len(m))
-	for i := range parent {
-		parent[i] = dry
-	}
-	find := func(i int32) int32 {
-		for parent[i] != i {
-			parent[i] = parent[parent[i]]
-			i = parent[i]
-		}
-		return i
-	}
-	for _, i := range order {
+	around := [...]int{-f.stride - 1, -f.stride, -f.stride + 1, -1, 1, f.stride - 1, f.stride, f.stride + 1}
+	for _, i := range f.order {
 		v := float64(m[i])
-		parent[i], lead[i] = i, i
-		root := i // of the highest tree that i touches; its own where it is a peak
-		x, y := int(i)%W, int(i)/W
-		for ny := max(0, y-1); ny <= min(H-1, y+1); ny++ {
-			for nx := max(0, x-1); nx <= min(W-1, x+1); nx++ {
-				j := int32(ny*W + nx)
-				if j == i || parent[j] == dry {
-					continue
-				}
-				other := find(j)
-				if level := cut(float64(m[lead[other]])); !ended[other] && v <= level {
-					ended[other] = true
-					end(lead[other], level)
-				}
-				if root == i || other == root {
-					root, parent[i] = other, other
-					continue
-				}
-				lower := other
-				if m[other] > m[root] || m[other] == m[root] && other < root {
-					lower, root = root, other
-				}
-				if peak := float64(m[lead[lower]]); !ended[lower] && peak > o.Above && peak-v >= rise*(peak-ground) {
-					if lead[lower] == lower {
-						summits = append(summits, hill{lower, peak, v})
-					}
-					if ended[root] {
-						lead[root], ended[root] = lead[lower], false
-					}
-				}
-				parent[lower] = root
+		root, last := int32(0), int32(0) // the highest tree that i touches, and the tree of the neighbour looked at last
+		for _, step := range around {
+			other := of[int(i)+step]
+			if other == 0 || other == last {
+				continue
 			}
+			last = other
+			for trees[other].parent != other {
+				trees[other].parent = trees[trees[other].parent].parent
+				other = trees[other].parent
+			}
+			if other == root {
+				continue
+			}
+			if t := &trees[other]; v <= t.end {
+				end(t)
+			}
+			if root == 0 {
+				root = other
+				continue
+			}
+			lower := other
+			if a, b := trees[other].peak, trees[root].peak; m[a] > m[b] || m[a] == m[b] && a < b {
+				lower, root = root, other
+			}
+			low, high := &trees[lower], &trees[root]
+			if peak := float64(m[low.lead]); !math.IsInf(low.end, -1) && peak > o.Above && peak-v >= rise*(peak-ground) {
+				if low.lead == low.peak {
+					summits = append(summits, hill{low.peak, peak, v})
+				}
+				if math.IsInf(high.end, -1) {
+					high.lead, high.end = low.lead, low.end
+				}
+			}
+			low.parent = root
 		}
+		if root == 0 {
+			root = int32(len(trees))
+			trees = append(trees, tree{parent: root, peak: i, lead: i, end: cut(i)})
+		}
+		of[i] = root
 	}
-	for _, i := range order {
-		if parent[i] == i && !ended[i] {
-			end(lead[i], cut(float64(m[lead[i]])))
+	for n := 1; n < len(trees); n++ {
+		if t := &trees[n]; t.parent == int32(n) && !math.IsInf(t.end, -1) {
+			end(t)
 		}
 	}
 	slices.SortFunc(summits, func(a, b hill) int { return cmp.Or(cmp.Compare(b.peak, a.peak), cmp.Compare(a.at, b.at)) })
 	return found, summits
 }
 
-// mark sets the level of the pixels of a hill that are in its outline, where they have no lower one. seen has the number of the
-// last hill that each pixel was found in.
-func (h *hill) mark(levels []float64, seen []int, number int, m []float32, H, W int, ground float64, o Outline) {
-	inside := []int32{h.at}
-	seen[h.at] = number
-	for n := 0; n < len(inside); n++ {
-		x, y := int(inside[n])%W, int(inside[n])/W
-		for ny := max(0, y-1); ny <= min(H-1, y+1); ny++ {
-			for nx := max(0, x-1); nx <= min(W-1, x+1); nx++ {
-				if j := int32(ny*W + nx); float64(m[j]) > h.cut && seen[j] != number {
-					seen[j] = number
-					inside = append(inside, j)
+// mark sets the level of the pixels of a hill that are in its outline, where they have no lower one.
+func (f *flood) mark(h *hill, o *Outline, ground float64) {
+	f.above(h)
+	level := h.cut
+	radius := math.Sqrt(float64(len(f.inside)) / math.Pi)
+	left := max(radius-h.blur(ground, o), leastShare*radius)
+	if n := max(1, int(math.Round(math.Pi*left*left))); n < len(f.inside) {
+		level = f.next(n, level)
+	}
+	for _, i := range f.inside {
+		if float64(f.m[i]) > level {
+			f.levels[i] = min(f.levels[i], level)
+		}
+	}
+}
+
+// above finds the pixels connected to a hill's peak that are above its cut, a run of a row at a time.
+func (f *flood) above(h *hill) {
+	cut := float32(h.cut) // the highest one that is not above h.cut, so that no value is between them
+	if float64(cut) > h.cut {
+		cut = math.Nextafter32(cut, float32(math.Inf(-1)))
+	}
+	f.marked++
+	inside, seeds := slices.Grow(f.inside[:0], len(f.order)), append(f.seeds[:0], h.at)
+	for len(seeds) > 0 {
+		at := seeds[len(seeds)-1]
+		seeds = seeds[:len(seeds)-1]
+		if f.seen[at] == f.marked {
+			continue
+		}
+		first, last := at, at
+		for f.m[first-1] > cut {
+			first--
+		}
+		for f.m[last+1] > cut {
+			last++
+		}
+		for i := first; i <= last; i++ {
+			f.seen[i] = f.marked
+			inside = append(inside, i)
+		}
+		for _, step := range [...]int{-f.stride, f.stride} {
+			run := false // of which the first pixel is a seed
+			for i := int(first) - 1 + step; i <= int(last)+1+step; i++ {
+				in := f.m[i] > cut
+				if in && !run && f.seen[i] != f.marked {
+					seeds = append(seeds, int32(i))
 				}
+				run = in
 			}
 		}
 	}
-	level := h.cut
-	radius := math.Sqrt(float64(len(inside)) / math.Pi)
-	left := max(radius-h.blur(ground, o), leastShare*radius)
-	if n := max(1, int(math.Round(math.Pi*left*left))); n < len(inside) {
-		sortFalling(inside, m)
-		for n < len(inside) && m[inside[n]] == m[inside[0]] { // a level has to be below the peak
-			n++
-		}
-		if n < len(inside) {
-			level = float64(m[inside[n]])
-		}
+	f.inside, f.seeds = inside, seeds
+}
+
+// next returns the value that comes after the n highest ones of the pixels inside the hill marked last, or the first one after
+// that which is below the highest: a level has to be below the peak. Where there is none it returns otherwise.
+func (f *flood) next(n int, otherwise float64) float64 {
+	from, all := f.inside, true
+	if len(from) >= len(f.order)/16 {
+		from, all = f.order, false // in order, which is less to do than to sort
+	} else {
+		sortFalling(from, f.m)
 	}
-	for _, i := range inside {
-		if float64(m[i]) > level {
-			levels[i] = min(levels[i], level)
+	var peak float32
+	found := 0
+	for _, i := range from {
+		if !all && f.seen[i] != f.marked {
+			continue
 		}
+		if found == 0 {
+			peak = f.m[i]
+		}
+		if found >= n && f.m[i] != peak {
+			return float64(f.m[i])
+		}
+		found++
 	}
+	return otherwise
 }
 
 // sortFalling sorts pixels of a map by its values, the highest first. Equal ones stay in their order, or come by their numbers
@@ -278,7 +364,7 @@ func sortFalling(pixels []int32, m []float32) {
 }
 
 // blur is the radius of a single pixel's hill, a Gaussian one, where this hill was cut.
-func (h *hill) blur(ground float64, o Outline) float64 {
+func (h *hill) blur(ground float64, o *Outline) float64 {
 	share := (h.cut - ground) / (h.peak - ground)
 	if o.Blur == 0 || !(share > 0 && share < 1) {
 		return 0
@@ -350,10 +436,11 @@ func label(mask []uint8, H, W int) ([]int32, int) {
 				continue
 			}
 			// Of the four neighbours already seen, unite all that are labelled.
-			var l int32
+			var l, last int32
 			join := func(neighbour int32) {
 				switch {
-				case neighbour == 0:
+				case neighbour == 0 || neighbour == last:
+					return
 				case l == 0:
 					l = find(neighbour)
 				default:
@@ -361,6 +448,7 @@ func label(mask []uint8, H, W int) ([]int32, int) {
 					l, other = min(l, other), max(l, other)
 					parent[other] = l
 				}
+				last = neighbour
 			}
 			if x > 0 {
 				join(labels[i-1])
