@@ -294,6 +294,13 @@ func checkLooks(t *testing.T, b *browser) {
 			if *screenshots != "" {
 				b.screenshot(filepath.Join(*screenshots, c.name+"-"+scheme+".png"))
 			}
+			if !c.phone {
+				var missing int
+				b.evaluate("cutOff()", &missing)
+				if missing > 0 {
+					t.Errorf("%s, %s: %d pixels of the table of regions are cut off", c.name, scheme, missing)
+				}
+			}
 		}
 	}
 }

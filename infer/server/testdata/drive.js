@@ -134,3 +134,13 @@ addEventListener("unhandledrejection", (e) => failures.push(String(e.reason)));
 addEventListener("securitypolicyviolation", (e) => failures.push("policy: " + e.blockedURI));
 drive().catch((e) => ({ failed: String(e) })).then((report) =>
   fetch("report", { method: "POST", body: JSON.stringify({ ...report, failures }) }));
+
+// cutOff tells how many pixels of the table of regions are out of sight, if it has a region of a large picture.
+function cutOff() {
+  const wide = document.querySelector(".wide");
+  wide.hidden = false;
+  $("regions").replaceChildren(row(10, "2048, 1536", "480 × 320", "120345", number(1.9617), number(1.4321)));
+  const missing = wide.scrollWidth - wide.clientWidth;
+  refresh();
+  return missing;
+}
