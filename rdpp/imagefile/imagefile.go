@@ -43,7 +43,6 @@ import (
 	"fmt"
 	"image"
 	"image/gif"
-	"image/png"
 	"io"
 	"math"
 	"path/filepath"
@@ -211,7 +210,7 @@ func unturned([]byte) int { return 0 }
 func onePage([]byte) int { return 1 }
 
 var codecs = []codec{
-	{"PNG", "\x89PNG\r\n\x1a\n", sizeBy(png.DecodeConfig), pngPixels, pngOrientation, onePage},
+	{"PNG", "\x89PNG\r\n\x1a\n", pngSize, pngPixels, pngOrientation, onePage},
 	{"JPEG", "\xff\xd8\xff", jpegSize, jpegPixels, jpegOrientation, onePage},
 	{"BMP", "BM", bmpSize, bmpPixels, unturned, onePage},
 	{"TIFF", "II*\x00", tiffSize, tiffPixels, tiffOrientation, tiffPages},
@@ -252,7 +251,7 @@ func find(data []byte) (*codec, error) {
 			return &codecs[i], nil
 		}
 	}
-	return nil, fmt.Errorf("not an image: starts with %q, give a PNG, JPEG, BMP, TIFF or WebP file", data[:min(12, len(data))])
+	return nil, unknown(data)
 }
 
 func (c *codec) decode(data []byte, opt *Options) (im *Image, err error) {
