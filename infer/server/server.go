@@ -343,15 +343,18 @@ func recovered(logger *slog.Logger, err *error) {
 
 // ownHost says whether a request calls this machine by a name that cannot be another's: a page of elsewhere may have let its
 // own name lead here, and then counts as of the same origin. Over the loopback that is wanted of all requests. Those from
-// elsewhere may use any name, as networks have names that nobody here knows, unless they change what is served or recorded.
+// elsewhere may use any name, as networks have names that nobody here knows, unless they change what is served or recorded:
+// then an address has to be the one that the request came to.
 func ownHost(r *http.Request) bool {
 	host := r.Host
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
 	}
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	ip := net.ParseIP(strings.Trim(host, "[]"))
-	if local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr); ok && local.IP.IsLoopback() {
+	literal, _, _ := strings.Cut(strings.Trim(host, "[]"), "%") // without a zone
+	ip := net.ParseIP(literal)
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	if ok && local.IP.IsLoopback() {
 		return host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
 	}
 	changes := strings.HasPrefix(r.URL.Path, "/v2/repository/models/") || strings.HasPrefix(r.URL.Path, "/v1/records/")
@@ -360,7 +363,7 @@ func ownHost(r *http.Request) bool {
 	}
 	name, err := os.Hostname()
 	name = strings.ToLower(name)
-	return ip != nil || host == "localhost" || err == nil && (host == name || host == name+".local")
+	return ok && ip != nil && ip.Equal(local.IP) || host == "localhost" || err == nil && (host == name || host == name+".local")
 }
 
 // exchange is a request being answered, and what is to be logged about it.

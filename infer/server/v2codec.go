@@ -113,7 +113,7 @@ func parseV2(body []byte, length string, limits v2Limits) (*v2Request, error) {
 		return nil, errInputs()
 	}
 	in := &r.Inputs[0]
-	var data elements = jsonElements(in.Data)
+	var data elements = jsonElements{in.Data, in.Shape}
 	if size := in.Parameters.BinarySize; size != nil {
 		if *size != int64(len(tail)) {
 			return nil, refuse("binary_data_size is %d, and %d bytes follow the JSON", *size, len(tail))
@@ -373,10 +373,20 @@ func (t *v2Tensor) pixels(data elements, count int64, limits v2Limits) ([]pictur
 }
 
 // jsonElements are elements as valid JSON has them.
-type jsonElements json.RawMessage
+type jsonElements struct {
+	data  json.RawMessage
+	shape []int64
+}
 
-// bytes reads an array of numbers, or arrays within arrays.
-func (data jsonElements) bytes(count int64) ([]byte, error) {
+// bytes reads an array of numbers, or arrays within arrays, which have to be of the shape: pixels by channels would have the
+// same number of values.
+func (e jsonElements) bytes(count int64) ([]byte, error) {
+	data, shape := e.data, e.shape
+	nested := func() error {
+		return refuse("the data's arrays within arrays are not of shape %v; send them so, or all values in one array", e.shape)
+	}
+	inside := make([]int64, 0, maxDimensions) // how many elements each of the open arrays has so far
+	depth := 0                                // of the numbers; 0: none yet
 	// A number and what divides it from the next take two bytes.
 	if count > int64(len(data)) {
 		return nil, refuse("the shape needs %d numbers, and the data of %d bytes cannot hold them", count, len(data))
@@ -394,7 +404,29 @@ func (data jsonElements) bytes(count int64) ([]byte, error) {
 				return nil, refuse("the data must be %d whole numbers of 0 to 255", count)
 			}
 			pixels = append(pixels, byte(value))
-		case c == '[' || c == ']' || c == ',' || c == ' ' || c == '\n' || c == '\t' || c == '\r':
+			if depth == 0 {
+				if depth = len(inside); depth == len(shape)-1 && shape[0] == 1 { // without the batch
+					shape = shape[1:]
+				}
+			}
+			if len(inside) != depth || depth != 1 && depth != len(shape) {
+				return nil, nested()
+			}
+			inside[depth-1]++
+		case c == '[':
+			if len(inside) > 0 {
+				inside[len(inside)-1]++
+			}
+			if inside = append(inside, 0); len(inside) > len(e.shape) {
+				return nil, nested()
+			}
+		case c == ']':
+			last := len(inside) - 1
+			if depth > 1 && inside[last] != shape[last] {
+				return nil, nested()
+			}
+			inside = inside[:last]
+		case c == ',' || c == ' ' || c == '\n' || c == '\t' || c == '\r':
 		default:
 			return nil, refuse("the data must be whole numbers of 0 to 255, got %.20q", data[i:])
 		}
@@ -403,9 +435,9 @@ func (data jsonElements) bytes(count int64) ([]byte, error) {
 }
 
 // files reads an array of image files in base64.
-func (data jsonElements) files(count int64) ([]picture, error) {
+func (e jsonElements) files(count int64) ([]picture, error) {
 	var pictures []picture
-	s := scanner{text: data}
+	s := scanner{text: e.data}
 	err := s.array(func() error {
 		if int64(len(pictures)) == count {
 			return refuse("the shape needs %d image files, and there are more", count)

@@ -77,23 +77,26 @@ func Calibrate(scores Scores, rate float64, folds int, leftOut bool) (Calibratio
 		Folds: folds, LeftOut: leftOut, Scores: scores.Images, MapScores: scores.Maps}
 	switch {
 	case c.Exact:
-		c.Rule = fmt.Sprintf("at most %s of good images lie above it (split conformal, %d images that were not trained on)", percent(rate), n)
+		c.Rule = fmt.Sprintf("at most %s"+lieAbove+" (split conformal, %d images that were not trained on)", percent(rate), n)
 	case t.Exact && folds == 0:
-		c.Rule = fmt.Sprintf("some %s of good images lie above it, by the rank among %d images that were not trained on, each scored by a map "+
+		c.Rule = fmt.Sprintf("some %s"+lieAbove+", by the rank among %d images that were not trained on, each scored by a map "+
 			"that the others weighted", percent(rate), n)
 	case t.Exact:
-		c.Rule = fmt.Sprintf("some %s of good images lie above it, by the rank among %d images, each scored by a training that left it out",
+		c.Rule = fmt.Sprintf("some %s"+lieAbove+", by the rank among %d images, each scored by a training that left it out",
 			percent(rate), n)
 	default:
 		left := "that were not trained on "
 		if folds > 0 {
 			left = "each scored by a training that left it out "
 		}
-		c.Rule = fmt.Sprintf("some %s of good images lie above it, by a robust log-normal fit of the tail: %d images %sare too few for an exact rate, "+
+		c.Rule = fmt.Sprintf("some %s"+lieAbove+", by a robust log-normal fit of the tail: %d images %sare too few for an exact rate, "+
 			"which needs %d", percent(rate), n, left, t.Needed)
 	}
 	return c, nil
 }
+
+// lieAbove is in every rule that promises a rate.
+const lieAbove = " of good images lie above it"
 
 func percent(share float64) string { return fmt.Sprintf("%.3g %%", 100*share) }
 
@@ -235,8 +238,13 @@ func (c *Calibration) Check(most float64) error {
 	case !(c.Threshold >= 0 && c.PixelThreshold >= 0) || math.IsInf(max(c.Threshold, c.PixelThreshold), 1):
 		return fmt.Errorf("calibration: thresholds of %v and %v cannot be, %w", c.Threshold, c.PixelThreshold, ErrDamaged)
 	}
+	if err := c.checkRate(); err != nil {
+		return fmt.Errorf("calibration: %w, %w", err, ErrDamaged)
+	}
 	remade, same := c.remade()
 	switch {
+	case !same && strings.Contains(c.Rule, lieAbove) && !strings.Contains(c.Rule, earlierFit):
+		return fmt.Errorf("calibration: its rule, %.200q, is not what its scores give, %w", c.Rule, ErrDamaged)
 	case same && (math.Abs(remade.Threshold-c.Threshold) > 1e-6*remade.Threshold || remade.Exact != c.Exact):
 		return fmt.Errorf("calibration: a threshold of %v is not what its scores give, %v, %w", c.Threshold, remade.Threshold, ErrDamaged)
 	case same && c.MapScores != nil && math.Abs(remade.PixelThreshold-c.PixelThreshold) > 1e-6*remade.PixelThreshold:
@@ -245,6 +253,22 @@ func (c *Calibration) Check(most float64) error {
 	case !same && c.Threshold > most, c.PixelThreshold > max(most, c.Threshold):
 		return fmt.Errorf("calibration: thresholds of %v and %v are above all scores that there can be, %w", c.Threshold, c.PixelThreshold,
 			ErrDamaged)
+	}
+	return nil
+}
+
+// earlierFit is in the rule of versions that fitted the tail otherwise.
+const earlierFit = "by a log-normal fit of the tail"
+
+// checkRate holds the rate of false alarms against the rule, which names it where it promises one.
+func (c *Calibration) checkRate() error {
+	most, some := "at most "+percent(c.FalseAlarm)+lieAbove, "some "+percent(c.FalseAlarm)+lieAbove
+	promised := strings.Contains(c.Rule, lieAbove) || strings.HasPrefix(c.Rule, "at most ") || strings.HasPrefix(c.Rule, "some ")
+	switch {
+	case c.Provisional && (promised || c.FalseAlarm != 0 || c.Exact):
+		return fmt.Errorf("a rate of %v beside a provisional rule cannot be", c.FalseAlarm)
+	case promised && (c.FalseAlarm == 0 || !strings.HasPrefix(c.Rule, most) && !strings.HasPrefix(c.Rule, some)):
+		return fmt.Errorf("a rate of %v is not that of its rule, %.200q", c.FalseAlarm, c.Rule)
 	}
 	return nil
 }

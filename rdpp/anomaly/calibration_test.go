@@ -3,6 +3,7 @@ package anomaly
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -22,6 +23,46 @@ func TestLeftOutIsNotExact(t *testing.T) {
 		got, err := c.At(0.01)
 		if err != nil || got.Exact == leftOut || got.LeftOut != leftOut {
 			t.Errorf("left out %v: got %+v, %v", leftOut, got, err)
+		}
+	}
+}
+
+// A rule that promises a rate is the one that rate and scores lead to, in every figure.
+func TestRuleThatLies(t *testing.T) {
+	for _, n := range []int{12, 200} {
+		var scores Scores
+		for i := range n {
+			scores.Images = append(scores.Images, 1+float64(i)/1000)
+		}
+		for _, folds := range []int{0, 5} {
+			good, err := Calibrate(scores, 0.01, folds, false)
+			if err != nil || good.Check(2) != nil {
+				t.Fatalf("%d scores, %d folds: got %v, %v", n, folds, err, good.Check(2))
+			}
+			earlier := good
+			earlier.Rule, earlier.Threshold = "some 1 % of good images lie above it, by a log-normal fit of the tail: so many", 1.9
+			byHand := good
+			byHand.Rule, byHand.FalseAlarm, byHand.Exact, byHand.Threshold = "by hand", 0, false, 1.9
+			for name, c := range map[string]Calibration{"of an earlier version": earlier, "by hand": byHand} {
+				if err := c.Check(2); err != nil {
+					t.Errorf("%s: got %v", name, err)
+				}
+			}
+			for name, damage := range map[string]func(c *Calibration){
+				"no rate":             func(c *Calibration) { c.FalseAlarm = 0 },
+				"another rate":        func(c *Calibration) { c.FalseAlarm = 0.02 },
+				"an image more":       func(c *Calibration) { c.Rule = strings.Replace(c.Rule, fmt.Sprint(n), fmt.Sprint(n+1), 1) },
+				"another letter":      func(c *Calibration) { c.Rule = strings.Replace(c.Rule, "images", "imager", 2) },
+				"provisional":         func(c *Calibration) { c.Provisional = true },
+				"a rate of no rule":   func(c *Calibration) { c.Provisional, c.Rule = true, provisionalRule },
+				"another threshold":   func(c *Calibration) { c.Threshold *= 1.01 },
+				"not what it is held": func(c *Calibration) { c.Exact = !c.Exact },
+			} {
+				bad := good
+				if damage(&bad); !errors.Is(bad.Check(2), ErrDamaged) {
+					t.Errorf("%d scores, %d folds, %s: got %v, want %v", n, folds, name, bad.Check(2), ErrDamaged)
+				}
+			}
 		}
 	}
 }

@@ -3,6 +3,7 @@ package dataset
 import (
 	"errors"
 	"image"
+	"image/jpeg"
 	"os"
 	"path/filepath"
 	"testing"
@@ -14,19 +15,62 @@ func TestDrawings(t *testing.T) {
 	const w, h = 24, 16
 	photograph := func(path string) { writeRGB(t, path, path, w, h) }
 	mask := func(path string) { writePNG(t, path, drawing(w, h)) }
+	// What of a mask's pixels is not black or white: by a soft brush, or a lossy format.
+	soft := func(path string) {
+		m := drawing(8*w, 8*h)
+		m.Pix = resizeGray(resizeGray(m.Pix, 8*w, 8*h, w, h), w, h, 8*w, 8*h)
+		writePNG(t, path, m)
+	}
+	lossy := func(path string) {
+		m := image.NewGray(image.Rect(0, 0, 8*w, 8*h))
+		for i := range m.Pix {
+			if x, y := i%m.Stride, i/m.Stride; (x-90)*(x-90)+(y-60)*(y-60) < 800 {
+				m.Pix[i] = 255
+			}
+		}
+		f, err := os.Create(path)
+		if err == nil {
+			err = errors.Join(jpeg.Encode(f, m, nil), f.Close())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	noise := func(path string) { // of a camera, in the dark
+		m := image.NewGray(image.Rect(0, 0, w, h))
+		for i, v := range pixels(path, w*h) {
+			if i%5 == 0 && i/w%2 == 0 {
+				m.Pix[i] = v | 1
+			}
+		}
+		writePNG(t, path, m)
+	}
 	black := func(path string) { writePNG(t, path, image.NewGray(image.Rect(0, 0, w, h))) }
 	for _, c := range []struct {
 		name, folder string
 		draw         func(path string)
 		files        []string // in the folder
 		masks        int
+		err          error
 	}{
-		{"a name of another language", "マスク", mask, []string{"0.png", "1.png"}, 2},
-		{"a word that says nothing", "out", mask, []string{"0_mask.png", "1_mask.png"}, 2},
-		{"by folders of types", "truth", mask, []string{"NG/0.png", "NG/1.png"}, 2},
-		{"photographs", "stain", photograph, []string{"0.png", "1.png"}, 0},
-		{"photographs that are all black", "dark", black, []string{"0.png", "1.png"}, 0},
-		{"other names", "print", mask, []string{"0.png", "7.png"}, 0},
+		{"a name of another language", "マスク", mask, []string{"0.png", "1.png"}, 2, nil},
+		{"a word that says nothing", "out", mask, []string{"0_mask.png", "1_mask.png"}, 2, nil},
+		{"other capitals", "out", mask, []string{"0_MASK.PNG", "1_MASK.PNG"}, 2, nil},
+		{"by folders of types", "truth", mask, []string{"NG/0.png", "NG/1.png"}, 2, nil},
+		{"by a soft brush", "truth", soft, []string{"0.png", "1.png"}, 2, nil},
+		{"JPEG", "truth", lossy, []string{"0.jpg", "1.jpg"}, 2, nil},
+		{"photographs", "stain", photograph, []string{"0.png", "1.png"}, 0, nil},
+		{"photographs that are all black", "dark", black, []string{"0.png", "1.png"}, 0, nil},
+		{"photographs of noise", "dark", noise, []string{"0.png", "1.png"}, 0, nil},
+		{"other names", "print", mask, []string{"0.png", "7.png"}, 0, ErrDrawings},
+		{"names with another word", "truth", mask, []string{"0_m.png", "1_m.png"}, 0, ErrDrawings},
+		{"other names, one of a photograph", "print", func(path string) {
+			if filepath.Base(path) == "8.png" {
+				photograph(path)
+			} else {
+				mask(path)
+			}
+		}, []string{"7.png", "8.png"}, 0, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -44,8 +88,14 @@ func TestDrawings(t *testing.T) {
 				write(c.folder+"/"+name, c.draw)
 			}
 			set, err := Open(dir, nil)
-			if err != nil {
-				t.Fatal(err)
+			if !errors.Is(err, c.err) {
+				t.Fatalf("got error %v, want %v", err, c.err)
+			}
+			if c.err != nil {
+				if set, err = Open(dir, &OpenOptions{SkipBad: true}); err != nil || len(set.Skipped) != len(c.files) || len(set.Test) != 3 || !Skippable(c.err) {
+					t.Fatalf("with SkipBad: got %v, %v, want the drawings left out", set, err)
+				}
+				return
 			}
 			taken := set.Taken()
 			want := Taken{Train: 2, TestGood: 1, Defective: 2 + len(c.files) - c.masks, Masks: c.masks}

@@ -17,6 +17,7 @@ import (
 type listing struct {
 	folders []string
 	images  []string
+	drawn   []string // of a type that masks alone may have
 	masks   []string // beside the image that they belong to, by their name
 	// What is never used, by its kind.
 	hidden   []string // names that begin with a dot
@@ -52,6 +53,8 @@ func list(dir string) (l listing, err error) {
 			l.special = append(l.special, name)
 		case imagefile.IsImage(name):
 			l.images = append(l.images, name)
+		case imagefile.IsMask(name):
+			l.drawn = append(l.drawn, name)
 		default:
 			l.others = append(l.others, name)
 		}
@@ -66,6 +69,13 @@ func (l *listing) sortOut(dir string) {
 	for _, name := range l.images {
 		stems[stem(name)] = true
 	}
+	l.drawn = slices.DeleteFunc(l.drawn, func(name string) bool {
+		of, isMask := cutMaskWord(stem(name))
+		if isMask = isMask && stems[of]; isMask {
+			l.masks = append(l.masks, name)
+		}
+		return isMask
+	})
 	heatmaps := imagefile.Heatmaps(dir, l.images)
 	photographs := l.images[:0]
 	for _, name := range l.images {
@@ -81,6 +91,9 @@ func (l *listing) sortOut(dir string) {
 	}
 	l.images = photographs
 }
+
+// inMasks are the files of a folder of masks.
+func (l *listing) inMasks() []string { return slices.Concat(l.images, l.masks, l.drawn) }
 
 // listFolders returns the sub-folders of dir; none where dir does not exist.
 func listFolders(dir string) ([]string, error) {

@@ -41,7 +41,7 @@ func (s *Set) ignore(path string, partial bool) error {
 		if err != nil {
 			return err
 		}
-		for _, name := range append(l.images, l.masks...) {
+		for _, name := range l.inMasks() {
 			file := filepath.Join(dir, name)
 			of := index.of(append(key[:len(key):len(key)], name))
 			if len(of) == 0 && !partial {
@@ -84,7 +84,7 @@ func MaskFiles(dir string) (map[string]string, error) {
 		return nil, err
 	}
 	files := make(map[string]string)
-	for _, name := range append(l.images, l.masks...) {
+	for _, name := range l.inMasks() {
 		file := filepath.Join(dir, name)
 		of, _ := cutMaskWord(stem(name))
 		if other, twice := files[of]; twice {

@@ -247,6 +247,12 @@ func (s *Set) noImages(err error) error {
 			return fmt.Errorf("%w; %s has none directly in it, but sub-folders: %s; %w", err, printable.Text(dir), enumerate(holds, namedTypes), setting.Advise(nil, "take them with {recursive}"))
 		}
 	}
+	s.countLeft(s.read...)
+	for _, left := range s.left {
+		if left.Reason == NoImageType {
+			err = fmt.Errorf("%w, but %s; save those that are photographs as PNG", err, left)
+		}
+	}
 	if s.Layout == layoutNamed {
 		return fmt.Errorf("%w; put images of good parts there", err)
 	}
@@ -524,7 +530,9 @@ func (s *Set) readTests(dir string, roots []maskRoot, opt OpenOptions) error {
 		beside = append(beside, masks...)
 	}
 	if len(roots)+len(beside) == 0 {
-		roots = s.takeDrawings(dir)
+		if roots, err = s.takeDrawings(dir, opt); err != nil {
+			return err
+		}
 	}
 	return s.pair(roots, beside, opt)
 }

@@ -45,7 +45,7 @@ var ErrList = errors.New("not a usable list of images")
 //
 // Commas, semicolons or tabs part the values, which may be in quotes. Capitals
 // in the names of columns do not matter. A UTF-8
-// byte order mark and Windows' line ends are accepted. Errors wrap ErrList and
+// byte order mark and Windows' and old Macs' line ends are accepted. Errors wrap ErrList and
 // name the line; they are those of Open for what the list names. An image that
 // is not there, or a mask, is left out with SkipBad.
 func OpenList(file string, opt *OpenOptions) (*Set, error) {
@@ -190,6 +190,9 @@ var listColumns = []string{"path", "split", "label", "mask", "ignore"}
 
 // parseList parses a list, whose errors name the line.
 func parseList(data []byte) (rows []listRow, unknown []string, err error) {
+	if bytes.IndexByte(data, '\n') < 0 { // lines of Macs, which Excel still writes
+		data = bytes.ReplaceAll(data, []byte("\r"), []byte("\n"))
+	}
 	switch start := bytes.TrimSpace(data); {
 	case len(start) == 0:
 		return nil, nil, errors.New("it is empty; the first line names the columns path, split, label and mask")

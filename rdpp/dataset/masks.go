@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/text/unicode/norm"
+
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/printable"
 )
@@ -29,7 +31,7 @@ var ErrHeatmap = errors.New("a heat map that infer image has drawn, no photograp
 // Skippable reports whether what err tells of would have been left out with
 // OpenOptions.SkipBad.
 func Skippable(err error) bool {
-	for _, kind := range []error{ErrMaskWithoutImage, ErrImageWithoutMask, ErrTwoMasks, ErrSharedMask, ErrMissing} {
+	for _, kind := range []error{ErrMaskWithoutImage, ErrImageWithoutMask, ErrTwoMasks, ErrSharedMask, ErrMissing, ErrDrawings} {
 		if errors.Is(err, kind) {
 			return true
 		}
@@ -59,7 +61,7 @@ func (s *Set) readMasks(roots []maskRoot) (masks []maskFile, err error) {
 		if err != nil {
 			return err
 		}
-		for _, name := range slices.Concat(l.images, l.masks) {
+		for _, name := range l.inMasks() {
 			masks = append(masks, maskFile{filepath.Join(dir, name), append(slices.Clone(key), name)})
 		}
 		for _, name := range l.folders {
@@ -90,7 +92,7 @@ func (s *Set) readMasks(roots []maskRoot) (masks []maskFile, err error) {
 }
 
 // imageIndex finds images by the end of their path.
-type imageIndex map[string][]indexed // by stem, and by name with extension, in small letters
+type imageIndex map[string][]indexed // by stem, and by name with extension, folded
 
 type indexed struct {
 	key  []string // folders of the path, then the stem or name
@@ -101,10 +103,13 @@ func (x imageIndex) add(item *Item) {
 	folders := keyOf(filepath.Dir(item.Path))
 	name := filepath.Base(item.Path)
 	for _, last := range slices.Compact([]string{name, stem(name)}) {
-		folded := strings.ToLower(last)
+		folded := fold(last)
 		x[folded] = append(x[folded], indexed{append(slices.Clone(folders), last), item})
 	}
 }
+
+// fold makes one of names that differ in capitals, or in how their letters are put together.
+func fold(name string) string { return norm.NFC.String(strings.ToLower(name)) }
 
 // keyOf is a folder's path as a key begins.
 func keyOf(dir string) []string {
@@ -113,13 +118,15 @@ func keyOf(dir string) []string {
 
 // of returns the images whose path ends in key, whose last element may carry an
 // extension and a word that says that it is a mask. Where none does, capitals
-// do not matter.
+// do not matter, nor whether a letter such as ä is written as one character
+// or, as macOS does, as two.
 func (x imageIndex) of(key []string) (items []*Item) {
 	last := key[len(key)-1]
-	for _, same := range []func(a, b string) bool{func(a, b string) bool { return a == b }, strings.EqualFold} {
+	folded := func(a, b string) bool { return fold(a) == fold(b) }
+	for _, same := range []func(a, b string) bool{func(a, b string) bool { return a == b }, folded} {
 		for _, name := range slices.Compact([]string{last, stem(last), bareName(last)}) {
 			wanted := append(slices.Clone(key[:len(key)-1]), name)
-			for _, image := range x[strings.ToLower(name)] {
+			for _, image := range x[fold(name)] {
 				if n := len(image.key) - len(key); n >= 0 && slices.EqualFunc(image.key[n:], wanted, same) {
 					items = append(items, image.item)
 				}
@@ -316,7 +323,7 @@ func maskFiles(path string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	files := slices.Concat(l.images, l.masks)
+	files := l.inMasks()
 	if len(files) == 0 {
 		return nil, fmt.Errorf("dataset: %s: a folder without a mask; put image files into it", printable.Text(path))
 	}

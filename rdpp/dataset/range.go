@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"fmt"
 	"math"
 	"slices"
 
@@ -95,6 +96,20 @@ func (l Looks) Join(m Looks) Looks {
 		slices.Concat(l.Height, m.Height)}
 }
 
+// Check says what cannot be: as many figures of each kind, none that no image has.
+func (l *Looks) Check() error {
+	n := len(l.Brightness)
+	if len(l.Sharpness) != n || len(l.Width) != n || len(l.Height) != n {
+		return fmt.Errorf("figures of %d, %d, %d and %d images", n, len(l.Sharpness), len(l.Width), len(l.Height))
+	}
+	for i, brightness := range l.Brightness {
+		if !(brightness >= 0 && brightness <= 1 && l.Sharpness[i] >= 0 && l.Sharpness[i] <= math.MaxFloat64) || min(l.Width[i], l.Height[i]) < 1 {
+			return fmt.Errorf("an image of %d x %d pixels, brightness %v and sharpness %v", l.Width[i], l.Height[i], brightness, l.Sharpness[i])
+		}
+	}
+	return nil
+}
+
 // Range is what the looks of a number of images have in common.
 type Range struct {
 	Wide      int     `json:"images_16_bit"`           // images of 16 bits per sample
@@ -103,6 +118,19 @@ type Range struct {
 	Black     int     `json:"nearly_black,omitempty"`  // of the images of 16 bits, how many are darker than NearlyBlack
 	Darkest   float64 `json:"darkest"`                 // least mean brightness of an image, 0 to 1
 	Brightest float64 `json:"brightest"`               // greatest
+}
+
+// Check says what cannot be.
+func (r *Range) Check() error {
+	switch {
+	case r.Wide < 0 || r.Black < 0 || r.Black > r.Wide:
+		return fmt.Errorf("%d of %d images of 16 bits are nearly black", r.Black, r.Wide)
+	case r.Largest < 0 || r.Largest > math.MaxUint16 || r.Hint < 0 || r.Hint > 16:
+		return fmt.Errorf("values up to %d, of %d bits", r.Largest, r.Hint)
+	case !(r.Darkest >= 0 && r.Darkest <= r.Brightest && r.Brightest <= 1):
+		return fmt.Errorf("brightness %v to %v", r.Darkest, r.Brightest)
+	}
+	return nil
 }
 
 // NearlyBlack is the mean brightness that an image of 16 bits does not reach

@@ -298,6 +298,11 @@ func (c *leftCounter) walk(dir string, read, masks bool) {
 	if !c.used[dir] { // a folder of masks for one image is
 		c.add(images, c.unused(dir, l.images), dir)
 		c.add(MaskNotNeeded, c.unused(dir, l.masks), dir)
+		if drawn := c.unused(dir, l.drawn); masks {
+			c.add(MaskNotNeeded, drawn, dir)
+		} else {
+			c.add(NoImageType, drawn, "")
+		}
 	}
 	if c.read[dir] && len(l.images)+len(l.masks)+len(l.heatmaps)+len(l.folders) == 0 {
 		c.add(EmptyFolder, 1, dir)
@@ -307,7 +312,7 @@ func (c *leftCounter) walk(dir string, read, masks bool) {
 	c.add(Hidden, len(l.hidden), "")
 	c.add(SpecialFile, len(l.special), "")
 	c.add(BrokenLink, len(l.lost), "")
-	c.names += len(l.images) + len(l.masks) + len(l.others) + len(l.folders)
+	c.names += len(l.images) + len(l.masks) + len(l.drawn) + len(l.others) + len(l.folders)
 	for _, name := range l.folders {
 		c.walk(filepath.Join(dir, name), read, masks)
 	}

@@ -51,7 +51,7 @@ const packed = 3
 // costs are what the codecs take for w x h pixels, in bytes, the Image among
 // them. What a decoder has let go of is not counted.
 var costs = map[string]func(data []byte, w, h int64) int64{
-	"PNG": pngCost, "JPEG": jpegCost, "BMP": bmpCost, "TIFF": tiffCost, "WebP": webpCost,
+	"PNG": pngCost, "JPEG": jpegCost, "BMP": bmpCost, "TIFF": tiffCost, "WebP": webpCost, "GIF": gifCost,
 }
 
 // pngCost counts image/png, which takes the most of both ways of decoding.

@@ -29,7 +29,7 @@
 // signed values, without PhotometricInterpretation, or of grey with more than
 // two samples per pixel.
 //
-// DecodeMask reads a mask's samples as stored instead, and SizeFile a file's
+// DecodeMask reads a mask's samples as stored instead, of GIF too, and SizeFile a file's
 // header alone; EncodeHeatmap marks a picture as none of a camera.
 //
 // A truncated or damaged file is an error, never a partly grey picture, and a
@@ -42,7 +42,7 @@ import (
 	"errors"
 	"fmt"
 	"image"
-	"image/png"
+	"image/gif"
 	"io"
 	"math"
 	"path/filepath"
@@ -144,6 +144,12 @@ func IsImage(name string) bool {
 	return false
 }
 
+// IsMask reports whether name ends as IsImage says, or in .gif: DecodeMask reads
+// those too.
+func IsMask(name string) bool {
+	return IsImage(name) || strings.EqualFold(filepath.Ext(name), ".gif")
+}
+
 // SizeFile returns the size in pixels of the image in the file at path, upright
 // as DecodeFile gives it, by the file's header alone. Its errors name the path.
 func SizeFile(path string, opt *Options) (w, h int, err error) {
@@ -204,7 +210,7 @@ func unturned([]byte) int { return 0 }
 func onePage([]byte) int { return 1 }
 
 var codecs = []codec{
-	{"PNG", "\x89PNG\r\n\x1a\n", sizeBy(png.DecodeConfig), pngPixels, pngOrientation, onePage},
+	{"PNG", "\x89PNG\r\n\x1a\n", pngSize, pngPixels, pngOrientation, onePage},
 	{"JPEG", "\xff\xd8\xff", jpegSize, jpegPixels, jpegOrientation, onePage},
 	{"BMP", "BM", bmpSize, bmpPixels, unturned, onePage},
 	{"TIFF", "II*\x00", tiffSize, tiffPixels, tiffOrientation, tiffPages},
@@ -212,6 +218,7 @@ var codecs = []codec{
 	{"TIFF", "II+\x00", tiffSize, tiffPixels, tiffOrientation, tiffPages}, // BigTIFF
 	{"TIFF", "MM\x00+", tiffSize, tiffPixels, tiffOrientation, tiffPages},
 	{"WebP", "RIFF????WEBP", webpSize, pixelsBy(webp.Decode), unturned, onePage},
+	{"GIF", "GIF8?a", sizeBy(gif.DecodeConfig), gifPixels, unturned, gifPages},
 }
 
 func (c *codec) matches(data []byte) bool {
@@ -244,7 +251,7 @@ func find(data []byte) (*codec, error) {
 			return &codecs[i], nil
 		}
 	}
-	return nil, fmt.Errorf("not an image: starts with %q, give a PNG, JPEG, BMP, TIFF or WebP file", data[:min(12, len(data))])
+	return nil, unknown(data)
 }
 
 func (c *codec) decode(data []byte, opt *Options) (im *Image, err error) {

@@ -99,7 +99,21 @@ func jpegError(d C.tjhandle) error {
 	if strings.Contains(strings.ToLower(msg), "premature end") {
 		return fmt.Errorf("%s: %w", msg, io.ErrUnexpectedEOF)
 	}
-	return errors.New(msg)
+	return jpegLimit(msg)
+}
+
+// jpegLimit tells what libjpeg cannot read from what is damaged, by its message.
+func jpegLimit(message string) error {
+	for _, limit := range []struct{ words, meaning string }{
+		{"Unsupported JPEG data precision 12", "of 12 bits per sample"}, {"Unsupported JPEG data precision 16", "of 16 bits per sample"},
+		{"Unsupported JPEG process", "of a kind that is rare, such as without loss"},
+		{"Unsupported marker type 0xf7", "that is JPEG-LS"}, {"arithmetic", "with arithmetic coding"},
+	} {
+		if strings.Contains(message, limit.words) {
+			return unsupported(fmt.Sprintf("%s (%s)", limit.meaning, message))
+		}
+	}
+	return errors.New(message)
 }
 
 // packCMYK converts CMYK stored inverted (255 is no ink), as Adobe does and

@@ -35,7 +35,7 @@ const lossyBackground = 32
 //
 // Limits and the orientation tag are those of Decode. A file that draws black
 // and other colours opaquely on a transparent ground is refused, since either
-// may be its background.
+// may be its background, and so is one of several pictures.
 func DecodeMask(data []byte, opt *Options) (*Mask, error) {
 	m, err := decodeMask(data, opt)
 	if err != nil {
@@ -64,6 +64,7 @@ var stored = map[string]func(data []byte) (image.Image, error){
 	"BMP":  decodeBMP,
 	"TIFF": decodeTIFF,
 	"WebP": imageBy(webp.Decode),
+	"GIF":  decodeGIF,
 }
 
 func imageBy(decode func(io.Reader) (image.Image, error)) func([]byte) (image.Image, error) {
@@ -82,6 +83,9 @@ func decodeMask(data []byte, opt *Options) (*Mask, error) {
 	im, err := drawing.decode(data, opt)
 	if err != nil {
 		return nil, err
+	}
+	if im.Pages > 1 {
+		return nil, fmt.Errorf("a mask of %d pictures in one %s file, of which it is not plain which one counts: save that in a file of its own", im.Pages, c.name)
 	}
 	m := &Mask{W: im.W, H: im.H, Pix: im.Pix[:im.W*im.H]}
 	for i := range m.Pix {

@@ -12,12 +12,36 @@ import "C"
 
 import (
 	"encoding/binary"
+	"fmt"
 	"hash/crc32"
 	"image/png"
 	"math"
 	"slices"
 	"unsafe"
 )
+
+// pngSize reads a PNG's size in pixels. A file whose pixels have another meaning by a chunk that no decoder may pass over is
+// refused.
+func pngSize(data []byte) (w, h int, err error) {
+	const signature, header, trailer, ancillary = 8, 8, 4, 0x20 // bytes; of a file and of a chunk, and a bit of its name's first letter
+	for rest := data[signature:]; len(rest) >= header; {
+		n, kind := int64(binary.BigEndian.Uint32(rest)), string(rest[4:header])
+		switch kind {
+		case "CgBI":
+			return 0, 0, unsupported("of Apple's own kind (CgBI), as apps for iPhones contain them")
+		case "IHDR", "PLTE":
+		default:
+			if kind[0]&ancillary == 0 && kind[0] >= 'A' && kind[0] <= 'Z' && kind != "IDAT" && kind != "IEND" {
+				return 0, 0, unsupported(fmt.Sprintf("with a chunk %q, of an extension that is not known", kind))
+			}
+		}
+		if kind == "IDAT" || n > int64(len(rest)-header-trailer) {
+			break
+		}
+		rest = rest[header+n+trailer:]
+	}
+	return sizeBy(png.DecodeConfig)(data)
+}
 
 // pngPixels decodes a PNG. What cameras and libraries write as a rule goes
 // through libdeflate, in a fourth (RGB) to a half (grey) of image/png's time. The

@@ -452,6 +452,9 @@ func (f *tiffFile) failure() error {
 			return unsupported(fmt.Sprintf("%s (%v)", limit.meaning, err))
 		}
 	}
+	if limit := unsupported(""); f.header.compression == tiffJPEG && errors.As(jpegLimit(err.Error()), &limit) {
+		return "with a JPEG " + limit
+	}
 	return err
 }
 

@@ -15,5 +15,9 @@ func webpSize(data []byte) (w, h int, err error) {
 	if n := 8 + int64(binary.LittleEndian.Uint32(data[4:])); n > int64(len(data)) {
 		return 0, 0, fmt.Errorf("it has %d bytes of %d: %w", len(data), n, io.ErrUnexpectedEOF)
 	}
+	const flagsAt, animated = 20, 2
+	if len(data) > flagsAt && string(data[12:16]) == "VP8X" && data[flagsAt]&animated != 0 {
+		return 0, 0, unsupported("of several pictures (animated)")
+	}
 	return sizeBy(webp.DecodeConfig)(data)
 }

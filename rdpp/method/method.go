@@ -272,6 +272,7 @@ const PrecisionAuto = "auto"
 const (
 	MaxImageSize = 2048
 	MaxMapSigma  = 64
+	leastStd     = 1e-5 // below that of networks that read 16 bits as they are
 	MaxBatch     = 4096
 	MaxUpdates   = 1_000_000_000
 	MaxTile      = 1 << 14
@@ -296,10 +297,10 @@ func (c *Settings) Check() error {
 		return setting.Refuse("tile_stride", c.TileStride, "use a stride of a quarter to seven eighths of the tile, %d to %d", c.Tile/4, c.Tile*7/8)
 	case c.BitDepth != BitDepthAuto && (c.BitDepth < 8 || c.BitDepth > 16):
 		return setting.Refuse("bit_depth", c.BitDepth, "use 8, 10, 12, 14 or 16, or auto")
-	case !Positive(float64(c.Std[0]), float64(c.Std[1]), float64(c.Std[2])):
-		return setting.Refuse("std", c.Std, "all three must be positive")
-	case !(max(c.Mean[0], c.Mean[1], c.Mean[2], -c.Mean[0], -c.Mean[1], -c.Mean[2]) <= math.MaxFloat32):
-		return setting.Refuse("mean", c.Mean, "all three must be finite")
+	case !(min(c.Std[0], c.Std[1], c.Std[2]) >= leastStd && max(c.Std[0], c.Std[1], c.Std[2]) <= 1):
+		return setting.Refuse("std", c.Std, "colours are 0 to 1: all three must be positive, %v to 1", leastStd)
+	case !(min(c.Mean[0], c.Mean[1], c.Mean[2]) >= 0 && max(c.Mean[0], c.Mean[1], c.Mean[2]) <= 1):
+		return setting.Refuse("mean", c.Mean, "colours are 0 to 1, and so are their means")
 	case c.Updates < 0 || c.Updates > MaxUpdates:
 		return setting.Refuse("updates", c.Updates, "use 1 to %d, or 0 to go by {epochs}", MaxUpdates)
 	case c.Epochs < 1:

@@ -3,6 +3,9 @@
 package modelfile
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -107,6 +110,44 @@ func (i *Info) Complete() {
 var needed = []string{"config.arch", "config.method", "config.image_size", "config.mean", "config.std", "config.map_sigma",
 	"calibration.rule", "calibration.provisional", "calibration.threshold"}
 
+// check says which member cannot be, beside the settings and the calibration. What tells of the training changes no score, but a
+// file in which it is wrong has been changed, and nobody knows where else.
+func (i *Info) check() error {
+	d, f, r, s := &i.Data, &i.From, &i.Recalibrated, &i.Spots
+	for name, n := range map[string]int{"epoch": i.Epoch, "data.images": d.Images, "data.tiles": d.Tiles, "data.held_out": d.HeldOut,
+		"data.picture": min(d.Picture[0], d.Picture[1]), "from.images": f.Images, "recalibrated.images": r.Images,
+		"spots.smallest": s.Smallest, "spots.width": s.Width, "spots.height": s.Height} {
+		if n < 0 {
+			return fmt.Errorf("%s is %d", name, n)
+		}
+	}
+	for name, digits := range map[string]string{"teacher.sha256": i.Teacher.SHA256, "data.fingerprint": d.Fingerprint,
+		"imported.sha256": i.Imported.SHA256, "from.sha256": f.SHA256, "recalibrated.fingerprint": r.Fingerprint} {
+		if sum, err := hex.DecodeString(digits); err != nil || len(sum) != 0 && len(sum) != sha256.Size {
+			return fmt.Errorf("%s is %.70q, which is no SHA-256", name, digits)
+		}
+	}
+	switch least := formatOf(i); {
+	case i.FormatVersion < least:
+		return fmt.Errorf("format %d, but what it says is of format %d", i.FormatVersion, least)
+	case i.Epoch > i.Config.Epochs:
+		return fmt.Errorf("epoch is %d of %d", i.Epoch, i.Config.Epochs)
+	case s.Largest < s.Smallest:
+		return fmt.Errorf("spots of %d to %d pixels", s.Smallest, s.Largest)
+	case i.Config.Tile == method.TileAuto:
+		return errors.New("tiles of no size")
+	case i.Config.Align.On() && i.Config.Align.Mean == "":
+		return errors.New("parts to align by no mean")
+	}
+	if err := d.Range.Check(); err != nil {
+		return fmt.Errorf("data.range: %w", err)
+	}
+	if err := i.Looks.Check(); err != nil {
+		return fmt.Errorf("looks: %w", err)
+	}
+	return nil
+}
+
 // ReadInfo reads the document of a model file, and refuses what cannot be.
 func ReadInfo(file *weights.File) (info Info, o document.Opened, err error) {
 	if o, err = document.Read(file, document.ModelKey, &info); err != nil {
@@ -124,14 +165,8 @@ func ReadInfo(file *weights.File) (info Info, o document.Opened, err error) {
 		// It is the file that is wrong, and no setting of the caller's.
 		return info, o, fmt.Errorf("a setting in it cannot be: %s; %w", strings.TrimPrefix(err.Error(), "rdpp: "), anomaly.ErrDamaged)
 	}
-	if info.Config.Tile == method.TileAuto {
-		return info, o, fmt.Errorf("tiles of no size, %w", anomaly.ErrDamaged)
-	}
-	if align := info.Config.Align; align.On() && align.Mean == "" {
-		return info, o, fmt.Errorf("parts to align by no mean, %w", anomaly.ErrDamaged)
-	}
-	if s := info.Spots; s.Smallest < 0 || s.Largest < s.Smallest || s.Width < 0 || s.Height < 0 {
-		return info, o, fmt.Errorf("spots of %d to %d pixels, %w", s.Smallest, s.Largest, anomaly.ErrDamaged)
+	if err := info.check(); err != nil {
+		return info, o, fmt.Errorf("%w, %w", err, anomaly.ErrDamaged)
 	}
 	most, err := info.Config.Learned().MostScore(info.Facts)
 	if err != nil {

@@ -72,19 +72,24 @@ func (c *reversed) PredictionBytes(fileBytes int64, images int) int64 {
 	return program + 4*fileBytes + int64(images)*side*side*perPixel
 }
 
-// What a model file's weights and levels are at most, and levels at least: where distances are rounding errors there is
-// nothing to divide by.
+// What a model file's weights are at most. Levels are distances, which are 1 - cos, and at least so much: where distances are
+// rounding errors there is nothing to divide by.
 const (
-	maxTerm    = 1e30
+	maxWeight  = 1e30
+	distance   = 2.
 	leastLevel = export.LeastLevel
 )
 
-// MostScore is the highest score that a map with these terms can give: distances are 1 - cos, and so at most 2.
+// MostScore is the highest score that a map with these terms can give.
 func (c *reversed) MostScore(facts anomaly.Facts) (float64, error) {
-	for name, terms := range map[string]anomaly.MapTerms{"map_weights": facts.MapWeights, "map_levels": facts.MapLevels} {
-		tiny := func(x float64) bool { return name == "map_levels" && x > 0 && x < leastLevel }
-		if !(slices.Min(terms[:]) >= 0 && slices.Max(terms[:]) <= maxTerm) || slices.ContainsFunc(terms[:], tiny) {
-			return 0, fmt.Errorf("%s %v cannot be, the file is damaged; restore it or train again", name, terms)
+	for _, of := range []struct {
+		name  string
+		terms anomaly.MapTerms
+		most  float64
+	}{{"map_weights", facts.MapWeights, maxWeight}, {"map_levels", facts.MapLevels, distance}} {
+		tiny := func(x float64) bool { return of.name == "map_levels" && x > 0 && x < leastLevel }
+		if !(slices.Min(of.terms[:]) >= 0 && slices.Max(of.terms[:]) <= of.most) || slices.ContainsFunc(of.terms[:], tiny) {
+			return 0, fmt.Errorf("%s %v cannot be, the file is damaged; restore it or train again", of.name, of.terms)
 		}
 	}
 	if facts.MapWeights == (anomaly.MapTerms{}) && facts.MapLevels != (anomaly.MapTerms{}) {
@@ -94,7 +99,6 @@ func (c *reversed) MostScore(facts anomaly.Facts) (float64, error) {
 	if c.Score == ScoreBalanced && c.ScoreTop > 0 && facts.MapWeights != (anomaly.MapTerms{}) && facts.MapLevels == (anomaly.MapTerms{}) {
 		return 0, errors.New("map_levels is missing beside map_weights, the file is damaged; restore it or train again")
 	}
-	const distance = 2
 	if facts.MapWeights == (anomaly.MapTerms{}) {
 		return torch.Scales * distance, nil
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
@@ -254,6 +255,30 @@ func TestEmbed(t *testing.T) {
 		})
 		if err != nil {
 			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+// A level is a distance, and a file that says otherwise would call every part good.
+func TestMostScore(t *testing.T) {
+	c := reversed{Distillation: DefaultDistillation()}
+	shares := anomaly.MapTerms{0.25, 0.25, 0.5}
+	for name, x := range map[string]struct {
+		facts anomaly.Facts
+		want  float64 // 0: refused
+	}{
+		"plain sum":         {anomaly.Facts{}, 6},
+		"levels":            {anomaly.Facts{MapWeights: shares, MapLevels: anomaly.MapTerms{0.1, 0.2, 2}}, 0.25*math.Log(21) + 0.25*math.Log(11) + 0.5*math.Log(2)},
+		"a level above all": {anomaly.Facts{MapWeights: shares, MapLevels: anomaly.MapTerms{0.1, 0.2, 2.1}}, 0},
+		"a level below 0":   {anomaly.Facts{MapWeights: shares, MapLevels: anomaly.MapTerms{0.1, 0.2, -0.1}}, 0},
+		"a level of errors": {anomaly.Facts{MapWeights: shares, MapLevels: anomaly.MapTerms{0.1, 0.2, 1e-300}}, 0},
+		"a weight below 0":  {anomaly.Facts{MapWeights: anomaly.MapTerms{-1, 2}, MapLevels: anomaly.MapTerms{0.1, 0.2}}, 0},
+		"levels alone":      {anomaly.Facts{MapLevels: anomaly.MapTerms{0.1, 0.2, 0.1}}, 0},
+		"weights alone":     {anomaly.Facts{MapWeights: shares}, 0},
+	} {
+		got, err := c.MostScore(x.facts)
+		if (err == nil) != (x.want > 0) || math.Abs(got-x.want) > 1e-12 {
+			t.Errorf("%s: got %v, %v, want %v", name, got, err, x.want)
 		}
 	}
 }
