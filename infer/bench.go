@@ -151,7 +151,7 @@ func runBench(ctx context.Context, args []string, t *command.Terminal) (int, err
 	if b.asJSON {
 		out = io.Discard
 	}
-	if err := all.printHead(out, b.batches); err != nil {
+	if err := all.printMachine(out); err != nil {
 		return 0, err
 	}
 	for _, model := range b.models {
@@ -163,6 +163,12 @@ func runBench(ctx context.Context, args []string, t *command.Terminal) (int, err
 			r, err := measure(ctx, model, device)
 			if err != nil {
 				return 0, err
+			}
+			// Below what opening the first model has to say.
+			if len(all.Reports) == 0 {
+				if err := printHead(out, b.batches); err != nil {
+					return 0, err
+				}
 			}
 			all.Reports = append(all.Reports, r)
 			if err := printReport(out, r); err != nil {
@@ -223,15 +229,21 @@ func (b *benchFlags) measureElsewhere(ctx context.Context, model string, device 
 	return one.Reports[0], nil
 }
 
-// printHead writes what stands above the table's rows.
-func (b *benchmark) printHead(w io.Writer, batches []int) error {
+// printMachine writes what all rows of the table have in common.
+func (b *benchmark) printMachine(w io.Writer) error {
 	m := &b.Machine
 	text := fmt.Appendf(nil, "%s, %d cores (%d logical), %d threads, libtorch %s\n", m.CPU, m.Cores, m.CPUs, m.Threads, m.Libtorch)
 	for _, gpu := range m.GPUs {
 		text = fmt.Appendf(text, "%s\n", gpu)
 	}
-	text = fmt.Appendf(text, "%s\n\n", printable.Text(b.Input))
-	text = fmt.Appendf(text, "%7s %7s | %7s %7s %7s %7s %7s |", "open", "first", "p50", "p90", "p95", "p99", "max")
+	text = fmt.Appendf(text, "%s\n", printable.Text(b.Input))
+	_, err := w.Write(text)
+	return err
+}
+
+// printHead writes the names of the table's columns.
+func printHead(w io.Writer, batches []int) error {
+	text := fmt.Appendf(nil, "\n%7s %7s | %7s %7s %7s %7s %7s |", "open", "first", "p50", "p90", "p95", "p99", "max")
 	units := fmt.Appendf(nil, "%7s %7s | %7s %7s %7s %7s %7s |", "ms", "ms", "ms", "ms", "ms", "ms", "ms")
 	for _, n := range batches {
 		text = fmt.Appendf(text, " %10s %8s |", fmt.Sprintf("batch %d", n), "nets")

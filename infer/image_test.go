@@ -2,10 +2,8 @@ package main
 
 import (
 	"bytes"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"hash/crc32"
 	"image"
 	"image/color"
 	"image/png"
@@ -19,6 +17,7 @@ import (
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/command"
+	"rdpp/rdpp/testmain"
 	"rdpp/torch"
 )
 
@@ -305,38 +304,16 @@ func TestImageBatches(t *testing.T) {
 	}
 }
 
-// twoPages is a TIFF of two pages of 2 x 1 grey pixels.
-func twoPages() []byte {
-	data := []byte("II*\x00\x0a\x00\x00\x00\x10\x20") // the pixels behind the header, then the directories
-	for _, next := range []uint32{88, 0} {
-		data = binary.LittleEndian.AppendUint16(data, 6)
-		for _, e := range [][2]uint32{{0x100, 2}, {0x101, 1}, {0x102, 8}, {0x106, 1}, {0x111, 8}, {0x117, 2}} {
-			data = binary.LittleEndian.AppendUint16(data, uint16(e[0]))
-			data = append(data, 4, 0, 1, 0, 0, 0)
-			data = binary.LittleEndian.AppendUint32(data, e[1])
-		}
-		data = binary.LittleEndian.AppendUint32(data, next)
-	}
-	return data
-}
-
 // Which of a file's pages is scored is said in a line.
 func TestImagePages(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "paged.tif")
-	if err := os.WriteFile(path, twoPages(), 0o666); err != nil {
+	if err := os.WriteFile(path, testmain.TwoPages(), 0o666); err != nil {
 		t.Fatal(err)
 	}
 	code, stdout, stderr := infer(nil, commandLine("image", "--json", path)...)
 	if code == command.Failed || len(objects(t, stdout)) != 1 || !oneLine(stderr, path+": the first of 2 pages is scored") {
 		t.Errorf("got code %d, stdout %q, stderr %q, want a score and a line about pages", code, stdout, stderr)
 	}
-}
-
-// hugePNG is a PNG that says it has 60000 x 60000 pixels.
-func hugePNG() []byte {
-	header := []byte("IHDR\x00\x00\xea\x60\x00\x00\xea\x60\x08\x02\x00\x00\x00")
-	file := append([]byte("\x89PNG\r\n\x1a\n\x00\x00\x00\x0d"), header...)
-	return binary.BigEndian.AppendUint32(file, crc32.ChecksumIEEE(header))
 }
 
 // Every bad input is named in one line, and the images around it are done.
@@ -362,7 +339,7 @@ func TestImageBadInput(t *testing.T) {
 		{file("truncated.png", content[:len(content)/2]), "copy it again"},
 		{file("text.png", []byte("not a picture")), "not an image"},
 		{file("zero.png", nil), "empty file"},
-		{file("huge.png", hugePNG()), "60000 x 60000"},
+		{file("huge.png", testmain.HugePNG()), "60000 x 60000"},
 		{filepath.Join(dir, "missing.png"), "check the path"},
 		{filepath.Join(good[0], "below"), "check the path"},
 		{empty, "no images directly in this folder"},

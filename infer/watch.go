@@ -107,6 +107,9 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 			return 0, err
 		}
 	}
+	if _, err := os.Stat(opt.Dir); err != nil {
+		return 0, fmt.Errorf("%w; make the folder that images arrive in, or name another", err)
+	}
 	masks, err := readIgnored(*ignore, m.maxPixels)
 	if err != nil {
 		return 0, err

@@ -349,6 +349,17 @@ func TestWatchAlone(t *testing.T) {
 	}
 }
 
+// A folder that is not there is told of before anything is made or said to be watched.
+func TestWatchNoFolder(t *testing.T) {
+	dir := t.TempDir()
+	missing := filepath.Join(dir, "in")
+	code, _, stderr := infer(nil, commandLine("watch", "--history", filepath.Join(dir, "line.db"), missing)...)
+	if code != command.Failed || !oneLine(stderr, missing+": no such file or directory; make the folder") {
+		t.Errorf("got code %d, stderr %q, want code 1 and a line about the folder", code, stderr)
+	}
+	testmain.WantFiles(t, dir)
+}
+
 func TestHistoryCommand(t *testing.T) {
 	good, anomalous := testImages()
 	file := filepath.Join(t.TempDir(), "line.db")

@@ -3,11 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"image"
 	"image/png"
 	"io"
@@ -108,17 +106,6 @@ func objects(t *testing.T, stdout string) (all []map[string]any) {
 		all = append(all, o)
 	}
 	return all
-}
-
-// hugePNG is the beginning of a PNG file that promises 60000 x 60000 pixels.
-func hugePNG() []byte {
-	header := []byte("IHDR")
-	header = binary.BigEndian.AppendUint32(header, 60000)
-	header = binary.BigEndian.AppendUint32(header, 60000)
-	header = append(header, 8, 2, 0, 0, 0) // 8-bit RGB
-	data := binary.BigEndian.AppendUint32([]byte("\x89PNG\r\n\x1a\n"), uint32(len(header)-4))
-	data = append(data, header...)
-	return binary.BigEndian.AppendUint32(data, crc32.ChecksumIEEE(header))
 }
 
 func TestHelpFitsOnAScreen(t *testing.T) {
@@ -282,7 +269,7 @@ func TestBadData(t *testing.T) {
 	truncated, truncatedPath := broken("train/good/002.png", picture[:len(picture)/2])
 	text, textPath := broken("train/good/002.png", []byte("good part, see the other file\n"))
 	empty, emptyPath := broken("train/good/002.png", nil)
-	huge, hugePath := broken("train/good/002.png", hugePNG())
+	huge, hugePath := broken("train/good/002.png", testmain.HugePNG())
 	badTest, badTestPath := broken("test/dent/000.png", picture[:50])
 	badMask, badMaskPath := broken("ground_truth/dent/000_mask.png", []byte("mask"))
 	lonelyMask, lonelyMaskPath := broken("ground_truth/dent/077_mask.png", picture)
@@ -342,27 +329,12 @@ func TestBadData(t *testing.T) {
 	checkFails(t, "unwritable output", command.Failed, tiny(dataDir, filepath.Join(file, "out")), "", file, "--out")
 }
 
-// twoPages is a TIFF of two pages of 2 x 1 grey pixels.
-func twoPages() []byte {
-	data := []byte("II*\x00\x0a\x00\x00\x00\x10\x20") // the pixels behind the header, then the directories
-	for _, next := range []uint32{88, 0} {
-		data = binary.LittleEndian.AppendUint16(data, 6)
-		for _, e := range [][2]uint32{{0x100, 2}, {0x101, 1}, {0x102, 8}, {0x106, 1}, {0x111, 8}, {0x117, 2}} {
-			data = binary.LittleEndian.AppendUint16(data, uint16(e[0]))
-			data = append(data, 4, 0, 1, 0, 0, 0)
-			data = binary.LittleEndian.AppendUint32(data, e[1])
-		}
-		data = binary.LittleEndian.AppendUint32(data, next)
-	}
-	return data
-}
-
 func TestSkipBad(t *testing.T) {
 	dir := copyData(t)
-	paged := write(t, filepath.Join(dir, "train/good/001.png"), twoPages())
+	paged := write(t, filepath.Join(dir, "train/good/001.png"), testmain.TwoPages())
 	bad := []string{
 		write(t, filepath.Join(dir, "train/good/000.png"), nil),
-		write(t, filepath.Join(dir, "train/good/003.png"), hugePNG()),
+		write(t, filepath.Join(dir, "train/good/003.png"), testmain.HugePNG()),
 		write(t, filepath.Join(dir, "test/dent/000.png"), []byte("text")),
 		write(t, filepath.Join(dir, "ground_truth/dent/099_mask.png"), nil),
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -326,16 +327,20 @@ func (p *progress) event(name string, fields map[string]any) {
 	_ = p.json.Encode(fields)
 }
 
-// statusText is what follows a bar or a percentage: at most 44 columns. The parts of the loss are in history.csv.
+// statusText is what follows a bar or a percentage: at most 44 columns. The parts of the loss are in history.csv; a method may have
+// none.
 func statusText(losses rdpp.Losses, rate float64, left time.Duration, timed bool) string {
-	text := " loss " + lossText(losses.Get(anomaly.LossTotal))
+	var parts []string
+	if len(losses) > 0 {
+		parts = append(parts, "loss "+lossText(losses.Get(anomaly.LossTotal)))
+	}
 	if rate > 0 {
-		text += fmt.Sprintf("  %s images/s", rateText(rate))
+		parts = append(parts, rateText(rate)+" images/s")
 	}
 	if timed {
-		text += fmt.Sprintf("  %s left", durationText(left))
+		parts = append(parts, durationText(left)+" left")
 	}
-	return text
+	return " " + strings.Join(parts, "  ")
 }
 
 // lossText is a loss in at most eight columns.

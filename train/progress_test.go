@@ -46,6 +46,9 @@ func TestStatusFits(t *testing.T) {
 	if got, want := statusText(losses, 12.345, 90*time.Second, true), " loss 1.2e-05  12.3 images/s  1m30s left"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
+	if got, want := statusText(nil, 12.345, 0, false), " 12.3 images/s"; got != want {
+		t.Errorf("a method without losses: got %q, want %q", got, want)
+	}
 	for n, want := range map[int]string{0: "0 images", 1: "1 image", 2: "2 images"} {
 		if got := count(n, "image"); got != want {
 			t.Errorf("got %q, want %q", got, want)

@@ -171,24 +171,12 @@ func (c *Cache) Look(path string) Look {
 // Notes counts the items, whose images were read before, of whose masks of what
 // counts there is something to say, and returns what of the first.
 func (c *Cache) Notes(items []Item) (count int, first string) {
-	for _, item := range items {
-		c.mu.Lock()
-		e := c.entries[item.Path]
-		c.mu.Unlock()
-		if e == nil {
-			continue
+	return c.tally(items, func(e *entry) string {
+		if len(e.notes) == 0 {
+			return ""
 		}
-		e.mu.Lock()
-		notes := e.notes
-		e.mu.Unlock()
-		if len(notes) > 0 && count == 0 {
-			first = item.Path + ": " + notes[0]
-		}
-		if len(notes) > 0 {
-			count++
-		}
-	}
-	return count, first
+		return e.notes[0]
+	})
 }
 
 // Range returns what the items' images, which were read before, have in common.
@@ -223,6 +211,11 @@ func (c *Cache) SetFramer(f *framing.Framer) {
 
 // Missed counts the items, whose images were read before, whose part was looked for and not found, and says why of the first.
 func (c *Cache) Missed(items []Item) (count int, first string) {
+	return c.tally(items, func(e *entry) string { return e.pose.Missed })
+}
+
+// tally counts the items, whose images were read before, of which there is something to say, and says what of the first.
+func (c *Cache) tally(items []Item, say func(*entry) string) (count int, first string) {
 	for _, item := range items {
 		c.mu.Lock()
 		e := c.entries[item.Path]
@@ -231,13 +224,13 @@ func (c *Cache) Missed(items []Item) (count int, first string) {
 			continue
 		}
 		e.mu.Lock()
-		missed := e.pose.Missed
+		said := say(e)
 		e.mu.Unlock()
-		if missed == "" {
+		if said == "" {
 			continue
 		}
 		if count++; count == 1 {
-			first = item.Path + ": " + missed
+			first = item.Path + ": " + said
 		}
 	}
 	return count, first

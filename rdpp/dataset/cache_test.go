@@ -2,7 +2,6 @@ package dataset
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/testmain"
 )
 
 // pictures writes n small pictures of different shapes and returns their items.
@@ -100,25 +100,10 @@ func TestCacheKeeps(t *testing.T) {
 	}
 }
 
-// twoPages is a TIFF of two pages of 2 x 1 grey pixels.
-func twoPages() []byte {
-	data := []byte("II*\x00\x0a\x00\x00\x00\x10\x20") // the pixels behind the header, then the directories
-	for _, next := range []uint32{88, 0} {
-		data = binary.LittleEndian.AppendUint16(data, 6)
-		for _, e := range [][2]uint32{{0x100, 2}, {0x101, 1}, {0x102, 8}, {0x106, 1}, {0x111, 8}, {0x117, 2}} {
-			data = binary.LittleEndian.AppendUint16(data, uint16(e[0]))
-			data = append(data, 4, 0, 1, 0, 0, 0)
-			data = binary.LittleEndian.AppendUint32(data, e[1])
-		}
-		data = binary.LittleEndian.AppendUint32(data, next)
-	}
-	return data
-}
-
 func TestCachePages(t *testing.T) {
 	dir := t.TempDir()
 	paged, png := filepath.Join(dir, "a.tif"), filepath.Join(dir, "b.png")
-	if err := os.WriteFile(paged, twoPages(), 0o666); err != nil {
+	if err := os.WriteFile(paged, testmain.TwoPages(), 0o666); err != nil {
 		t.Fatal(err)
 	}
 	writeRGB(t, png, "b", 2, 2)

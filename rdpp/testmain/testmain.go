@@ -1,5 +1,5 @@
-// Package testmain is what test programs have in common: the flag -slow, a folder that outlives single tests, and being
-// another program in a process of its own, to be killed or kept short of something.
+// Package testmain is what test programs have in common: the flag -slow, a folder that outlives single tests, image files
+// that are odd, and being another program in a process of its own, to be killed or kept short of something.
 package testmain
 
 import (
