@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -25,8 +26,9 @@ const calibrateHelp = `Usage: infer calibrate --model FILE --data DIR|--history 
 
 Makes a model file with other thresholds and p-values, by images of good parts
 that it was not trained on; scores stay. --history takes the images that were
-judged good, less those corrected to anomalous, and those corrected to good: it
-wants every image that was called anomalous to be looked at by an operator.
+judged good, less those corrected to anomalous, and those corrected to good,
+with the masks that they were judged with: it wants every image that was called
+anomalous to be looked at by an operator.
 Exit codes: 0 done, 1 failed, 2 wrong usage.
 
 `
@@ -81,7 +83,12 @@ func runCalibrate(ctx context.Context, args []string, t *command.Terminal) (int,
 		if err != nil {
 			return 0, err
 		}
-		if opt.Good, err = goodOf(ctx, *past, *since, category, t); err != nil {
+		dir, err := os.MkdirTemp("", "infer-calibrate-") // for the masks, which are read as files
+		if err != nil {
+			return 0, err
+		}
+		defer os.RemoveAll(dir)
+		if opt.Good, err = goodOf(ctx, *past, *since, category, dir, t); err != nil {
 			return 0, err
 		}
 		opt.Origin = filepath.Base(*past)
@@ -106,8 +113,9 @@ func runCalibrate(ctx context.Context, args []string, t *command.Terminal) (int,
 	return command.Done, err
 }
 
-// goodOf finds the images of good parts in a history, and says which it leaves out. Those of models of another category are.
-func goodOf(ctx context.Context, path, since, category string, t *command.Terminal) (items []dataset.Item, err error) {
+// goodOf finds the images of good parts in a history, with the masks that they were judged with, whose files it writes to dir, and
+// says which it leaves out. Those of models of another category are.
+func goodOf(ctx context.Context, path, since, category, dir string, t *command.Terminal) (items []dataset.Item, err error) {
 	f := history.Filter{}
 	if since != "" {
 		if f.Since, err = history.ParseTime(since); err != nil {
@@ -132,6 +140,7 @@ func goodOf(ctx context.Context, path, since, category string, t *command.Termin
 	type image struct {
 		sha256  string
 		verdict history.Verdict
+		mask    string // SHA-256 of its own, of the latest verdict; "": none
 		files   []string
 	}
 	var images []*image
@@ -155,7 +164,7 @@ func goodOf(ctx context.Context, path, since, category string, t *command.Termin
 			i = &image{sha256: r.SHA256}
 			images, known[r.SHA256] = append(images, i), i
 		}
-		i.verdict = r.Verdict
+		i.verdict, i.mask = r.Verdict, r.MaskSHA256
 		if file := cmp.Or(r.Moved, r.Image); !slices.Contains(i.files, file) {
 			i.files = append(i.files, file)
 		}
@@ -177,7 +186,13 @@ func goodOf(ctx context.Context, path, since, category string, t *command.Termin
 			lost++
 			continue
 		}
-		items = append(items, dataset.Item{Path: i.files[at], Type: dataset.GoodType})
+		item := dataset.Item{Path: i.files[at], Type: dataset.GoodType}
+		if i.mask != "" {
+			if item.Ignore, err = writeMask(ctx, h, i.mask, dir); err != nil {
+				return nil, fmt.Errorf("%s was judged with a mask: %w", item.Path, err)
+			}
+		}
+		items = append(items, item)
 	}
 	if others > 0 {
 		t.Complain(fmt.Errorf("%d verdicts are left out that models of other categories than %q gave", others, category))
@@ -193,6 +208,19 @@ func goodOf(ctx context.Context, path, since, category string, t *command.Termin
 		return nil, fmt.Errorf("%s: no good image in it whose file is there", path)
 	}
 	return items, nil
+}
+
+// writeMask writes a mask of a history to a file in dir.
+func writeMask(ctx context.Context, h *history.DB, sum, dir string) (path string, err error) {
+	path = filepath.Join(dir, sum+".png")
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	png, err := h.Mask(ctx, sum)
+	if err != nil {
+		return "", err
+	}
+	return path, os.WriteFile(path, png, 0o666)
 }
 
 // categoryOf is the category of a model file.

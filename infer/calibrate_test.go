@@ -2,7 +2,10 @@ package main
 
 import (
 	"bytes"
+	"database/sql"
+	"errors"
 	"fmt"
+	"image"
 	"math"
 	"os"
 	"path/filepath"
@@ -14,6 +17,7 @@ import (
 	"rdpp/rdpp"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/history"
+	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/weights"
 )
 
@@ -144,6 +148,88 @@ func TestCalibrateByHistory(t *testing.T) {
 	}
 }
 
+// TestCalibrateByMasks: images that infer image and watch judged with masks of their own are calibrated by with these, unless others are
+// named; a mask that is gone is told with its image's name.
+func TestCalibrateByMasks(t *testing.T) {
+	good, _ := testImages()
+	l := newLine(t)
+	dir := t.TempDir()
+	masks, out := filepath.Join(dir, "masks"), filepath.Join(dir, "new.safetensors")
+	if err := os.Mkdir(masks, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	part := image.Rect(0, 0, pictureSize/2, pictureSize)
+	drawMask(t, filepath.Join(masks, "0.png"), pictureSize, pictureSize, part)
+	mask, err := imagefile.DecodeMaskFile(filepath.Join(masks, "0.png"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := rdpp.OpenDetector(modelFile, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	score := func(path string, own *imagefile.Mask) float64 {
+		img, err := imagefile.DecodeFile(path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := d.DetectIgnoring(img, own)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Score
+	}
+	// By infer image 0.png with a mask and 1.png without, by a watch 2.png with it.
+	copies := make([]string, 3)
+	for i := range copies {
+		copies[i] = filepath.Join(dir, fmt.Sprintf("%d.png", i))
+	}
+	copies[2] = filepath.Join(l.in, "2.png")
+	for i, path := range copies {
+		copyImage(t, good[i], path)
+	}
+	all := []string{"--quiet", "--threshold=100"}
+	infer(nil, append(commandLine("image", append(all, "--history", l.history, "--ignore", masks)...), copies[:2]...)...)
+	infer(nil, l.command("--once", "--quiet", "--threshold=100", "--ignore", filepath.Join(masks, "0.png"))...)
+	args := commandLine("calibrate", "--history", l.history, "--out", out, "--false-alarm", "0.3")
+	for _, c := range []struct {
+		args []string
+		want []float64
+	}{
+		{nil, []float64{score(copies[0], mask), score(copies[1], nil), score(copies[2], mask)}},
+		{[]string{"--ignore", filepath.Join(masks, "0.png")}, []float64{score(copies[0], mask), score(copies[1], mask), score(copies[2], mask)}},
+	} {
+		if code, _, stderr := infer(nil, append(args, c.args...)...); code != command.Done {
+			t.Fatalf("%v: got code %d, %q", c.args, code, stderr)
+		}
+		calibrated, err := rdpp.OpenDetector(out, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(c.want)
+		if got := calibrated.Info().Calibration.Scores; !slices.Equal(got, c.want) {
+			t.Errorf("%v: got scores %v, want %v", c.args, got, c.want)
+		}
+		calibrated.Close()
+	}
+	if score(copies[0], mask) == score(copies[0], nil) {
+		t.Error("the mask changes no score")
+	}
+	db, err := sql.Open("sqlite3", l.history)
+	if err == nil {
+		_, err = db.Exec("DELETE FROM masks")
+		err = errors.Join(err, db.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, _, stderr := infer(nil, args...)
+	if want := copies[0] + " was judged with a mask"; code != command.Failed || !strings.Contains(stderr, want) || strings.Count(stderr, "\n") != 1 {
+		t.Errorf("without its mask: got code %d, %q, want %q", code, stderr, want)
+	}
+}
+
 // TestGoodOf: an image that was judged more than once has one label, the operator's latest, or else the latest verdict; images
 // that models of other categories judged do not count.
 func TestGoodOf(t *testing.T) {
@@ -205,7 +291,7 @@ func TestGoodOf(t *testing.T) {
 		t.Fatal(err)
 	}
 	var stderr bytes.Buffer
-	items, err := goodOf(t.Context(), past, "", category, &command.Terminal{Stderr: &stderr})
+	items, err := goodOf(t.Context(), past, "", category, dir, &command.Terminal{Stderr: &stderr})
 	var got []string
 	for _, item := range items {
 		got = append(got, item.Path)

@@ -36,6 +36,7 @@ type listed struct {
 	SHA256      string          `json:"sha256,omitempty"`
 	Model       string          `json:"model"`
 	ModelSHA256 string          `json:"model_sha256,omitempty"`
+	MaskSHA256  string          `json:"mask_sha256,omitempty"`
 	Verdict     history.Verdict `json:"verdict"`
 	record
 	Moved      string          `json:"moved,omitempty"`
@@ -176,7 +177,7 @@ func printRecords(w io.Writer, h *history.DB, ctx context.Context, f history.Fil
 		switch {
 		case err != nil:
 		case asJSON:
-			err = objects.Encode(listed{r.ID, r.Time, r.Source, r.SHA256, r.Model, r.ModelSHA256, r.Verdict,
+			err = objects.Encode(listed{r.ID, r.Time, r.Source, r.SHA256, r.Model, r.ModelSHA256, r.MaskSHA256, r.Verdict,
 				record{r.Prediction(), r.Heatmap, printable.Base64(r.Heatmap)}, r.Moved, r.Error, r.Correction, r.Note})
 		default:
 			name := r.Image

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/dataset"
@@ -20,6 +22,8 @@ type ignored struct {
 	all   *imagefile.Mask
 	files map[string]string // by the images' names without extension
 	opt   imagefile.Options
+
+	keptAll func() ([]byte, error) // the file of all, as kept has it
 }
 
 // readIgnored reads the mask in a file, or finds those in a folder; path "": there are none.
@@ -35,6 +39,7 @@ func readIgnored(path string, maxPixels int64) (*ignored, error) {
 		}
 	} else if err == nil {
 		i.all, err = imagefile.DecodeMaskFile(path, &i.opt)
+		i.keptAll = sync.OnceValues(func() ([]byte, error) { return imagefile.EncodeMask(i.all) })
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -69,12 +74,15 @@ func (i *ignored) check(images []string) error {
 	return nil
 }
 
-// give names the masks of items.
+// give names the masks of items, in the place of those that they have.
 func (i *ignored) give(items []dataset.Item) error {
 	paths := make([]string, len(items))
 	for at := range items {
 		paths[at] = items[at].Path
-		if items[at].Ignore = i.own(items[at].Path); i.all != nil {
+		if own := i.own(items[at].Path); own != "" {
+			items[at].Ignore = own
+		}
+		if i.all != nil {
 			items[at].Ignore = i.path
 		}
 	}
@@ -108,4 +116,15 @@ func (i *ignored) of(data []byte, opt *imagefile.Options) (*imagefile.Mask, erro
 		return nil, fmt.Errorf("mask: %w", err)
 	}
 	return m, nil
+}
+
+// kept is a mask that was used as a history has it; nil where there is none.
+func (i *ignored) kept(m *imagefile.Mask) ([]byte, error) {
+	switch {
+	case m == nil || !slices.Contains(m.Pix, 1): // that draws nothing
+		return nil, nil
+	case m == i.all:
+		return i.keptAll()
+	}
+	return imagefile.EncodeMask(m)
 }

@@ -65,6 +65,7 @@ type verdict struct {
 	look       dataset.Look
 	pages      int    // of the file, the first of which was scored
 	sha256     string // of the file, hexadecimal, where the judge makes digests; "": it could not be read
+	mask       []byte // PNG file of its own mask of what is not scored, where the judge keeps masks; nil: none
 	entry      *explain.Entry
 	err        error
 }
@@ -155,7 +156,7 @@ func runImage(ctx context.Context, args []string, t *command.Terminal) (code int
 
 	batcher := d.Batcher(0)
 	defer batcher.Close()
-	j := &judge{batcher: batcher, stdin: t.Stdin, ignore: masks, images: d.ImageOptions(), room: newRoom(*maxMemory << 20), digests: k.wanted(), page: page}
+	j := &judge{batcher: batcher, stdin: t.Stdin, ignore: masks, images: d.ImageOptions(), room: newRoom(*maxMemory << 20), digests: k.wanted(), masks: k.historyFile != "", page: page}
 	err = j.all(ctx, sources, func(v verdict) error {
 		if v.err != nil {
 			t.Complain(v.err)
@@ -356,6 +357,7 @@ type judge struct {
 	images  imagefile.Options
 	room    *room
 	digests bool          // a verdict has that of its image's file
+	masks   bool          // and the mask that was used
 	page    *explain.Page // nil: none is wanted
 }
 
@@ -427,6 +429,7 @@ func (j *judge) one(ctx context.Context, s source, data, mask []byte) (v verdict
 	if j.digests {
 		v.sha256 = fmt.Sprintf("%x", sha256.Sum256(data))
 	}
+	var ignore *imagefile.Mask
 	result, img, err := j.batcher.DetectIgnoring(ctx, func() (*imagefile.Image, *imagefile.Mask, error) {
 		img, err := imagefile.Decode(data, &j.images)
 		switch {
@@ -435,9 +438,12 @@ func (j *judge) one(ctx context.Context, s source, data, mask []byte) (v verdict
 		case img.Heatmap: // renamed, or it would have been left out
 			return nil, nil, fmt.Errorf("%w; name photographs", dataset.ErrHeatmap)
 		}
-		ignore, err := j.ignore.of(mask, &j.images)
+		ignore, err = j.ignore.of(mask, &j.images)
 		return img, ignore, err
 	})
+	if err == nil && j.masks {
+		v.mask, err = j.ignore.kept(ignore)
+	}
 	if err != nil {
 		v.err = naming(s.name(), err)
 		return v

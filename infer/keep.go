@@ -94,7 +94,7 @@ func (k *keeper) keep(ctx context.Context, v verdict) error {
 		return nil
 	}
 	r := recordOf(k.detector, v.source.path, v.prediction, v.err)
-	r.Source, r.SHA256 = ofImage, v.sha256
+	r.Source, r.SHA256, r.Mask = ofImage, v.sha256, v.mask
 	if v.prediction != nil {
 		r.Brightness, r.Sharpness = &v.look.Brightness, &v.look.Sharpness
 	}

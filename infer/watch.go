@@ -160,7 +160,7 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 
 	batcher := d.Batcher(0)
 	defer batcher.Close()
-	j := &judge{batcher: batcher, stdin: t.Stdin, ignore: masks, images: d.ImageOptions(), room: newRoom(*maxMemory << 20)}
+	j := &judge{batcher: batcher, stdin: t.Stdin, ignore: masks, images: d.ImageOptions(), room: newRoom(*maxMemory << 20), masks: true}
 	opt.Judge, opt.InFlight, opt.Complain = j.watched(opt.Heatmap), batcher.InFlight(), t.Complain
 	opt.Record = func(image string, p *rdpp.Prediction, failed error) history.Record {
 		return recordOf(d, image, p, failed)
@@ -246,7 +246,7 @@ func (j *judge) watched(heatmaps string) watch.Judge {
 				s.heatmap = filepath.Join(heatmaps, fileName(name, "_"+sum[:16]+"_heatmap.png"))
 			}
 			v := j.one(ctx, s, data, mask)
-			o := watch.Outcome{SHA256: sum, Prediction: v.prediction, Look: v.look, Err: v.err}
+			o := watch.Outcome{SHA256: sum, Prediction: v.prediction, Look: v.look, Mask: v.mask, Err: v.err}
 			if v.err == nil {
 				o.Heatmap = s.heatmap
 			}

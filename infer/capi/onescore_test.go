@@ -24,6 +24,7 @@ import (
 	"rdpp/infer/server"
 	"rdpp/infer/server/inference"
 	"rdpp/rdpp"
+	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/export/exporttest"
 	"rdpp/rdpp/framing"
@@ -359,5 +360,5 @@ func blended(t *testing.T, c *rdpp.Config, img *imagefile.Image, run func(export
 	if err != nil {
 		t.Fatal(err)
 	}
-	return tiling.Top(cells, grid.Cells(c.ScoreTop))
+	return anomaly.Highest(cells, grid.Cells(c.ScoreTop))
 }

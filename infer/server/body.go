@@ -149,6 +149,7 @@ type picture struct {
 	pixels  *imagefile.Image // instead of encoded
 	sha256  string           // of encoded, hexadecimal, for the history; "": not known
 	ignore  []byte           // the file of a mask of what is not scored; nil: none
+	mask    []byte           // the same as the history has it; nil: none
 }
 
 // readPictures reads the images of a body: a form with a file for each, or the file itself.

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"image/color"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -21,7 +22,6 @@ import (
 	"rdpp/rdpp/framing"
 	"rdpp/rdpp/history"
 	"rdpp/rdpp/imagefile"
-	"rdpp/rdpp/metric"
 	"rdpp/rdpp/report"
 )
 
@@ -31,7 +31,8 @@ var screenshots = flag.String("screenshots", "", "folder to write screenshots of
 type shown struct {
 	Verdict, Score, Threshold, Label string
 	History                          int
-	Regions                          [][4]int // left, top, width, height
+	Regions                          [][5]int // left, top, width, height, area
+	Outlined                         []int    // pixels of the map
 }
 
 type browserReport struct {
@@ -117,16 +118,17 @@ func rowsOf(t *testing.T, table string) [][]string {
 	return rows
 }
 
-// The page outlines what a Detector does of models whose maps are no squares over the whole picture: those of tiles are the
-// same, those of a part of a picture are spread over it, by which a region's edges move by a value of the map.
+// The page outlines what a Detector does of models whose maps are no squares over the whole picture: of tiles, and of a part of a
+// picture, whose own map may be finer than what covers the whole picture.
 func TestPageOfViews(t *testing.T) {
-	part := rdpp.DefaultConfig()
+	part, corner := rdpp.DefaultConfig(), rdpp.DefaultConfig()
 	part.Arch, part.ImageSize, part.Fit, part.ROI = "resnet18", modelSide, framing.Pad, framing.Box{X: 4, Y: 10, W: 30, H: 44}
+	corner.Arch, corner.ImageSize, corner.Fit, corner.ROI = "resnet18", modelSide, framing.Crop, framing.Box{X: 23, Y: 31, W: 13, H: 11}
 	for _, c := range []struct {
 		name   string
 		config rdpp.Config
-		spread bool
-	}{{"tiles", tiledConfig(), false}, {"a part", part, true}} {
+		whole  bool
+	}{{"tiles", tiledConfig(), true}, {"a part", part, false}, {"a corner", corner, false}} {
 		t.Run(c.name, func(t *testing.T) {
 			path, d := modelOf(t, c.config)
 			got, _ := driven(t, path, nil)
@@ -142,27 +144,12 @@ func TestPageOfViews(t *testing.T) {
 			if err == nil {
 				err = r.Judge(&calibration)
 			}
-			if err != nil || len(r.Regions) == 0 {
-				t.Fatalf("got regions %v, %v, want some", r.Regions, err)
+			if err != nil || len(r.Regions) == 0 || r.Frame.Whole() != c.whole {
+				t.Fatalf("got regions %v, %v, want some; of the whole picture: %v, want %v", r.Regions, err, r.Frame.Whole(), c.whole)
 			}
-			if !c.spread {
-				checkShownRegions(t, c.name, got.Lower.Regions, r.Regions)
-				if got.Record != 0 || !strings.Contains(got.Kept, "keeps no history") || !strings.Contains(got.Table, ",good,\n") {
-					t.Errorf("without a history: got record %d, %q, the table %q, want the correction in the table alone", got.Record, got.Kept, got.Table)
-				}
-				return
-			}
-			over := r.Over()
-			off := 2 * max(r.Width/over.W, r.Height/over.H, 1)
-			near := func(a, b int) bool { return max(a-b, b-a) <= off }
-			for i, want := range r.Regions {
-				if len(got.Lower.Regions) != len(r.Regions) {
-					t.Fatalf("got regions %v, want %v", got.Lower.Regions, r.Regions)
-				}
-				box := got.Lower.Regions[i]
-				if !near(box[0], want.X) || !near(box[1], want.Y) || !near(box[0]+box[2], want.X+want.Width) || !near(box[1]+box[3], want.Y+want.Height) {
-					t.Errorf("region %d: got %v, want %v, but for %d pixels", i, box, want, off)
-				}
+			checkShownRegions(t, c.name, got.Lower, r)
+			if got.Record != 0 || !strings.Contains(got.Kept, "keeps no history") || !strings.Contains(got.Table, ",good,\n") {
+				t.Errorf("without a history: got record %d, %q, the table %q, want the correction in the table alone", got.Record, got.Kept, got.Table)
 			}
 		})
 	}
@@ -345,19 +332,29 @@ func checkReport(t *testing.T, got browserReport) {
 			c.what != "higher" && c.got.Threshold != fmt.Sprintf("%.4f", c.threshold) || !strings.Contains(c.got.Label, "picture.png") {
 			t.Errorf("%s: got %+v, want %s, score %.4f, threshold %.4f", c.what, c.got, verdict, r.Score, c.threshold)
 		}
-		checkShownRegions(t, c.what, c.got.Regions, r.Regions)
+		checkShownRegions(t, c.what, c.got, r)
 	}
 	checkColours(t, got.Inferno)
 }
 
-func checkShownRegions(t *testing.T, what string, got [][4]int, want []metric.Region) {
+// checkShownRegions compares the page's regions, and the pixels of its map that are in them, with a result's.
+func checkShownRegions(t *testing.T, what string, got shown, want *rdpp.Result) {
 	t.Helper()
-	var boxes [][4]int
-	for _, r := range want {
-		boxes = append(boxes, [4]int{r.X, r.Y, r.Width, r.Height})
+	var boxes [][5]int
+	for _, r := range want.Regions {
+		boxes = append(boxes, [5]int{r.X, r.Y, r.Width, r.Height, r.Area})
 	}
-	if !slices.Equal(got, boxes) {
-		t.Errorf("%s: got regions %v, want %v", what, got, boxes)
+	if !slices.Equal(got.Regions, boxes) {
+		t.Errorf("%s: got regions %v, want %v", what, got.Regions, boxes)
+	}
+	var outlined []int
+	for i, level := range want.Over().Levels {
+		if !math.IsInf(level, 1) {
+			outlined = append(outlined, i)
+		}
+	}
+	if !slices.Equal(got.Outlined, outlined) {
+		t.Errorf("%s: got %d pixels of the map outlined, want %d, others or in part", what, len(got.Outlined), len(outlined))
 	}
 }
 

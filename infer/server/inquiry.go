@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -119,6 +120,7 @@ func (q *inquiry) record() {
 		p := r.Prediction(q.pictures[i].name)
 		record := history.Of(&p)
 		record.Time, record.Source, record.SHA256 = time.Now(), Source, q.pictures[i].sha256
+		record.Mask = q.pictures[i].mask
 		record.Brightness, record.Sharpness = &r.Look.Brightness, &r.Look.Sharpness
 		record.Model, record.ModelSHA256 = q.model.detector.Info().Category, q.model.detector.Digest()
 		records[i] = &record
@@ -248,6 +250,11 @@ func (q *inquiry) prepare(p *picture) (*rdpp.Input, error) {
 		if p.ignore != nil {
 			if ignore, err = imagefile.DecodeMask(p.ignore, s.images()); err != nil {
 				return maskFailure(unreadable(err))
+			}
+			if s.opt.History != nil && slices.Contains(ignore.Pix, 1) {
+				if p.mask, err = imagefile.EncodeMask(ignore); err != nil {
+					return err
+				}
 			}
 		}
 		input, err = m.detector.PrepareIgnoring(img, ignore)

@@ -136,11 +136,39 @@ type prediction struct {
 
 // heatmap is an anomaly map, which covers the whole image.
 type heatmap struct {
+	values
+	Looked *looked `json:"looked,omitempty"` // of models that look at a part of the image
+}
+
+// looked is the map of that part alone, of which regions are made: the heatmap has it at another resolution.
+type looked struct {
+	X      int    `json:"x"` // of the part, in the image's pixels
+	Y      int    `json:"y"`
+	Width  int    `json:"width"`
+	Height int    `json:"height"`
+	Map    values `json:"map"`
+}
+
+// values are those of a map.
+type values struct {
 	Width  int    `json:"width"`
 	Height int    `json:"height"`
 	Data   string `json:"data"` // base64 of little-endian float32, row by row
 
-	Blur float64 `json:"blur"` // of its values, see metric.Outline
+	Blur float64 `json:"blur"` // of them, see metric.Outline
+}
+
+func heatmapOf(r *rdpp.Result) *heatmap {
+	of := func(m []float32, W, H int, blur float64) values {
+		return values{W, H, base64.StdEncoding.EncodeToString(littleEndian(m)), blur}
+	}
+	over := r.Over()
+	h := &heatmap{values: of(over.Map, over.W, over.H, over.Blur)}
+	if !r.Frame.Whole() {
+		part := r.Looked()
+		h.Looked = &looked{part.At.Min.X, part.At.Min.Y, part.At.Dx(), part.At.Dy(), of(part.Map, part.W, part.H, part.Blur)}
+	}
+	return h
 }
 
 // predict answers POST /v1/models/{model}/predict.
@@ -175,7 +203,7 @@ func (s *Server) predict(x *exchange, r *http.Request) error {
 		q.held = heldHeatmap
 	}
 	if view := q.model.detector.Info().Config.View; (w.heatmap || q.asPicture) && !view.Plain() {
-		q.held *= framing.MostSpread * framing.MostSpread
+		q.held *= framing.MostSpread*framing.MostSpread + 1 // over the whole image, and of the part that is looked at
 	}
 	if q.asPicture {
 		return q.answerPicture()
@@ -190,8 +218,7 @@ func (s *Server) predict(x *exchange, r *http.Request) error {
 			predictions[i].Record = q.records[i]
 		}
 		if w.heatmap {
-			over := r.Over()
-			predictions[i].Heatmap = &heatmap{over.W, over.H, base64.StdEncoding.EncodeToString(littleEndian(over.Map)), over.Blur}
+			predictions[i].Heatmap = heatmapOf(r)
 		}
 	}
 	if isForm {

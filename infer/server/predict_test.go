@@ -11,6 +11,7 @@ import (
 	"math"
 	"mime/multipart"
 	"net/http"
+	"path/filepath"
 	"reflect"
 	"strconv"
 	"strings"
@@ -18,6 +19,7 @@ import (
 
 	"rdpp/infer/server"
 	"rdpp/rdpp"
+	"rdpp/rdpp/history"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/metric"
 )
@@ -87,9 +89,14 @@ func TestPredictForm(t *testing.T) {
 	}
 }
 
-// A form's mask is for all of its pictures.
+// A form's mask is for all of its pictures, and a history keeps it.
 func TestPredictIgnore(t *testing.T) {
-	v := start(t, server.Options{})
+	h, err := history.Open(filepath.Join(t.TempDir(), "line.db"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	v := start(t, server.Options{History: h})
 	d, err := rdpp.OpenDetector(modelFile, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -140,6 +147,26 @@ func TestPredictIgnore(t *testing.T) {
 	a.into(t, &got)
 	if len(got) != 1 || !reflect.DeepEqual(got[0].Prediction, want.Prediction("image.png")) || want.Score == scores[0] {
 		t.Errorf("got status %d, %s, want %+v", a.status, a.body, want.Prediction("image.png"))
+	}
+	if a := ask(drawn(img.W, img.H, image.Rectangle{})); a.status != http.StatusOK {
+		t.Errorf("a mask that draws nothing: got status %d, %s", a.status, a.body)
+	}
+	var sums []string
+	for r, err := range h.List(t.Context(), history.Filter{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		sums = append(sums, r.MaskSHA256)
+	}
+	if len(sums) != 2 || sums[1] != "" {
+		t.Fatalf("got the masks %q in the history, want one, and none of that which draws nothing", sums)
+	}
+	file, err := h.Mask(t.Context(), sums[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kept, err := imagefile.DecodeMask(file, nil); err != nil || !reflect.DeepEqual(kept, mask) {
+		t.Errorf("got another mask in the history than in the form, %v", err)
 	}
 	for _, c := range []struct {
 		masks [][]byte

@@ -34,6 +34,7 @@ type Outcome struct {
 	Prediction *anomaly.Prediction // nil: Err says why
 	Heatmap    string              // file that was drawn; "": none
 	Look       dataset.Look        // of the image
+	Mask       []byte              // PNG file of its own mask of what was not scored; nil: none
 	Err        error               // that it could not be judged, or that the heat map could not be drawn
 	Fault      bool                // Err is not the image's: the model or the device failed
 }
@@ -427,7 +428,7 @@ func (w *watch) conclude(ctx context.Context, f inbox.File, o Outcome) error {
 	r.Image = filepath.Join(w.root, f.Path) // as a history is read from elsewhere
 	r.Source, r.SHA256, r.Heatmap, r.Time = w.source, o.SHA256, o.Heatmap, time.Now()
 	if o.Prediction != nil {
-		r.Brightness, r.Sharpness = &o.Look.Brightness, &o.Look.Sharpness
+		r.Brightness, r.Sharpness, r.Mask = &o.Look.Brightness, &o.Look.Sharpness, o.Mask
 	}
 	if o.Err != nil { // broken, or without its heat map
 		w.Complain(o.Err)

@@ -2,23 +2,19 @@ package anomaly
 
 import "slices"
 
-// Highest is an image's score by those values of its map that count, at least one: the mean of a share of them, the
-// highest, or their maximum where the share is of less than two. It is what csrc/predict.cpp makes of a whole map: summed
-// in float64, and rounded to float32.
-func Highest(m []float32, counts func(i int) bool, share float64) float64 {
-	values := make([]float32, 0, len(m))
-	for i, v := range m {
-		if counts(i) {
-			values = append(values, v)
-		}
+// Highest is an image's score by values of its map: the mean of the n highest, of all where there are fewer, and the
+// maximum where n is below two. It is what csrc/predict.cpp makes of a whole map: summed in float64, and rounded to
+// float32. Without values it is 0.
+func Highest(values []float32, n int) float64 {
+	if len(values) == 0 {
+		return 0
 	}
-	n := int(share * float64(len(values)))
 	if n < 2 {
 		return float64(slices.Max(values))
 	}
-	values = highest(values, n)
+	n = min(n, len(values))
 	sum := 0.0
-	for _, v := range values {
+	for _, v := range highest(slices.Clone(values), n) {
 		sum += float64(v)
 	}
 	return float64(float32(sum / float64(n)))

@@ -7,25 +7,20 @@ import (
 )
 
 func TestHighest(t *testing.T) {
-	all := func(int) bool { return true }
-	even := func(i int) bool { return i%2 == 0 }
 	for _, c := range []struct {
-		name   string
-		m      []float32
-		counts func(int) bool
-		share  float64
+		values []float32
+		n      int
 		want   float64
 	}{
-		{"maximum", []float32{1, 5, 3}, all, 0, 5},
-		{"one of a few", []float32{1, 5, 3}, all, 0.5, 5},
-		{"half", []float32{1, 5, 3, 4}, all, 0.5, 4.5},
-		{"of those that count", []float32{1, 100, 3, 100, 5, 100, 7, 100}, even, 0.5, 6},
-		{"the maximum of those that count", []float32{1, 100, 3, 100}, even, 0, 3},
-		{"one that counts", []float32{0, 7}, func(i int) bool { return i == 1 }, 0.5, 7},
-		{"equal ones", []float32{2, 2, 2, 2, 2, 2}, all, 0.5, 2},
+		{nil, 3, 0}, {[]float32{2}, 5, 2}, {[]float32{1, 5, 3}, 0, 5}, {[]float32{1, 5, 3}, 1, 5}, {[]float32{1, 5, 3}, 2, 4}, {[]float32{1, 5, 3}, 3, 3},
+		{[]float32{1, 5, 3}, 9, 3}, {[]float32{4, 4, 4, 4, 4}, 2, 4}, {[]float32{1, 5, 3, 4}, 2, 4.5}, {[]float32{1e8, 1, 1e8}, 3, 66666668},
 	} {
-		if got := Highest(c.m, c.counts, c.share); got != c.want {
-			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
+		was := slices.Clone(c.values)
+		if got := Highest(c.values, c.n); got != c.want {
+			t.Errorf("the %d highest of %v: got %v, want %v", c.n, c.values, got, c.want)
+		}
+		if !slices.Equal(c.values, was) {
+			t.Errorf("the %d highest of %v: the values are now %v", c.n, was, c.values)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"image"
 	"log/slog"
 	"math"
 	"slices"
@@ -96,6 +97,20 @@ func (r *Result) Over() (o Over) {
 	o.Levels, _, _ = framing.Spread(r.Frame, r.Levels, math.Inf(1))
 	o.Blur = r.blur * r.Frame.Scale()
 	return o
+}
+
+// Looked is a result's map over what the model looks at of the image alone, which regions are made of.
+type Looked struct {
+	At   image.Rectangle // of the image, pixels
+	Map  []float32       // H x W, row-major
+	H, W int
+	Blur float64 // of Map, see metric.Outline
+}
+
+// Looked is the map, of a result that was judged, over what the model looks at.
+func (r *Result) Looked() Looked {
+	f := r.Frame
+	return Looked{f.From, framing.Inner(f, r.Map), f.To.Dy(), f.To.Dx(), r.blur * f.Cell}
 }
 
 // Prediction is the result without its map.

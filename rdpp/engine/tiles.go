@@ -2,11 +2,13 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/evaluation"
 	"rdpp/rdpp/method"
 	"rdpp/rdpp/modelfile"
+	"rdpp/rdpp/printable"
 )
 
 // settleTile puts tiles of a size in the place of method.TileAuto, and refuses those that no image is as large as.
@@ -32,6 +34,24 @@ func (r *run) settleTile() error {
 		r.opt.Log.Info(fmt.Sprintf("tile: none, as a defect of %d pixels is large enough in images of at most %d pixels", c.SmallestDefect, r.longest))
 	case auto:
 		r.opt.Log.Info(fmt.Sprintf("tile: %d pixels, which the network sees at %d", c.Tile, c.ImageSize))
+	}
+	return nil
+}
+
+// checkLeftOut refuses images of which something is left out, by masks of their own or where they are smaller than a tile, where
+// the method's scores cannot leave anything out.
+func (r *run) checkLeftOut() error {
+	_, refused := method.TopOf(r.config.Learned())
+	if refused == nil {
+		return nil
+	}
+	for _, item := range slices.Concat(r.items, r.tests) {
+		if item.Ignore != "" {
+			return fmt.Errorf("engine: %s has a mask of what is ignored: %w", printable.Text(item.Path), refused)
+		}
+		if look := r.cache.Look(item.Path); r.config.Tiled() && min(look.W, look.H) < r.config.Tile {
+			return fmt.Errorf("engine: %s, %d x %d pixels, is smaller than a tile of %d: %w", printable.Text(item.Path), look.W, look.H, r.config.Tile, refused)
+		}
 	}
 	return nil
 }
@@ -105,6 +125,9 @@ func (r *run) spot(model *modelfile.Model) error {
 		return err
 	}
 	spots := model.Info.Spots
+	if !spots.Measured() { // in images of a few pixels
+		return nil
+	}
 	r.opt.Log.Info(spots.Text())
 	if wanted := c.SmallestDefect; wanted > 0 && (spots.Smallest == 0 || spots.Smallest > wanted) {
 		r.opt.Log.Warn(fmt.Sprintf("defects of %d pixels are wanted: %s; use smaller tiles, or larger images of the part", wanted, spots.Text()))

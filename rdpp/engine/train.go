@@ -372,6 +372,9 @@ func (r *run) readData(ctx context.Context) error {
 	if err := r.settleTile(); err != nil {
 		return err
 	}
+	if err := r.checkLeftOut(); err != nil {
+		return err
+	}
 	r.items, r.held, r.folds = holdOut(r.items, &r.config)
 	sizes, err := r.sizes()
 	if err != nil {

@@ -359,6 +359,20 @@ func (f *Frame) Counted() int { return f.counted }
 // Counts says whether position p, y*S + x, counts.
 func (f *Frame) Counts(p int) bool { return f.nearest == nil || f.nearest[p] == int32(p) }
 
+// Values are those of a map, H x W, at the positions that count: m itself where all do.
+func (f *Frame) Values(m []float32) []float32 {
+	if f.All() {
+		return m
+	}
+	values := make([]float32, 0, f.counted)
+	for i, v := range m {
+		if f.Counts(i) {
+			values = append(values, v)
+		}
+	}
+	return values
+}
+
 // Middle is the place, in half pixels of the picture, of the position that counts and is nearest to the middle of what is
 // looked at, or that middle itself where it counts.
 func (f *Frame) Middle() image.Point {

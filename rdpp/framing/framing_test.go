@@ -101,10 +101,16 @@ func TestFrame(t *testing.T) {
 				f.Scaled, c.from, c.to, c.counted, c.area, c.notes)
 		}
 		counted := 0
+		numbers, values := make([]float32, S*S), []float32{}
 		for p := range S * S {
+			numbers[p] = float32(p)
 			if f.Counts(p) {
 				counted++
+				values = append(values, float32(p))
 			}
+		}
+		if got := f.Values(numbers); !slices.Equal(got, values) {
+			t.Errorf("%s: got the values %v, want %v", c.name, got, values)
 		}
 		if counted != c.counted || f.All() != (counted == S*S) {
 			t.Errorf("%s: got %d positions one by one, all: %v, want %d", c.name, counted, f.All(), c.counted)

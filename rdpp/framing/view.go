@@ -8,13 +8,10 @@
 package framing
 
 import (
-	"bytes"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"image"
-	"image/color"
-	"image/png"
 	"slices"
 	"strings"
 
@@ -142,12 +139,11 @@ func Draw(m *imagefile.Mask) (Drawing, error) {
 	if int64(m.W)*int64(m.H) > MaxPixels {
 		return "", fmt.Errorf("framing: a mask of %d x %d pixels; draw it smaller, it is scaled to the picture", m.W, m.H)
 	}
-	picture := &image.Paletted{Pix: m.Pix, Stride: m.W, Rect: image.Rect(0, 0, m.W, m.H), Palette: color.Palette{color.Black, color.White}}
-	var file bytes.Buffer
-	if err := (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&file, picture); err != nil {
-		return "", fmt.Errorf("framing: mask: %w", err)
+	file, err := imagefile.EncodeMask(m)
+	if err != nil {
+		return "", fmt.Errorf("framing: %w", err)
 	}
-	d := Drawing(base64.StdEncoding.EncodeToString(file.Bytes()))
+	d := Drawing(base64.StdEncoding.EncodeToString(file))
 	if len(d) > maxDrawing {
 		return "", fmt.Errorf("framing: a mask of %d x %d pixels that takes %d bytes, %d at most; draw it smaller or with smooth outlines",
 			m.W, m.H, len(d), maxDrawing)

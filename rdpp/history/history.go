@@ -6,6 +6,7 @@ package history
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"encoding/json"
 	"errors"
@@ -55,6 +56,11 @@ type Record struct {
 	Warnings                         []string
 
 	Brightness, Sharpness *float64 // of the image, as dataset.Look has them; nil: not known
+
+	// MaskSHA256 is of the PNG file of the image's own mask of what was not scored, hexadecimal; "": it had none, or is of a version
+	// that did not record masks. Add sets it where there is Mask, that file, which DB.Mask reads.
+	MaskSHA256 string
+	Mask       []byte
 
 	Error string // why it is Broken
 
@@ -122,6 +128,8 @@ var (
 	ErrForeign = errors.New("this is no history that rdpp wrote")
 	// ErrNone is wrapped by the errors about records that are not there.
 	ErrNone = errors.New("there is no such record")
+	// ErrNoMask is wrapped by the errors about masks that are not there.
+	ErrNoMask = errors.New("the mask is not in the history, or damaged")
 )
 
 // The header of the file says whose it is, and which version of the schema it has.
@@ -149,14 +157,21 @@ INSERT INTO retention VALUES (0, 0);
 
 // additions are what files of before lack.
 const additions = `
+CREATE TABLE IF NOT EXISTS masks (sha256 TEXT NOT NULL PRIMARY KEY, png BLOB NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS records_mask ON records (mask) WHERE mask <> '';
 CREATE TABLE IF NOT EXISTS leavings (source TEXT NOT NULL, heatmap TEXT NOT NULL, PRIMARY KEY (source, heatmap)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS records_heatmap ON records (heatmap) WHERE heatmap <> '';
 CREATE TABLE IF NOT EXISTS states (name TEXT NOT NULL PRIMARY KEY, record INTEGER NOT NULL, state BLOB NOT NULL) WITHOUT ROWID;
 ` + outboxes
 
-// laterColumns says whether the records of a file have the columns that files of before lack.
-func laterColumns(row func(query string, args ...any) *sql.Row) (there bool, err error) {
-	err = row("SELECT EXISTS (SELECT 1 FROM pragma_table_info('records') WHERE name = 'sharpness')").Scan(&there)
+// later are the columns of records that files of before lack, and what stands for them there.
+var later = []struct{ name, kind, lacking string }{
+	{"brightness", "REAL", "NULL"}, {"sharpness", "REAL", "NULL"}, {"mask", "TEXT NOT NULL DEFAULT ''", "''"},
+}
+
+// has says whether the records of a file have a column.
+func has(row func(query string, args ...any) *sql.Row, column string) (there bool, err error) {
+	err = row("SELECT EXISTS (SELECT 1 FROM pragma_table_info('records') WHERE name = ?)", column).Scan(&there)
 	return there, err
 }
 
@@ -224,7 +239,7 @@ func open(path string, opt *Options) (*DB, error) {
 		return nil, err
 	}
 	db.SetMaxOpenConns(8)
-	d := &DB{path: path, db: db, columns: columns + ", brightness, sharpness", removed: opt.Removed, added: opt.Added,
+	d := &DB{path: path, db: db, columns: columns, removed: opt.Removed, added: opt.Added,
 		adding: make(chan *addition, 64), closing: make(chan struct{}),
 		ended: make(chan struct{})}
 	if d.removed == nil {
@@ -262,12 +277,21 @@ func (d *DB) prepare(readOnly bool) error {
 	case version > schemaVersion:
 		return fmt.Errorf("it is of a later version, %d, this program knows %d; use the rdpp that wrote it", version, schemaVersion)
 	}
-	if readOnly {
-		there, err := laterColumns(d.db.QueryRow)
-		if err == nil && !there {
-			d.columns = columns + ", NULL, NULL"
+	for _, column := range later {
+		name := column.name
+		if readOnly {
+			there, err := has(d.db.QueryRow, name)
+			if err != nil {
+				return err
+			}
+			if !there {
+				name = column.lacking
+			}
 		}
-		return err
+		d.columns += ", " + name
+	}
+	if readOnly {
+		return nil
 	}
 	var mode string
 	if err := d.db.QueryRow("PRAGMA journal_mode = WAL").Scan(&mode); err != nil {
@@ -286,13 +310,16 @@ func (d *DB) prepare(readOnly bool) error {
 				return err
 			}
 		}
-		if _, err := tx.Exec(additions); err != nil {
-			return err
+		for _, column := range later {
+			there, err := has(tx.QueryRow, column.name)
+			if err == nil && !there {
+				_, err = tx.Exec("ALTER TABLE records ADD COLUMN " + column.name + " " + column.kind)
+			}
+			if err != nil {
+				return err
+			}
 		}
-		if there, err := laterColumns(tx.QueryRow); err != nil || there {
-			return err
-		}
-		_, err := tx.Exec("ALTER TABLE records ADD COLUMN brightness REAL; ALTER TABLE records ADD COLUMN sharpness REAL")
+		_, err := tx.Exec(additions)
 		return err
 	})
 }
@@ -430,11 +457,17 @@ func insert(tx *sql.Tx, r *Record) error {
 	if err != nil {
 		return err
 	}
+	if len(r.Mask) > 0 {
+		r.MaskSHA256 = fmt.Sprintf("%x", sha256.Sum256(r.Mask))
+		if _, err := tx.Exec("INSERT OR IGNORE INTO masks VALUES (?, ?)", r.MaskSHA256, r.Mask); err != nil {
+			return err
+		}
+	}
 	result, err := tx.Exec(`INSERT INTO records (time, source, image, sha256, model, model_sha256, verdict, score, threshold, pixel_threshold,
-		provisional, exact, p_value, p_value_bound, width, height, regions, warnings, error, heatmap, moved, brightness, sharpness)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, r.Time.UnixMicro(), r.Source, r.Image, r.SHA256, r.Model, r.ModelSHA256,
+		provisional, exact, p_value, p_value_bound, width, height, regions, warnings, error, heatmap, moved, brightness, sharpness, mask)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, r.Time.UnixMicro(), r.Source, r.Image, r.SHA256, r.Model, r.ModelSHA256,
 		string(r.Verdict), r.Score, r.Threshold, r.PixelThreshold, r.Provisional, r.Exact, r.PValue, r.PValueBound, r.Width, r.Height, string(regions), string(warnings),
-		r.Error, r.Heatmap, r.Moved, r.Brightness, r.Sharpness)
+		r.Error, r.Heatmap, r.Moved, r.Brightness, r.Sharpness, r.MaskSHA256)
 	if err == nil {
 		r.ID, err = result.LastInsertId()
 	}
@@ -545,7 +578,7 @@ func scan(rows *sql.Rows) (*Record, error) {
 	var regions, warnings string
 	err := rows.Scan(&r.ID, &at, &r.Source, &r.Image, &r.SHA256, &r.Model, &r.ModelSHA256, &r.Verdict, &r.Score, &r.Threshold,
 		&r.PixelThreshold, &r.Provisional, &r.Exact, &r.PValue, &r.PValueBound, &r.Width, &r.Height, &regions, &warnings,
-		&r.Error, &r.Heatmap, &r.Moved, &r.Correction, &r.Note, &corrected, &r.Brightness, &r.Sharpness)
+		&r.Error, &r.Heatmap, &r.Moved, &r.Correction, &r.Note, &corrected, &r.Brightness, &r.Sharpness, &r.MaskSHA256)
 	if err != nil {
 		return nil, err
 	}
@@ -554,6 +587,18 @@ func scan(rows *sql.Rows) (*Record, error) {
 		r.Corrected = time.UnixMicro(corrected)
 	}
 	return &r, errors.Join(json.Unmarshal([]byte(regions), &r.Regions), json.Unmarshal([]byte(warnings), &r.Warnings))
+}
+
+// Mask is the file of a mask by its SHA-256, as Record has it. One that is not there, or is another by now, is ErrNoMask.
+func (d *DB) Mask(ctx context.Context, sum string) (png []byte, err error) {
+	err = d.db.QueryRowContext(ctx, "SELECT png FROM masks WHERE sha256 = ?", sum).Scan(&png)
+	if errors.Is(err, sql.ErrNoRows) || err == nil && fmt.Sprintf("%x", sha256.Sum256(png)) != sum {
+		err = ErrNoMask
+	}
+	if err != nil {
+		return nil, fmt.Errorf("history: %s: %.12s: %w", d.path, sum, err)
+	}
+	return png, nil
 }
 
 // Correct notes what an operator says of an image: Good or Anomalous, or "" to take a correction back. A record that is not there

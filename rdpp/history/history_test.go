@@ -3,6 +3,7 @@ package history
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -408,6 +409,62 @@ func TestKilled(t *testing.T) {
 	var result string
 	if err := h.db.QueryRow("PRAGMA integrity_check").Scan(&result); err != nil || result != "ok" {
 		t.Errorf("got %q, %v, want ok", result, err)
+	}
+}
+
+// Records keep their images' masks, each once, for as long as one of them is there.
+func TestMasks(t *testing.T) {
+	h, path := opened(t, nil)
+	now := time.Now()
+	add := func(mask string, age time.Duration) (sum string) {
+		r := Record{Time: now.Add(-age), Image: "a.png", Verdict: Good, Mask: []byte(mask)}
+		if err := h.Add(t.Context(), &r); err != nil {
+			t.Fatal(err)
+		}
+		return r.MaskSHA256
+	}
+	const old = 20 * 24 * time.Hour
+	none, shared, gone, again := add("", 0), add("shared", old), add("gone", old), add("shared", 0)
+	if none != "" || shared != fmt.Sprintf("%x", sha256.Sum256([]byte("shared"))) || shared != again || gone == shared {
+		t.Errorf("got the sums %q, %q, %q, %q", none, shared, gone, again)
+	}
+	reader, err := Open(path, &Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	var sums []string
+	for _, r := range list(t, reader, Filter{}) {
+		if sums = append(sums, r.MaskSHA256); r.Mask != nil {
+			t.Errorf("got the mask %q in a list", r.Mask)
+		}
+	}
+	if want := []string{"", shared, gone, shared}; !slices.Equal(sums, want) {
+		t.Errorf("got %q, want %q", sums, want)
+	}
+	for _, c := range []struct {
+		when, sum, want string
+		change          func() error
+	}{
+		{"as added", shared, "shared", nil},
+		{"as added", gone, "gone", nil},
+		{"of records that are gone", gone, "", func() error { return h.SetRetention(t.Context(), Retention{Age: old / 2}) }},
+		{"of one that is left", shared, "shared", nil},
+		{"damaged", shared, "", func() error {
+			_, err := h.db.Exec("UPDATE masks SET png = x'00'")
+			return err
+		}},
+		{"unknown", "ab", "", nil},
+	} {
+		if c.change != nil {
+			if err := c.change(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		png, err := reader.Mask(t.Context(), c.sum)
+		if string(png) != c.want || errors.Is(err, ErrNoMask) != (c.want == "") {
+			t.Errorf("%s: got %q, %v, want %q", c.when, png, err, c.want)
+		}
 	}
 }
 

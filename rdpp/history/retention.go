@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -95,8 +96,8 @@ const (
 
 // removable asks for up to most records that nothing waits for. It sorts none: others wait to write meanwhile.
 func removable(most int, which string) string {
-	return `WITH gone AS (SELECT id, source, heatmap, correction, time FROM records WHERE id NOT IN (SELECT record FROM arrivals WHERE pending))
-		SELECT id, source, heatmap FROM gone ` + which + fmt.Sprintf(" LIMIT %d", most)
+	return `WITH gone AS (SELECT id, source, heatmap, mask, correction, time FROM records WHERE id NOT IN (SELECT record FROM arrivals WHERE pending))
+		SELECT id, source, heatmap, mask FROM gone ` + which + fmt.Sprintf(" LIMIT %d", most)
 }
 
 // remove removes up to most records that nothing waits for, and says whether there were any.
@@ -109,12 +110,15 @@ func (d *DB) remove(ctx context.Context, most int, which string, args ...any) (m
 		}
 		defer rows.Close()
 		var ids []int64
-		var sources []string
+		var sources, masks []string
 		for rows.Next() {
 			var id int64
-			var source, heatmap string
-			if err := rows.Scan(&id, &source, &heatmap); err != nil {
+			var source, heatmap, mask string
+			if err := rows.Scan(&id, &source, &heatmap, &mask); err != nil {
 				return err
+			}
+			if mask != "" && !slices.Contains(masks, mask) {
+				masks = append(masks, mask)
 			}
 			ids, sources = append(ids, id), append(sources, source)
 			if heatmap != "" {
@@ -133,6 +137,12 @@ func (d *DB) remove(ctx context.Context, most int, which string, args ...any) (m
 			}
 		}
 		more = len(ids) > 0
+		for _, mask := range masks {
+			_, err := tx.Exec("DELETE FROM masks WHERE sha256 = ? AND NOT EXISTS (SELECT 1 FROM records WHERE mask = ? AND mask <> '')", mask, mask)
+			if err != nil {
+				return err
+			}
+		}
 		for _, of := range named {
 			var used bool
 			if err := tx.QueryRow("SELECT "+inUse, of[1]).Scan(&used); err != nil {

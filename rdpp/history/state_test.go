@@ -38,7 +38,7 @@ func TestState(t *testing.T) {
 	}
 }
 
-// TestEarlier: a file of before records had looks, and there were states, is read as it is and gets them from who writes.
+// TestEarlier: a file of before records had looks and masks, and there were states, is read as it is and gets them from who writes.
 func TestEarlier(t *testing.T) {
 	h, path := opened(t, nil)
 	r := example("a.png")
@@ -53,7 +53,8 @@ func TestEarlier(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = db.Exec("ALTER TABLE records DROP COLUMN brightness; ALTER TABLE records DROP COLUMN sharpness; DROP TABLE states; VACUUM INTO ?", earlier)
+	_, err = db.Exec(`ALTER TABLE records DROP COLUMN brightness; ALTER TABLE records DROP COLUMN sharpness; DROP INDEX records_mask;
+		ALTER TABLE records DROP COLUMN mask; DROP TABLE masks; DROP TABLE states; VACUUM INTO ?`, earlier)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,6 +69,7 @@ func TestEarlier(t *testing.T) {
 		defer h.Close()
 		if !opt.ReadOnly {
 			r := example("b.png")
+			r.Mask = []byte("mask")
 			if err := h.Add(t.Context(), &r); err != nil {
 				t.Fatal(err)
 			}
@@ -78,6 +80,9 @@ func TestEarlier(t *testing.T) {
 		for r, err := range h.List(t.Context(), Filter{}) {
 			if err != nil {
 				t.Fatal(err)
+			}
+			if (r.MaskSHA256 == "") != (r.Image == "a.png") {
+				t.Errorf("%s: got the mask %q", r.Image, r.MaskSHA256)
 			}
 			all = append(all, r.Brightness, r.Sharpness)
 		}

@@ -57,6 +57,17 @@ func DecodeMaskFile(path string, opt *Options) (*Mask, error) {
 	return m, nil
 }
 
+// EncodeMask is a mask as a PNG file of one bit per pixel, white on black, which
+// DecodeMask makes the same mask of. Equal masks have equal files.
+func EncodeMask(m *Mask) ([]byte, error) {
+	picture := &image.Paletted{Pix: m.Pix, Stride: m.W, Rect: image.Rect(0, 0, m.W, m.H), Palette: color.Palette{color.Black, color.White}}
+	var file bytes.Buffer
+	if err := (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&file, picture); err != nil {
+		return nil, fmt.Errorf("imagefile: a mask: %w", err)
+	}
+	return file.Bytes(), nil
+}
+
 // stored decodes a format to its samples as the file holds them: alpha, 16
 // bits and palettes are kept. A format that is not here is lossy.
 var stored = map[string]func(data []byte) (image.Image, error){

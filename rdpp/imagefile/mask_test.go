@@ -10,6 +10,7 @@ import (
 	"image/color"
 	"image/jpeg"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -60,6 +61,32 @@ func palette(background, drawn uint8, colours ...color.Color) *image.Paletted {
 		}
 	}
 	return m
+}
+
+// What EncodeMask writes is read as the same mask, and equal masks are written alike.
+func TestEncodeMask(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 1))
+	for _, size := range []image.Point{{1, 1}, {9, 1}, {1, 300}, {33, 7}, {64, 64}} {
+		for _, most := range []int{1, 2, 0} { // nothing is drawn, some, all
+			m := &Mask{W: size.X, H: size.Y, Pix: make([]uint8, size.X*size.Y)}
+			for i := range m.Pix {
+				if m.Pix[i] = 1; most > 0 {
+					m.Pix[i] = uint8(random.IntN(most))
+				}
+			}
+			file, err := EncodeMask(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := DecodeMask(file, nil)
+			if err != nil || got.W != m.W || got.H != m.H || !slices.Equal(got.Pix, m.Pix) {
+				t.Errorf("%v: got %v, %v, want %v", size, got, err, m)
+			}
+			if again, err := EncodeMask(got); err != nil || !bytes.Equal(again, file) {
+				t.Errorf("%v: got another file, %v, of the same mask", size, err)
+			}
+		}
+	}
 }
 
 func TestDecodeMask(t *testing.T) {

@@ -23,7 +23,8 @@ func (m *Model) framed(o *Outcome, f *framing.Frame) {
 			return
 		}
 		framing.Blank(f, o.Map)
-		o.Score = anomaly.Highest(o.Map, f.Counts, top)
+		values := f.Values(o.Map)
+		o.Score = anomaly.Highest(values, int(top*float64(len(values))))
 	}
 	o.Frame = f.Original()
 	o.Map = f.Back(o.Map, o.Frame)

@@ -5,6 +5,7 @@ import (
 	"image"
 	"slices"
 
+	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
@@ -113,7 +114,7 @@ func (m *Model) predictTiles(img *imagefile.Image) (o Outcome) {
 	o.W, o.H = grid.Map()
 	o.Frame = framing.Tiled(image.Pt(img.W, img.H), S, o.W, o.H, grid.Scale())
 	if ofMap {
-		o.Score = tiling.Top(o.Map, grid.Cells(share))
+		o.Score = anomaly.Highest(o.Map, grid.Cells(share))
 	}
 	return o
 }

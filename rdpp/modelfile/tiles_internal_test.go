@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/config"
 	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
@@ -47,7 +48,7 @@ func (n *plainNet) Predict(x *torch.Tensor) (maps, scores *torch.Tensor, err err
 		for _, v := range img[:area] {
 			planes = append(planes, float32(math.Abs(float64(v-grey/255.))))
 		}
-		tops = append(tops, float32(tiling.Top(planes[len(planes)-area:], int(n.share*float64(area)))))
+		tops = append(tops, float32(anomaly.Highest(planes[len(planes)-area:], int(n.share*float64(area)))))
 	}
 	B := int64(len(tops))
 	n.largest = max(n.largest, int(B))

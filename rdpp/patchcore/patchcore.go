@@ -99,9 +99,9 @@ func (c *remembering) kept(count int64) int { return max(1, int(c.Coreset*float6
 func (c *remembering) Top() (share float64, err error) {
 	switch {
 	case c.PatchScore != ScoreMap:
-		return 0, setting.Refuse("patch_score", c.PatchScore, "where parts of a picture do not count, by {fit} pad or a mask, use %s", ScoreMap)
+		return 0, setting.Refuse("patch_score", c.PatchScore, "where parts of what is seen do not count, by {fit} pad, a mask or a {tile} larger than a picture, use %s", ScoreMap)
 	case c.Neighbours > 1:
-		return 0, setting.Refuse("neighbours", c.Neighbours, "where parts of a picture do not count, by {fit} pad or a mask, use 1")
+		return 0, setting.Refuse("neighbours", c.Neighbours, "where parts of what is seen do not count, by {fit} pad, a mask or a {tile} larger than a picture, use 1")
 	}
 	return 0, nil
 }

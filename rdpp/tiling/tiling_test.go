@@ -302,36 +302,6 @@ func TestBlendMemory(t *testing.T) {
 	}
 }
 
-func TestTop(t *testing.T) {
-	for _, c := range []struct {
-		values []float32
-		n      int
-		want   float64
-	}{
-		{nil, 3, 0}, {[]float32{2}, 5, 2}, {[]float32{1, 5, 3}, 0, 5}, {[]float32{1, 5, 3}, 1, 5}, {[]float32{1, 5, 3}, 2, 4}, {[]float32{1, 5, 3}, 3, 3},
-		{[]float32{1, 5, 3}, 9, 3}, {[]float32{4, 4, 4, 4, 4}, 2, 4},
-	} {
-		if got := Top(c.values, c.n); got != c.want {
-			t.Errorf("the %d highest of %v: got %v, want %v", c.n, c.values, got, c.want)
-		}
-	}
-	random := rand.New(rand.NewPCG(5, 6))
-	values := make([]float32, 10000)
-	for i := range values {
-		values[i] = float32(random.IntN(500)) / 7
-	}
-	for _, n := range []int{2, 3, 100, 4999, 5000, 5001, 10000} {
-		sorted := slices.Sorted(slices.Values(values))
-		sum := 0.0
-		for _, v := range sorted[len(sorted)-n:] {
-			sum += float64(v)
-		}
-		if got, want := Top(values, n), sum/float64(n); math.Abs(got-want) > 1e-5 {
-			t.Errorf("the %d highest: got %v, want %v", n, got, want)
-		}
-	}
-}
-
 // A defect counts as much in a large picture as in one of a single tile, also where a cell is the mean of pixels.
 func TestCells(t *testing.T) {
 	for _, c := range []struct {

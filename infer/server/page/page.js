@@ -89,6 +89,15 @@ function floatsOf(base64) {
   return values;
 }
 
+// mapOf is a map of the service's: its values row by row, and the blur of these.
+const mapOf = ({ data, width, height, blur }) => ({ map: floatsOf(data), columns: width, rows: height, blur });
+
+// lookedOf is the map of what the model looks at of a picture, which is W x H pixels from x, y on.
+function lookedOf({ heatmap, width, height }) {
+  const part = heatmap.looked || { x: 0, y: 0, width, height, map: heatmap };
+  return { ...mapOf(part.map), x: part.x, y: part.y, W: part.width, H: part.height };
+}
+
 // ---- From files to items
 
 let work = Promise.resolve();
@@ -106,8 +115,7 @@ async function judge(model, file) {
     if (!model) throw new Error("no model is ready");
     const p = await predict(model, file, name);
     const outline = (modelNamed(model) || { outline: { low: 0, share: 0, blur: 0, min_area: 0, min_length: 0, all: false } }).outline;
-    const item = { model, file, name, p, time: new Date(), correction: "", outline: { ...outline, blur: p.heatmap.blur },
-      map: floatsOf(p.heatmap.data), columns: p.heatmap.width, rows: p.heatmap.height };
+    const item = { model, file, name, p, time: new Date(), correction: "", outline, ...mapOf(p.heatmap), looked: lookedOf(p) };
     delete p.heatmap;
     item.picture = await decode(file, p);
     item.thumb = await thumbnail(item.picture);
@@ -259,7 +267,7 @@ function levelsOf(item, o) {
   const mark = (hill) => {
     const inside = connected(hill.at, item, seen, ++number, (j) => map[j] > hill.level);
     const share = (hill.level - ground) / (map[hill.at] - ground), radius = Math.sqrt(inside.length / Math.PI);
-    const blur = o.blur > 0 && share > 0 && share < 1 ? o.blur * Math.sqrt(Math.log(share) / Math.log(o.share)) : 0;
+    const blur = item.blur > 0 && share > 0 && share < 1 ? item.blur * Math.sqrt(Math.log(share) / Math.log(o.share)) : 0;
     const left = Math.max(radius - blur, radius / 3);
     let level = hill.level, n = Math.max(1, Math.round(Math.PI * left * left));
     if (n < inside.length) {
@@ -277,12 +285,12 @@ function levelsOf(item, o) {
 
 // outlinedOf finds the regions of an item, as the service does, in the picture's pixels, and the levels of the map's pixels.
 function outlinedOf(item) {
-  const { map, columns, rows } = item, o = outlineOf(item), W = item.p.width, H = item.p.height, regions = [];
-  const levels = levelsOf(item, o), seen = new Int32Array(map.length);
+  const { looked } = item, { map, columns, rows, W, H } = looked, o = outlineOf(item), regions = [];
+  const levels = levelsOf(looked, o), seen = new Int32Array(map.length);
   for (let start = 0; start < map.length; start++) {
     if (seen[start] || levels[start] === Infinity) continue;
     const r = { left: columns, top: rows, right: 0, bottom: 0, area: 0, peak: 0, mean: 0 };
-    const inside = connected(start, item, seen, 1, (j) => levels[j] < Infinity);
+    const inside = connected(start, looked, seen, 1, (j) => levels[j] < Infinity);
     for (const i of inside) {
       const x = i % columns, y = (i - x) / columns;
       r.left = Math.min(r.left, x); r.right = Math.max(r.right, x + 1);
@@ -290,14 +298,31 @@ function outlinedOf(item) {
       r.peak = Math.max(r.peak, map[i]);
       r.mean += map[i] / inside.length;
     }
-    r.left = Math.floor(r.left * W / columns); r.right = Math.ceil(r.right * W / columns);
-    r.top = Math.floor(r.top * H / rows); r.bottom = Math.ceil(r.bottom * H / rows);
-    r.area = Math.max(1, Math.round(inside.length * W * H / map.length));
+    r.left = looked.x + Math.floor(r.left * W / columns); r.right = looked.x + Math.ceil(r.right * W / columns);
+    r.top = looked.y + Math.floor(r.top * H / rows); r.bottom = looked.y + Math.ceil(r.bottom * H / rows);
+    r.area = Math.max(1, Math.round(inside.length * (W * H / map.length)));
     if (r.peak > o.above && r.area >= o.min_area && Math.max(r.right - r.left, r.bottom - r.top) >= o.min_length) regions.push(r);
     else for (const i of inside) levels[i] = Infinity;
   }
   regions.sort((a, b) => b.peak - a.peak || a.top - b.top || a.left - b.left);
-  return { regions, levels };
+  return { regions, levels: spread(item, levels) };
+}
+
+// spread puts the levels of what is looked at to the pixels of the map over the whole picture, Infinity elsewhere: each takes that of the
+// pixel below its middle.
+function spread(item, levels) {
+  const { looked, columns, rows, p } = item;
+  if (looked.columns === columns && looked.rows === rows && looked.W === p.width && looked.H === p.height) return levels;
+  const places = (n, picture, from, length, to) => Array.from({ length: n }, (_, i) => {
+    const at = ((i + 0.5) * picture / n - from) * to / length;
+    return at < 0 || at >= to ? -1 : Math.floor(at);
+  });
+  const across = places(columns, p.width, looked.x, looked.W, looked.columns), down = places(rows, p.height, looked.y, looked.H, looked.rows);
+  const over = new Float64Array(columns * rows).fill(Infinity);
+  for (let y = 0, i = 0; y < rows; y++) {
+    for (let x = 0; x < columns; x++, i++) if (across[x] >= 0 && down[y] >= 0) over[i] = levels[down[y] * looked.columns + across[x]];
+  }
+  return over;
 }
 
 // outlinedAt says which pixels of an item's map, enlarged to W x H, are in its regions: those above the level of a region that reaches into

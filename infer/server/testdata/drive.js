@@ -15,11 +15,15 @@ const drop = (bytes, name) => {
   $("drop").dispatchEvent(new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer: transfer }));
 };
 
-const shown = () => ({
-  verdict: $("verdict").textContent, score: $("score").textContent, threshold: $("limit").textContent,
-  history: $("history").children.length, label: $("view").getAttribute("aria-label"),
-  regions: outlinedOf(current).regions.map((r) => [r.left, r.top, r.right - r.left, r.bottom - r.top]),
-});
+const shown = () => {
+  const { regions, levels } = outlinedOf(current);
+  return {
+    verdict: $("verdict").textContent, score: $("score").textContent, threshold: $("limit").textContent,
+    history: $("history").children.length, label: $("view").getAttribute("aria-label"),
+    regions: regions.map((r) => [r.left, r.top, r.right - r.left, r.bottom - r.top, r.area]),
+    outlined: Array.from(levels.keys()).filter((i) => levels[i] < Infinity),
+  };
+};
 
 async function moveTo(threshold) {
   $("threshold").value = threshold;
