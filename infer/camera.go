@@ -32,11 +32,11 @@ type cameras struct {
 
 // register adds the flags and returns those that few need.
 func (c *cameras) register(flags *pflag.FlagSet) (rare []string) {
-	flags.StringVar(&c.address, "camera", "", "judge a camera's frames: http or rtsp `URL`, /dev/video0")
-	flags.DurationVar(&c.every, "every", 0, "one frame of the camera after each `TIME`; default: all")
-	flags.BoolVar(&c.trigger, "trigger", false, "one for each line on standard input, whose text\nbecomes part of the frame's name")
-	flags.StringVar(&c.login, "camera-login", "", "`FILE`: user in its first line, password in its second;\nor in RDPP_CAMERA_USER and RDPP_CAMERA_PASSWORD")
-	flags.Func("camera-size", "`W,H` of the frames of /dev/video0, in pixels; default:\nthe largest", func(text string) error {
+	flags.StringVar(&c.address, "camera", "", "judge frames of the camera at `URL`, or /dev/video0")
+	flags.DurationVar(&c.every, "every", 0, "one frame of the camera per `TIME`; default: all")
+	flags.BoolVar(&c.trigger, "trigger", false, "one per line on standard input, whose text becomes\npart of its name")
+	flags.StringVar(&c.login, "camera-login", "", "`FILE` of user and password, a line each; or in\nRDPP_CAMERA_USER and RDPP_CAMERA_PASSWORD")
+	flags.Func("camera-size", "size `W,H` of /dev/video0's frames; default: largest", func(text string) error {
 		w, h, _ := strings.Cut(text, ",")
 		var errs [2]error
 		c.opt.Width, errs[0] = strconv.Atoi(w)
