@@ -3,6 +3,7 @@ package camera
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"image"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/blackjack/webcam"
 
+	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/setting"
 	"rdpp/rdpp/testmain"
 )
@@ -282,6 +284,31 @@ func TestDevice(t *testing.T) {
 	}
 }
 
+// TestTables: frames without Huffman tables, as USB cameras send them, are decoded as those with them.
+func TestTables(t *testing.T) {
+	whole := picture(t, 1)
+	short := slices.Clone(whole[:2])
+	for at := 2; ; {
+		marker, size := whole[at+1], 2+int(binary.BigEndian.Uint16(whole[at+2:]))
+		if marker == 0xda { // the scan, which is the rest
+			short = append(short, whole[at:]...)
+			break
+		}
+		if marker != 0xc4 { // Huffman tables
+			short = append(short, whole[at:at+size]...)
+		}
+		at += size
+	}
+	want, err := imagefile.Decode(whole, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := imagefile.Decode(short, nil)
+	if err != nil || len(short) == len(whole) || !slices.Equal(got.Pix, want.Pix) {
+		t.Errorf("got %v, want the pixels of the frame with tables", err)
+	}
+}
+
 // fed runs a feed in a folder until the test ends.
 func fed(t *testing.T, f *Feed) (ended chan error) {
 	t.Helper()
@@ -342,7 +369,7 @@ func TestTriggers(t *testing.T) {
 // comes in time.
 func TestDropped(t *testing.T) {
 	works := fake(t, sends(time.Millisecond, false, picture(t, 1))).URL
-	silent := fake(t, writes("multipart/x-mixed-replace; boundary=b", "", http.StatusOK, true)).URL
+	silent := fake(t, writes("multipart/x-mixed-replace; boundary=b", "--b\r\n\r\nframe\r\n--b\r\n", http.StatusOK, true)).URL // after one frame
 	for _, c := range []struct {
 		name, address string
 		feed          *Feed

@@ -57,9 +57,13 @@ var framed = regexp.MustCompile(`^frame-\d{8}T\d{6}\.\d{6}Z(-[^/]*)?\.(jpg|png|b
 // layout is that of the time in a frame's name, which is UTC.
 const layout = "20060102T150405.000000Z"
 
-// Run puts frames into the folder until ctx ends, or the triggers do, which is no error.
+// Run puts frames into the folder until ctx ends, or the triggers do, which is no error. It begins, and reads triggers, when the camera
+// has sent its first frame.
 func (f *Feed) Run(ctx context.Context) error {
 	if err := f.tidy(); err != nil {
+		return err
+	}
+	if _, err := f.Camera.Next(ctx, time.Time{}); err != nil {
 		return err
 	}
 	switch {
