@@ -11,6 +11,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -254,10 +255,10 @@ func TestImageFolder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const inFlight = 2*4 + 2 // with batches of four and two processors; more images, so that the order is put to the test
+	inFlight := 2*4 + max(runtime.GOMAXPROCS(0), 2) // with batches of four; more images, so that the order is put to the test
 	want := []string{}
 	for i := range 3 * inFlight {
-		name := fmt.Sprintf("%02d.PNG", i)
+		name := fmt.Sprintf("%04d.PNG", i)
 		copyFile(slices.Concat(good, anomalous)[i%6], name)
 		want = append(want, filepath.Join(dir, name))
 	}

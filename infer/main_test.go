@@ -234,6 +234,13 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"watch", model, dataDir, "--coil", "1"}, "are for --modbus"},
 		{[]string{"watch", model, dataDir, "--coil", "65536", "--modbus", "host"}, "use 0 to 65535"},
 		{[]string{"watch", model, dataDir, "--coil", "1", "--modbus", "host", "--modbus-unit", "0"}, "--modbus-unit 0"},
+		{[]string{"watch", model}, "no folder named"},
+		{[]string{"watch", model, "--camera", "host"}, "--camera is "},
+		{[]string{"watch", model, dataDir, "--every", "1s"}, "are for --camera"},
+		{[]string{"watch", model, "--camera", "http://host", "--every", "-1s"}, "--every -1s"},
+		{[]string{"watch", model, "--camera", "http://host", "--every", "1s", "--trigger"}, "give one of them"},
+		{[]string{"watch", model, "--camera", "http://host", "--camera-size", "640,480"}, "is for /dev/video"},
+		{[]string{"watch", model, "--camera", "/dev/video0", "--camera-size", "640"}, "--camera-size"},
 		{[]string{"serve", model, "--opcua", ":4840"}, "need --history"},
 		{[]string{"image", model, dataDir, "--webhook", "http://host"}, "need --history"},
 		{[]string{"serve", model, "--mqtt", "mqtt://host", "--topic", "t"}, "need --history"},
@@ -328,13 +335,17 @@ func (c cancelling) Read(p []byte) (int, error) {
 	return copy(p, "data"), io.EOF
 }
 
-// An interrupt at the very moment the image has been read gives the image or an error, never a mixture.
+// An interrupt at the very moment the image has been read gives the image, or what is wrong with it, or that it was interrupted, never
+// a mixture.
 func TestReadAllInterrupted(t *testing.T) {
 	for range 100 {
-		ctx, cancel := context.WithCancel(context.Background())
-		data, err := readAll(ctx, func() (io.ReadCloser, error) { return io.NopCloser(cancelling{cancel}), nil }, 1)
-		if read, interrupted := string(data) == "data" && err == nil, data == nil && err == context.Canceled; !read && !interrupted {
-			t.Fatalf("got %q, %v, want the data or %v", data, err, context.Canceled)
+		for limit, want := range map[int64]string{4: "", 3: "more than 3 bytes"} {
+			ctx, cancel := context.WithCancel(context.Background())
+			data, err := readAll(ctx, func() (io.ReadCloser, error) { return io.NopCloser(cancelling{cancel}), nil }, limit)
+			read := string(data) == "data" && err == nil && want == "" || data == nil && err != nil && want != "" && strings.Contains(err.Error(), want)
+			if interrupted := data == nil && err == context.Canceled; !read && !interrupted {
+				t.Fatalf("at most %d bytes: got %q, %v, want the data, %q or %v", limit, data, err, want, context.Canceled)
+			}
 		}
 	}
 }

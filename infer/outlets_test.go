@@ -299,8 +299,9 @@ func TestWatchSendsKilled(t *testing.T) {
 	}
 }
 
-// TestWatchMQTT: verdicts reach a broker that asks for a user and a password, from a file or from the environment.
-func TestWatchMQTT(t *testing.T) {
+// mosquitto is the program of the broker. Where it is not installed the test is skipped.
+func mosquitto(t *testing.T) (program string) {
+	t.Helper()
 	program, err := exec.LookPath("mosquitto")
 	if err != nil {
 		program, err = exec.LookPath("/usr/sbin/mosquitto") // which is not where everybody looks for programs
@@ -308,6 +309,32 @@ func TestWatchMQTT(t *testing.T) {
 	if err != nil {
 		t.Skip("no mosquitto: install it to have MQTT tested, as scripts/setup.sh --all does")
 	}
+	return program
+}
+
+// startBroker starts the broker with further lines of configuration, and returns its address.
+func startBroker(t *testing.T, config ...string) (address string) {
+	t.Helper()
+	program, number := mosquitto(t), port(t)
+	config = append(config, "listener "+number+" 127.0.0.1", "log_dest none")
+	if os.Getuid() == 0 {
+		config = append(config, "user root")
+	}
+	path := filepath.Join(t.TempDir(), "mosquitto.conf")
+	if err := os.WriteFile(path, []byte(strings.Join(config, "\n")+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	broker := exec.Command(program, "-c", path)
+	if err := broker.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { broker.Process.Kill(); broker.Wait() })
+	return "127.0.0.1:" + number
+}
+
+// TestWatchMQTT: verdicts reach a broker that asks for a user and a password, from a file or from the environment.
+func TestWatchMQTT(t *testing.T) {
+	mosquitto(t)
 	good, anomalous := testImages()
 	l := newLine(t)
 	dir := filepath.Dir(l.in)
@@ -318,22 +345,14 @@ func TestWatchMQTT(t *testing.T) {
 		}
 		return path
 	}
-	number, passwords := port(t), filepath.Join(dir, "passwords")
+	passwords := filepath.Join(dir, "passwords")
 	if out, err := exec.Command("mosquitto_passwd", "-b", "-c", passwords, "line", "secret word").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	config := "listener " + number + " 127.0.0.1\nallow_anonymous false\npassword_file " + passwords + "\nlog_dest none\n"
-	if os.Getuid() == 0 {
-		config += "user root\n"
-	}
-	broker := exec.Command(program, "-c", write("mosquitto.conf", config))
-	if err := broker.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { broker.Process.Kill(); broker.Wait() }()
+	broker := startBroker(t, "allow_anonymous false", "password_file "+passwords)
 	var mu sync.Mutex
 	var got []string
-	subscriber := paho.NewClient(paho.NewClientOptions().AddBroker("tcp://127.0.0.1:" + number).SetUsername("line").SetPassword("secret word"))
+	subscriber := paho.NewClient(paho.NewClientOptions().AddBroker("tcp://" + broker).SetUsername("line").SetPassword("secret word"))
 	testmain.Wait(t, "broker", func() bool { token := subscriber.Connect(); return token.Wait() && token.Error() == nil })
 	defer subscriber.Disconnect(0)
 	token := subscriber.Subscribe("line/camera/#", 1, func(_ paho.Client, p paho.Message) {
@@ -359,7 +378,7 @@ func TestWatchMQTT(t *testing.T) {
 		}
 		got = nil
 	}
-	args := l.command("--once", "--mqtt", "mqtt://127.0.0.1:"+number, "--topic", "line/camera")
+	args := l.command("--once", "--mqtt", "mqtt://"+broker, "--topic", "line/camera")
 	copyImage(t, good[0], filepath.Join(l.in, "a.png"))
 	if code, _, stderr := infer(nil, append(args, "--mqtt-login", write("login", "line\nsecret word\n"))...); code != command.Done || strings.Contains(stderr, "mqtt") {
 		t.Errorf("got code %d, stderr %q", code, stderr)

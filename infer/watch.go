@@ -61,6 +61,8 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 	flags.StringVar(&opt.Metrics, "metrics-file", "", "write Prometheus' metrics to `FILE`.prom")
 	asJSON := flags.Bool("json", false, "one JSON object per image and line instead")
 	quiet := flags.BoolP("quiet", "q", false, "print no line per image")
+	var cam cameras
+	rare = append(rare, cam.register(flags)...)
 	var out outlets
 	rare = append(append(rare, out.register(flags)...), out.registerPLC(flags)...)
 	ignore := flags.String("ignore", "", "`FILE` of a mask of what is not scored; or DIR of\nmasks, named like the images")
@@ -71,7 +73,7 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 		return 0, err
 	}
 	switch {
-	case flags.NArg() == 0:
+	case flags.NArg() == 0 && cam.address == "":
 		return 0, command.Usagef("no folder named; give the one to watch")
 	case flags.NArg() > 1:
 		return 0, command.Usagef("%q is one argument too many; give one folder", flags.Arg(1))
@@ -84,7 +86,14 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 	case opt.Settle <= 0:
 		return 0, command.Usagef("--settle %v; use more than 0", opt.Settle)
 	}
-	opt.Dir = flags.Arg(0)
+	if err := cam.check(); err != nil {
+		return 0, err
+	}
+	if opt.Dir = flags.Arg(0); opt.Dir == "" {
+		if opt.Dir, err = cam.folder(); err != nil {
+			return 0, err
+		}
+	}
 	if beside := opt.MoveBad + opt.MoveGood; beside != "" && opt.MoveBroken == "" {
 		if opt.MoveBad != "" {
 			beside = opt.MoveBad
@@ -156,7 +165,11 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 	if opt.Drift > 0 && len(opt.Reference.Looks.Brightness) == 0 {
 		command.Say(t.Stderr, "infer: the model does not say how its training images look: drift is told from the first images of %s", opt.Dir)
 	}
-	command.Say(t.Stderr, "infer: watching %s; the history is %s", opt.Dir, *historyFile)
+	if cam.address != "" {
+		command.Say(t.Stderr, "infer: frames of the camera pass through %s; the history is %s", opt.Dir, *historyFile)
+	} else {
+		command.Say(t.Stderr, "infer: watching %s; the history is %s", opt.Dir, *historyFile)
+	}
 
 	batcher := d.Batcher(0)
 	defer batcher.Close()
@@ -187,14 +200,21 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 		}
 		return printLine(t.Stdout, &p)
 	}
-	totals, err := watch.Run(ctx, opt)
+	watched, stopCamera := ctx, func() error { return nil }
+	if cam.address != "" {
+		if watched, stopCamera, err = cam.start(ctx, &opt, t.Stdin, log); err != nil {
+			return 0, err
+		}
+	}
+	totals, err := watch.Run(watched, opt)
+	err = errors.Join(err, stopCamera())
 	if lines.terminal {
 		command.Say(t.Stdout, "%s", summary(totals.Images, totals.Anomalous, totals.Broken, totals.Seconds))
 	}
 	switch {
 	case err != nil:
 		return 0, err
-	case !opt.Once && ctx.Err() != nil:
+	case !opt.Once: // it was told to end, or no more triggers come
 		return command.Done, nil
 	case ctx.Err() != nil:
 		return 0, ctx.Err()
@@ -206,8 +226,8 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 	return command.Done, nil
 }
 
-// historyOf is the history of a folder whose place nobody has chosen.
-func historyOf(dir string) (string, error) {
+// stateFolder is where files are kept whose place nobody has chosen.
+func stateFolder() (string, error) {
 	state, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":") // systemd's, which may be several
 	if state == "" && os.Getenv("XDG_STATE_HOME") != "" {
 		state = filepath.Join(os.Getenv("XDG_STATE_HOME"), "rdpp")
@@ -215,12 +235,18 @@ func historyOf(dir string) (string, error) {
 	if state == "" {
 		home, err := os.UserHomeDir()
 		if err != nil {
-			return "", command.Usagef("no folder for the history (%w); name a file with --history", err)
+			return "", err
 		}
 		state = filepath.Join(home, ".local", "state", "rdpp")
 	}
-	if err := os.MkdirAll(state, 0o777); err != nil {
-		return "", fmt.Errorf("%w; name a file for the history with --history", err)
+	return state, os.MkdirAll(state, 0o777)
+}
+
+// historyOf is the history of a folder whose place nobody has chosen.
+func historyOf(dir string) (string, error) {
+	state, err := stateFolder()
+	if err != nil {
+		return "", fmt.Errorf("no folder for the history: %w; name a file with --history", err)
 	}
 	full := absolute(dir)
 	return filepath.Join(state, fileName("watch-"+filepath.Base(full), fmt.Sprintf("-%.4x.db", sha256.Sum256([]byte(full))))), nil

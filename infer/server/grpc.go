@@ -99,6 +99,7 @@ func (c *calls) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s, begin := c.server, time.Now()
 	x := &exchange{ResponseWriter: w, route: "none", rpc: true, connection: connectionOf(r.Context())}
 	defer func() { s.memory.give(x.held) }()
+	r.Body = &received{r.Body, x} // a call does not say its length
 	given := &call{request: r}
 	body := io.Reader(http.MaxBytesReader(w, r.Body, 16*maxCall))
 	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") && r.Method == http.MethodPost && r.ProtoMajor == 2 { // else the library says what is wrong

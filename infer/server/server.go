@@ -14,6 +14,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -370,6 +371,7 @@ func ownHost(r *http.Request) bool {
 type exchange struct {
 	http.ResponseWriter
 	status            int
+	received          int64 // bytes of a body that does not say its length, as far as it was read
 	bytes             int64 // of the answer's body
 	route             string
 	rpc               bool       // a call of gRPC
@@ -380,6 +382,18 @@ type exchange struct {
 	held              int64  // bytes of the memory budget
 	connection        *connection
 	err               error
+}
+
+// received is a body whose bytes are counted as they are read.
+type received struct {
+	io.ReadCloser
+	exchange *exchange
+}
+
+func (b *received) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.exchange.received += int64(n)
+	return n, err
 }
 
 func (x *exchange) WriteHeader(status int) {
@@ -423,7 +437,7 @@ func (x *exchange) log(logger *slog.Logger, r *http.Request, taken time.Duration
 		status = slog.String("status", x.outcome())
 	}
 	attributes := []slog.Attr{slog.String("method", r.Method), slog.String("path", r.URL.Path), status,
-		slog.Float64("ms", float64(taken.Microseconds())/1000), slog.Int64("bytes_in", max(r.ContentLength, 0)),
+		slog.Float64("ms", float64(taken.Microseconds())/1000), slog.Int64("bytes_in", max(r.ContentLength, x.received)),
 		slog.Int64("bytes_out", x.bytes), slog.String("remote", r.RemoteAddr)}
 	if x.model != "" {
 		attributes = append(attributes, slog.String("model", x.model), slog.Int("images", x.images), slog.Int("anomalous", x.anomalous))

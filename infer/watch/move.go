@@ -130,6 +130,19 @@ func (w *watch) move(ctx context.Context, a history.Arrival, r *history.Record) 
 	}
 }
 
+// discard removes an arrival's file, unless another one is in its place. It may have been removed before.
+func (w *watch) discard(a history.Arrival) error {
+	path := filepath.Join(w.root, a.Path)
+	info, err := os.Lstat(path)
+	if err == nil && is(info, &a) {
+		err = os.Remove(path)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
 // syncFolders sees to it that a file which was moved is where it went, and there alone, also after a power cut, before the journal
 // says so.
 func syncFolders(to, from string) error {

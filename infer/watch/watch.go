@@ -48,6 +48,11 @@ type Options struct {
 	Dir       string // that is watched; required
 	Recursive bool   // with what is below it
 	Once      bool   // judge what is there and end
+	// Wanted says by their names which files are judged; default: those of images.
+	Wanted func(name string) bool
+
+	// Begin is called when nobody else watches the folder, before it is looked at. An error ends the watch. Default: nothing.
+	Begin func() error
 
 	Judge    Judge // required
 	InFlight int   // images that are being judged at once, default 1
@@ -61,6 +66,8 @@ type Options struct {
 	// Where images go, by their verdicts, in the folders that they are in below Dir; default: they stay. A name that is taken gets a
 	// number.
 	MoveGood, MoveBad, MoveBroken string
+	// Discard removes an image for which these name no folder, once its verdict is recorded.
+	Discard bool
 
 	// Drift is how many warnings there may be on average per 1,000 images while scores and looks of good images do not change; 0: there
 	// are none. Reference is what they are compared with, beside those of the folder that came before.
@@ -142,6 +149,9 @@ func Run(ctx context.Context, opt Options) (Totals, error) {
 	w.InFlight = max(w.InFlight, 1)
 	w.Tidy = cmp.Or(w.Tidy, time.Minute)
 	w.Patience = cmp.Or(w.Patience, 5*time.Second)
+	if w.Wanted == nil {
+		w.Wanted = imagefile.IsImage
+	}
 	if w.Tell == nil {
 		w.Tell = func(*history.Record) error { return nil }
 	}
@@ -217,8 +227,13 @@ func (w *watch) run(ctx context.Context) (err error) {
 	}
 	// Also what was judged before an error is kept.
 	defer func() { err = errors.Join(err, w.save(context.WithoutCancel(ctx)), w.writeMetrics()) }()
+	if w.Begin != nil {
+		if err := w.Begin(); err != nil {
+			return err
+		}
+	}
 	exclude := []string{w.Heatmap, w.MoveGood, w.MoveBad, w.MoveBroken}
-	w.inbox, err = inbox.Open(w.root, &inbox.Options{Recursive: w.Recursive, Wanted: imagefile.IsImage, Exclude: present(exclude), Known: known, Once: w.Once,
+	w.inbox, err = inbox.Open(w.root, &inbox.Options{Recursive: w.Recursive, Wanted: w.Wanted, Exclude: present(exclude), Known: known, Once: w.Once,
 		Poll: w.Poll, Settle: w.Settle, Log: func(err error) {
 			if err != nil {
 				w.Complain(fmt.Errorf("%w; it is tried again", err))
@@ -477,10 +492,14 @@ func (w *watch) complainOnce(path string, err error) {
 // follow does what follows from a verdict that is recorded: it tells it, adds it to the table, moves the image. With again it
 // may have been done before, in part or wholly. gone says that the image is no longer in the folder.
 func (w *watch) follow(ctx context.Context, a history.Arrival, r *history.Record, again bool) (gone bool, err error) {
-	if r.Moved != "" {
-		if gone, err = w.move(ctx, a, r); err != nil {
-			return false, err
-		}
+	switch {
+	case r.Moved != "":
+		gone, err = w.move(ctx, a, r)
+	case w.Discard:
+		gone, err = true, w.discard(a)
+	}
+	if err != nil {
+		return false, err
 	}
 	if w.table != nil {
 		if err := w.table.add(r, again); err != nil {

@@ -68,6 +68,7 @@ type entry struct {
 	state    state
 	writing  bool      // somebody was seen to write to it and not to close it
 	growing  bool      // it changed between two looks
+	whole    bool      // the kernel told that it is, before the backlog was told
 	notUntil time.Time // told
 	look     uint64    // in which it was last seen
 }
@@ -87,6 +88,7 @@ type Inbox struct {
 	// These are Next's alone.
 	look           uint64    // number of the looks so far
 	next, earliest time.Time // when the next look is due, and may be
+	backlog        time.Time // until when nothing is told, so that what was there at the beginning comes before what arrives meanwhile
 	trouble        string    // of the last look
 }
 
@@ -333,8 +335,10 @@ func (b *Inbox) see(path string, info fs.FileInfo, whole, written bool) {
 	switch {
 	case whole:
 		e.writing = false
-		if e.state == waiting && !time.Now().Before(e.notUntil) {
-			b.tell(e)
+		if now := time.Now(); e.state == waiting && !now.Before(e.notUntil) {
+			if e.whole = now.Before(b.backlog); !e.whole {
+				b.tell(e)
+			}
 		}
 	case written:
 		e.writing = true
@@ -362,6 +366,9 @@ func (b *Inbox) lookThrough() {
 	}
 	now := time.Now()
 	b.next = now.Add(b.opt.Poll)
+	if b.look == 1 && b.any(waiting) {
+		b.backlog = now.Add(b.opt.Settle)
+	}
 	var whole []*entry
 	for _, e := range b.entries {
 		if e.state != waiting || b.opt.Once && e.growing {
@@ -370,6 +377,9 @@ func (b *Inbox) lookThrough() {
 		due := e.Since.Add(b.opt.Settle)
 		if e.writing {
 			due = e.Since.Add(stalled)
+		}
+		if e.whole || due.Before(b.backlog) {
+			due = b.backlog
 		}
 		if e.notUntil.After(due) {
 			due = e.notUntil

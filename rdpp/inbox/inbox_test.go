@@ -116,6 +116,31 @@ func TestKernel(t *testing.T) {
 	}
 }
 
+// TestBacklog: what was there at the beginning is told in the order of time, and before what arrives meanwhile.
+func TestBacklog(t *testing.T) {
+	dir := t.TempDir()
+	want := []string{"c", "a", "b", "later"}
+	for i, name := range want[:3] {
+		put(t, filepath.Join(dir, name), name)
+		at := time.Unix(int64(1000+i), 0)
+		if err := os.Chtimes(filepath.Join(dir, name), at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := opened(t, dir, &Options{Settle: 2 * short})
+	if f := next(t, b, short); f.Path != "" {
+		t.Errorf("at the beginning: got %v", f)
+	}
+	put(t, filepath.Join(dir, "later"), "later")
+	for _, path := range want {
+		f := next(t, b, long)
+		if f.Path != path {
+			t.Errorf("got %v, want %s", f, path)
+		}
+		b.Done(f)
+	}
+}
+
 // TestFolders: a folder that comes is looked into, what comes later into it is told by the kernel, and one that is excluded or
 // hidden is left alone.
 func TestFolders(t *testing.T) {

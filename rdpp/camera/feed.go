@@ -1,0 +1,297 @@
+package camera
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"time"
+	"unicode"
+
+	"rdpp/rdpp/atomicfile"
+)
+
+// Feed puts frames of a camera into a folder, each whole at once, under names that are in the order of time:
+// frame-20260331T120000.123456Z.jpg. Who takes them away makes room for others.
+type Feed struct {
+	Camera *Camera
+	Dir    string // required
+
+	// Which frames: the first one after each line of Triggers, whose text becomes part of the name; else, with Every, the first one
+	// after each such time; else each that the camera sends.
+	Triggers io.Reader
+	Every    time.Duration
+
+	Most     int           // frames that may be in the folder: of more those that come are dropped; default DefaultMost
+	Patience time.Duration // for which a frame that is due is waited for, as another one would be of another part; default 2 s
+	Log      func(string)  // is told when frames are dropped, once a minute at most; default: nobody is
+
+	taken, dropped atomic.Int64
+	told           time.Time // when Log was told last
+	toldOf         int64     // frames that were dropped by then
+	stamp          time.Time // of the latest frame
+}
+
+// DefaultMost is how many frames may wait to be taken away.
+const DefaultMost = 64
+
+// Counts are how many frames were put into the folder and how many were dropped: due, and not taken, since too many waited or none
+// came in time.
+func (f *Feed) Counts() (taken, dropped int64) { return f.taken.Load(), f.dropped.Load() }
+
+// IsFrame says whether a file's name is one that a Feed gives.
+func IsFrame(name string) bool { return framed.MatchString(name) }
+
+var framed = regexp.MustCompile(`^frame-\d{8}T\d{6}\.\d{6}Z(-[^/]*)?\.(jpg|png|bmp|webp)$`)
+
+// layout is that of the time in a frame's name, which is UTC.
+const layout = "20060102T150405.000000Z"
+
+// Run puts frames into the folder until ctx ends, or the triggers do, which is no error. It begins, and reads triggers, when the camera
+// has sent its first frame.
+func (f *Feed) Run(ctx context.Context) error {
+	if err := f.tidy(); err != nil {
+		return err
+	}
+	if _, err := f.Camera.Next(ctx, time.Time{}); err != nil {
+		return err
+	}
+	switch {
+	case f.Triggers != nil:
+		return f.triggered(ctx)
+	case f.Every > 0:
+		return f.timed(ctx)
+	}
+	var last Frame
+	for {
+		since := last.Begun.Add(1)
+		if last.Data == nil {
+			since = time.Now()
+		}
+		next, err := f.Camera.Next(ctx, since)
+		if err != nil {
+			return err
+		}
+		if last.Data != nil {
+			f.drop(next.Number - last.Number - 1)
+		}
+		last = next
+		if err := f.put(next, ""); err != nil {
+			return err
+		}
+	}
+}
+
+// One puts one frame into the folder.
+func (f *Feed) One(ctx context.Context) error {
+	if err := f.tidy(); err != nil {
+		return err
+	}
+	next, err := f.Camera.Next(ctx, time.Now())
+	if err != nil {
+		return err
+	}
+	return f.put(next, "")
+}
+
+// Empty says whether no frame is left in the folder.
+func (f *Feed) Empty() (bool, error) {
+	n, err := f.waiting()
+	return n == 0, err
+}
+
+func (f *Feed) timed(ctx context.Context) error {
+	for due := time.Now(); ; due = due.Add(f.Every) {
+		if late := time.Since(due) / f.Every; late > 0 { // these have passed while one was waited for
+			f.drop(int64(late))
+			due = due.Add(late * f.Every)
+		}
+		select {
+		case <-time.After(time.Until(due)):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := f.due(ctx, due, ""); err != nil {
+			return err
+		}
+	}
+}
+
+// due puts the first frame after a time into the folder.
+func (f *Feed) due(ctx context.Context, at time.Time, label string) error {
+	limited, stop := context.WithDeadline(ctx, at.Add(cmp.Or(f.Patience, 2*time.Second)))
+	defer stop()
+	next, err := f.Camera.Next(limited, at)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		f.drop(1)
+		return nil
+	}
+	return f.put(next, label)
+}
+
+// trigger is a line that has come.
+type trigger struct {
+	at    time.Time
+	label string
+}
+
+func (f *Feed) triggered(ctx context.Context) error {
+	lines, ended := make(chan trigger, f.most()), make(chan error, 1)
+	go func() {
+		defer close(lines)
+		from := bufio.NewReaderSize(f.Triggers, longestLine)
+		for {
+			line, err := from.ReadSlice('\n')
+			if len(line) > 0 {
+				select {
+				case lines <- trigger{time.Now(), label(line)}:
+				default:
+					f.dropped.Add(1)
+				}
+			}
+			for errors.Is(err, bufio.ErrBufferFull) { // the rest of a long one
+				_, err = from.ReadSlice('\n')
+			}
+			if err != nil {
+				if err != io.EOF {
+					ended <- fmt.Errorf("camera: the triggers cannot be read: %w", err)
+				}
+				return
+			}
+		}
+	}()
+	for {
+		select {
+		case t, open := <-lines:
+			if !open {
+				select {
+				case err := <-ended:
+					return err
+				default:
+					return nil
+				}
+			}
+			if err := f.due(ctx, t.at, t.label); err != nil {
+				return err
+			}
+			f.drop(0)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// label is what of a trigger's line becomes part of a file's name.
+func label(line []byte) string {
+	text := strings.Map(func(r rune) rune {
+		if unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("._-+", r) {
+			return r
+		}
+		return '_'
+	}, strings.ToValidUTF8(string(bytes.TrimSpace(line)), "_"))
+	const longest = 100
+	for i := range text {
+		if i > longest {
+			return text[:i]
+		}
+	}
+	return text
+}
+
+func (f *Feed) most() int { return cmp.Or(f.Most, DefaultMost) }
+
+// drop counts frames that were dropped, and tells of them now and then.
+func (f *Feed) drop(n int64) {
+	all := f.dropped.Add(n)
+	if all == f.toldOf || f.Log == nil || time.Since(f.told) < time.Minute {
+		return
+	}
+	f.Log(fmt.Sprintf("camera: %s: %d frames dropped since they came faster than they were judged, or not in time; %d in all", f.Camera, all-f.toldOf, all))
+	f.told, f.toldOf = time.Now(), all
+}
+
+// put puts a frame into the folder, if there is room.
+func (f *Feed) put(frame Frame, label string) error {
+	waiting, err := f.waiting()
+	if err != nil {
+		return err
+	}
+	if waiting >= f.most() {
+		f.drop(1)
+		return nil
+	}
+	hidden := filepath.Join(f.Dir, hiddenName)
+	if err := os.WriteFile(hidden, frame.Data, 0o666); err != nil {
+		return fmt.Errorf("camera: %w", err)
+	}
+	if label != "" {
+		label = "-" + label
+	}
+	if now := time.Now(); now.After(f.stamp) {
+		f.stamp = now
+	}
+	for {
+		f.stamp = f.stamp.Truncate(time.Microsecond).Add(time.Microsecond) // another one than the last
+		name := "frame-" + f.stamp.UTC().Format(layout) + label + extension(frame.Data)
+		err := atomicfile.Rename(hidden, filepath.Join(f.Dir, name))
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("camera: %w", err)
+		}
+		f.taken.Add(1)
+		return nil
+	}
+}
+
+// hiddenName is a frame's name while it is being written.
+const hiddenName = ".frame.part"
+
+// tidy removes what a process that died has left.
+func (f *Feed) tidy() error {
+	if err := os.Remove(filepath.Join(f.Dir, hiddenName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("camera: %w", err)
+	}
+	return nil
+}
+
+// waiting is how many frames are in the folder.
+func (f *Feed) waiting() (n int, err error) {
+	entries, err := os.ReadDir(f.Dir)
+	if err != nil {
+		return 0, fmt.Errorf("camera: %w", err)
+	}
+	for _, e := range entries {
+		if IsFrame(e.Name()) {
+			n++
+		}
+	}
+	return n, nil
+}
+
+// extension is that of a frame's name, by its first bytes.
+func extension(data []byte) string {
+	switch http.DetectContentType(data) {
+	case "image/png":
+		return ".png"
+	case "image/bmp":
+		return ".bmp"
+	case "image/webp":
+		return ".webp"
+	}
+	return ".jpg"
+}
