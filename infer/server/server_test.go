@@ -70,7 +70,8 @@ func TestReadTokens(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tokens")
 	for content, want := range map[string]int{testToken: 1, "\n " + testToken + " \r\n\nsecond token of 2\n": 2, "": 0, "\n\n": 0, "short\n": 0,
 		"\xef\xbb\xbf" + testToken + "\r\n": 1, "\xef\xbb\xbf": 0, utf16(testToken): 1, "0123456789\x00abcdef": 0, "0123456789\xffabcdef": 0,
-		"\xef\xbb\xbf\xef\xbb\xbf" + testToken: 0, testToken + "\u200b": 0} {
+		"\xef\xbb\xbf\xef\xbb\xbf" + testToken: 0, testToken + "\u200b": 0,
+		"# the tokens of the line\n" + testToken: 0, `"` + testToken + `"`: 0, "'" + testToken + "'": 0} {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -22,7 +22,8 @@ const minToken = 16 // characters
 
 // ReadTokens reads a file of tokens, one a line, as [textfile.Read] does. Empty lines are left out; a file without a token
 // and tokens of less than 16 characters are refused, as are those that no header can carry, and those with characters that
-// do not show, such as the byte order mark of a second file that was put behind the first.
+// do not show, such as the byte order mark of a second file that was put behind the first, and what looks like a comment or
+// like a token in quotes: nobody would send these.
 func ReadTokens(path string) ([]string, error) {
 	data, err := textfile.Read(path)
 	if err != nil {
@@ -38,6 +39,8 @@ func ReadTokens(path string) ([]string, error) {
 				path, len(token), minToken)
 		case strings.ContainsRune(token, utf8.RuneError) || printable.Text(token) != token:
 			return nil, fmt.Errorf("server: %s: a token has characters that cannot be seen, which nobody would type, or is not in UTF-8; use letters and digits", path)
+		case token[0] == '#' || strings.ContainsRune("\"'`", rune(token[0])) && token[len(token)-1] == token[0]:
+			return nil, fmt.Errorf("server: %s: a line that begins with # or is in quotes would be a token as it is; leave out comments and quotes", path)
 		default:
 			tokens = append(tokens, token)
 		}

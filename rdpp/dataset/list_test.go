@@ -44,6 +44,8 @@ func TestOpenList(t *testing.T) {
 			train: train, test: test, taken: strings.Replace(taken, "nothing left out", "left out: 1 unknown column: datum", 1)},
 		{name: "tabs", text: "path\tsplit\tlabel\tmask\n" + strings.ReplaceAll(listTrain, ",", "\t") + "gut/2.png\ttest\tgood\t\nschlecht/0.png\ttest\tdent\tmasken/0.png\n",
 			train: train, test: test, taken: taken},
+		{name: "line ends of Macs", text: strings.ReplaceAll(listHeader+listTrain+"gut/2.png,test,good,\nschlecht/0.png,test,dent,masken/0.png\n", "\n", "\r"),
+			train: train, test: test, taken: taken},
 		{name: "objects", text: `{"path": "gut/0.png", "split": "train", "label": "good"}` + "\n\n" + `{"path":"gut/1.png","split":"train","label":"ok","mask":null}` + "\r\n" +
 			`{"path":"gut/2.png","split":"test","label":"good","id":7}` + "\n" + `{"path":"schlecht/0.png","split":"test","label":"dent","mask":"masken/0.png"}`,
 			train: train, test: test, taken: strings.Replace(taken, "nothing left out", "left out: 1 unknown column: id", 1)},

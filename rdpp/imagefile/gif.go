@@ -6,9 +6,9 @@ import (
 	"image/gif"
 )
 
-// gifPixels refuses GIFs that are not read as masks: as photographs they have lost most colours.
+// gifPixels refuses GIFs that are not read as masks: as photographs they have lost most of their colours.
 func gifPixels([]byte, int) (*Image, error) {
-	return nil, unsupported("as a photograph, which has lost most of its colours")
+	return nil, unsupported("as a photograph")
 }
 
 // decodeGIF decodes a GIF's first picture, if that is all of it.
