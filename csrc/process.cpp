@@ -82,7 +82,7 @@ rdpp_error rdpp_cuda_device_count(int32_t *count) {
 
 rdpp_error rdpp_has_bfloat16(int32_t device, int32_t *yes) {
   return asked([&] {
-    torch::Device where = at_device(device);
+    [[maybe_unused]] torch::Device where = at_device(device);
     bool has = false;
 #ifdef RDPP_CUDA
     if (where.is_cuda()) has = at::cuda::getDeviceProperties(where.index())->major >= 8;

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/history"
 	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/metric"
 	"rdpp/rdpp/modelfile"
 	"rdpp/rdpp/printable"
 	"rdpp/rdpp/weights"
@@ -97,6 +99,10 @@ func runCalibrate(ctx context.Context, args []string, t *command.Terminal) (int,
 		return 0, err
 	}
 	r, err := rdpp.Recalibrate(ctx, opt)
+	if errors.Is(err, metric.ErrTooFew) {
+		return 0, fmt.Errorf("%s of good parts cannot set a threshold for this rate of false alarms; give more: 99 make 1 %% exact",
+			printable.Count(len(opt.Good), "image"))
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -195,14 +201,14 @@ func goodOf(ctx context.Context, path, since, category, dir string, t *command.T
 		items = append(items, item)
 	}
 	if others > 0 {
-		t.Complain(fmt.Errorf("%d verdicts are left out that models of other categories than %q gave", others, category))
+		t.Complain(fmt.Errorf("%s left out, of models of other categories than %q", printable.Count(others, "verdict"), category))
 	}
 	if unreviewed > 0 {
-		t.Complain(fmt.Errorf("%d images that were called anomalous have no correction and are left out: those among them that are good are missing, "+
-			"which makes the threshold too low; infer history --correct says what they are", unreviewed))
+		t.Complain(fmt.Errorf("left out: %s called anomalous, without a correction: those that are good are missing, which makes the threshold "+
+			"too low; infer history --correct says what they are", printable.Count(unreviewed, "image")))
 	}
 	if lost > 0 {
-		t.Complain(fmt.Errorf("%d images are left out whose files are gone or changed", lost))
+		t.Complain(fmt.Errorf("left out: %s whose file is gone or changed", printable.Count(lost, "image")))
 	}
 	if len(items) == 0 {
 		return nil, fmt.Errorf("%s: no good image in it whose file is there", path)

@@ -102,6 +102,8 @@ func TestCalibrate(t *testing.T) {
 	if after, err := weights.SHA256(modelFile); err != nil || after != before {
 		t.Errorf("the model: got digest %s, %v, want it as before", after, err)
 	}
+	alone := filepath.Join(dir, "alone")
+	copyImage(t, filepath.Join(images, "0.png"), filepath.Join(alone, "0.png"))
 	for _, c := range []struct {
 		args []string
 		want string
@@ -111,6 +113,7 @@ func TestCalibrate(t *testing.T) {
 		{[]string{"--data", filepath.Join(dir, "missing"), "--out", filepath.Join(dir, "x")}, "missing"},
 		{[]string{"--out", filepath.Join(dir, "x")}, "give --data or --history"},
 		{[]string{"--data", images}, "--out is missing"},
+		{[]string{"--data", alone, "--out", filepath.Join(dir, "x")}, "infer: 1 image of good parts cannot set a threshold"},
 		{[]string{"--history", filepath.Join(dir, "missing.db"), "--out", filepath.Join(dir, "x")}, "missing.db"},
 	} {
 		if code, _, stderr := infer(nil, append(commandLine("calibrate"), c.args...)...); code == command.Done || !strings.Contains(stderr, c.want) {
@@ -133,7 +136,7 @@ func TestCalibrateByHistory(t *testing.T) {
 	infer(nil, append(commandLine("image", "--quiet", "--history", file), copies...)...)
 	args := commandLine("calibrate", "--history", file, "--out", out, "--false-alarm", "0.3")
 	code, stdout, stderr := infer(nil, args...)
-	if code != command.Done || !strings.Contains(stdout, "images        3, 0 of them") || !strings.Contains(stderr, "3 images that were called anomalous") {
+	if code != command.Done || !strings.Contains(stdout, "images        3, 0 of them") || !strings.Contains(stderr, "3 images called anomalous") {
 		t.Errorf("got code %d, stdout %q, stderr %q, want 3 images, and the others named", code, stdout, stderr)
 	}
 	if code, _, stderr := infer(nil, "history", file, "--correct", "4=good", "--correct", "5=anomalous", "--correct", "6=good", "--correct", "1=anomalous"); code != command.Done {
@@ -143,7 +146,7 @@ func TestCalibrateByHistory(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, stdout, stderr = infer(nil, args...)
-	if code != command.Done || !strings.Contains(stdout, "images        3, 1 of them") || !strings.Contains(stderr, "1 images are left out") {
+	if code != command.Done || !strings.Contains(stdout, "images        3, 1 of them") || !strings.Contains(stderr, "1 image whose file is gone") {
 		t.Errorf("corrected: got code %d, stdout %q, stderr %q, want 3 images, one of them above the threshold", code, stdout, stderr)
 	}
 }
@@ -299,7 +302,7 @@ func TestGoodOf(t *testing.T) {
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %q, %v, want %q", got, err, want)
 	}
-	for _, want := range []string{"2 verdicts are left out", "1 images that were called anomalous"} {
+	for _, want := range []string{"2 verdicts left out", "1 image called anomalous"} {
 		if !strings.Contains(stderr.String(), want) {
 			t.Errorf("got %q, want %q", &stderr, want)
 		}

@@ -615,6 +615,15 @@ func TestInterruptedWithoutCheckpoint(t *testing.T) {
 	}
 }
 
+func TestInterruptedBefore(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := rdpp.Train(ctx, tiny(), openSet(t, dataDir), rdpp.TrainOptions{Out: t.TempDir(), Teacher: rdpp.TeacherRandom})
+	if want := "engine: interrupted; resume continues"; !errors.Is(err, rdpp.ErrInterrupted) || err.Error() != want {
+		t.Errorf("got error %v, want %q", err, want)
+	}
+}
+
 // Epochs follow from updates, up to the end of a pass, and are bounded by those that are given.
 func TestUpdates(t *testing.T) {
 	for _, c := range []struct{ updates, epochs, want int }{{5, 100, 4}, {3, 100, 2}, {4, 3, 3}} { // 3 steps and 2 of them an update

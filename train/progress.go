@@ -115,16 +115,16 @@ func (p *progress) start(c *rdpp.Config, device torch.Device, threads int) {
 	if p.json != nil {
 		return
 	}
-	length := count(c.Epochs, "epoch")
+	length := printable.Count(c.Epochs, "epoch")
 	if c.Updates > 0 {
-		length = count(c.Updates, "update")
+		length = printable.Count(c.Updates, "update")
 	}
 	view := c.View.Text()
 	if view != "" {
 		view = " (" + view + ")"
 	}
 	say(p.stdout, "%s: %s, %s, %d x %d pixels%s, %s on %s with %s", p.category, c.Method, c.Arch,
-		c.ImageSize, c.ImageSize, view, length, device, count(threads, "thread"))
+		c.ImageSize, c.ImageSize, view, length, device, printable.Count(threads, "thread"))
 }
 
 // download shows how much of a teacher has arrived, in bytes; total is -1 where that is unknown.
@@ -174,9 +174,9 @@ func (p *progress) teacher(info rdpp.Info) {
 	}
 	say(p.stdout, "%s: teacher %s", p.category, info.Teacher)
 	if from := info.From; from.Origin != "" {
-		say(p.stdout, "%s: goes on from %s, trained on %s", p.category, printable.Text(from.Origin), count(from.Images, "image"))
+		say(p.stdout, "%s: goes on from %s, trained on %s", p.category, printable.Text(from.Origin), printable.Count(from.Images, "image"))
 	}
-	text := fmt.Sprintf("%s: training on %s", p.category, count(info.Data.Images, "image"))
+	text := fmt.Sprintf("%s: training on %s", p.category, printable.Count(info.Data.Images, "image"))
 	if n := info.Data.HeldOut; n > 0 {
 		text += fmt.Sprintf("; %d more are held out for the threshold", n)
 	}
@@ -367,14 +367,6 @@ func durationText(d time.Duration) string {
 		return fmt.Sprintf("%dh%02dm", d/time.Hour, d%time.Hour/time.Minute)
 	}
 	return d.String()
-}
-
-// count is a number of things.
-func count(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 func metricsText(m *rdpp.Metrics) string {

@@ -49,11 +49,6 @@ func TestStatusFits(t *testing.T) {
 	if got, want := statusText(nil, 12.345, 0, false), " 12.3 images/s"; got != want {
 		t.Errorf("a method without losses: got %q, want %q", got, want)
 	}
-	for n, want := range map[int]string{0: "0 images", 1: "1 image", 2: "2 images"} {
-		if got := count(n, "image"); got != want {
-			t.Errorf("got %q, want %q", got, want)
-		}
-	}
 	for d, want := range map[time.Duration]string{0: "0s", 61 * time.Second: "1m1s", 2*time.Hour + 90*time.Second: "2h02m", 100 * time.Hour: "100h00m"} {
 		if got := durationText(d); got != want {
 			t.Errorf("%v: got %q, want %q", d, got, want)

@@ -19,6 +19,7 @@ import (
 	"rdpp/rdpp/atomicfile"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/pattern"
+	"rdpp/rdpp/printable"
 	"rdpp/torch"
 )
 
@@ -185,7 +186,7 @@ func (p *teacherProgress) start(c *rdpp.PretrainConfig, device torch.Device, thr
 		return
 	}
 	say(p.stdout, "teacher: %s, %s, %d x %d pixels, %d steps of %d pictures, %s on %s with %s", c.Arch, c.Objective,
-		c.ImageSize, c.ImageSize, c.Steps, c.Batch, c.Precision, device, count(threads, "thread"))
+		c.ImageSize, c.ImageSize, c.Steps, c.Batch, c.Precision, device, printable.Count(threads, "thread"))
 }
 
 func (p *teacherProgress) step(r rdpp.PretrainReport) {

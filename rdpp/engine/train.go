@@ -140,7 +140,11 @@ func Train(ctx context.Context, c config.Config, set *dataset.Set, opt Options) 
 		return err
 	})
 	if err != nil && ctx.Err() != nil && !errors.Is(err, ErrInterrupted) && !errors.Is(err, ErrNotSaved) {
-		return nil, fmt.Errorf("engine: %w: %w", setting.Advise(ErrInterrupted, "{resume} continues"), err)
+		interrupted := setting.Advise(fmt.Errorf("engine: %w", ErrInterrupted), "{resume} continues")
+		if errors.Is(err, ctx.Err()) { // which says no more
+			return nil, interrupted
+		}
+		return nil, fmt.Errorf("%w: %w", interrupted, err)
 	}
 	return summary, err
 }

@@ -1,4 +1,5 @@
-// Package printable makes text that came from a file or a request safe to show on a terminal or to put into a log.
+// Package printable makes text that came from a file or a request safe to show on a terminal or to put into a log, and says how
+// many of something there are.
 package printable
 
 import (
@@ -132,4 +133,16 @@ func escape(r rune, raw string) string {
 // invisible says whether r takes no place or shows nothing though Unicode counts it as a letter, a mark or a symbol.
 func invisible(r rune) bool {
 	return unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) || r == '\u2800' // braille without dots
+}
+
+// Count is a number with its noun, the plural where it takes one: 1 image, 2 images, 2 categories.
+func Count(n int, noun string) string {
+	stem, y := strings.CutSuffix(noun, "y")
+	switch {
+	case n == 1:
+		return "1 " + noun
+	case y:
+		return fmt.Sprintf("%d %sies", n, stem)
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }

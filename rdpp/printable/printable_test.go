@@ -132,3 +132,14 @@ func check(t *testing.T, text string, longest int) {
 		}
 	}
 }
+
+func TestCount(t *testing.T) {
+	for _, c := range []struct {
+		n          int
+		noun, want string
+	}{{0, "image", "0 images"}, {1, "image", "1 image"}, {2, "image", "2 images"}, {1, "category", "1 category"}, {3, "category", "3 categories"}} {
+		if got := Count(c.n, c.noun); got != c.want {
+			t.Errorf("%d %s: got %q, want %q", c.n, c.noun, got, c.want)
+		}
+	}
+}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"rdpp/rdpp/printable"
 )
 
 // Outcome is what became of a training.
@@ -216,7 +218,7 @@ func (c *comparer) fill(cell *Cell, s selector, printed func(categories []string
 func several(reasons []string) string {
 	const most = 3
 	if more := len(reasons) - most; more > 0 {
-		reasons = append(reasons[:most:most], fmt.Sprintf("and %s", count(more, "further reason")))
+		reasons = append(reasons[:most:most], fmt.Sprintf("and %s", printable.Count(more, "further reason")))
 	}
 	return strings.Join(reasons, "; ")
 }
@@ -322,7 +324,7 @@ func (c *comparer) notComparable(t *paperTable) (why []string) {
 		why = append(why, fmt.Sprintf("the backbone is %s instead of %s", c.opt.Arch, paperArch))
 	}
 	if slices.ContainsFunc(trainings, c.counted) {
-		why = append(why, fmt.Sprintf("every training has %s instead of the paper's number for its category", count(c.opt.Epochs, "epoch")))
+		why = append(why, fmt.Sprintf("every training has %s instead of the paper's number for its category", printable.Count(c.opt.Epochs, "epoch")))
 	}
 	if size := c.opt.ImageSize; size != 0 && size != paperSize {
 		why = append(why, fmt.Sprintf("images have %d x %d pixels instead of %d x %d", size, size, paperSize, paperSize))
@@ -343,21 +345,9 @@ func (c *comparer) notComparable(t *paperTable) (why []string) {
 		}
 	}
 	if complete < all {
-		why = append(why, fmt.Sprintf("results are complete for %d of %s", complete, count(all, "category")))
+		why = append(why, fmt.Sprintf("results are complete for %d of %s", complete, printable.Count(all, "category")))
 	}
 	return why
-}
-
-// count is a number with its noun, the plural where it takes one.
-func count(n int, noun string) string {
-	stem, y := strings.CutSuffix(noun, "y")
-	switch {
-	case n == 1:
-		return "1 " + noun
-	case y:
-		return fmt.Sprintf("%d %sies", n, stem)
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // torchvision's IMAGENET1K_V1 weights, the paper's teachers: how the SHA-256 of their files begin.

@@ -120,7 +120,7 @@ func (c Column) String() string {
 // markdown makes text stand for itself.
 func markdown(text string) string {
 	var b strings.Builder
-	for _, r := range printable(text) {
+	for _, r := range harmless(text) {
 		switch {
 		case r == '<':
 			b.WriteString("&lt;")
@@ -138,8 +138,8 @@ func markdown(text string) string {
 	return b.String()
 }
 
-// printable replaces what no page may have: control characters and what turns the direction of writing around.
-func printable(text string) string {
+// harmless replaces what no page may have: control characters and what turns the direction of writing around.
+func harmless(text string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' && r != '\n' && r != '\t' || r >= 0x7f && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 ||
 			r == 0xfffe || r == 0xffff {
@@ -197,7 +197,7 @@ func (c *Comparison) WriteCSV(w io.Writer) error {
 		}
 	}
 	out.Flush() // into memory, which does not fail
-	return write(w, []byte(printable(b.String())))
+	return write(w, []byte(harmless(b.String())))
 }
 
 var (
@@ -245,7 +245,7 @@ func (c *Comparison) WriteHTML(w io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("reproduce: %w", err)
 	}
-	return write(w, []byte(printable(b.String())))
+	return write(w, []byte(harmless(b.String())))
 }
 
 func write(w io.Writer, text []byte) error {
