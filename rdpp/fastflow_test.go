@@ -2,6 +2,7 @@ package rdpp_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"image"
@@ -104,6 +105,23 @@ func TestFastFlowDiverges(t *testing.T) {
 	for _, name := range []string{rdpp.ModelFile, checkpointFile} {
 		if _, err := os.Stat(filepath.Join(out, name)); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: got %v, want no such file", name, err)
+		}
+	}
+}
+
+// FastFlow goes on from a model: the teacher and the orders of the channels stay, and the weights learn.
+func TestFastFlowFrom(t *testing.T) {
+	t.Parallel()
+	older := filepath.Join(trained(t, flowing()), rdpp.ModelFile)
+	out := t.TempDir()
+	if _, err := rdpp.Train(context.Background(), goingOn(t, older), newImages(t), rdpp.TrainOptions{Out: out, From: older}); err != nil {
+		t.Fatal(err)
+	}
+	before, after := tensorsOf(t, older), tensorsOf(t, filepath.Join(out, rdpp.ModelFile))
+	for name, stays := range map[string]bool{"flow.layer1.0.order": true, "flow.layer3.1.order": true, "encoder.conv1.weight": true,
+		"flow.layer1.0.conv1.weight": false, "flow.layer2.norm_weight": false, "flow.layer3.1.scale": false} {
+		if len(before[name]) == 0 || bytes.Equal(before[name], after[name]) != stays {
+			t.Errorf("%s: got %d bytes, the same as before: %v, want %v", name, len(before[name]), !stays, stays)
 		}
 	}
 }
