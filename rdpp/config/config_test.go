@@ -45,6 +45,7 @@ func TestJSON(t *testing.T) {
 		all = append(all, config.PresetOf("", "", method))
 	}
 	for _, c := range all {
+		c.BitDepth = 16 // what auto has found
 		text, err := json.Marshal(c)
 		if err != nil {
 			t.Fatal(err)
