@@ -159,17 +159,6 @@ func (n *flows) Predict(x *torch.Tensor) (maps, scores *torch.Tensor, err error)
 	return n.predictor.Predict(x)
 }
 
-// Embed maps a normalised image, 1 x 3 x S x S, to the noise that its coarsest features become, 1 x C x S/16 x S/16.
-func (n *flows) Embed(x *torch.Tensor) (*torch.Tensor, error) {
-	var s torch.Scope
-	defer s.Close()
-	z, _ := s.Two(n.flow.Forward(s.Features(n.flow.Normalise(s.Features(n.teacher.Forward(x))))))
-	if err := s.Err(); err != nil {
-		return nil, err
-	}
-	return z[torch.Scales-1].To(n.device, torch.Float32)
-}
-
 // State lists the tensors of teacher and flows, the orders of the channels among them.
 func (n *flows) State() []weights.Source { return state.Of(n.parts()) }
 
@@ -229,7 +218,6 @@ func (n *flows) checkOrders() error {
 var (
 	_ interface {
 		method.Net
-		method.Embedder
 		method.Exporter
 		method.Releaser
 	} = (*flows)(nil)
