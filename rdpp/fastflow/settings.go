@@ -2,9 +2,9 @@
 // Flows", 2021, arXiv:2111.07677). A teacher sees good images; per scale a flow, an invertible network, learns to make normal
 // noise of its features, by maximum likelihood. Features that become unlikely noise are the map.
 //
-// The paper leaves open what a step of a flow is beside its coupling, and does not mention the layer norms. What it leaves
-// open is as in the code that others reproduced its figures with, github.com/gathierry/FastFlow, from which anomalib's is
-// derived: FrEIA's AllInOneBlock. "As published" below is that code; where the paper says something else, the setting tells.
+// The paper leaves open what a step of a flow is beside its coupling, and does not mention the layer norms. Both are here as
+// in github.com/gathierry/FastFlow, which comes near the paper's figures, and from which anomalib's FastFlow is derived; its
+// steps are FrEIA's AllInOneBlock. "As published" below is that code; where the paper says something else, the setting tells.
 //
 // Dimension letters: B batch, C channels, S side of the square network input.
 package fastflow
@@ -48,7 +48,8 @@ type Flows struct {
 	FlowTop float64 `json:"flow_top,omitzero"` // an image's score is the mean of this share of its map's pixels, the highest; 0: the maximum, as published
 }
 
-// DefaultFlows is what is published: flows of 8 steps, Adam with a rate of 0.001 and a decay of 0.00001 (paper, section 4).
+// DefaultFlows is what is published: in the paper's implementation details flows of 8 steps for ResNets, and Adam with a rate of
+// 0.001 and a decay of 0.00001; in the code sub-networks as wide as what they see, a clamp of 2, and layer norms that learn.
 func DefaultFlows() Flows {
 	return Flows{FlowSteps: 8, FlowHidden: 1, FlowKernels: KernelsAuto, FlowClamp: 2, FlowAffine: true, FlowRate: 1e-3, FlowDecay: 1e-5,
 		FlowMap: MapProbability}
