@@ -73,11 +73,12 @@ func TestExport(t *testing.T) {
 	for _, c := range []struct {
 		kernels, kind string
 		affine        bool
-		top           float64
-	}{{fastflow.KernelsAll, fastflow.MapProbability, true, 0}, {fastflow.KernelsAlternate, fastflow.MapLikelihood, false, 0.01}} {
-		f := small()
+		top, sigma    float64
+	}{{fastflow.KernelsAll, fastflow.MapProbability, true, 0, 2.5}, {fastflow.KernelsAlternate, fastflow.MapLikelihood, false, 0.01, 0.1}} {
+		f, all := small(), settings()
+		all.MapSigma = c.sigma // 0.1: not smoothed, as published
 		f.FlowKernels, f.FlowMap, f.FlowAffine, f.FlowTop = c.kernels, c.kind, c.affine, c.top
-		net := trained(t, fastflow.New(settings(), f))
+		net := trained(t, fastflow.New(all, f))
 		wantMaps, wantScores := predict(t, net, 100, 3)
 		for _, format := range []string{"onnx", "torchscript"} {
 			t.Run(fmt.Sprint(format, " ", c), func(t *testing.T) {
