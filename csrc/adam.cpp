@@ -59,6 +59,7 @@ void Adam::step() {
       if (!decayed.empty()) torch::_foreach_mul_(decayed, 1 - group.learning_rate * group.weight_decay);
       double correction1 = 1 - std::pow(beta1_, static_cast<double>(t));
       double correction2 = 1 - std::pow(beta2_, static_cast<double>(t));
+      if (group.penalty != 0) torch::_foreach_add_(batch.grads, batch.params, group.penalty);
       torch::_foreach_mul_(batch.exp_avg, beta1_);
       torch::_foreach_add_(batch.exp_avg, batch.grads, 1 - beta1_);
       torch::_foreach_mul_(batch.exp_avg_sq, beta2_);

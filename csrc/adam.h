@@ -15,6 +15,7 @@ public:
   struct Group {
     double learning_rate;
     double weight_decay = 0; // per unit of learning rate, of weights alone: parameters of more than one dimension
+    double penalty = 0;      // of which times each parameter is added to its gradient, once gradients are clipped
     std::vector<torch::Tensor> params, exp_avg, exp_avg_sq;
     std::vector<int64_t> steps; // updates that each parameter has seen
   };

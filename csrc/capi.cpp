@@ -171,6 +171,10 @@ rdpp_error rdpp_adam_set_decay(rdpp_adam *a, int64_t group, double weight_decay)
   return guarded([&] { opened(a).adam.groups.at(static_cast<size_t>(group)).weight_decay = weight_decay; });
 }
 
+rdpp_error rdpp_adam_set_penalty(rdpp_adam *a, int64_t group, double penalty) {
+  return guarded([&] { opened(a).adam.groups.at(static_cast<size_t>(group)).penalty = penalty; });
+}
+
 rdpp_error rdpp_adam_set_clip(rdpp_adam *a, double length) {
   return guarded([&] {
     if (!(length >= 0))

@@ -54,9 +54,6 @@ void need_state(const rdpp_module *m) {
   if (opened(m).released) throw std::invalid_argument("a released network has no state; open the model once more");
 }
 
-// Whether m records gradients where the caller asks for them: it cannot where its weights are gone.
-bool records(const rdpp_module *m) { return torch::GradMode::is_enabled() && !opened(m).released; }
-
 Features teach(const rdpp_module *m, const Tensor &x) {
   TeacherImpl &teacher = network<TeacherImpl>(m, RDPP_TEACHER);
   torch::AutoGradMode grad(torch::GradMode::is_enabled() && m->trainable && m->net->is_training());
@@ -65,8 +62,10 @@ Features teach(const rdpp_module *m, const Tensor &x) {
 
 } // namespace
 
+bool records(const rdpp_module *m) { return torch::GradMode::is_enabled() && !opened(m).released; }
+
 void need(const rdpp_module *m, int32_t wanted) {
-  static const char *const names[] = {"teacher", "projection", "bottleneck", "student", "head", "bank"};
+  static const char *const names[] = {"teacher", "projection", "bottleneck", "student", "head", "bank", "flow"};
   if (opened(m).kind != wanted) {
     throw std::invalid_argument(std::string("a ") + names[wanted] + " is needed, this is a " + names[m->kind]);
   }

@@ -30,6 +30,9 @@ namespace rdpp {
 std::unique_ptr<rdpp_module> finish(int32_t kind, std::shared_ptr<torch::nn::Module> net, int32_t dtype, int32_t device,
                                     uint64_t seed, int32_t flags);
 
+// Whether m records gradients where the caller asks for them: it cannot where its weights are gone.
+bool records(const rdpp_module *m);
+
 // Throws unless m is a module of that kind.
 void need(const rdpp_module *m, int32_t kind);
 

@@ -2,6 +2,7 @@
 
 #include "bank.h"
 #include "boundary.h"
+#include "flows.h"
 #include "module.h"
 
 #ifdef RDPP_CUDA
@@ -165,6 +166,8 @@ Predictor::Method method(int32_t number, const std::vector<const rdpp_module *> 
     return students(modules, at_map_options(options.map));
   case RDPP_PATCHES:
     return patch_distances(modules, options.bank);
+  case RDPP_FLOWS:
+    return flows(modules, options.flow);
   }
   throw std::invalid_argument("unknown method " + std::to_string(number));
 }

@@ -49,7 +49,7 @@ typedef struct rdpp_coreset rdpp_coreset;
 /* Element types, numbered as c10::ScalarType. */
 enum { RDPP_UINT8 = 0, RDPP_INT64 = 4, RDPP_FLOAT16 = 5, RDPP_FLOAT32 = 6, RDPP_FLOAT64 = 7, RDPP_BFLOAT16 = 15 };
 
-enum { RDPP_TEACHER, RDPP_PROJECTION, RDPP_BOTTLENECK, RDPP_STUDENT, RDPP_HEAD, RDPP_BANK };
+enum { RDPP_TEACHER, RDPP_PROJECTION, RDPP_BOTTLENECK, RDPP_STUDENT, RDPP_HEAD, RDPP_BANK, RDPP_FASTFLOW };
 
 /* What a teacher learns: the class of a picture, the class of every position, which pictures belong together. */
 enum { RDPP_CLASS, RDPP_DENSE, RDPP_PAIR };
@@ -212,6 +212,9 @@ rdpp_error rdpp_adam_set_rate(rdpp_adam *a, int64_t group, double learning_rate)
 /* Decoupled (AdamW): every step also multiplies the group's parameters of more than one dimension, which are neither
  * biases nor batch norms, by 1 - learning_rate * weight_decay. */
 rdpp_error rdpp_adam_set_decay(rdpp_adam *a, int64_t group, double weight_decay);
+/* What torch.optim.Adam calls weight decay: every step adds penalty times each of the group's parameters, of any number
+ * of dimensions, to its gradient, after gradients are shortened. */
+rdpp_error rdpp_adam_set_penalty(rdpp_adam *a, int64_t group, double penalty);
 /* Before every step from now on, gradients longer than length, all groups taken as one vector, are shortened to it; 0:
  * they are left alone. */
 rdpp_error rdpp_adam_set_clip(rdpp_adam *a, double length);
@@ -247,15 +250,24 @@ typedef struct {
   int64_t bytes;      /* of distances that are in memory at a time; one row of the bank's are in any case */
 } rdpp_bank_options;
 
+/* How a map is made of what the flows of FastFlow give: of m, half the mean of a position's squared z. */
+typedef struct {
+  double sigma;       /* of the map's Gaussian, pixels; 0: none, as published */
+  int32_t likelihood; /* != 0: a position's value is m; else 1 - exp(-m), as published */
+  double top;         /* share of the map's pixels, the highest, whose mean is the score; 0: its maximum */
+} rdpp_flow_map_options;
+
 /* Methods, by what they compare images with. */
 enum {
   RDPP_STUDENTS, /* RD++ and RD. Modules: teacher, projection or NULL (RD), bottleneck, student. Scores: of map.top */
-  RDPP_PATCHES /* PatchCore. Modules: teacher, bank. Maps: each patch's distance to the bank, stretched and smoothed */
+  RDPP_PATCHES, /* PatchCore. Modules: teacher, bank. Maps: each patch's distance to the bank, stretched and smoothed */
+  RDPP_FLOWS    /* FastFlow. Modules: teacher, flow. Maps: how unlikely each position is, the mean over scales */
 };
 
 typedef struct {
-  rdpp_map_options map;   /* of RDPP_STUDENTS */
-  rdpp_bank_options bank; /* of RDPP_PATCHES */
+  rdpp_map_options map;       /* of RDPP_STUDENTS */
+  rdpp_bank_options bank;     /* of RDPP_PATCHES */
+  rdpp_flow_map_options flow; /* of RDPP_FLOWS */
 } rdpp_predictor_options;
 
 /* A way from images to maps and scores, by n modules of the method's kinds, in its order. They may be freed first, and
@@ -292,6 +304,31 @@ rdpp_error rdpp_coreset_patches(const rdpp_coreset *c, rdpp_tensor *patches);
 /* A bank of count >= 1 patches of D dimensions, float32 or float64, all zero: a module with one entry, `patches`, count
  * x D. */
 rdpp_error rdpp_bank_new(int64_t count, int64_t D, int32_t dtype, int32_t device, rdpp_module **out);
+
+/* FastFlow */
+
+typedef struct {
+  int64_t side;      /* S of the images, a multiple of 32 */
+  int64_t steps;     /* of each scale's flow */
+  double hidden;     /* channels between a sub-network's two convolutions, per channel that it sees */
+  int32_t pointwise; /* != 0: every second step's convolutions are 1x1, the others' 3x3; else all are 3x3 */
+  double clamp;      /* of the logarithms of the couplings' scales */
+  int32_t affine;    /* != 0: the layer norms have a weight and a bias for every value of an image's features */
+} rdpp_fastflow_options;
+
+/* The layer norms and flows of all scales: a module, whose fresh parameters and channels' orders are drawn from seed.
+ * flags: as of rdpp_module_new. */
+rdpp_error rdpp_fastflow_new(const char *arch, const rdpp_fastflow_options *options, int32_t dtype, int32_t device,
+                             uint64_t seed, int32_t flags, rdpp_module **out);
+/* f -> x, the same shapes, each image's features of a scale normalised; float32 also where f is bfloat16. */
+rdpp_error rdpp_fastflow_normalise(const rdpp_module *m, const rdpp_tensor f[RDPP_SCALES], rdpp_tensor x[RDPP_SCALES]);
+/* x -> z, the same shapes, and log_det, B values per scale: logarithms of the determinants of z's derivatives by x. */
+rdpp_error rdpp_fastflow(const rdpp_module *m, const rdpp_tensor x[RDPP_SCALES], rdpp_tensor z[RDPP_SCALES],
+                         rdpp_tensor log_det[RDPP_SCALES]);
+/* The way back, outside autograd. */
+rdpp_error rdpp_fastflow_inverse(const rdpp_module *m, const rdpp_tensor z[RDPP_SCALES], rdpp_tensor x[RDPP_SCALES]);
+/* The sum over scales of |z|^2 / 2 - log_det, averaged over images: a scalar. */
+rdpp_error rdpp_loss_flow(const rdpp_tensor z[RDPP_SCALES], const rdpp_tensor log_det[RDPP_SCALES], rdpp_tensor *out);
 
 /* TorchScript */
 

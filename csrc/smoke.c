@@ -1,6 +1,6 @@
 /* The boundary as a C program sees it: a training step and a prediction of the smallest network, a teacher that learns,
- * a bank of patches, a TorchScript file, errors that must come back with their kinds. Run plainly and under sanitizers
- * by scripts/test.sh.
+ * a bank of patches, flows, a TorchScript file, errors that must come back with their kinds. Run plainly and under
+ * sanitizers by scripts/test.sh.
  */
 #include "rdpp.h"
 
@@ -209,6 +209,58 @@ static void script(rdpp_tensor weight) {
   failed(RDPP_INTERNAL, rdpp_script_save(source, names, &weight, 1, NULL, 0, -1), "no descriptor", "descriptor");
 }
 
+/* FastFlow: an update of its flows, their way back, and predictions by them. */
+static void flow(const rdpp_module *teacher, const rdpp_module *other, rdpp_tensor x) {
+  const rdpp_fastflow_options options = {S, 2, 1, 1, 2, 1}, odd = {S + 1, 2, 1, 1, 2, 1};
+  rdpp_module *m, *none = NULL;
+  check(rdpp_fastflow_new("resnet18", &options, RDPP_FLOAT32, RDPP_CPU, 3, RDPP_CHANNELS_LAST, &m), "new flow");
+  refused(rdpp_fastflow_new("resnet18", &odd, RDPP_FLOAT32, RDPP_CPU, 3, 0, &none), "side", "multiple of 32");
+  rdpp_adam *adam;
+  check(rdpp_adam_new(0.9, 0.999, 1e-8, &adam), "new Adam");
+  check(rdpp_adam_add(adam, m, 0.001), "Adam group");
+  check(rdpp_adam_set_penalty(adam, 0, 1e-5), "penalty");
+  rdpp_tensor f[RDPP_SCALES], normal[RDPP_SCALES], z[RDPP_SCALES], log_det[RDPP_SCALES], back[RDPP_SCALES];
+  double losses[2];
+  check(rdpp_teacher(teacher, x, f), "teacher");
+  for (int i = 0; i < 2; i++) {
+    rdpp_tensor loss;
+    check(rdpp_fastflow_normalise(m, f, normal), "layer norm");
+    check(rdpp_fastflow(m, normal, z, log_det), "flow");
+    check(rdpp_fastflow_inverse(m, z, back), "inverse flow");
+    check(rdpp_loss_flow(z, log_det, &loss), "likelihood");
+    check(rdpp_backward(loss), "backward");
+    check(rdpp_adam_step(adam), "step");
+    check(rdpp_scalars(&loss, 1, &losses[i]), "scalars");
+    rdpp_tensor_free(loss);
+    free_all(normal), free_all(z), free_all(log_det), free_all(back);
+  }
+  if (!(losses[1] < losses[0])) {
+    fprintf(stderr, "smoke: flow: got a loss of %g after one of %g, want less\n", losses[1], losses[0]);
+    exit(1);
+  }
+  refused(rdpp_fastflow(other, f, z, log_det), "wrong network", "a flow is needed");
+  check(rdpp_module_train(m, 0), "eval mode");
+  const rdpp_module *of[] = {teacher, m};
+  const rdpp_predictor_options how = {.flow = {4, 0, 0}};
+  rdpp_predictor *predictor, *nobody = NULL;
+  check(rdpp_predictor_new(RDPP_FLOWS, of, 2, &how, &predictor), "new predictor");
+  refused(rdpp_predictor_new(RDPP_FLOWS, of, 1, &how, &nobody), "modules", "a teacher and a flow");
+  rdpp_tensor map, score;
+  float scores[B];
+  check(rdpp_predict(predictor, x, &map, &score), "predict");
+  check(rdpp_tensor_read(score, RDPP_FLOAT32, scores, B), "read");
+  if (!(scores[0] > 0 && scores[0] <= 1) || none || nobody) {
+    fprintf(stderr, "smoke: flow: got a score of %g, want 0 to 1\n", scores[0]);
+    exit(1);
+  }
+  free_all(f);
+  rdpp_tensor_free(map);
+  rdpp_tensor_free(score);
+  rdpp_predictor_free(predictor);
+  rdpp_adam_free(adam);
+  rdpp_module_free(m);
+}
+
 int main(void) {
   const char *version;
   check(rdpp_libtorch_version(&version), "version");
@@ -308,6 +360,7 @@ int main(void) {
   pretrain();
   script(score);
   remember(net[RDPP_TEACHER], net[RDPP_STUDENT], x);
+  flow(net[RDPP_TEACHER], net[RDPP_STUDENT], x);
   refused(rdpp_adam_state(adam, 9, 0, &z, &z, &shape[0]), "no group", "");
   if (none != NULL) return 1;
 

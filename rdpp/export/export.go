@@ -45,7 +45,8 @@ type Model struct {
 	// bottleneck ("bn.") and student ("decoder."), as a model file has them, of type F32. How many blocks of which kind
 	// there are is read off the names. Bytes is called more than once.
 	Tensors   []weights.Source
-	Bank      *Bank             // of PatchCore; nil: RD++ or RD
+	Bank      *Bank             // of PatchCore; nil: another method
+	Flow      *Flow             // of FastFlow; nil: another method
 	Size      int               // S, side of the network's input in pixels, a multiple of 32
 	Mean, Std [3]float32        // of RGB in 0..1, for the normalisation
 	Sigma     float64           // of the map's Gaussian, pixels
@@ -87,6 +88,9 @@ func (m *Model) validate() error {
 	if m.Bank != nil {
 		return m.Bank.validate()
 	}
+	if m.Flow != nil {
+		return m.Flow.validate()
+	}
 	return nil
 }
 
@@ -108,13 +112,19 @@ type builder interface {
 	concat(x ...string) string
 	// distance is 1 - cos over channels: B x 1 x H x W.
 	distance(f, g string) string
-	// times multiplies by a single value.
+	// times multiplies by a constant that fits x.
 	times(x string, factor weights.Source) string
+	// plus adds a constant that fits x.
+	plus(x string, constant weights.Source) string
 	// log1p is log(1 + x).
 	log1p(x string) string
+	exp(x string) string
+	tanh(x string) string
+	// layerNorm normalises all values of each image, and applies weight and bias of their shape.
+	layerNorm(x string, weight, bias weights.Source) string
 	// upsample is bilinear, from H x W of S/factor to S x S, corner pixels on corner pixels.
 	upsample(x string, S, factor int) string
-	// gather picks rows (axis 2) or columns (axis 3) by number.
+	// gather picks channels (axis 1), rows (axis 2) or columns (axis 3) by number.
 	gather(x string, index weights.Source, axis int) string
 	// finish makes the outputs out of the smoothed map, B x 1 x S x S, and of scores, B; "": the map's maxima.
 	finish(x, score string, m *Model)
@@ -170,6 +180,10 @@ func (m *Model) build(in Input, b builder) error {
 	f := n.teacher(x)
 	if m.Bank != nil {
 		m.buildPatchCore(&n, f)
+		return n.err
+	}
+	if m.Flow != nil {
+		m.buildFastFlow(&n, f)
 		return n.err
 	}
 	p := n.projection(f)
