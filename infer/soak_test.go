@@ -76,6 +76,10 @@ func TestSoak(t *testing.T) {
 		arriving <- nil
 	}()
 
+	warm := *soak / 10 // after which memory is looked at
+	if *soakKill > 0 {
+		warm = *soakKill / 3
+	}
 	var memory []int64 // bytes in use, now and then, in the order of time
 	for kills, over := 0, false; !over; kills++ {
 		cmd, stderr := testmain.Start(t, asProgram, nil, args...)
@@ -109,7 +113,7 @@ func TestSoak(t *testing.T) {
 					t.Errorf("got code %d, want 0: %s", code, stderr)
 				}
 			case <-look.C:
-				if last = residentOf(cmd); time.Since(began) >= *soakKill/3 && last > 0 {
+				if last = residentOf(cmd); time.Since(began) >= warm && last > 0 {
 					memory = append(memory, last)
 				}
 			}

@@ -88,7 +88,7 @@ type Inbox struct {
 	// These are Next's alone.
 	look           uint64    // number of the looks so far
 	next, earliest time.Time // when the next look is due, and may be
-	backlog        time.Time // until when nothing is told, so that what was there at the beginning comes before what arrives meanwhile
+	backlog        time.Time // when what was there at the beginning is told, before what arrives meanwhile; zero: it has been
 	trouble        string    // of the last look
 }
 
@@ -336,7 +336,7 @@ func (b *Inbox) see(path string, info fs.FileInfo, whole, written bool) {
 	case whole:
 		e.writing = false
 		if now := time.Now(); e.state == waiting && !now.Before(e.notUntil) {
-			if e.whole = now.Before(b.backlog); !e.whole {
+			if e.whole = !b.backlog.IsZero(); !e.whole {
 				b.tell(e)
 			}
 		}
@@ -393,6 +393,9 @@ func (b *Inbox) lookThrough() {
 	slices.SortFunc(whole, func(a, b *entry) int { return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.Path, b.Path)) })
 	for _, e := range whole {
 		b.tell(e)
+	}
+	if !b.backlog.After(now) {
+		b.backlog = time.Time{}
 	}
 	// Looking is to take a fifth of the time at most.
 	b.earliest = now.Add(4 * now.Sub(began))

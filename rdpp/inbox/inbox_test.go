@@ -116,28 +116,34 @@ func TestKernel(t *testing.T) {
 	}
 }
 
-// TestBacklog: what was there at the beginning is told in the order of time, and before what arrives meanwhile.
+// TestBacklog: what was there at the beginning is told in the order of time, and before what arrives meanwhile; also where the folder
+// is looked through late, as on a slow share.
 func TestBacklog(t *testing.T) {
-	dir := t.TempDir()
-	want := []string{"c", "a", "b", "later"}
-	for i, name := range want[:3] {
-		put(t, filepath.Join(dir, name), name)
-		at := time.Unix(int64(1000+i), 0)
-		if err := os.Chtimes(filepath.Join(dir, name), at, at); err != nil {
-			t.Fatal(err)
+	for _, late := range []time.Duration{0, 2 * short} {
+		dir := t.TempDir()
+		want := []string{"c", "a", "b", "later"}
+		for i, name := range want[:3] {
+			put(t, filepath.Join(dir, name), name)
+			at := time.Unix(int64(1000+i), 0)
+			if err := os.Chtimes(filepath.Join(dir, name), at, at); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	b := opened(t, dir, &Options{Settle: 2 * short})
-	if f := next(t, b, short); f.Path != "" {
-		t.Errorf("at the beginning: got %v", f)
-	}
-	put(t, filepath.Join(dir, "later"), "later")
-	for _, path := range want {
-		f := next(t, b, long)
-		if f.Path != path {
-			t.Errorf("got %v, want %s", f, path)
+		b := opened(t, dir, &Options{Settle: 2 * short})
+		if f := next(t, b, short); f.Path != "" {
+			t.Errorf("at the beginning: got %v", f)
 		}
-		b.Done(f)
+		b.earliest = time.Now().Add(2 * late)
+		b.hurry(b.next)
+		time.Sleep(late)
+		put(t, filepath.Join(dir, "later"), "later")
+		for _, path := range want {
+			f := next(t, b, long)
+			if f.Path != path {
+				t.Errorf("late by %v: got %v, want %s", late, f, path)
+			}
+			b.Done(f)
+		}
 	}
 }
 
