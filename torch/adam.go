@@ -55,6 +55,12 @@ func (a *Adam) SetDecay(group int, weightDecay float64) error {
 	return check("Adam group", C.rdpp_adam_set_decay(a.raw(), C.int64_t(group), C.double(weightDecay)))
 }
 
+// SetPenalty makes every step add penalty times each of a group's parameters to its gradient, once gradients are shortened,
+// which is what torch.optim.Adam calls weight decay.
+func (a *Adam) SetPenalty(group int, penalty float64) error {
+	return check("Adam group", C.rdpp_adam_set_penalty(a.raw(), C.int64_t(group), C.double(penalty)))
+}
+
 // SetClip makes every step shorten gradients that are longer than length, those of all groups taken as one vector, to
 // it; 0 leaves them alone.
 func (a *Adam) SetClip(length float64) error {

@@ -28,6 +28,19 @@ type ModuleOptions struct {
 	Trainable bool
 }
 
+// flags are those of rdpp_module_new.
+func (o *ModuleOptions) flags() (flags C.int32_t) {
+	for _, f := range []struct {
+		on   bool
+		flag C.int32_t
+	}{{o.Trainable, C.RDPP_TRAINABLE}, {!o.Reference, C.RDPP_CHANNELS_LAST}, {o.Coarsest, C.RDPP_COARSEST}, {o.Blank, C.RDPP_BLANK}} {
+		if f.on {
+			flags |= f.flag
+		}
+	}
+	return flags
+}
+
 // Entry is a parameter or buffer of a network, under its released name.
 type Entry struct {
 	Name      string
@@ -48,21 +61,8 @@ func newModule(kind C.int32_t, opt ModuleOptions) (*module, error) {
 	arch := C.CString(opt.Arch)
 	defer C.free(unsafe.Pointer(arch))
 	m := new(module)
-	var flags C.int32_t
-	if opt.Trainable {
-		flags |= C.RDPP_TRAINABLE
-	}
-	if !opt.Reference {
-		flags |= C.RDPP_CHANNELS_LAST
-	}
-	if opt.Coarsest {
-		flags |= C.RDPP_COARSEST
-	}
-	if opt.Blank {
-		flags |= C.RDPP_BLANK
-	}
 	err := check("new network", C.rdpp_module_new(kind, arch, C.int32_t(opt.DType), opt.Device.c(),
-		C.uint64_t(opt.Seed), flags, &m.m))
+		C.uint64_t(opt.Seed), opt.flags(), &m.m))
 	if err != nil {
 		return nil, err
 	}
