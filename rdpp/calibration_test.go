@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/csflow"
 	"rdpp/rdpp/method"
 	"rdpp/rdpp/metric"
 	"rdpp/rdpp/patchcore"
@@ -225,7 +226,7 @@ func TestPreset(t *testing.T) {
 				Project: rdpp.ProjectAll, SSOT: "batch", WeightSSOT: 0.2 / 1.11, WeightRecon: 0.2 * 0.01 / 1.11, WeightContrast: 0.2 * 0.1 / 1.11, Margin: 0.5,
 				SinkhornP: 2, SinkhornBlur: 0.05, SinkhornDiameter: 1e7, SinkhornScaling: 0.95,
 				NoiseLambda: 0.2, NoiseReleased: true, Score: rdpp.ScoreReleased},
-			Memory: patchcore.ReleasedMemory(),
+			Memory: patchcore.ReleasedMemory(), CrossFlow: csflow.ReleasedCrossFlow(),
 		}
 		c := rdpp.Preset(rdpp.PresetPaper, category)
 		if err := c.Validate(); err != nil || c != released {

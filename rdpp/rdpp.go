@@ -12,6 +12,7 @@ import (
 
 	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/config"
+	"rdpp/rdpp/csflow"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/detector"
 	"rdpp/rdpp/document"
@@ -106,6 +107,7 @@ const (
 	MethodRDPP      = reverse.RDPP
 	MethodRD        = reverse.RD
 	MethodPatchCore = patchcore.Name
+	MethodCSFlow    = csflow.Name
 
 	SelectLast       = method.SelectLast
 	SelectBestOnTest = method.SelectBestOnTest

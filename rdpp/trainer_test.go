@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/csflow"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/patchcore"
 	"rdpp/rdpp/testmain"
@@ -334,8 +335,8 @@ func TestSummary(t *testing.T) {
 	out := trained(t, tinyBest())
 	s := readSummary(t, out)
 	config := tinyBest()
-	config.BitDepth = 16               // found
-	config.Memory = patchcore.Memory{} // another method's
+	config.BitDepth = 16                                                     // found
+	config.Memory, config.CrossFlow = patchcore.Memory{}, csflow.CrossFlow{} // other methods'
 	if s.Category != "part" || s.TrainImages != 6 || s.Good != 2 || s.Defective != 4 || s.Config != config || s.Teacher.Origin != "random" {
 		t.Errorf("got %+v, want what was trained", s)
 	}

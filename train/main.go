@@ -106,6 +106,7 @@ var rareFlags = []string{
 	"recursive", "layout", "bit-depth", "average", "clip", "weight-ssot", "weight-recon", "weight-contrast", "rate-projection",
 	"rate-distill", "project", "noise", "noise-released", "defects", "denoise", "light", "augment", "align", "easy-cut", "easy-below", "equalise",
 	"score", "score-top", "coreset", "coreset-dimensions", "coreset-starts", "patch-dimensions", "patch-score", "neighbours", "distance-mib",
+	"cross-blocks", "cross-hidden", "cross-clamp", "cross-rate", "cross-decay", "cross-clip", "cross-map", "cross-score",
 	"kd-per-position", "checkpoint-every", "cache", "max-pixels",
 }
 
@@ -189,6 +190,14 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	flags.StringVar(&c.PatchScore, "patch-score", c.PatchScore, "`NAME` of the score: map, patch (paper)")
 	flags.IntVar(&c.Neighbours, "neighbours", c.Neighbours, "`N` that weight it; 1: none; paper: 9")
 	flags.IntVar(&c.DistanceMiB, "distance-mib", c.DistanceMiB, "`N` MiB of distances at a time")
+	flags.IntVar(&c.CrossBlocks, "cross-blocks", c.CrossBlocks, "CSFlow: `N` coupling blocks")
+	flags.IntVar(&c.CrossHidden, "cross-hidden", c.CrossHidden, "`N` channels of its sub-networks; paper: 1024")
+	flags.Float64Var(&c.CrossClamp, "cross-clamp", c.CrossClamp, "`X`, largest logarithm of a scale")
+	flags.Float64Var(&c.CrossRate, "cross-rate", c.CrossRate, "`X`, Adam's rate")
+	flags.Float64Var(&c.CrossDecay, "cross-decay", c.CrossDecay, "`X`, weight decay")
+	flags.Float64Var(&c.CrossClip, "cross-clip", c.CrossClip, "`X`, length to shorten gradients to; 0: none")
+	flags.StringVar(&c.CrossMap, "cross-map", c.CrossMap, "`NAME` of scales in the map: finest (paper), product")
+	flags.StringVar(&c.CrossScore, "cross-score", c.CrossScore, "`NAME` of the score: latent (paper), map")
 	flags.DurationVar(&opt.CheckpointEvery, "checkpoint-every", 5*time.Minute, "`TIME` between checkpoints")
 	cacheMiB := flags.Int64("cache", allowance.MemoryDefault(dataset.DefaultCacheBytes)>>20, "`N` MiB of memory for decoded images")
 	flags.Int64Var(&opt.MaxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted: `N` pixels")

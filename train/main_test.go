@@ -651,7 +651,9 @@ func TestFlagsOfOtherMethods(t *testing.T) {
 		{"rd", "--easy-cut=0", "/none"}, {"rd++", "--noise=0.1", "/none"},
 		{"patchcore", "--light=0.1", "of rd++ and rd"}, {"patchcore", "--noise=0.1", "--noise plays no part"},
 		{"patchcore", "--epochs=5", "one pass"}, {"patchcore", "--updates=50", "one pass"}, {"patchcore", "--precision=bf16", "no gradients"},
-		{"patchcore", "--epochs=1", "/none"}, {"patchcore", "--coreset=0.1", "/none"}, {"rd++", "--score-top=0", "/none"}, // which get as far as the data
+		{"patchcore", "--epochs=1", "/none"}, {"patchcore", "--coreset=0.1", "/none"}, {"rd++", "--cross-hidden=8", "it is of csflow"},
+		{"csflow", "--coreset=0.1", "no part"}, {"csflow", "--precision=bf16", "no part"}, {"csflow", "--cross-map=product", "/none"},
+		{"rd++", "--score-top=0", "/none"}, // which get as far as the data
 	} {
 		_, _, stderr := trainBy("--data=/none", "--out="+t.TempDir(), "--device=cpu", "--method="+c.method, c.flag)
 		if !strings.Contains(stderr, c.want) || strings.Contains(stderr, "no part") == (c.want == "/none") {

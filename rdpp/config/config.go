@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"rdpp/rdpp/csflow"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/framing"
 	"rdpp/rdpp/method"
@@ -23,6 +24,7 @@ type Config struct {
 	framing.View         // what of pictures is looked at; files of whole pictures, squashed, do not have it
 	reverse.Distillation // of RD++ and RD, in one object with the above
 	patchcore.Memory     // of PatchCore; files of the others do not have them
+	csflow.CrossFlow     // of CSFlow, likewise
 }
 
 // table of the methods: their names, what of a Config is theirs alone, by default and as released, and how settings become
@@ -36,6 +38,7 @@ var table = []struct {
 	{reverse.RDPP, reverse.DefaultDistillation(), reverse.ReleasedDistillation(), false, reversed},
 	{reverse.RD, reverse.DefaultDistillation(), reverse.ReleasedDistillation(), false, reversed},
 	{patchcore.Name, patchcore.DefaultMemory(), patchcore.ReleasedMemory(), true, func(c *Config) method.Method { return patchcore.New(c.Settings, c.Memory) }},
+	{csflow.Name, csflow.DefaultCrossFlow(), csflow.ReleasedCrossFlow(), true, func(c *Config) method.Method { return csflow.New(c.Settings, c.CrossFlow) }},
 }
 
 func reversed(c *Config) method.Method { return reverse.New(c.Settings, c.Distillation) }

@@ -55,14 +55,13 @@ func TestJSON(t *testing.T) {
 			}
 		}
 		want := c
-		if c.Method != patchcore.Name {
-			want.Memory = patchcore.Memory{}
-		}
+		want.Complete()
 		if own := members["coreset"] != nil; own != (c.Method == patchcore.Name) {
 			t.Errorf("%s: got %v for settings of PatchCore, want %v", c.Method, own, !own)
 		}
 		var back config.Config
-		if err := json.Unmarshal(text, &back); err != nil || back != want {
+		err = json.Unmarshal(text, &back)
+		if back.Complete(); err != nil || back != want {
 			t.Errorf("got %+v, %v, want %+v", back, err, want)
 		}
 	}
@@ -88,7 +87,8 @@ func TestComplete(t *testing.T) {
 
 // A method takes the first of its values of a setting that it fixes.
 func TestFixed(t *testing.T) {
-	for name, want := range map[string]string{"rd++": "[]", "rd": "[]", "none": "[]", "patchcore": "[updates=0 epochs=1 precision=auto]"} {
+	for name, want := range map[string]string{"rd++": "[]", "rd": "[]", "none": "[]", "patchcore": "[updates=0 epochs=1 precision=auto]",
+		"csflow": "[precision=auto]"} {
 		c := config.Default()
 		c.Method = name
 		got := []string{}
@@ -109,7 +109,7 @@ func TestOwners(t *testing.T) {
 	}{
 		{"rate_distill", []string{"rd++", "rd"}}, {"score_top", []string{"rd++", "rd"}}, {"light", []string{"rd++", "rd"}},
 		{"noise_lambda", []string{"rd++"}}, {"weight_ssot", []string{"rd++"}}, {"rate_projection", []string{"rd++"}}, {"coreset", []string{"patchcore"}},
-		{"distance_mib", []string{"patchcore"}}, {"image_size", nil}, {"calibration", nil}, {"", nil}, {"none", nil},
+		{"cross_hidden", []string{"csflow"}}, {"distance_mib", []string{"patchcore"}}, {"image_size", nil}, {"calibration", nil}, {"", nil}, {"none", nil},
 	} {
 		if got := config.Owners(c.setting); !slices.Equal(got, c.want) {
 			t.Errorf("%q: got %q, want %q", c.setting, got, c.want)
