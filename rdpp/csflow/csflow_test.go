@@ -284,6 +284,12 @@ func TestOneScore(t *testing.T) {
 	}
 	check("released", loaded)
 	check("released, once more", loaded)
+	var s torch.Scope
+	defer s.Close()
+	larger := s.Tensor(torch.FromSlice(make([]float32, 3*4*side*side), 1, 3, 2*side, 2*side))
+	if _, _, err := loaded.Predict(larger); !errors.Is(err, torch.ErrArgument) {
+		t.Errorf("released, an image of another size: got error %v, want %v, the weights being gone", err, torch.ErrArgument)
+	}
 }
 
 func TestDamaged(t *testing.T) {
