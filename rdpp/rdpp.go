@@ -18,6 +18,7 @@ import (
 	"rdpp/rdpp/document"
 	"rdpp/rdpp/engine"
 	"rdpp/rdpp/evaluation"
+	"rdpp/rdpp/fastflow"
 	"rdpp/rdpp/framing"
 	"rdpp/rdpp/method"
 	"rdpp/rdpp/modelfile"
@@ -107,6 +108,7 @@ const (
 	MethodRDPP      = reverse.RDPP
 	MethodRD        = reverse.RD
 	MethodPatchCore = patchcore.Name
+	MethodFastFlow  = fastflow.Name
 	MethodCSFlow    = csflow.Name
 
 	SelectLast       = method.SelectLast
@@ -166,6 +168,9 @@ func Presets() []string { return config.Presets() }
 
 // Preset returns the settings of a protocol for a category, DefaultConfig's where it says nothing; see config.Preset.
 func Preset(name, category string) Config { return config.Preset(name, category) }
+
+// PresetOf is Preset for a method, which may have defaults of its own; an empty name stands for DefaultConfig.
+func PresetOf(name, category, method string) Config { return config.PresetOf(name, category, method) }
 
 // Train trains a model on the good images of a data set, evaluates it on the test images, and writes model, metrics,
 // history and checkpoints to opt.Out; see engine.Train.

@@ -28,12 +28,13 @@ func tiled() rdpp.Config {
 }
 
 func tiledMethods() map[string]rdpp.Config {
-	top, rd, maps, patches := tiled(), tiled(), tiled(), remembering()
+	top, rd, maps, patches, flow := tiled(), tiled(), tiled(), remembering(), flowing()
 	top.ScoreTop = 0.01
 	rd.Method = rdpp.MethodRD
 	maps.Method, maps.Updates, maps.Epochs, maps.ImageSize, maps.Batch, maps.Coreset, maps.Tile, maps.TileStride = patchcore.Name, 0, 1, 32, 1, 0.2, 40, 0
 	patches.ImageSize, patches.Tile, patches.TileStride = 32, 40, 10
-	return map[string]rdpp.Config{"rd++": tiled(), "mean of the highest": top, "rd": rd, "patchcore": maps, "patches": patches}
+	flow.ImageSize, flow.Tile, flow.TileStride, flow.FlowTop = 32, 40, 30, 0.01
+	return map[string]rdpp.Config{"rd++": tiled(), "mean of the highest": top, "rd": rd, "patchcore": maps, "patches": patches, "fastflow": flow}
 }
 
 // A training's own evaluation, a detector one by one, in batches and with another batch of tiles say the same of an image in

@@ -18,6 +18,7 @@ import (
 	"rdpp/rdpp"
 	"rdpp/rdpp/csflow"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/fastflow"
 	"rdpp/rdpp/patchcore"
 	"rdpp/rdpp/testmain"
 	"rdpp/rdpp/weights"
@@ -335,8 +336,8 @@ func TestSummary(t *testing.T) {
 	out := trained(t, tinyBest())
 	s := readSummary(t, out)
 	config := tinyBest()
-	config.BitDepth = 16                                                     // found
-	config.Memory, config.CrossFlow = patchcore.Memory{}, csflow.CrossFlow{} // other methods'
+	config.BitDepth = 16                                                                                     // found
+	config.Memory, config.Flows, config.CrossFlow = patchcore.Memory{}, fastflow.Flows{}, csflow.CrossFlow{} // other methods'
 	if s.Category != "part" || s.TrainImages != 6 || s.Good != 2 || s.Defective != 4 || s.Config != config || s.Teacher.Origin != "random" {
 		t.Errorf("got %+v, want what was trained", s)
 	}

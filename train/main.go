@@ -106,6 +106,7 @@ var rareFlags = []string{
 	"recursive", "layout", "bit-depth", "average", "clip", "weight-ssot", "weight-recon", "weight-contrast", "rate-projection",
 	"rate-distill", "project", "noise", "noise-released", "defects", "denoise", "light", "augment", "align", "easy-cut", "easy-below", "equalise",
 	"score", "score-top", "coreset", "coreset-dimensions", "coreset-starts", "patch-dimensions", "patch-score", "neighbours", "distance-mib",
+	"flow-steps", "flow-hidden", "flow-kernels", "flow-clamp", "flow-affine", "flow-rate", "flow-decay", "flow-clip", "flow-map", "flow-top",
 	"cross-blocks", "cross-hidden", "cross-clamp", "cross-rate", "cross-decay", "cross-clip", "cross-map", "cross-score",
 	"kd-per-position", "checkpoint-every", "cache", "max-pixels",
 }
@@ -190,6 +191,16 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	flags.StringVar(&c.PatchScore, "patch-score", c.PatchScore, "`NAME` of the score: map, patch (paper)")
 	flags.IntVar(&c.Neighbours, "neighbours", c.Neighbours, "`N` that weight it; 1: none; paper: 9")
 	flags.IntVar(&c.DistanceMiB, "distance-mib", c.DistanceMiB, "`N` MiB of distances at a time")
+	flags.IntVar(&c.FlowSteps, "flow-steps", c.FlowSteps, "FastFlow: `N` steps of a flow")
+	flags.Float64Var(&c.FlowHidden, "flow-hidden", c.FlowHidden, "`X` times the channels inside sub-networks")
+	flags.StringVar(&c.FlowKernels, "flow-kernels", c.FlowKernels, "`NAME`: auto, 3x3, alternate (with 1x1)")
+	flags.Float64Var(&c.FlowClamp, "flow-clamp", c.FlowClamp, "`X`, largest logarithm of a scale")
+	flags.BoolVar(&c.FlowAffine, "flow-affine", c.FlowAffine, "layer norms learn weights and biases")
+	flags.Float64Var(&c.FlowRate, "flow-rate", c.FlowRate, "`X`, Adam's rate for the flows")
+	flags.Float64Var(&c.FlowDecay, "flow-decay", c.FlowDecay, "`X` times a weight is in its gradient")
+	flags.Float64Var(&c.FlowClip, "flow-clip", c.FlowClip, "`X`, length to shorten gradients to; 0: none")
+	flags.StringVar(&c.FlowMap, "flow-map", c.FlowMap, "`NAME` of the map: probability, likelihood")
+	flags.Float64Var(&c.FlowTop, "flow-top", c.FlowTop, "score: mean of the map's top `SHARE`; 0: maximum")
 	flags.IntVar(&c.CrossBlocks, "cross-blocks", c.CrossBlocks, "CSFlow: `N` coupling blocks")
 	flags.IntVar(&c.CrossHidden, "cross-hidden", c.CrossHidden, "`N` channels of its sub-networks; paper: 1024")
 	flags.Float64Var(&c.CrossClamp, "cross-clamp", c.CrossClamp, "`X`, largest logarithm of a scale")
@@ -250,7 +261,7 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 			return err
 		}
 	} else {
-		base, err := baseOf(flags, *preset, *configFile, &opt.Teacher)
+		base, err := baseOf(flags, *preset, *configFile, c.Method, &opt.Teacher)
 		if err != nil {
 			return err
 		}

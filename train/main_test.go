@@ -600,7 +600,7 @@ func TestImageSizeOfTeacher(t *testing.T) {
 		if err := flags.Parse(c.args); err != nil {
 			t.Fatal(err)
 		}
-		base, err := baseOf(flags, *preset, "", teacher)
+		base, err := baseOf(flags, *preset, "", config.Method, teacher)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -651,9 +651,10 @@ func TestFlagsOfOtherMethods(t *testing.T) {
 		{"rd", "--easy-cut=0", "/none"}, {"rd++", "--noise=0.1", "/none"},
 		{"patchcore", "--light=0.1", "of rd++ and rd"}, {"patchcore", "--noise=0.1", "--noise plays no part"},
 		{"patchcore", "--epochs=5", "one pass"}, {"patchcore", "--updates=50", "one pass"}, {"patchcore", "--precision=bf16", "no gradients"},
-		{"patchcore", "--epochs=1", "/none"}, {"patchcore", "--coreset=0.1", "/none"}, {"rd++", "--cross-hidden=8", "it is of csflow"},
-		{"csflow", "--coreset=0.1", "no part"}, {"csflow", "--precision=bf16", "no part"}, {"csflow", "--cross-map=product", "/none"},
-		{"rd++", "--score-top=0", "/none"}, // which get as far as the data
+		{"patchcore", "--epochs=1", "/none"}, {"patchcore", "--coreset=0.1", "/none"}, {"rd++", "--score-top=0", "/none"},
+		{"fastflow", "--coreset=0.1", "of patchcore"}, {"fastflow", "--precision=bf16", "float32"}, {"fastflow", "--flow-top=0.01", "/none"},
+		{"rd++", "--flow-rate=0.1", "of fastflow"}, {"fastflow", "--updates=50", "/none"}, {"rd++", "--cross-hidden=8", "it is of csflow"},
+		{"csflow", "--coreset=0.1", "no part"}, {"csflow", "--precision=bf16", "no part"}, {"csflow", "--cross-map=product", "/none"}, // which get as far as the data
 	} {
 		_, _, stderr := trainBy("--data=/none", "--out="+t.TempDir(), "--device=cpu", "--method="+c.method, c.flag)
 		if !strings.Contains(stderr, c.want) || strings.Contains(stderr, "no part") == (c.want == "/none") {

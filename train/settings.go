@@ -15,8 +15,8 @@ import (
 )
 
 // baseOf is what the settings of a category are but for the flags that are given: a preset's, those of a file, or the defaults,
-// of which the backbone depends on the teacher. A file sets the teacher too, where no flag does.
-func baseOf(flags *pflag.FlagSet, preset, file string, teacher *string) (of func(category string) rdpp.Config, err error) {
+// of which the backbone depends on the teacher; both are those of the method. A file sets the teacher too, where no flag does.
+func baseOf(flags *pflag.FlagSet, preset, file, method string, teacher *string) (of func(category string) rdpp.Config, err error) {
 	switch {
 	case preset != "" && file != "":
 		return nil, command.Usagef("--preset and --config exclude each other")
@@ -34,11 +34,11 @@ func baseOf(flags *pflag.FlagSet, preset, file string, teacher *string) (of func
 		}
 		return func(string) rdpp.Config { return c }, nil
 	case preset != "":
-		return func(category string) rdpp.Config { return rdpp.Preset(preset, category) }, nil
+		return func(category string) rdpp.Config { return rdpp.PresetOf(preset, category, method) }, nil
 	}
 	arch := rdpp.DefaultArch(*teacher)
 	return func(string) rdpp.Config {
-		c := rdpp.DefaultConfig()
+		c := rdpp.PresetOf("", "", method)
 		c.Arch = arch
 		return c
 	}, nil

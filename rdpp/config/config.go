@@ -10,6 +10,7 @@ import (
 
 	"rdpp/rdpp/csflow"
 	"rdpp/rdpp/dataset"
+	"rdpp/rdpp/fastflow"
 	"rdpp/rdpp/framing"
 	"rdpp/rdpp/method"
 	"rdpp/rdpp/patchcore"
@@ -24,6 +25,7 @@ type Config struct {
 	framing.View         // what of pictures is looked at; files of whole pictures, squashed, do not have it
 	reverse.Distillation // of RD++ and RD, in one object with the above
 	patchcore.Memory     // of PatchCore; files of the others do not have them
+	fastflow.Flows       // of FastFlow, likewise
 	csflow.CrossFlow     // of CSFlow, likewise
 }
 
@@ -38,6 +40,7 @@ var table = []struct {
 	{reverse.RDPP, reverse.DefaultDistillation(), reverse.ReleasedDistillation(), false, reversed},
 	{reverse.RD, reverse.DefaultDistillation(), reverse.ReleasedDistillation(), false, reversed},
 	{patchcore.Name, patchcore.DefaultMemory(), patchcore.ReleasedMemory(), true, func(c *Config) method.Method { return patchcore.New(c.Settings, c.Memory) }},
+	{fastflow.Name, fastflow.DefaultFlows(), fastflow.ReleasedFlows(), true, func(c *Config) method.Method { return fastflow.New(c.Settings, c.Flows) }},
 	{csflow.Name, csflow.DefaultCrossFlow(), csflow.ReleasedCrossFlow(), true, func(c *Config) method.Method { return csflow.New(c.Settings, c.CrossFlow) }},
 }
 
@@ -122,6 +125,22 @@ func Preset(name, category string) Config {
 		}
 	}
 	return c
+}
+
+// PresetOf returns the settings of a protocol for a category with a method, which may have defaults of its own for settings that
+// all have. With an empty name they are Default's otherwise. An unknown method is refused by Validate.
+func PresetOf(name, category, method string) Config {
+	c := Preset(name, category)
+	c.Method = method
+	c.usual(name != "")
+	return c
+}
+
+// usual gives c the method's own defaults.
+func (c *Config) usual(released bool) {
+	if m, has := c.Learned().(method.Usual); has {
+		m.Usual(&c.Settings, released)
+	}
 }
 
 // Learned is the method that the settings say, which need not be valid; nil where there is none of the name.

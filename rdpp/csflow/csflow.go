@@ -29,6 +29,14 @@ func New(s method.Settings, f CrossFlow) method.Method { return &flowing{s, f} }
 // Check says which setting cannot be, by a setting.Error.
 func (c *flowing) Check() error { return c.CrossFlow.Check() }
 
+// Usual leaves the first method's defaults alone. Released are 240 passes in batches of 16, whose last weights count, and maps
+// that are not smoothed.
+func (c *flowing) Usual(s *method.Settings, released bool) {
+	if released {
+		s.Batch, s.Updates, s.Epochs, s.Select, s.MapSigma = 16, 0, 240, method.SelectLast, 0.1 // a Gaussian of a single pixel
+	}
+}
+
 // Plan is so many passes as the updates take, but no more than Epochs, over images as a detector sees them.
 func (c *flowing) Plan(images []int) (method.Plan, error) {
 	passes, steps := c.Epochs, (images[0]+c.Batch-1)/c.Batch
@@ -231,9 +239,18 @@ func (n *flow) checkOrders() error {
 	return nil
 }
 
-// What the house asks of a net beyond the contract, this has.
-var _ interface {
-	method.Net
-	method.Exporter
-	method.Releaser
-} = (*flow)(nil)
+// What the house asks beyond the contract, these have.
+var (
+	_ interface {
+		method.Net
+		method.Exporter
+		method.Releaser
+	} = (*flow)(nil)
+	_ interface {
+		method.Method
+		method.Mapped
+		method.Choosy
+		method.Usual
+		method.Continuer
+	} = (*flowing)(nil)
+)

@@ -41,11 +41,12 @@ const Terms = 2 * scales
 
 // Model is what is exported. Its methods do not change it; how many may run at once is for the tensors' Bytes to say.
 type Model struct {
-	// Tensors are the complete state dicts, as a model file has them, of type F32: where neither Bank nor Cross is there, of
+	// Tensors are the complete state dicts, as a model file has them, of type F32: where Bank, Flow and Cross are nil, of
 	// RD++ or RD, teacher ("encoder."), projection ("proj.", none for the RD baseline), bottleneck ("bn.") and student
 	// ("decoder."). How many blocks of which kind there are is read off the names. Bytes is called more than once.
 	Tensors   []weights.Source
 	Bank      *Bank             // of PatchCore; nil: another method
+	Flow      *Flow             // of FastFlow; nil: another method
 	Cross     *Cross            // of CSFlow; nil: another method
 	Size      int               // S, side of the network's input in pixels, a multiple of 32
 	Mean, Std [3]float32        // of RGB in 0..1, for the normalisation
@@ -88,6 +89,8 @@ func (m *Model) validate() error {
 	switch {
 	case m.Bank != nil:
 		return m.Bank.validate()
+	case m.Flow != nil:
+		return m.Flow.validate()
 	case m.Cross != nil:
 		return m.Cross.validate(m)
 	}
@@ -112,10 +115,16 @@ type builder interface {
 	concat(x ...string) string
 	// distance is 1 - cos over channels: B x 1 x H x W.
 	distance(f, g string) string
-	// times multiplies by a single value.
+	// times multiplies by a constant that fits x.
 	times(x string, factor weights.Source) string
+	// plus adds a constant that fits x.
+	plus(x string, constant weights.Source) string
 	// log1p is log(1 + x).
 	log1p(x string) string
+	exp(x string) string
+	tanh(x string) string
+	// layerNorm normalises all values of each image, and applies weight and bias of their shape.
+	layerNorm(x string, weight, bias weights.Source) string
 	// upsample is bilinear, from H x W of S/factor to S x S, corner pixels on corner pixels.
 	upsample(x string, S, factor int) string
 	// gather picks channels (axis 1), rows (axis 2) or columns (axis 3) by number.
@@ -142,7 +151,6 @@ type builder interface {
 	// leaky is LeakyReLU.
 	leaky(x string, slope float32) string
 	atan(x string) string
-	exp(x string) string
 	// meanSquare is that of the channels of each position: B x 1 x H x W.
 	meanSquare(x string) string
 	// average is the mean of all of an image's values, B.
@@ -186,6 +194,10 @@ func (m *Model) build(in Input, b builder) error {
 	f := n.teacher(x)
 	if m.Bank != nil {
 		m.buildPatchCore(&n, f)
+		return n.err
+	}
+	if m.Flow != nil {
+		m.buildFastFlow(&n, f)
 		return n.err
 	}
 	p := n.projection(f)

@@ -275,6 +275,18 @@ func (g *graph) times(x string, factor weights.Source) string {
 	return g.node("map.weighted", "Mul", []string{x, g.constant(factor)})
 }
 
+func (g *graph) plus(x string, constant weights.Source) string {
+	return g.node(x+".plus", "Add", []string{x, g.constant(constant)})
+}
+
+func (g *graph) exp(x string) string { return g.node(x+".exp", "Exp", []string{x}) }
+
+func (g *graph) tanh(x string) string { return g.node(x+".tanh", "Tanh", []string{x}) }
+
+func (g *graph) layerNorm(x string, weight, bias weights.Source) string {
+	return g.node(x+".normal", "LayerNormalization", []string{x, g.constant(weight), g.constant(bias)}, integer("axis", 1), float("epsilon", normEps))
+}
+
 func (g *graph) log1p(x string) string {
 	one := g.constant(float32s("map.one", []float32{1}))
 	return g.node("map.log", "Log", []string{g.node("map.above", "Add", []string{x, one})})
@@ -288,7 +300,7 @@ func (g *graph) upsample(x string, S, factor int) string {
 }
 
 func (g *graph) gather(x string, index weights.Source, axis int) string {
-	return g.node("blur.mirror", "Gather", []string{x, g.constant(index)}, integer("axis", axis))
+	return g.node("gathered", "Gather", []string{x, g.constant(index)}, integer("axis", axis))
 }
 
 func (g *graph) meanPool(x string) string {
@@ -317,8 +329,6 @@ func (g *graph) leaky(x string, slope float32) string {
 }
 
 func (g *graph) atan(x string) string { return g.node("clamped", "Atan", []string{x}) }
-
-func (g *graph) exp(x string) string { return g.node("scale", "Exp", []string{x}) }
 
 func (g *graph) meanSquare(x string) string {
 	square := g.node("level.square", "Mul", []string{x, x})

@@ -118,6 +118,19 @@ func (s *script) times(x string, factor weights.Source) string {
 	return s.line("%s * %s", x, s.attribute(factor))
 }
 
+func (s *script) plus(x string, constant weights.Source) string {
+	return s.line("%s + %s", x, s.attribute(constant))
+}
+
+func (s *script) exp(x string) string { return s.line("torch.exp(%s)", x) }
+
+func (s *script) tanh(x string) string { return s.line("torch.tanh(%s)", x) }
+
+func (s *script) layerNorm(x string, weight, bias weights.Source) string {
+	sizes := strings.Join(strings.Fields(strings.Trim(fmt.Sprint(weight.Shape), "[]")), ", ")
+	return s.line("torch.layer_norm(%s, [%s], %s, %s, %v)", x, sizes, s.attribute(weight), s.attribute(bias), normEps)
+}
+
 func (s *script) log1p(x string) string { return s.line("torch.log1p(%s)", x) }
 
 func (s *script) upsample(x string, S, _ int) string {
@@ -147,8 +160,6 @@ func (s *script) leaky(x string, slope float32) string {
 }
 
 func (s *script) atan(x string) string { return s.line("torch.atan(%s)", x) }
-
-func (s *script) exp(x string) string { return s.line("torch.exp(%s)", x) }
 
 func (s *script) meanSquare(x string) string { return s.line("torch.mean(%s * %s, [1], True)", x, x) }
 

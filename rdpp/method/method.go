@@ -92,6 +92,12 @@ type Fixed struct {
 	Why     string   // a clause about the method: "takes one pass over the images"
 }
 
+// Usual is a Method with defaults of its own for settings that all have.
+type Usual interface {
+	// Usual changes s, the first method's defaults or, where released, the released protocol, to the method's own.
+	Usual(s *Settings, released bool)
+}
+
 // Looker is a Method that learns from what a detector looks at. Where images are cut into tiles, others learn from tiles that
 // are drawn anew in every pass.
 type Looker interface {
