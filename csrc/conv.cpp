@@ -97,29 +97,36 @@ std::pair<torch::Tensor, torch::Tensor> fold(const ConvImpl &conv, nn::BatchNorm
   return {weight * scale.view({-1, 1, 1, 1}), bias};
 }
 
+bool made(const ConvImpl::Folded &folded) {
+  return folded.winograd.defined() || !folded.onednn.isNone() || !folded.plain.empty();
+}
+
 void let_go(ConvImpl &conv) {
-  if (!conv.released) return;
+  size_t needed = conv.weight.is_cpu() ? conv.sizes : 1;
+  if (!conv.released || conv.folded.size() < needed || !made(conv.folded.back())) return;
   conv.weight.set_data(torch::empty({0}, conv.weight.options()));
   return_memory();
+}
+
+// The forms for inputs like x. On the CPU they are of a size and type; batches of all sizes share them. On a device the
+// plain form of every type stays, as a CUDA graph may read it.
+ConvImpl::Folded &folded_for(ConvImpl &conv, const torch::Tensor &x) {
+  ConvImpl::Folded wanted;
+  if (x.is_cpu()) wanted.input = {x.size(1), x.size(2), x.size(3)}, wanted.type = x.scalar_type();
+  for (ConvImpl::Folded &folded : conv.folded) {
+    if (folded.input == wanted.input && folded.type == wanted.type) return folded;
+  }
+  conv.need_weight();
+  if (conv.folded.size() >= conv.sizes) conv.folded.erase(conv.folded.begin());
+  conv.folded.push_back(std::move(wanted));
+  return conv.folded.back();
 }
 
 // The folded convolution of x, plus add where Winograd's way can, then ReLU where asked for; *added says whether.
 torch::Tensor run_folded(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::Tensor &x, bool relu,
                          const torch::Tensor &add, bool *added) {
-  ConvImpl::Folded &folded = conv.folded;
+  ConvImpl::Folded &folded = folded_for(conv, x);
   bool transposed = conv.kind == ConvImpl::kTransposed;
-  // On the CPU the form is one for inputs of a size and type; batches of all sizes share it. On a device the plain form
-  // of every type stays, as a CUDA graph may read it.
-  if (x.is_cpu()) {
-    std::vector<int64_t> input = {x.size(1), x.size(2), x.size(3)};
-    if (folded.input != input || folded.type != x.scalar_type()) {
-      conv.need_weight();
-      folded = {};
-      folded.input = input;
-      folded.type = x.scalar_type();
-    }
-  }
-
   bool winograd = !transposed && conv.stride == 1 && conv.kernel == 3 && has_onednn(x) &&
                   conv.weight.scalar_type() == torch::kFloat32 &&
                   winograd_pays(x.size(1), x.size(2), x.size(3), conv.out);
@@ -208,13 +215,18 @@ void freeze(nn::Module &m, bool on) {
   });
 }
 
+void remember_sizes(nn::Module &m, size_t sizes) {
+  m.apply([sizes](nn::Module &child) {
+    if (auto *conv = child.as<ConvImpl>()) conv->sizes = sizes;
+  });
+}
+
 void release(nn::Module &m) {
   m.apply([](nn::Module &child) {
     auto *conv = child.as<ConvImpl>();
     if (!conv || !conv->frozen) return;
     conv->released = true;
-    const ConvImpl::Folded &folded = conv->folded;
-    if (folded.winograd.defined() || !folded.onednn.isNone() || !folded.plain.empty()) let_go(*conv);
+    if (!conv->folded.empty()) let_go(*conv);
   });
 }
 

@@ -28,7 +28,7 @@ struct ConvImpl : torch::nn::Module {
   bool released = false;      // see release
   int64_t out, kernel;        // channels and side, which a weight that is gone does not tell
 
-  // Convolution and batch norm as one, in the forms that were needed so far.
+  // Convolution and batch norm as one, for inputs of a size and type on the CPU, or for all on a device.
   struct Folded {
     std::vector<int64_t> input; // of the forms for the CPU: C, H, W
     torch::ScalarType type = torch::kFloat32;
@@ -38,7 +38,9 @@ struct ConvImpl : torch::nn::Module {
       torch::Tensor weight, bias;
     };
     std::map<torch::ScalarType, Plain> plain; // for libtorch's convolution, by the type of its input
-  } folded;
+  };
+  std::vector<Folded> folded; // the oldest first, see remember_sizes
+  size_t sizes = 1;           // how many of them are kept
 };
 TORCH_MODULE(Conv);
 
@@ -63,8 +65,13 @@ void use_channels_last(torch::nn::Module &m);
 // For channels-last networks in eval mode; others stay as they are.
 void freeze(torch::nn::Module &m, bool on);
 
-// For a frozen network that will see inputs of one size and type alone, of any batch, and outside autograd: every
-// convolution lets go of its weights as soon as it has a form of them. Another size or type is an error from then on.
+// For a network that sees inputs of so many sizes in turn: each of them has its own frozen form of the weights, instead
+// of one that is made anew whenever the size changes.
+void remember_sizes(torch::nn::Module &m, size_t sizes);
+
+// For a frozen network that will see inputs of one size and type alone, or of as many sizes as it remembers, of any
+// batch, and outside autograd: every convolution lets go of its weights as soon as it has the forms of them. Another
+// size or type is an error from then on.
 void release(torch::nn::Module &m);
 
 } // namespace rdpp

@@ -2,6 +2,7 @@
 
 #include "bank.h"
 #include "boundary.h"
+#include "csflow.h"
 #include "flows.h"
 #include "module.h"
 
@@ -168,6 +169,8 @@ Predictor::Method method(int32_t number, const std::vector<const rdpp_module *> 
     return patch_distances(modules, options.bank);
   case RDPP_FLOWS:
     return flows(modules, options.flow);
+  case RDPP_CROSS_SCALES:
+    return cross_scales(modules, options.cross);
   }
   throw std::invalid_argument("unknown method " + std::to_string(number));
 }

@@ -49,7 +49,16 @@ typedef struct rdpp_coreset rdpp_coreset;
 /* Element types, numbered as c10::ScalarType. */
 enum { RDPP_UINT8 = 0, RDPP_INT64 = 4, RDPP_FLOAT16 = 5, RDPP_FLOAT32 = 6, RDPP_FLOAT64 = 7, RDPP_BFLOAT16 = 15 };
 
-enum { RDPP_TEACHER, RDPP_PROJECTION, RDPP_BOTTLENECK, RDPP_STUDENT, RDPP_HEAD, RDPP_BANK, RDPP_FASTFLOW };
+enum {
+  RDPP_TEACHER,
+  RDPP_PROJECTION,
+  RDPP_BOTTLENECK,
+  RDPP_STUDENT,
+  RDPP_HEAD,
+  RDPP_BANK,
+  RDPP_FASTFLOW,
+  RDPP_CROSS_FLOW
+};
 
 /* What a teacher learns: the class of a picture, the class of every position, which pictures belong together. */
 enum { RDPP_CLASS, RDPP_DENSE, RDPP_PAIR };
@@ -257,17 +266,26 @@ typedef struct {
   double top;         /* share of the map's pixels, the highest, whose mean is the score; 0: its maximum */
 } rdpp_flow_map_options;
 
+/* How maps and scores are made of what a cross-scale flow maps features to. */
+typedef struct {
+  double sigma;    /* of the map's Gaussian, pixels */
+  int32_t product; /* != 0: a map is the product of all scales', instead of the finest one's */
+  int32_t of_map;  /* != 0: a score is its map's maximum, instead of half the mean square over all scales */
+} rdpp_cross_map_options;
+
 /* Methods, by what they compare images with. */
 enum {
   RDPP_STUDENTS, /* RD++ and RD. Modules: teacher, projection or NULL (RD), bottleneck, student. Scores: of map.top */
   RDPP_PATCHES, /* PatchCore. Modules: teacher, bank. Maps: each patch's distance to the bank, stretched and smoothed */
-  RDPP_FLOWS    /* FastFlow. Modules: teacher, flow. Maps: how unlikely each position is, the mean over scales */
+  RDPP_FLOWS,   /* FastFlow. Modules: teacher, flow. Maps: how unlikely each position is, the mean over scales */
+  RDPP_CROSS_SCALES /* CSFlow. Modules: teacher, cross-scale flow. Maps: half the mean square of a position */
 };
 
 typedef struct {
-  rdpp_map_options map;       /* of RDPP_STUDENTS */
-  rdpp_bank_options bank;     /* of RDPP_PATCHES */
-  rdpp_flow_map_options flow; /* of RDPP_FLOWS */
+  rdpp_map_options map;         /* of RDPP_STUDENTS */
+  rdpp_bank_options bank;       /* of RDPP_PATCHES */
+  rdpp_flow_map_options flow;   /* of RDPP_FLOWS */
+  rdpp_cross_map_options cross; /* of RDPP_CROSS_SCALES */
 } rdpp_predictor_options;
 
 /* A way from images to maps and scores, by n modules of the method's kinds, in its order. They may be freed first, and
@@ -329,6 +347,32 @@ rdpp_error rdpp_fastflow(const rdpp_module *m, const rdpp_tensor x[RDPP_SCALES],
 rdpp_error rdpp_fastflow_inverse(const rdpp_module *m, const rdpp_tensor z[RDPP_SCALES], rdpp_tensor x[RDPP_SCALES]);
 /* The sum over scales of |z|^2 / 2 - log_det, averaged over images: a scalar. */
 rdpp_error rdpp_loss_flow(const rdpp_tensor z[RDPP_SCALES], const rdpp_tensor log_det[RDPP_SCALES], rdpp_tensor *out);
+
+/* CSFlow */
+
+/* x: B x 3 x S x S, normalised -> y[k]: what the teacher's layer3 sees of x, of every second pixel of it and of every
+ * fourth, B x 256e x ceil(S/(16*2^k)) x ceil(S/(16*2^k)); outside autograd. */
+rdpp_error rdpp_pyramid(const rdpp_module *teacher, rdpp_tensor x, rdpp_tensor y[RDPP_SCALES]);
+
+typedef struct {
+  int64_t channels; /* of the features, at least 2 */
+  int64_t blocks;   /* coupling blocks; the last one's kernels are 5x5, the others' 3x3 */
+  int64_t hidden;   /* channels between the two layers of a sub-network */
+  double clamp;     /* of the logarithms of the couplings' scales */
+} rdpp_cross_flow_options;
+
+/* A flow whose fresh parameters and channels' orders are drawn from seed. It maps features to themselves but for the
+ * order of channels. flags: as of rdpp_module_new. */
+rdpp_error rdpp_cross_flow_new(const rdpp_cross_flow_options *options, int32_t dtype, int32_t device, uint64_t seed,
+                               int32_t flags, rdpp_module **out);
+/* y[k]: B x C x H_k x W_k, H_k+1 = ceil(H_k / 2), W alike -> z, the shapes of y, and log_det: B, the logarithm of the
+ * determinant of z's derivatives by y. */
+rdpp_error rdpp_cross_flow(const rdpp_module *m, const rdpp_tensor y[RDPP_SCALES], rdpp_tensor z[RDPP_SCALES],
+                           rdpp_tensor *log_det);
+/* The way back, outside autograd. */
+rdpp_error rdpp_cross_flow_inverse(const rdpp_module *m, const rdpp_tensor z[RDPP_SCALES], rdpp_tensor y[RDPP_SCALES]);
+/* |z|^2 / 2 - log_det, averaged over images and divided by how many numbers an image has in z: a scalar. */
+rdpp_error rdpp_loss_cross_flow(const rdpp_tensor z[RDPP_SCALES], rdpp_tensor log_det, rdpp_tensor *out);
 
 /* TorchScript */
 

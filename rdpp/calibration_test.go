@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/csflow"
 	"rdpp/rdpp/fastflow"
 	"rdpp/rdpp/method"
 	"rdpp/rdpp/metric"
@@ -227,7 +228,7 @@ func TestPreset(t *testing.T) {
 				SinkhornP: 2, SinkhornBlur: 0.05, SinkhornDiameter: 1e7, SinkhornScaling: 0.95,
 				NoiseLambda: 0.2, NoiseReleased: true, Score: rdpp.ScoreReleased},
 			Memory: patchcore.ReleasedMemory(),
-			Flows:  fastflow.ReleasedFlows(),
+			Flows:  fastflow.ReleasedFlows(), CrossFlow: csflow.ReleasedCrossFlow(),
 		}
 		c := rdpp.Preset(rdpp.PresetPaper, category)
 		if err := c.Validate(); err != nil || c != released {

@@ -35,6 +35,7 @@ var children = map[string]func(args []string) error{
 	"train":     childTrain(tinyBest, 0),
 	"remember":  childTrain(remembering, 2),
 	"flow":      childTrain(flowing, 2),
+	"cross":     childTrain(crossing, 2),
 	"full disk": childFullDisk,
 	"fits":      childFits,
 }

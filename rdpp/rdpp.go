@@ -12,6 +12,7 @@ import (
 
 	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/config"
+	"rdpp/rdpp/csflow"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/detector"
 	"rdpp/rdpp/document"
@@ -108,6 +109,7 @@ const (
 	MethodRD        = reverse.RD
 	MethodPatchCore = patchcore.Name
 	MethodFastFlow  = fastflow.Name
+	MethodCSFlow    = csflow.Name
 
 	SelectLast       = method.SelectLast
 	SelectBestOnTest = method.SelectBestOnTest

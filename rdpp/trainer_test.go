@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/csflow"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/fastflow"
 	"rdpp/rdpp/patchcore"
@@ -335,8 +336,8 @@ func TestSummary(t *testing.T) {
 	out := trained(t, tinyBest())
 	s := readSummary(t, out)
 	config := tinyBest()
-	config.BitDepth = 16                                               // found
-	config.Memory, config.Flows = patchcore.Memory{}, fastflow.Flows{} // other methods'
+	config.BitDepth = 16                                                                                     // found
+	config.Memory, config.Flows, config.CrossFlow = patchcore.Memory{}, fastflow.Flows{}, csflow.CrossFlow{} // other methods'
 	if s.Category != "part" || s.TrainImages != 6 || s.Good != 2 || s.Defective != 4 || s.Config != config || s.Teacher.Origin != "random" {
 		t.Errorf("got %+v, want what was trained", s)
 	}

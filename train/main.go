@@ -107,6 +107,7 @@ var rareFlags = []string{
 	"rate-distill", "project", "noise", "noise-released", "defects", "denoise", "light", "augment", "align", "easy-cut", "easy-below", "equalise",
 	"score", "score-top", "coreset", "coreset-dimensions", "coreset-starts", "patch-dimensions", "patch-score", "neighbours", "distance-mib",
 	"flow-steps", "flow-hidden", "flow-kernels", "flow-clamp", "flow-affine", "flow-rate", "flow-decay", "flow-clip", "flow-map", "flow-top",
+	"cross-blocks", "cross-hidden", "cross-clamp", "cross-rate", "cross-decay", "cross-clip", "cross-map", "cross-score",
 	"kd-per-position", "checkpoint-every", "cache", "max-pixels",
 }
 
@@ -200,6 +201,14 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	flags.Float64Var(&c.FlowClip, "flow-clip", c.FlowClip, "`X`, length to shorten gradients to; 0: none")
 	flags.StringVar(&c.FlowMap, "flow-map", c.FlowMap, "`NAME` of the map: probability, likelihood")
 	flags.Float64Var(&c.FlowTop, "flow-top", c.FlowTop, "score: mean of the map's top `SHARE`; 0: maximum")
+	flags.IntVar(&c.CrossBlocks, "cross-blocks", c.CrossBlocks, "CSFlow: `N` coupling blocks")
+	flags.IntVar(&c.CrossHidden, "cross-hidden", c.CrossHidden, "`N` channels of its sub-networks; paper: 1024")
+	flags.Float64Var(&c.CrossClamp, "cross-clamp", c.CrossClamp, "`X`, largest logarithm of a scale")
+	flags.Float64Var(&c.CrossRate, "cross-rate", c.CrossRate, "`X`, Adam's rate")
+	flags.Float64Var(&c.CrossDecay, "cross-decay", c.CrossDecay, "`X`, weight decay")
+	flags.Float64Var(&c.CrossClip, "cross-clip", c.CrossClip, "`X`, length to shorten gradients to; 0: none")
+	flags.StringVar(&c.CrossMap, "cross-map", c.CrossMap, "`NAME` of scales in the map: finest (paper), product")
+	flags.StringVar(&c.CrossScore, "cross-score", c.CrossScore, "`NAME` of the score: latent (paper), map")
 	flags.DurationVar(&opt.CheckpointEvery, "checkpoint-every", 5*time.Minute, "`TIME` between checkpoints")
 	cacheMiB := flags.Int64("cache", allowance.MemoryDefault(dataset.DefaultCacheBytes)>>20, "`N` MiB of memory for decoded images")
 	flags.Int64Var(&opt.MaxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted: `N` pixels")

@@ -625,7 +625,8 @@ func TestFlagsOfOtherMethods(t *testing.T) {
 		{"patchcore", "--epochs=5", "one pass"}, {"patchcore", "--updates=50", "one pass"}, {"patchcore", "--precision=bf16", "no gradients"},
 		{"patchcore", "--epochs=1", "/none"}, {"patchcore", "--coreset=0.1", "/none"}, {"rd++", "--score-top=0", "/none"},
 		{"fastflow", "--coreset=0.1", "of patchcore"}, {"fastflow", "--precision=bf16", "float32"}, {"fastflow", "--flow-top=0.01", "/none"},
-		{"rd++", "--flow-rate=0.1", "of fastflow"}, {"fastflow", "--updates=50", "/none"}, // which get as far as the data
+		{"rd++", "--flow-rate=0.1", "of fastflow"}, {"fastflow", "--updates=50", "/none"}, {"rd++", "--cross-hidden=8", "it is of csflow"},
+		{"csflow", "--coreset=0.1", "no part"}, {"csflow", "--precision=bf16", "no part"}, {"csflow", "--cross-map=product", "/none"}, // which get as far as the data
 	} {
 		_, _, stderr := trainBy("--data=/none", "--out="+t.TempDir(), "--device=cpu", "--method="+c.method, c.flag)
 		if !strings.Contains(stderr, c.want) || strings.Contains(stderr, "no part") == (c.want == "/none") {

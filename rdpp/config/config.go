@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"rdpp/rdpp/csflow"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/fastflow"
 	"rdpp/rdpp/framing"
@@ -25,6 +26,7 @@ type Config struct {
 	reverse.Distillation // of RD++ and RD, in one object with the above
 	patchcore.Memory     // of PatchCore; files of the others do not have them
 	fastflow.Flows       // of FastFlow, likewise
+	csflow.CrossFlow     // of CSFlow, likewise
 }
 
 // table of the methods: their names, what of a Config is theirs alone, by default and as released, and how settings become
@@ -39,6 +41,7 @@ var table = []struct {
 	{reverse.RD, reverse.DefaultDistillation(), reverse.ReleasedDistillation(), false, reversed},
 	{patchcore.Name, patchcore.DefaultMemory(), patchcore.ReleasedMemory(), true, func(c *Config) method.Method { return patchcore.New(c.Settings, c.Memory) }},
 	{fastflow.Name, fastflow.DefaultFlows(), fastflow.ReleasedFlows(), true, func(c *Config) method.Method { return fastflow.New(c.Settings, c.Flows) }},
+	{csflow.Name, csflow.DefaultCrossFlow(), csflow.ReleasedCrossFlow(), true, func(c *Config) method.Method { return csflow.New(c.Settings, c.CrossFlow) }},
 }
 
 func reversed(c *Config) method.Method { return reverse.New(c.Settings, c.Distillation) }

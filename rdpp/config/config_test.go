@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"rdpp/rdpp/config"
+	"rdpp/rdpp/csflow"
 	"rdpp/rdpp/fastflow"
 	"rdpp/rdpp/patchcore"
 	"rdpp/rdpp/reverse"
@@ -39,7 +40,7 @@ func TestMethods(t *testing.T) {
 
 // Settings stand in one object and come back, those of a later method where they are its own.
 func TestJSON(t *testing.T) {
-	owners := map[string]string{"coreset": patchcore.Name, "flow_steps": fastflow.Name}
+	owners := map[string]string{"coreset": patchcore.Name, "flow_steps": fastflow.Name, "cross_hidden": csflow.Name}
 	all := []config.Config{config.Preset(config.PresetPaper, "screw")}
 	for _, method := range config.Methods() {
 		all = append(all, config.PresetOf("", "", method))
@@ -67,7 +68,7 @@ func TestJSON(t *testing.T) {
 		var back config.Config
 		err = json.Unmarshal(text, &back)
 		if back.Complete(); c.Calibration == 0 { // of the preset, whose settings of other methods do not travel
-			back.Memory, back.Flows = c.Memory, c.Flows
+			back.Memory, back.Flows, back.CrossFlow = c.Memory, c.Flows, c.CrossFlow
 		}
 		if err != nil || back != c {
 			t.Errorf("got %+v, %v, want %+v", back, err, c)
@@ -96,7 +97,7 @@ func TestComplete(t *testing.T) {
 // A method takes the first of its values of a setting that it fixes.
 func TestFixed(t *testing.T) {
 	for name, want := range map[string]string{"rd++": "[]", "rd": "[]", "none": "[]", "patchcore": "[updates=0 epochs=1 precision=auto]",
-		"fastflow": "[precision=auto]"} {
+		"fastflow": "[precision=auto]", "csflow": "[precision=auto]"} {
 		c := config.Default()
 		c.Method = name
 		got := []string{}
@@ -117,7 +118,7 @@ func TestOwners(t *testing.T) {
 	}{
 		{"rate_distill", []string{"rd++", "rd"}}, {"score_top", []string{"rd++", "rd"}}, {"light", []string{"rd++", "rd"}},
 		{"noise_lambda", []string{"rd++"}}, {"weight_ssot", []string{"rd++"}}, {"rate_projection", []string{"rd++"}}, {"coreset", []string{"patchcore"}},
-		{"distance_mib", []string{"patchcore"}}, {"flow_rate", []string{"fastflow"}}, {"image_size", nil}, {"calibration", nil}, {"", nil}, {"none", nil},
+		{"distance_mib", []string{"patchcore"}}, {"flow_rate", []string{"fastflow"}}, {"cross_hidden", []string{"csflow"}}, {"image_size", nil}, {"calibration", nil}, {"", nil}, {"none", nil},
 	} {
 		if got := config.Owners(c.setting); !slices.Equal(got, c.want) {
 			t.Errorf("%q: got %q, want %q", c.setting, got, c.want)
@@ -131,7 +132,8 @@ func TestPresetOf(t *testing.T) {
 		preset, method         string
 		batch, updates, epochs int
 	}{{"", "rd++", 4, 1900, 100}, {"", "patchcore", 4, 1900, 100}, {"", "none", 4, 1900, 100}, {"", "fastflow", 32, 200, 500},
-		{"paper", "rd++", 16, 0, 280}, {"paper", "fastflow", 32, 0, 500}} {
+		{"paper", "rd++", 16, 0, 280}, {"paper", "fastflow", 32, 0, 500},
+		{"", "csflow", 4, 1900, 100}, {"paper", "csflow", 16, 0, 240}} {
 		got := config.PresetOf(c.preset, "screw", c.method)
 		if got.Method != c.method || got.Batch != c.batch || got.Updates != c.updates || got.Epochs != c.epochs {
 			t.Errorf("%+v: got %s, batches of %d, %d updates, %d epochs", c, got.Method, got.Batch, got.Updates, got.Epochs)

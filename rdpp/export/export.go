@@ -41,12 +41,13 @@ const Terms = 2 * scales
 
 // Model is what is exported. Its methods do not change it; how many may run at once is for the tensors' Bytes to say.
 type Model struct {
-	// Tensors are the complete state dicts of teacher ("encoder."), projection ("proj.", none for the RD baseline),
-	// bottleneck ("bn.") and student ("decoder."), as a model file has them, of type F32. How many blocks of which kind
-	// there are is read off the names. Bytes is called more than once.
+	// Tensors are the complete state dicts, as a model file has them, of type F32: where Bank, Flow and Cross are nil, of
+	// RD++ or RD, teacher ("encoder."), projection ("proj.", none for the RD baseline), bottleneck ("bn.") and student
+	// ("decoder."). How many blocks of which kind there are is read off the names. Bytes is called more than once.
 	Tensors   []weights.Source
 	Bank      *Bank             // of PatchCore; nil: another method
 	Flow      *Flow             // of FastFlow; nil: another method
+	Cross     *Cross            // of CSFlow; nil: another method
 	Size      int               // S, side of the network's input in pixels, a multiple of 32
 	Mean, Std [3]float32        // of RGB in 0..1, for the normalisation
 	Sigma     float64           // of the map's Gaussian, pixels
@@ -85,11 +86,13 @@ func (m *Model) validate() error {
 	case math.IsNaN(float64(m.Threshold)):
 		return errors.New("the threshold is not a number")
 	}
-	if m.Bank != nil {
+	switch {
+	case m.Bank != nil:
 		return m.Bank.validate()
-	}
-	if m.Flow != nil {
+	case m.Flow != nil:
 		return m.Flow.validate()
+	case m.Cross != nil:
+		return m.Cross.validate(m)
 	}
 	return nil
 }
@@ -145,6 +148,13 @@ type builder interface {
 	rarity(c compared, bank rows, b int) string
 	// product multiplies element by element.
 	product(x, y string) string
+	// leaky is LeakyReLU.
+	leaky(x string, slope float32) string
+	atan(x string) string
+	// meanSquare is that of the channels of each position: B x 1 x H x W.
+	meanSquare(x string) string
+	// average is the mean of all of an image's values, B.
+	average(x string) string
 	// places picks positions by number, row by row, of planes B x 3 x h x w: B x 3 x S x S.
 	places(x string, index weights.Source, S int) string
 }
@@ -176,6 +186,10 @@ func (m *Model) build(in Input, b builder) error {
 	x := b.images(in, m)
 	if index, some := m.places(in); some {
 		x = b.places(x, index, m.Size)
+	}
+	if m.Cross != nil {
+		m.buildCSFlow(&n, x)
+		return n.err
 	}
 	f := n.teacher(x)
 	if m.Bank != nil {

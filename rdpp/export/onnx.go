@@ -240,8 +240,7 @@ func (g *graph) instanceNorm(x string, channels int, eps, slope float32) string 
 	ones := slices.Repeat([]float32{1}, channels)
 	scale := g.constant(float32s(fmt.Sprint("ones.", channels), ones, channels))
 	shift := g.constant(float32s(fmt.Sprint("zeros.", channels), make([]float32, channels), channels))
-	y := g.node(x+".norm", "InstanceNormalization", []string{x, scale, shift}, float("epsilon", eps))
-	return g.node(x+".leaky", "LeakyRelu", []string{y}, float("alpha", slope))
+	return g.leaky(g.node(x+".norm", "InstanceNormalization", []string{x, scale, shift}, float("epsilon", eps)), slope)
 }
 
 func (g *graph) maxPool(x string) string {
@@ -324,6 +323,21 @@ func (g *graph) places(x string, index weights.Source, S int) string {
 }
 
 func (g *graph) product(x, y string) string { return g.node(x+".product", "Mul", []string{x, y}) }
+
+func (g *graph) leaky(x string, slope float32) string {
+	return g.node(x+".leaky", "LeakyRelu", []string{x}, float("alpha", slope))
+}
+
+func (g *graph) atan(x string) string { return g.node("clamped", "Atan", []string{x}) }
+
+func (g *graph) meanSquare(x string) string {
+	square := g.node("level.square", "Mul", []string{x, x})
+	return g.node("level", "ReduceMean", []string{square}, list("axes", 1), integer("keepdims", 1))
+}
+
+func (g *graph) average(x string) string {
+	return g.node("level.average", "ReduceMean", []string{x}, list("axes", 1, 2, 3), integer("keepdims", 0))
+}
 
 func (g *graph) top(x string, n int) string {
 	pixels := g.reshape(x, 0, -1)

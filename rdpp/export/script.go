@@ -91,7 +91,7 @@ func (s *script) relu(x string) string { return s.line("torch.relu(%s)", x) }
 
 func (s *script) instanceNorm(x string, _ int, eps, slope float32) string {
 	x = s.line("torch.instance_norm(%s, None, None, None, None, True, 0.0, %v, True)", x, eps)
-	return s.line("torch.leaky_relu(%s, %v)", x, slope)
+	return s.leaky(x, slope)
 }
 
 func (s *script) maxPool(x string) string {
@@ -154,6 +154,18 @@ func (s *script) places(x string, index weights.Source, S int) string {
 }
 
 func (s *script) product(x, y string) string { return s.line("%s * %s", x, y) }
+
+func (s *script) leaky(x string, slope float32) string {
+	return s.line("torch.leaky_relu(%s, %v)", x, slope)
+}
+
+func (s *script) atan(x string) string { return s.line("torch.atan(%s)", x) }
+
+func (s *script) meanSquare(x string) string { return s.line("torch.mean(%s * %s, [1], True)", x, x) }
+
+func (s *script) average(x string) string {
+	return s.line("torch.mean(%s.double(), [1, 2, 3]).float()", x)
+}
 
 func (s *script) top(x string, n int) string {
 	values := s.line("torch.topk(torch.flatten(%s, 1), %d, 1, True, False)[0]", x, n)
