@@ -37,7 +37,7 @@ const (
 // MostWorst is how many images with the highest scores Merge tells of.
 const MostWorst = 1000
 
-// QuantileError is by what share of itself a quantile may be too high or too low, at most.
+// QuantileError is by what share of itself a quantile may be too high or too low, at most. Scores are distances, so 0 or more.
 const QuantileError = 0.001
 
 // Shares are the quantiles that Merge computes.
