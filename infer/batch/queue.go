@@ -451,7 +451,7 @@ func (q *Queue) Model(ctx context.Context, sum, folder string) (path string, err
 			return err
 		}
 		if got := hex.EncodeToString(hash.Sum(nil)); got != sum {
-			return fmt.Errorf("the model's SHA-256 is %.12s..., not %.12s...", got, sum)
+			return fmt.Errorf("the model that came has the SHA-256 %s, not %s", got, sum)
 		}
 		return nil
 	})
