@@ -54,6 +54,7 @@ type Options struct {
 type Store struct {
 	name   string
 	client *minio.Core
+	stall  time.Duration // how long it may send nothing
 }
 
 // Open makes the store of a name s3://BUCKET/..., of which the key does not matter. It asks nothing of it.
@@ -85,7 +86,7 @@ func Open(name string, opt *Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bucket: %s%s: %w", Scheme, in, err)
 	}
-	return &Store{in, client}, nil
+	return &Store{in, client, 30 * time.Second}, nil
 }
 
 // pauses are those between requests for a page of a listing that fails: 7 attempts in a minute.
@@ -137,13 +138,59 @@ func (s *Store) list(ctx context.Context, below, behind string, each func(key st
 	return ctx.Err()
 }
 
-// Get opens an object for reading, and says how many bytes it has. What is not there is ErrNotFound.
+// errStalled ends a request whose answer does not go on.
+var errStalled = errors.New("the store sends nothing")
+
+// Get opens an object for reading, and says how many bytes it has. What is not there is ErrNotFound. A store that sends nothing
+// for a while is an error.
 func (s *Store) Get(ctx context.Context, key string) (content io.ReadCloser, size int64, err error) {
-	content, info, _, err := s.client.GetObject(ctx, s.name, key, minio.GetObjectOptions{})
+	ctx, cancel := context.WithCancelCause(ctx)
+	o := &object{store: s, key: key, ctx: ctx, cancel: cancel}
+	var info minio.ObjectInfo
+	err = o.soon(func() (err error) {
+		o.content, info, _, err = s.client.GetObject(ctx, s.name, key, minio.GetObjectOptions{})
+		return err
+	})
 	if err != nil {
-		return nil, 0, s.failed(key, err)
+		cancel(nil)
+		return nil, 0, err
 	}
-	return content, info.Size, nil
+	return o, info.Size, nil
+}
+
+// object is one that is read.
+type object struct {
+	store   *Store
+	key     string
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	content io.ReadCloser
+}
+
+func (o *object) Read(p []byte) (n int, err error) {
+	err = o.soon(func() (err error) {
+		n, err = o.content.Read(p)
+		return err
+	})
+	return n, err
+}
+
+func (o *object) Close() error {
+	defer o.cancel(nil)
+	return o.content.Close()
+}
+
+// soon does what waits for the store, for a while.
+func (o *object) soon(f func() error) error {
+	defer time.AfterFunc(o.store.stall, func() { o.cancel(errStalled) }).Stop()
+	err := f()
+	switch {
+	case err == nil || err == io.EOF:
+		return err
+	case context.Cause(o.ctx) == errStalled:
+		err = errStalled
+	}
+	return o.store.failed(o.key, err)
 }
 
 // failed is an error of the store, with what it was about.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/johannesboyne/gofakes3"
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
@@ -117,6 +118,32 @@ func TestGet(t *testing.T) {
 	}
 	if _, err := list(t.Context(), s, ""); !errors.Is(err, ErrDenied) { // at once, not after all attempts
 		t.Errorf("denied: got %v, want %v", err, ErrDenied)
+	}
+}
+
+// TestStalled: a store that goes silent in the midst of an object is an error, and none of its end.
+func TestStalled(t *testing.T) {
+	end := make(chan struct{})
+	s := serve(t, "parts", func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodGet {
+			return false
+		}
+		w.Header().Set("Content-Length", "7")
+		w.Header().Set("Last-Modified", "Mon, 02 Jan 2006 15:04:05 GMT")
+		io.WriteString(w, "con")
+		w.(http.Flusher).Flush()
+		<-end
+		return true
+	})
+	defer close(end)
+	s.stall = 500 * time.Millisecond
+	content, _, err := s.Get(t.Context(), "a.png")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer content.Close()
+	if got, err := io.ReadAll(content); string(got) != "con" || !errors.Is(err, errStalled) {
+		t.Errorf("got %q, %v, want con and %v", got, err, errStalled)
 	}
 }
 
