@@ -169,14 +169,14 @@ func TestDead(t *testing.T) {
 	broken := atomic.Bool{}
 	broken.Store(true)
 	attempts := atomic.Int32{}
-	working(t, broker.connect(time.Second, 2), func(ctx context.Context, task Task) error {
+	working(t, broker.connect(3*time.Second, 2), func(ctx context.Context, task Task) error {
 		if task.Piece == 3 && broken.Load() {
 			attempts.Add(1)
 			return errors.New("this disk is no more")
 		}
 		return lookAll(ctx, task)
 	})
-	err := broker.connect(time.Second, 2).Hand(t.Context(), b, model, time.Hour, silent)
+	err := broker.connect(3*time.Second, 2).Hand(t.Context(), b, model, time.Hour, silent)
 	if !errors.Is(err, ErrDead) || !strings.Contains(err.Error(), "1 of 6 pieces") || !strings.Contains(err.Error(), "piece 3 because: this disk is no more") {
 		t.Errorf("got %v, want %v of piece 3 with its reason", err, ErrDead)
 	}
@@ -187,7 +187,7 @@ func TestDead(t *testing.T) {
 		t.Errorf("merged: got %v, want %v", err, bulk.ErrIncomplete)
 	}
 	broken.Store(false)
-	if err := broker.connect(time.Second, 2).Hand(t.Context(), b, model, time.Hour, silent); err != nil {
+	if err := broker.connect(3*time.Second, 2).Hand(t.Context(), b, model, time.Hour, silent); err != nil {
 		t.Errorf("once more: got %v", err)
 	}
 	wantWhole(t, b)
