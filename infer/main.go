@@ -25,6 +25,8 @@ var app = command.Program{
 	Commands: []command.Command{
 		{Name: "image", Summary: "score images and outline their defects", Run: runImage},
 		{Name: "watch", Summary: "judge the images that arrive in a folder, each once", Run: runWatch, Patient: true},
+		{Name: "batch", Summary: "score lists of any length, over machines, and sum them up", Run: runBatch},
+		{Name: "worker", Summary: "score pieces that infer batch --nats hands out", Run: runWorker, Patient: true},
 		{Name: "history", Summary: "list what was said of images, correct it, export it", Run: runHistory},
 		{Name: "calibrate", Summary: "set a model's threshold by other good images, without training", Run: runCalibrate},
 		{Name: "eval", Summary: "measure a model on a data set with good and defective images", Run: runEval},
@@ -36,8 +38,7 @@ var app = command.Program{
 		version,
 	},
 	Version: version,
-	Codes: `Exit codes: 0 done, 1 failed, 2 wrong usage, 3 some image is anomalous (image,
-watch --once), 130 interrupted.
+	Codes: `Exit codes: 0 done, 1 failed, 2 wrong usage, 3 anomalous, 130 interrupted.
 `,
 }
 

@@ -20,7 +20,6 @@ import (
 	"rdpp/rdpp/history"
 	"rdpp/rdpp/lookout"
 	"rdpp/rdpp/printable"
-	"rdpp/torch"
 )
 
 const watchHelp = `Usage: infer watch DIR --model FILE [flags]
@@ -276,8 +275,7 @@ func (j *judge) watched(heatmaps string) watch.Judge {
 			if v.err == nil {
 				o.Heatmap = s.heatmap
 			}
-			fault := new(torch.Error)
-			o.Fault = v.prediction == nil && (errors.As(v.err, &fault) || errors.Is(v.err, torch.ErrClosed) || errors.Is(v.err, context.Canceled))
+			o.Fault = v.prediction == nil && isFault(v.err)
 			return o
 		}
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 // placeholders are what the values of flags are called: N is a whole number, X any, SHARE one from 0 to 1, NAME a word of a few.
-var placeholders = regexp.MustCompile(`^(FILE|DIR|ADDR|URL|N(,N)?|N,\.\.\.|X(,X,X)?|SHARE|TIME|NAMES?|TEXT|W,H|X,Y,W,H|ID=NAME|NAME=X,\.\.\.)$`)
+var placeholders = regexp.MustCompile(`^(FILE|DIR|ADDR|URL|N([,/]N)?|N,\.\.\.|X(,X,X)?|SHARE|TIME|NAMES?|TEXT|W,H|X,Y,W,H|ID=NAME|NAME=X,\.\.\.)$`)
 
 // WantFlags fails where a line of a command's help is longer than a terminal is wide, or a flag calls its value by no word that
 // all flags share.

@@ -1,0 +1,345 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"rdpp/infer/batch"
+	"rdpp/rdpp"
+	"rdpp/rdpp/allowance"
+	"rdpp/rdpp/bulk"
+	"rdpp/rdpp/command"
+	"rdpp/rdpp/printable"
+	"rdpp/rdpp/weights"
+	"rdpp/torch"
+)
+
+const batchHelp = `Usage: infer batch --model FILE --list LIST|DIR|s3://... --out DIR [flags]
+       infer batch merge DIR
+
+Judges images by the million, on one machine or many that share DIR, and goes on
+where it was. Each piece of the list gets a file below DIR/results, a line of
+infer image --json per image. merge checks that none is missing or twice, and
+writes DIR/summary.json, worst.jsonl (1,000 highest scores) and broken.jsonl.
+Exit codes: 0 done, 1 failed, 2 wrong usage.
+
+`
+
+// tellEvery is how often people are told how far a batch is.
+const tellEvery = 30 * time.Second
+
+func runBatch(ctx context.Context, args []string, t *command.Terminal) (int, error) {
+	flags := pflag.NewFlagSet("batch", pflag.ContinueOnError)
+	var m modelFlags
+	m.register(flags)
+	m.registerBatch(flags)
+	rare := m.registerRegions(flags)
+	list := flags.String("list", "", "`FILE` with an image a line; or DIR, with those below;\nor s3://BUCKET/FOLDER; required")
+	out := flags.String("out", "", "`DIR` for the results; required")
+	share := flags.String("shard", "", "do share `N/N` alone, from 0/4 to 3/4 of four; default:\nby JOB_COMPLETION_INDEX or SLURM_ARRAY_TASK_ID")
+	shards := flags.Int("shards", 0, "of `N` shares, where the environment says which")
+	var q queueFlags
+	q.register(flags, "hand pieces out by the NATS server at `URL` instead, to\ninfer worker, and wait for them")
+	lease := flags.Duration("lease", 30*time.Second, "with --nats: a worker is lost when silent for `TIME`")
+	tries := flags.Int("tries", 5, "with --nats: hand a piece out at most `N` times")
+	perPiece := flags.Int("piece", 0, fmt.Sprintf("`N` images to a file; 0: %d, less for short lists", bulk.DefaultPerPiece))
+	readers := flags.Int("readers", 16, "read `N` images at once")
+	maxMemory := flags.Int64("max-memory", allowance.MemoryDefault(1<<30)>>20, "`N` MiB to decode images in; a quarter more to read ahead")
+	quiet := flags.BoolP("quiet", "q", false, "do not say how far it is")
+	help := command.Help{Text: batchHelp, Rare: append(rare, "false-alarm", "threshold", "pixel-threshold", "precision", "batch", "max-pixels", "max-memory",
+		"lease", "tries", "readers", "nats-creds")}
+	if err := t.Parse(flags, args, help); err != nil {
+		return 0, err
+	}
+	if flags.Arg(0) == "merge" {
+		return runMerge(ctx, flags, t)
+	}
+	switch {
+	case flags.NArg() > 0:
+		return 0, command.Usagef("%q is one argument too many; name the images with --list", flags.Arg(0))
+	case *list == "":
+		return 0, command.Usagef("--list is missing; name the images")
+	case *out == "":
+		return 0, command.Usagef("--out is missing; name a folder for the results")
+	case *shards < 0:
+		return 0, command.Usagef("--shards %d; use 1 or more", *shards)
+	case *perPiece < 0 || *perPiece > 1<<20:
+		return 0, command.Usagef("--piece %d; use 1 to %d, or 0 for the default", *perPiece, 1<<20)
+	case *readers < 1 || *readers > 1024:
+		return 0, command.Usagef("--readers %d; use 1 to 1024", *readers)
+	case *maxMemory < 1 || *maxMemory > 1<<30:
+		return 0, command.Usagef("--max-memory %d; use 1 to %d", *maxMemory, 1<<30)
+	case *tries < 1:
+		return 0, command.Usagef("--tries %d; use 1 or more", *tries)
+	case *lease < time.Second:
+		return 0, command.Usagef("--lease %v; use 1s or more", *lease)
+	case q.url != "" && (*share != "" || *shards != 0):
+		return 0, command.Usagef("--shard and --shards are for batches without --nats; workers take pieces by themselves")
+	}
+	if err := q.check(); err != nil {
+		return 0, err
+	}
+	one := batch.Share{N: 1}
+	if q.url == "" {
+		var err error
+		if one, err = batch.ShareOf(*share, *shards, os.Getenv); err != nil {
+			return 0, command.Usagef("--shard, --shards: %w", err)
+		}
+	}
+	source, err := bulk.Find(*list)
+	if err != nil {
+		return 0, fmt.Errorf("--list: %w", err)
+	}
+	defer limitMemory(*maxMemory << 20)()
+	d, err := m.open() // also where others do the work: what is wrong with model and settings is found here
+	if err != nil {
+		return 0, err
+	}
+	defer d.Close()
+	work, err := m.work()
+	if err != nil {
+		return 0, err
+	}
+	b, err := command.Await(ctx, func() (*bulk.Batch, error) {
+		return bulk.Make(ctx, absolute(*out), source, work, &bulk.Options{PerPiece: *perPiece, Shards: one.N})
+	})
+	if err != nil {
+		return 0, err
+	}
+	log := logTo(t)
+	if !*quiet {
+		sayThreshold(t, d)
+	}
+	tell := func(p batch.Progress) {
+		if !*quiet {
+			command.Say(t.Stderr, "infer: %v", p)
+		}
+	}
+	if q.url != "" {
+		d.Close()
+		queue, err := batch.Connect(q.url, batch.QueueOptions{Credentials: q.credentials, Lease: *lease, Tries: *tries, Log: log})
+		if err != nil {
+			return 0, fmt.Errorf("--nats: %w", err)
+		}
+		defer queue.Close()
+		if err := queue.Hand(ctx, b, m.file, tellEvery, tell); err != nil {
+			return 0, err
+		}
+	} else {
+		if one.By != "" {
+			log(fmt.Sprintf("share %d/%d, by %s", one.I, one.N, one.By))
+		}
+		run, end := m.runner(t, d, b, *maxMemory<<20, *readers)
+		defer end()
+		broken, err := doShare(ctx, b, one, run, tell)
+		if err != nil {
+			return 0, err
+		}
+		if broken > 0 {
+			log(fmt.Sprintf("%d images could not be judged; their lines say why", broken))
+		}
+	}
+	if !*quiet && one.N == 1 {
+		command.Say(t.Stderr, "infer: %d images are done; `infer batch merge %s` checks and sums up their results", b.Images, *out)
+	}
+	return command.Done, nil
+}
+
+// doShare does the pieces of a share that have no results, and returns how many of their images could not be judged.
+func doShare(ctx context.Context, b *bulk.Batch, share batch.Share, run *batch.Runner, tell func(batch.Progress)) (broken int, err error) {
+	from, to := b.Shard(share.I, share.N)
+	var left []int
+	images, of := int64(0), int64(0)
+	for piece := from; piece < to; piece++ {
+		of += int64(b.Size(piece))
+		done, err := b.Done(piece)
+		if err != nil {
+			return broken, err
+		}
+		if done {
+			images += int64(b.Size(piece))
+		} else {
+			left = append(left, piece)
+		}
+	}
+	pace := batch.NewPace(images, of)
+	told := time.Now()
+	for _, piece := range left {
+		err := run.Piece(ctx, piece, func(o batch.Outcome) {
+			if _, failed := o.Result.(failedRecord); failed {
+				broken++
+			}
+			if images++; time.Since(told) >= tellEvery {
+				tell(pace.At(images))
+				told = time.Now()
+			}
+		})
+		if err != nil {
+			return broken, err
+		}
+	}
+	tell(pace.At(images))
+	return broken, nil
+}
+
+// runMerge is infer batch merge.
+func runMerge(ctx context.Context, flags *pflag.FlagSet, t *command.Terminal) (int, error) {
+	wrong := ""
+	flags.Visit(func(f *pflag.Flag) {
+		if f.Name != "quiet" {
+			wrong = f.Name
+		}
+	})
+	switch {
+	case wrong != "":
+		return 0, command.Usagef("--%s is not for merge", wrong)
+	case flags.NArg() != 2:
+		return 0, command.Usagef("%d folders to merge named; name the one that --out had", flags.NArg()-1)
+	}
+	quiet := flags.Changed("quiet")
+	b, err := bulk.Open(flags.Arg(1))
+	if err != nil {
+		return 0, err
+	}
+	told := time.Now()
+	s, err := b.Merge(ctx, func(done, of int) {
+		if !quiet && time.Since(told) >= tellEvery {
+			command.Say(t.Stderr, "infer: %d of %d pieces", done, of)
+			told = time.Now()
+		}
+	})
+	if err != nil || quiet {
+		return command.Done, err
+	}
+	return command.Done, printSummary(t.Stdout, s)
+}
+
+// printSummary writes what a batch came to, for people.
+func printSummary(w io.Writer, s *bulk.Summary) error {
+	_, err := fmt.Fprintf(w, "images     %d\ngood       %d\nANOMALOUS  %d\nbroken     %d\nunlike     %d  (unlike those of training)\n", s.Images, s.Good, s.Anomalous,
+		s.Broken, s.Unlike)
+	if err != nil || s.Scores == nil {
+		return err
+	}
+	if _, err = fmt.Fprintf(w, "scores     %.6f to %.6f, mean %.6f\n", s.Scores.Lowest, s.Scores.Highest, s.Scores.Mean); err != nil {
+		return err
+	}
+	for _, q := range s.Scores.Quantiles {
+		if _, err := fmt.Fprintf(w, "%9.3f%%  %.6f\n", 100*q.Share, q.Score); err != nil {
+			return err
+		}
+	}
+	_, err = fmt.Fprintf(w, "quantiles are right to %g%%\n", 100*s.Scores.QuantileError)
+	return err
+}
+
+// batchSettings are the flags that decide what a result says; those of the machine, such as threads, are not among them.
+type batchSettings struct {
+	Precision      string   `json:"precision"`
+	MaxPixels      int64    `json:"max_pixels"`
+	FalseAlarm     *float64 `json:"false_alarm,omitempty"`
+	Threshold      *float64 `json:"threshold,omitempty"`
+	PixelThreshold *float64 `json:"pixel_threshold,omitempty"`
+	RegionLow      *float64 `json:"region_low,omitempty"`
+	MinArea        int      `json:"min_area,omitempty"`
+	MinLength      int      `json:"min_length,omitempty"`
+}
+
+// work is what a batch is of, by the flags.
+func (m *modelFlags) work() (bulk.Work, error) {
+	sum, err := weights.SHA256(m.file)
+	if err != nil {
+		return bulk.Work{}, err
+	}
+	settings, err := json.Marshal(batchSettings{m.precision, m.maxPixels, m.falseAlarm, m.threshold, m.pixelThreshold, m.regions.Low, m.regions.MinArea,
+		m.regions.MinLength})
+	return bulk.Work{Model: sum, Settings: settings}, err
+}
+
+// use takes the settings of a batch for those of the flags.
+func (m *modelFlags) use(b *bulk.Batch) error {
+	var s batchSettings
+	if err := json.Unmarshal(b.Settings, &s); err != nil {
+		return fmt.Errorf("%s: the settings: %w", b.Dir(), err)
+	}
+	m.precision, m.maxPixels, m.falseAlarm, m.threshold, m.pixelThreshold = s.Precision, s.MaxPixels, s.FalseAlarm, s.Threshold, s.PixelThreshold
+	m.regions = rdpp.RegionOptions{Low: s.RegionLow, MinArea: s.MinArea, MinLength: s.MinLength}
+	return nil
+}
+
+// runner does pieces of a batch with a detector. end ends it, before the detector.
+func (m *modelFlags) runner(t *command.Terminal, d *rdpp.Detector, b *bulk.Batch, memory int64, readers int) (run *batch.Runner, end func()) {
+	batcher := d.Batcher(0)
+	j := &judge{batcher: batcher, ignore: &ignored{}, images: d.ImageOptions(), room: newRoom(memory)}
+	return batch.NewRunner(b, batch.Options{Judge: j.inBatch(t), Images: d.ImageOptions(), InFlight: batcher.InFlight(), Readers: readers,
+		Ahead: memory / 4}), batcher.Close
+}
+
+// inBatch judges images of a batch.
+func (j *judge) inBatch(t *command.Terminal) batch.Judge {
+	broken := func(name string, err error) batch.Outcome {
+		return batch.Outcome{Result: failedRecord{name, printable.Base64(name), t.Tell(naming(name, err))}}
+	}
+	return func(ctx context.Context, name string, data []byte, failed error) func() batch.Outcome {
+		release := func() {}
+		if failed == nil {
+			_, release, failed = j.room.take(ctx, int64(len(data)), func() ([]byte, error) { return data, nil }, &j.images, 0, 0)
+		}
+		switch {
+		case failed != nil && ctx.Err() != nil:
+			return func() batch.Outcome { return batch.Outcome{Fault: ctx.Err()} }
+		case failed != nil:
+			return func() batch.Outcome { return broken(name, failed) }
+		}
+		return func() batch.Outcome {
+			defer release()
+			switch v := j.one(ctx, source{path: name}, data, nil); {
+			case v.prediction != nil:
+				return batch.Outcome{Result: record{Prediction: *v.prediction}}
+			case isFault(v.err):
+				return batch.Outcome{Fault: naming(name, v.err)}
+			default:
+				return broken(name, v.err)
+			}
+		}
+	}
+}
+
+// isFault says whether an error is one of the machine or of an end, and none of an image.
+func isFault(err error) bool {
+	fault := new(torch.Error)
+	return errors.As(err, &fault) || errors.Is(err, torch.ErrClosed) || errors.Is(err, context.Canceled)
+}
+
+// queueFlags are the flags of what talks to a NATS server.
+type queueFlags struct{ url, credentials string }
+
+func (q *queueFlags) register(flags *pflag.FlagSet, usage string) {
+	flags.StringVar(&q.url, "nats", "", usage)
+	flags.StringVar(&q.credentials, "nats-creds", "", "`FILE` of a NATS user's credentials")
+}
+
+func (q *queueFlags) check() error {
+	if q.url == "" {
+		if q.credentials != "" {
+			return command.Usagef("--nats-creds is for --nats")
+		}
+		return nil
+	}
+	if err := batch.CheckURL(q.url); err != nil {
+		return command.Usagef("--nats: %w", err)
+	}
+	if q.credentials != "" {
+		if _, err := os.Stat(q.credentials); err != nil {
+			return command.Usagef("--nats-creds: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,212 @@
+package batch
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"rdpp/rdpp/bucket"
+	"rdpp/rdpp/bulk"
+	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/regular"
+)
+
+// readTries is how often the reading of an image is tried, and firstPause how long the first pause between is; each is twice as
+// long as the one before, up to lastPause, give or take a half: a minute in all.
+const (
+	readTries  = 8
+	firstPause = 500 * time.Millisecond
+	lastPause  = 15 * time.Second
+)
+
+// images reads images from disks and stores, several at once.
+type images struct {
+	batch *bulk.Batch
+	opt   *imagefile.Options
+	first time.Duration // firstPause, or less in tests
+
+	mu     sync.Mutex
+	stores map[string]*bucket.Store // by bucket
+}
+
+// fetched is the content of an image, or why there is none.
+type fetched struct {
+	name string
+	data []byte
+	err  error // of the image itself, which is told in the results
+}
+
+// fetch reads image i of a piece. The error is of the disk, the store or the network, when trying again has not helped; what is
+// wrong with the image itself stands in the outcome.
+func (im *images) fetch(ctx context.Context, room *backlog, name string, i int) (fetched, error) {
+	f := fetched{name: im.batch.Prefix + name}
+	path := im.batch.Path(name)
+	pauses := &backoff.ExponentialBackOff{InitialInterval: im.first, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: lastPause}
+	held := int64(0)
+	defer func() { // the content may be smaller than it was said to be
+		if size := int64(len(f.data)); size < held {
+			room.give(held - size)
+		}
+	}()
+	data, err := backoff.Retry(ctx, func() ([]byte, error) {
+		data, err := im.read(ctx, path, func(size int64) error {
+			if size <= held {
+				return nil
+			}
+			if err := room.take(ctx, i, size-held); err != nil {
+				return err
+			}
+			held = size
+			return nil
+		})
+		if err != nil && ofImage(err) {
+			f.err = errors.New(strings.ReplaceAll(err.Error(), path, f.name)) // where the file is on this machine does not matter
+			return nil, nil
+		}
+		return data, err
+	}, backoff.WithBackOff(pauses), backoff.WithMaxTries(readTries), backoff.WithMaxElapsedTime(0))
+	if err != nil {
+		return f, fmt.Errorf("batch: %s: %w", f.name, err)
+	}
+	f.data = data
+	return f, nil
+}
+
+// read reads an image once reserve has made room for so many bytes.
+func (im *images) read(ctx context.Context, path string, reserve func(size int64) error) ([]byte, error) {
+	content, size, err := im.open(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	defer content.Close()
+	switch limit := im.opt.MaxBytes(); {
+	case size < 0:
+		return nil, errors.New("the store does not say how large it is")
+	case size > limit:
+		return nil, tooLarge{size, limit}
+	}
+	if err := reserve(size); err != nil {
+		return nil, err
+	}
+	var buffer bytes.Buffer
+	buffer.Grow(int(size) + bytes.MinRead)
+	n, err := buffer.ReadFrom(io.LimitReader(content, size))
+	if err == nil && n < size {
+		err = io.ErrUnexpectedEOF
+	}
+	return buffer.Bytes(), err
+}
+
+// open opens what a batch calls an image.
+func (im *images) open(ctx context.Context, path string) (content io.ReadCloser, size int64, err error) {
+	if !bulk.IsStore(path) {
+		file, err := regular.Open(path)
+		if err != nil {
+			return nil, 0, err
+		}
+		info, err := file.Stat()
+		if err != nil {
+			file.Close()
+			return nil, 0, err
+		}
+		return file, info.Size(), nil
+	}
+	in, key, err := bucket.Split(path)
+	if err != nil {
+		return nil, 0, backoff.Permanent(err)
+	}
+	im.mu.Lock()
+	store := im.stores[in]
+	if store == nil {
+		if store, err = bucket.Open(path, nil); err == nil {
+			im.stores[in] = store
+		}
+	}
+	im.mu.Unlock()
+	if err != nil {
+		return nil, 0, backoff.Permanent(err)
+	}
+	return store.Get(ctx, key)
+}
+
+// tooLarge is an image of more bytes than any has that is accepted.
+type tooLarge struct{ size, limit int64 }
+
+func (t tooLarge) Error() string {
+	return fmt.Sprintf("of %d bytes, no image that is accepted has more than %d", t.size, t.limit)
+}
+
+// ofThePath are what the system says of names that lead to no file that can be read. Others are the machine's or the network's.
+var ofThePath = []error{syscall.ENOENT, syscall.EACCES, syscall.EPERM, syscall.ENOTDIR, syscall.EISDIR, syscall.ENAMETOOLONG,
+	syscall.ELOOP, syscall.EINVAL}
+
+// ofImage says whether an error is one of the image, which trying again elsewhere would not mend.
+func ofImage(err error) bool {
+	var number syscall.Errno
+	if errors.As(err, &number) {
+		return slices.Contains(ofThePath, error(number))
+	}
+	var large tooLarge
+	return errors.Is(err, bucket.ErrNotFound) || errors.Is(err, regular.ErrKind) || errors.As(err, &large)
+}
+
+// backlog bounds the bytes of images that have been read and not been taken. The image that is wanted next never waits, or nothing
+// would go on; so it holds what it is to, and one image more.
+type backlog struct {
+	limit int64
+
+	mu      sync.Mutex
+	changed sync.Cond
+	held    int64
+	next    int // the image of the piece that is wanted next
+}
+
+func newBacklog(limit int64) *backlog {
+	b := &backlog{limit: limit}
+	b.changed.L = &b.mu
+	return b
+}
+
+// take waits until image i may hold n more bytes.
+func (b *backlog) take(ctx context.Context, i int, n int64) error {
+	defer context.AfterFunc(ctx, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.changed.Broadcast()
+	})()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for b.held+n > b.limit && i > b.next {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		b.changed.Wait()
+	}
+	b.held += n
+	return nil
+}
+
+// give returns n bytes.
+func (b *backlog) give(n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.held -= n
+	b.changed.Broadcast()
+}
+
+// want says that image i of the piece is wanted next.
+func (b *backlog) want(i int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.next = i
+	b.changed.Broadcast()
+}

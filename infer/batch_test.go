@@ -1,0 +1,321 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/johannesboyne/gofakes3"
+	"github.com/johannesboyne/gofakes3/backend/s3mem"
+	"github.com/nats-io/nats-server/v2/server"
+
+	"rdpp/rdpp/bulk"
+	"rdpp/rdpp/command"
+	"rdpp/rdpp/testmain"
+)
+
+// scattered writes the test images n times under other names into folders below dir, and one that is none.
+func scattered(t *testing.T, dir string, n int) (images []string) {
+	t.Helper()
+	good, anomalous := testImages()
+	for i := range n {
+		for j, path := range slices.Concat(good, anomalous) {
+			content, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			images = append(images, filepath.Join(dir, fmt.Sprintf("line %d", j%2), fmt.Sprintf("%04d_%d.png", i, j)))
+			if err := os.MkdirAll(filepath.Dir(images[len(images)-1]), 0o777); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(images[len(images)-1], content, 0o666); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	images = append(images, filepath.Join(dir, "broken.png"))
+	if err := os.WriteFile(images[len(images)-1], []byte("no image"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(images)
+	return images
+}
+
+// wantDone runs the program, which has to do what it is asked.
+func wantDone(t *testing.T, args ...string) (stdout string) {
+	t.Helper()
+	code, stdout, stderr := infer(nil, args...)
+	if code != command.Done {
+		t.Fatalf("%q: got code %d, %s, want 0", args, code, stderr)
+	}
+	return stdout
+}
+
+// content is all files below folders of a batch that follow from the work, by their names.
+func content(t *testing.T, out string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for _, pattern := range []string{"results/*/*", bulk.SummaryFile, bulk.WorstFile, bulk.BrokenFile, "list.*"} {
+		paths, err := filepath.Glob(filepath.Join(out, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range paths {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all[strings.TrimPrefix(path, out)] = string(text)
+		}
+	}
+	return all
+}
+
+// wantEqual holds what two batches came to equal, byte for byte.
+func wantEqual(t *testing.T, got, want map[string]string) {
+	t.Helper()
+	for name, text := range want {
+		if got[name] != text {
+			t.Errorf("%s: got %.300q, want %.300q", name, got[name], text)
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("got %d files, want %d", len(got), len(want))
+	}
+}
+
+// TestBatch: a batch says what infer image --json says, at once and in shares, and goes on where it was.
+func TestBatch(t *testing.T) {
+	t.Chdir(t.TempDir())
+	images := scattered(t, "in", 2)
+	wantDone(t, commandLine("batch", "--list", "in", "--out", "whole", "--piece", "4", "--quiet")...)
+	_, alone, _ := infer(nil, append(commandLine("image", "--json"), images...)...)
+	summary := wantDone(t, "batch", "merge", "whole")
+	for _, want := range []string{"images     13", "broken     1", "quantiles are right to 0.1%"} {
+		if !strings.Contains(summary, want) {
+			t.Errorf("merged: got %s, want %q", summary, want)
+		}
+	}
+	results, err := filepath.Glob("whole/results/*/*")
+	if err != nil || len(results) != 4 {
+		t.Fatalf("got the files %q, %v, want 4", results, err)
+	}
+	var lines strings.Builder
+	for _, path := range results { // which ascend
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines.Write(text)
+	}
+	if lines.String() != alone {
+		t.Errorf("got %s, want what infer image says: %s", &lines, alone)
+	}
+
+	share := func(args ...string) {
+		wantDone(t, commandLine("batch", append(args, "--list", "in", "--out", "shares", "--piece", "4")...)...)
+	}
+	share("--shard", "2/3")
+	if code, _, stderr := infer(nil, "batch", "merge", "shares"); code != command.Failed || !oneLine(stderr, "2 of 4 pieces are missing (0, 1)") {
+		t.Errorf("a share alone: got code %d, %s, want the missing pieces", code, stderr)
+	}
+	t.Setenv("JOB_COMPLETION_INDEX", "0")
+	share("--shards", "3")
+	t.Setenv("JOB_COMPLETION_INDEX", "")
+	for name, value := range map[string]string{"ID": "12", "MIN": "10", "MAX": "14", "STEP": "2", "COUNT": "3"} {
+		t.Setenv("SLURM_ARRAY_TASK_"+name, value)
+	}
+	share()
+	wantDone(t, "batch", "merge", "shares", "--quiet")
+	wantEqual(t, content(t, "shares"), content(t, "whole"))
+	t.Setenv("SLURM_ARRAY_TASK_ID", "")
+
+	// What is done is not done again: with a text in its place a piece stays as it is.
+	if err := os.WriteFile(results[0], []byte("done"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	wantDone(t, commandLine("batch", "--list", "in", "--out", "whole")...)
+	testmain.WantContent(t, results[0], "done")
+	if code, _, stderr := infer(nil, commandLine("batch", "--list", "in", "--out", "whole", "--threshold", "1")...); code != command.Failed ||
+		!strings.Contains(stderr, "results of another batch, with the settings") || !strings.Contains(stderr, "name another folder") {
+		t.Errorf("another threshold: got code %d, %s, want a refusal and what to do", code, stderr)
+	}
+	if code, _, stderr := infer(nil, "batch", "merge", "whole"); code != command.Failed || !strings.Contains(stderr, results[0]+", line 1: ") {
+		t.Errorf("damaged: got code %d, %s, want the file", code, stderr)
+	}
+}
+
+// TestBatchBucket: images in an S3-compatible store give the same results as on a disk.
+func TestBatchBucket(t *testing.T) {
+	t.Chdir(t.TempDir())
+	images := scattered(t, "in", 1)
+	store := httptest.NewServer(gofakes3.New(s3mem.New()).Server())
+	defer store.Close()
+	put := func(path string, content []byte) {
+		r, err := http.NewRequest(http.MethodPut, store.URL+"/parts"+(&url.URL{Path: path}).EscapedPath(), bytes.NewReader(content))
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		if answer.StatusCode != http.StatusOK {
+			t.Fatalf("%s: got status %s, want 200", path, answer.Status)
+		}
+	}
+	put("", nil) // the bucket
+	for _, path := range append(images, "README.txt") {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			text = []byte("no image")
+		}
+		put("/"+path, text)
+	}
+	for name, value := range map[string]string{"AWS_ENDPOINT_URL": store.URL, "AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"} {
+		t.Setenv(name, value)
+	}
+	wantDone(t, commandLine("batch", "--list", "in", "--out", "disk")...)
+	wantDone(t, commandLine("batch", "--list", "s3://parts/in", "--out", "bucket")...)
+	wantDone(t, "batch", "merge", "disk")
+	wantDone(t, "batch", "merge", "bucket")
+	for _, name := range []string{bulk.WorstFile, bulk.BrokenFile} {
+		disk, err := os.ReadFile(filepath.Join("disk", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		testmain.WantContent(t, filepath.Join("bucket", name), strings.ReplaceAll(string(disk), "in/", "s3://parts/in/"))
+	}
+	if list := content(t, "bucket")["/list.txt"]; strings.Count(list, "\n") != len(images) || strings.Contains(list, "README") {
+		t.Errorf("got the list %q, want the %d images", list, len(images))
+	}
+	// A list may name what lies in a store beside files.
+	if err := os.WriteFile("mixed", []byte("s3://parts/"+images[1]+"\n"+images[1]+"\ns3://parts/none.png\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	wantDone(t, commandLine("batch", "--list", "mixed", "--out", "mixed.out")...)
+	if got := wantDone(t, "batch", "merge", "mixed.out"); !strings.Contains(got, "images     3\n") || !strings.Contains(got, "broken     1\n") {
+		t.Errorf("mixed: got %s, want three images, one of them broken", got)
+	}
+}
+
+// natsServer starts a NATS server in this process; restart stops it and starts it with what it has on disk.
+func natsServer(t *testing.T) (address string, restart func()) {
+	t.Helper()
+	opt := server.Options{Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true}
+	var s *server.Server
+	start := func() {
+		var err error
+		if s, err = server.NewServer(&opt); err != nil {
+			t.Fatal(err)
+		}
+		s.Start()
+		if !s.ReadyForConnections(time.Minute) {
+			t.Fatal("the NATS server does not start")
+		}
+	}
+	stop := func() { s.Shutdown(); s.WaitForShutdown() }
+	start()
+	t.Cleanup(func() { stop() })
+	return s.ClientURL(), func() {
+		opt.Port = s.Addr().(*net.TCPAddr).Port
+		stop()
+		start()
+	}
+}
+
+// TestWorkers: workers make what one process makes, byte for byte.
+func TestWorkers(t *testing.T) {
+	t.Chdir(t.TempDir())
+	scattered(t, "in", 2)
+	address, _ := natsServer(t)
+	wantDone(t, commandLine("batch", "--list", "in", "--out", "alone", "--piece", "3")...)
+	for i := range 2 {
+		worker, stderr := testmain.Start(t, asProgram, nil, "worker", "--nats", address, "--device", "cpu", "--threads", "2", "--models", "models")
+		defer func() {
+			worker.Process.Signal(syscall.SIGTERM)
+			if code := testmain.ExitCode(t, worker); code != command.Done {
+				t.Errorf("worker %d: got code %d, %s, want 0", i, code, stderr)
+			}
+		}()
+	}
+	wantDone(t, commandLine("batch", "--list", "in", "--out", "workers", "--piece", "3", "--nats", address)...)
+	wantDone(t, "batch", "merge", "alone")
+	wantDone(t, "batch", "merge", "workers")
+	wantEqual(t, content(t, "workers"), content(t, "alone"))
+}
+
+// TestWorkersKilled: the same with 200 pieces and four workers, one of which is killed every few seconds and replaced, one that is
+// stopped for longer than its lease now and then, and a server that is started again.
+func TestWorkersKilled(t *testing.T) {
+	if !*testmain.Slow {
+		t.Skip("takes minutes; -slow runs it")
+	}
+	t.Chdir(t.TempDir())
+	scattered(t, "in", 133) // 799 images
+	address, restart := natsServer(t)
+	wantDone(t, commandLine("batch", "--list", "in", "--out", "alone", "--piece", "4", "--threads", "1")...)
+	workers := make([]*exec.Cmd, 4)
+	begin := func(i int) {
+		workers[i], _ = testmain.Start(t, asProgram, nil, "worker", "--nats", address, "--device", "cpu", "--threads", "1", "--models", "models")
+	}
+	for i := range workers {
+		begin(i)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	killed, restarted, stopped := 0, 0, 0
+	go func() {
+		defer close(ended)
+		random := rand.New(rand.NewPCG(1, 1))
+		for round := 1; ; round++ {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(3 * time.Second):
+			}
+			i := 1 + random.IntN(3) // the first one is slow instead
+			workers[i].Process.Kill()
+			workers[i].Wait()
+			killed++
+			begin(i)
+			switch round % 4 {
+			case 1:
+				workers[0].Process.Signal(syscall.SIGSTOP)
+				stopped++
+			case 3:
+				workers[0].Process.Signal(syscall.SIGCONT)
+			case 0:
+				restart()
+				restarted++
+			}
+		}
+	}()
+	wantDone(t, commandLine("batch", "--list", "in", "--out", "workers", "--piece", "4", "--nats", address, "--lease", "4s", "--tries", "50", "--threads", "1")...)
+	stop()
+	<-ended
+	t.Logf("%d workers killed, the slow one stopped %d times, the server started again %d times", killed, stopped, restarted)
+	if killed < 3 || stopped == 0 || restarted == 0 {
+		t.Error("too little has happened; the test needs more images")
+	}
+	wantDone(t, "batch", "merge", "alone")
+	wantDone(t, "batch", "merge", "workers")
+	if results := content(t, "workers"); len(results) != 200+5 {
+		t.Errorf("got %d files, want 200 of results, and five", len(results))
+	}
+	wantEqual(t, content(t, "workers"), content(t, "alone"))
+}

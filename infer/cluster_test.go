@@ -1,0 +1,132 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+
+	"rdpp/infer/batch"
+)
+
+// manifest is what a test looks at of a Kubernetes object.
+type manifest struct {
+	Kind string `yaml:"kind"`
+	Spec struct {
+		Completions int `yaml:"completions"`
+		Template    struct {
+			Spec struct {
+				Containers []struct {
+					Name string   `yaml:"name"`
+					Args []string `yaml:"args"`
+				} `yaml:"containers"`
+			} `yaml:"spec"`
+		} `yaml:"template"`
+	} `yaml:"spec"`
+}
+
+// parsed are the flags of a command line of the program that has to be one of a command's. What it names need not be there.
+func parsed(t *testing.T, file string, args []string) (flag func(name string) string, rest []string) {
+	t.Helper()
+	for _, d := range app.Describe() {
+		if d.Name != args[0] {
+			continue
+		}
+		if err := d.Flags.Parse(args[1:]); err != nil {
+			t.Errorf("%s: %q: %v", file, args, err)
+		}
+		return func(name string) string { return d.Flags.Lookup(name).Value.String() }, d.Flags.Args()
+	}
+	t.Fatalf("%s: %q is no command", file, args[0])
+	return nil, nil
+}
+
+// TestCluster: what scripts/cluster asks of the program is what the program understands.
+func TestCluster(t *testing.T) {
+	files, err := filepath.Glob("../scripts/cluster/*.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]bool{} // the folders of results
+	seen := 0
+	for _, file := range files {
+		f, err := os.Open(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		for d := yaml.NewDecoder(f); ; {
+			var m manifest
+			if err := d.Decode(&m); errors.Is(err, io.EOF) {
+				break
+			} else if err != nil {
+				t.Fatalf("%s: %v", file, err)
+			}
+			for _, c := range m.Spec.Template.Spec.Containers {
+				if c.Name != "infer" {
+					continue
+				}
+				seen++
+				flag, rest := parsed(t, file, c.Args)
+				switch {
+				case c.Args[0] == "worker" || flag("nats") != "":
+					if err := batch.CheckURL(flag("nats")); err != nil {
+						t.Errorf("%s: --nats: %v", file, err)
+					}
+				case len(rest) == 0:
+					env := func(name string) string { return map[string]string{"JOB_COMPLETION_INDEX": "15"}[name] }
+					shards, err := strconv.Atoi(flag("shards"))
+					if err != nil {
+						t.Fatal(err)
+					}
+					if s, err := batch.ShareOf(flag("shard"), shards, env); err != nil || s.N != m.Spec.Completions {
+						t.Errorf("%s: got share %+v, %v, want one of %d", file, s, err, m.Spec.Completions)
+					}
+				}
+				if len(rest) == 2 && rest[0] == "merge" {
+					out[rest[1]] = true
+				} else if len(rest) > 0 {
+					t.Errorf("%s: got the arguments %q, want none", file, rest)
+				} else if c.Args[0] == "batch" {
+					out[flag("out")] = true
+				}
+			}
+		}
+	}
+	if seen != 4 || len(out) != 1 {
+		t.Errorf("got %d containers of ours, results in %v, want 4, in one folder", seen, out)
+	}
+	seen = 0
+	variables := regexp.MustCompile(`"?\$\w+"?`)
+	for _, file := range []string{"../scripts/cluster/batch.slurm", "../scripts/cluster/parallel.sh"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		line := strings.NewReplacer("{}", "3", "'", " ", "&&", "\n", ":::", "\n").Replace(variables.ReplaceAllString(string(text), "2"))
+		for _, found := range regexp.MustCompile(`\binfer (batch .*)`).FindAllStringSubmatch(line, -1) {
+			seen++
+			flag, rest := parsed(t, file, strings.Fields(found[1]))
+			if len(rest) == 2 && rest[0] == "merge" {
+				continue
+			}
+			shards, err := strconv.Atoi(flag("shards"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			env := func(name string) string { return map[string]string{"SLURM_ARRAY_TASK_ID": "15"}[name] }
+			if s, err := batch.ShareOf(flag("shard"), shards, env); err != nil || len(rest) > 0 {
+				t.Errorf("%s: got share %+v, %v, arguments %q", file, s, err, rest)
+			}
+		}
+	}
+	if seen != 4 {
+		t.Errorf("got %d command lines in scripts, want 4", seen)
+	}
+}

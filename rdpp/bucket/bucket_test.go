@@ -1,0 +1,172 @@
+package bucket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/johannesboyne/gofakes3"
+	"github.com/johannesboyne/gofakes3/backend/s3mem"
+	"github.com/minio/minio-go/v7"
+)
+
+// serve is a server of the protocol, gofakes3, in this process, with a bucket; before, if not nil, may answer requests in its place.
+func serve(t *testing.T, name string, before func(w http.ResponseWriter, r *http.Request) (answered bool)) *Store {
+	t.Helper()
+	inner := gofakes3.New(s3mem.New()).Server()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if before == nil || !before(w, r) {
+			inner.ServeHTTP(w, r)
+		}
+	}))
+	t.Cleanup(server.Close)
+	s, err := Open(Scheme+name, &Options{Endpoint: server.URL, Region: "us-east-1", Key: "key", Secret: "secret"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.client.MakeBucket(t.Context(), name, minio.MakeBucketOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func put(t *testing.T, s *Store, key, content string) {
+	t.Helper()
+	if _, err := s.client.Client.PutObject(t.Context(), s.name, key, strings.NewReader(content), int64(len(content)), minio.PutObjectOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func list(ctx context.Context, s *Store, below string) (keys []string, err error) {
+	for key, err := range s.List(ctx, below) {
+		if err != nil {
+			return keys, err
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+// TestList: what the store tells in several pages is told once, also where it fails between them.
+func TestList(t *testing.T) {
+	var fails atomic.Int32
+	s := serve(t, "parts", func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Query().Has("start-after") && fails.Add(-1) >= 0 || r.URL.Query().Has("continuation-token") && fails.Add(-1) >= 0 {
+			http.Error(w, "busy", http.StatusServiceUnavailable)
+			return true
+		}
+		return false
+	})
+	var want []string
+	for i := range 1100 { // a page has 1000
+		want = append(want, fmt.Sprintf("in/%04d.png", i))
+		put(t, s, want[i], "x")
+	}
+	for _, other := range []string{"in2/a.png", "a.png", "in/"} {
+		put(t, s, other, "x")
+	}
+	for _, failures := range []int32{0, 2} {
+		fails.Store(failures)
+		keys, err := list(t.Context(), s, "in/")
+		if err != nil || !slices.Equal(keys, want) {
+			t.Errorf("%d failures: got %d keys, %v, want %d", failures, len(keys), err, len(want))
+		}
+	}
+	for range s.List(t.Context(), "in/") { // to stop is no error
+		break
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := list(ctx, s, "in/"); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: got %v, want %v", err, context.Canceled)
+	}
+}
+
+func TestGet(t *testing.T) {
+	denied := false
+	s := serve(t, "parts", func(w http.ResponseWriter, r *http.Request) bool {
+		if denied {
+			w.WriteHeader(http.StatusForbidden)
+			io.WriteString(w, `<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>`)
+		}
+		return denied
+	})
+	key := "a b/ü+%20.png"
+	put(t, s, key, "content")
+	content, size, err := s.Get(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer content.Close()
+	if got, err := io.ReadAll(content); string(got) != "content" || size != 7 || err != nil {
+		t.Errorf("got %q of %d bytes, %v, want content of 7", got, size, err)
+	}
+	if _, _, err := s.Get(t.Context(), "none"); !errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), "s3://parts/none") {
+		t.Errorf("no object: got %v, want %v with its name", err, ErrNotFound)
+	}
+	denied = true
+	if _, _, err := s.Get(t.Context(), key); !errors.Is(err, ErrDenied) {
+		t.Errorf("denied: got %v, want %v", err, ErrDenied)
+	}
+	if _, err := list(t.Context(), s, ""); !errors.Is(err, ErrDenied) { // at once, not after all attempts
+		t.Errorf("denied: got %v, want %v", err, ErrDenied)
+	}
+}
+
+// TestStalled: a store that goes silent in the midst of an object is an error, and none of its end.
+func TestStalled(t *testing.T) {
+	end := make(chan struct{})
+	s := serve(t, "parts", func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodGet {
+			return false
+		}
+		w.Header().Set("Content-Length", "7")
+		w.Header().Set("Last-Modified", "Mon, 02 Jan 2006 15:04:05 GMT")
+		io.WriteString(w, "con")
+		w.(http.Flusher).Flush()
+		<-end
+		return true
+	})
+	defer close(end)
+	s.stall = 500 * time.Millisecond
+	content, _, err := s.Get(t.Context(), "a.png")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer content.Close()
+	if got, err := io.ReadAll(content); string(got) != "con" || !errors.Is(err, errStalled) {
+		t.Errorf("got %q, %v, want con and %v", got, err, errStalled)
+	}
+}
+
+func TestSplit(t *testing.T) {
+	for _, c := range []struct{ name, in, key string }{
+		{"s3://parts", "parts", ""}, {"s3://parts/", "parts", ""}, {"s3://parts/a/b.png", "parts", "a/b.png"}, {"s3://parts//a", "parts", "/a"},
+		{"s3://", "", ""}, {"s3:///a", "", ""}, {"http://parts", "", ""}, {"", "", ""},
+	} {
+		in, key, err := Split(c.name)
+		if in != c.in || key != c.key || (err == nil) != (c.in != "") {
+			t.Errorf("%q: got %q, %q, %v, want %q, %q", c.name, in, key, err, c.in, c.key)
+		}
+	}
+}
+
+func TestOpen(t *testing.T) {
+	for _, endpoint := range []string{"minio:9000", "ftp://minio", "http://", "http://minio/path"} {
+		if _, err := Open("s3://parts", &Options{Endpoint: endpoint}); err == nil || !strings.Contains(err.Error(), "AWS_ENDPOINT_URL") {
+			t.Errorf("%q: got %v, want an error about the endpoint", endpoint, err)
+		}
+	}
+	t.Setenv("AWS_ENDPOINT_URL", "http://minio:9000")
+	if s, err := Open("s3://parts/key", nil); err != nil || s.client.EndpointURL().Host != "minio:9000" {
+		t.Errorf("by the environment: got %v, want the store at minio:9000", err)
+	}
+}
