@@ -237,7 +237,8 @@ func TestOwnHost(t *testing.T) {
 		{open, "POST", unload, "192.0.2.1:8080", true},
 		{open, "POST", unload, "[::ffff:192.0.2.1]:8080", true},
 		{open, "POST", unload, "192.0.2.2", false},
-		{open, "POST", unload, "127.0.0.1", false},
+		{open, "POST", unload, "127.0.0.1:8080", true}, // a container's port
+		{open, "POST", unload, "[::1]", true},
 		{open, "POST", unload, "[2001:db8::1]:8080", false},
 		{open, "PUT", "/v1/records/1/correction", "192.0.2.2", false},
 		{"2001:db8::1", "POST", unload, "[2001:DB8:0::1]:8080", true},

@@ -322,8 +322,8 @@ func (s *Server) dispatch(x *exchange, r *http.Request) (err error) {
 // allowed refuses what a web page of elsewhere asks, open in the browser of someone who may use the service.
 func (s *Server) allowed(r *http.Request) error {
 	if len(s.tokens) == 0 && !ownHost(r) {
-		return failf(http.StatusForbidden, "%.80q is not a name of this machine alone, as the service asks for no token; use localhost or its address, "+
-			"or start it with --token-file", r.Host)
+		return failf(http.StatusForbidden, "%.80q is not a name of this machine alone, as the service asks for no token; use localhost or the address that it "+
+			"listens on, or start it with --token-file", r.Host)
 	}
 	if err := s.origin.Check(r); err != nil {
 		return failf(http.StatusForbidden, "%w", err)
@@ -345,7 +345,7 @@ func recovered(logger *slog.Logger, err *error) {
 // ownHost says whether a request calls this machine by a name that cannot be another's: a page of elsewhere may have let its
 // own name lead here, and then counts as of the same origin. Over the loopback that is wanted of all requests. Those from
 // elsewhere may use any name, as networks have names that nobody here knows, unless they change what is served or recorded:
-// then an address has to be the one that the request came to.
+// then an address has to be the one that the request came to, or the client's own machine's, whose port may lead here.
 func ownHost(r *http.Request) bool {
 	host := r.Host
 	if name, _, err := net.SplitHostPort(host); err == nil {
@@ -364,7 +364,7 @@ func ownHost(r *http.Request) bool {
 	}
 	name, err := os.Hostname()
 	name = strings.ToLower(name)
-	return ok && ip != nil && ip.Equal(local.IP) || host == "localhost" || err == nil && (host == name || host == name+".local")
+	return ok && ip != nil && (ip.Equal(local.IP) || ip.IsLoopback()) || host == "localhost" || err == nil && (host == name || host == name+".local")
 }
 
 // exchange is a request being answered, and what is to be logged about it.

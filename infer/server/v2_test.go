@@ -232,6 +232,7 @@ func TestV2Refuses(t *testing.T) {
 		{"rows alone", in("[2,2,3]", "UINT8", `,"data":[[1,2,3,1,2,3],[1,2,3,1,2,3]]`), "", "are not of shape"},
 		{"numbers of two depths", in("[1,1,3]", "UINT8", `,"data":[[[1,2]],3]`), "", "are not of shape"},
 		{"deeper than the shape", in("[1,1,3]", "UINT8", `,"data":[[[[1,2,3]]]]`), "", "are not of shape"},
+		{"an array behind numbers", in("[1,1,1,3]", "UINT8", `,"data":[[[1,2,3,[]]]]`), "", "are not of shape"},
 		{"one too few", in("[1,2,3]", "UINT8", `,"data":[[[1,2,3]]]`), "", "are not of shape"},
 		{"arrays of nothing", in("[1,2,3]", "UINT8", `,"data":[[[],[]]]  `), "", "needs 6 bytes, got 0"},
 		{"five images", in("[5,1,1,3]", "UINT8", `,"data":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15]`), "", "limit is 4"},

@@ -417,7 +417,7 @@ func (e jsonElements) bytes(count int64) ([]byte, error) {
 			if len(inside) > 0 {
 				inside[len(inside)-1]++
 			}
-			if inside = append(inside, 0); len(inside) > len(e.shape) {
+			if inside = append(inside, 0); len(inside) > len(e.shape) || depth > 0 && len(inside) > depth {
 				return nil, nested()
 			}
 		case c == ']':

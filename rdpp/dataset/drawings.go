@@ -57,7 +57,7 @@ func (s *Set) takeDrawings(dir string, opt OpenOptions) (roots []maskRoot, err e
 		case !named && each(func(item Item) bool { return isDrawing(item.Path) }) && !slices.ContainsFunc(s.Test, func(item Item) bool {
 			other, _, _ := strings.Cut(item.Type, "/")
 			return other != folder && isDrawing(item.Path)
-		}):
+		}) && !slices.ContainsFunc(s.Train[:min(len(s.Train), fewTrained)], func(item Item) bool { return isDrawing(item.Path) }):
 			err := fmt.Errorf("dataset: %s: %w: %s", printable.Text(items[0].Path), ErrDrawings,
 				"call masks like their images, such as 007_mask.png, in a folder called mask; or take the folder out")
 			if !opt.SkipBad {
@@ -90,6 +90,10 @@ func (s *Set) takeDrawings(dir string, opt OpenOptions) (roots []maskRoot, err e
 // drawingColours is how many colours a drawing has at most: classes in a mask.
 // Photographs have hundreds.
 const drawingColours = 16
+
+// fewTrained is how many of the images to train on tell whether photographs
+// look like drawings here, as scans in black and white do.
+const fewTrained = 8
 
 // isDrawing says whether an image has few colours, and shows something on a
 // background, as masks do. A file that cannot be read is none.

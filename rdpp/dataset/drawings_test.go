@@ -114,3 +114,24 @@ func TestCacheRefusesHeatmaps(t *testing.T) {
 		t.Errorf("got error %v, want %v naming %s", err, ErrHeatmap, path)
 	}
 }
+
+// Photographs in black and white, as scanners make them, are no masks whatever their names are.
+func TestScansAreNoMasks(t *testing.T) {
+	dir := t.TempDir()
+	for i, name := range []string{"train/good/a.png", "train/good/b.png", "train/good/c.png", "test/dent/x.png", "test/dent/y.png"} {
+		m := image.NewGray(image.Rect(0, 0, 8, 8))
+		m.Pix[9+i], m.Pix[10+i] = 255, 255
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		writePNG(t, path, m)
+	}
+	set, err := Open(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(set.Train) != 3 || len(set.Test) != 2 {
+		t.Errorf("got %d to train on and %d to test, want 3 and 2", len(set.Train), len(set.Test))
+	}
+}

@@ -24,7 +24,7 @@ func decodeGIF(data []byte) (image.Image, error) {
 	return m, err
 }
 
-// gifPages counts the pictures of a GIF that gif.Decode accepts, at least 1.
+// gifPages counts the pictures of a GIF whose header and palette are whole, at least 1.
 func gifPages(data []byte) int {
 	const headerBytes, screenFlags, extension, picture, pictureBytes = 13, 10, 0x21, 0x2c, 10
 	palette := func(flags byte) int {

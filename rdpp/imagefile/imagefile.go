@@ -202,7 +202,7 @@ type codec struct {
 	size        func(data []byte) (w, h int, err error)      // from the header alone
 	pixels      func(data []byte, depth int) (*Image, error) // as stored, samples of 16 bits by Options.BitDepth
 	orientation func(data []byte) int                        // of a file that pixels accepted; 0 if it has none
-	pages       func(data []byte) int                        // of such a file
+	pages       func(data []byte) int                        // of a file that has a size
 }
 
 func unturned([]byte) int { return 0 }
@@ -210,7 +210,7 @@ func unturned([]byte) int { return 0 }
 func onePage([]byte) int { return 1 }
 
 var codecs = []codec{
-	{"PNG", "\x89PNG\r\n\x1a\n", pngSize, pngPixels, pngOrientation, onePage},
+	{"PNG", "\x89PNG\r\n\x1a\n", pngSize, pngPixels, pngOrientation, pngPages},
 	{"JPEG", "\xff\xd8\xff", jpegSize, jpegPixels, jpegOrientation, onePage},
 	{"BMP", "BM", bmpSize, bmpPixels, unturned, onePage},
 	{"TIFF", "II*\x00", tiffSize, tiffPixels, tiffOrientation, tiffPages},
@@ -285,6 +285,15 @@ func (c *codec) upright(data []byte, opt *Options) (w, h int, err error) {
 		w, h = h, w
 	}
 	return w, h, err
+}
+
+// pictures counts the pictures in a file of a size that is accepted.
+func (c *codec) pictures(data []byte, opt *Options) (n int, err error) {
+	defer c.recovered(&err)
+	if _, _, err := c.bounds(data, opt); err != nil {
+		return 0, err
+	}
+	return c.pages(data), nil
 }
 
 // bounds reads the size from the header and checks it.

@@ -87,6 +87,13 @@ func decodeMask(data []byte, opt *Options) (*Mask, error) {
 	if err != nil {
 		return nil, err
 	}
+	n, err := c.pictures(data, opt) // before they are decoded: Go's GIF decoder decodes them all
+	if err != nil {
+		return nil, err
+	}
+	if n > 1 {
+		return nil, fmt.Errorf("a mask of %d pictures in one %s file, of which it is not plain which one counts: save that in a file of its own", n, c.name)
+	}
 	// Limits, panics and orientation are dealt with as for any picture: one
 	// whose channels say what is drawn.
 	drawing := *c
@@ -94,9 +101,6 @@ func decodeMask(data []byte, opt *Options) (*Mask, error) {
 	im, err := drawing.decode(data, opt)
 	if err != nil {
 		return nil, err
-	}
-	if im.Pages > 1 {
-		return nil, fmt.Errorf("a mask of %d pictures in one %s file, of which it is not plain which one counts: save that in a file of its own", im.Pages, c.name)
 	}
 	m := &Mask{W: im.W, H: im.H, Pix: im.Pix[:im.W*im.H]}
 	for i := range m.Pix {

@@ -8,7 +8,9 @@ import (
 	"hash/crc32"
 	"image"
 	"image/color"
+	"image/gif"
 	"image/jpeg"
+	"image/png"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -380,5 +382,43 @@ func TestMaskOfPaletteWithAlphaTIFF(t *testing.T) {
 	}
 	if _, err := Decode(tiffPagesOf([]byte{0, 0, 0, 255}, page), nil); err != nil {
 		t.Errorf("as a picture: got %v, want it read", err)
+	}
+}
+
+// A mask of several pictures is refused before they are decoded; as a photograph the first one of a PNG counts.
+func TestMaskOfFrames(t *testing.T) {
+	var buffer bytes.Buffer
+	if err := png.Encode(&buffer, image.NewGray(image.Rect(0, 0, 4, 3))); err != nil {
+		t.Fatal(err)
+	}
+	still := buffer.Bytes()
+	const header = 33 // bytes up to the end of IHDR
+	animated := func(frames uint32) []byte {
+		chunk := binary.BigEndian.AppendUint32([]byte("acTL"), frames)
+		chunk = binary.BigEndian.AppendUint32(chunk, 0)
+		data := slices.Clone(still[:header])
+		data = binary.BigEndian.AppendUint32(data, uint32(len(chunk)-4))
+		data = append(data, chunk...)
+		data = binary.BigEndian.AppendUint32(data, crc32.ChecksumIEEE(chunk))
+		return append(data, still[header:]...)
+	}
+	for frames, want := range map[uint32]string{0: "", 1: "", 2: "a mask of 2 pictures in one PNG file", 1<<32 - 1: "pictures in one PNG file"} {
+		_, err := DecodeMask(animated(frames), nil)
+		if got := fmt.Sprint(err); want == "" && err != nil || want != "" && !strings.Contains(got, want) {
+			t.Errorf("a PNG that says it has %d frames: got %v, want %q", frames, err, want)
+		}
+	}
+	im, err := Decode(animated(2), nil)
+	if err != nil || im.Pages != 2 {
+		t.Errorf("as a photograph: got %v, %v, want the first of 2 pictures", im, err)
+	}
+	// A second picture of a GIF that ends within it: whoever decodes it finds it damaged.
+	buffer.Reset()
+	if err := gif.Encode(&buffer, image.NewGray(image.Rect(0, 0, 4, 3)), nil); err != nil {
+		t.Fatal(err)
+	}
+	half := append(buffer.Bytes()[:buffer.Len()-1], 0x2c, 0, 0, 0, 0, 4, 0, 3, 0, 0, 2)
+	if _, err := DecodeMask(half, nil); err == nil || !strings.Contains(err.Error(), "a mask of 2 pictures in one GIF file") {
+		t.Errorf("got %v, want it refused for its second picture", err)
 	}
 }

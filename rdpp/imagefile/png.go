@@ -43,6 +43,22 @@ func pngSize(data []byte) (w, h int, err error) {
 	return sizeBy(png.DecodeConfig)(data)
 }
 
+// pngPages counts the frames of an animated PNG, by its acTL chunk; a PNG without one has one.
+func pngPages(data []byte) int {
+	const signature, header, trailer = 8, 8, 4 // bytes; of a file and of a chunk
+	for rest := data[signature:]; len(rest) >= header+trailer; {
+		n, kind := int64(binary.BigEndian.Uint32(rest)), string(rest[4:header])
+		if kind == "IDAT" || n > int64(len(rest)-header-trailer) {
+			break
+		}
+		if kind == "acTL" && n >= 4 {
+			return int(max(1, min(binary.BigEndian.Uint32(rest[header:]), math.MaxInt32)))
+		}
+		rest = rest[header+n+trailer:]
+	}
+	return 1
+}
+
 // pngPixels decodes a PNG. What cameras and libraries write as a rule goes
 // through libdeflate, in a fourth (RGB) to a half (grey) of image/png's time. The
 // rest is image/png's, which also says what is wrong with a file.
