@@ -291,12 +291,12 @@ func TestExportMetadata(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	m.Info.Calibration.Threshold, m.Info.Calibration.PixelThreshold, m.Info.Calibration.FalseAlarm = 1.0/3, 0.25, 0.01
+	m.Info.Calibration = rdpp.Calibration{Rule: "given", Threshold: 1.0 / 3, PixelThreshold: 0.25, FalseAlarm: 0.01}
 	if err := m.Save(file); err != nil {
 		t.Fatal(err)
 	}
 	want := map[string]string{"threshold": "0.3333333333333333", "pixel_threshold": "0.25", "false_alarm": "0.01",
-		"provisional": "true", "architecture": "resnet18", "category": "part", "teacher": "random",
+		"provisional": "false", "architecture": "resnet18", "category": "part", "teacher": "random",
 		"software": "rdpp " + rdpp.Version, "image_size": "64"}
 	for format, read := range map[string]func(testing.TB, string) map[string]string{
 		rdpp.FormatONNX: exporttest.Metadata, rdpp.FormatTorchScript: scriptMetadata,

@@ -235,6 +235,7 @@ func TestModelThatLies(t *testing.T) {
 	metadata, sources := contents(t, projectedModel(t))
 	good := metadata["rdpp"]
 	balanced := document(t, document(t, good, "config", "score", rdpp.ScoreBalanced), "config", "score_top", 0.01)
+	balanced = document(t, balanced, "", "format_version", 3)
 	balanced = document(t, document(t, balanced, "", "map_weights", []float64{1, 1, 2, 0, 0, 1}), "", "map_levels", []float64{0.05, 0.1, 0.1, 0, 0, 0.07})
 	for _, c := range []struct {
 		name, text, want string

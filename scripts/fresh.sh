@@ -160,7 +160,8 @@ copy() {
 
 # step NAME COMMAND...: says what became of it, and where it failed the failures in its output, and the end of that.
 step() {
-  local name=$1 log=$dir/${1//[^A-Za-z0-9]/_}.log start=$SECONDS
+  local name=$1 log=${1//[^A-Za-z0-9]/_} start=$SECONDS
+  log=$dir/${log:0:200}.log # a name of a file has 255 bytes at most
   shift
   if "$@" >"$log" 2>&1; then
     echo "fresh: $suite: $name passed, $((SECONDS - start)) s"
