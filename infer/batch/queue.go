@@ -78,13 +78,17 @@ type Queue struct {
 	opt QueueOptions
 }
 
-// CheckURL says what is wrong with the address of a server.
+// CheckURL says what is wrong with the address of a server, or of several with commas between. Passwords stay out of the error.
 func CheckURL(address string) error {
 	for one := range strings.SplitSeq(address, ",") {
 		u, err := url.Parse(one)
-		if err != nil || u.Host == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
-			return fmt.Errorf("%q is no address such as nats://host:4222 or tls://host:4222", one)
+		if err == nil && u.Host != "" && slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
+			continue
 		}
+		if at := strings.LastIndexByte(address, '@'); at >= 0 { // a password may have commas in it
+			one = "..." + address[at:]
+		}
+		return fmt.Errorf("%q is no address such as nats://host:4222 or tls://host:4222", one)
 	}
 	return nil
 }

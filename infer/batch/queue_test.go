@@ -290,6 +290,11 @@ func TestCheckURL(t *testing.T) {
 			t.Errorf("%q: got %v, want fine: %v", address, err, fine)
 		}
 	}
+	for _, address := range []string{"http://me:secret@a", "nats://me:secret@a:b", "me:secret@a", "nats://secret@", "nats://me:sec,secret@a", "nats://me:s%zzsecret@a"} {
+		if err := CheckURL(address); err == nil || strings.Contains(err.Error(), "sec") {
+			t.Errorf("%q: got %v, want an error without the password", address, err)
+		}
+	}
 	if _, err := Connect("nats://127.0.0.1:1", QueueOptions{}); err == nil {
 		t.Error("no server: got no error")
 	}
