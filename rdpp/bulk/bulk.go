@@ -69,10 +69,13 @@ type Batch struct {
 	List     string `json:"list"`   // SHA-256 of the sorted list
 	Images   int64  `json:"images"` // in it
 	PerPiece int    `json:"per_piece"`
+	Kind     string `json:"kind"` // of its source: list, folder or store
 	// Root is where images lie that the list does not name from the root: a folder, or s3://BUCKET/.
 	Root string `json:"root"`
 	// Prefix stands before the list's names where results tell of images.
 	Prefix string `json:"prefix"`
+	// Below begins the names of a store's images that were listed.
+	Below string `json:"below,omitempty"`
 
 	dir   string
 	id    string
@@ -183,7 +186,7 @@ func (b *Batch) readIndex() error {
 
 // create writes the files of a batch.
 func create(ctx context.Context, dir string, source *Source, work Work, opt *Options) error {
-	b := &Batch{Format: format, Work: work, Root: source.Root, Prefix: source.Prefix, dir: dir, PerPiece: opt.PerPiece}
+	b := &Batch{Format: format, Work: work, Kind: source.kind(), Root: source.Root, Prefix: source.Prefix, Below: source.below, dir: dir, PerPiece: opt.PerPiece}
 	names, err := source.names(ctx)
 	if err != nil {
 		return err
@@ -268,8 +271,10 @@ func (b *Batch) check(ctx context.Context, source *Source, work *Work, opt *Opti
 		what = fmt.Sprintf("by the model %.12s..., not %.12s...", b.Model, work.Model)
 	case compact(b.Settings) != compact(work.Settings):
 		what = fmt.Sprintf("with the settings %s, not %s", compact(b.Settings), compact(work.Settings))
-	case b.Root != source.Root || b.Prefix != source.Prefix:
-		what = fmt.Sprintf("of images in %s, not %s", b.Root, source.Root)
+	case b.Kind != source.kind():
+		what = fmt.Sprintf("of a %s, not a %s", b.Kind, source.kind())
+	case b.Root != source.Root || b.Below != source.below || b.Prefix != source.Prefix:
+		what = fmt.Sprintf("of images in %s%s, not %s%s", b.Root, b.Below, source.Root, source.below)
 	case opt.PerPiece != 0 && opt.PerPiece != b.PerPiece:
 		what = fmt.Sprintf("in pieces of %d images, not %d", b.PerPiece, opt.PerPiece)
 	}

@@ -5,12 +5,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/johannesboyne/gofakes3"
+	"github.com/johannesboyne/gofakes3/backend/s3mem"
 
 	"rdpp/rdpp/testmain"
 )
@@ -184,6 +189,51 @@ func TestMake(t *testing.T) {
 	}
 	if _, err := Open("out"); err != nil {
 		t.Errorf("mended: got %v", err)
+	}
+}
+
+// TestMakeOther: neither another folder of a bucket nor the folder that a list lies in passes for what was listed.
+func TestMakeOther(t *testing.T) {
+	t.Chdir(t.TempDir())
+	write(t, ".", map[string]string{"list": "a.png\n", "a.png": ""})
+	store := httptest.NewServer(gofakes3.New(s3mem.New()).Server())
+	defer store.Close()
+	for name, value := range map[string]string{"AWS_ENDPOINT_URL": store.URL, "AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"} {
+		t.Setenv(name, value)
+	}
+	for _, path := range []string{"/parts", "/parts/a/1.png", "/parts/b/1.png"} {
+		r, err := http.NewRequest(http.MethodPut, store.URL+path, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+		if answer.StatusCode != http.StatusOK {
+			t.Fatalf("%s: got status %s, want 200", path, answer.Status)
+		}
+	}
+	for out, c := range map[string]struct {
+		named string
+		same  []string
+		other []string
+	}{
+		"store": {"s3://parts/a", []string{"s3://parts/a/"}, []string{"s3://parts/b", "s3://parts", "s3://other/a", "list", "."}},
+		"list":  {"list", []string{"./list"}, []string{".", "s3://parts/a"}},
+		"dir":   {".", []string{"./"}, []string{"list"}},
+	} {
+		for _, named := range append([]string{c.named}, c.same...) {
+			if _, err := Make(t.Context(), "out/"+out, find(t, named), work, nil); err != nil {
+				t.Errorf("%s by %s: got %v", c.named, named, err)
+			}
+		}
+		for _, named := range c.other {
+			if _, err := Make(t.Context(), "out/"+out, find(t, named), work, nil); !errors.Is(err, ErrOther) {
+				t.Errorf("%s by %s: got %v, want %v", c.named, named, err, ErrOther)
+			}
+		}
 	}
 }
 
