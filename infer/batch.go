@@ -295,6 +295,8 @@ func (j *judge) inBatch(t *command.Terminal) batch.Judge {
 		switch {
 		case failed != nil && ctx.Err() != nil:
 			return func() batch.Outcome { return batch.Outcome{Fault: ctx.Err()} }
+		case errors.Is(failed, errRoom): // with more memory it can be judged, so it is no result
+			return func() batch.Outcome { return batch.Outcome{Fault: naming(name, failed)} }
 		case failed != nil:
 			return func() batch.Outcome { return broken(name, failed) }
 		}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"image"
+	"image/png"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -155,6 +157,29 @@ func TestBatch(t *testing.T) {
 	}
 	if code, _, stderr := infer(nil, "batch", "merge", "whole"); code != command.Failed || !strings.Contains(stderr, results[0]+", line 1: ") {
 		t.Errorf("damaged: got code %d, %s, want the file", code, stderr)
+	}
+}
+
+// TestBatchMemory: an image that has no room is no broken one, as it has some on another machine.
+func TestBatchMemory(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.Mkdir("in", 0o777); err != nil {
+		t.Fatal(err)
+	}
+	var content bytes.Buffer
+	if err := png.Encode(&content, image.NewGray(image.Rect(0, 0, 3000, 3000))); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("in/large.png", content.Bytes(), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	code, _, stderr := infer(nil, commandLine("batch", "--list", "in", "--out", "out", "--max-memory", "4", "--quiet")...)
+	if code != command.Failed || !strings.Contains(stderr, "in/large.png") || !strings.Contains(stderr, "raise --max-memory") {
+		t.Errorf("too little memory: got code %d, %s, want a failure that says so", code, stderr)
+	}
+	wantDone(t, commandLine("batch", "--list", "in", "--out", "out", "--max-memory", "1024", "--quiet")...)
+	if got := wantDone(t, "batch", "merge", "out"); !strings.Contains(got, "broken     0\n") {
+		t.Errorf("enough memory: got %s, want nothing broken", got)
 	}
 }
 
