@@ -124,7 +124,14 @@ func runBatch(ctx context.Context, args []string, t *command.Terminal) (int, err
 	}
 	if q.url != "" {
 		d.Close()
-		queue, err := batch.Connect(q.url, batch.QueueOptions{Credentials: q.credentials, Lease: *lease, Tries: *tries, Log: log})
+		asked := batch.QueueOptions{Credentials: q.credentials, Log: log}
+		if flags.Changed("lease") { // else the server keeps what it has
+			asked.Lease = *lease
+		}
+		if flags.Changed("tries") {
+			asked.Tries = *tries
+		}
+		queue, err := batch.Connect(q.url, asked)
 		if err != nil {
 			return 0, fmt.Errorf("--nats: %w", err)
 		}

@@ -57,14 +57,15 @@ func NewRunner(b *bulk.Batch, opt Options) *Runner {
 }
 
 // Piece judges the images of a piece and places its results, unless it has some. each, if not nil, is told of each image. Where a
-// disk, a store or the network is to blame that an image cannot be read, there are no results, and the error is ErrAway.
+// disk, a store or the network is to blame that an image cannot be read or results be placed, there are none, and the error is
+// ErrAway.
 func (r *Runner) Piece(ctx context.Context, piece int, each func(Outcome)) error {
 	if done, err := r.batch.Done(piece); done || err != nil {
-		return err
+		return away(err)
 	}
 	names, err := r.batch.Names(piece)
 	if err != nil {
-		return err
+		return away(err)
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -131,7 +132,7 @@ func (r *Runner) Piece(ctx context.Context, piece int, each func(Outcome)) error
 	if err := found.fault(); err != nil {
 		return err
 	}
-	return r.batch.Place(piece, content.Bytes())
+	return away(r.batch.Place(piece, content.Bytes()))
 }
 
 // Progress tells how far a batch is.

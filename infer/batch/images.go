@@ -161,6 +161,14 @@ func (t tooLarge) Error() string {
 // after a while, it may well be there.
 var ErrAway = errors.New("the disk, store or network does not give it")
 
+// away is an error with ErrAway, if it is the system's.
+func away(err error) error {
+	if number := syscall.Errno(0); errors.As(err, &number) {
+		return fmt.Errorf("%w: %w", ErrAway, err)
+	}
+	return err
+}
+
 // blame says whom an error in reading an image is of.
 type blame int
 
