@@ -160,6 +160,30 @@ func TestBatch(t *testing.T) {
 	}
 }
 
+// TestBatchFails: a piece that fails leaves the others their turn, and several in a row do not.
+func TestBatchFails(t *testing.T) {
+	t.Chdir(t.TempDir())
+	images := scattered(t, "in", 1)
+	for _, c := range []struct {
+		missing, results int
+		want             string
+	}{{1, 2, "1 of 3 pieces failed"}, {mostFailed, 0, "3 of 5 pieces failed"}} {
+		list := ""
+		for i := range c.missing {
+			list += fmt.Sprintf("gone/%d.png\n", i)
+		}
+		if err := os.WriteFile("list", []byte(list+images[1]+"\n"+images[2]+"\n"), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		out := fmt.Sprint("out", c.missing)
+		code, _, stderr := infer(nil, commandLine("batch", "--list", "list", "--out", out, "--piece", "1", "--quiet")...)
+		results, err := filepath.Glob(out + "/results/*/*")
+		if code != command.Failed || !strings.Contains(stderr, c.want) || !strings.Contains(stderr, "gone/0.png") || len(results) != c.results || err != nil {
+			t.Errorf("%d missing: got code %d, %s, %d results, want %q, %d", c.missing, code, stderr, len(results), c.want, c.results)
+		}
+	}
+}
+
 // TestBatchMemory: an image that has no room is no broken one, as it has some on another machine.
 func TestBatchMemory(t *testing.T) {
 	t.Chdir(t.TempDir())

@@ -188,8 +188,11 @@ func blamed(path string, err error) blame {
 		return ofImage
 	}
 	if bulk.IsStore(path) {
-		if errors.Is(err, bucket.ErrNotFound) {
+		switch {
+		case errors.Is(err, bucket.ErrNotFound):
 			return ofImage
+		case errors.Is(err, bucket.ErrDenied), errors.Is(err, bucket.ErrArchived):
+			return ofEither
 		}
 		return ofMachine
 	}

@@ -164,7 +164,8 @@ func TestBlamed(t *testing.T) {
 		{full + "/a", of(syscall.EIO), ofMachine}, {full + "/a", of(syscall.ESTALE), ofMachine}, {full + "/a", of(syscall.EMFILE), ofMachine},
 		{full + "/a", of(syscall.EINVAL), ofMachine}, {full + "/a", tooLarge{2, 1}, ofImage}, {full + "/a", context.Canceled, ofMachine},
 		{"s3://b/a", syscall.EPERM, ofMachine}, {"s3://b/a", syscall.ENOENT, ofMachine}, {"s3://b/a", syscall.ECONNREFUSED, ofMachine}, // of the network
-		{"s3://b/a", fmt.Errorf("a: %w", bucket.ErrNotFound), ofImage}, {"s3://b/a", fmt.Errorf("a: %w", bucket.ErrDenied), ofMachine},
+		{"s3://b/a", fmt.Errorf("a: %w", bucket.ErrNotFound), ofImage}, {"s3://b/a", fmt.Errorf("a: %w", bucket.ErrDenied), ofEither},
+		{"s3://b/a", fmt.Errorf("a: %w", bucket.ErrArchived), ofEither}, {"s3://b/a", fmt.Errorf("a: %w", bucket.ErrKey), ofMachine},
 		{"s3://b/a", tooLarge{2, 1}, ofImage}, {"s3://b/a", errors.New("Service Unavailable"), ofMachine},
 	} {
 		if got := blamed(c.path, c.err); got != c.want {
