@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -148,8 +149,9 @@ func TestMake(t *testing.T) {
 			t.Fatalf("at once: got %v, want %v", b, made[0])
 		}
 	}
-	testmain.WantFiles(t, "out", "batch.json", "list.index", "list.txt")
-	testmain.WantContent(t, "out/list.txt", "a\nb\nc\n")
+	listName, indexName := filepath.Base(made[0].listPath()), filepath.Base(made[0].indexPath())
+	testmain.WantFiles(t, "out", "batch.json", indexName, listName)
+	testmain.WantContent(t, "out/"+listName, "a\nb\nc\n")
 	for _, c := range []struct {
 		what   string
 		source *Source
@@ -176,7 +178,7 @@ func TestMake(t *testing.T) {
 	if _, err := Open("dir"); !errors.Is(err, ErrNone) {
 		t.Errorf("no batch: got %v, want %v", err, ErrNone)
 	}
-	for name, content := range map[string]string{"batch.json": "{}", "list.txt": "a\n", "list.index": "12345678"} {
+	for name, content := range map[string]string{"batch.json": "{}", listName: "a\n", indexName: "12345678"} {
 		before, err := os.ReadFile("out/" + name)
 		if err != nil {
 			t.Fatal(err)
@@ -189,6 +191,54 @@ func TestMake(t *testing.T) {
 	}
 	if _, err := Open("out"); err != nil {
 		t.Errorf("mended: got %v", err)
+	}
+}
+
+// TestMakeAtOnce: machines whose locks do not reach each other, and that see other images meanwhile, leave one whole batch.
+func TestMakeAtOnce(t *testing.T) {
+	t.Chdir(t.TempDir())
+	write(t, ".", map[string]string{"in/a.png": ""})
+	lists := make([]string, 6)
+	errs := make([]error, len(lists))
+	var group sync.WaitGroup
+	if err := os.Mkdir("out", 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for i := range lists { // each of another list, as images arrive
+		write(t, ".", map[string]string{fmt.Sprintf("list%d", i): strings.Repeat("x", i) + "a.png\nz.png\n"})
+		source := find(t, fmt.Sprintf("list%d", i))
+		group.Go(func() { errs[i] = create(t.Context(), "out", source, work, &Options{PerPiece: 1}) })
+	}
+	group.Wait()
+	b, err := Open("out")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := names(t, b)
+	if err := b.checkList(t.Context()); err != nil || len(first) != 2 {
+		t.Errorf("got %q, %v, want the names of one list", first, err)
+	}
+	made := 0
+	for i, err := range errs {
+		switch {
+		case err == nil:
+			made++
+			if want := strings.Repeat("x", i) + "a.png"; first[0] != want {
+				t.Errorf("got the image %q, want %q of list %d, which was first", first[0], want, i)
+			}
+		case !errors.Is(err, fs.ErrExist):
+			t.Errorf("list %d: got %v, want %v", i, err, fs.ErrExist)
+		}
+	}
+	if made != 1 {
+		t.Errorf("got %d that were first, want one", made)
+	}
+	// One that comes too late with another list spoils nothing.
+	if err := create(t.Context(), "out", find(t, "in"), work, &Options{PerPiece: 1}); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("too late: got %v, want %v", err, fs.ErrExist)
+	}
+	if b, err := Open("out"); err != nil || !slices.Equal(names(t, b), first) || b.checkList(t.Context()) != nil {
+		t.Errorf("too late: got %v, want the batch as it was", err)
 	}
 }
 
