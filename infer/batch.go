@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -124,7 +125,14 @@ func runBatch(ctx context.Context, args []string, t *command.Terminal) (int, err
 	}
 	if q.url != "" {
 		d.Close()
-		queue, err := batch.Connect(q.url, batch.QueueOptions{Credentials: q.credentials, Lease: *lease, Tries: *tries, Log: log})
+		asked := batch.QueueOptions{Credentials: q.credentials, Log: log}
+		if flags.Changed("lease") { // else the server keeps what it has
+			asked.Lease = *lease
+		}
+		if flags.Changed("tries") {
+			asked.Tries = *tries
+		}
+		queue, err := batch.Connect(q.url, asked)
 		if err != nil {
 			return 0, fmt.Errorf("--nats: %w", err)
 		}
@@ -152,7 +160,11 @@ func runBatch(ctx context.Context, args []string, t *command.Terminal) (int, err
 	return command.Done, nil
 }
 
-// doShare does the pieces of a share that have no results, and returns how many of their images could not be judged.
+// mostFailed is how many pieces in a row may fail before the others are not tried: it is the machine then.
+const mostFailed = 3
+
+// doShare does the pieces of a share that have no results, and returns how many of their images could not be judged. A piece that
+// fails leaves the others their turn; the error is its.
 func doShare(ctx context.Context, b *bulk.Batch, share batch.Share, run *batch.Runner, tell func(batch.Progress)) (broken int, err error) {
 	from, to := b.Shard(share.I, share.N)
 	var left []int
@@ -171,7 +183,10 @@ func doShare(ctx context.Context, b *bulk.Batch, share batch.Share, run *batch.R
 	}
 	pace := batch.NewPace(images, of)
 	told := time.Now()
+	failed, inARow := 0, 0
+	var first error
 	for _, piece := range left {
+		before := images
 		err := run.Piece(ctx, piece, func(o batch.Outcome) {
 			if _, failed := o.Result.(failedRecord); failed {
 				broken++
@@ -181,11 +196,24 @@ func doShare(ctx context.Context, b *bulk.Batch, share batch.Share, run *batch.R
 				told = time.Now()
 			}
 		})
-		if err != nil {
+		switch {
+		case err == nil:
+			inARow = 0
+			continue
+		case ctx.Err() != nil:
 			return broken, err
+		}
+		images = before // none of them has a result
+		first = cmp.Or(first, fmt.Errorf("piece %d: %w", piece, err))
+		failed++
+		if inARow++; inARow == mostFailed {
+			break
 		}
 	}
 	tell(pace.At(images))
+	if failed > 0 {
+		return broken, fmt.Errorf("%d of %d pieces failed; the same command tries them once more: %w", failed, len(left), first)
+	}
 	return broken, nil
 }
 
@@ -295,6 +323,8 @@ func (j *judge) inBatch(t *command.Terminal) batch.Judge {
 		switch {
 		case failed != nil && ctx.Err() != nil:
 			return func() batch.Outcome { return batch.Outcome{Fault: ctx.Err()} }
+		case errors.Is(failed, errRoom): // with more memory it can be judged, so it is no result
+			return func() batch.Outcome { return batch.Outcome{Fault: naming(name, failed)} }
 		case failed != nil:
 			return func() batch.Outcome { return broken(name, failed) }
 		}

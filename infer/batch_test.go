@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"image"
+	"image/png"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -68,7 +70,7 @@ func wantDone(t *testing.T, args ...string) (stdout string) {
 func content(t *testing.T, out string) map[string]string {
 	t.Helper()
 	all := map[string]string{}
-	for _, pattern := range []string{"results/*/*", bulk.SummaryFile, bulk.WorstFile, bulk.BrokenFile, "list.*"} {
+	for _, pattern := range []string{"results/*/*", bulk.SummaryFile, bulk.WorstFile, bulk.BrokenFile, "list-*"} {
 		paths, err := filepath.Glob(filepath.Join(out, pattern))
 		if err != nil {
 			t.Fatal(err)
@@ -158,6 +160,53 @@ func TestBatch(t *testing.T) {
 	}
 }
 
+// TestBatchFails: a piece that fails leaves the others their turn, and several in a row do not.
+func TestBatchFails(t *testing.T) {
+	t.Chdir(t.TempDir())
+	images := scattered(t, "in", 1)
+	for _, c := range []struct {
+		missing, results int
+		want             string
+	}{{1, 2, "1 of 3 pieces failed"}, {mostFailed, 0, "3 of 5 pieces failed"}} {
+		list := ""
+		for i := range c.missing {
+			list += fmt.Sprintf("gone/%d.png\n", i)
+		}
+		if err := os.WriteFile("list", []byte(list+images[1]+"\n"+images[2]+"\n"), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		out := fmt.Sprint("out", c.missing)
+		code, _, stderr := infer(nil, commandLine("batch", "--list", "list", "--out", out, "--piece", "1", "--quiet")...)
+		results, err := filepath.Glob(out + "/results/*/*")
+		if code != command.Failed || !strings.Contains(stderr, c.want) || !strings.Contains(stderr, "gone/0.png") || len(results) != c.results || err != nil {
+			t.Errorf("%d missing: got code %d, %s, %d results, want %q, %d", c.missing, code, stderr, len(results), c.want, c.results)
+		}
+	}
+}
+
+// TestBatchMemory: an image that has no room is no broken one, as it has some on another machine.
+func TestBatchMemory(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.Mkdir("in", 0o777); err != nil {
+		t.Fatal(err)
+	}
+	var content bytes.Buffer
+	if err := png.Encode(&content, image.NewGray(image.Rect(0, 0, 3000, 3000))); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("in/large.png", content.Bytes(), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	code, _, stderr := infer(nil, commandLine("batch", "--list", "in", "--out", "out", "--max-memory", "4", "--quiet")...)
+	if code != command.Failed || !strings.Contains(stderr, "in/large.png") || !strings.Contains(stderr, "raise --max-memory") {
+		t.Errorf("too little memory: got code %d, %s, want a failure that says so", code, stderr)
+	}
+	wantDone(t, commandLine("batch", "--list", "in", "--out", "out", "--max-memory", "1024", "--quiet")...)
+	if got := wantDone(t, "batch", "merge", "out"); !strings.Contains(got, "broken     0\n") {
+		t.Errorf("enough memory: got %s, want nothing broken", got)
+	}
+}
+
 // TestBatchBucket: images in an S3-compatible store give the same results as on a disk.
 func TestBatchBucket(t *testing.T) {
 	t.Chdir(t.TempDir())
@@ -200,7 +249,11 @@ func TestBatchBucket(t *testing.T) {
 		}
 		testmain.WantContent(t, filepath.Join("bucket", name), strings.ReplaceAll(string(disk), "in/", "s3://parts/in/"))
 	}
-	if list := content(t, "bucket")["/list.txt"]; strings.Count(list, "\n") != len(images) || strings.Contains(list, "README") {
+	lists, err := filepath.Glob("bucket/list-*.txt")
+	if err != nil || len(lists) != 1 {
+		t.Fatalf("got the lists %q, %v, want one", lists, err)
+	}
+	if list := content(t, "bucket")[strings.TrimPrefix(lists[0], "bucket")]; strings.Count(list, "\n") != len(images) || strings.Contains(list, "README") {
 		t.Errorf("got the list %q, want the %d images", list, len(images))
 	}
 	// A list may name what lies in a store beside files.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime/debug"
@@ -27,6 +28,9 @@ type room struct {
 	limit int64 // bytes
 	held  *semaphore.Weighted
 }
+
+// errRoom is wrapped by the errors about images that never have room.
+var errRoom = errors.New("raise --max-memory")
 
 func newRoom(limit int64) *room { return &room{limit, semaphore.NewWeighted(limit)} }
 
@@ -58,7 +62,7 @@ func (r *room) take(ctx context.Context, size int64, read func() ([]byte, error)
 		if w, h, cost, err = imagefile.Cost(data, opt); err == nil {
 			cost += perPixel*int64(w)*int64(h) + more
 			if size+cost > r.limit {
-				err = fmt.Errorf("to decode its %d x %d pixels takes up to %d MiB of memory, of at most %d; raise --max-memory", w, h, (size+cost)>>20, r.limit>>20)
+				err = fmt.Errorf("to decode its %d x %d pixels takes up to %d MiB of memory, of at most %d; %w", w, h, (size+cost)>>20, r.limit>>20, errRoom)
 			} else if err = r.acquire(ctx, cost); err == nil {
 				held += cost
 			}
@@ -73,7 +77,7 @@ func (r *room) take(ctx context.Context, size int64, read func() ([]byte, error)
 
 func (r *room) acquire(ctx context.Context, n int64) error {
 	if n > r.limit {
-		return fmt.Errorf("its %d MiB are more than the memory, at most %d MiB; raise --max-memory", n>>20, r.limit>>20)
+		return fmt.Errorf("its %d MiB are more than the memory, at most %d MiB; %w", n>>20, r.limit>>20, errRoom)
 	}
 	return r.held.Acquire(ctx, n)
 }

@@ -56,19 +56,22 @@ func NewRunner(b *bulk.Batch, opt Options) *Runner {
 	return &Runner{b, opt, &images{batch: b, opt: &opt.Images, first: firstPause, stores: map[string]*bucket.Store{}}}
 }
 
-// Piece judges the images of a piece and places its results, unless it has some. each, if not nil, is told of each image.
+// Piece judges the images of a piece and places its results, unless it has some. each, if not nil, is told of each image. Where a
+// disk, a store or the network is to blame that an image cannot be read or results be placed, there are none, and the error is
+// ErrAway.
 func (r *Runner) Piece(ctx context.Context, piece int, each func(Outcome)) error {
 	if done, err := r.batch.Done(piece); done || err != nil {
-		return err
+		return away(err)
 	}
 	names, err := r.batch.Names(piece)
 	if err != nil {
-		return err
+		return away(err)
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	read := make(chan fetched)
 	var failed error // set before read is closed
+	found := census{}
 	room := newBacklog(r.opt.Ahead)
 	go func() {
 		defer close(read)
@@ -105,6 +108,7 @@ func (r *Runner) Piece(ctx context.Context, piece int, each func(Outcome)) error
 		if !there {
 			return func() Outcome { return Outcome{Fault: cmp.Or(fault, context.Canceled)} }
 		}
+		found.add(f)
 		finish := r.opt.Judge(ctx, f.name, f.data, f.err)
 		room.give(int64(len(f.data))) // the judge has made room for it
 		return finish
@@ -125,7 +129,10 @@ func (r *Runner) Piece(ctx context.Context, piece int, each func(Outcome)) error
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return r.batch.Place(piece, content.Bytes())
+	if err := found.fault(); err != nil {
+		return err
+	}
+	return away(r.batch.Place(piece, content.Bytes()))
 }
 
 // Progress tells how far a batch is.

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -43,6 +45,9 @@ type fetched struct {
 	name string
 	data []byte
 	err  error // of the image itself, which is told in the results
+
+	place  string // the bucket; "": the disks
+	either bool   // err may be the machine's
 }
 
 // fetch reads image i of a piece. The error is of the disk, the store or the network, when trying again has not helped; what is
@@ -50,6 +55,9 @@ type fetched struct {
 func (im *images) fetch(ctx context.Context, room *backlog, name string, i int) (fetched, error) {
 	f := fetched{name: im.batch.Prefix + name}
 	path := im.batch.Path(name)
+	if bulk.IsStore(path) {
+		f.place, _, _ = bucket.Split(path) // read tells of its error
+	}
 	pauses := &backoff.ExponentialBackOff{InitialInterval: im.first, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: lastPause}
 	held := int64(0)
 	defer func() { // the content may be smaller than it was said to be
@@ -68,14 +76,18 @@ func (im *images) fetch(ctx context.Context, room *backlog, name string, i int) 
 			held = size
 			return nil
 		})
-		if err != nil && ofImage(err) {
-			f.err = errors.New(strings.ReplaceAll(err.Error(), path, f.name)) // where the file is on this machine does not matter
-			return nil, nil
+		if err == nil {
+			return data, nil
 		}
-		return data, err
+		whose := blamed(path, err)
+		if whose == ofMachine {
+			return nil, err
+		}
+		f.err, f.either = errors.New(strings.ReplaceAll(err.Error(), path, f.name)), whose == ofEither // the machine's folder does not matter
+		return nil, nil
 	}, backoff.WithBackOff(pauses), backoff.WithMaxTries(readTries), backoff.WithMaxElapsedTime(0))
 	if err != nil {
-		return f, fmt.Errorf("batch: %s: %w", f.name, err)
+		return f, fmt.Errorf("batch: %s: %w: %w", f.name, ErrAway, err)
 	}
 	f.data = data
 	return f, nil
@@ -145,18 +157,111 @@ func (t tooLarge) Error() string {
 	return fmt.Sprintf("of %d bytes, no image that is accepted has more than %d", t.size, t.limit)
 }
 
-// ofThePath are what the system says of names that lead to no file that can be read. Others are the machine's or the network's.
-var ofThePath = []error{syscall.ENOENT, syscall.EACCES, syscall.EPERM, syscall.ENOTDIR, syscall.EISDIR, syscall.ENAMETOOLONG,
-	syscall.ELOOP, syscall.EINVAL}
+// ErrAway is wrapped by the errors about disks, stores and networks that do not give what they are asked for: somewhere else, or
+// after a while, it may well be there.
+var ErrAway = errors.New("the disk, store or network does not give it")
 
-// ofImage says whether an error is one of the image, which trying again elsewhere would not mend.
-func ofImage(err error) bool {
-	var number syscall.Errno
-	if errors.As(err, &number) {
-		return slices.Contains(ofThePath, error(number))
+// away is an error with ErrAway, if it is the system's.
+func away(err error) error {
+	if number := syscall.Errno(0); errors.As(err, &number) {
+		return fmt.Errorf("%w: %w", ErrAway, err)
 	}
+	return err
+}
+
+// blame says whom an error in reading an image is of.
+type blame int
+
+const (
+	ofMachine blame = iota // or the network, or the store
+	ofImage                // which trying again elsewhere would not mend
+	ofEither               // the image's where others of the same place can be read
+)
+
+// ofThePath are what the system says of names that lead to no file, wherever the disk is.
+var ofThePath = []error{syscall.ENOTDIR, syscall.EISDIR, syscall.ENAMETOOLONG, syscall.ELOOP}
+
+// blamed says whom an error in reading what is at path is of.
+func blamed(path string, err error) blame {
 	var large tooLarge
-	return errors.Is(err, bucket.ErrNotFound) || errors.Is(err, regular.ErrKind) || errors.As(err, &large)
+	if errors.As(err, &large) {
+		return ofImage
+	}
+	if bulk.IsStore(path) {
+		switch {
+		case errors.Is(err, bucket.ErrNotFound):
+			return ofImage
+		case errors.Is(err, bucket.ErrDenied), errors.Is(err, bucket.ErrArchived):
+			return ofEither
+		}
+		return ofMachine
+	}
+	var number syscall.Errno
+	switch {
+	case errors.Is(err, regular.ErrKind):
+		return ofImage
+	case !errors.As(err, &number):
+		return ofMachine
+	case number == syscall.EACCES || number == syscall.EPERM:
+		return ofEither
+	case number == syscall.ENOENT:
+		return whoseGap(filepath.Dir(path))
+	case slices.Contains(ofThePath, error(number)):
+		return ofImage
+	}
+	return ofMachine
+}
+
+// whoseGap says whose fault it is that a folder has no such file. One with nothing in it is what a share leaves that is not mounted.
+func whoseGap(dir string) blame {
+	folder, err := os.Open(dir)
+	if err != nil {
+		return ofEither
+	}
+	defer folder.Close()
+	switch _, err := folder.Readdirnames(1); {
+	case err == io.EOF:
+		return ofMachine
+	case err != nil:
+		return ofEither
+	}
+	return ofImage
+}
+
+// census counts, by place, the images of a piece that could be read and those that could not for a reason that may be the
+// machine's.
+type census map[string]*struct {
+	read, unread int
+	example      error
+}
+
+// add counts an image.
+func (c census) add(f fetched) {
+	at := c[f.place]
+	if at == nil {
+		at = new(struct {
+			read, unread int
+			example      error
+		})
+		c[f.place] = at
+	}
+	switch {
+	case f.err == nil:
+		at.read++
+	case f.either:
+		at.unread++
+		at.example = f.err
+	}
+}
+
+// fault is the error about a place of which no image could be read, nil where there is none.
+func (c census) fault() error {
+	for _, at := range c {
+		if at.unread > 0 && at.read == 0 {
+			return fmt.Errorf("batch: %w: none of %d images of the piece can be read on this machine, such as %w", ErrAway, at.unread, at.example)
+		}
+	}
+	return nil
 }
 
 // backlog bounds the bytes of images that have been read and not been taken. The image that is wanted next never waits, or nothing

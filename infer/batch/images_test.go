@@ -148,19 +148,64 @@ func TestFault(t *testing.T) {
 	}
 }
 
-func TestOfImage(t *testing.T) {
+func TestBlamed(t *testing.T) {
+	full, empty := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(filepath.Join(full, "other"), nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	of := func(number syscall.Errno) error { return &os.PathError{Op: "open", Path: "a", Err: number} }
 	for _, c := range []struct {
+		path string
 		err  error
-		want bool
+		want blame
 	}{
-		{&os.PathError{Op: "open", Path: "a", Err: syscall.ENOENT}, true}, {&os.PathError{Op: "open", Path: "a", Err: syscall.EACCES}, true},
-		{&os.PathError{Op: "read", Path: "a", Err: syscall.EIO}, false}, {&os.PathError{Op: "read", Path: "a", Err: syscall.ESTALE}, false},
-		{&os.PathError{Op: "open", Path: "a", Err: syscall.EMFILE}, false}, {syscall.ECONNREFUSED, false},
-		{fmt.Errorf("a: %w", bucket.ErrNotFound), true}, {fmt.Errorf("a: %w", bucket.ErrDenied), false}, {tooLarge{2, 1}, true}, {context.Canceled, false},
-		{errors.New("Service Unavailable"), false},
+		{full + "/a", of(syscall.ENOENT), ofImage}, {empty + "/a", of(syscall.ENOENT), ofMachine}, {full + "/none/a", of(syscall.ENOENT), ofEither},
+		{full + "/a", of(syscall.EACCES), ofEither}, {full + "/a", of(syscall.EPERM), ofEither}, {full + "/a", of(syscall.ENAMETOOLONG), ofImage},
+		{full + "/a", of(syscall.EIO), ofMachine}, {full + "/a", of(syscall.ESTALE), ofMachine}, {full + "/a", of(syscall.EMFILE), ofMachine},
+		{full + "/a", of(syscall.EINVAL), ofMachine}, {full + "/a", tooLarge{2, 1}, ofImage}, {full + "/a", context.Canceled, ofMachine},
+		{"s3://b/a", syscall.EPERM, ofMachine}, {"s3://b/a", syscall.ENOENT, ofMachine}, {"s3://b/a", syscall.ECONNREFUSED, ofMachine}, // of the network
+		{"s3://b/a", fmt.Errorf("a: %w", bucket.ErrNotFound), ofImage}, {"s3://b/a", fmt.Errorf("a: %w", bucket.ErrDenied), ofEither},
+		{"s3://b/a", fmt.Errorf("a: %w", bucket.ErrArchived), ofEither}, {"s3://b/a", fmt.Errorf("a: %w", bucket.ErrKey), ofMachine},
+		{"s3://b/a", tooLarge{2, 1}, ofImage}, {"s3://b/a", errors.New("Service Unavailable"), ofMachine},
 	} {
-		if got := ofImage(c.err); got != c.want {
-			t.Errorf("%v: got %v, want %v", c.err, got, c.want)
+		if got := blamed(c.path, c.err); got != c.want {
+			t.Errorf("%s, %v: got %v, want %v", c.path, c.err, got, c.want)
+		}
+	}
+}
+
+// TestNotMounted: where the images' folder is empty or missing, as on a machine without the share, a piece has no results.
+func TestNotMounted(t *testing.T) {
+	for _, what := range []string{"empty", "missing"} {
+		dir := t.TempDir()
+		share := filepath.Join(dir, "share")
+		if err := os.WriteFile(filepath.Join(dir, "list"), []byte(share+"/a.png\n"+share+"/b.png\n"), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if what == "empty" {
+			if err := os.Mkdir(share, 0o777); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b := opened(t, filepath.Join(dir, "list"), 2)
+		run := NewRunner(b, Options{Judge: look})
+		run.images.first = time.Millisecond
+		if err := run.Piece(t.Context(), 0, nil); !errors.Is(err, ErrAway) || !strings.Contains(err.Error(), "/a.png") && !strings.Contains(err.Error(), "/b.png") {
+			t.Errorf("%s: got %v, want %v with an image", what, err, ErrAway)
+		}
+		if done, err := b.Done(0); done || err != nil {
+			t.Errorf("%s: got results, %v, want none", what, err)
+		}
+		if err := os.MkdirAll(share, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(share, "b.png"), nil, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if err := run.Piece(t.Context(), 0, nil); err != nil {
+			t.Errorf("%s, mounted: got %v", what, err)
+		} else if got := results(t, b, 0); got[0].Error == "" || got[1].Error != "" {
+			t.Errorf("%s, mounted: got %+v, want one image that is missing", what, got)
 		}
 	}
 }

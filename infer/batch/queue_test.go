@@ -3,6 +3,7 @@ package batch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"rdpp/rdpp/bulk"
@@ -243,25 +245,203 @@ func TestKilled(t *testing.T) {
 	wantWhole(t, b)
 }
 
-// TestLost: a server that has lost its disk gets the pieces anew.
+// TestLost: a server that has lost its disk gets model and pieces anew, and what is given up then is heard of.
 func TestLost(t *testing.T) {
 	broker := newBroker(t)
 	b, model := queued(t, 6, 2)
+	q := broker.connect(3*time.Second, 2)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- q.Hand(ctx, b, model, 100*time.Millisecond, silent) }()
+	testmain.Wait(t, "pieces", func() bool {
+		stream, err := q.js.Stream(t.Context(), workStream)
+		return err == nil && stream.CachedInfo().State.Msgs == 3
+	})
+	for range 5 { // so that the numbers of letters begin anew
+		if err := q.write(t.Context(), Dead{Task: Task{Batch: "another"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	broker.stop()
+	broker.opt.StoreDir = t.TempDir()
+	broker.start()
+	worker, models := broker.connect(time.Second, 2), t.TempDir()
+	working(t, worker, func(ctx context.Context, task Task) error {
+		if _, err := worker.Model(ctx, task.Model, models); err != nil {
+			return err
+		}
+		if task.Piece == 1 {
+			return errors.New("this disk is no more")
+		}
+		return lookAll(ctx, task)
+	})
+	if err := <-ended; !errors.Is(err, ErrDead) || !strings.Contains(err.Error(), "1 of 3 pieces") {
+		t.Errorf("got %v, want %v of one piece", err, ErrDead)
+	}
+}
+
+// TestTaken: pieces are handed out where the stream has gone meanwhile, and a server that takes none is an error.
+func TestTaken(t *testing.T) {
+	broker := newBroker(t)
+	b, _ := queued(t, 6, 2)
+	q := broker.connect(time.Second, 5)
+	if err := q.prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.js.DeleteStream(t.Context(), workStream); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
+	defer stop()
+	if err := q.publish(ctx, b, []int{0, 1, 2}); err != nil {
+		t.Errorf("no stream: got %v", err)
+	}
+	if stream, err := q.js.Stream(ctx, workStream); err != nil || stream.CachedInfo().State.Msgs != 3 {
+		t.Errorf("no stream: got %v, want three pieces in one", err)
+	}
+
+	broker.stop()
+	broker.opt.Users = []*server.User{{Username: "me", Password: "secret", Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{workSubjects + ">"}}}}}
+	broker.start()
+	q, err := Connect(strings.Replace(broker.server.ClientURL(), "//", "//me:secret@", 1), QueueOptions{answer: 50 * time.Millisecond, Log: func(text string) { t.Log(text) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	ctx, stop = context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	if err := q.publish(ctx, b, []int{0, 1, 2}); err == nil || !strings.Contains(err.Error(), "ermissions") {
+		t.Errorf("not permitted: got %v, want an error that says so", err)
+	}
+}
+
+// TestRefused: refused credentials end who works and who waits, with the reason.
+func TestRefused(t *testing.T) {
+	broker := newBroker(t)
+	b, model := queued(t, 6, 2)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
 	q := broker.connect(time.Second, 5)
 	ended := make(chan error, 1)
-	go func() { ended <- q.Hand(t.Context(), b, model, 100*time.Millisecond, silent) }()
+	go func() { ended <- q.Hand(ctx, b, model, time.Hour, silent) }()
 	testmain.Wait(t, "pieces", func() bool {
 		stream, err := q.js.Stream(t.Context(), workStream)
 		return err == nil && stream.CachedInfo().State.Msgs == 3
 	})
 	broker.stop()
-	broker.opt.StoreDir = t.TempDir()
+	broker.opt.Users = []*server.User{{Username: "me", Password: "secret"}}
 	broker.start()
-	working(t, broker.connect(time.Second, 5), lookAll)
-	if err := <-ended; err != nil {
-		t.Error(err)
+	worker, err := Connect(strings.Replace(broker.server.ClientURL(), "//", "//me:wrong@", 1), QueueOptions{Wait: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer worker.Close()
+	if err := worker.Work(ctx, lookAll); !errors.Is(err, nats.ErrAuthorization) {
+		t.Errorf("a worker: got %v, want %v", err, nats.ErrAuthorization)
+	}
+	if err := <-ended; !errors.Is(err, nats.ErrAuthorization) {
+		t.Errorf("who waits: got %v, want %v", err, nats.ErrAuthorization)
+	}
+}
+
+// TestPrepare: what the server has stays, but for lease and attempts that are asked for.
+func TestPrepare(t *testing.T) {
+	broker := newBroker(t)
+	for _, c := range []struct {
+		lease, wantLease time.Duration
+		tries, wantTries int
+	}{
+		{0, 30 * time.Second, 0, 5}, {7 * time.Second, 7 * time.Second, 9, 9}, {0, 7 * time.Second, 0, 9}, {0, 7 * time.Second, 3, 3},
+	} {
+		q := broker.connect(c.lease, c.tries)
+		if err := q.prepare(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		consumer, err := q.js.Consumer(t.Context(), workStream, workers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := consumer.CachedInfo().Config; got.AckWait != c.wantLease || got.MaxDeliver != c.wantTries {
+			t.Errorf("%+v: got a lease of %v, %d attempts", c, got.AckWait, got.MaxDeliver)
+		}
+	}
+	q := broker.connect(0, 0)
+	stream, err := q.js.Stream(t.Context(), workStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := stream.CachedInfo().Config
+	set.MaxBytes = 1 << 20
+	if _, err := q.js.UpdateStream(t.Context(), set); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if stream, err = q.js.Stream(t.Context(), workStream); err != nil || stream.CachedInfo().Config.MaxBytes != 1<<20 {
+		t.Errorf("got %v, want the operator's limit kept", err)
+	}
+}
+
+// TestAbandoned: a batch whose folder is no more ends no worker, and the next batch is done.
+func TestAbandoned(t *testing.T) {
+	broker := newBroker(t)
+	old, model := queued(t, 20, 2)
+	q := broker.connect(3*time.Second, 1)
+	waits, end := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	group.Go(func() { q.Hand(waits, old, model, time.Hour, silent) })
+	testmain.Wait(t, "pieces", func() bool {
+		stream, err := q.js.Stream(t.Context(), workStream)
+		return err == nil && stream.CachedInfo().State.Msgs == 10
+	})
+	end()
+	group.Wait()
+	if err := os.RemoveAll(old.Dir()); err != nil {
+		t.Fatal(err)
+	}
+	working(t, broker.connect(0, 0), lookAll)
+	b, model := queued(t, 8, 2)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	if err := q.Hand(ctx, b, model, time.Hour, silent); err != nil {
+		t.Errorf("the next batch: got %v", err)
 	}
 	wantWhole(t, b)
+	stream, err := q.js.Stream(t.Context(), deadStream)
+	if err != nil || stream.CachedInfo().State.Msgs < 10 {
+		t.Errorf("got %v, want the 10 old pieces among the dead letters", err)
+	}
+}
+
+// TestAway: while a store is away a worker waits, and uses up no attempts.
+func TestAway(t *testing.T) {
+	broker := newBroker(t)
+	b, model := queued(t, 8, 2)
+	worker, err := Connect(broker.server.ClientURL(), QueueOptions{pause: time.Millisecond, Log: func(text string) { t.Log(text) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(worker.Close)
+	var calls atomic.Int32
+	end := working(t, worker, func(ctx context.Context, task Task) error {
+		if calls.Add(1) <= 2*mostFailures {
+			return fmt.Errorf("batch: %w", ErrAway)
+		}
+		return lookAll(ctx, task)
+	})
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	if err := broker.connect(3*time.Second, 1).Hand(ctx, b, model, time.Hour, silent); err != nil {
+		t.Errorf("got %v, want all done", err)
+	}
+	wantWhole(t, b)
+	end()
+	worker.opt.patience = 0
+	if err := worker.patiently(ctx, Task{}, func(context.Context, Task) error { return ErrAway }); !errors.Is(err, ErrAway) {
+		t.Errorf("for too long: got %v, want %v", err, ErrAway)
+	}
 }
 
 // TestUseless: a worker that fails at each piece ends, before it has spoilt them all.
@@ -290,6 +470,11 @@ func TestCheckURL(t *testing.T) {
 			t.Errorf("%q: got %v, want fine: %v", address, err, fine)
 		}
 	}
+	for _, address := range []string{"http://me:secret@a", "nats://me:secret@a:b", "me:secret@a", "nats://secret@", "nats://me:sec,secret@a", "nats://me:s%zzsecret@a"} {
+		if err := CheckURL(address); err == nil || strings.Contains(err.Error(), "sec") {
+			t.Errorf("%q: got %v, want an error without the password", address, err)
+		}
+	}
 	if _, err := Connect("nats://127.0.0.1:1", QueueOptions{}); err == nil {
 		t.Error("no server: got no error")
 	}
@@ -297,17 +482,19 @@ func TestCheckURL(t *testing.T) {
 
 func TestOpenTask(t *testing.T) {
 	b, _ := queued(t, 4, 2)
+	empty := t.TempDir()
 	for _, c := range []struct {
 		task   Task
 		folder string
-		fine   bool
+		want   error
 	}{
-		{Task{Batch: b.ID(), Out: b.Dir(), Piece: 1}, "", true}, {Task{Batch: b.ID(), Out: "/elsewhere", Piece: 1}, b.Dir(), true},
-		{Task{Batch: "other", Out: b.Dir()}, "", false}, {Task{Batch: b.ID(), Out: b.Dir(), Piece: 2}, "", false}, {Task{Batch: b.ID(), Out: b.Dir(), Piece: -1}, "", false},
-		{Task{Batch: b.ID(), Out: "/elsewhere"}, "", false},
+		{Task{Batch: b.ID(), Out: b.Dir(), Piece: 1}, "", nil}, {Task{Batch: b.ID(), Out: "/elsewhere", Piece: 1}, b.Dir(), nil},
+		{Task{Batch: "other", Out: b.Dir()}, "", bulk.ErrOther}, {Task{Batch: b.ID(), Out: b.Dir(), Piece: 2}, "", bulk.ErrOther},
+		{Task{Batch: b.ID(), Out: b.Dir(), Piece: -1}, "", bulk.ErrOther}, {Task{Batch: b.ID(), Out: "/elsewhere"}, "", bulk.ErrNone},
+		{Task{Batch: b.ID(), Out: empty}, "", ErrAway}, {Task{Batch: b.ID(), Out: empty + "/out"}, "", ErrAway}, {Task{Batch: b.ID(), Out: b.Root}, "", bulk.ErrNone},
 	} {
-		if _, err := OpenTask(c.task, c.folder); (err == nil) != c.fine {
-			t.Errorf("%+v in %q: got %v, want fine: %v", c.task, c.folder, err, c.fine)
+		if _, err := OpenTask(c.task, c.folder); !errors.Is(err, c.want) {
+			t.Errorf("%+v in %q: got %v, want %v", c.task, c.folder, err, c.want)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -25,8 +26,18 @@ const (
 )
 
 // Work does pieces until ctx ends, one after the other. A piece that fails is handed out again after a while, to whoever is
-// there, and so is the one that is under way when ctx ends. An error says that the worker itself is of no use.
+// there, and so is the one that is under way when ctx ends. A piece whose images or results are away, ErrAway, is kept and tried
+// again for some minutes first. An error says that the worker itself is of no use, or that the server refuses it.
 func (q *Queue) Work(ctx context.Context, do Do) error {
+	alive, stop := q.alive(ctx)
+	defer stop()
+	if err := q.work(alive, do); err != nil || ctx.Err() != nil {
+		return err
+	}
+	return context.Cause(alive)
+}
+
+func (q *Queue) work(ctx context.Context, do Do) error {
 	failures, told := 0, ""
 	for ctx.Err() == nil {
 		consumer, err := q.js.Consumer(ctx, workStream, workers)
@@ -78,12 +89,20 @@ func (q *Queue) take(ctx context.Context, consumer jetstream.Consumer, do Do, fa
 	if m == nil { // nobody had a piece
 		return messages.Error()
 	}
-	if err := q.one(ctx, m, consumer.CachedInfo().Config, do); err != nil {
+	switch err := q.one(ctx, m, consumer.CachedInfo().Config, do); {
+	case err == nil:
+		*failures = 0
+	case isOfOthers(err): // which says nothing about the worker
+	default:
 		*failures++
 		return failure{err}
 	}
-	*failures = 0
 	return nil
+}
+
+// isOfOthers says whether a piece failed for its batch, which is no more, or for a disk, a store or the network.
+func isOfOthers(err error) bool {
+	return errors.Is(err, bulk.ErrNone) || errors.Is(err, bulk.ErrOther) || errors.Is(err, ErrAway)
 }
 
 // one does the piece of a message.
@@ -106,7 +125,7 @@ func (q *Queue) one(ctx context.Context, m jetstream.Msg, config jetstream.Consu
 			}
 		}
 	}()
-	err := do(ctx, task)
+	err := q.patiently(ctx, task, do)
 	stop()
 	if err == nil {
 		// The results are there. Where the server does not hear of it, another worker will find them.
@@ -136,6 +155,27 @@ func (q *Queue) one(ctx context.Context, m jetstream.Msg, config jetstream.Consu
 	return err
 }
 
+// longestPause is the longest one between attempts at what is away.
+const longestPause = time.Minute
+
+// patiently does a piece, again and again for a while where what it needs is away: other pieces would fail likewise, and use up
+// their attempts.
+func (q *Queue) patiently(ctx context.Context, task Task, do Do) error {
+	began := time.Now()
+	for pause := q.opt.pause; ; pause = min(2*pause, longestPause) {
+		err := do(ctx, task)
+		if !errors.Is(err, ErrAway) || time.Since(began)+pause > q.opt.patience {
+			return err
+		}
+		q.opt.Log(fmt.Sprintf("piece %d waits: %v", task.Piece, err))
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // bury puts a message among the dead letters.
 func (q *Queue) bury(ctx context.Context, m jetstream.Msg, d Dead) error {
 	if err := q.write(ctx, d); err != nil {
@@ -144,17 +184,29 @@ func (q *Queue) bury(ctx context.Context, m jetstream.Msg, d Dead) error {
 	return m.TermWithReason(d.Reason)
 }
 
-// OpenTask opens the batch of a task, in a folder or, where that is "", in the one that the task names. It has to be the same.
+// OpenTask opens the batch of a task, in a folder or, where that is "", in the one that the task names. It has to be the same:
+// another one is bulk.ErrOther, and none bulk.ErrNone. A folder that does not seem to be mounted is ErrAway.
 func OpenTask(task Task, folder string) (*bulk.Batch, error) {
 	if folder == "" {
 		folder = task.Out
 	}
 	b, err := bulk.Open(folder)
-	if err != nil {
-		return nil, err
-	}
-	if b.ID() != task.Batch || task.Piece < 0 || task.Piece >= b.Pieces() {
+	switch {
+	case errors.Is(err, bulk.ErrNone) && !isMounted(folder):
+		return nil, fmt.Errorf("batch: %s: %w: the folder is empty or not there on this machine", folder, ErrAway)
+	case err != nil:
+		return nil, away(err)
+	case b.ID() != task.Batch || task.Piece < 0 || task.Piece >= b.Pieces():
 		return nil, fmt.Errorf("batch: %s: %w than the one that was handed out", folder, bulk.ErrOther)
 	}
 	return b, nil
+}
+
+// isMounted says whether a folder, or the one that it is missing in, has something in it.
+func isMounted(folder string) bool {
+	whose := whoseGap(folder)
+	if whose == ofEither {
+		whose = whoseGap(filepath.Dir(folder))
+	}
+	return whose == ofImage
 }

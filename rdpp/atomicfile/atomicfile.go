@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -51,15 +52,27 @@ func writeBy(path string, write func(*os.File) error, rename func(from, to strin
 func Rename(from, to string) error {
 	err := ignoringInterrupts(func() error { return unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE) })
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // shares do not know of that
-		if _, err := os.Lstat(to); err == nil {
-			return &os.LinkError{Op: "rename", Old: from, New: to, Err: unix.EEXIST}
-		}
-		return os.Rename(from, to)
+		return renameByLink(from, to)
 	}
 	if err != nil {
 		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
 	}
 	return nil
+}
+
+// renameByLink is Rename where the system has none. A second name for a file replaces nothing either, whichever machine is quicker;
+// folders, and files on some shares, cannot have one.
+func renameByLink(from, to string) error {
+	switch err := os.Link(from, to); {
+	case err == nil:
+		return os.Remove(from)
+	case errors.Is(err, fs.ErrExist):
+		return err
+	}
+	if _, err := os.Lstat(to); err == nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: unix.EEXIST}
+	}
+	return os.Rename(from, to)
 }
 
 func place(path string, write func(*os.File) error, rename func(from, to string) error) (err error) {

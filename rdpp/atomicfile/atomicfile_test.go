@@ -6,7 +6,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"rdpp/rdpp/testmain"
@@ -56,6 +58,44 @@ func TestNew(t *testing.T) {
 			t.Error(err)
 		}
 		testmain.WantFiles(t, folder, "a.png.moved", "b.png")
+	}
+}
+
+// TestRenameByLink: of many at once one gets the name, and folders are moved too.
+func TestRenameByLink(t *testing.T) {
+	for range 20 {
+		folder := t.TempDir()
+		to := filepath.Join(folder, "to")
+		errs := make([]error, 8)
+		var group sync.WaitGroup
+		for i := range errs {
+			from := filepath.Join(folder, strconv.Itoa(i))
+			if err := os.WriteFile(from, []byte(from), 0o666); err != nil {
+				t.Fatal(err)
+			}
+			group.Go(func() { errs[i] = renameByLink(from, to) })
+		}
+		group.Wait()
+		for i, err := range errs {
+			from := filepath.Join(folder, strconv.Itoa(i))
+			_, missing := os.Lstat(from)
+			switch content, _ := os.ReadFile(to); {
+			case err == nil && (string(content) != from || missing == nil):
+				t.Errorf("got %q of %s, which is still there: %v", content, from, missing == nil)
+			case err != nil && (!errors.Is(err, os.ErrExist) || string(content) == from || missing != nil):
+				t.Errorf("%s was refused: got %v, %q, %v", from, err, content, missing)
+			}
+		}
+	}
+	folder := t.TempDir()
+	from, to := filepath.Join(folder, "from"), filepath.Join(folder, "to")
+	for _, want := range []error{nil, os.ErrExist} {
+		if err := os.Mkdir(from, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if err := renameByLink(from, to); !errors.Is(err, want) {
+			t.Errorf("a folder: got %v, want %v", err, want)
+		}
 	}
 }
 

@@ -29,8 +29,15 @@ const Scheme = "s3://"
 // ErrNotFound is wrapped by the errors about objects that are not there.
 var ErrNotFound = errors.New("no such object")
 
-// ErrDenied is wrapped by the errors about a store that does not let the caller in.
+// ErrKey is wrapped by the errors about a store that does not know the caller.
+var ErrKey = errors.New("the store refuses the key; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+
+// ErrDenied is wrapped by the errors about what the store does not let the caller see. Without the right to list a bucket this is
+// also what is not there.
 var ErrDenied = errors.New("the store denies it; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the bucket's policy")
+
+// ErrArchived is wrapped by the errors about objects that the store has put away and does not send.
+var ErrArchived = errors.New("the object is archived; restore it in the store first")
 
 // Split parts a name into bucket and key.
 func Split(name string) (in, key string, err error) {
@@ -55,6 +62,7 @@ type Store struct {
 	name   string
 	client *minio.Core
 	stall  time.Duration // how long it may send nothing
+	first  time.Duration // the first pause between requests for a page of a listing
 }
 
 // Open makes the store of a name s3://BUCKET/..., of which the key does not matter. It asks nothing of it.
@@ -86,18 +94,18 @@ func Open(name string, opt *Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bucket: %s%s: %w", Scheme, in, err)
 	}
-	return &Store{in, client, 30 * time.Second}, nil
+	return &Store{in, client, 30 * time.Second, 500 * time.Millisecond}, nil
 }
 
 // pauses are those between requests for a page of a listing that fails: 7 attempts in a minute.
-func pauses() backoff.BackOff {
-	return &backoff.ExponentialBackOff{InitialInterval: 500 * time.Millisecond, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: 30 * time.Second}
+func (s *Store) pauses() backoff.BackOff {
+	return &backoff.ExponentialBackOff{InitialInterval: s.first, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: 30 * time.Second}
 }
 
 const listTries = 7
 
-// List yields the keys that begin with below, ascending by their bytes, but for those that end in a slash. Where the store fails
-// it goes on behind the last key after a while. An error is the last that it yields.
+// List yields the keys that begin with below, ascending by their bytes, but for those that end in a slash. Where the store fails,
+// or sends nothing for a while, it goes on behind the last key after a pause. An error is the last that it yields.
 func (s *Store) List(ctx context.Context, below string) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		last, stopped := "", false
@@ -109,12 +117,16 @@ func (s *Store) List(ctx context.Context, below string) iter.Seq2[string, error]
 					stopped = !yield(key, nil)
 					return !stopped
 				})
-				if err != nil && last != began { // it went on, so the attempts begin anew
+				if err != nil && last != began && ctx.Err() == nil { // it went on, so the attempts begin anew
+					select {
+					case <-time.After(s.first):
+					case <-ctx.Done():
+					}
 					return false, nil
 				}
 				ended = err == nil
 				return true, err
-			}, backoff.WithBackOff(pauses()), backoff.WithMaxTries(listTries), backoff.WithMaxElapsedTime(0))
+			}, backoff.WithBackOff(s.pauses()), backoff.WithMaxTries(listTries), backoff.WithMaxElapsedTime(0))
 			if err != nil {
 				yield("", err)
 				return
@@ -125,17 +137,30 @@ func (s *Store) List(ctx context.Context, below string) iter.Seq2[string, error]
 
 // list hands the keys behind a key to each, until that is false.
 func (s *Store) list(ctx context.Context, below, behind string, each func(key string) bool) error {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	silence := time.AfterFunc(s.stall, func() { stop(errStalled) })
+	defer silence.Stop()
+	failed := func(err error) error {
+		if context.Cause(ctx) == errStalled {
+			err = errStalled
+		}
+		return s.failed(below, err)
+	}
 	for object := range s.client.ListObjectsIter(ctx, s.name, minio.ListObjectsOptions{Prefix: below, Recursive: true, StartAfter: behind}) {
+		silence.Stop() // whoever takes the key has all the time
 		if object.Err != nil {
-			return s.failed(below, object.Err)
+			return failed(object.Err)
 		}
 		if !strings.HasSuffix(object.Key, "/") && !each(object.Key) { // one with a slash stands for a folder
 			return nil
 		}
+		silence.Reset(s.stall)
 	}
-	return ctx.Err()
+	if err := ctx.Err(); err != nil {
+		return failed(err)
+	}
+	return nil
 }
 
 // errStalled ends a request whose answer does not go on.
@@ -199,8 +224,12 @@ func (s *Store) failed(key string, err error) error {
 	switch answer.Code {
 	case minio.NoSuchKey:
 		err = ErrNotFound
-	case minio.AccessDenied, minio.InvalidAccessKeyID, minio.SignatureDoesNotMatch:
+	case minio.InvalidAccessKeyID, minio.SignatureDoesNotMatch:
+		return backoff.Permanent(fmt.Errorf("bucket: %s%s/%s: %w (%s)", Scheme, s.name, key, ErrKey, answer.Code))
+	case minio.AccessDenied:
 		return backoff.Permanent(fmt.Errorf("bucket: %s%s/%s: %w (%s)", Scheme, s.name, key, ErrDenied, answer.Code))
+	case "InvalidObjectState":
+		err = ErrArchived
 	}
 	return fmt.Errorf("bucket: %s%s/%s: %w", Scheme, s.name, key, err)
 }

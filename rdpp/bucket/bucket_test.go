@@ -91,13 +91,13 @@ func TestList(t *testing.T) {
 }
 
 func TestGet(t *testing.T) {
-	denied := false
+	denied := ""
 	s := serve(t, "parts", func(w http.ResponseWriter, r *http.Request) bool {
-		if denied {
+		if denied != "" {
 			w.WriteHeader(http.StatusForbidden)
-			io.WriteString(w, `<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>`)
+			fmt.Fprintf(w, `<?xml version="1.0"?><Error><Code>%s</Code></Error>`, denied)
 		}
-		return denied
+		return denied != ""
 	})
 	key := "a b/ü+%20.png"
 	put(t, s, key, "content")
@@ -112,10 +112,13 @@ func TestGet(t *testing.T) {
 	if _, _, err := s.Get(t.Context(), "none"); !errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), "s3://parts/none") {
 		t.Errorf("no object: got %v, want %v with its name", err, ErrNotFound)
 	}
-	denied = true
-	if _, _, err := s.Get(t.Context(), key); !errors.Is(err, ErrDenied) {
-		t.Errorf("denied: got %v, want %v", err, ErrDenied)
+	for code, want := range map[string]error{"InvalidObjectState": ErrArchived, "InvalidAccessKeyId": ErrKey, "SignatureDoesNotMatch": ErrKey, "AccessDenied": ErrDenied} {
+		denied = code
+		if _, _, err := s.Get(t.Context(), key); !errors.Is(err, want) {
+			t.Errorf("%s: got %v, want %v", code, err, want)
+		}
 	}
+	denied = "AccessDenied"
 	if _, err := list(t.Context(), s, ""); !errors.Is(err, ErrDenied) { // at once, not after all attempts
 		t.Errorf("denied: got %v, want %v", err, ErrDenied)
 	}
@@ -144,6 +147,59 @@ func TestStalled(t *testing.T) {
 	defer content.Close()
 	if got, err := io.ReadAll(content); string(got) != "con" || !errors.Is(err, errStalled) {
 		t.Errorf("got %q, %v, want con and %v", got, err, errStalled)
+	}
+}
+
+// TestListStalled: a listing that goes silent is tried again, and is an error in the end.
+func TestListStalled(t *testing.T) {
+	end := make(chan struct{})
+	var silent atomic.Int32
+	s := serve(t, "parts", func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Query().Has("list-type") && silent.Add(-1) >= 0 {
+			select {
+			case <-end:
+			case <-r.Context().Done():
+			}
+			return true
+		}
+		return false
+	})
+	defer close(end)
+	put(t, s, "a.png", "x")
+	s.stall, s.first = 100*time.Millisecond, time.Millisecond
+	ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
+	defer stop()
+	silent.Store(2)
+	if keys, err := list(ctx, s, ""); len(keys) != 1 || err != nil {
+		t.Errorf("for a while: got %q, %v, want a key", keys, err)
+	}
+	silent.Store(1000)
+	if _, err := list(ctx, s, ""); !errors.Is(err, errStalled) {
+		t.Errorf("for good: got %v, want %v", err, errStalled)
+	}
+}
+
+// TestListPauses: a store that fails behind each key is not asked again at once.
+func TestListPauses(t *testing.T) {
+	var asked atomic.Int32
+	s := serve(t, "parts", func(w http.ResponseWriter, r *http.Request) bool {
+		if !r.URL.Query().Has("list-type") {
+			return false
+		}
+		n := asked.Add(1)
+		if r.URL.Query().Has("continuation-token") {
+			http.Error(w, "busy", http.StatusServiceUnavailable)
+			return true
+		}
+		fmt.Fprintf(w, `<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>x</NextContinuationToken><Contents><Key>%06d.png</Key></Contents></ListBucketResult>`, n)
+		return true
+	})
+	s.first = 50 * time.Millisecond
+	ctx, stop := context.WithTimeout(t.Context(), time.Second)
+	defer stop()
+	keys, err := list(ctx, s, "")
+	if !errors.Is(err, context.DeadlineExceeded) || len(keys) == 0 || len(keys) > 25 {
+		t.Errorf("got %d keys, %v, want some, with pauses between, until the end", len(keys), err)
 	}
 }
 

@@ -5,8 +5,8 @@
 // A folder holds one batch:
 //
 //	batch.json          what it is of, written last
-//	list.txt            the images, a line each, ascending
-//	list.index          where each piece begins in it
+//	list-DIGEST.txt     the images, a line each, ascending
+//	list-DIGEST.1000    where each piece, of 1000 images, begins in it
 //	results/000/...     a file of JSON lines per piece, a thousand files to a folder
 //	summary.json, worst.jsonl, broken.jsonl     what Merge made of them
 package bulk
@@ -23,6 +23,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,8 +36,6 @@ import (
 // The files of a batch beside its results.
 const (
 	batchFile = "batch.json"
-	listFile  = "list.txt"
-	indexFile = "list.index"
 	folder    = "results"
 )
 
@@ -69,10 +68,13 @@ type Batch struct {
 	List     string `json:"list"`   // SHA-256 of the sorted list
 	Images   int64  `json:"images"` // in it
 	PerPiece int    `json:"per_piece"`
+	Kind     string `json:"kind"` // of its source: list, folder or store
 	// Root is where images lie that the list does not name from the root: a folder, or s3://BUCKET/.
 	Root string `json:"root"`
 	// Prefix stands before the list's names where results tell of images.
 	Prefix string `json:"prefix"`
+	// Below begins the names of a store's images that were listed.
+	Below string `json:"below,omitempty"`
 
 	dir   string
 	id    string
@@ -89,7 +91,8 @@ type Options struct {
 const waits = 500 * time.Millisecond
 
 // Make returns the batch in a folder. Where there is none it makes one, of the images that source names then; from then on the
-// list stays as it is. One process at a time does so, others wait. A batch of other work, of another source or of pieces of
+// list stays as it is. One process at a time does so and others wait, as far as the folder's locks reach; where they do not, several
+// list the images, and the batch is of the list that is there first. A batch of other work, of another source or of pieces of
 // another size is ErrOther.
 func Make(ctx context.Context, dir string, source *Source, work Work, opt *Options) (*Batch, error) {
 	if opt == nil {
@@ -152,9 +155,17 @@ func Open(dir string) (*Batch, error) {
 	return b, nil
 }
 
+// listPath is the file of the list. Its digest is in the name, so that who lists other images for the same folder at the same time
+// writes another one.
+func (b *Batch) listPath() string { return filepath.Join(b.dir, fmt.Sprintf("list-%.16s.txt", b.List)) }
+
+func (b *Batch) indexPath() string {
+	return filepath.Join(b.dir, fmt.Sprintf("list-%.16s.%d", b.List, b.PerPiece))
+}
+
 // readIndex reads where pieces begin, and holds it against the batch and the list.
 func (b *Batch) readIndex() error {
-	path := filepath.Join(b.dir, indexFile)
+	path := b.indexPath()
 	content, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("bulk: %w", err)
@@ -171,7 +182,7 @@ func (b *Batch) readIndex() error {
 			return damaged("pieces that do not follow each other")
 		}
 	}
-	info, err := os.Stat(filepath.Join(b.dir, listFile))
+	info, err := os.Stat(b.listPath())
 	if err != nil {
 		return fmt.Errorf("bulk: %w", err)
 	}
@@ -183,7 +194,7 @@ func (b *Batch) readIndex() error {
 
 // create writes the files of a batch.
 func create(ctx context.Context, dir string, source *Source, work Work, opt *Options) error {
-	b := &Batch{Format: format, Work: work, Root: source.Root, Prefix: source.Prefix, dir: dir, PerPiece: opt.PerPiece}
+	b := &Batch{Format: format, Work: work, Kind: source.kind(), Root: source.Root, Prefix: source.Prefix, Below: source.below, dir: dir, PerPiece: opt.PerPiece}
 	names, err := source.names(ctx)
 	if err != nil {
 		return err
@@ -196,7 +207,9 @@ func create(ctx context.Context, dir string, source *Source, work Work, opt *Opt
 	}
 	hash := sha256.New()
 	var index []byte
-	err = atomicfile.Write(filepath.Join(dir, listFile), func(w io.Writer) error {
+	temporary := filepath.Join(dir, fmt.Sprintf(".list-%016x", rand.Uint64()))
+	defer os.Remove(temporary) // where it has not become the list
+	err = atomicfile.Write(temporary, func(w io.Writer) error {
 		w = io.MultiWriter(w, hash)
 		at, before := int64(0), ""
 		for name, err := range names {
@@ -234,7 +247,10 @@ func create(ctx context.Context, dir string, source *Source, work Work, opt *Opt
 		return fmt.Errorf("bulk: the list: %w", err)
 	}
 	b.List = hex.EncodeToString(hash.Sum(nil))
-	err = atomicfile.Write(filepath.Join(dir, indexFile), func(w io.Writer) error {
+	if err := os.Rename(temporary, b.listPath()); err != nil {
+		return fmt.Errorf("bulk: %w", err)
+	}
+	err = atomicfile.Write(b.indexPath(), func(w io.Writer) error {
 		_, err := w.Write(index)
 		return err
 	})
@@ -268,8 +284,10 @@ func (b *Batch) check(ctx context.Context, source *Source, work *Work, opt *Opti
 		what = fmt.Sprintf("by the model %.12s..., not %.12s...", b.Model, work.Model)
 	case compact(b.Settings) != compact(work.Settings):
 		what = fmt.Sprintf("with the settings %s, not %s", compact(b.Settings), compact(work.Settings))
-	case b.Root != source.Root || b.Prefix != source.Prefix:
-		what = fmt.Sprintf("of images in %s, not %s", b.Root, source.Root)
+	case b.Kind != source.kind():
+		what = fmt.Sprintf("of a %s, not a %s", b.Kind, source.kind())
+	case b.Root != source.Root || b.Below != source.below || b.Prefix != source.Prefix:
+		what = fmt.Sprintf("of images in %s%s, not %s%s", b.Root, b.Below, source.Root, source.below)
 	case opt.PerPiece != 0 && opt.PerPiece != b.PerPiece:
 		what = fmt.Sprintf("in pieces of %d images, not %d", b.PerPiece, opt.PerPiece)
 	}
@@ -328,7 +346,7 @@ func (b *Batch) Shard(i, n int) (from, to int) {
 
 // Names are the images of a piece, as the list has them.
 func (b *Batch) Names(piece int) ([]string, error) {
-	file, err := regular.Open(filepath.Join(b.dir, listFile))
+	file, err := regular.Open(b.listPath())
 	if err != nil {
 		return nil, fmt.Errorf("bulk: %w", err)
 	}
@@ -445,7 +463,7 @@ func (c *Counter) Missing() iter.Seq2[int, error] {
 
 // checkList holds the list against its digest.
 func (b *Batch) checkList(ctx context.Context) error {
-	path := filepath.Join(b.dir, listFile)
+	path := b.listPath()
 	file, err := regular.Open(path)
 	if err != nil {
 		return fmt.Errorf("bulk: %w", err)

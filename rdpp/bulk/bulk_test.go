@@ -5,12 +5,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/johannesboyne/gofakes3"
+	"github.com/johannesboyne/gofakes3/backend/s3mem"
 
 	"rdpp/rdpp/testmain"
 )
@@ -143,8 +149,9 @@ func TestMake(t *testing.T) {
 			t.Fatalf("at once: got %v, want %v", b, made[0])
 		}
 	}
-	testmain.WantFiles(t, "out", "batch.json", "list.index", "list.txt")
-	testmain.WantContent(t, "out/list.txt", "a\nb\nc\n")
+	listName, indexName := filepath.Base(made[0].listPath()), filepath.Base(made[0].indexPath())
+	testmain.WantFiles(t, "out", "batch.json", indexName, listName)
+	testmain.WantContent(t, "out/"+listName, "a\nb\nc\n")
 	for _, c := range []struct {
 		what   string
 		source *Source
@@ -171,7 +178,7 @@ func TestMake(t *testing.T) {
 	if _, err := Open("dir"); !errors.Is(err, ErrNone) {
 		t.Errorf("no batch: got %v, want %v", err, ErrNone)
 	}
-	for name, content := range map[string]string{"batch.json": "{}", "list.txt": "a\n", "list.index": "12345678"} {
+	for name, content := range map[string]string{"batch.json": "{}", listName: "a\n", indexName: "12345678"} {
 		before, err := os.ReadFile("out/" + name)
 		if err != nil {
 			t.Fatal(err)
@@ -184,6 +191,99 @@ func TestMake(t *testing.T) {
 	}
 	if _, err := Open("out"); err != nil {
 		t.Errorf("mended: got %v", err)
+	}
+}
+
+// TestMakeAtOnce: machines whose locks do not reach each other, and that see other images meanwhile, leave one whole batch.
+func TestMakeAtOnce(t *testing.T) {
+	t.Chdir(t.TempDir())
+	write(t, ".", map[string]string{"in/a.png": ""})
+	lists := make([]string, 6)
+	errs := make([]error, len(lists))
+	var group sync.WaitGroup
+	if err := os.Mkdir("out", 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for i := range lists { // each of another list, as images arrive
+		write(t, ".", map[string]string{fmt.Sprintf("list%d", i): strings.Repeat("x", i) + "a.png\nz.png\n"})
+		source := find(t, fmt.Sprintf("list%d", i))
+		group.Go(func() { errs[i] = create(t.Context(), "out", source, work, &Options{PerPiece: 1}) })
+	}
+	group.Wait()
+	b, err := Open("out")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := names(t, b)
+	if err := b.checkList(t.Context()); err != nil || len(first) != 2 {
+		t.Errorf("got %q, %v, want the names of one list", first, err)
+	}
+	made := 0
+	for i, err := range errs {
+		switch {
+		case err == nil:
+			made++
+			if want := strings.Repeat("x", i) + "a.png"; first[0] != want {
+				t.Errorf("got the image %q, want %q of list %d, which was first", first[0], want, i)
+			}
+		case !errors.Is(err, fs.ErrExist):
+			t.Errorf("list %d: got %v, want %v", i, err, fs.ErrExist)
+		}
+	}
+	if made != 1 {
+		t.Errorf("got %d that were first, want one", made)
+	}
+	// One that comes too late with another list spoils nothing.
+	if err := create(t.Context(), "out", find(t, "in"), work, &Options{PerPiece: 1}); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("too late: got %v, want %v", err, fs.ErrExist)
+	}
+	if b, err := Open("out"); err != nil || !slices.Equal(names(t, b), first) || b.checkList(t.Context()) != nil {
+		t.Errorf("too late: got %v, want the batch as it was", err)
+	}
+}
+
+// TestMakeOther: neither another folder of a bucket nor the folder that a list lies in passes for what was listed.
+func TestMakeOther(t *testing.T) {
+	t.Chdir(t.TempDir())
+	write(t, ".", map[string]string{"list": "a.png\n", "a.png": ""})
+	store := httptest.NewServer(gofakes3.New(s3mem.New()).Server())
+	defer store.Close()
+	for name, value := range map[string]string{"AWS_ENDPOINT_URL": store.URL, "AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"} {
+		t.Setenv(name, value)
+	}
+	for _, path := range []string{"/parts", "/parts/a/1.png", "/parts/b/1.png"} {
+		r, err := http.NewRequest(http.MethodPut, store.URL+path, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+		if answer.StatusCode != http.StatusOK {
+			t.Fatalf("%s: got status %s, want 200", path, answer.Status)
+		}
+	}
+	for out, c := range map[string]struct {
+		named string
+		same  []string
+		other []string
+	}{
+		"store": {"s3://parts/a", []string{"s3://parts/a/"}, []string{"s3://parts/b", "s3://parts", "s3://other/a", "list", "."}},
+		"list":  {"list", []string{"./list"}, []string{".", "s3://parts/a"}},
+		"dir":   {".", []string{"./"}, []string{"list"}},
+	} {
+		for _, named := range append([]string{c.named}, c.same...) {
+			if _, err := Make(t.Context(), "out/"+out, find(t, named), work, nil); err != nil {
+				t.Errorf("%s by %s: got %v", c.named, named, err)
+			}
+		}
+		for _, named := range c.other {
+			if _, err := Make(t.Context(), "out/"+out, find(t, named), work, nil); !errors.Is(err, ErrOther) {
+				t.Errorf("%s by %s: got %v, want %v", c.named, named, err, ErrOther)
+			}
+		}
 	}
 }
 

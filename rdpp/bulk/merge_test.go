@@ -140,13 +140,13 @@ func TestDamaged(t *testing.T) {
 	if _, err := b.Merge(t.Context(), nil); err != nil {
 		t.Errorf("mended: got %v", err)
 	}
-	list := filepath.Join(b.Dir(), listFile)
+	list := b.listPath()
 	text, err := os.ReadFile(list)
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, b.Dir(), map[string]string{listFile: strings.Replace(string(text), "00000012", "00000xyz", 1)})
-	if _, err := b.Merge(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "list.txt: its SHA-256 is") {
+	write(t, b.Dir(), map[string]string{filepath.Base(list): strings.Replace(string(text), "00000012", "00000xyz", 1)})
+	if _, err := b.Merge(t.Context(), nil); err == nil || !strings.Contains(err.Error(), ".txt: its SHA-256 is") {
 		t.Errorf("another list: got %v, want an error about it", err)
 	}
 }

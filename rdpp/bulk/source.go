@@ -31,6 +31,23 @@ type Source struct {
 	below string // in the store
 }
 
+// The kinds of sources.
+const (
+	aList   = "list"
+	aFolder = "folder"
+	aStore  = "store"
+)
+
+func (s *Source) kind() string {
+	switch {
+	case s.List != "":
+		return aList
+	case IsStore(s.Root):
+		return aStore
+	}
+	return aFolder
+}
+
 // IsStore says whether a name is one in a store, s3://BUCKET/KEY.
 func IsStore(name string) bool { return strings.HasPrefix(name, bucket.Scheme) }
 
