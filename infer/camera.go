@@ -27,6 +27,7 @@ type cameras struct {
 	address, login string
 	every          time.Duration
 	trigger        bool
+	triggers       *camera.Triggers // with trigger, once listen was called
 	opt            camera.Options
 }
 
@@ -73,6 +74,14 @@ func (c *cameras) check() (err error) {
 	return err
 }
 
+// listen begins to read triggers, if there are some. It comes before all that takes long, so that none waits and then gets the frame of a
+// later part.
+func (c *cameras) listen(lines io.Reader) {
+	if c.trigger {
+		c.triggers = camera.ReadTriggers(lines)
+	}
+}
+
 // folder is where frames wait to be judged where nobody has named a folder.
 func (c *cameras) folder() (dir string, err error) {
 	state, err := stateFolder()
@@ -94,17 +103,15 @@ func (c *cameras) folder() (dir string, err error) {
 // start has frames taken into the folder that is watched as soon as the watch begins, or with Once one. They are removed when they are
 // judged, unless they are moved. The context that it returns ends when what was triggered is judged, or when no more frames can be
 // taken. stop comes after the watch; its error says why they cannot.
-func (c *cameras) start(ctx context.Context, opt *watch.Options, triggers io.Reader, log func(string)) (watched context.Context, stop func() error, err error) {
+func (c *cameras) start(ctx context.Context, opt *watch.Options, log func(string)) (watched context.Context, stop func() error, err error) {
 	opt.Wanted, opt.Discard, opt.Patience = camera.IsFrame, true, time.Nanosecond // as frames are whole
 	c.opt.Log = log
 	cam, err := camera.Open(c.address, &c.opt)
 	if err != nil {
 		return nil, nil, err
 	}
-	f := &camera.Feed{Camera: cam, Dir: opt.Dir, Every: c.every, Log: log}
-	if c.trigger {
-		f.Triggers = triggers
-	} else {
+	f := &camera.Feed{Camera: cam, Dir: opt.Dir, Triggers: c.triggers, Every: c.every, Log: log}
+	if !c.trigger {
 		f.Most = opt.InFlight + 1 // what waits longer is not what the camera sees
 	}
 	watched, end := context.WithCancelCause(ctx)

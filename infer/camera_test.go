@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"image/jpeg"
 	"image/png"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"rdpp/rdpp/camera"
 	"rdpp/rdpp/command"
@@ -62,6 +64,21 @@ func newFakeCamera(t *testing.T) *fakeCamera {
 	return c
 }
 
+// begun waits until the camera was asked for a picture, which is when the model is there and frames are judged.
+func (c *fakeCamera) begun(t *testing.T) bool {
+	for range 6000 {
+		c.mu.Lock()
+		asked := c.asked
+		c.mu.Unlock()
+		if asked > 0 {
+			return true
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("nobody asked the camera for a picture")
+	return false
+}
+
 // TestWatchCamera: frames become records like files, are moved or removed, and have the scores of the same files.
 func TestWatchCamera(t *testing.T) {
 	l, c := newLine(t), newFakeCamera(t)
@@ -71,7 +88,14 @@ func TestWatchCamera(t *testing.T) {
 	good, _ := testImages()
 	copyImage(t, good[0], photo)
 	const frames = 8
-	code, stdout, stderr := infer([]byte(strings.Repeat("part\n", frames)), args...)
+	lines, w := io.Pipe()
+	go func() {
+		defer w.Close()
+		if c.begun(t) {
+			io.WriteString(w, strings.Repeat("part\n", frames))
+		}
+	}()
+	code, stdout, stderr := inferFrom(lines, args...)
 	if code != command.Done || strings.Count(stdout, "\n") != frames || !strings.Contains(stderr, fmt.Sprintf("%d frames taken, 0 dropped", frames)) {
 		t.Fatalf("got code %d, stdout %q, stderr %q, want %d lines", code, stdout, stderr, frames)
 	}

@@ -110,8 +110,13 @@ func testImages() (good, anomalous []string) {
 
 // infer runs the program with standard input.
 func infer(stdin []byte, args ...string) (code int, stdout, stderr string) {
+	return inferFrom(bytes.NewReader(stdin), args...)
+}
+
+// inferFrom is infer with standard input that comes by and by.
+func inferFrom(stdin io.Reader, args ...string) (code int, stdout, stderr string) {
 	var out, errs bytes.Buffer
-	code = run(args, bytes.NewReader(stdin), &out, &errs)
+	code = run(args, stdin, &out, &errs)
 	return code, out.String(), errs.String()
 }
 

@@ -88,6 +88,7 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 	if err := cam.check(); err != nil {
 		return 0, err
 	}
+	cam.listen(t.Stdin)
 	if opt.Dir = flags.Arg(0); opt.Dir == "" {
 		if opt.Dir, err = cam.folder(); err != nil {
 			return 0, err
@@ -201,7 +202,7 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 	}
 	watched, stopCamera := ctx, func() error { return nil }
 	if cam.address != "" {
-		if watched, stopCamera, err = cam.start(ctx, &opt, t.Stdin, log); err != nil {
+		if watched, stopCamera, err = cam.start(ctx, &opt, log); err != nil {
 			return 0, err
 		}
 	}
