@@ -244,6 +244,8 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"watch", model, dataDir, "--every", "1s"}, "are for --camera"},
 		{[]string{"watch", model, "--camera", "http://host", "--every", "-1s"}, "--every -1s"},
 		{[]string{"watch", model, "--camera", "http://host", "--every", "1s", "--trigger"}, "give one of them"},
+		{[]string{"watch", model, "--camera", "http://host", "--once", "--every", "1s"}, "--once takes one frame"},
+		{[]string{"watch", model, "--camera", "http://host", "--once", "--trigger"}, "--once takes one frame"},
 		{[]string{"watch", model, "--camera", "http://host", "--camera-size", "640,480"}, "is for /dev/video"},
 		{[]string{"watch", model, "--camera", "/dev/video0", "--camera-size", "640"}, "--camera-size"},
 		{[]string{"batch", model, "--out", "x"}, "--list is missing"},

@@ -85,7 +85,7 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 	case opt.Settle <= 0:
 		return 0, command.Usagef("--settle %v; use more than 0", opt.Settle)
 	}
-	if err := cam.check(); err != nil {
+	if err := cam.check(opt.Once); err != nil {
 		return 0, err
 	}
 	cam.listen(t.Stdin)

@@ -87,16 +87,16 @@ func (f *Feed) Run(ctx context.Context) error {
 	}
 }
 
-// One puts one frame into the folder.
-func (f *Feed) One(ctx context.Context) error {
+// One puts one frame into the folder, however many wait there, and returns its name.
+func (f *Feed) One(ctx context.Context) (name string, err error) {
 	if err := f.tidy(); err != nil {
-		return err
+		return "", err
 	}
 	next, err := f.Camera.Next(ctx, time.Now())
 	if err != nil {
-		return err
+		return "", err
 	}
-	return f.put(next, "")
+	return f.place(next, "")
 }
 
 // Empty says whether no frame is left in the folder.
@@ -178,9 +178,15 @@ func (f *Feed) put(frame Frame, label string) error {
 		f.drop(1)
 		return nil
 	}
+	_, err = f.place(frame, label)
+	return err
+}
+
+// place puts a frame into the folder and returns its name.
+func (f *Feed) place(frame Frame, label string) (name string, err error) {
 	hidden := filepath.Join(f.Dir, hiddenName)
 	if err := os.WriteFile(hidden, frame.Data, 0o666); err != nil {
-		return fmt.Errorf("camera: %w", err)
+		return "", fmt.Errorf("camera: %w", err)
 	}
 	if label != "" {
 		label = "-" + label
@@ -196,10 +202,10 @@ func (f *Feed) put(frame Frame, label string) error {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("camera: %w", err)
+			return "", fmt.Errorf("camera: %w", err)
 		}
 		f.taken.Add(1)
-		return nil
+		return name, nil
 	}
 }
 
