@@ -239,6 +239,40 @@ func TestFailures(t *testing.T) {
 	}
 }
 
+// TestRedirect: a camera may redirect within its host. Another host is not asked, and hears no secrets.
+func TestRedirect(t *testing.T) {
+	want := picture(t, 1)
+	var heard atomic.Int64
+	other := fake(t, func(http.ResponseWriter, *http.Request) { heard.Add(1) })
+	elsewhere := strings.Replace(other.URL, "127.0.0.1", "localhost", 1)
+	for _, c := range []struct{ to, want string }{
+		{"/stream", ""}, {"/again", "again and again"}, {elsewhere + "/x", "it redirects to " + elsewhere + "; give that address"},
+	} {
+		s := fake(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/stream" {
+				sends(5*time.Millisecond, false, want)(w, r)
+				return
+			}
+			http.Redirect(w, r, c.to, http.StatusFound)
+		})
+		cam, l := opened(t, strings.Replace(s.URL, "://", "://user:secret@", 1)+"/?key=secret", Options{})
+		if c.want == "" {
+			if f := next(t, cam); !bytes.Equal(f.Data, want) {
+				t.Errorf("%s: got %d bytes, want the %d that were sent", c.to, len(f.Data), len(want))
+			}
+		}
+		testmain.Wait(t, "word of it", func() bool { return strings.Contains(l.text(), c.want) })
+		if strings.Contains(l.text(), "secret") {
+			t.Errorf("%s: got %q", c.to, l.text())
+		}
+		cam.Close()
+		s.CloseClientConnections()
+	}
+	if n := heard.Load(); n > 0 {
+		t.Errorf("another host was asked %d times", n)
+	}
+}
+
 // TestAway: of a camera that is not there the reason is told to who waits.
 func TestAway(t *testing.T) {
 	s := fake(t, sends(0, true))
