@@ -27,6 +27,7 @@ type cameras struct {
 	address, login string
 	every          time.Duration
 	trigger        bool
+	triggers       *camera.Triggers // with trigger, once listen was called
 	opt            camera.Options
 }
 
@@ -50,7 +51,7 @@ func (c *cameras) register(flags *pflag.FlagSet) (rare []string) {
 }
 
 // check says what is wrong with the flags.
-func (c *cameras) check() (err error) {
+func (c *cameras) check(once bool) (err error) {
 	switch {
 	case c.address == "" && (c.every != 0 || c.trigger || c.login != "" || c.opt.Width != 0):
 		return command.Usagef("--every, --trigger, --camera-login and --camera-size are for --camera; name one with that")
@@ -58,6 +59,8 @@ func (c *cameras) check() (err error) {
 		return command.Usagef("--every %v; use more than 0", c.every)
 	case c.every > 0 && c.trigger:
 		return command.Usagef("--every and --trigger say each when a frame is taken; give one of them")
+	case once && (c.every > 0 || c.trigger):
+		return command.Usagef("--once takes one frame of the camera, without waiting; leave out --every and --trigger")
 	case c.opt.Width != 0 && !strings.HasPrefix(c.address, "/dev/"):
 		return command.Usagef("--camera-size is for /dev/videoN; set the size at the camera, or in its address")
 	}
@@ -71,6 +74,14 @@ func (c *cameras) check() (err error) {
 		}
 	}
 	return err
+}
+
+// listen begins to read triggers, if there are some. It comes before all that takes long, so that none waits and then gets the frame of a
+// later part.
+func (c *cameras) listen(lines io.Reader) {
+	if c.trigger {
+		c.triggers = camera.ReadTriggers(lines)
+	}
 }
 
 // folder is where frames wait to be judged where nobody has named a folder.
@@ -91,29 +102,30 @@ func (c *cameras) folder() (dir string, err error) {
 	return dir, nil
 }
 
-// start has frames taken into the folder that is watched as soon as the watch begins, or with Once one. They are removed when they are
-// judged, unless they are moved. The context that it returns ends when what was triggered is judged, or when no more frames can be
+// start has frames taken into the folder that is watched as soon as the watch begins, or with Once one, which is then judged alone. They
+// are removed when they are judged, unless they are moved. The context that it returns ends when what was triggered is judged, or when no more frames can be
 // taken. stop comes after the watch; its error says why they cannot.
-func (c *cameras) start(ctx context.Context, opt *watch.Options, triggers io.Reader, log func(string)) (watched context.Context, stop func() error, err error) {
-	opt.Wanted, opt.Discard, opt.Patience = camera.IsFrame, true, time.Nanosecond // as frames are whole
+func (c *cameras) start(ctx context.Context, opt *watch.Options, log func(string)) (watched context.Context, stop func() error, err error) {
+	alone := "" // the frame of Once
+	opt.Wanted = func(name string) bool { return camera.IsFrame(name) && (alone == "" || name == alone) }
+	opt.Discard, opt.Patience = true, time.Nanosecond // as frames are whole
 	c.opt.Log = log
 	cam, err := camera.Open(c.address, &c.opt)
 	if err != nil {
 		return nil, nil, err
 	}
-	f := &camera.Feed{Camera: cam, Dir: opt.Dir, Every: c.every, Log: log}
-	if c.trigger {
-		f.Triggers = triggers
-	} else {
+	f := &camera.Feed{Camera: cam, Dir: opt.Dir, Triggers: c.triggers, Every: c.every, Log: log}
+	if !c.trigger {
 		f.Most = opt.InFlight + 1 // what waits longer is not what the camera sees
 	}
 	watched, end := context.WithCancelCause(ctx)
 	var feeding sync.WaitGroup
-	opt.Begin = func() error {
+	opt.Begin = func() (err error) {
 		if opt.Once {
 			limited, stop := context.WithTimeout(watched, firstFrame)
 			defer stop()
-			return f.One(limited)
+			alone, err = f.One(limited)
+			return err
 		}
 		feeding.Go(func() { end(feed(watched, f)) })
 		return nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"image/jpeg"
 	"image/png"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"rdpp/rdpp/camera"
 	"rdpp/rdpp/command"
@@ -62,6 +64,25 @@ func newFakeCamera(t *testing.T) *fakeCamera {
 	return c
 }
 
+// lines are triggers that come when the camera is asked for its next picture, which is when the model is there and frames are judged.
+func (c *fakeCamera) lines(t *testing.T, n int) io.Reader {
+	asked := func() int {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.asked
+	}
+	lines, w := io.Pipe()
+	before := asked()
+	go func() {
+		defer w.Close()
+		for asked() == before && t.Context().Err() == nil {
+			time.Sleep(10 * time.Millisecond)
+		}
+		io.WriteString(w, strings.Repeat("part\n", n))
+	}()
+	return lines
+}
+
 // TestWatchCamera: frames become records like files, are moved or removed, and have the scores of the same files.
 func TestWatchCamera(t *testing.T) {
 	l, c := newLine(t), newFakeCamera(t)
@@ -71,7 +92,7 @@ func TestWatchCamera(t *testing.T) {
 	good, _ := testImages()
 	copyImage(t, good[0], photo)
 	const frames = 8
-	code, stdout, stderr := infer([]byte(strings.Repeat("part\n", frames)), args...)
+	code, stdout, stderr := inferFrom(c.lines(t, frames), args...)
 	if code != command.Done || strings.Count(stdout, "\n") != frames || !strings.Contains(stderr, fmt.Sprintf("%d frames taken, 0 dropped", frames)) {
 		t.Fatalf("got code %d, stdout %q, stderr %q, want %d lines", code, stdout, stderr, frames)
 	}
@@ -115,30 +136,38 @@ func TestWatchCamera(t *testing.T) {
 	}
 }
 
-// TestWatchCameraOnce: a call takes one frame, and leaves none behind; without a camera it fails and says why.
+// TestWatchCameraOnce: a call takes one frame, judges that alone, and leaves none behind. What a killed watch left, broken ones here, is
+// none of its own, however much it is.
 func TestWatchCameraOnce(t *testing.T) {
 	t.Setenv("STATE_DIRECTORY", t.TempDir())
 	c := newFakeCamera(t)
 	args := commandLine("watch", "--camera", c.URL, "--once", "--json")
-	for range 2 {
+	var left []string
+	for call := range 2 {
 		code, stdout, stderr := infer(nil, args...)
-		if code == command.Failed || strings.Count(stdout, "\n") != 1 || !strings.Contains(stdout, `"image":"`) {
+		if code == command.Failed || strings.Count(stdout, "\n") != 1 || !strings.Contains(stdout, `"image":"`) || !strings.Contains(stderr, "1 frames taken, 0 dropped") {
 			t.Errorf("got code %d, stdout %q, stderr %q, want a line", code, stdout, stderr)
 		}
+		folders, err := filepath.Glob(filepath.Join(os.Getenv("STATE_DIRECTORY"), "camera-*"))
+		if err != nil || len(folders) != 1 {
+			t.Fatalf("got %q, %v, want one folder", folders, err)
+		}
+		testmain.WantFiles(t, folders[0], left...)
+		for i := range 100 * (1 - call) {
+			left = append(left, fmt.Sprintf("frame-20260331T120000.%06dZ.jpg", i))
+			if err := os.WriteFile(filepath.Join(folders[0], left[i]), []byte("no picture"), 0o666); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
-	folders, err := filepath.Glob(filepath.Join(os.Getenv("STATE_DIRECTORY"), "camera-*"))
-	if err != nil || len(folders) != 1 {
-		t.Fatalf("got %q, %v, want one folder", folders, err)
-	}
-	testmain.WantFiles(t, folders[0])
 }
 
 // TestWatchCameraKilled: of a watch that is killed again and again every frame that was taken has one record.
 func TestWatchCameraKilled(t *testing.T) {
 	l, c := newLine(t), newFakeCamera(t)
-	args := commandLine("watch", l.in, "--history", l.history, "--csv", l.table, "--camera", c.URL, "--every", "10ms", "--move-good", l.good, "--move-bad", l.bad)
+	args := commandLine("watch", l.in, "--history", l.history, "--csv", l.table, "--camera", c.URL, "--move-good", l.good, "--move-bad", l.bad)
 	for kills := 1; kills <= 2; kills++ {
-		cmd, stderr := testmain.Start(t, asProgram, nil, args...)
+		cmd, stderr := testmain.Start(t, asProgram, nil, append(args, "--every", "10ms")...)
 		testmain.Wait(t, "frames", func() bool {
 			good, _ := os.ReadDir(l.good)
 			bad, _ := os.ReadDir(l.bad)
@@ -149,7 +178,7 @@ func TestWatchCameraKilled(t *testing.T) {
 		}
 	}
 	waiting := slices.DeleteFunc(names(t, l.in), func(name string) bool { return !camera.IsFrame(name) })
-	code, _, stderr := infer(nil, append(args, "--once")...)
+	code, _, stderr := inferFrom(c.lines(t, 1), append(args, "--trigger")...)
 	if code == command.Failed {
 		t.Fatalf("got code %d, stderr %q", code, stderr)
 	}

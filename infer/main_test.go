@@ -110,8 +110,13 @@ func testImages() (good, anomalous []string) {
 
 // infer runs the program with standard input.
 func infer(stdin []byte, args ...string) (code int, stdout, stderr string) {
+	return inferFrom(bytes.NewReader(stdin), args...)
+}
+
+// inferFrom is infer with standard input that comes by and by.
+func inferFrom(stdin io.Reader, args ...string) (code int, stdout, stderr string) {
 	var out, errs bytes.Buffer
-	code = run(args, bytes.NewReader(stdin), &out, &errs)
+	code = run(args, stdin, &out, &errs)
 	return code, out.String(), errs.String()
 }
 
@@ -239,6 +244,8 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"watch", model, dataDir, "--every", "1s"}, "are for --camera"},
 		{[]string{"watch", model, "--camera", "http://host", "--every", "-1s"}, "--every -1s"},
 		{[]string{"watch", model, "--camera", "http://host", "--every", "1s", "--trigger"}, "give one of them"},
+		{[]string{"watch", model, "--camera", "http://host", "--once", "--every", "1s"}, "--once takes one frame"},
+		{[]string{"watch", model, "--camera", "http://host", "--once", "--trigger"}, "--once takes one frame"},
 		{[]string{"watch", model, "--camera", "http://host", "--camera-size", "640,480"}, "is for /dev/video"},
 		{[]string{"watch", model, "--camera", "/dev/video0", "--camera-size", "640"}, "--camera-size"},
 		{[]string{"batch", model, "--out", "x"}, "--list is missing"},

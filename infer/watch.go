@@ -85,9 +85,10 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 	case opt.Settle <= 0:
 		return 0, command.Usagef("--settle %v; use more than 0", opt.Settle)
 	}
-	if err := cam.check(); err != nil {
+	if err := cam.check(opt.Once); err != nil {
 		return 0, err
 	}
+	cam.listen(t.Stdin)
 	if opt.Dir = flags.Arg(0); opt.Dir == "" {
 		if opt.Dir, err = cam.folder(); err != nil {
 			return 0, err
@@ -201,7 +202,7 @@ func runWatch(ctx context.Context, args []string, t *command.Terminal) (code int
 	}
 	watched, stopCamera := ctx, func() error { return nil }
 	if cam.address != "" {
-		if watched, stopCamera, err = cam.start(ctx, &opt, t.Stdin, log); err != nil {
+		if watched, stopCamera, err = cam.start(ctx, &opt, log); err != nil {
 			return 0, err
 		}
 	}

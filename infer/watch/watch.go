@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -66,7 +67,7 @@ type Options struct {
 	// Where images go, by their verdicts, in the folders that they are in below Dir; default: they stay. A name that is taken gets a
 	// number.
 	MoveGood, MoveBad, MoveBroken string
-	// Discard removes an image for which these name no folder, once its verdict is recorded.
+	// Discard removes a wanted image for which these name no folder, once its verdict is recorded.
 	Discard bool
 
 	// Drift is how many warnings there may be on average per 1,000 images while scores and looks of good images do not change; 0: there
@@ -232,6 +233,8 @@ func (w *watch) run(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	// Files that are not looked for have not gone, and the journal is to remember them.
+	known = slices.DeleteFunc(known, func(f inbox.File) bool { return !w.wants(f.Path) })
 	exclude := []string{w.Heatmap, w.MoveGood, w.MoveBad, w.MoveBroken}
 	w.inbox, err = inbox.Open(w.root, &inbox.Options{Recursive: w.Recursive, Wanted: w.Wanted, Exclude: present(exclude), Known: known, Once: w.Once,
 		Poll: w.Poll, Settle: w.Settle, Log: func(err error) {
@@ -247,6 +250,9 @@ func (w *watch) run(ctx context.Context) (err error) {
 	defer func() { w.totals.Seconds = time.Since(began).Seconds() }()
 	return w.judgeAll(ctx)
 }
+
+// wants says whether a file, by its path within the folder, is one to judge.
+func (w *watch) wants(path string) bool { return w.Wanted(filepath.Base(path)) }
 
 // present are the folders that are named.
 func present(dirs []string) (named []string) {
@@ -495,7 +501,7 @@ func (w *watch) follow(ctx context.Context, a history.Arrival, r *history.Record
 	switch {
 	case r.Moved != "":
 		gone, err = w.move(ctx, a, r)
-	case w.Discard:
+	case w.Discard && w.wants(a.Path): // which a watch that died may have judged by other options
 		gone, err = true, w.discard(a)
 	}
 	if err != nil {

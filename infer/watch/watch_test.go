@@ -242,6 +242,45 @@ func TestPending(t *testing.T) {
 	}
 }
 
+// TestDiscard: images that are wanted are removed once they are recorded, and no others, which a watch of other files has judged: these
+// are remembered, whether it died before they were done or not.
+func TestDiscard(t *testing.T) {
+	dir := newLine(t, map[string]string{"done.png": "1", "pending.png": "2", "frame.png": "3"})
+	staying := func(o *Options) { o.Once, o.MoveGood, o.MoveBad, o.MoveBroken = true, "", "", "" }
+	cut := errors.New("told no more")
+	err := watchLine(t.Context(), dir, func(o *Options) {
+		staying(o)
+		o.Wanted = func(name string) bool { return name == "done.png" || name == "pending.png" }
+		o.Tell = func(r *history.Record) error {
+			if filepath.Base(r.Image) == "pending.png" {
+				return cut
+			}
+			return nil
+		}
+	})
+	if !errors.Is(err, cut) {
+		t.Fatalf("got %v, want %v", err, cut)
+	}
+	for range 2 {
+		err := watchLine(t.Context(), dir, func(o *Options) {
+			staying(o)
+			o.Wanted, o.Discard = func(name string) bool { return name == "frame.png" || name == "later.png" }, true
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		testmain.WantFiles(t, filepath.Join(dir, "in"), "done.png", "pending.png")
+		put(t, filepath.Join(dir, "in", "later.png"), "4")
+	}
+	if err := watchLine(t.Context(), dir, staying); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"done.png good ", "frame.png good ", "later.png good ", "later.png good ", "pending.png good "}
+	if records, _, _ := state(t, dir); !slices.Equal(records, want) {
+		t.Errorf("got %q, want each file judged once: %q", records, want)
+	}
+}
+
 // TestTable: a table goes on where it was, without the row that a crash left half, also where another file takes its place.
 func TestTable(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "line.csv")

@@ -15,8 +15,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -237,6 +239,40 @@ func TestFailures(t *testing.T) {
 	}
 }
 
+// TestRedirect: a camera may redirect within its host. Another host is not asked, and hears no secrets.
+func TestRedirect(t *testing.T) {
+	want := picture(t, 1)
+	var heard atomic.Int64
+	other := fake(t, func(http.ResponseWriter, *http.Request) { heard.Add(1) })
+	elsewhere := strings.Replace(other.URL, "127.0.0.1", "localhost", 1)
+	for _, c := range []struct{ to, want string }{
+		{"/stream", ""}, {"/again", "again and again"}, {elsewhere + "/x", "it redirects to " + elsewhere + "; give that address"},
+	} {
+		s := fake(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/stream" {
+				sends(5*time.Millisecond, false, want)(w, r)
+				return
+			}
+			http.Redirect(w, r, c.to, http.StatusFound)
+		})
+		cam, l := opened(t, strings.Replace(s.URL, "://", "://user:secret@", 1)+"/?key=secret", Options{})
+		if c.want == "" {
+			if f := next(t, cam); !bytes.Equal(f.Data, want) {
+				t.Errorf("%s: got %d bytes, want the %d that were sent", c.to, len(f.Data), len(want))
+			}
+		}
+		testmain.Wait(t, "word of it", func() bool { return strings.Contains(l.text(), c.want) })
+		if strings.Contains(l.text(), "secret") {
+			t.Errorf("%s: got %q", c.to, l.text())
+		}
+		cam.Close()
+		s.CloseClientConnections()
+	}
+	if n := heard.Load(); n > 0 {
+		t.Errorf("another host was asked %d times", n)
+	}
+}
+
 // TestAway: of a camera that is not there the reason is told to who waits.
 func TestAway(t *testing.T) {
 	s := fake(t, sends(0, true))
@@ -340,7 +376,7 @@ func TestTriggers(t *testing.T) {
 	want := picture(t, 1)
 	c, _ := opened(t, fake(t, sends(time.Millisecond, false, want)).URL, Options{})
 	lines, w := io.Pipe()
-	f := &Feed{Camera: c, Triggers: lines}
+	f := &Feed{Camera: c, Triggers: ReadTriggers(lines)}
 	ended := fed(t, f)
 	io.WriteString(w, "part 1\n\n../../2/\xff \n"+strings.Repeat("ä", 5000)+"\nlast")
 	w.Close()
@@ -365,6 +401,52 @@ func TestTriggers(t *testing.T) {
 	}
 }
 
+// TestTriggersInTime: a line gets a picture that was made after it came, and soon; lines that come while the camera is away get none,
+// also when it is back.
+func TestTriggersInTime(t *testing.T) {
+	var away atomic.Bool
+	var made atomic.Int64 // pictures, each of which has its number in it
+	away.Store(true)
+	s := fake(t, func(w http.ResponseWriter, r *http.Request) {
+		if away.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		w.Header().Set("Content-Type", "image/jpeg")
+		fmt.Fprint(w, made.Add(1))
+	})
+	c, _ := opened(t, s.URL, Options{Longest: 10 * time.Millisecond})
+	lines, w := io.Pipe()
+	f := &Feed{Camera: c, Triggers: ReadTriggers(lines), Patience: time.Second}
+	fed(t, f)
+	io.WriteString(w, "early1\nearly2\nearly3\n")
+	testmain.Wait(t, "dropped lines", func() bool { _, dropped := f.Counts(); return dropped == 3 })
+	away.Store(false)
+	next(t, c)
+	for i := range int64(3) {
+		before := made.Load()
+		fmt.Fprintln(w, "part", i)
+		testmain.Wait(t, "a frame", func() bool { taken, dropped := f.Counts(); return taken+dropped == 3+i+1 })
+		names := frames(t, f)
+		if want := fmt.Sprintf("Z-part_%d.jpg", i); int64(len(names)) != i+1 || !strings.HasSuffix(names[i], want) {
+			t.Fatalf("got %q, want %d, the last of them %s", names, i+1, want)
+		}
+		data, err := os.ReadFile(filepath.Join(f.Dir, names[i]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if number, err := strconv.ParseInt(string(data), 10, 64); err != nil || number <= before {
+			t.Errorf("%s: got picture %d, %v, want one after %d", names[i], number, err, before)
+		}
+	}
+	if err := f.due(t.Context(), time.Now().Add(-time.Minute), "late"); err != nil { // whose turn comes late, and a frame is there
+		t.Fatal(err)
+	}
+	if taken, dropped := f.Counts(); taken != 3 || dropped != 4 {
+		t.Errorf("got %d frames, %d dropped, want 3 and 4", taken, dropped)
+	}
+}
+
 // TestDropped: what nobody takes away makes later frames be dropped, which is counted and said; so are triggers for which no frame
 // comes in time.
 func TestDropped(t *testing.T) {
@@ -375,8 +457,8 @@ func TestDropped(t *testing.T) {
 		feed          *Feed
 		taken         int64
 	}{
-		{"all", works, &Feed{Most: 3}, 3}, {"every", works, &Feed{Most: 3, Every: 2 * time.Millisecond}, 3}, {"triggers", works, &Feed{Most: 3, Triggers: &endless{again: "\n"}}, 3},
-		{"no camera", silent, &Feed{Triggers: strings.NewReader("1\n2\n3\n"), Patience: time.Millisecond}, 0}, {"no camera in time", silent, &Feed{Every: 2 * time.Millisecond, Patience: time.Millisecond}, 0},
+		{"all", works, &Feed{Most: 3}, 3}, {"every", works, &Feed{Most: 3, Every: 2 * time.Millisecond}, 3}, {"triggers", works, &Feed{Most: 3, Triggers: ReadTriggers(&endless{again: "\n"})}, 3},
+		{"no camera", silent, &Feed{Triggers: ReadTriggers(strings.NewReader("1\n2\n3\n")), Patience: time.Millisecond}, 0}, {"no camera in time", silent, &Feed{Every: 2 * time.Millisecond, Patience: time.Millisecond}, 0},
 	} {
 		l := &log{}
 		f := c.feed

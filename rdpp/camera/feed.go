@@ -1,22 +1,17 @@
 package camera
 
 import (
-	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"sync/atomic"
 	"time"
-	"unicode"
 
 	"rdpp/rdpp/atomicfile"
 )
@@ -29,11 +24,11 @@ type Feed struct {
 
 	// Which frames: the first one after each line of Triggers, whose text becomes part of the name; else, with Every, the first one
 	// after each such time; else each that the camera sends.
-	Triggers io.Reader
+	Triggers *Triggers
 	Every    time.Duration
 
 	Most     int           // frames that may be in the folder: of more those that come are dropped; default DefaultMost
-	Patience time.Duration // for which a frame that is due is waited for, as another one would be of another part; default 2 s
+	Patience time.Duration // within which a frame that is due has to begin and come, as a later one is of another part; default 2 s
 	Log      func(string)  // is told when frames are dropped, once a minute at most; default: nobody is
 
 	taken, dropped atomic.Int64
@@ -57,19 +52,19 @@ var framed = regexp.MustCompile(`^frame-\d{8}T\d{6}\.\d{6}Z(-[^/]*)?\.(jpg|png|b
 // layout is that of the time in a frame's name, which is UTC.
 const layout = "20060102T150405.000000Z"
 
-// Run puts frames into the folder until ctx ends, or the triggers do, which is no error. It begins, and reads triggers, when the camera
-// has sent its first frame.
+// Run puts frames into the folder until ctx ends, or the triggers do, which is no error. Without triggers it begins when the camera has
+// sent its first frame.
 func (f *Feed) Run(ctx context.Context) error {
 	if err := f.tidy(); err != nil {
 		return err
 	}
+	if f.Triggers != nil {
+		return f.triggered(ctx)
+	}
 	if _, err := f.Camera.Next(ctx, time.Time{}); err != nil {
 		return err
 	}
-	switch {
-	case f.Triggers != nil:
-		return f.triggered(ctx)
-	case f.Every > 0:
+	if f.Every > 0 {
 		return f.timed(ctx)
 	}
 	var last Frame
@@ -92,16 +87,16 @@ func (f *Feed) Run(ctx context.Context) error {
 	}
 }
 
-// One puts one frame into the folder.
-func (f *Feed) One(ctx context.Context) error {
+// One puts one frame into the folder, however many wait there, and returns its name.
+func (f *Feed) One(ctx context.Context) (name string, err error) {
 	if err := f.tidy(); err != nil {
-		return err
+		return "", err
 	}
 	next, err := f.Camera.Next(ctx, time.Now())
 	if err != nil {
-		return err
+		return "", err
 	}
-	return f.put(next, "")
+	return f.place(next, "")
 }
 
 // Empty says whether no frame is left in the folder.
@@ -127,88 +122,38 @@ func (f *Feed) timed(ctx context.Context) error {
 	}
 }
 
-// due puts the first frame after a time into the folder.
+// due puts the first frame after a time into the folder, unless that is too late.
 func (f *Feed) due(ctx context.Context, at time.Time, label string) error {
-	limited, stop := context.WithDeadline(ctx, at.Add(cmp.Or(f.Patience, 2*time.Second)))
+	end := at.Add(cmp.Or(f.Patience, 2*time.Second))
+	limited, stop := context.WithDeadline(ctx, end)
 	defer stop()
 	next, err := f.Camera.Next(limited, at)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case err != nil:
+	case err != nil, next.Begun.After(end): // it was there, since this comes late to take it
 		f.drop(1)
 		return nil
 	}
 	return f.put(next, label)
 }
 
-// trigger is a line that has come.
-type trigger struct {
-	at    time.Time
-	label string
-}
-
 func (f *Feed) triggered(ctx context.Context) error {
-	lines, ended := make(chan trigger, f.most()), make(chan error, 1)
-	go func() {
-		defer close(lines)
-		from := bufio.NewReaderSize(f.Triggers, longestLine)
-		for {
-			line, err := from.ReadSlice('\n')
-			if len(line) > 0 {
-				select {
-				case lines <- trigger{time.Now(), label(line)}:
-				default:
-					f.dropped.Add(1)
-				}
-			}
-			for errors.Is(err, bufio.ErrBufferFull) { // the rest of a long one
-				_, err = from.ReadSlice('\n')
-			}
-			if err != nil {
-				if err != io.EOF {
-					ended <- fmt.Errorf("camera: the triggers cannot be read: %w", err)
-				}
-				return
-			}
-		}
-	}()
+	defer func() { f.drop(f.Triggers.lost.Swap(0)) }()
 	for {
 		select {
-		case t, open := <-lines:
+		case t, open := <-f.Triggers.lines:
 			if !open {
-				select {
-				case err := <-ended:
-					return err
-				default:
-					return nil
-				}
+				return f.Triggers.err
 			}
 			if err := f.due(ctx, t.at, t.label); err != nil {
 				return err
 			}
-			f.drop(0)
+			f.drop(f.Triggers.lost.Swap(0))
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
-}
-
-// label is what of a trigger's line becomes part of a file's name.
-func label(line []byte) string {
-	text := strings.Map(func(r rune) rune {
-		if unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("._-+", r) {
-			return r
-		}
-		return '_'
-	}, strings.ToValidUTF8(string(bytes.TrimSpace(line)), "_"))
-	const longest = 100
-	for i := range text {
-		if i > longest {
-			return text[:i]
-		}
-	}
-	return text
 }
 
 func (f *Feed) most() int { return cmp.Or(f.Most, DefaultMost) }
@@ -233,9 +178,15 @@ func (f *Feed) put(frame Frame, label string) error {
 		f.drop(1)
 		return nil
 	}
+	_, err = f.place(frame, label)
+	return err
+}
+
+// place puts a frame into the folder and returns its name.
+func (f *Feed) place(frame Frame, label string) (name string, err error) {
 	hidden := filepath.Join(f.Dir, hiddenName)
 	if err := os.WriteFile(hidden, frame.Data, 0o666); err != nil {
-		return fmt.Errorf("camera: %w", err)
+		return "", fmt.Errorf("camera: %w", err)
 	}
 	if label != "" {
 		label = "-" + label
@@ -251,10 +202,10 @@ func (f *Feed) put(frame Frame, label string) error {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("camera: %w", err)
+			return "", fmt.Errorf("camera: %w", err)
 		}
 		f.taken.Add(1)
-		return nil
+		return name, nil
 	}
 }
 

@@ -44,9 +44,13 @@ func (r *rtspStream) stream(ctx context.Context, deliver func(Frame), _ <-chan s
 		default:
 		}
 	}
-	c := &gortsplib.Client{Scheme: u.Scheme, Host: hostPort(r.address), Protocol: new(gortsplib.ProtocolTCP), ReadTimeout: r.opt.Silence, WriteTimeout: r.opt.Silence,
+	home := hostPort(r.address)
+	c := &gortsplib.Client{Scheme: u.Scheme, Host: home, Protocol: new(gortsplib.ProtocolTCP), ReadTimeout: r.opt.Silence, WriteTimeout: r.opt.Silence,
 		TLSConfig: &tls.Config{ServerName: r.address.Hostname()}, UserAgent: "rdpp",
 		DialContext: func(_ context.Context, network, address string) (net.Conn, error) {
+			if address != home { // it redirects, and would be followed with user and password
+				return nil, fmt.Errorf("it redirects to %.100s; give that address, if it is the camera's", address)
+			}
 			return (&net.Dialer{}).DialContext(ctx, network, address)
 		}}
 	if err := c.Start(); err != nil {

@@ -6,6 +6,7 @@ import (
 	"image/jpeg"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,10 +25,16 @@ type station struct {
 	server *gortsplib.Server
 	stream *gortsplib.ServerStream
 	ready  chan struct{} // closed when there is a stream
+	moved  string        // where it redirects to; "": nowhere
+	asked  atomic.Int64  // how often
 }
 
 func (s *station) OnDescribe(*gortsplib.ServerHandlerOnDescribeCtx) (*base.Response, *gortsplib.ServerStream, error) {
 	<-s.ready
+	s.asked.Add(1)
+	if s.moved != "" {
+		return &base.Response{StatusCode: base.StatusFound, Header: base.Header{"Location": base.HeaderValue{s.moved}}}, nil, nil
+	}
 	return &base.Response{StatusCode: base.StatusOK}, s.stream, nil
 }
 
@@ -140,6 +147,24 @@ func TestRTSPOther(t *testing.T) {
 		testmain.Wait(t, c.want, func() bool { return strings.Contains(l.text(), c.want) })
 		cam.Close()
 		s.close()
+	}
+}
+
+// TestRTSPRedirect: where a camera redirects to is not asked, and hears neither user nor password.
+func TestRTSPRedirect(t *testing.T) {
+	other, _ := newStation(t, "127.0.0.1:0", &format.MJPEG{})
+	defer other.close()
+	s := &station{ready: make(chan struct{}), moved: "rtsp://" + other.server.NetListener().Addr().String() + "/line"}
+	close(s.ready)
+	s.server = &gortsplib.Server{Handler: s, RTSPAddress: "127.0.0.1:0"}
+	if err := s.server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer s.server.Close()
+	_, l := opened(t, "rtsp://user:secret@"+s.server.NetListener().Addr().String()+"/line", Options{Silence: 300 * time.Millisecond})
+	testmain.Wait(t, "second attempt", func() bool { return s.asked.Load() >= 2 })
+	if n := other.asked.Load(); n > 0 || !strings.Contains(l.text(), "it redirects to "+other.server.NetListener().Addr().String()) || strings.Contains(l.text(), "secret") {
+		t.Errorf("got %q, and that the other one was asked %d times, want that it redirects", l.text(), n)
 	}
 }
 

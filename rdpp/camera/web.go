@@ -18,8 +18,19 @@ type web struct {
 	opt     *Options
 }
 
-// client goes to cameras, which are near: not through a proxy.
-var client = &http.Client{Transport: &http.Transport{MaxResponseHeaderBytes: 64 << 10, DisableCompression: true, IdleConnTimeout: time.Minute}}
+// client goes to cameras, which are near: not through a proxy. A camera that is elsewhere is not told the secrets of the address, which
+// the Referer has.
+var client = &http.Client{Transport: &http.Transport{MaxResponseHeaderBytes: 64 << 10, DisableCompression: true, IdleConnTimeout: time.Minute},
+	CheckRedirect: func(to *http.Request, via []*http.Request) error {
+		first := via[0].URL
+		switch {
+		case to.URL.Hostname() != first.Hostname(), first.Scheme == "https" && to.URL.Scheme != "https":
+			return fmt.Errorf("it redirects to %s://%.100s; give that address, if it is the camera's", to.URL.Scheme, to.URL.Host)
+		case len(via) >= 10:
+			return errors.New("it redirects again and again")
+		}
+		return nil
+	}}
 
 func (w *web) stream(ctx context.Context, deliver func(Frame), asked <-chan struct{}) error {
 	for {
