@@ -380,6 +380,46 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// WeightBytes is what a file has of the flow.
+func TestWeightBytes(t *testing.T) {
+	for _, c := range []struct {
+		arch   string
+		change func(*fastflow.Flows)
+	}{
+		{"resnet18", func(*fastflow.Flows) {}},
+		{"resnet50", func(f *fastflow.Flows) { f.FlowAffine = false }},
+		{"wide_resnet50_2", func(f *fastflow.Flows) { f.FlowKernels, f.FlowSteps, f.FlowHidden = fastflow.KernelsAll, 1, 0.07 }},
+	} {
+		s, f := settings(), small()
+		s.Arch = c.arch
+		c.change(&f)
+		m := fastflow.New(s, f)
+		var want int64
+		for _, tensor := range newNet(t, m, true).State() {
+			if strings.HasPrefix(tensor.Name, "flow.") {
+				stored := weights.Tensor{Shape: tensor.Shape}
+				want += int64(stored.Len() * tensor.DType.Size())
+			}
+		}
+		if got := m.(method.Sized).WeightBytes(); got != want {
+			t.Errorf("%s, %+v: got %d bytes, want %d", c.arch, f, got, want)
+		}
+		if got, least := m.PredictionBytes(1, 0), 4*want; got < least {
+			t.Errorf("%s, %+v: got an estimate of %d bytes for a file that has less than the weights, want %d or more", c.arch, f, got, least)
+		}
+	}
+}
+
+// What trains can be opened: weights beyond the largest model file are refused.
+func TestTooLarge(t *testing.T) {
+	s, f := settings(), fastflow.DefaultFlows()
+	s.Arch, f.FlowSteps, f.FlowHidden = "wide_resnet50_2", 64, 8
+	var wrong *setting.Error
+	if err := fastflow.New(s, f).Check(); !errors.As(err, &wrong) || wrong.Field != "flow_hidden" {
+		t.Errorf("got error %v, want one about flow_hidden", err)
+	}
+}
+
 func TestCheck(t *testing.T) {
 	for field, change := range map[string]func(*fastflow.Flows){
 		"flow_steps":   func(f *fastflow.Flows) { f.FlowSteps = 0 },
