@@ -365,6 +365,32 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
+// A rate that drives the weights out of all bounds ends the training, at the loss or, after the last update, at the end.
+func TestDiverged(t *testing.T) {
+	f := narrow()
+	f.CrossRate = 1e30
+	m := csflow.New(settings(), f)
+	l := learner(t, m, newNet(t, m))
+	if err := l.Begin(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 4 {
+		losses, err := l.Step(batchOf(0, 2), i, 4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !losses.Finite() {
+			_, err = l.Finish(t.Context(), nil, true)
+			var advice *setting.Advice
+			if !errors.As(err, &advice) || !strings.Contains(err.Error(), "cross_rate") {
+				t.Errorf("got error %v, want one with advice", err)
+			}
+			return
+		}
+	}
+	t.Error("got finite losses, want them to diverge")
+}
+
 // WeightBytes is what a file has of the flow.
 func TestWeightBytes(t *testing.T) {
 	for _, c := range []struct {
