@@ -126,9 +126,9 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	flags.Lookup("arch").DefValue = ""
 	flags.StringVar(&opt.Teacher, "teacher", rdpp.TeacherAuto, "`FILE`, builtin, imagenet, drawn, random")
 	flags.StringVar(&c.Method, "method", c.Method, "`NAME`: "+strings.Join(rdpp.Methods(), ", "))
-	flags.IntVar(&c.Updates, "updates", c.Updates, "`N` updates of the weights, of --batch images")
-	flags.IntVar(&c.Epochs, "epochs", c.Epochs, "`N` passes over the images, instead")
-	flags.IntVar(&c.Batch, "batch", c.Batch, "`N` images per step")
+	flags.IntVar(&c.Updates, "updates", c.Updates, "`N` updates of the weights, of --batch images"+others(func(c *rdpp.Config) int { return c.Updates }))
+	flags.IntVar(&c.Epochs, "epochs", c.Epochs, "or `N` passes over images"+others(func(c *rdpp.Config) int { return c.Epochs }))
+	flags.IntVar(&c.Batch, "batch", c.Batch, "`N` images per step"+others(func(c *rdpp.Config) int { return c.Batch }))
 	flags.IntVar(&c.ImageSize, "image-size", c.ImageSize, "`N` x N pixels; 192 for drawn")
 	flags.StringVar((*string)(&c.Fit), "fit", string(framing.Squash), "`NAME`, into a square: "+strings.Join(framing.Fits(), ", "))
 	roi := flags.String("roi", "", "look at `X,Y,W,H` alone, or what a mask FILE draws")
@@ -184,14 +184,14 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	flags.BoolVar(&c.Equalise, "equalise", c.Equalise, "give the teacher's channels one deviation")
 	flags.StringVar(&c.Score, "score", c.Score, "`NAME` of the map: balanced, released")
 	flags.Float64Var(&c.ScoreTop, "score-top", c.ScoreTop, "score: mean of the map's top `SHARE`; 0: maximum")
-	flags.Float64Var(&c.Coreset, "coreset", c.Coreset, "PatchCore: `SHARE` of patches to keep")
+	flags.Float64Var(&c.Coreset, "coreset", c.Coreset, "`SHARE` of patches to keep")
 	flags.IntVar(&c.CoresetDimensions, "coreset-dimensions", c.CoresetDimensions, "`N`, to choose them by; 0: all of a patch")
 	flags.IntVar(&c.CoresetStarts, "coreset-starts", c.CoresetStarts, "`N` random patches to start from")
 	flags.IntVar(&c.PatchDimensions, "patch-dimensions", c.PatchDimensions, "`N` of a patch, as released; 0: by channel")
 	flags.StringVar(&c.PatchScore, "patch-score", c.PatchScore, "`NAME` of the score: map, patch (paper)")
 	flags.IntVar(&c.Neighbours, "neighbours", c.Neighbours, "`N` that weight it; 1: none; paper: 9")
 	flags.IntVar(&c.DistanceMiB, "distance-mib", c.DistanceMiB, "`N` MiB of distances at a time")
-	flags.IntVar(&c.FlowSteps, "flow-steps", c.FlowSteps, "FastFlow: `N` steps of a flow")
+	flags.IntVar(&c.FlowSteps, "flow-steps", c.FlowSteps, "`N` steps of a flow")
 	flags.Float64Var(&c.FlowHidden, "flow-hidden", c.FlowHidden, "`X` times the channels inside sub-networks")
 	flags.StringVar(&c.FlowKernels, "flow-kernels", c.FlowKernels, "`NAME`: auto, 3x3, alternate (with 1x1)")
 	flags.Float64Var(&c.FlowClamp, "flow-clamp", c.FlowClamp, "`X`, largest logarithm of a scale")
@@ -201,7 +201,7 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	flags.Float64Var(&c.FlowClip, "flow-clip", c.FlowClip, "`X`, length to shorten gradients to; 0: none")
 	flags.StringVar(&c.FlowMap, "flow-map", c.FlowMap, "`NAME` of the map: probability, likelihood")
 	flags.Float64Var(&c.FlowTop, "flow-top", c.FlowTop, "score: mean of the map's top `SHARE`; 0: maximum")
-	flags.IntVar(&c.CrossBlocks, "cross-blocks", c.CrossBlocks, "CSFlow: `N` coupling blocks")
+	flags.IntVar(&c.CrossBlocks, "cross-blocks", c.CrossBlocks, "`N` coupling blocks")
 	flags.IntVar(&c.CrossHidden, "cross-hidden", c.CrossHidden, "`N` channels of its sub-networks; paper: 1024")
 	flags.Float64Var(&c.CrossClamp, "cross-clamp", c.CrossClamp, "`X`, largest logarithm of a scale")
 	flags.Float64Var(&c.CrossRate, "cross-rate", c.CrossRate, "`X`, Adam's rate")
@@ -221,6 +221,7 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	command.Words(flags, "precision", "auto", "fp32", "tf32", "bf16")
 	command.Words(flags, "select", rdpp.SelectLast, rdpp.SelectBestOnTest)
 	command.Words(flags, "bit-depth", "auto", "8", "10", "12", "14", "16")
+	nameOwners(flags)
 	help := command.Help{Text: trainUsage, Rare: rareFlags, More: fmt.Sprintf("Without --arch: %s where its weights are in $RDPP_CACHE or\n~/.cache/rdpp, "+
 		"else %s, whose teacher is inside the program\n"+
 		"With several categories, RUN/%s is the page of them all\n"+
@@ -445,18 +446,41 @@ func over(flags *pflag.FlagSet, c *rdpp.Config, base func(category string) rdpp.
 	return of, err
 }
 
+// others lists, for a flag's help, the methods whose default of a setting is not the first one's.
+func others(value func(c *rdpp.Config) int) (text string) {
+	first := rdpp.DefaultConfig()
+	for _, method := range rdpp.Methods() {
+		if own := rdpp.PresetOf("", "", method); value(&own) != value(&first) {
+			text += fmt.Sprintf("; %s: %d", method, value(&own))
+		}
+	}
+	return text
+}
+
+// nameOwners begins the help of flags that not all methods read with the names of those that do.
+func nameOwners(flags *pflag.FlagSet) {
+	flags.VisitAll(func(f *pflag.Flag) {
+		if owners := rdpp.Owners(settingOf(f)); len(owners) > 0 {
+			f.Usage = strings.Join(owners, ", ") + ": " + f.Usage
+		}
+	})
+}
+
+// settingOf is the setting, by its name in JSON, that a flag is for, if it is for one.
+func settingOf(f *pflag.Flag) string {
+	for setting, flag := range short {
+		if flag == f.Name {
+			return setting
+		}
+	}
+	return strings.ReplaceAll(f.Name, "-", "_")
+}
+
 // unread refuses flags that are given and play no part in c's method. given are their values on the command line.
 func unread(flags *pflag.FlagSet, given map[*pflag.Flag]string, c *rdpp.Config) (err error) {
 	method, fixed := c.Method, c.Fixed()
-	settings := map[string]string{} // of flags that are not called like them
-	for setting, flag := range short {
-		settings[flag] = setting
-	}
 	flags.Visit(func(f *pflag.Flag) {
-		setting, renamed := settings[f.Name]
-		if !renamed {
-			setting = strings.ReplaceAll(f.Name, "-", "_")
-		}
+		setting := settingOf(f)
 		owners := rdpp.Owners(setting)
 		at := slices.IndexFunc(fixed, func(s rdpp.FixedSetting) bool { return s.Setting == setting })
 		switch {

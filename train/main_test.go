@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/spf13/pflag"
 
@@ -133,6 +134,25 @@ func TestHelpFitsOnAScreen(t *testing.T) {
 			if !strings.Contains(stdout, want) {
 				t.Errorf("%v: got\n%s, want %q", c.args, stdout, want)
 			}
+		}
+	}
+}
+
+// A flag's help names the methods that read it, where not all do, and those whose default is another.
+func TestHelpNamesMethods(t *testing.T) {
+	_, stdout, _ := trainBy("--help-all")
+	text := strings.Join(strings.Fields(stdout), " ")
+	for _, want := range []string{"--updates N N updates of the weights, of --batch images; fastflow: 200 (default 1900)",
+		"--epochs N or N passes over images; fastflow: 500 (default 100)", "--batch N N images per step; fastflow: 32 (default 4)",
+		"--flow-steps N fastflow: ", "--flow-top SHARE fastflow: ", "--cross-blocks N csflow: ", "--cross-score NAME csflow: ",
+		"--patch-score NAME patchcore: ", "--noise X rd++: ", "--score NAME rd++, rd: "} {
+		if !strings.Contains(text, want) {
+			t.Errorf("got\n%s, want %q", stdout, want)
+		}
+	}
+	for line := range strings.Lines(stdout) {
+		if got := utf8.RuneCountInString(strings.TrimRight(line, "\n")); got > 80 {
+			t.Errorf("got %d columns, want at most 80: %s", got, line)
 		}
 	}
 }

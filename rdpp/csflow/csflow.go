@@ -27,7 +27,16 @@ type flowing struct {
 func New(s method.Settings, f CrossFlow) method.Method { return &flowing{s, f} }
 
 // Check says which setting cannot be, by a setting.Error.
-func (c *flowing) Check() error { return c.CrossFlow.Check() }
+func (c *flowing) Check() error {
+	if err := c.CrossFlow.Check(); err != nil {
+		return err
+	}
+	if bytes := c.WeightBytes(); bytes > method.MaxModelBytes {
+		return setting.Refuse("cross_hidden", c.CrossHidden, "the flow's weights would take %d MiB, and a model file has %d MiB at most: use less, or fewer {cross_blocks}",
+			bytes>>20, method.MaxModelBytes>>20)
+	}
+	return nil
+}
 
 // Usual leaves the first method's defaults alone. Released are 240 passes in batches of 16, whose last weights count, and maps
 // that are not smoothed.
@@ -75,7 +84,26 @@ func (c *flowing) PredictionBytes(fileBytes int64, images int) int64 {
 	perPixel += int64(8*c.channels()+6*c.CrossHidden) / 16 // of the flow: float32s at every 256th pixel, and of smaller scales
 	const program = 256 << 20
 	side := int64(c.ImageSize)
-	return program + 6*fileBytes + int64(images)*side*side*perPixel
+	return program + 6*max(fileBytes, c.WeightBytes()) + int64(images)*side*side*perPixel
+}
+
+// WeightBytes counts the parameters of the sub-networks, which are float32, and the orders of channels, which are int64.
+func (c *flowing) WeightBytes() (bytes int64) {
+	C, hidden := int64(c.channels()), int64(c.CrossHidden)
+	head := C / 2
+	tail := C - head
+	subNetwork := func(in, out, square int64) int64 {
+		first, second := square*in*hidden+hidden, square*hidden*out+out
+		return torch.Scales*(1+first+second) + 2*(torch.Scales-1)*second // and those from the scales beside
+	}
+	for block := range c.CrossBlocks {
+		square := int64(9)
+		if block == c.CrossBlocks-1 {
+			square = 25
+		}
+		bytes += 4*(subNetwork(head, 2*tail, square)+subNetwork(tail, 2*head, square)) + 8*torch.Scales*C
+	}
+	return bytes
 }
 
 // channels C of layer3.
@@ -251,6 +279,7 @@ var (
 		method.Mapped
 		method.Choosy
 		method.Usual
+		method.Sized
 		method.Continuer
 	} = (*flowing)(nil)
 )

@@ -365,6 +365,81 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
+// A rate that drives the weights out of all bounds ends the training, at the loss or, after the last update, at the end.
+func TestDiverged(t *testing.T) {
+	f := narrow()
+	f.CrossRate = 1e30
+	m := csflow.New(settings(), f)
+	l := learner(t, m, newNet(t, m))
+	if err := l.Begin(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 4 {
+		losses, err := l.Step(batchOf(0, 2), i, 4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !losses.Finite() {
+			_, err = l.Finish(t.Context(), nil, true)
+			var advice *setting.Advice
+			if !errors.As(err, &advice) || !strings.Contains(err.Error(), "cross_rate") {
+				t.Errorf("got error %v, want one with advice", err)
+			}
+			return
+		}
+	}
+	t.Error("got finite losses, want them to diverge")
+}
+
+// WeightBytes is what a file has of the flow.
+func TestWeightBytes(t *testing.T) {
+	for _, c := range []struct {
+		arch   string
+		change func(*csflow.CrossFlow)
+	}{
+		{"resnet18", func(*csflow.CrossFlow) {}},
+		{"resnet34", func(f *csflow.CrossFlow) { f.CrossBlocks, f.CrossHidden = 1, 3 }},
+		{"resnet50", func(*csflow.CrossFlow) {}},
+	} {
+		s, f := settings(), narrow()
+		s.Arch = c.arch
+		c.change(&f)
+		m := csflow.New(s, f)
+		net, err := m.New(method.Options{Blank: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer net.Close()
+		var want int64
+		for _, tensor := range net.State() {
+			if strings.HasPrefix(tensor.Name, "flow.") {
+				stored := weights.Tensor{Shape: tensor.Shape}
+				want += int64(stored.Len() * tensor.DType.Size())
+			}
+		}
+		if got := m.(method.Sized).WeightBytes(); got != want {
+			t.Errorf("%s, %+v: got %d bytes, want %d", c.arch, f, got, want)
+		}
+		if got, least := m.PredictionBytes(1, 0), 4*want; got < least {
+			t.Errorf("%s, %+v: got an estimate of %d bytes for a file that has less than the weights, want %d or more", c.arch, f, got, least)
+		}
+	}
+}
+
+// What trains can be opened: weights beyond the largest model file are refused.
+func TestTooLarge(t *testing.T) {
+	s, f := settings(), csflow.ReleasedCrossFlow()
+	s.Arch = "wide_resnet50_2"
+	if err := csflow.New(s, f).Check(); err != nil {
+		t.Errorf("as released: got error %v, want none", err)
+	}
+	f.CrossBlocks++
+	var wrong *setting.Error
+	if err := csflow.New(s, f).Check(); !errors.As(err, &wrong) || wrong.Field != "cross_hidden" {
+		t.Errorf("a block more: got error %v, want one about cross_hidden", err)
+	}
+}
+
 func TestCheck(t *testing.T) {
 	for field, change := range map[string]func(*csflow.CrossFlow){
 		"cross_blocks": func(f *csflow.CrossFlow) { f.CrossBlocks = 0 },

@@ -7,6 +7,7 @@ import (
 	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/method"
+	"rdpp/rdpp/setting"
 	"rdpp/rdpp/state"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
@@ -118,8 +119,11 @@ func (l *learner) Restore(file *weights.File, _ anomaly.Facts) error {
 	return l.settle()
 }
 
-// Finish is the net with its last weights.
+// Finish is the net with its last weights, unless the last update left no numbers.
 func (l *learner) Finish(_ context.Context, _ method.Images, last bool) (method.Net, error) {
+	if err := state.CheckLearned(l.net.trained()); err != nil {
+		return nil, setting.Advise(fmt.Errorf("csflow: %w", err), "use a lower {cross_rate} or {cross_clip}")
+	}
 	if last {
 		l.adam.Close()
 	}

@@ -79,6 +79,10 @@ func (r *run) findRoom(resumed bool) error {
 	if err != nil {
 		return err
 	}
+	if model > modelfile.MaxBytes {
+		return fmt.Errorf("engine: the model file would have %d MiB, and %d MiB are opened at most; use a smaller backbone or other settings of %s", model>>20,
+			int64(modelfile.MaxBytes)>>20, r.config.Method)
+	}
 	sizes := []int64{whole}
 	if !resumed {
 		sizes = append(sizes, whole)

@@ -27,7 +27,7 @@ func FromModel(path string) (config.Config, error) {
 	c := info.Config
 	c.Precision = method.PrecisionAuto
 	if c.Updates > 0 {
-		c.Epochs = config.Default().Epochs // those in the file are what the updates took
+		c.Epochs = config.PresetOf("", "", c.Method).Epochs // those in the file are what the updates took
 	}
 	return c, nil
 }

@@ -11,6 +11,7 @@ import (
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/export"
 	"rdpp/rdpp/method"
+	"rdpp/rdpp/setting"
 	"rdpp/rdpp/state"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
@@ -26,7 +27,16 @@ type flowing struct {
 func New(s method.Settings, f Flows) method.Method { return &flowing{s, f} }
 
 // Check says which setting cannot be, by a setting.Error.
-func (c *flowing) Check() error { return c.Flows.Check() }
+func (c *flowing) Check() error {
+	if err := c.Flows.Check(); err != nil {
+		return err
+	}
+	if bytes := c.WeightBytes(); bytes > method.MaxModelBytes {
+		return setting.Refuse("flow_hidden", c.FlowHidden, "the flows' weights would take %d MiB, and a model file has %d MiB at most: use less, or fewer {flow_steps}",
+			bytes>>20, method.MaxModelBytes>>20)
+	}
+	return nil
+}
 
 // Usual are batches of 32, as published, and fewer updates than the 500 passes of the paper; released, those, of maps that
 // are not smoothed.
@@ -80,7 +90,31 @@ func (c *flowing) PredictionBytes(fileBytes int64, images int) int64 {
 	}
 	const program = 256 << 20
 	side := int64(c.ImageSize)
-	return program + 4*fileBytes + int64(images)*side*side*perPixel
+	return program + 4*max(fileBytes, c.WeightBytes()) + int64(images)*side*side*perPixel
+}
+
+// WeightBytes counts the parameters of layer norms and steps, which are float32, and the orders of channels, which are int64.
+func (c *flowing) WeightBytes() (bytes int64) {
+	for k := range torch.Scales {
+		C, side := int64(64<<k), int64(c.ImageSize/(4<<k))
+		if c.deep() {
+			C *= 4
+		}
+		if c.FlowAffine {
+			bytes += 4 * 2 * C * side * side
+		}
+		changed := C / 2
+		kept := C - changed
+		middle := int64(c.FlowHidden * float64(kept))
+		for step := range c.FlowSteps {
+			square := int64(9)
+			if c.pointwise() && step%2 == 1 {
+				square = 1
+			}
+			bytes += 4*(square*middle*(kept+2*changed)+middle+2*changed+2*C) + 8*C
+		}
+	}
+	return bytes
 }
 
 // flows are a teacher and what makes noise of its features.
@@ -226,6 +260,7 @@ var (
 		method.Mapped
 		method.Choosy
 		method.Usual
+		method.Sized
 		method.Continuer
 	} = (*flowing)(nil)
 )

@@ -380,23 +380,65 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// WeightBytes is what a file has of the flow.
+func TestWeightBytes(t *testing.T) {
+	for _, c := range []struct {
+		arch   string
+		change func(*fastflow.Flows)
+	}{
+		{"resnet18", func(*fastflow.Flows) {}},
+		{"resnet50", func(f *fastflow.Flows) { f.FlowAffine = false }},
+		{"wide_resnet50_2", func(f *fastflow.Flows) { f.FlowKernels, f.FlowSteps, f.FlowHidden = fastflow.KernelsAll, 1, 0.07 }},
+	} {
+		s, f := settings(), small()
+		s.Arch = c.arch
+		c.change(&f)
+		m := fastflow.New(s, f)
+		var want int64
+		for _, tensor := range newNet(t, m, true).State() {
+			if strings.HasPrefix(tensor.Name, "flow.") {
+				stored := weights.Tensor{Shape: tensor.Shape}
+				want += int64(stored.Len() * tensor.DType.Size())
+			}
+		}
+		if got := m.(method.Sized).WeightBytes(); got != want {
+			t.Errorf("%s, %+v: got %d bytes, want %d", c.arch, f, got, want)
+		}
+		if got, least := m.PredictionBytes(1, 0), 4*want; got < least {
+			t.Errorf("%s, %+v: got an estimate of %d bytes for a file that has less than the weights, want %d or more", c.arch, f, got, least)
+		}
+	}
+}
+
+// What trains can be opened: weights beyond the largest model file are refused.
+func TestTooLarge(t *testing.T) {
+	s, f := settings(), fastflow.DefaultFlows()
+	s.Arch, f.FlowSteps, f.FlowHidden = "wide_resnet50_2", 64, 8
+	var wrong *setting.Error
+	if err := fastflow.New(s, f).Check(); !errors.As(err, &wrong) || wrong.Field != "flow_hidden" {
+		t.Errorf("got error %v, want one about flow_hidden", err)
+	}
+}
+
 func TestCheck(t *testing.T) {
-	for field, change := range map[string]func(*fastflow.Flows){
-		"flow_steps":   func(f *fastflow.Flows) { f.FlowSteps = 0 },
-		"flow_hidden":  func(f *fastflow.Flows) { f.FlowHidden = math.NaN() },
-		"flow_kernels": func(f *fastflow.Flows) { f.FlowKernels = "5x5" },
-		"flow_clamp":   func(f *fastflow.Flows) { f.FlowClamp = 0 },
-		"flow_rate":    func(f *fastflow.Flows) { f.FlowRate = math.Inf(1) },
-		"flow_decay":   func(f *fastflow.Flows) { f.FlowDecay = -1 },
-		"flow_clip":    func(f *fastflow.Flows) { f.FlowClip = math.NaN() },
-		"flow_map":     func(f *fastflow.Flows) { f.FlowMap = "" },
-		"flow_top":     func(f *fastflow.Flows) { f.FlowTop = 0.6 },
+	for what, change := range map[string]func(*fastflow.Flows){
+		"flow_steps":                         func(f *fastflow.Flows) { f.FlowSteps = 0 },
+		"flow_hidden":                        func(f *fastflow.Flows) { f.FlowHidden = math.NaN() },
+		"flow_kernels":                       func(f *fastflow.Flows) { f.FlowKernels = "5x5" },
+		"flow_clamp":                         func(f *fastflow.Flows) { f.FlowClamp = 0 },
+		"flow_rate":                          func(f *fastflow.Flows) { f.FlowRate = math.Inf(1) },
+		"flow_decay":                         func(f *fastflow.Flows) { f.FlowDecay = -1 },
+		"flow_decay, which no float32 holds": func(f *fastflow.Flows) { f.FlowDecay = 1e39 },
+		"flow_clip":                          func(f *fastflow.Flows) { f.FlowClip = math.NaN() },
+		"flow_map":                           func(f *fastflow.Flows) { f.FlowMap = "" },
+		"flow_top":                           func(f *fastflow.Flows) { f.FlowTop = 0.6 },
 	} {
 		f := fastflow.DefaultFlows()
 		change(&f)
+		field, _, _ := strings.Cut(what, ",")
 		var wrong *setting.Error
 		if err := fastflow.New(settings(), f).Check(); !errors.As(err, &wrong) || wrong.Field != field {
-			t.Errorf("%s: got error %v, want one about it", field, err)
+			t.Errorf("%s: got error %v, want one about it", what, err)
 		}
 	}
 	for what, f := range map[string]fastflow.Flows{"default": fastflow.DefaultFlows(), "released": fastflow.ReleasedFlows()} {
@@ -409,16 +451,18 @@ func TestCheck(t *testing.T) {
 // The sub-networks' kernels follow the backbone where they are not told.
 func TestKernels(t *testing.T) {
 	for _, c := range []struct {
-		kernels string
-		want    int
-	}{{fastflow.KernelsAuto, 3}, {fastflow.KernelsAll, 3}, {fastflow.KernelsAlternate, 1}} {
-		f := small()
-		f.FlowKernels = c.kernels
-		net := newNet(t, fastflow.New(settings(), f), true)
-		for _, s := range net.State() {
-			if s.Name == "flow.layer1.1.conv1.weight" && s.Shape[3] != c.want {
-				t.Errorf("%s: got weights of %v in the second step, want kernels of %d", c.kernels, s.Shape, c.want)
-			}
+		arch, kernels string
+		want          int
+	}{
+		{"resnet18", fastflow.KernelsAuto, 3}, {"resnet18", fastflow.KernelsAll, 3}, {"resnet18", fastflow.KernelsAlternate, 1},
+		{"resnet50", fastflow.KernelsAuto, 1}, {"resnet50", fastflow.KernelsAll, 3},
+	} {
+		s, f := settings(), small()
+		s.Arch, f.FlowKernels = c.arch, c.kernels
+		state := newNet(t, fastflow.New(s, f), true).State()
+		at := slices.IndexFunc(state, func(s weights.Source) bool { return s.Name == "flow.layer1.1.conv1.weight" })
+		if at < 0 || state[at].Shape[3] != c.want {
+			t.Errorf("%s, %s: got tensor %d of the second step's weights, %v, want kernels of %d", c.arch, c.kernels, at, state, c.want)
 		}
 	}
 }

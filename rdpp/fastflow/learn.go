@@ -3,7 +3,6 @@ package fastflow
 import (
 	"context"
 	"fmt"
-	"math"
 
 	"rdpp/rdpp/anomaly"
 	"rdpp/rdpp/dataset"
@@ -113,20 +112,8 @@ func (l *learner) Restore(file *weights.File, _ anomaly.Facts) error {
 
 // Finish is the flows as they are, unless the last update left no numbers.
 func (l *learner) Finish(_ context.Context, _ method.Images, last bool) (method.Net, error) {
-	for _, e := range l.net.flow.State() {
-		if !e.Trainable {
-			continue
-		}
-		values, err := torch.Read[float32](e.Tensor)
-		if err != nil {
-			return nil, err
-		}
-		for _, v := range values {
-			if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
-				return nil, setting.Advise(fmt.Errorf("fastflow: weights of %s are %v after the last update", e.Name, v),
-					"use a lower {flow_rate}, or set {flow_clip}")
-			}
-		}
+	if err := state.CheckLearned(l.net.trained()); err != nil {
+		return nil, setting.Advise(fmt.Errorf("fastflow: %w", err), "use a lower {flow_rate}, or set {flow_clip}")
 	}
 	if last {
 		l.adam.Close()

@@ -78,7 +78,7 @@ func (c *Flows) Check() error {
 		return setting.Refuse("flow_clamp", c.FlowClamp, "use more than 0, at most %d", maxClamp)
 	case !method.Positive(c.FlowRate):
 		return setting.Refuse("flow_rate", c.FlowRate, "it must be positive and finite")
-	case !(c.FlowDecay >= 0 && c.FlowDecay <= math.MaxFloat64):
+	case !(c.FlowDecay >= 0 && c.FlowDecay <= math.MaxFloat32):
 		return setting.Refuse("flow_decay", c.FlowDecay, "use 0 or more")
 	case !(c.FlowClip >= 0 && c.FlowClip <= math.MaxFloat64):
 		return setting.Refuse("flow_clip", c.FlowClip, "use a positive length, or 0 for none")

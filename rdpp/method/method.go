@@ -73,6 +73,16 @@ func TopOf(m Method) (share float64, err error) {
 	return 0, errors.New("method: scores that are made of more than the map can leave nothing of a picture out")
 }
 
+// Sized is a Method whose settings alone say how large its own tensors are, and could say anything. Those of the others follow
+// from the backbone, or have the shapes that their file has.
+type Sized interface {
+	// WeightBytes is what a model file holds of them, the teacher's aside. Check refuses more than MaxModelBytes.
+	WeightBytes() int64
+}
+
+// MaxModelBytes is the largest model file that is opened, several times what one of the largest backbone has by default.
+const MaxModelBytes = 4 << 30
+
 // Older is a Method of which programs of the first format of model files know.
 type Older interface {
 	// Older says whether those score as a net of these settings does.

@@ -165,6 +165,10 @@ func ReadInfo(file *weights.File) (info Info, o document.Opened, err error) {
 		// It is the file that is wrong, and no setting of the caller's.
 		return info, o, fmt.Errorf("a setting in it cannot be: %s; %w", strings.TrimPrefix(err.Error(), "rdpp: "), anomaly.ErrDamaged)
 	}
+	// Its net is made before a tensor is looked at.
+	if m, sized := info.Config.Learned().(method.Sized); sized && m.WeightBytes() > file.Size() {
+		return info, o, fmt.Errorf("its settings ask for %d bytes of weights, and it has %d, %w", m.WeightBytes(), file.Size(), anomaly.ErrDamaged)
+	}
 	if err := info.check(); err != nil {
 		return info, o, fmt.Errorf("%w, %w", err, anomaly.ErrDamaged)
 	}

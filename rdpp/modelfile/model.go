@@ -147,8 +147,8 @@ func (m *Model) pass(x []float32) (maps []float32, scores []float64, err error) 
 	return maps, scores, err
 }
 
-// MaxBytes is several times what a model file of the largest backbone has.
-const MaxBytes = 4 << 30
+// MaxBytes is the largest model file that Load opens.
+const MaxBytes = method.MaxModelBytes
 
 // LoadOptions say how a model file is opened. Zero fields mean the defaults.
 type LoadOptions struct {

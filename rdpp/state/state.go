@@ -4,6 +4,7 @@ package state
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -26,6 +27,28 @@ func Of(parts []Part) (sources []weights.Source) {
 		}
 	}
 	return sources
+}
+
+// CheckLearned says which tensor of networks, of those that learn, has numbers that are infinite or none: the losses of a
+// training tell nothing of its last update.
+func CheckLearned(parts []Part) error {
+	for _, part := range parts {
+		for _, e := range part.Net.State() {
+			if !e.Trainable {
+				continue
+			}
+			values, err := torch.Read[float32](e.Tensor)
+			if err != nil {
+				return err
+			}
+			for _, v := range values {
+				if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
+					return fmt.Errorf("weights of %s%s are %v after the last update", part.Prefix, e.Name, v)
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // Source describes a tensor for a file; its elements are fetched when their turn comes.
