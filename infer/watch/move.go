@@ -130,15 +130,16 @@ func (w *watch) move(ctx context.Context, a history.Arrival, r *history.Record) 
 	}
 }
 
-// discard removes an arrival's file, unless another one is in its place. It may have been removed before.
+// discard removes an arrival's file, unless another one is in its place. It may have been removed before. Its end outlasts a power cut
+// before the journal forgets it.
 func (w *watch) discard(a history.Arrival) error {
 	path := filepath.Join(w.root, a.Path)
 	info, err := os.Lstat(path)
 	if err == nil && is(info, &a) {
 		err = os.Remove(path)
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		err = syncFolder(path)
 	}
 	return err
 }
@@ -149,6 +150,11 @@ func syncFolders(to, from string) error {
 	if err := atomicfile.SyncFolder(filepath.Dir(to)); err != nil {
 		return err
 	}
+	return syncFolder(from)
+}
+
+// syncFolder sees to it that a file which has gone from its folder does not come back.
+func syncFolder(from string) error {
 	err := atomicfile.SyncFolder(filepath.Dir(from))
 	if errors.Is(err, fs.ErrNotExist) { // somebody removed it, since it was empty
 		return nil

@@ -67,7 +67,8 @@ type Options struct {
 	// Where images go, by their verdicts, in the folders that they are in below Dir; default: they stay. A name that is taken gets a
 	// number.
 	MoveGood, MoveBad, MoveBroken string
-	// Discard removes a wanted image for which these name no folder, once its verdict is recorded.
+	// Discard removes a wanted image for which these name no folder, once its verdict is recorded. Heat maps, which are left alone
+	// otherwise, are images then, so that all that is wanted goes.
 	Discard bool
 
 	// Drift is how many warnings there may be on average per 1,000 images while scores and looks of good images do not change; 0: there
@@ -382,7 +383,7 @@ var errHeatmap = errors.New("it is a heat map")
 // begin reads a file, and sees to it that it was not changed meanwhile.
 func (w *watch) begin(ctx context.Context, f inbox.File) (finish func() Outcome) {
 	path := filepath.Join(w.Dir, f.Path)
-	if imagefile.IsHeatmap(path) { // which somebody has put here
+	if !w.Discard && imagefile.IsHeatmap(path) { // which somebody has put here
 		return func() Outcome { return Outcome{Err: errHeatmap} }
 	}
 	inner := w.Judge(ctx, path)

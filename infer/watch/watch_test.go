@@ -467,6 +467,13 @@ func TestHeatmaps(t *testing.T) {
 	if records, _, files := state(t, dir); !slices.Equal(records, []string{"a.png good good/a.png"}) || !slices.Equal(files, []string{"good/a.png", "in/b.png"}) {
 		t.Errorf("got %q, %q", records, files)
 	}
+	// A camera's frame is one, whatever it looks like, or it would stay.
+	if err := watchLine(t.Context(), dir, func(o *Options) { o.Once, o.Discard = true, true }); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, files := state(t, dir); slices.Contains(files, "in/b.png") {
+		t.Errorf("got %q, want that the frame has gone", files)
+	}
 }
 
 func TestCheck(t *testing.T) {

@@ -465,11 +465,43 @@ func TestDropped(t *testing.T) {
 		f.Camera, _ = opened(t, c.address, Options{})
 		f.Log = l.add
 		fed(t, f)
-		testmain.Wait(t, c.name+": dropped frames", func() bool { _, dropped := f.Counts(); return dropped >= 3 && strings.Contains(l.text(), "dropped") })
+		testmain.Wait(t, c.name+": dropped frames", func() bool {
+			taken, dropped := f.Counts()
+			return taken >= c.taken && dropped >= 3 && strings.Contains(l.text(), "dropped")
+		})
 		if taken, _ := f.Counts(); taken != c.taken || int64(len(frames(t, f))) != c.taken {
 			t.Errorf("%s: got %d taken, %q, want %d", c.name, taken, frames(t, f), c.taken)
 		}
 	}
+}
+
+// TestOthers: what else is in the folder under names of frames, and stays there, keeps none out and is not waited for.
+func TestOthers(t *testing.T) {
+	c, _ := opened(t, fake(t, sends(time.Millisecond, false, picture(t, 1))).URL, Options{})
+	f := &Feed{Camera: c, Dir: t.TempDir(), Most: 2, Triggers: ReadTriggers(strings.NewReader("1\n2\n3\n"))}
+	const link, judged, old = "frame-20260331T120000.000000Z.jpg", "frame-20260331T120000.000001Z.jpg", "frame-20260331T120000.000002Z.jpg"
+	if err := errors.Join(os.Symlink("nowhere", filepath.Join(f.Dir, link)), os.WriteFile(filepath.Join(f.Dir, judged), nil, 0o666),
+		os.WriteFile(filepath.Join(f.Dir, old), nil, 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if taken, dropped := f.Counts(); taken != 2 || dropped != 1 {
+		t.Errorf("got %d frames, %d dropped, want 2 and 1", taken, dropped)
+	}
+	if empty, err := f.Empty(); empty || err != nil {
+		t.Errorf("got empty %v, %v, want false", empty, err)
+	}
+	for _, name := range frames(t, f)[3:] {
+		if err := os.Remove(filepath.Join(f.Dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if empty, err := f.Empty(); !empty || err != nil {
+		t.Errorf("got empty %v, %v, want true", empty, err)
+	}
+	testmain.WantFiles(t, f.Dir, link, judged, old)
 }
 
 // TestEvery: frames come at their pace, not at the camera's.

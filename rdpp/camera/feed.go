@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,7 +28,7 @@ type Feed struct {
 	Triggers *Triggers
 	Every    time.Duration
 
-	Most     int           // frames that may be in the folder: of more those that come are dropped; default DefaultMost
+	Most     int           // of its frames that may be in the folder: of more those that come are dropped; default DefaultMost
 	Patience time.Duration // within which a frame that is due has to begin and come, as a later one is of another part; default 2 s
 	Log      func(string)  // is told when frames are dropped, once a minute at most; default: nobody is
 
@@ -35,6 +36,9 @@ type Feed struct {
 	told           time.Time // when Log was told last
 	toldOf         int64     // frames that were dropped by then
 	stamp          time.Time // of the latest frame
+
+	mu   sync.Mutex
+	here map[string]bool // names of its frames that were in the folder when it looked last
 }
 
 // DefaultMost is how many frames may wait to be taken away.
@@ -55,9 +59,6 @@ const layout = "20060102T150405.000000Z"
 // Run puts frames into the folder until ctx ends, or the triggers do, which is no error. Without triggers it begins when the camera has
 // sent its first frame.
 func (f *Feed) Run(ctx context.Context) error {
-	if err := f.tidy(); err != nil {
-		return err
-	}
 	if f.Triggers != nil {
 		return f.triggered(ctx)
 	}
@@ -89,9 +90,6 @@ func (f *Feed) Run(ctx context.Context) error {
 
 // One puts one frame into the folder, however many wait there, and returns its name.
 func (f *Feed) One(ctx context.Context) (name string, err error) {
-	if err := f.tidy(); err != nil {
-		return "", err
-	}
 	next, err := f.Camera.Next(ctx, time.Now())
 	if err != nil {
 		return "", err
@@ -99,7 +97,7 @@ func (f *Feed) One(ctx context.Context) (name string, err error) {
 	return f.place(next, "")
 }
 
-// Empty says whether no frame is left in the folder.
+// Empty says whether none of its frames is left in the folder. What else is there, whatever its name, does not count.
 func (f *Feed) Empty() (bool, error) {
 	n, err := f.waiting()
 	return n == 0, err
@@ -182,12 +180,8 @@ func (f *Feed) put(frame Frame, label string) error {
 	return err
 }
 
-// place puts a frame into the folder and returns its name.
+// place puts a frame into the folder, from where a power cut does not take it, and returns its name.
 func (f *Feed) place(frame Frame, label string) (name string, err error) {
-	hidden := filepath.Join(f.Dir, hiddenName)
-	if err := os.WriteFile(hidden, frame.Data, 0o666); err != nil {
-		return "", fmt.Errorf("camera: %w", err)
-	}
 	if label != "" {
 		label = "-" + label
 	}
@@ -196,8 +190,11 @@ func (f *Feed) place(frame Frame, label string) (name string, err error) {
 	}
 	for {
 		f.stamp = f.stamp.Truncate(time.Microsecond).Add(time.Microsecond) // another one than the last
-		name := "frame-" + f.stamp.UTC().Format(layout) + label + extension(frame.Data)
-		err := atomicfile.Rename(hidden, filepath.Join(f.Dir, name))
+		name = "frame-" + f.stamp.UTC().Format(layout) + label + extension(frame.Data)
+		err := atomicfile.WriteNew(filepath.Join(f.Dir, name), func(file *os.File) error {
+			_, err := file.Write(frame.Data)
+			return err
+		})
 		if errors.Is(err, fs.ErrExist) {
 			continue
 		}
@@ -205,33 +202,29 @@ func (f *Feed) place(frame Frame, label string) (name string, err error) {
 			return "", fmt.Errorf("camera: %w", err)
 		}
 		f.taken.Add(1)
+		f.mu.Lock()
+		if f.here == nil {
+			f.here = map[string]bool{}
+		}
+		f.here[name] = true
+		f.mu.Unlock()
 		return name, nil
 	}
 }
 
-// hiddenName is a frame's name while it is being written.
-const hiddenName = ".frame.part"
-
-// tidy removes what a process that died has left.
-func (f *Feed) tidy() error {
-	if err := os.Remove(filepath.Join(f.Dir, hiddenName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("camera: %w", err)
-	}
-	return nil
-}
-
-// waiting is how many frames are in the folder.
-func (f *Feed) waiting() (n int, err error) {
-	entries, err := os.ReadDir(f.Dir)
-	if err != nil {
-		return 0, fmt.Errorf("camera: %w", err)
-	}
-	for _, e := range entries {
-		if IsFrame(e.Name()) {
-			n++
+// waiting is how many of its frames are in the folder.
+func (f *Feed) waiting() (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for name := range f.here {
+		_, err := os.Lstat(filepath.Join(f.Dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			delete(f.here, name)
+		} else if err != nil {
+			return 0, fmt.Errorf("camera: %w", err)
 		}
 	}
-	return n, nil
+	return len(f.here), nil
 }
 
 // extension is that of a frame's name, by its first bytes.
