@@ -48,8 +48,8 @@ func runBatch(ctx context.Context, args []string, t *command.Terminal) (int, err
 	shards := flags.Int("shards", 0, "of `N` shares, where the environment says which")
 	var q queueFlags
 	q.register(flags, "hand pieces out by the NATS server at `URL` instead, to\ninfer worker, and wait for them")
-	lease := flags.Duration("lease", 30*time.Second, "with --nats: a worker is lost when silent for `TIME`")
-	tries := flags.Int("tries", 5, "with --nats: hand a piece out at most `N` times")
+	lease := flags.Duration("lease", 30*time.Second, "with --nats: a worker is lost when silent for `TIME`;\nholds for later batches of the server too")
+	tries := flags.Int("tries", 5, "with --nats: hand a piece out at most `N` times;\nholds for later batches of the server too")
 	perPiece := flags.Int("piece", 0, fmt.Sprintf("`N` images to a file; 0: %d, less for short lists", bulk.DefaultPerPiece))
 	readers := flags.Int("readers", 16, "read `N` images at once")
 	maxMemory := flags.Int64("max-memory", allowance.MemoryDefault(1<<30)>>20, "`N` MiB to decode images in; a quarter more to read ahead")

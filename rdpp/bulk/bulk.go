@@ -261,7 +261,17 @@ func create(ctx context.Context, dir string, source *Source, work Work, opt *Opt
 	if err != nil {
 		return fmt.Errorf("bulk: %w", err)
 	}
-	return writeNew(filepath.Join(dir, batchFile), append(text, '\n'))
+	err = writeNew(filepath.Join(dir, batchFile), append(text, '\n'))
+	if errors.Is(err, fs.ErrExist) { // another one was quicker; what it does not use nobody does
+		if first, err := Open(dir); err == nil {
+			for ours, used := range map[string]string{b.listPath(): first.listPath(), b.indexPath(): first.indexPath()} {
+				if ours != used {
+					os.Remove(ours)
+				}
+			}
+		}
+	}
+	return err
 }
 
 // writeNew places a file that nobody has placed before; else the error is fs.ErrExist.

@@ -240,6 +240,7 @@ func TestMakeAtOnce(t *testing.T) {
 	if b, err := Open("out"); err != nil || !slices.Equal(names(t, b), first) || b.checkList(t.Context()) != nil {
 		t.Errorf("too late: got %v, want the batch as it was", err)
 	}
+	testmain.WantFiles(t, "out", "batch.json", filepath.Base(b.indexPath()), filepath.Base(b.listPath()))
 }
 
 // TestMakeOther: neither another folder of a bucket nor the folder that a list lies in passes for what was listed.
