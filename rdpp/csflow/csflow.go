@@ -84,7 +84,9 @@ func (c *flowing) PredictionBytes(fileBytes int64, images int) int64 {
 	perPixel += int64(8*c.channels()+6*c.CrossHidden) / 16 // of the flow: float32s at every 256th pixel, and of smaller scales
 	const program = 256 << 20
 	side := int64(c.ImageSize)
-	return program + 6*max(fileBytes, c.WeightBytes()) + int64(images)*side*side*perPixel
+	flow := c.WeightBytes()
+	teacher := max(0, fileBytes-flow) // of which Winograd's form, four times as large, is kept for each of the three sizes
+	return program + 6*flow + (1+3*4)*teacher + int64(images)*side*side*perPixel
 }
 
 // WeightBytes counts the parameters of the sub-networks, which are float32, and the orders of channels, which are int64.

@@ -420,6 +420,9 @@ func TestWeightBytes(t *testing.T) {
 		if got := m.(method.Sized).WeightBytes(); got != want {
 			t.Errorf("%s, %+v: got %d bytes, want %d", c.arch, f, got, want)
 		}
+		if got, least := m.PredictionBytes(want+(1<<20), 0)-m.PredictionBytes(want, 0), int64(12<<20); got < least {
+			t.Errorf("%s, %+v: got an estimate of %d bytes for a teacher of 1 MiB, want the forms for three sizes, %d or more", c.arch, f, got, least)
+		}
 		if got, least := m.PredictionBytes(1, 0), 4*want; got < least {
 			t.Errorf("%s, %+v: got an estimate of %d bytes for a file that has less than the weights, want %d or more", c.arch, f, got, least)
 		}
