@@ -164,6 +164,10 @@ func TestHand(t *testing.T) {
 	}
 }
 
+// lookAgain is after what time a batch looks for pieces that nobody has, as the command does every 30 s: one that is handed out while
+// the server forgets its last message is forgotten with it.
+const lookAgain = 5 * time.Second
+
 // TestDead: a piece that fails each time is given up with its reason, the others are done, and the same command tries it again.
 func TestDead(t *testing.T) {
 	broker := newBroker(t)
@@ -178,7 +182,7 @@ func TestDead(t *testing.T) {
 		}
 		return lookAll(ctx, task)
 	})
-	err := broker.connect(3*time.Second, 2).Hand(t.Context(), b, model, time.Hour, silent)
+	err := broker.connect(3*time.Second, 2).Hand(t.Context(), b, model, lookAgain, silent)
 	if !errors.Is(err, ErrDead) || !strings.Contains(err.Error(), "1 of 6 pieces") || !strings.Contains(err.Error(), "piece 3 because: this disk is no more") {
 		t.Errorf("got %v, want %v of piece 3 with its reason", err, ErrDead)
 	}
@@ -189,7 +193,7 @@ func TestDead(t *testing.T) {
 		t.Errorf("merged: got %v, want %v", err, bulk.ErrIncomplete)
 	}
 	broken.Store(false)
-	if err := broker.connect(3*time.Second, 2).Hand(t.Context(), b, model, time.Hour, silent); err != nil {
+	if err := broker.connect(3*time.Second, 2).Hand(t.Context(), b, model, lookAgain, silent); err != nil {
 		t.Errorf("once more: got %v", err)
 	}
 	wantWhole(t, b)
@@ -215,13 +219,13 @@ func TestKilled(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	var group sync.WaitGroup
 	group.Go(func() { kill(ctx) })
-	err := q.Hand(t.Context(), b, model, time.Hour, silent)
+	err := q.Hand(t.Context(), b, model, lookAgain, silent)
 	if !errors.Is(err, ErrDead) || !strings.Contains(err.Error(), "2 of 2 pieces") || !strings.Contains(err.Error(), "handed out 2 times") {
 		t.Errorf("got %v, want %v of both pieces", err, ErrDead)
 	}
 	// The same, while nobody waits for the batch.
 	waits, end := context.WithCancel(t.Context())
-	group.Go(func() { q.Hand(waits, b, model, time.Hour, silent) })
+	group.Go(func() { q.Hand(waits, b, model, lookAgain, silent) })
 	testmain.Wait(t, "pieces", func() bool {
 		stream, err := q.js.Stream(t.Context(), workStream)
 		return err == nil && stream.CachedInfo().State.Msgs == 2
@@ -239,7 +243,7 @@ func TestKilled(t *testing.T) {
 	stop()
 	group.Wait()
 	working(t, q, lookAll)
-	if err := q.Hand(t.Context(), b, model, time.Hour, silent); err != nil {
+	if err := q.Hand(t.Context(), b, model, lookAgain, silent); err != nil {
 		t.Errorf("once more: got %v", err)
 	}
 	wantWhole(t, b)
@@ -324,7 +328,7 @@ func TestRefused(t *testing.T) {
 	defer stop()
 	q := broker.connect(time.Second, 5)
 	ended := make(chan error, 1)
-	go func() { ended <- q.Hand(ctx, b, model, time.Hour, silent) }()
+	go func() { ended <- q.Hand(ctx, b, model, lookAgain, silent) }()
 	testmain.Wait(t, "pieces", func() bool {
 		stream, err := q.js.Stream(t.Context(), workStream)
 		return err == nil && stream.CachedInfo().State.Msgs == 3
@@ -391,7 +395,7 @@ func TestAbandoned(t *testing.T) {
 	q := broker.connect(3*time.Second, 1)
 	waits, end := context.WithCancel(t.Context())
 	var group sync.WaitGroup
-	group.Go(func() { q.Hand(waits, old, model, time.Hour, silent) })
+	group.Go(func() { q.Hand(waits, old, model, lookAgain, silent) })
 	testmain.Wait(t, "pieces", func() bool {
 		stream, err := q.js.Stream(t.Context(), workStream)
 		return err == nil && stream.CachedInfo().State.Msgs == 10
@@ -405,7 +409,7 @@ func TestAbandoned(t *testing.T) {
 	b, model := queued(t, 8, 2)
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
-	if err := q.Hand(ctx, b, model, time.Hour, silent); err != nil {
+	if err := q.Hand(ctx, b, model, lookAgain, silent); err != nil {
 		t.Errorf("the next batch: got %v", err)
 	}
 	wantWhole(t, b)
@@ -433,7 +437,7 @@ func TestAway(t *testing.T) {
 	})
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
-	if err := broker.connect(3*time.Second, 1).Hand(ctx, b, model, time.Hour, silent); err != nil {
+	if err := broker.connect(3*time.Second, 1).Hand(ctx, b, model, lookAgain, silent); err != nil {
 		t.Errorf("got %v, want all done", err)
 	}
 	wantWhole(t, b)
@@ -451,7 +455,7 @@ func TestUseless(t *testing.T) {
 	q := broker.connect(time.Second, 5)
 	ctx, stop := context.WithCancel(t.Context())
 	var group sync.WaitGroup
-	group.Go(func() { q.Hand(ctx, b, model, time.Hour, silent) })
+	group.Go(func() { q.Hand(ctx, b, model, lookAgain, silent) })
 	called := 0
 	err := broker.connect(time.Second, 5).Work(t.Context(), func(context.Context, Task) error {
 		called++
