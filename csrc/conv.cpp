@@ -101,12 +101,14 @@ bool made(const ConvImpl::Folded &folded) {
   return folded.winograd.defined() || !folded.onednn.isNone() || !folded.plain.empty();
 }
 
-void let_go(ConvImpl &conv) {
-  size_t needed = conv.weight.is_cpu() ? conv.sizes : 1;
-  if (!conv.released || conv.folded.size() < needed || !made(conv.folded.back())) return;
+void let_go(ConvImpl &conv, size_t needed) {
+  if (!conv.released || conv.weight.numel() == 0 || conv.folded.size() < needed || !made(conv.folded.back())) return;
   conv.weight.set_data(torch::empty({0}, conv.weight.options()));
   return_memory();
 }
+
+// Where it has the forms for all the sizes that it remembers.
+void let_go(ConvImpl &conv) { let_go(conv, conv.weight.is_cpu() ? conv.sizes : 1); }
 
 // The forms for inputs like x. On the CPU they are of a size and type; batches of all sizes share them. On a device the
 // plain form of every type stays, as a CUDA graph may read it.
@@ -227,6 +229,12 @@ void release(nn::Module &m) {
     if (!conv || !conv->frozen) return;
     conv->released = true;
     if (!conv->folded.empty()) let_go(*conv);
+  });
+}
+
+void seen_all_sizes(nn::Module &m) {
+  m.apply([](nn::Module &child) {
+    if (auto *conv = child.as<ConvImpl>()) let_go(*conv, 1);
   });
 }
 

@@ -74,4 +74,8 @@ void remember_sizes(torch::nn::Module &m, size_t sizes);
 // size or type is an error from then on.
 void release(torch::nn::Module &m);
 
+// For a network that remembers sizes and has seen all of them: where it is released, the convolutions to which some of
+// the sizes are the same let go of their weights too.
+void seen_all_sizes(torch::nn::Module &m);
+
 } // namespace rdpp

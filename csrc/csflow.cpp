@@ -21,6 +21,7 @@ Features pyramid(TeacherImpl &teacher, const Tensor &x) {
     int64_t step = int64_t{1} << k, S = x.size(2);
     y[k] = teacher.forward(x.slice(2, 0, S, step).slice(3, 0, S, step))[kScales - 1];
   }
+  if (teacher.conv1->released) seen_all_sizes(teacher);
   return y;
 }
 
@@ -41,8 +42,10 @@ CrossConvsImpl::CrossConvsImpl(int64_t in, int64_t out, int64_t hidden, int64_t 
 
 namespace {
 
-// Bilinear, by the pixels' areas, to the size of `to`.
+// Bilinear, by the pixels' areas, to the size of `to`. A single pixel is repeated: how such a tensor lies in memory, by
+// which libtorch chooses how it interpolates, depends on the batch, and so would the rounding.
 Tensor stretched(const Tensor &x, const Tensor &to) {
+  if (x.size(2) == 1 && x.size(3) == 1) return x.expand({-1, -1, to.size(2), to.size(3)});
   auto options = F::InterpolateFuncOptions().mode(torch::kBilinear).align_corners(false);
   return F::interpolate(x, options.size(std::vector<int64_t>{to.size(2), to.size(3)}));
 }

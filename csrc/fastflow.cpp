@@ -65,7 +65,6 @@ Tensor FlowStepImpl::inverse(const Tensor &y) {
 // Flows
 
 FastFlowImpl::FastFlowImpl(const Arch &arch, const FastFlowOptions &o, uint64_t seed) {
-  TORCH_CHECK(o.side >= 32 && o.side % 32 == 0, "flows for images of side ", o.side, "; use a multiple of 32");
   auto generator = at::make_generator<at::CPUGeneratorImpl>(seed);
   for (int k = 0; k < kScales; k++) {
     auto scale = std::make_shared<nn::Module>();

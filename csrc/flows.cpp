@@ -1,6 +1,7 @@
 // The C boundary's FastFlow.
 #include "flows.h"
 
+#include <cmath>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -14,14 +15,23 @@ namespace {
 
 FastFlowImpl &flow(const rdpp_module *m) { return network<FastFlowImpl>(m, RDPP_FASTFLOW); }
 
+// The options where they can be, else throws. The bounds are far above use, and low enough that no size overflows.
+FastFlowOptions possible(const rdpp_fastflow_options *o) {
+  if (!o) throw std::invalid_argument("a flow needs options");
+  TORCH_CHECK(o->side >= 32 && o->side <= 1 << 14 && o->side % 32 == 0, "flows for images of side ", o->side,
+              "; use a multiple of 32");
+  TORCH_CHECK(o->steps >= 1 && o->steps <= 1 << 10 && o->hidden > 0 && o->hidden <= 64 && o->clamp > 0 &&
+                  std::isfinite(o->clamp),
+              "a flow of ", o->steps, " steps, a hidden share of ", o->hidden, " and a clamp of ", o->clamp);
+  return {o->side, o->steps, o->hidden, o->pointwise != 0, o->clamp, o->affine != 0};
+}
+
 } // namespace
 
 rdpp_error rdpp_fastflow_new(const char *arch, const rdpp_fastflow_options *options, int32_t dtype, int32_t device,
                              uint64_t seed, int32_t flags, rdpp_module **out) {
   return guarded([&] {
-    FastFlowOptions o = {options->side,           options->steps, options->hidden,
-                         options->pointwise != 0, options->clamp, options->affine != 0};
-    auto net = std::make_shared<FastFlowImpl>(arch_named(arch), o, seed);
+    auto net = std::make_shared<FastFlowImpl>(arch_named(arch), possible(options), seed);
     *out = finish(RDPP_FASTFLOW, net, dtype, device, seed, flags).release();
   });
 }

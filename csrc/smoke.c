@@ -1,9 +1,10 @@
 /* The boundary as a C program sees it: a training step and a prediction of the smallest network, a teacher that learns,
- * a bank of patches, flows, a TorchScript file, errors that must come back with their kinds. Run plainly and under
- * sanitizers by scripts/test.sh.
+ * a bank of patches, flows of both kinds, a TorchScript file, errors that must come back with their kinds. Run plainly
+ * and under sanitizers by scripts/test.sh.
  */
 #include "rdpp.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -215,6 +216,12 @@ static void flow(const rdpp_module *teacher, const rdpp_module *other, rdpp_tens
   rdpp_module *m, *none = NULL;
   check(rdpp_fastflow_new("resnet18", &options, RDPP_FLOAT32, RDPP_CPU, 3, RDPP_CHANNELS_LAST, &m), "new flow");
   refused(rdpp_fastflow_new("resnet18", &odd, RDPP_FLOAT32, RDPP_CPU, 3, 0, &none), "side", "multiple of 32");
+  refused(rdpp_fastflow_new("resnet18", NULL, RDPP_FLOAT32, RDPP_CPU, 3, 0, &none), "no options", "needs options");
+  const rdpp_fastflow_options impossible[] = {{S, 0, 1, 1, 2, 1},   {S, 1 << 20, 1, 1, 2, 1}, {S, 2, NAN, 1, 2, 1},
+                                              {S, 2, 1e9, 1, 2, 1}, {S, 2, 1, 1, 0, 1},       {S, 2, 1, 1, NAN, 1}};
+  for (size_t i = 0; i < sizeof impossible / sizeof *impossible; i++) {
+    refused(rdpp_fastflow_new("resnet18", &impossible[i], RDPP_FLOAT32, RDPP_CPU, 3, 0, &none), "options", "a flow of");
+  }
   rdpp_adam *adam;
   check(rdpp_adam_new(0.9, 0.999, 1e-8, &adam), "new Adam");
   check(rdpp_adam_add(adam, m, 0.001), "Adam group");
@@ -259,6 +266,72 @@ static void flow(const rdpp_module *teacher, const rdpp_module *other, rdpp_tens
   rdpp_predictor_free(predictor);
   rdpp_adam_free(adam);
   rdpp_module_free(m);
+}
+
+/* CSFlow: an update of its flow over three sizes, its way back, and predictions before and after its release. */
+static void cross(const rdpp_module *other, rdpp_tensor x) {
+  enum { C = 256 };
+  const rdpp_cross_flow_options options = {C, 2, 8, 3}, flat = {C, 2, 8, 0};
+  rdpp_module *teacher, *m, *none = NULL;
+  check(rdpp_module_new(RDPP_TEACHER, "resnet18", RDPP_FLOAT32, RDPP_CPU, 7, RDPP_CHANNELS_LAST, &teacher), "teacher");
+  check(rdpp_cross_flow_new(&options, RDPP_FLOAT32, RDPP_CPU, 3, RDPP_CHANNELS_LAST, &m), "new cross-scale flow");
+  refused(rdpp_cross_flow_new(NULL, RDPP_FLOAT32, RDPP_CPU, 3, 0, &none), "no options", "needs options");
+  refused(rdpp_cross_flow_new(&flat, RDPP_FLOAT32, RDPP_CPU, 3, 0, &none), "clamp", "a clamp of 0");
+  rdpp_adam *adam;
+  check(rdpp_adam_new(0.9, 0.999, 1e-4, &adam), "new Adam");
+  check(rdpp_adam_add(adam, m, 0.001), "Adam group");
+  check(rdpp_adam_set_clip(adam, 1), "clip");
+  rdpp_tensor y[RDPP_SCALES], z[RDPP_SCALES], back[RDPP_SCALES], log_det;
+  double losses[2];
+  check(rdpp_pyramid(teacher, x, y), "pyramid");
+  for (int i = 0; i < 2; i++) {
+    rdpp_tensor loss;
+    check(rdpp_cross_flow(m, y, z, &log_det), "cross-scale flow");
+    check(rdpp_cross_flow_inverse(m, z, back), "inverse flow");
+    check(rdpp_loss_cross_flow(z, log_det, &loss), "likelihood");
+    check(rdpp_backward(loss), "backward");
+    check(rdpp_adam_step(adam), "step");
+    check(rdpp_scalars(&loss, 1, &losses[i]), "scalars");
+    rdpp_tensor_free(loss);
+    rdpp_tensor_free(log_det);
+    free_all(z), free_all(back);
+  }
+  if (!(losses[1] < losses[0])) {
+    fprintf(stderr, "smoke: cross-scale flow: got a loss of %g after one of %g, want less\n", losses[1], losses[0]);
+    exit(1);
+  }
+  refused(rdpp_cross_flow(other, y, z, &log_det), "wrong network", "a cross-scale flow is needed");
+  rdpp_tensor twice[RDPP_SCALES] = {y[0], y[0], y[2]};
+  refused(rdpp_cross_flow(m, twice, z, &log_det), "sizes", "must be half of");
+
+  check(rdpp_module_train(m, 0), "eval mode");
+  const rdpp_module *of[] = {teacher, m};
+  const rdpp_predictor_options how = {.cross = {4, 1, 0}};
+  rdpp_predictor *predictor, *nobody = NULL;
+  check(rdpp_predictor_new(RDPP_CROSS_SCALES, of, 2, &how, &predictor), "new predictor");
+  refused(rdpp_predictor_new(RDPP_CROSS_SCALES, of, 1, &how, &nobody), "modules", "a teacher and a cross-scale flow");
+  float scores[3][B];
+  for (int i = 0; i < 3; i++) {
+    rdpp_tensor map, score;
+    check(rdpp_predict(predictor, x, &map, &score), "predict");
+    check(rdpp_tensor_read(score, RDPP_FLOAT32, scores[i], B), "read");
+    rdpp_tensor_free(map);
+    rdpp_tensor_free(score);
+    if (i > 0) continue;
+    check(rdpp_module_release(teacher), "release");
+    check(rdpp_module_release(m), "release");
+  }
+  if (!(scores[0][0] > 0) || memcmp(scores[0], scores[1], sizeof *scores) ||
+      memcmp(scores[0], scores[2], sizeof *scores) || none || nobody) {
+    fprintf(stderr, "smoke: cross-scale flow: got scores %g, and %g and %g released, want one\n", scores[0][0],
+            scores[1][0], scores[2][0]);
+    exit(1);
+  }
+  free_all(y);
+  rdpp_predictor_free(predictor);
+  rdpp_adam_free(adam);
+  rdpp_module_free(m);
+  rdpp_module_free(teacher);
 }
 
 int main(void) {
@@ -361,6 +434,7 @@ int main(void) {
   script(score);
   remember(net[RDPP_TEACHER], net[RDPP_STUDENT], x);
   flow(net[RDPP_TEACHER], net[RDPP_STUDENT], x);
+  cross(net[RDPP_STUDENT], x);
   refused(rdpp_adam_state(adam, 9, 0, &z, &z, &shape[0]), "no group", "");
   if (none != NULL) return 1;
 
