@@ -186,6 +186,7 @@ func TestAlignResume(t *testing.T) {
 var (
 	askewData    = flag.String("askew-data", "", "measure parts that lie askew on the data set in `DIR`")
 	askewUpdates = flag.Int("askew-updates", 300, "`N` updates of RD++ in that")
+	askewSeed    = flag.Uint64("askew-seed", 1, "seed `N` in that")
 )
 
 // Of a data set whose good test parts are shifted by up to 8 of 256 pixels and turned by up to 4 degrees: what plain, augmented and aligned
@@ -228,13 +229,13 @@ func TestAskew(t *testing.T) {
 		{"rdpp aligned", reverse, func(c *rdpp.Config) { c.Align = framing.DefaultAlign() }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			c.config.Arch, c.config.Seed = "resnet18", 1
+			c.config.Arch, c.config.Seed = "resnet18", *askewSeed
 			c.change(&c.config)
 			out := t.TempDir()
-			if _, err := rdpp.Train(t.Context(), c.config, set, rdpp.TrainOptions{Out: out}); err != nil {
+			if _, err := rdpp.Train(t.Context(), c.config, set, rdpp.TrainOptions{Out: out, Device: device(t)}); err != nil {
 				t.Fatal(err)
 			}
-			d, err := rdpp.OpenDetector(filepath.Join(out, rdpp.ModelFile), nil)
+			d, err := rdpp.OpenDetector(filepath.Join(out, rdpp.ModelFile), &rdpp.DetectorOptions{Device: device(t)})
 			if err != nil {
 				t.Fatal(err)
 			}

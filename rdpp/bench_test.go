@@ -17,9 +17,9 @@ import (
 	"rdpp/torch"
 )
 
-var benchDevice = flag.String("device", "cpu", "where benchmarks of networks run")
+var benchDevice = flag.String("device", "cpu", "where benchmarks of networks and what is measured on a data set run")
 
-func device(b *testing.B) torch.Device {
+func device(b testing.TB) torch.Device {
 	b.Helper()
 	d, err := torch.ParseDevice(*benchDevice)
 	if err != nil {

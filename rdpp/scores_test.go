@@ -18,7 +18,6 @@ import (
 	"rdpp/rdpp/metric"
 	"rdpp/rdpp/modelfile"
 	"rdpp/rdpp/weights"
-	"rdpp/torch"
 )
 
 var (
@@ -218,7 +217,7 @@ type byTerm struct {
 
 func termsOf(t *testing.T, file string) *byTerm {
 	t.Helper()
-	whole, err := rdpp.LoadModel(file, torch.CPU)
+	whole, err := rdpp.LoadModel(file, device(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +236,7 @@ func termsOf(t *testing.T, file string) *byTerm {
 		facts := whole.Info.Facts
 		facts.MapWeights = anomaly.MapTerms{}
 		facts.MapWeights[term] = 1
-		net, err := learned.New(method.Options{Blank: true})
+		net, err := learned.New(method.Options{Device: device(t), Blank: true})
 		if err == nil {
 			err = learned.Load(net, stored, facts)
 		}
