@@ -166,7 +166,8 @@ torch::Tensor run_folded(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::T
     if (!plain.weight.defined()) {
       auto [weight, bias] = fold(conv, bn);
       if (bias.defined()) plain.bias = bias.to(x.scalar_type());
-      plain.weight = weight.to(x.scalar_type()).contiguous(torch::MemoryFormat::ChannelsLast);
+      // A tensor of its own where it is the convolution's weight unchanged, which is about to be emptied.
+      plain.weight = weight.detach().to(x.scalar_type()).contiguous(torch::MemoryFormat::ChannelsLast);
       let_go(conv);
     }
     y = torch::conv2d(x, plain.weight, plain.bias, stride, padding);

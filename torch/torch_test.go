@@ -291,8 +291,8 @@ func TestRelease(t *testing.T) {
 	var p torch.Projection
 	var o torch.Bottleneck
 	var d torch.Student
-	fresh := func() []torch.Network {
-		opt := torch.ModuleOptions{Arch: "resnet18", Seed: 3}
+	fresh := func(dtype torch.DType) []torch.Network {
+		opt := torch.ModuleOptions{Arch: "resnet18", Seed: 3, DType: dtype}
 		e, p, o, d = must(torch.NewTeacher(opt)), must(torch.NewProjection(opt)), must(torch.NewBottleneck(opt)), must(torch.NewStudent(opt))
 		return []torch.Network{e, p, o, d}
 	}
@@ -306,10 +306,15 @@ func TestRelease(t *testing.T) {
 		defer plain.Close()
 		return must(plain.To(torch.CPU, dtype))
 	}
-	for _, dtype := range []torch.DType{torch.Float32, torch.BFloat16} {
-		var want [][]float32
+	// In Float64 convolutions are libtorch's, as they are on a GPU.
+	for _, dtype := range []torch.DType{torch.Float32, torch.BFloat16, torch.Float64} {
+		own := dtype
+		if own == torch.BFloat16 {
+			own = torch.Float32
+		}
+		var want [][]float64
 		for _, released := range []bool{false, true} {
-			networks := fresh()
+			networks := fresh(own)
 			for _, n := range networks {
 				if err := n.Train(false); err != nil {
 					t.Fatal(err)
@@ -331,7 +336,9 @@ func TestRelease(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				got := must(torch.Read[float32](maps))
+				exact := must(maps.To(torch.CPU, torch.Float64))
+				got := must(torch.Read[float64](exact))
+				exact.Close()
 				if !released {
 					want = append(want, got)
 				} else if !slices.Equal(got, want[i]) {
