@@ -100,7 +100,7 @@ func DefaultDistillation() Distillation {
 		SSOT:    "pairwise", WeightSSOT: 0.2 / 1.11, WeightRecon: 0.2 * 0.01 / 1.11, WeightContrast: 0.2 * 0.1 / 1.11,
 		Margin:    0.5,
 		SinkhornP: 2, SinkhornBlur: 0.05, SinkhornDiameter: 1e7, SinkhornScaling: 0.95,
-		NoiseLambda: 0.2, Defects: 2, Denoise: 0.5, Light: 0.2, EasyCut: 0.9, EasyBelow: 0.5,
+		NoiseLambda: 0.2, Defects: 2, Denoise: 0.75, Light: 0.2, EasyCut: 0.97, EasyBelow: 1,
 		Equalise: true, Score: ScoreBalanced, ScoreTop: 0.01,
 	}
 }
