@@ -301,6 +301,8 @@ func (d *Detector) PrepareIgnoring(img *imagefile.Image, ignore *imagefile.Mask)
 		return nil, fmt.Errorf("detector: an image of %d x %d pixels must have %d bytes, got %d", img.W, img.H,
 			3*img.W*img.H, len(img.Pix))
 	}
+	look := make(chan dataset.Look, 1)
+	go func() { look <- dataset.LookAt(img) }()
 	view, err := d.model.View(img, ignore)
 	if err != nil {
 		return nil, fmt.Errorf("detector: %w", err)
@@ -308,7 +310,7 @@ func (d *Detector) PrepareIgnoring(img *imagefile.Image, ignore *imagefile.Mask)
 	if text := d.model.TooLarge(img.W, img.H); text != "" {
 		d.tooLarge.Do(func() { d.log.Warn(text) })
 	}
-	in := &Input{view: view, w: img.W, h: img.H, look: dataset.LookAt(img)}
+	in := &Input{view: view, w: img.W, h: img.H, look: <-look}
 	in.warnings = d.model.Info.Unlike(in.look)
 	if frame := view.Frame; frame != nil {
 		in.warnings = slices.Concat(in.warnings, d.model.Info.Displaced(img.W, img.H), frame.Pose.Warnings(), frame.Notes)
