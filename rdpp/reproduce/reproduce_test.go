@@ -209,7 +209,7 @@ func TestPaperAgreesWithItself(t *testing.T) {
 			}
 		}
 	}
-	if got, want := len(seen), 3*3+3*3+3+2*3+4*3+4*3+(1+1+3+1); got != want {
+	if got, want := len(seen), 3*3+3*3+3+2*3+4*3+4*3+(1+1+3+1)+(1+1+1+3+1)+1; got != want {
 		t.Errorf("got %d different averages, want %d", got, want)
 	}
 }
