@@ -17,7 +17,7 @@ import (
 // Costs is a figure of what methods find over what that takes, as the paper's Figure 1: image AUROC over time per image, with
 // memory as the area of circles.
 type Costs struct {
-	Title string // in words, for those who cannot see it, too; required
+	Title string // in words; required
 	Time  string // what the times are of; default "time per image"
 	Area  string // what the areas are; default "memory"
 	Costs []Cost // required
@@ -33,7 +33,9 @@ type Cost struct {
 
 // The figure's size, in SVG units, and what of it is around the plane.
 const (
-	costsWidth, costsHeight = 680, 460
+	costsWidth, costsHeight = 680, 480
+	costsLeft, costsRight   = 52, 14
+	costsTop, costsBottom   = 56, 42
 	largestCircle           = 30 // its radius; of the others the areas are in proportion
 	labelHeight             = 17
 )
@@ -56,12 +58,12 @@ func (c *Costs) SVG() (template.HTML, error) {
 	for _, k := range c.Costs {
 		times, rates, most = append(times, k.Milliseconds), append(rates, 100*k.ImageAUROC), max(most, k.Bytes)
 	}
-	p := &plane{left: 52, top: 34, width: costsWidth - 52 - 14, height: costsHeight - 34 - 42, inset: largestCircle + 4,
+	p := &plane{left: costsLeft, top: costsTop, width: costsWidth - costsLeft - costsRight, height: costsHeight - costsTop - costsBottom, inset: largestCircle + 4,
 		x: timeAxis(printable.Text(cmp.Or(c.Time, "time per image"))+", ms", times), y: rateAxis("image AUROC, %", rates)}
 	var circles []circle
 	for _, k := range c.Costs {
 		circles = append(circles, circle{x: p.atX(k.Milliseconds), y: p.atY(100 * k.ImageAUROC),
-			r: largestCircle * math.Sqrt(float64(k.Bytes)/float64(most)), name: shortened(printable.Text(k.Name)), size: bytesText(k.Bytes)})
+			r: largestCircle * math.Sqrt(float64(k.Bytes)/float64(most)), name: shortened(printable.Text(k.Name), costsWidth/3), size: bytesText(k.Bytes)})
 	}
 	boxes := placeLabels(p, circles)
 
@@ -71,6 +73,7 @@ func (c *Costs) SVG() (template.HTML, error) {
 		costsWidth, costsHeight, costsWidth, costsHeight, text(c.Title))
 	fmt.Fprintf(s, "<style>%s</style>", costsStyle)
 	fmt.Fprintf(s, `<rect class="ground" width="%d" height="%d"/>`, costsWidth, costsHeight)
+	fmt.Fprintf(s, `<text class="heading" x="2" y="18">%s</text>`, text(shortened(printable.Text(c.Title), costsWidth-4)))
 	p.drawAxes(s)
 	fmt.Fprintf(s, `<text class="label" x="%d" y="%d" text-anchor="end">area of a circle: %s</text>`, p.left+p.width, p.top-14,
 		text(cmp.Or(c.Area, "memory")))
@@ -195,13 +198,13 @@ func placeLabels(p *plane, circles []circle) []box {
 		wide := box{b.x - gap, b.y, b.w + 2*gap, b.h}
 		return inside(b) && !slices.ContainsFunc(placed, wide.overlaps)
 	}
-	clear := func(b box) bool {
+	uncovered := func(b box) bool {
 		return free(b) && !slices.ContainsFunc(circles, func(c circle) bool { return b.covers(circle{x: c.x, y: c.y, r: c.r + gap}) })
 	}
 	for _, c := range circles {
 		w := labelWidth(c.name + " " + c.size)
 		around := boxesAround(c, w, math.Hypot(float64(p.width), float64(p.height)))
-		i := slices.IndexFunc(around, clear)
+		i := slices.IndexFunc(around, uncovered)
 		if i < 0 {
 			i = slices.IndexFunc(around, free)
 		}
@@ -227,7 +230,7 @@ func boxesAround(c circle, w, most float64) (all []box) {
 func labelWidth(s string) (w float64) {
 	for _, r := range s {
 		switch {
-		case r >= 0x1100: // East Asian, mostly
+		case r >= 0x1100 && r != '…': // East Asian, mostly
 			w += 14
 		case unicode.IsUpper(r):
 			w += 9.5
@@ -240,11 +243,14 @@ func labelWidth(s string) (w float64) {
 	return w
 }
 
-// shortened is a name that leaves room for others.
-func shortened(name string) string {
-	const most = 30 // characters
-	if runes := []rune(name); len(runes) > most {
-		return string(runes[:most-1]) + "…"
+// shortened is a text that takes so much room at most.
+func shortened(text string, width float64) string {
+	if labelWidth(text) <= width {
+		return text
 	}
-	return name
+	runes := []rune(text)
+	for len(runes) > 0 && labelWidth(string(runes)+"…") > width {
+		runes = runes[:len(runes)-1]
+	}
+	return string(runes) + "…"
 }

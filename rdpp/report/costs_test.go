@@ -134,7 +134,7 @@ func TestCostsSay(t *testing.T) {
 		}
 	}
 	got := strings.Join(texts, "\n") + "\n"
-	for _, want := range []string{"latency, ms\n", "image AUROC, %\n", "area of a circle: peak memory of the process\n", "A & B 492 MiB\n",
+	for _, want := range []string{"Methods on <screw>\n", "latency, ms\n", "image AUROC, %\n", "area of a circle: peak memory of the process\n", "A & B 492 MiB\n",
 		"A & B: 42.0 ms, 98.77 %, 492 MiB\n", "large: 250 ms, 100.00 %, 3.00 GiB\n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("got %q, want %q", got, want)
@@ -182,7 +182,7 @@ func TestCostsLabels(t *testing.T) {
 		}
 		const rounding = 0.2 // of positions with one digit
 		for i, b := range boxes {
-			if b.x < 52-rounding || b.x+b.w > costsWidth-14+rounding || b.y < 34-rounding || b.y+b.h > costsHeight-42+rounding {
+			if b.x < costsLeft-rounding || b.x+b.w > costsWidth-costsRight+rounding || b.y < costsTop-rounding || b.y+b.h > costsHeight-costsBottom+rounding {
 				t.Errorf("%s: got the label of %s at %+v, outside of the plane", c.name, c.costs[i].Name, b)
 			}
 			b = box{b.x + rounding, b.y + rounding, b.w - 2*rounding, b.h - 2*rounding}
@@ -257,7 +257,7 @@ func TestCostsColours(t *testing.T) {
 		for _, k := range []struct {
 			of    string
 			least float64 // as WCAG 2.1 has it: 1.4.3 of text, 1.4.11 of figures
-		}{{"text", 4.5}, {".label", 4.5}, {".name", 4.5}, {".size", 4.5}, {".s0", 3}, {".s1", 3}, {".s2", 3}, {".s3", 3}, {".s4", 3}, {".s5", 3}, {".s6", 3}} {
+		}{{"text", 4.5}, {".label", 4.5}, {".heading", 4.5}, {".name", 4.5}, {".size", 4.5}, {".s0", 3}, {".s1", 3}, {".s2", 3}, {".s3", 3}, {".s4", 3}, {".s5", 3}, {".s6", 3}} {
 			l := luminance(t, fill[k.of])
 			if got := (max(l, ground) + 0.05) / (min(l, ground) + 0.05); got < k.least {
 				t.Errorf("theme %d, %s: got a contrast of %.2f, want %g or more", theme, k.of, got, k.least)
