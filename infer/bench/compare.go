@@ -109,18 +109,19 @@ func Find(paths []string) (all []*Subject, err error) {
 			}
 			continue
 		}
-		before := len(seen)
+		found := false
 		// With the separator a link to a folder is followed.
 		err = filepath.WalkDir(path+string(filepath.Separator), func(file string, entry fs.DirEntry, err error) error {
 			if err != nil || entry.IsDir() || entry.Name() != rdpp.ModelFile {
 				return err
 			}
+			found = true
 			return add(file)
 		})
 		if err != nil {
 			return nil, err
 		}
-		if len(seen) == before {
+		if !found {
 			return nil, fmt.Errorf("bench: no %s in %s or below; name a folder that train wrote", rdpp.ModelFile, path)
 		}
 	}
@@ -159,42 +160,23 @@ type Mean struct {
 // Memory is that of the device that the model runs on, bytes.
 func (m *Mean) Memory() int64 { return cmp.Or(m.PeakDeviceMemory, m.PeakMemory) }
 
-// Shared lists the categories that there are models of with each method, backbone and image size.
-func Shared(subjects []*Subject) (categories []string) {
-	has := map[Kind]map[string]bool{}
-	for _, s := range subjects {
-		k := Kind{s.Method, s.Arch, s.ImageSize, ""}
-		if has[k] == nil {
-			has[k] = map[string]bool{}
-		}
-		has[k][s.Category] = true
-		categories = append(categories, s.Category)
-	}
-	slices.Sort(categories)
-	return slices.DeleteFunc(slices.Compact(categories), func(category string) bool {
-		for _, of := range has {
-			if !of[category] {
-				return true
-			}
-		}
-		return false
-	})
-}
-
 // Means are the methods in the order of their first reports; none where they share no category.
 func Means(reports []*Report) (all []Mean) {
-	var subjects []*Subject
 	var kinds []Kind
+	var categories []string
 	groups := map[Kind]map[string][]*Report{} // by category
 	for _, r := range reports {
-		subjects = append(subjects, &r.Subject)
+		categories = append(categories, r.Category)
 		k := Kind{r.Method, r.Arch, r.ImageSize, r.Device}
 		if groups[k] == nil {
 			kinds, groups[k] = append(kinds, k), map[string][]*Report{}
 		}
 		groups[k][r.Category] = append(groups[k][r.Category], r)
 	}
-	categories := Shared(subjects)
+	slices.Sort(categories)
+	categories = slices.DeleteFunc(slices.Compact(categories), func(category string) bool {
+		return slices.ContainsFunc(kinds, func(k Kind) bool { return len(groups[k][category]) == 0 })
+	})
 	if len(categories) == 0 {
 		return nil
 	}
