@@ -17,18 +17,18 @@ import (
 // Costs is a figure of what methods find over what that takes, as the paper's Figure 1: image AUROC over time per image, with
 // memory as the area of circles.
 type Costs struct {
-	Title string // in words; required
-	Time  string // what the times are of; default "time per image"
-	Area  string // what the areas are; default "memory"
-	Costs []Cost // required
+	Title string `json:"title"`          // in words; required
+	Time  string `json:"time,omitempty"` // what the times are of; default "time per image"
+	Area  string `json:"area,omitempty"` // what the areas are; default "memory"
+	Costs []Cost `json:"costs"`          // required
 }
 
 // Cost is a circle.
 type Cost struct {
-	Name         string  // of a method; required
-	Milliseconds float64 // per image, above 0
-	ImageAUROC   float64 // 0 to 1
-	Bytes        int64   // of memory, above 0
+	Name         string  `json:"name"`         // of a method; required
+	Milliseconds float64 `json:"milliseconds"` // per image, above 0
+	ImageAUROC   float64 `json:"image_auroc"`  // 0 to 1
+	Bytes        int64   `json:"bytes"`        // of memory, above 0
 }
 
 // The figure's size, in SVG units, and what of it is around the plane.
