@@ -237,7 +237,7 @@ func labelWidth(s string) (w float64) {
 		case r == ' ' || r == '.' || r == ',' || r == 'i' || r == 'l':
 			w += 4.5
 		default:
-			w += 8
+			w += 8.4
 		}
 	}
 	return w

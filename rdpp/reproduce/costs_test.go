@@ -116,10 +116,10 @@ func TestCostsPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, rest, _ := strings.Cut(page.String(), `<section id="tablemethods-mvtec">`)
-	_, rest, found := strings.Cut(rest, "<figure>")
+	_, rest, found := strings.Cut(rest, `<figure class="wide">`)
 	text, _, ends := strings.Cut(rest, "</figure>")
 	if !found || !ends {
-		t.Fatalf("got %s, want a figure below the methods", &page)
+		t.Fatalf("got %s, want a figure of the methods", &page)
 	}
 	var svg struct {
 		Circles []struct {
