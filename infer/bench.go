@@ -207,12 +207,14 @@ func runBench(ctx context.Context, args []string, t *command.Terminal) (int, err
 		if err := c.printEnd(out, &all); err != nil {
 			return 0, err
 		}
-		if err := c.draw(b.plot, all.Means); err != nil {
+	}
+	if b.asJSON {
+		if err := json.NewEncoder(t.Stdout).Encode(all); err != nil {
 			return 0, err
 		}
 	}
-	if b.asJSON {
-		return command.Done, json.NewEncoder(t.Stdout).Encode(all)
+	if b.plot != "" { // last, as what was measured is not to be lost where it cannot be written
+		return command.Done, c.draw(b.plot, all.Means)
 	}
 	return command.Done, nil
 }

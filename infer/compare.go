@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"rdpp/infer/bench"
+	"rdpp/rdpp"
 	"rdpp/rdpp/atomicfile"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/printable"
@@ -35,7 +36,7 @@ func (b *benchFlags) comparison(runs []string, devices []torch.Device) (*compari
 		onGPU: slices.ContainsFunc(devices, func(d torch.Device) bool { return d != torch.CPU })}
 	settings := map[string]int{}
 	var inOrder []string
-	var known []*bench.Report // as if they were measured
+	var unmeasured []*bench.Report
 	for _, s := range subjects {
 		c.category = max(c.category, utf8.RuneCountInString(shownCategory(s.Category)))
 		c.method = max(c.method, len(s.Method))
@@ -43,7 +44,7 @@ func (b *benchFlags) comparison(runs []string, devices []torch.Device) (*compari
 		if settings[setting]++; settings[setting] == 1 {
 			inOrder = append(inOrder, setting)
 		}
-		known = append(known, &bench.Report{Subject: *s, Speeds: make([]bench.Speed, 1)})
+		unmeasured = append(unmeasured, &bench.Report{Subject: *s, Speeds: make([]bench.Speed, 1)})
 	}
 	if len(settings) > 1 && !b.mixed {
 		var all []string
@@ -52,14 +53,14 @@ func (b *benchFlags) comparison(runs []string, devices []torch.Device) (*compari
 		}
 		return nil, command.Usagef("--compare found models of several backbones or image sizes: %s; name those of one, or say --mixed", strings.Join(all, ", "))
 	}
-	means := bench.Means(known)
+	means := bench.Means(unmeasured)
 	c.category = max(c.category, len(meanOf(means)))
 	switch {
 	case b.plot == "":
 	case len(means) == 0:
 		return nil, command.Usagef("--plot: there is no category that each method has a model of")
 	case !slices.ContainsFunc(means, func(m bench.Mean) bool { return m.ImageAUROC != nil }):
-		return nil, command.Usagef("--plot needs the image AUROC, and no %s beside the models has it", "metrics.json")
+		return nil, command.Usagef("--plot needs the image AUROC, and the %s beside the models have it of no method in every category", rdpp.MetricsFile)
 	}
 	return c, nil
 }
@@ -91,29 +92,38 @@ func (c *comparison) files() (files []string) {
 	return files
 }
 
-// line is a row of the table, of the heading's texts or of numbers.
-func (c *comparison) line(category, method, latency string, rates []string, memory, onGPU, model, training, image, pixel, of string) string {
+// cells are a row of the table: the heading's texts, or numbers.
+type cells struct {
+	category, method, latency                              string
+	rates                                                  []string // for each batch size
+	memory, onGPU, model, training, imageAUROC, pixelAUROC string
+	of                                                     string
+}
+
+func (c *comparison) line(row cells) string {
 	pad := func(text string, width int) string {
 		return text + strings.Repeat(" ", max(0, width-utf8.RuneCountInString(text)))
 	}
-	text := fmt.Sprintf("%s %s | %8s |", pad(category, c.category), pad(method, c.method), latency)
-	for _, rate := range rates {
+	text := fmt.Sprintf("%s %s | %8s |", pad(row.category, c.category), pad(row.method, c.method), row.latency)
+	for _, rate := range row.rates {
 		text += fmt.Sprintf(" %9s", rate)
 	}
-	text += fmt.Sprintf(" | %6s", memory)
+	text += fmt.Sprintf(" | %6s", row.memory)
 	if c.onGPU {
-		text += fmt.Sprintf(" %6s", onGPU)
+		text += fmt.Sprintf(" %6s", row.onGPU)
 	}
-	return strings.TrimRight(text+fmt.Sprintf(" | %8s | %8s | %6s %6s | %s", model, training, image, pixel, of), " ") + "\n"
+	text += fmt.Sprintf(" | %8s | %8s | %6s %6s | %s", row.model, row.training, row.imageAUROC, row.pixelAUROC, row.of)
+	return strings.TrimRight(text, " ") + "\n"
 }
 
 func (c *comparison) printHead(w io.Writer) error {
-	var names, units []string
+	names := cells{category: "category", method: "method", latency: "p50", memory: "memory", onGPU: "on GPU", model: "model", training: "training",
+		imageAUROC: "image", pixelAUROC: "pixel", of: "backbone, device, model"}
+	units := cells{latency: "ms", memory: "MiB", onGPU: "MiB", model: "MB", training: "s", imageAUROC: "AUROC", pixelAUROC: "AUROC"}
 	for _, n := range c.batches {
-		names, units = append(names, fmt.Sprintf("batch %d", n)), append(units, "images/s")
+		names.rates, units.rates = append(names.rates, fmt.Sprintf("batch %d", n)), append(units.rates, "images/s")
 	}
-	_, err := io.WriteString(w, "\n"+c.line("category", "method", "p50", names, "memory", "on GPU", "model", "training", "image", "pixel", "backbone, device, model")+
-		c.line("", "", "ms", units, "MiB", "MiB", "MB", "s", "AUROC", "AUROC", ""))
+	_, err := io.WriteString(w, "\n"+c.line(names)+c.line(units))
 	return err
 }
 
@@ -125,23 +135,22 @@ func known(v *float64, factor float64, digits int) string {
 	return fmt.Sprintf("%.*f", digits, factor**v)
 }
 
-const mib = 1 << 20
+func inMiB(bytes int64) string { return fmt.Sprint(bytes >> 20) }
+
+func inMB(bytes int64) string { return fmt.Sprintf("%.1f", float64(bytes)/1e6) }
 
 // printReport writes a model's row. The latency is that of the first batch size, 1.
 func (c *comparison) printReport(w io.Writer, r *bench.Report) error {
-	var rates []string
+	row := cells{category: shownCategory(r.Category), method: r.Method, latency: known(&r.Speeds[0].Latency.P50, 1, 1),
+		memory: inMiB(r.PeakMemory), onGPU: inMiB(r.PeakDeviceMemory), model: inMB(r.Bytes), training: known(nil, 1, 1), imageAUROC: known(nil, 1, 1), pixelAUROC: known(nil, 1, 1),
+		of: fmt.Sprintf("%s, %s %s, %s (n = %d)", settingOf(r.Arch, r.ImageSize), r.Device, r.Precision, printable.Text(r.Model), r.Speeds[0].Images)}
 	for _, s := range r.Speeds {
-		rates = append(rates, known(&s.Throughput, 1, 2))
+		row.rates = append(row.rates, known(&s.Throughput, 1, 2))
 	}
-	var t bench.Training
-	var seconds *float64
-	if r.Training != nil {
-		t, seconds = *r.Training, &r.Training.Seconds
+	if t := r.Training; t != nil {
+		row.training, row.imageAUROC, row.pixelAUROC = known(&t.Seconds, 1, 1), known(t.ImageAUROC, 100, 2), known(t.PixelAUROC, 100, 2)
 	}
-	_, err := io.WriteString(w, c.line(shownCategory(r.Category), r.Method, known(&r.Speeds[0].Latency.P50, 1, 1), rates,
-		fmt.Sprint(r.PeakMemory/mib), fmt.Sprint(r.PeakDeviceMemory/mib), fmt.Sprintf("%.1f", float64(r.Bytes)/1e6), known(seconds, 1, 1),
-		known(t.ImageAUROC, 100, 2), known(t.PixelAUROC, 100, 2),
-		fmt.Sprintf("%s, %s %s, %s (n = %d)", settingOf(r.Arch, r.ImageSize), r.Device, r.Precision, printable.Text(r.Model), r.Speeds[0].Images)))
+	_, err := io.WriteString(w, c.line(row))
 	return err
 }
 
@@ -159,11 +168,12 @@ func (c *comparison) printEnd(w io.Writer, b *benchmark) error {
 		if i == 0 {
 			text += "\n"
 		}
-		rates := make([]string, len(c.batches))
-		rates[0] = known(&m.Throughput, 1, 2)
-		text += c.line(meanOf(b.Means), m.Method, known(&m.LatencyMS, 1, 1), rates, fmt.Sprint(m.PeakMemory/mib), fmt.Sprint(m.PeakDeviceMemory/mib),
-			fmt.Sprintf("%.1f", float64(m.Bytes)/1e6), known(m.Seconds, 1, 1), known(m.ImageAUROC, 100, 2), known(m.PixelAUROC, 100, 2),
-			fmt.Sprintf("%s, %s %s, %s", settingOf(m.Arch, m.ImageSize), m.Device, b.Reports[0].Precision, printable.Count(m.Models, "model")))
+		row := cells{category: meanOf(b.Means), method: m.Method, latency: known(&m.LatencyMS, 1, 1), rates: make([]string, len(c.batches)),
+			memory: inMiB(m.PeakMemory), onGPU: inMiB(m.PeakDeviceMemory), model: inMB(m.Bytes), training: known(m.Seconds, 1, 1),
+			imageAUROC: known(m.ImageAUROC, 100, 2), pixelAUROC: known(m.PixelAUROC, 100, 2),
+			of: fmt.Sprintf("%s, %s %s, %s", settingOf(m.Arch, m.ImageSize), m.Device, b.Reports[0].Precision, printable.Count(m.Models, "model"))}
+		row.rates[0] = known(&m.Throughput, 1, 2)
+		text += c.line(row)
 	}
 	text += "\nAUROC in %. Training is the time that metrics.json has, of the machine that trained.\n"
 	for _, note := range c.notes(b.Means) {
@@ -213,11 +223,8 @@ func (c *comparison) notes(means []bench.Mean) (notes []string) {
 	return notes
 }
 
-// draw writes the figure of the means, where a file is named.
+// draw writes the figure of the means.
 func (c *comparison) draw(file string, means []bench.Mean) error {
-	if file == "" {
-		return nil
-	}
 	categories := means[0].Categories
 	figure := &report.Costs{Title: strings.Join(categories, ", "), Time: "time per image (median)", Area: "peak memory"}
 	if n := len(categories); n > 1 {
