@@ -135,7 +135,7 @@ func known(v *float64, factor float64, digits int) string {
 	return fmt.Sprintf("%.*f", digits, factor**v)
 }
 
-func inMiB(bytes int64) string { return fmt.Sprint(bytes >> 20) }
+func inMiB(bytes int64) string { return fmt.Sprint((bytes + 1<<19) >> 20) }
 
 func inMB(bytes int64) string { return fmt.Sprintf("%.1f", float64(bytes)/1e6) }
 
