@@ -25,7 +25,7 @@ import (
 	"rdpp/rdpp/command"
 )
 
-const benchHelp = `Usage: infer bench --model FILE [flags]
+const benchHelp = `Usage: infer bench --model FILE [flags], infer bench --compare RUNS [flags]
 
 Measures each model on each device: time to open it and to the first prediction,
 percentiles of the latency of one image, images per second from image to verdict
@@ -42,7 +42,8 @@ type benchmark struct {
 	Machine bench.Machine   `json:"machine"`
 	Input   string          `json:"input"` // what is predicted, in words
 	WarmUp  int             `json:"warm_up"`
-	Reports []*bench.Report `json:"reports"` // models in order, for each the devices
+	Reports []*bench.Report `json:"reports"`         // models in order, for each the devices
+	Means   []bench.Mean    `json:"means,omitempty"` // of --compare: the methods over the categories that all of them have models of
 }
 
 // benchFlags are the flags of bench.
@@ -56,10 +57,18 @@ type benchFlags struct {
 	threads         int
 	maxPixels       int64
 	asJSON          bool
+	compare, mixed  bool
+	plot            string
 }
+
+// rareBenchFlags are left out of --help.
+var rareBenchFlags = []string{"warm-up", "max-pixels"}
 
 func (b *benchFlags) register(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&b.models, "model", nil, "model `FILE` that train wrote; may be repeated; required")
+	flags.BoolVar(&b.compare, "compare", false, "methods side by side: all models in folders RUNS, with\ntheir training's time and AUROC, from metrics.json")
+	flags.StringVar(&b.plot, "plot", "", "draw --compare into `FILE`.svg: time, AUROC, memory")
+	flags.BoolVar(&b.mixed, "mixed", false, "compare several backbones and image sizes as well")
 	flags.StringSliceVar(&b.devices, "device", []string{"auto"}, "`NAMES`: auto, cpu, cuda[:N]")
 	flags.IntSliceVar(&b.batches, "batch", []int{1}, "`N,...` images in one pass, beside 1")
 	flags.StringVar(&b.image, "image", "", "measure from reading and decoding `FILE` on; without it\na picture of 1024 x 1024 pixels in memory is predicted")
@@ -73,9 +82,17 @@ func (b *benchFlags) register(flags *pflag.FlagSet) {
 }
 
 // check finds what is wrong with the flags, names devices by their numbers and puts batch sizes in order, 1 among them.
-func (b *benchFlags) check() (devices []torch.Device, err error) {
+func (b *benchFlags) check(runs []string) (devices []torch.Device, err error) {
 	switch {
-	case len(b.models) == 0:
+	case !b.compare && len(runs) > 0:
+		return nil, command.Usagef("%q is one argument too many; name models with --model, or folders with --compare", runs[0])
+	case !b.compare && (b.plot != "" || b.mixed):
+		return nil, command.Usagef("--plot and --mixed are for --compare")
+	case b.plot != "" && !strings.HasSuffix(strings.ToLower(b.plot), ".svg"):
+		return nil, command.Usagef("--plot is %q; name a file that ends in .svg", b.plot)
+	case b.compare && len(b.models)+len(runs) == 0:
+		return nil, command.Usagef("--compare has no models; name folders that train wrote, or models with --model")
+	case len(b.models)+len(runs) == 0:
 		return nil, command.Usagef("--model is missing; name the model.safetensors that train wrote")
 	case len(b.devices) == 0:
 		return nil, command.Usagef("--device names none; use auto, cpu or cuda[:N]")
@@ -111,7 +128,7 @@ func (b *benchFlags) check() (devices []torch.Device, err error) {
 		}
 		devices = append(devices, device)
 	}
-	for _, file := range append(b.models, b.image) {
+	for _, file := range slices.Concat(b.models, runs, []string{b.image}) {
 		if _, err := os.Stat(file); file != "" && err != nil {
 			return nil, fmt.Errorf("%w; check the path", err)
 		}
@@ -132,15 +149,24 @@ func runBench(ctx context.Context, args []string, t *command.Terminal) (int, err
 	flags := pflag.NewFlagSet("bench", pflag.ContinueOnError)
 	var b benchFlags
 	b.register(flags)
-	if err := t.Parse(flags, args, command.Help{Text: benchHelp}); err != nil {
+	if err := t.Parse(flags, args, command.Help{Text: benchHelp, Rare: rareBenchFlags}); err != nil {
 		return 0, err
 	}
-	if flags.NArg() > 0 {
-		return 0, command.Usagef("%q is one argument too many; name models with --model", flags.Arg(0))
-	}
-	devices, err := b.check()
+	devices, err := b.check(flags.Args())
 	if err != nil {
 		return 0, err
+	}
+	if err != nil {
+		return 0, err
+	}
+	head := func(w io.Writer) error { return printHead(w, b.batches) }
+	row := printReport
+	var c *comparison
+	if b.compare {
+		if c, err = b.comparison(flags.Args(), devices); err != nil {
+			return 0, err
+		}
+		b.models, head, row = c.files(), c.printHead, c.printReport
 	}
 	machine, err := bench.ThisMachine(b.threads)
 	if err != nil {
@@ -157,7 +183,7 @@ func runBench(ctx context.Context, args []string, t *command.Terminal) (int, err
 	for _, model := range b.models {
 		for _, device := range devices {
 			measure := b.measureElsewhere
-			if len(b.models)*len(devices) == 1 {
+			if len(b.models)*len(devices) == 1 && !b.compare {
 				measure = b.measureHere
 			}
 			r, err := measure(ctx, model, device)
@@ -166,18 +192,29 @@ func runBench(ctx context.Context, args []string, t *command.Terminal) (int, err
 			}
 			// Below what opening the first model has to say.
 			if len(all.Reports) == 0 {
-				if err := printHead(out, b.batches); err != nil {
+				if err := head(out); err != nil {
 					return 0, err
 				}
 			}
 			all.Reports = append(all.Reports, r)
-			if err := printReport(out, r); err != nil {
+			if err := row(out, r); err != nil {
 				return 0, err
 			}
 		}
 	}
+	if c != nil {
+		all.Means = bench.Means(all.Reports)
+		if err := c.printEnd(out, &all); err != nil {
+			return 0, err
+		}
+	}
 	if b.asJSON {
-		return command.Done, json.NewEncoder(t.Stdout).Encode(all)
+		if err := json.NewEncoder(t.Stdout).Encode(all); err != nil {
+			return 0, err
+		}
+	}
+	if b.plot != "" { // last, as what was measured is not to be lost where it cannot be written
+		return command.Done, c.draw(b.plot, all.Means)
 	}
 	return command.Done, nil
 }

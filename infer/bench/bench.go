@@ -15,7 +15,6 @@ import (
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/imagefile"
-	"rdpp/rdpp/printable"
 	"rdpp/rdpp/setting"
 	"rdpp/torch"
 )
@@ -48,17 +47,13 @@ func (o *Options) complete() Options {
 // Report is what a model costs on a device. Memory is the whole process's, so that a report is of one model only in a
 // process that opens no other.
 type Report struct {
-	Model     string          `json:"model"`                  // its file
-	Base64    string          `json:"model_base64,omitempty"` // its name's bytes, where it is not UTF-8, which JSON cannot hold
-	Device    string          `json:"device"`                 // "cpu" or "cuda:N"
+	Subject
+	Device    string          `json:"device"` // "cpu" or "cuda:N"
 	Precision torch.Precision `json:"precision"`
-	Arch      string          `json:"arch"`
-	Method    string          `json:"method"`
-	ImageSize int             `json:"image_size"` // side of the network's input, pixels
-	OpenMS    float64         `json:"open_ms"`    // to read the model file and set the networks up
-	FirstMS   float64         `json:"first_ms"`   // the first prediction, which also sets libtorch up
-	OwnBatch  int             `json:"own_batch"`  // images in one pass of infer image and infer eval where nobody says how many
-	Speeds    []Speed         `json:"speeds"`     // one per batch size
+	OpenMS    float64         `json:"open_ms"`   // to read the model file and set the networks up
+	FirstMS   float64         `json:"first_ms"`  // the first prediction, which also sets libtorch up
+	OwnBatch  int             `json:"own_batch"` // images in one pass of infer image and infer eval where nobody says how many
+	Speeds    []Speed         `json:"speeds"`    // one per batch size
 	// PeakMemory is the process's largest resident set, and PeakDeviceMemory what tensors took on the device, 0 for the CPU.
 	PeakMemory       int64 `json:"peak_memory_bytes"`
 	PeakDeviceMemory int64 `json:"peak_device_memory_bytes"`
@@ -98,17 +93,20 @@ type Latency struct {
 // Model opens a model on a device and measures it.
 func Model(ctx context.Context, file string, device torch.Device, opt *Options) (*Report, error) {
 	o := opt.complete()
+	subject, err := Look(file)
+	if err != nil {
+		return nil, err
+	}
 	start := time.Now()
 	d, err := rdpp.OpenDetector(file, &rdpp.DetectorOptions{Device: device, MaxPixels: o.MaxPixels, Precision: o.Precision})
 	if err != nil {
 		return nil, err
 	}
 	defer d.Close()
-	config := d.Info().Config
-	if o.Image == "" && config.View.Placed() {
+	if view := d.Info().Config.View; o.Image == "" && view.Placed() {
 		return nil, setting.Refuse("image", nil, "the model looks at certain places of images, so name one")
 	}
-	r := &Report{Model: file, Base64: printable.Base64(file), Device: device.String(), Precision: cmp.Or(o.Precision, torch.FP32), Arch: config.Arch, Method: config.Method, ImageSize: config.ImageSize,
+	r := &Report{Subject: *subject, Device: device.String(), Precision: cmp.Or(o.Precision, torch.FP32),
 		OpenMS: milliseconds(time.Since(start)), OwnBatch: d.BatchSize()}
 
 	decode := decoder(d, o.Image)

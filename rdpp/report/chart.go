@@ -17,6 +17,38 @@ const (
 	plotHeight              = chartHeight - marginTop - marginBottom
 )
 
+// plane is the rectangle of a figure that is drawn in, in SVG units, with the axes along its left and its lower side.
+type plane struct {
+	left, top, width, height int
+	inset                    int // of the axes' ends from the rectangle's
+	x, y                     axis
+}
+
+func (p *plane) atX(x float64) float64 {
+	return float64(p.left+p.inset) + float64(p.width-2*p.inset)*p.x.at(x)
+}
+
+func (p *plane) atY(y float64) float64 {
+	return float64(p.top+p.inset) + float64(p.height-2*p.inset)*(1-p.y.at(y))
+}
+
+func (p *plane) drawAxes(s *strings.Builder) {
+	bottom, right := p.top+p.height, p.left+p.width
+	for _, t := range p.y.ticks(5) {
+		y := p.atY(t.value)
+		fmt.Fprintf(s, `<path class="grid" d="M%d %.1f h%d"/>`, p.left, y, p.width)
+		fmt.Fprintf(s, `<text x="%d" y="%.1f" text-anchor="end">%s</text>`, p.left-6, y+4, t.text)
+	}
+	for _, t := range p.x.ticks(5) {
+		x := p.atX(t.value)
+		fmt.Fprintf(s, `<path class="axis" d="M%.1f %d v4"/>`, x, bottom)
+		fmt.Fprintf(s, `<text x="%.1f" y="%d" text-anchor="middle">%s</text>`, x, bottom+16, t.text)
+	}
+	fmt.Fprintf(s, `<path class="axis" d="M%d %d V%d H%d"/>`, p.left, p.top, bottom, right)
+	fmt.Fprintf(s, `<text class="label" x="%d" y="%d">%s</text>`, 2, p.top-14, template.HTMLEscapeString(p.y.label))
+	fmt.Fprintf(s, `<text class="label" x="%d" y="%d" text-anchor="end">%s</text>`, right, bottom+33, template.HTMLEscapeString(p.x.label))
+}
+
 // chart is a figure of lines over two axes.
 type chart struct {
 	title   string // for those who cannot see it, too
@@ -59,15 +91,16 @@ func (c *chart) draw() *drawing {
 	out := &drawing{Title: c.title, Caption: c.caption}
 	s := &strings.Builder{}
 	fmt.Fprintf(s, `<svg viewBox="0 0 %d %d" role="img" aria-label="%s">`, chartWidth, chartHeight, template.HTMLEscapeString(c.title))
-	c.drawAxes(s)
+	p := c.plane()
+	p.drawAxes(s)
 	for _, l := range c.lines {
-		c.drawLine(s, l)
+		p.drawLine(s, l)
 		if l.name != "" {
 			out.Legend = append(out.Legend, key{l.name, l.style, l.filled})
 		}
 	}
 	for _, m := range c.marks {
-		at := c.left(m.x)
+		at := p.atX(m.x)
 		anchor, text := "start", at+4
 		if at > marginLeft+plotWidth/2 {
 			anchor, text = "end", at-4
@@ -80,43 +113,27 @@ func (c *chart) draw() *drawing {
 	return out
 }
 
-func (c *chart) left(x float64) float64 { return marginLeft + plotWidth*c.x.at(x) }
-func (c *chart) top(y float64) float64  { return marginTop + plotHeight*(1-c.y.at(y)) }
-
-func (c *chart) drawAxes(s *strings.Builder) {
-	const bottom, right = marginTop + plotHeight, marginLeft + plotWidth
-	for _, t := range c.y.ticks(5) {
-		y := c.top(t.value)
-		fmt.Fprintf(s, `<path class="grid" d="M%d %.1f h%d"/>`, marginLeft, y, plotWidth)
-		fmt.Fprintf(s, `<text x="%d" y="%.1f" text-anchor="end">%s</text>`, marginLeft-6, y+4, t.text)
-	}
-	for _, t := range c.x.ticks(5) {
-		x := c.left(t.value)
-		fmt.Fprintf(s, `<path class="axis" d="M%.1f %d v4"/>`, x, bottom)
-		fmt.Fprintf(s, `<text x="%.1f" y="%d" text-anchor="middle">%s</text>`, x, bottom+16, t.text)
-	}
-	fmt.Fprintf(s, `<path class="axis" d="M%d %d V%d H%d"/>`, marginLeft, marginTop, bottom, right)
-	fmt.Fprintf(s, `<text class="label" x="%d" y="12">%s</text>`, 2, template.HTMLEscapeString(c.y.label))
-	fmt.Fprintf(s, `<text class="label" x="%d" y="%d" text-anchor="end">%s</text>`, right, bottom+33, template.HTMLEscapeString(c.x.label))
+func (c *chart) plane() *plane {
+	return &plane{left: marginLeft, top: marginTop, width: plotWidth, height: plotHeight, x: c.x, y: c.y}
 }
 
-func (c *chart) drawLine(s *strings.Builder, l line) {
-	points := thin(l.points, c.x, 2*plotWidth)
+func (p *plane) drawLine(s *strings.Builder, l line) {
+	points := thin(l.points, p.x, 2*p.width)
 	path := &strings.Builder{}
-	for i, p := range points {
+	for i, at := range points {
 		command := 'L'
 		if i == 0 {
 			command = 'M'
 		}
-		fmt.Fprintf(path, "%c%.1f %.1f", command, c.left(p.X), c.top(p.Y))
+		fmt.Fprintf(path, "%c%.1f %.1f", command, p.atX(at.X), p.atY(at.Y))
 	}
 	if l.filled {
-		fmt.Fprintf(s, `<path class="fill s%d" d="%sV%d H%.1fZ"/>`, l.style, path, marginTop+plotHeight, c.left(points[0].X))
+		fmt.Fprintf(s, `<path class="fill s%d" d="%sV%d H%.1fZ"/>`, l.style, path, p.top+p.height, p.atX(points[0].X))
 	}
 	fmt.Fprintf(s, `<path class="line s%d" d="%s"/>`, l.style, path)
 	if l.dots && len(points) <= 40 {
-		for _, p := range points {
-			fmt.Fprintf(s, `<circle class="dot s%d" cx="%.1f" cy="%.1f" r="2.5"/>`, l.style, c.left(p.X), c.top(p.Y))
+		for _, at := range points {
+			fmt.Fprintf(s, `<circle class="dot s%d" cx="%.1f" cy="%.1f" r="2.5"/>`, l.style, p.atX(at.X), p.atY(at.Y))
 		}
 	}
 }

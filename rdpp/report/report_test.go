@@ -36,6 +36,11 @@ func parse(t *testing.T, page []byte) (all []*element) {
 	if !bytes.HasPrefix(page, []byte("<!DOCTYPE html>")) || !utf8.Valid(page) {
 		t.Error("got no <!DOCTYPE html> or invalid UTF-8")
 	}
+	return parseXML(t, page)
+}
+
+func parseXML(t *testing.T, page []byte) (all []*element) {
+	t.Helper()
 	var open []*element
 	var text strings.Builder
 	for d := xml.NewDecoder(bytes.NewReader(page)); ; {

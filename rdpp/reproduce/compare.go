@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"rdpp/rdpp/printable"
+	"rdpp/rdpp/report"
 )
 
 // Outcome is what became of a training.
@@ -43,6 +44,8 @@ type Table struct {
 	Columns       []Column `json:"columns"`
 	Rows          []Row    `json:"rows"`
 	Reasons       []string `json:"reasons,omitempty"` // why numbers are missing: the cells' notes, counted from 1
+
+	Costs *report.Costs `json:"costs,omitempty"` // of methods: what they find over what that takes, as the paper's Figure 1; nil: not known
 }
 
 // Name is short: "Table 4", or "Methods on BTAD".
@@ -232,7 +235,7 @@ func (c *comparer) value(t Training, metric string) (v *float64, missing string)
 	}
 	m := measures[slices.IndexFunc(measures, func(m measure) bool { return m.metric == metric })]
 	if v = m.of(o.Result); v == nil {
-		return nil, m.missing
+		return nil, m.missing(o.Result)
 	}
 	return v, ""
 }

@@ -287,8 +287,13 @@ type Result struct {
 	EvaluationSeconds  float64 `json:"evaluation_seconds"`  // for all test images, read and decoded
 	anomaly.Metrics
 	anomaly.Verdicts
-	Provisional bool  `json:"threshold_provisional"` // no good images were held out for the threshold
-	ModelBytes  int64 `json:"model_bytes,omitempty"` // of the model file, where it is there; metrics.json does not have it
+	HasMasks    bool `json:"has_masks"`             // the test images have masks
+	Provisional bool `json:"threshold_provisional"` // no good images were held out for the threshold
+
+	// What metrics.json does not have: the model file's size, and what BenchFile says of the model; 0: not known.
+	ModelBytes  int64   `json:"model_bytes,omitempty"`
+	LatencyMS   float64 `json:"latency_ms,omitempty"` // of an image, the median
+	MemoryBytes int64   `json:"memory_bytes,omitempty"`
 }
 
 // String is the metrics in a line, those that there are.

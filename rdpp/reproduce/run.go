@@ -61,6 +61,8 @@ type Run struct {
 	plan *Plan
 	lock *os.File // on the folder
 
+	bench map[string]benched // of models, by their folders' paths in Out
+
 	mutex    sync.Mutex // of all that follows
 	started  time.Time
 	outcomes map[Training]Outcome
@@ -81,6 +83,10 @@ func NewRun(plan *Plan, opt *RunOptions) (*Run, error) {
 	}
 	if r.opt.Complain == nil {
 		r.opt.Complain = func(error) {}
+	}
+	var err error
+	if r.bench, err = readBench(r.opt.Out); err != nil {
+		r.opt.Complain(err) // the tables are whole without
 	}
 	if err := r.look(); err != nil {
 		return nil, err
@@ -200,6 +206,10 @@ func (r *Run) result(t Training) (*Result, error) {
 	}
 	if model, err := os.Stat(filepath.Join(r.folder(t), modelFile)); err == nil {
 		result.ModelBytes = model.Size()
+		// Another model may have taken its place since.
+		if b := r.bench[filepath.Join(t.Folder(), filepath.Base(r.folder(t)))]; b.modelBytes == model.Size() {
+			result.LatencyMS, result.MemoryBytes = b.latencyMS, b.memoryBytes
+		}
 	}
 	return result, nil
 }

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"rdpp/rdpp/report"
 )
 
 // How a row of the paper's table becomes three.
@@ -210,6 +212,7 @@ var (
 		"percent": percent,
 		"groups":  groups,
 		"anchor":  func(t *Table) string { return "table" + t.ID() },
+		"svg":     (*report.Costs).SVG,
 	}).Parse(pageText))
 )
 
