@@ -8,7 +8,6 @@
 #include <string>
 #include <system_error>
 
-#include "contention.h"
 #include "signals.h"
 
 #ifdef _OPENMP
@@ -86,7 +85,6 @@ void set_threads() {
     omp_set_num_threads(threads); // libtorch may have brought an OpenMP library of its own
 #endif
   }
-  mind_contention();
 }
 
 std::shared_mutex &recording() {

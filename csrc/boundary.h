@@ -12,6 +12,7 @@
 #include <string>
 
 #include "allocator.h"
+#include "contention.h"
 #include "networks.h"
 
 namespace rdpp {
@@ -44,6 +45,7 @@ void set_threads();
 template <class F> rdpp_error computed(F &&f) noexcept {
   return asked([&] {
     set_threads();
+    Watch watch;
     torch::AutoGradMode grad(true);
     CachedAllocations cached;
     f();

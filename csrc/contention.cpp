@@ -148,30 +148,43 @@ bool chosen_by_user() {
 
 bool contended() { return queueing; }
 
-void mind_contention() {
-  constexpr auto pause = std::chrono::milliseconds(100), least_stay = std::chrono::milliseconds(1000);
-  constexpr double contended_from = 0.1, quiet_below = 0.03; // of the time in which threads wanted to run
-  constexpr long long enough = 20'000'000;                   // nanoseconds of it, to tell by
+namespace {
+
+constexpr auto kPause = std::chrono::milliseconds(100), kLeastStay = std::chrono::milliseconds(1000);
+constexpr double kContendedFrom = 0.1, kQuietBelow = 0.03; // of the time in which threads wanted to run
+constexpr long long kEnough = 300'000'000; // nanoseconds of it, to tell by: another program that comes and goes is none
+
+thread_local Clock::time_point looked; // when this thread last told
+thread_local Spent sum;                // since then
+
+} // namespace
+
+Watch::Watch() {
   static const bool off = chosen_by_user() || torch::cuda::is_available();
-  static auto *crowd = new Crowd; // outlives its threads
-  static std::atomic<Clock::rep> changed{0};
-  thread_local Clock::time_point looked;
-  thread_local Spent sum;
   if (off) return;
   Clock::time_point now = Clock::now();
   if (looked == Clock::time_point{}) looked = now; // who computes once needs no team
-  if (now - looked < pause) return;
-  looked = now;
-  last_look = now.time_since_epoch().count();
+  if (now - looked < kPause) return;
+  on_ = true;
+  int team;
+  team_spent_since(team);
+}
+
+Watch::~Watch() {
+  if (!on_) return;
+  static auto *crowd = new Crowd; // outlives its threads
+  static std::atomic<Clock::rep> changed{0};
   int team = 1;
   Spent since = team_spent_since(team);
   sum = {sum.running + since.running, sum.queueing + since.queueing};
+  Clock::time_point now = Clock::now();
+  last_look = now.time_since_epoch().count();
   long long wanted = sum.running + sum.queueing;
-  if (wanted < enough) return;
+  if (wanted < kEnough) return;
   double share = static_cast<double>(sum.queueing) / static_cast<double>(wanted);
-  sum = {};
-  bool is = queueing, stayed = now.time_since_epoch().count() - changed > Clock::duration(least_stay).count();
-  if (is ? share >= quiet_below || !stayed : share < contended_from) return;
+  looked = now, sum = {};
+  bool is = queueing, stayed = now.time_since_epoch().count() - changed > Clock::duration(kLeastStay).count();
+  if (is ? share >= kQuietBelow || !stayed : share < kContendedFrom) return;
   if (!queueing.compare_exchange_strong(is, !is)) return; // another thread has seen it too
   changed = now.time_since_epoch().count();
   crowd->want(!is, team);
