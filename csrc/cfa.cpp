@@ -122,20 +122,28 @@ Tensor least_of_rows(const Tensor &x, int64_t k) {
   return places;
 }
 
-// The numbers of the k rows of centres, M x D, that are nearest to each of x, N x D: N x k. Of a point x and a row c,
-// |c|^2 - 2xc is as good as the distance for telling them.
+// |c|^2 - 2xc of every x, n x D, and row c of centres, M x D: n x M. Which row is near is not to depend on products
+// that are rounded to TF32. doubled: -2c, lengths: |c|^2.
+Tensor products(const Tensor &x, const Tensor &doubled, const Tensor &lengths) {
+  int64_t n = x.size(0), M = doubled.size(0), D = doubled.size(1);
+  if (!x.is_cpu()) {
+    at::NoTF32Guard exact;
+    return torch::addmm(lengths, x, doubled.t());
+  }
+  Tensor image = x.reshape({1, n, 1, D}).permute({0, 3, 1, 2}); // 1 x D x n x 1
+  return exact_conv(image, doubled.view({M, D, 1, 1}), lengths).permute({0, 2, 3, 1}).reshape({n, M});
+}
+
+// The numbers of the k rows of centres, M x D, that are nearest to each of x, N x D: N x k. The products are as good as
+// the distances for telling them.
 Tensor nearest_rows(const Tensor &x, const Tensor &centres, int64_t k, int64_t bytes) {
   torch::NoGradGuard no_grad;
-  int64_t N = x.size(0), M = centres.size(0), D = centres.size(1);
+  int64_t N = x.size(0), M = centres.size(0);
   int64_t n = std::clamp<int64_t>(bytes / (M * static_cast<int64_t>(centres.element_size())), 1, N);
-  Tensor weight = (centres * -2).view({M, D, 1, 1}), bias = centres.square().sum(1); // M
+  Tensor doubled = centres * -2, lengths = centres.square().sum(1); // M x D, M
   std::vector<Tensor> all;
   for (int64_t first = 0; first < N; first += n) {
-    Tensor part = x.narrow(0, first, std::min(n, N - first));                // n x D
-    Tensor image = part.view({1, part.size(0), 1, D}).permute({0, 3, 1, 2}); // 1 x D x n x 1
-    // Which row is near is not to depend on products that are rounded to TF32.
-    Tensor products = exact_conv(image, weight, bias).permute({0, 2, 3, 1}).reshape({part.size(0), M});
-    all.push_back(least_of_rows(products, k));
+    all.push_back(least_of_rows(products(x.narrow(0, first, std::min(n, N - first)), doubled, lengths), k));
   }
   return torch::cat(all);
 }
