@@ -31,18 +31,22 @@ func (c *adapting) Check() error {
 	if err := c.Spheres.Check(); err != nil {
 		return err
 	}
-	switch bytes := c.WeightBytes(); {
+	switch {
 	case c.rows() < c.SphereNear+c.SphereFar:
 		return setting.Refuse("sphere_rows", c.SphereRows, "the bank would have %d rows, and {sphere_near} and {sphere_far} ask for %d: use less", c.rows(),
 			c.SphereNear+c.SphereFar)
+	case int64(c.positions())*int64(c.rows()) > mostCompared:
+		return setting.Refuse("sphere_rows", c.SphereRows, "an image has %d positions, each of which would be compared with %d rows: use %d or more, or a smaller {image_size}",
+			c.positions(), c.rows(), (int64(c.positions())*int64(c.positions())+mostCompared-1)/mostCompared)
 	case c.dimensions() < 1:
 		return setting.Refuse("sphere_width", c.SphereWidth, "the features have %d channels: use at most so many", c.channels())
-	case bytes > method.MaxModelBytes:
-		return setting.Refuse("sphere_rows", c.SphereRows, "the bank would take %d MiB, and a model file has %d MiB at most: use more, or a smaller {image_size}",
-			bytes>>20, method.MaxModelBytes>>20)
 	}
 	return nil
 }
+
+// mostCompared bounds the distances of an image's positions from the bank to those of 1024 x 1024 pixels and a row for each
+// position: they grow with the fourth power of an image's side. It keeps model files below method.MaxModelBytes, too.
+const mostCompared = 1 << 32
 
 // Usual are 30 passes in batches of 4, as published (section 4.1). The published code's result is that of the pass which is best
 // on the test set, as PresetPaper has it.
@@ -110,13 +114,13 @@ func (c *adapting) channels() int {
 }
 
 // dimensions D of a descriptor.
-func (c *adapting) dimensions() int { return c.channels() / c.SphereWidth }
+func (c *adapting) dimensions() int { return c.channels() / max(1, c.SphereWidth) }
 
 // positions of an image that have a descriptor, H x W.
 func (c *adapting) positions() int { return (c.ImageSize / 4) * (c.ImageSize / 4) }
 
 // rows M of the bank.
-func (c *adapting) rows() int { return c.positions() / c.SphereRows }
+func (c *adapting) rows() int { return c.positions() / max(1, c.SphereRows) }
 
 // adapted is a teacher, and what describes what it sees.
 type adapted struct {

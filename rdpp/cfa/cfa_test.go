@@ -611,9 +611,9 @@ func TestCheck(t *testing.T) {
 	}
 	for what, change := range map[string]func(*method.Settings, *cfa.Spheres){
 		"fewer rows than attract and repel": func(_ *method.Settings, f *cfa.Spheres) { f.SphereRows = 50 }, // of 256 positions
-		"a bank larger than model files": func(s *method.Settings, _ *cfa.Spheres) {
-			s.Arch, s.ImageSize = "wide_resnet50_2", method.MaxImageSize*2
-		}, // which Settings refuse
+		"more comparisons than there is time for": func(s *method.Settings, f *cfa.Spheres) {
+			s.ImageSize, f.SphereRows = method.MaxImageSize, 15
+		},
 	} {
 		s, f := settings(), cfa.DefaultSpheres()
 		change(&s, &f)
@@ -624,7 +624,7 @@ func TestCheck(t *testing.T) {
 	}
 	for what, f := range map[string]cfa.Spheres{"default": cfa.DefaultSpheres(), "released": cfa.ReleasedSpheres()} {
 		s := settings()
-		s.Arch, s.ImageSize = "wide_resnet50_2", method.MaxImageSize
+		s.Arch, s.ImageSize = "wide_resnet50_2", method.MaxImageSize/2
 		if err := cfa.New(s, f).Check(); err != nil {
 			t.Errorf("%s: got error %v, want none", what, err)
 		}
