@@ -187,8 +187,9 @@ Tensor nearest_distances(const Tensor &x, const Tensor &centres, int64_t k, int6
 
 SphereLosses loss_spheres(const DescriptorImpl &descriptor, const Tensor &phi, const rdpp_sphere_loss_options &o) {
   TORCH_CHECK(phi.dim() == 4, "descriptors must be B x H x W x D, got ", phi.sizes());
-  TORCH_CHECK(o.near >= 1 && o.far >= 0 && o.nu > 0, "a loss of ", o.near, " near and ", o.far,
-              " far rows, divided by ", o.nu);
+  int64_t M = descriptor.centres.size(0);
+  TORCH_CHECK(o.near >= 1 && o.near <= M && o.far >= 0 && o.far <= M && o.nu > 0, "a loss of ", o.near, " near and ",
+              o.far, " far rows, divided by ", o.nu);
   Tensor d = nearest_distances(phi.flatten(0, 2), descriptor.centres, o.near + o.far, o.bytes); // N x (K + J)
   Tensor r2 = descriptor.radius.square();                                                       // 1
   Tensor outside = (d.narrow(1, 0, o.near) - r2).relu();                                        // N x K
