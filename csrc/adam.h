@@ -14,13 +14,17 @@ public:
 
   struct Group {
     double learning_rate;
-    double weight_decay = 0; // per unit of learning rate, of weights alone: parameters of more than one dimension
+    double weight_decay = 0; // per unit of learning rate, of parameters of more than one dimension, which are weights
+    bool decays_all = false; // of the others too
     double penalty = 0;      // of which times each parameter is added to its gradient, once gradients are clipped
     std::vector<torch::Tensor> params, exp_avg, exp_avg_sq;
-    std::vector<int64_t> steps; // updates that each parameter has seen
+    std::vector<torch::Tensor> greatest; // of AMSGrad: the greatest exp_avg_sq so far; else none
+    std::vector<int64_t> steps;          // updates that each parameter has seen
   };
 
   void add_group(const std::vector<torch::Tensor> &params, double learning_rate);
+  // AMSGrad (Reddi et al., "On the Convergence of Adam and Beyond", ICLR 2018) for a group.
+  void use_amsgrad(size_t group);
   // Updates every parameter that has a gradient, then clears the gradients.
   void step();
 

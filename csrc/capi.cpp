@@ -171,6 +171,17 @@ rdpp_error rdpp_adam_set_decay(rdpp_adam *a, int64_t group, double weight_decay)
   return guarded([&] { opened(a).adam.groups.at(static_cast<size_t>(group)).weight_decay = weight_decay; });
 }
 
+rdpp_error rdpp_adam_set_decay_of_all(rdpp_adam *a, int64_t group, double weight_decay) {
+  return guarded([&] {
+    Adam::Group &g = opened(a).adam.groups.at(static_cast<size_t>(group));
+    g.weight_decay = weight_decay, g.decays_all = true;
+  });
+}
+
+rdpp_error rdpp_adam_set_amsgrad(rdpp_adam *a, int64_t group) {
+  return guarded([&] { opened(a).adam.use_amsgrad(static_cast<size_t>(group)); });
+}
+
 rdpp_error rdpp_adam_set_penalty(rdpp_adam *a, int64_t group, double penalty) {
   return guarded([&] { opened(a).adam.groups.at(static_cast<size_t>(group)).penalty = penalty; });
 }
@@ -196,6 +207,13 @@ rdpp_error rdpp_adam_state(rdpp_adam *a, int64_t group, int64_t i, rdpp_tensor *
     *step = g.steps.at(at);
     *exp_avg = first.release();
     *exp_avg_sq = second.release();
+  });
+}
+
+rdpp_error rdpp_adam_greatest(rdpp_adam *a, int64_t group, int64_t i, rdpp_tensor *exp_avg_sq) {
+  return guarded([&] {
+    Adam::Group &g = opened(a).adam.groups.at(static_cast<size_t>(group));
+    *exp_avg_sq = g.greatest.empty() ? nullptr : handle(g.greatest.at(static_cast<size_t>(i)));
   });
 }
 

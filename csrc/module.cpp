@@ -65,8 +65,8 @@ Features teach(const rdpp_module *m, const Tensor &x) {
 bool records(const rdpp_module *m) { return torch::GradMode::is_enabled() && !opened(m).released; }
 
 void need(const rdpp_module *m, int32_t wanted) {
-  static const char *const names[] = {"teacher", "projection", "bottleneck", "student",
-                                      "head",    "bank",       "flow",       "cross-scale flow"};
+  static const char *const names[] = {"teacher", "projection", "bottleneck",       "student",   "head",
+                                      "bank",    "flow",       "cross-scale flow", "descriptor"};
   if (opened(m).kind != wanted) {
     throw std::invalid_argument(std::string("a ") + names[wanted] + " is needed, this is a " + names[m->kind]);
   }

@@ -2,6 +2,7 @@
 
 #include "bank.h"
 #include "boundary.h"
+#include "cfa.h"
 #include "csflow.h"
 #include "flows.h"
 #include "module.h"
@@ -171,6 +172,8 @@ Predictor::Method method(int32_t number, const std::vector<const rdpp_module *> 
     return flows(modules, options.flow);
   case RDPP_CROSS_SCALES:
     return cross_scales(modules, options.cross);
+  case RDPP_SPHERES:
+    return spheres(modules, options.sphere);
   }
   throw std::invalid_argument("unknown method " + std::to_string(number));
 }

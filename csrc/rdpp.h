@@ -57,7 +57,8 @@ enum {
   RDPP_HEAD,
   RDPP_BANK,
   RDPP_FASTFLOW,
-  RDPP_CROSS_FLOW
+  RDPP_CROSS_FLOW,
+  RDPP_DESCRIPTOR
 };
 
 /* What a teacher learns: the class of a picture, the class of every position, which pictures belong together. */
@@ -221,6 +222,11 @@ rdpp_error rdpp_adam_set_rate(rdpp_adam *a, int64_t group, double learning_rate)
 /* Decoupled (AdamW): every step also multiplies the group's parameters of more than one dimension, which are neither
  * biases nor batch norms, by 1 - learning_rate * weight_decay. */
 rdpp_error rdpp_adam_set_decay(rdpp_adam *a, int64_t group, double weight_decay);
+/* The same of all the group's parameters, as torch.optim.AdamW has it. */
+rdpp_error rdpp_adam_set_decay_of_all(rdpp_adam *a, int64_t group, double weight_decay);
+/* AMSGrad (Reddi et al., ICLR 2018), from the next step on: a step divides by the greatest average of squares that
+ * there was instead of the present one. */
+rdpp_error rdpp_adam_set_amsgrad(rdpp_adam *a, int64_t group);
 /* What torch.optim.Adam calls weight decay: every step adds penalty times each of the group's parameters, of any number
  * of dimensions, to its gradient, after gradients are shortened. */
 rdpp_error rdpp_adam_set_penalty(rdpp_adam *a, int64_t group, double penalty);
@@ -233,6 +239,8 @@ rdpp_error rdpp_adam_step(rdpp_adam *a);
  * step count; zero tensors and 0 before its first step. The tensors share the optimiser's memory. */
 rdpp_error rdpp_adam_state(rdpp_adam *a, int64_t group, int64_t i, rdpp_tensor *exp_avg, rdpp_tensor *exp_avg_sq,
                            int64_t *step);
+/* AMSGrad's greatest averages of that parameter, sharing the optimiser's memory; NULL where the group has none. */
+rdpp_error rdpp_adam_greatest(rdpp_adam *a, int64_t group, int64_t i, rdpp_tensor *exp_avg_sq);
 rdpp_error rdpp_adam_set_step(rdpp_adam *a, int64_t group, int64_t i, int64_t step);
 
 /* Inference, outside autograd */
@@ -273,19 +281,28 @@ typedef struct {
   int32_t of_map;  /* != 0: a score is its map's maximum, instead of half the mean square over all scales */
 } rdpp_cross_map_options;
 
+/* How a map is made of descriptors' distances d_1 <= d_2 <= ... from the nearest rows of their bank. */
+typedef struct {
+  double sigma;  /* of the map's Gaussian, pixels */
+  int64_t near;  /* K, rows whose softmin weights the distance of the nearest: d_1 e^-d_1 / (e^-d_1 + ... + e^-d_K) */
+  int64_t bytes; /* of distances that are in memory at a time; those of one position are in any case */
+} rdpp_sphere_map_options;
+
 /* Methods, by what they compare images with. */
 enum {
   RDPP_STUDENTS, /* RD++ and RD. Modules: teacher, projection or NULL (RD), bottleneck, student. Scores: of map.top */
   RDPP_PATCHES, /* PatchCore. Modules: teacher, bank. Maps: each patch's distance to the bank, stretched and smoothed */
   RDPP_FLOWS,   /* FastFlow. Modules: teacher, flow. Maps: how unlikely each position is, the mean over scales */
-  RDPP_CROSS_SCALES /* CSFlow. Modules: teacher, cross-scale flow. Maps: half the mean square of a position */
+  RDPP_CROSS_SCALES, /* CSFlow. Modules: teacher, cross-scale flow. Maps: half the mean square of a position */
+  RDPP_SPHERES       /* CFA. Modules: teacher, descriptor. Maps: distance from the bank. Scores: their maxima */
 };
 
 typedef struct {
-  rdpp_map_options map;         /* of RDPP_STUDENTS */
-  rdpp_bank_options bank;       /* of RDPP_PATCHES */
-  rdpp_flow_map_options flow;   /* of RDPP_FLOWS */
-  rdpp_cross_map_options cross; /* of RDPP_CROSS_SCALES */
+  rdpp_map_options map;           /* of RDPP_STUDENTS */
+  rdpp_bank_options bank;         /* of RDPP_PATCHES */
+  rdpp_flow_map_options flow;     /* of RDPP_FLOWS */
+  rdpp_cross_map_options cross;   /* of RDPP_CROSS_SCALES */
+  rdpp_sphere_map_options sphere; /* of RDPP_SPHERES */
 } rdpp_predictor_options;
 
 /* A way from images to maps and scores, by n modules of the method's kinds, in its order. They may be freed first, and
@@ -373,6 +390,37 @@ rdpp_error rdpp_cross_flow(const rdpp_module *m, const rdpp_tensor y[RDPP_SCALES
 rdpp_error rdpp_cross_flow_inverse(const rdpp_module *m, const rdpp_tensor z[RDPP_SCALES], rdpp_tensor y[RDPP_SCALES]);
 /* |z|^2 / 2 - log_det, averaged over images and divided by how many numbers an image has in z: a scalar. */
 rdpp_error rdpp_loss_cross_flow(const rdpp_tensor z[RDPP_SCALES], rdpp_tensor log_det, rdpp_tensor *out);
+
+/* CFA. D: dimensions of a descriptor, M rows of the bank, H and W here those of layer1's features, S/4. */
+
+typedef struct {
+  int64_t dimensions; /* D */
+  int64_t rows;       /* M */
+  double radius;      /* r of the spheres, with which training begins */
+  int32_t fixed;      /* != 0: r stays as it is; else it learns */
+} rdpp_descriptor_options;
+
+/* A 1x1 convolution over the features of all scales and the coordinates, whose fresh parameters are drawn from seed,
+ * and a bank of rows, `centres`: M x D, all zero, to be written over. flags: as of rdpp_module_new. */
+rdpp_error rdpp_descriptor_new(const char *arch, const rdpp_descriptor_options *options, int32_t dtype, int32_t device,
+                               uint64_t seed, int32_t flags, rdpp_module **out);
+/* f -> phi: B x H x W x D. */
+rdpp_error rdpp_descriptor(const rdpp_module *m, const rdpp_tensor f[RDPP_SCALES], rdpp_tensor *phi);
+
+typedef struct {
+  int64_t near, far; /* K rows nearest to a descriptor, which attract it, and the J next ones, which repel it */
+  double margin;     /* alpha, by how much their squared distance may be less than r^2 */
+  double nu;         /* what both terms are divided by */
+  int64_t bytes;     /* of distances that are in memory at a time; those of one position are in any case */
+} rdpp_sphere_loss_options;
+
+/* Of squared distances d: the means of max(0, d - r^2) over positions and the K rows, and of max(0, r^2 - d - alpha)
+ * over positions and the J rows, both divided by nu: scalars. */
+rdpp_error rdpp_loss_spheres(const rdpp_module *m, rdpp_tensor phi, const rdpp_sphere_loss_options *options,
+                             rdpp_tensor *attraction, rdpp_tensor *repulsion);
+/* The means of count clusters of points: N x D, float32 on the CPU -> centres: count x D. k-means++ from seed, then at
+ * most so many of Lloyd's iterations. */
+rdpp_error rdpp_k_means(rdpp_tensor points, int64_t count, int64_t most, uint64_t seed, rdpp_tensor *centres);
 
 /* TorchScript */
 

@@ -1,6 +1,6 @@
 /* The boundary as a C program sees it: a training step and a prediction of the smallest network, a teacher that learns,
- * a bank of patches, flows of both kinds, a TorchScript file, errors that must come back with their kinds. Run plainly
- * and under sanitizers by scripts/test.sh.
+ * a bank of patches, flows of both kinds, descriptors in spheres, a TorchScript file, errors that must come back with
+ * their kinds. Run plainly and under sanitizers by scripts/test.sh.
  */
 #include "rdpp.h"
 
@@ -334,6 +334,110 @@ static void cross(const rdpp_module *other, rdpp_tensor x) {
   rdpp_module_free(teacher);
 }
 
+/* CFA: a bank of clusters, an update of the descriptor and of the radius, and predictions before and after its release.
+ */
+static void spheres(const rdpp_module *other, rdpp_tensor x) {
+  enum { D = 12, SIDE = S / 4, POINTS = SIDE * SIDE, ROWS = 20 };
+  const rdpp_descriptor_options options = {D, ROWS, 0.1, 0}, empty = {D, 0, 0.1, 0}, odd = {D, ROWS, NAN, 0};
+  rdpp_module *teacher, *m, *none = NULL;
+  check(rdpp_module_new(RDPP_TEACHER, "resnet18", RDPP_FLOAT32, RDPP_CPU, 7, RDPP_CHANNELS_LAST, &teacher), "teacher");
+  check(rdpp_descriptor_new("resnet18", &options, RDPP_FLOAT32, RDPP_CPU, 3, RDPP_CHANNELS_LAST, &m), "descriptor");
+  refused(rdpp_descriptor_new("resnet18", NULL, RDPP_FLOAT32, RDPP_CPU, 3, 0, &none), "no options", "needs options");
+  refused(rdpp_descriptor_new("resnet18", &empty, RDPP_FLOAT32, RDPP_CPU, 3, 0, &none), "no rows", "a bank of 0 rows");
+  refused(rdpp_descriptor_new("resnet18", &odd, RDPP_FLOAT32, RDPP_CPU, 3, 0, &none), "radius", "a radius of nan");
+  rdpp_tensor f[RDPP_SCALES], phi, points, centres;
+  check(rdpp_teacher(teacher, x, f), "teacher");
+  check(rdpp_descriptor(m, f, &phi), "descriptor");
+  static float described[B * POINTS * D], rows[ROWS * D];
+  const int64_t shape[] = {POINTS, D};
+  check(rdpp_tensor_read(phi, RDPP_FLOAT32, described, B * POINTS * D), "read");
+  check(rdpp_tensor_new(RDPP_FLOAT32, described, shape, 2, &points), "new tensor");
+  check(rdpp_k_means(points, ROWS, 50, 3, &centres), "k-means");
+  refused(rdpp_k_means(points, POINTS + 1, 50, 3, &centres), "clusters", "257 clusters of 256 points");
+  refused(rdpp_k_means(x, 2, 50, 3, &centres), "points", "must be rows");
+  check(rdpp_tensor_read(centres, RDPP_FLOAT32, rows, ROWS * D), "read");
+  int64_t n;
+  check(rdpp_module_state_len(m, &n), "state");
+  for (int64_t i = 0; i < n; i++) {
+    const char *name;
+    rdpp_tensor t;
+    int32_t trainable;
+    check(rdpp_module_state(m, i, &name, &t, &trainable), "state");
+    if (strcmp(name, "centres") == 0) check(rdpp_tensor_write(t, RDPP_FLOAT32, rows, ROWS * D), "write");
+    rdpp_tensor_free(t);
+  }
+  rdpp_tensor_free(phi);
+
+  rdpp_adam *adam;
+  rdpp_tensor greatest;
+  check(rdpp_adam_new(0.9, 0.999, 1e-8, &adam), "new Adam");
+  check(rdpp_adam_add(adam, m, 1e-5), "Adam group");
+  check(rdpp_adam_greatest(adam, 0, 0, &greatest), "greatest averages");
+  if (greatest != NULL) {
+    fprintf(stderr, "smoke: spheres: got AMSGrad's averages of a group that has none\n");
+    exit(1);
+  }
+  check(rdpp_adam_set_decay_of_all(adam, 0, 5e-4), "decay");
+  check(rdpp_adam_set_amsgrad(adam, 0), "AMSGrad");
+  refused(rdpp_adam_set_amsgrad(adam, 1), "no group", "");
+  refused(rdpp_adam_greatest(adam, 0, 9, &greatest), "no parameter", "");
+  const rdpp_sphere_loss_options how = {3, 3, 0.1, 1e-3, 1 << 12}, many = {ROWS, 1, 0.1, 1e-3, 1 << 12};
+  double losses[2];
+  for (int i = 0; i < 2; i++) {
+    rdpp_tensor terms[2], loss;
+    const double weights[2] = {1, 1};
+    check(rdpp_descriptor(m, f, &phi), "descriptor");
+    check(rdpp_loss_spheres(m, phi, &how, &terms[0], &terms[1]), "loss");
+    refused(rdpp_loss_spheres(m, phi, &many, &terms[0], &terms[1]), "rows", "the nearest 21 of 20");
+    refused(rdpp_loss_spheres(m, phi, NULL, &terms[0], &terms[1]), "no options", "needs options");
+    refused(rdpp_loss_spheres(m, points, &how, &terms[0], &terms[1]), "no descriptors", "B x H x W x D");
+    check(rdpp_weighted_sum(terms, weights, 2, &loss), "sum");
+    check(rdpp_backward(loss), "backward");
+    check(rdpp_adam_step(adam), "step");
+    check(rdpp_scalars(&loss, 1, &losses[i]), "scalars");
+    rdpp_tensor made[] = {phi, terms[0], terms[1], loss};
+    for (size_t j = 0; j < sizeof made / sizeof *made; j++) rdpp_tensor_free(made[j]);
+  }
+  if (!(losses[1] < losses[0])) {
+    fprintf(stderr, "smoke: spheres: got a loss of %g after one of %g, want less\n", losses[1], losses[0]);
+    exit(1);
+  }
+  check(rdpp_adam_greatest(adam, 0, 0, &greatest), "greatest averages");
+  rdpp_tensor_free(greatest);
+  refused(rdpp_descriptor(other, f, &phi), "wrong network", "a descriptor is needed");
+
+  check(rdpp_module_train(m, 0), "eval mode");
+  const rdpp_module *of[] = {teacher, m};
+  const rdpp_predictor_options asked = {.sphere = {4, 3, 1 << 12}};
+  rdpp_predictor *predictor, *nobody = NULL;
+  check(rdpp_predictor_new(RDPP_SPHERES, of, 2, &asked, &predictor), "new predictor");
+  refused(rdpp_predictor_new(RDPP_SPHERES, of, 1, &asked, &nobody), "modules", "a teacher and a descriptor");
+  float scores[3][B];
+  for (int i = 0; i < 3; i++) {
+    rdpp_tensor map, score;
+    check(rdpp_predict(predictor, x, &map, &score), "predict");
+    check(rdpp_tensor_read(score, RDPP_FLOAT32, scores[i], B), "read");
+    rdpp_tensor_free(map);
+    rdpp_tensor_free(score);
+    if (i > 0) continue;
+    check(rdpp_module_release(teacher), "release");
+    check(rdpp_module_release(m), "release");
+  }
+  if (!(scores[0][0] > 0) || memcmp(scores[0], scores[1], sizeof *scores) ||
+      memcmp(scores[0], scores[2], sizeof *scores) || none || nobody) {
+    fprintf(stderr, "smoke: spheres: got scores %g, and %g and %g released, want one\n", scores[0][0], scores[1][0],
+            scores[2][0]);
+    exit(1);
+  }
+  free_all(f);
+  rdpp_tensor_free(points);
+  rdpp_tensor_free(centres);
+  rdpp_predictor_free(predictor);
+  rdpp_adam_free(adam);
+  rdpp_module_free(m);
+  rdpp_module_free(teacher);
+}
+
 int main(void) {
   const char *version;
   check(rdpp_libtorch_version(&version), "version");
@@ -435,6 +539,7 @@ int main(void) {
   remember(net[RDPP_TEACHER], net[RDPP_STUDENT], x);
   flow(net[RDPP_TEACHER], net[RDPP_STUDENT], x);
   cross(net[RDPP_STUDENT], x);
+  spheres(net[RDPP_STUDENT], x);
   refused(rdpp_adam_state(adam, 9, 0, &z, &z, &shape[0]), "no group", "");
   if (none != NULL) return 1;
 

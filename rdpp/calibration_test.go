@@ -11,11 +11,8 @@ import (
 	"testing"
 
 	"rdpp/rdpp"
-	"rdpp/rdpp/csflow"
-	"rdpp/rdpp/fastflow"
 	"rdpp/rdpp/method"
 	"rdpp/rdpp/metric"
-	"rdpp/rdpp/patchcore"
 	"rdpp/rdpp/reverse"
 	"rdpp/rdpp/sample"
 	"rdpp/torch"
@@ -227,11 +224,9 @@ func TestPreset(t *testing.T) {
 				Project: rdpp.ProjectAll, SSOT: "batch", WeightSSOT: 0.2 / 1.11, WeightRecon: 0.2 * 0.01 / 1.11, WeightContrast: 0.2 * 0.1 / 1.11, Margin: 0.5,
 				SinkhornP: 2, SinkhornBlur: 0.05, SinkhornDiameter: 1e7, SinkhornScaling: 0.95,
 				NoiseLambda: 0.2, NoiseReleased: true, Score: rdpp.ScoreReleased},
-			Memory: patchcore.ReleasedMemory(),
-			Flows:  fastflow.ReleasedFlows(), CrossFlow: csflow.ReleasedCrossFlow(),
 		}
 		c := rdpp.Preset(rdpp.PresetPaper, category)
-		if err := c.Validate(); err != nil || c != released {
+		if err := c.Validate(); err != nil || travelled(t, c) != released {
 			t.Errorf("%s: got %+v, %v, want %+v", category, c, err, released)
 		}
 	}

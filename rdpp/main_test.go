@@ -36,6 +36,7 @@ var children = map[string]func(args []string) error{
 	"remember":  childTrain(remembering, 2),
 	"flow":      childTrain(flowing, 2),
 	"cross":     childTrain(crossing, 2),
+	"adapt":     childTrain(adapting, 2),
 	"full disk": childFullDisk,
 	"fits":      childFits,
 }

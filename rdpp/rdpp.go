@@ -11,6 +11,7 @@ import (
 	"context"
 
 	"rdpp/rdpp/anomaly"
+	"rdpp/rdpp/cfa"
 	"rdpp/rdpp/config"
 	"rdpp/rdpp/csflow"
 	"rdpp/rdpp/dataset"
@@ -110,6 +111,7 @@ const (
 	MethodPatchCore = patchcore.Name
 	MethodFastFlow  = fastflow.Name
 	MethodCSFlow    = csflow.Name
+	MethodCFA       = cfa.Name
 
 	SelectLast       = method.SelectLast
 	SelectBestOnTest = method.SelectBestOnTest

@@ -34,7 +34,15 @@ func tiledMethods() map[string]rdpp.Config {
 	maps.Method, maps.Updates, maps.Epochs, maps.ImageSize, maps.Batch, maps.Coreset, maps.Tile, maps.TileStride = patchcore.Name, 0, 1, 32, 1, 0.2, 40, 0
 	patches.ImageSize, patches.Tile, patches.TileStride = 32, 40, 10
 	flow.ImageSize, flow.Tile, flow.TileStride, flow.FlowTop = 32, 40, 30, 0.01
-	return map[string]rdpp.Config{"rd++": tiled(), "mean of the highest": top, "rd": rd, "patchcore": maps, "patches": patches, "fastflow": flow}
+	all := map[string]rdpp.Config{"rd++": tiled(), "mean of the highest": top, "rd": rd, "patchcore": maps, "patches": patches, "fastflow": flow}
+	for _, method := range rdpp.Methods() {
+		if _, there := all[method]; !there {
+			c := tiled()
+			c.Method = method
+			all[method] = c
+		}
+	}
+	return all
 }
 
 // A training's own evaluation, a detector one by one, in batches and with another batch of tiles say the same of an image in

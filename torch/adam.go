@@ -55,6 +55,17 @@ func (a *Adam) SetDecay(group int, weightDecay float64) error {
 	return check("Adam group", C.rdpp_adam_set_decay(a.raw(), C.int64_t(group), C.double(weightDecay)))
 }
 
+// SetDecayOfAll is SetDecay of all of a group's parameters, as torch.optim.AdamW has it.
+func (a *Adam) SetDecayOfAll(group int, weightDecay float64) error {
+	return check("Adam group", C.rdpp_adam_set_decay_of_all(a.raw(), C.int64_t(group), C.double(weightDecay)))
+}
+
+// SetAMSGrad makes every step divide by the greatest running average of squares that there was, instead of the present one
+// (AMSGrad: Reddi et al., 2018).
+func (a *Adam) SetAMSGrad(group int) error {
+	return check("Adam group", C.rdpp_adam_set_amsgrad(a.raw(), C.int64_t(group)))
+}
+
 // SetPenalty makes every step add penalty times each of a group's parameters to its gradient, once gradients are shortened,
 // which is what torch.optim.Adam calls weight decay.
 func (a *Adam) SetPenalty(group int, penalty float64) error {
@@ -76,13 +87,15 @@ func (a *Adam) Step() error {
 // Moments are Adam's running averages of one parameter, of its shape.
 type Moments struct {
 	ExpAvg, ExpAvgSq *Tensor // of the gradient and of its square; they share the optimiser's memory
+	Greatest         *Tensor // AMSGrad's, of ExpAvgSq, likewise; nil where the group has none
 	Steps            int64   // updates so far
 }
 
-// Close closes both tensors.
+// Close closes the tensors.
 func (m Moments) Close() {
 	m.ExpAvg.Close()
 	m.ExpAvgSq.Close()
+	m.Greatest.Close()
 }
 
 // Moments returns the averages of a parameter: the i-th trainable entry of the network that was added as
@@ -94,7 +107,16 @@ func (a *Adam) Moments(group, i int) (Moments, error) {
 	if err != nil {
 		return Moments{}, err
 	}
-	return Moments{ExpAvg: wrap(first), ExpAvgSq: wrap(second), Steps: int64(steps)}, nil
+	m := Moments{ExpAvg: wrap(first), ExpAvgSq: wrap(second), Steps: int64(steps)}
+	var greatest C.rdpp_tensor
+	if err := check("Adam state", C.rdpp_adam_greatest(a.raw(), C.int64_t(group), C.int64_t(i), &greatest)); err != nil {
+		m.Close()
+		return Moments{}, err
+	}
+	if greatest != nil {
+		m.Greatest = wrap(greatest)
+	}
+	return m, nil
 }
 
 // SetSteps sets the number of updates that a parameter has seen; write into its Moments for the rest.

@@ -137,7 +137,7 @@ func Average(into, from Network, weight float64) error {
 	return check("average", C.rdpp_module_average(into.raw(), from.raw(), C.double(weight)))
 }
 
-// Network is any of Teacher, Projection, Bottleneck, Student, Head, Bank and Flow.
+// Network is any of Teacher, Projection, Bottleneck, Student, Head, Bank, Flow, CrossFlow and Descriptor.
 type Network interface {
 	State() []Entry
 	Train(on bool) error

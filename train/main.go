@@ -108,6 +108,7 @@ var rareFlags = []string{
 	"score", "score-top", "coreset", "coreset-dimensions", "coreset-starts", "patch-dimensions", "patch-score", "neighbours", "distance-mib",
 	"flow-steps", "flow-hidden", "flow-kernels", "flow-clamp", "flow-affine", "flow-rate", "flow-decay", "flow-clip", "flow-map", "flow-top",
 	"cross-blocks", "cross-hidden", "cross-clamp", "cross-rate", "cross-decay", "cross-clip", "cross-map", "cross-score",
+	"sphere-near", "sphere-far", "sphere-radius", "sphere-learn", "sphere-margin", "sphere-nu", "sphere-rows", "sphere-width", "sphere-rate", "sphere-decay",
 	"kd-per-position", "checkpoint-every", "cache", "max-pixels",
 }
 
@@ -209,6 +210,16 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	flags.Float64Var(&c.CrossClip, "cross-clip", c.CrossClip, "`X`, length to shorten gradients to; 0: none")
 	flags.StringVar(&c.CrossMap, "cross-map", c.CrossMap, "`NAME` of scales in the map: finest (paper), product")
 	flags.StringVar(&c.CrossScore, "cross-score", c.CrossScore, "`NAME` of the score: latent (paper), map")
+	flags.IntVar(&c.SphereNear, "sphere-near", c.SphereNear, "`N` nearest rows of the bank, which attract")
+	flags.IntVar(&c.SphereFar, "sphere-far", c.SphereFar, "`N` rows next to those, which repel; 0: none")
+	flags.Float64Var(&c.SphereRadius, "sphere-radius", c.SphereRadius, "`X`, radius to begin with")
+	flags.BoolVar(&c.SphereLearn, "sphere-learn", c.SphereLearn, "the radius learns; paper: it stays")
+	flags.Float64Var(&c.SphereMargin, "sphere-margin", c.SphereMargin, "`X`, margin of what repels")
+	flags.Float64Var(&c.SphereNu, "sphere-nu", c.SphereNu, "`X` that divides the losses")
+	flags.IntVar(&c.SphereRows, "sphere-rows", c.SphereRows, "a row of the bank for `N` positions")
+	flags.IntVar(&c.SphereWidth, "sphere-width", c.SphereWidth, "a dimension for `N` channels")
+	flags.Float64Var(&c.SphereRate, "sphere-rate", c.SphereRate, "`X`, AdamW's rate")
+	flags.Float64Var(&c.SphereDecay, "sphere-decay", c.SphereDecay, "`X`, AdamW's decay")
 	flags.DurationVar(&opt.CheckpointEvery, "checkpoint-every", 5*time.Minute, "`TIME` between checkpoints")
 	cacheMiB := flags.Int64("cache", allowance.MemoryDefault(dataset.DefaultCacheBytes)>>20, "`N` MiB of memory for decoded images")
 	flags.Int64Var(&opt.MaxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted: `N` pixels")

@@ -142,9 +142,9 @@ func TestHelpFitsOnAScreen(t *testing.T) {
 func TestHelpNamesMethods(t *testing.T) {
 	_, stdout, _ := trainBy("--help-all")
 	text := strings.Join(strings.Fields(stdout), " ")
-	for _, want := range []string{"--updates N N updates of the weights, of --batch images; fastflow: 200 (default 1900)",
-		"--epochs N or N passes over images; fastflow: 500 (default 100)", "--batch N N images per step; fastflow: 32 (default 4)",
-		"--flow-steps N fastflow: ", "--flow-top SHARE fastflow: ", "--cross-blocks N csflow: ", "--cross-score NAME csflow: ",
+	for _, want := range []string{"--updates N N updates of the weights, of --batch images; fastflow: 200; cfa: 0 (default 1900)",
+		"--epochs N or N passes over images; fastflow: 500; cfa: 30 (default 100)", "--batch N N images per step; fastflow: 32 (default 4)",
+		"--flow-steps N fastflow: ", "--flow-top SHARE fastflow: ", "--cross-blocks N csflow: ", "--cross-score NAME csflow: ", "--sphere-rows N cfa: ",
 		"--patch-score NAME patchcore: ", "--noise X rd++: ", "--score NAME rd++, rd: "} {
 		if !strings.Contains(text, want) {
 			t.Errorf("got\n%s, want %q", stdout, want)
@@ -646,7 +646,8 @@ func TestFlagsOfOtherMethods(t *testing.T) {
 		{"patchcore", "--epochs=1", "/none"}, {"patchcore", "--coreset=0.1", "/none"}, {"rd++", "--score-top=0", "/none"},
 		{"fastflow", "--coreset=0.1", "of patchcore"}, {"fastflow", "--precision=bf16", "float32"}, {"fastflow", "--flow-top=0.01", "/none"},
 		{"rd++", "--flow-rate=0.1", "of fastflow"}, {"fastflow", "--updates=50", "/none"}, {"rd++", "--cross-hidden=8", "it is of csflow"},
-		{"csflow", "--coreset=0.1", "no part"}, {"csflow", "--precision=bf16", "no part"}, {"csflow", "--cross-map=product", "/none"}, // which get as far as the data
+		{"csflow", "--coreset=0.1", "no part"}, {"csflow", "--precision=bf16", "no part"}, {"csflow", "--cross-map=product", "/none"},
+		{"cfa", "--cross-hidden=8", "no part"}, {"cfa", "--precision=bf16", "small distances"}, {"cfa", "--sphere-rows=4", "/none"}, // which get as far as the data
 	} {
 		_, _, stderr := trainBy("--data=/none", "--out="+t.TempDir(), "--device=cpu", "--method="+c.method, c.flag)
 		if !strings.Contains(stderr, c.want) || strings.Contains(stderr, "no part") == (c.want == "/none") {

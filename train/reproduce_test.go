@@ -397,7 +397,7 @@ func TestReproduceRefuses(t *testing.T) {
 		{[]string{"--tables=x"}, "--tables"},
 		{[]string{"--categories=part"}, `"part"`},
 		{[]string{"--seeds=-1"}, "--seeds is -1"},
-		{[]string{"--methods=none"}, "rd++, rd, patchcore, fastflow, csflow"},
+		{[]string{"--methods=none"}, strings.Join(rdpp.Methods(), ", ")},
 		{[]string{"--methods="}, "names none"},
 		{[]string{"--methods=patchcore", "--tables=7"}, "--methods is"},
 		{[]string{"--calibration=0.5"}, "--calibration is 0.5"},

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"rdpp/rdpp/cfa"
 	"rdpp/rdpp/csflow"
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/fastflow"
@@ -27,6 +28,7 @@ type Config struct {
 	patchcore.Memory     // of PatchCore; files of the others do not have them
 	fastflow.Flows       // of FastFlow, likewise
 	csflow.CrossFlow     // of CSFlow, likewise
+	cfa.Spheres          // of CFA, likewise
 }
 
 // table of the methods: their names, what of a Config is theirs alone, by default and as released, and how settings become
@@ -42,6 +44,7 @@ var table = []struct {
 	{patchcore.Name, patchcore.DefaultMemory(), patchcore.ReleasedMemory(), true, func(c *Config) method.Method { return patchcore.New(c.Settings, c.Memory) }},
 	{fastflow.Name, fastflow.DefaultFlows(), fastflow.ReleasedFlows(), true, func(c *Config) method.Method { return fastflow.New(c.Settings, c.Flows) }},
 	{csflow.Name, csflow.DefaultCrossFlow(), csflow.ReleasedCrossFlow(), true, func(c *Config) method.Method { return csflow.New(c.Settings, c.CrossFlow) }},
+	{cfa.Name, cfa.DefaultSpheres(), cfa.ReleasedSpheres(), true, func(c *Config) method.Method { return cfa.New(c.Settings, c.Spheres) }},
 }
 
 func reversed(c *Config) method.Method { return reverse.New(c.Settings, c.Distillation) }

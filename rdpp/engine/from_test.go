@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"rdpp/rdpp/cfa"
 	"rdpp/rdpp/config"
 	"rdpp/rdpp/csflow"
 	"rdpp/rdpp/engine"
@@ -17,10 +18,10 @@ func TestFromModelEpochs(t *testing.T) {
 	for _, c := range []struct {
 		method        string
 		updates, want int
-	}{{fastflow.Name, 200, 500}, {csflow.Name, 1900, 100}, {fastflow.Name, 0, 7}} {
+	}{{fastflow.Name, 200, 500}, {csflow.Name, 1900, 100}, {fastflow.Name, 0, 7}, {cfa.Name, 0, 7}, {cfa.Name, 50, 30}} {
 		settings := config.PresetOf("", "", c.method)
 		settings.Arch, settings.ImageSize, settings.Updates, settings.Epochs = "resnet18", 32, c.updates, 7
-		settings.FlowSteps, settings.CrossBlocks, settings.CrossHidden = 1, 1, 1
+		settings.FlowSteps, settings.CrossBlocks, settings.CrossHidden, settings.SphereWidth = 1, 1, 1, 64
 		m, err := modelfile.New(settings, torch.CPU)
 		if err != nil {
 			t.Fatal(err)

@@ -41,13 +41,14 @@ const Terms = 2 * scales
 
 // Model is what is exported. Its methods do not change it; how many may run at once is for the tensors' Bytes to say.
 type Model struct {
-	// Tensors are the complete state dicts, as a model file has them, of type F32: where Bank, Flow and Cross are nil, of
+	// Tensors are the complete state dicts, as a model file has them, of type F32: where Bank, Flow, Cross and Spheres are nil, of
 	// RD++ or RD, teacher ("encoder."), projection ("proj.", none for the RD baseline), bottleneck ("bn.") and student
 	// ("decoder."). How many blocks of which kind there are is read off the names. Bytes is called more than once.
 	Tensors   []weights.Source
 	Bank      *Bank             // of PatchCore; nil: another method
 	Flow      *Flow             // of FastFlow; nil: another method
 	Cross     *Cross            // of CSFlow; nil: another method
+	Spheres   *Spheres          // of CFA; nil: another method
 	Size      int               // S, side of the network's input in pixels, a multiple of 32
 	Mean, Std [3]float32        // of RGB in 0..1, for the normalisation
 	Sigma     float64           // of the map's Gaussian, pixels
@@ -93,6 +94,8 @@ func (m *Model) validate() error {
 		return m.Flow.validate()
 	case m.Cross != nil:
 		return m.Cross.validate(m)
+	case m.Spheres != nil:
+		return m.Spheres.validate()
 	}
 	return nil
 }
@@ -146,6 +149,9 @@ type builder interface {
 	highest(x string) string
 	// rarity is what Eq. 7 multiplies a score by, with b neighbours, B.
 	rarity(c compared, bank rows, b int) string
+	// nearness is the distance of patches, B x D x side x side, from the nearest row of a bank, times the share of that in the
+	// softmin over the k nearest ones: B x 1 x side x side.
+	nearness(x string, bank rows, side, k int) string
 	// product multiplies element by element.
 	product(x, y string) string
 	// leaky is LeakyReLU.
@@ -198,6 +204,10 @@ func (m *Model) build(in Input, b builder) error {
 	}
 	if m.Flow != nil {
 		m.buildFastFlow(&n, f)
+		return n.err
+	}
+	if m.Spheres != nil {
+		m.buildCFA(&n, f)
 		return n.err
 	}
 	p := n.projection(f)

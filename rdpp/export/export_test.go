@@ -423,6 +423,34 @@ func TestBankErrors(t *testing.T) {
 	}
 }
 
+// Descriptor and bank are of the teacher that they are exported with.
+func TestSpheresErrors(t *testing.T) {
+	const channels = 4 * scales // of smallModel's features
+	for _, c := range []struct {
+		deep                    bool
+		D, seen, rows, of, near int // of the descriptor, what it sees, and the bank
+		want                    string
+	}{
+		{false, 3, channels + 2, 5, 3, 3, ""}, {true, 3, channels + 2, 5, 3, 5, ""},
+		{false, 3, channels, 5, 3, 3, "descriptor.conv.weight has shape [3 12 1 1]; [D 14 1 1] is needed"},
+		{false, 3, channels + 2, 5, 4, 3, "descriptor.centres has shape [5 4]; at least 3 rows of 3 are needed"},
+		{false, 3, channels + 2, 5, 3, 6, "at least 6 rows of 3 are needed"}, {false, 3, channels + 2, 5, 3, 0, "the nearest 0 rows"},
+	} {
+		m := smallModel(c.deep, false)
+		s := state{m.Tensors}
+		s.add("descriptor.conv.weight", c.D, c.seen, 1, 1)
+		s.add("descriptor.conv.bias", c.D)
+		s.add("descriptor.centres", c.rows, c.of)
+		m.Tensors, m.Spheres = s.tensors, &Spheres{Near: c.near}
+		_, script := m.TorchScript(Planes)
+		for format, err := range map[string]error{"onnx": m.ONNX(io.Discard, Planes), "torchscript": script} {
+			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%+v, %s: got error %v, want one with %q", c, format, err, c.want)
+			}
+		}
+	}
+}
+
 // full is a writer that takes nothing.
 type full struct{ error }
 

@@ -131,13 +131,16 @@ func (g *graph) node(base, op string, inputs []string, attributes ...message) st
 }
 
 // two adds an operation of two results, of which the second one counts.
-func (g *graph) two(base, op string, inputs []string) (first, second string) {
+func (g *graph) two(base, op string, inputs []string, attributes ...message) (first, second string) {
 	first, second = g.name(base+".values"), g.name(base)
 	var node message
 	for _, input := range inputs {
 		node = node.Text(onnxfile.NodeInput, input)
 	}
 	node = node.Text(onnxfile.NodeOutput, first).Text(onnxfile.NodeOutput, second).Text(onnxfile.NodeName, second).Text(onnxfile.NodeOp, op)
+	for _, a := range attributes {
+		node = node.Sub(onnxfile.NodeAttribute, a)
+	}
 	g.body = g.body.Sub(onnxfile.GraphNode, node)
 	return first, second
 }
@@ -377,6 +380,18 @@ func (g *graph) nearest(x string, bank rows, side int) (c compared) {
 	c.distance = g.length(g.node("bank.difference", "Sub", []string{c.patches, chosen}))
 	c.distances = g.reshape(c.distance, -1, 1, int64(side), int64(side))
 	return c
+}
+
+func (g *graph) nearness(x string, bank rows, side, k int) string {
+	N, axis := int64(side)*int64(side), g.constant(integers("bank.axis", []int64{2}))
+	patches := g.reshape(g.node("patches", "Transpose", []string{x}, list("perm", 0, 2, 3, 1)), -1, N, int64(bank.D))
+	_, near := g.two("bank.near", "TopK", []string{g.apart(patches, bank), g.constant(integers("bank.k", []int64{int64(k)}))}, integer("axis", 2), integer("largest", 0))
+	chosen := g.node("bank.chosen", "Gather", []string{g.constant(bank.patches), near}) // B x N x k x D
+	distances := g.length(g.node("bank.difference", "Sub", []string{g.node("patches.wide", "Unsqueeze", []string{patches, axis}), chosen}))
+	nearest := g.node("bank.nearest", "ReduceMin", []string{distances}, list("axes", 2), integer("keepdims", 1)) // B x N x 1
+	powers := g.exp(g.node("bank.behind", "Sub", []string{nearest, distances}))
+	sums := g.node("bank.shares", "ReduceSum", []string{powers, axis}, integer("keepdims", 1))
+	return g.reshape(g.node("bank.nearness", "Div", []string{nearest, sums}), -1, 1, int64(side), int64(side))
 }
 
 func (g *graph) farthest(c compared) string {

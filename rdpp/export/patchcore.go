@@ -98,6 +98,11 @@ func (n *network) bank(dimensions int) rows {
 	if n.err != nil {
 		return rows{}
 	}
+	return rowsOf(t)
+}
+
+// rowsOf are those of a bank, M x D.
+func rowsOf(t weights.Source) rows {
 	r := rows{patches: t, count: t.Shape[0], D: t.Shape[1]}
 	r.lengths = weights.Source{Name: "bank.lengths", DType: weights.F32, Shape: []int{r.count}, Bytes: func() ([]byte, error) {
 		values, err := read(t)

@@ -189,6 +189,16 @@ func (s *script) nearest(x string, bank rows, side int) (c compared) {
 	return c
 }
 
+func (s *script) nearness(x string, bank rows, side, k int) string {
+	patches := s.line("%s.permute([0, 2, 3, 1]).flatten(1, 2)", x)
+	near := s.line("torch.topk(%s, %d, 2, False)[1]", s.apart(patches, bank), k) // B x N x k
+	chosen := s.line("torch.index_select(%s, 0, %s.flatten()).view([-1, %d, %d, %d])", s.attribute(bank.patches), near, side*side, k, bank.D)
+	difference := s.line("%s.unsqueeze(2) - %s", patches, chosen)
+	distances := s.line("torch.sqrt(torch.sum(%s * %s, [3]))", difference, difference)
+	nearest := s.line("torch.amin(%s, [2], True)", distances) // B x N x 1
+	return s.line("(%s / torch.sum(torch.exp(%s - %s), [2], True)).view([-1, 1, %d, %d])", nearest, nearest, distances, side, side)
+}
+
 func (s *script) farthest(c compared) string { return s.line("torch.amax(%s, [1])", c.distance) }
 
 func (s *script) rarity(c compared, bank rows, b int) string {

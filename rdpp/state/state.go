@@ -194,7 +194,11 @@ func Adam(s *torch.Scope, adam *torch.Adam, parts []Part) (sources []weights.Sou
 		}
 		s.Tensor(moments.ExpAvg, nil)
 		s.Tensor(moments.ExpAvgSq, nil)
+		s.Tensor(moments.Greatest, nil)
 		sources = append(sources, Source(PrefixAdam+name+".exp_avg", moments.ExpAvg), Source(PrefixAdam+name+".exp_avg_sq", moments.ExpAvgSq))
+		if moments.Greatest != nil {
+			sources = append(sources, Source(PrefixAdam+name+".max_exp_avg_sq", moments.Greatest))
+		}
 		steps[group], waits[group] = append(steps[group], moments.Steps), append(waits[group], 0)
 		if grad := s.Tensor(e.Tensor.Grad()); grad != nil {
 			sources = append(sources, Source(PrefixGrad+name, grad))
@@ -249,6 +253,11 @@ func RestoreAdam(file *weights.File, adam *torch.Adam, parts []Part) error {
 		}
 		if err := Load(file, PrefixAdam+name+".exp_avg_sq", moments.ExpAvgSq); err != nil {
 			return err
+		}
+		if moments.Greatest != nil {
+			if err := Load(file, PrefixAdam+name+".max_exp_avg_sq", moments.Greatest); err != nil {
+				return err
+			}
 		}
 		if i >= len(steps[group]) || steps[group][i] < 0 {
 			return fmt.Errorf("step counts of %s are missing, %w", name, anomaly.ErrDamaged)
