@@ -176,11 +176,20 @@ torch::Tensor run_folded(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::T
   return transposed ? spread_squares(y) : y;
 }
 
+// x: B x C x H x W in channels-last order. Where an image is a single pixel, x may lie so already while its strides say
+// otherwise, and which they are depends on the batch and on where x comes from; by them oneDNN would choose how it
+// computes, and so the rounding.
+torch::Tensor channels_last(const torch::Tensor &x) {
+  torch::Tensor y = x.contiguous(torch::MemoryFormat::ChannelsLast);
+  if (y.size(2) * y.size(3) > 1) return y;
+  int64_t C = y.size(1);
+  return y.as_strided(y.sizes(), {C, 1, C, C});
+}
+
 torch::Tensor run_frozen(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::Tensor &x, bool relu,
                          const torch::Tensor &add) {
   bool added = false;
-  // The images may lie otherwise.
-  torch::Tensor y = run_folded(conv, bn, x.contiguous(torch::MemoryFormat::ChannelsLast), relu, add, &added);
+  torch::Tensor y = run_folded(conv, bn, channels_last(x), relu, add, &added); // the images may lie otherwise
   if (added) return y;
   y += add;
   return relu ? y.relu_() : y;
