@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 namespace rdpp {
@@ -123,6 +124,86 @@ std::vector<Between> stretch(int64_t n, int64_t S) {
 
 Tensor max_pool_3x3(const Tensor &x) {
   return x.scalar_type() == torch::kBFloat16 ? max_pool<int16_t>(x) : max_pool<float>(x);
+}
+
+namespace {
+
+// y += x
+RDPP_VECTORISED void gather(float *__restrict y, const float *__restrict x, int64_t n) {
+  for (int64_t i = 0; i < n; i++) y[i] += x[i];
+}
+
+void gather(float *y, const at::BFloat16 *x, int64_t n) {
+  for (int64_t i = 0; i < n; i++) y[i] += static_cast<float>(x[i]);
+}
+
+template <class T> Tensor means(const Tensor &x) {
+  int64_t B = x.size(0), C = x.size(1), H = x.size(2), W = x.size(3);
+  Tensor rows = torch::zeros({B, H, C}, x.options().dtype(torch::kFloat32)),
+         y = torch::empty({B, C, 1, 1}, x.options());
+  const T *in = x.data_ptr<T>();
+  float *sums = rows.data_ptr<float>();
+  T *out = y.data_ptr<T>();
+  at::parallel_for(0, B * H, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin * W; i < end * W; i++) gather(sums + i / W * C, in + i * C, C);
+  });
+  for (int64_t image = 0; image < B; image++) {
+    float *sum = sums + image * H * C; // the first row's, then all rows'
+    for (int64_t row = 1; row < H; row++) gather(sum, sum + row * C, C);
+    for (int64_t c = 0; c < C; c++) out[image * C + c] = static_cast<T>(sum[c] / static_cast<float>(H * W));
+  }
+  return y;
+}
+
+// 1 + exp(-x), up to 1e-7 of it: 2^k exp(r) with the |r| of at most log(2) / 2 by its Taylor series. Beyond +-87 it is
+// what it is there.
+inline __attribute__((always_inline)) float one_and_exp(float x) {
+  constexpr float kNumber = 12582912; // 1.5 * 2^23: added to a number it leaves the nearest integer in the last bits
+  float y = -x;
+  y = y < -87 ? -87 : y;
+  y = y > 87 ? 87 : y;
+  float shifted = y * 1.44269504f + kNumber, k = shifted - kNumber;
+  float r = y - k * 0.693359375f + k * 2.12194440e-4f; // log(2) in two parts, of which k times the first is exact
+  float p = 1.0f / 5040;
+  for (float over : {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) p = p * r + over;
+  int32_t bits = (static_cast<int32_t>(k) + 127) << 23;
+  float power;
+  std::memcpy(&power, &bits, sizeof power);
+  return 1 + p * power;
+}
+
+RDPP_VECTORISED void swish(float *x, int64_t n) {
+  for (int64_t i = 0; i < n; i++) x[i] /= one_and_exp(x[i]);
+}
+
+RDPP_VECTORISED void sigmoid(float *x, int64_t n) {
+  for (int64_t i = 0; i < n; i++) x[i] = 1 / one_and_exp(x[i]);
+}
+
+// f of all numbers of x, which fill a piece of memory.
+void change(const Tensor &x, void (*f)(float *x, int64_t n)) {
+  TORCH_CHECK(x.is_non_overlapping_and_dense(), "a tensor with gaps");
+  at::parallel_for(0, x.numel(), 1 << 14, [&](int64_t begin, int64_t end) {
+    if (x.scalar_type() == torch::kFloat32) return f(x.data_ptr<float>() + begin, end - begin);
+    at::BFloat16 *brain = x.data_ptr<at::BFloat16>();
+    float line[1024];
+    for (int64_t i = begin; i < end; i += 1024) {
+      int64_t n = std::min<int64_t>(end - i, 1024);
+      std::copy_n(brain + i, n, line);
+      f(line, n);
+      std::copy_n(line, n, brain + i);
+    }
+  });
+}
+
+} // namespace
+
+void swish_in_place(const Tensor &x) { change(x, swish); }
+
+void sigmoid_in_place(const Tensor &x) { change(x, sigmoid); }
+
+Tensor mean_of_positions(const Tensor &x) {
+  return x.scalar_type() == torch::kBFloat16 ? means<at::BFloat16>(x) : means<float>(x);
 }
 
 Tensor cosine_distance(const Tensor &a, const Tensor &b, double floor) {

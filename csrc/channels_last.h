@@ -1,5 +1,5 @@
-// What libtorch does slowly on the CPU, for tensors that lie channels last: pooling, and the anomaly map. Outside
-// autograd.
+// What libtorch does slowly on the CPU, or otherwise for every batch, for tensors that lie channels last: pooling,
+// means, and the anomaly map. Outside autograd.
 #pragma once
 
 #include <torch/torch.h>
@@ -14,6 +14,14 @@ bool lies_channels_last(const torch::Tensor &x);
 // x: B x C x H x W, float32 or bfloat16 -> B x C x ceil(H/2) x ceil(W/2): maxima of 3x3 squares that are 2 apart, with
 // a border of one.
 torch::Tensor max_pool_3x3(const torch::Tensor &x);
+
+// x: B x C x H x W, float32 or bfloat16 -> B x C x 1 x 1: means over positions, each image's summed in one order
+// whatever batch and threads are.
+torch::Tensor mean_of_positions(const torch::Tensor &x);
+
+// x, float32 or bfloat16, becomes x / (1 + exp(-x)) and 1 / (1 + exp(-x)): of a number the same wherever it lies.
+void swish_in_place(const torch::Tensor &x);
+void sigmoid_in_place(const torch::Tensor &x);
 
 // a, b: B x C x H x W, float32 -> B x H x W: 1 - cosine of the C values at each position. floor: the least product of
 // their squared lengths.

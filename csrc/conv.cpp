@@ -17,9 +17,10 @@ namespace nn = torch::nn;
 // Convolution
 
 ConvImpl::ConvImpl(int64_t in, int64_t out, int64_t kernel, int64_t stride, Kind kind, bool with_bias)
-    : stride(stride), padding(kernel / 2), kind(kind), out(out), kernel(kernel) {
+    : stride(stride), padding(kernel / 2), groups(kind == kDepthwise ? out : 1), kind(kind), out(out), kernel(kernel) {
+  TORCH_CHECK(kind != kDepthwise || in == out, "a depthwise convolution of ", in, " to ", out, " channels");
   int64_t first = kind == kTransposed ? in : out;
-  int64_t second = kind == kTransposed ? out : in;
+  int64_t second = kind == kTransposed ? out : in / groups;
   weight = register_parameter("weight", torch::zeros({first, second, kernel, kernel}));
   if (with_bias) bias = register_parameter("bias", torch::zeros({out}));
 }
@@ -57,7 +58,7 @@ torch::Tensor ConvImpl::forward(const torch::Tensor &x) {
     w = w.to(torch::kBFloat16);
     if (b.defined()) b = b.to(torch::kBFloat16);
   }
-  if (kind == kPlain) return torch::conv2d(x, w, b, stride, padding);
+  if (kind != kTransposed) return torch::conv2d(x, w, b, stride, padding, /*dilation=*/1, groups);
   if (!channels_last || !x.is_cpu()) return torch::conv_transpose2d(x, w, b, stride);
   return spread_squares(torch::conv2d(x, square_weight(w)));
 }
@@ -129,7 +130,7 @@ torch::Tensor run_folded(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::T
                          const torch::Tensor &add, bool *added) {
   ConvImpl::Folded &folded = folded_for(conv, x);
   bool transposed = conv.kind == ConvImpl::kTransposed;
-  bool winograd = !transposed && conv.stride == 1 && conv.kernel == 3 && has_onednn(x) &&
+  bool winograd = conv.kind == ConvImpl::kPlain && conv.stride == 1 && conv.kernel == 3 && has_onednn(x) &&
                   conv.weight.scalar_type() == torch::kFloat32 &&
                   winograd_pays(x.size(1), x.size(2), x.size(3), conv.out);
   if (winograd) {
@@ -152,7 +153,7 @@ torch::Tensor run_folded(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::T
     if (folded.onednn.isNone()) {
       auto [weight, bias] = fold(conv, bn);
       if (bias.defined()) bias = bias.to(x.scalar_type());
-      torch::jit::Stack stack = {weight.to(x.scalar_type()), bias, stride, padding, one, 1, x.sizes().vec(),
+      torch::jit::Stack stack = {weight.to(x.scalar_type()), bias, stride, padding, one, conv.groups, x.sizes().vec(),
                                  relu_here ? "relu" : "none"};
       prepack->callBoxed(&stack);
       folded.onednn = stack.front();
@@ -170,7 +171,7 @@ torch::Tensor run_folded(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::T
       plain.weight = weight.detach().to(x.scalar_type()).contiguous(torch::MemoryFormat::ChannelsLast);
       let_go(conv);
     }
-    y = torch::conv2d(x, plain.weight, plain.bias, stride, padding);
+    y = torch::conv2d(x, plain.weight, plain.bias, stride, padding, one, conv.groups);
     if (relu_here) y.relu_();
   }
   return transposed ? spread_squares(y) : y;
@@ -257,8 +258,8 @@ void initialise(nn::Module &m, uint64_t seed) {
     auto *conv = child.as<ConvImpl>();
     if (!conv) return;
     int64_t kernel = conv->weight.size(2) * conv->weight.size(3);
-    if (conv->kind == ConvImpl::kPlain && !conv->bias.defined()) {
-      double fan_out = static_cast<double>(conv->weight.size(0) * kernel);
+    if (conv->kind != ConvImpl::kTransposed && !conv->bias.defined()) {
+      double fan_out = static_cast<double>(conv->weight.size(0) / conv->groups * kernel);
       conv->weight.normal_(0, std::sqrt(2 / fan_out), generator);
       return;
     }

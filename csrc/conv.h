@@ -11,9 +11,10 @@
 
 namespace rdpp {
 
-// A convolution, or a transposed one whose stride is its kernel (2); parameters `weight` and, where asked for, `bias`.
+// A convolution, a depthwise one (of each channel alone; in = out), or a transposed one whose stride is its kernel (2);
+// parameters `weight` and, where asked for, `bias`.
 struct ConvImpl : torch::nn::Module {
-  enum Kind { kPlain, kTransposed };
+  enum Kind { kPlain, kTransposed, kDepthwise };
   ConvImpl(int64_t in, int64_t out, int64_t kernel, int64_t stride, Kind kind = kPlain, bool with_bias = false);
   // In mixed precision x is bfloat16, and so are the product and the copy of the weights it is made with.
   torch::Tensor forward(const torch::Tensor &x);
@@ -21,7 +22,7 @@ struct ConvImpl : torch::nn::Module {
   void need_weight() const;
 
   torch::Tensor weight, bias;
-  int64_t stride, padding;
+  int64_t stride, padding, groups; // of channels that see each other alone
   Kind kind;
   bool channels_last = false; // see use_channels_last
   bool frozen = false;        // see freeze
@@ -52,7 +53,7 @@ torch::Tensor conv_bn(Conv &conv, torch::nn::BatchNorm2d &bn, const torch::Tenso
 // settings allow to others. x: B x C x H x W, weight: N x C x h x w, bias: N.
 torch::Tensor exact_conv(const torch::Tensor &x, const torch::Tensor &weight, const torch::Tensor &bias);
 
-// Draws fresh parameters from `seed` as the released code does: Kaiming normal (fan_out, relu) for plain
+// Draws fresh parameters from `seed` as the released code does: Kaiming normal (fan_out, relu) for plain and depthwise
 // convolutions without bias, PyTorch's defaults for transposed ones and for those with bias.
 void initialise(torch::nn::Module &m, uint64_t seed);
 

@@ -13,8 +13,9 @@
 
 namespace rdpp {
 
-// What layer3 sees of x, B x 3 x S x S, of every second pixel of it and of every fourth, which are those that the
-// published code's nearest interpolation keeps: B x C x ceil(S/(16*2^k)) x ceil(S/(16*2^k)). Outside autograd.
+// The teacher's coarsest features, of a stride of s pixels, of x, B x 3 x S x S, of every second pixel of it and of every
+// fourth, which are those that the published code's nearest interpolation keeps: B x C x ceil(S/(s*2^k)) x
+// ceil(S/(s*2^k)). Outside autograd.
 Features pyramid(TeacherImpl &teacher, const torch::Tensor &x);
 
 // A sub-network of the flow, r in the paper: per scale a convolution, LeakyReLU of slope 0.1 and a second convolution,

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <utility>
 
+#include "efficientnet.h"
 #include "head.h"
 #include "process.h"
 
@@ -18,10 +19,16 @@ uint64_t next_version() {
   return ++last;
 }
 
-std::shared_ptr<torch::nn::Module> build(int32_t kind, const Arch &arch, int32_t flags) {
+std::shared_ptr<TeacherImpl> build_teacher(const std::string &name, int32_t flags) {
+  if (name != EfficientNetImpl::kName) return std::make_shared<ResNetImpl>(arch_named(name));
+  if (flags & RDPP_TRAINABLE) throw std::invalid_argument(name + " is a frozen teacher; a ResNet can learn");
+  return std::make_shared<EfficientNetImpl>();
+}
+
+std::shared_ptr<torch::nn::Module> build(int32_t kind, const std::string &name, int32_t flags) {
+  if (kind == RDPP_TEACHER) return build_teacher(name, flags);
+  const Arch arch = arch_named(name);
   switch (kind) {
-  case RDPP_TEACHER:
-    return std::make_shared<TeacherImpl>(arch);
   case RDPP_PROJECTION:
     return std::make_shared<ProjectionImpl>(arch, flags & RDPP_COARSEST ? kScales - 1 : 0);
   case RDPP_BOTTLENECK:
@@ -96,8 +103,7 @@ using namespace rdpp;
 
 rdpp_error rdpp_module_new(int32_t kind, const char *arch, int32_t dtype, int32_t device, uint64_t seed, int32_t flags,
                            rdpp_module **out) {
-  return guarded(
-      [&] { *out = finish(kind, build(kind, arch_named(arch), flags), dtype, device, seed, flags).release(); });
+  return guarded([&] { *out = finish(kind, build(kind, arch, flags), dtype, device, seed, flags).release(); });
 }
 
 rdpp_error rdpp_head_new(int32_t objective, const char *arch, int64_t outputs, int32_t dtype, int32_t device,

@@ -11,7 +11,7 @@ namespace nn = torch::nn;
 
 // Teacher
 
-TeacherImpl::TeacherImpl(const Arch &arch) {
+ResNetImpl::ResNetImpl(const Arch &arch) {
   conv1 = register_module("conv1", Conv(3, 64, 7, 2));
   bn1 = register_module("bn1", nn::BatchNorm2d(64));
   int64_t in = 64;
@@ -23,8 +23,8 @@ TeacherImpl::TeacherImpl(const Arch &arch) {
   }
 }
 
-Features TeacherImpl::forward(const torch::Tensor &x) { // B x 3 x S x S
-  torch::Tensor y = conv_bn(conv1, bn1, x, true);       // B x 64 x S/2 x S/2
+Features ResNetImpl::forward(const torch::Tensor &x) { // B x 3 x S x S
+  torch::Tensor y = conv_bn(conv1, bn1, x, true);      // B x 64 x S/2 x S/2
   y = lies_channels_last(y) && (y.scalar_type() == torch::kFloat32 || y.scalar_type() == torch::kBFloat16)
           ? max_pool_3x3(y)
           : torch::max_pool2d(y, 3, 2, 1); // B x 64 x S/4 x S/4

@@ -13,19 +13,25 @@ namespace rdpp {
 constexpr int kScales = 3;
 using Features = std::array<torch::Tensor, kScales>;
 
-// Teacher E: a torchvision ResNet up to layer3.
+// Teacher E, of any family.
 struct TeacherImpl : torch::nn::Module {
-  explicit TeacherImpl(const Arch &arch);
-  Features forward(const torch::Tensor &x);
-  // Takes from every filter of conv1 its answer to a change of all pixels by one grey level, for inputs that were
-  // divided by std.
+  // x: B x 3 x S x S -> features of K scales, the finest first, each of half the one before.
+  virtual Features forward(const torch::Tensor &x) = 0;
+  // Takes from every filter of the first convolution its answer to a change of all pixels by one grey level, for inputs
+  // that were divided by std.
   void ignore_level(const std::array<double, 3> &std);
 
-  Conv conv1{nullptr};
+  Conv conv1{nullptr}; // that reads the image
+};
+
+// A torchvision ResNet up to layer3.
+struct ResNetImpl : TeacherImpl {
+  explicit ResNetImpl(const Arch &arch);
+  Features forward(const torch::Tensor &x) override;
+
   torch::nn::BatchNorm2d bn1{nullptr};
   std::array<Stage, kScales> layers;
 };
-TORCH_MODULE(Teacher);
 
 // Projection P: per scale four blocks of Conv3x3, InstanceNorm, LeakyReLU. Scales below `first`, counted from 0, pass.
 struct ProjectionImpl : torch::nn::Module {

@@ -115,7 +115,7 @@ rdpp_error rdpp_join(const rdpp_tensor head[RDPP_SCALES], const rdpp_tensor tail
 rdpp_error rdpp_images(const uint8_t *pixels, int64_t B, int64_t S, const float mean[3], const float std[3],
                        int32_t device, int32_t dtype, rdpp_tensor *x);
 
-/* Networks. arch: resnet18, resnet34, resnet50 or wide_resnet50_2. */
+/* Networks. arch: resnet18, resnet34, resnet50 or wide_resnet50_2; of a frozen teacher efficientnet_b5 too. */
 
 enum {
   RDPP_CHANNELS_LAST = 1, /* the fast memory layout, instead of the one in which the released code computes */
@@ -152,8 +152,9 @@ rdpp_error rdpp_module_average(rdpp_module *into, const rdpp_module *from, doubl
 /* Makes a trainable teacher blind to the level of light, a constant added to all pixels before they are divided by std:
  * changes conv1, and has to be repeated after every update. */
 rdpp_error rdpp_teacher_ignore_level(rdpp_module *m, const double std[3]);
-/* x: B x 3 x S x S, normalised -> f[k]: B x 64e*2^k x S/(4*2^k) x S/(4*2^k); outside autograd where the teacher is
- * frozen or in eval mode. x of bfloat16 in a float32 teacher: mixed precision, f is bfloat16 too. */
+/* x: B x 3 x S x S, normalised -> f[k]: B x 64e*2^k x S/(4*2^k) x S/(4*2^k), of efficientnet_b5 B x 64, 176 and 304 x
+ * S/(8*2^k) x S/(8*2^k); outside autograd where the teacher is frozen or in eval mode. x of bfloat16 in a float32
+ * teacher: mixed precision, f is bfloat16 too. */
 rdpp_error rdpp_teacher(const rdpp_module *m, rdpp_tensor x, rdpp_tensor f[RDPP_SCALES]);
 /* The same for clean and noisy images (B and B' x 3 x S x S) in one pass: f of B + B' rows, the clean ones first. */
 rdpp_error rdpp_teacher_pair(const rdpp_module *m, rdpp_tensor clean, rdpp_tensor noisy, rdpp_tensor f[RDPP_SCALES]);
@@ -367,8 +368,9 @@ rdpp_error rdpp_loss_flow(const rdpp_tensor z[RDPP_SCALES], const rdpp_tensor lo
 
 /* CSFlow */
 
-/* x: B x 3 x S x S, normalised -> y[k]: what the teacher's layer3 sees of x, of every second pixel of it and of every
- * fourth, B x 256e x ceil(S/(16*2^k)) x ceil(S/(16*2^k)); outside autograd. */
+/* x: B x 3 x S x S, normalised -> y[k]: the teacher's coarsest features f[K-1] of x, of every second pixel of it and of
+ * every fourth, B x C x ceil(S/(s*2^k)) x ceil(S/(s*2^k)), C being 256e and s 16 (efficientnet_b5: 304 and 32); outside
+ * autograd. */
 rdpp_error rdpp_pyramid(const rdpp_module *teacher, rdpp_tensor x, rdpp_tensor y[RDPP_SCALES]);
 
 typedef struct {

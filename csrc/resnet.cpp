@@ -16,8 +16,9 @@ Arch arch_named(const std::string &name) {
   for (const Arch &a : known) {
     if (a.name == name) return a;
   }
-  throw std::invalid_argument("unknown architecture \"" + name +
-                              "\"; use resnet18, resnet34, resnet50 or wide_resnet50_2");
+  throw std::invalid_argument(
+      "unknown architecture \"" + name +
+      "\"; use resnet18, resnet34, resnet50, wide_resnet50_2 or, for a teacher, efficientnet_b5");
 }
 
 // Residual block
