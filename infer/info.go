@@ -38,6 +38,7 @@ var kindTexts = map[string]string{
 	rdpp.KindTeacherCheckpoint: "checkpoint of an unfinished teacher; train teacher --resume continues it",
 	rdpp.KindReleased:          "checkpoint of the released code, without its teacher; infer import makes a model of it",
 	rdpp.KindResNet:            "ResNet; it may serve as a teacher",
+	rdpp.KindEfficientNet:      "EfficientNet; B5 may serve as CSFlow's teacher",
 	rdpp.KindTensors:           "tensors of no network that rdpp knows",
 	rdpp.KindExported:          "model that infer export wrote; it runs without rdpp",
 	rdpp.KindONNX:              "ONNX file; train teacher --onnx makes a teacher of a ResNet in it",
@@ -88,7 +89,7 @@ func infoText(info *rdpp.FileInfo, all bool) string {
 	if info.Arch != "" {
 		row("architecture", "%s", info.Arch)
 	}
-	if info.Kind == rdpp.KindResNet {
+	if info.Kind == rdpp.KindResNet || info.Kind == rdpp.KindEfficientNet {
 		row("names", "%s's, behind %q", info.Naming, info.Prefix)
 	}
 	if info.Model != nil {

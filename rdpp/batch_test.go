@@ -18,7 +18,7 @@ import (
 )
 
 // batched is a model of a side that nobody has trained, or one of 64 pixels that has learned where its method has nothing without.
-func batched(t *testing.T, method string, side int) *rdpp.Model {
+func batched(t *testing.T, arch, method string, side int) *rdpp.Model {
 	t.Helper()
 	if method == rdpp.MethodPatchCore {
 		m, err := rdpp.LoadModel(filepath.Join(trained(t, remembering()), rdpp.ModelFile), torch.CPU)
@@ -28,7 +28,7 @@ func batched(t *testing.T, method string, side int) *rdpp.Model {
 		return m
 	}
 	c := tiny()
-	c.Method, c.ImageSize = method, side
+	c.Arch, c.Method, c.ImageSize = arch, method, side
 	m, err := rdpp.NewModel(c, torch.CPU)
 	if err != nil {
 		t.Fatal(err)
@@ -76,22 +76,26 @@ func learnSomething(t *testing.T, m *rdpp.Model) {
 func TestBatchLeavesNoTrace(t *testing.T) {
 	const most = 8
 	type kind struct {
-		method    string
-		side      int
-		precision torch.Precision
+		arch, method string
+		side         int
+		precision    torch.Precision
 	}
 	var kinds []kind
 	for _, method := range rdpp.Methods() {
 		for _, precision := range []torch.Precision{torch.FP32, torch.BF16} {
-			kinds = append(kinds, kind{method, 64, precision})
+			kinds = append(kinds, kind{"resnet18", method, 64, precision})
 			if method != rdpp.MethodPatchCore {
-				kinds = append(kinds, kind{method, 32, precision})
+				kinds = append(kinds, kind{"resnet18", method, 32, precision})
+			}
+			c := tiny()
+			if c.Arch, c.Method = torch.EfficientNetB5, method; c.Validate() == nil {
+				kinds = append(kinds, kind{c.Arch, method, 32, precision}, kind{c.Arch, method, 96, precision})
 			}
 		}
 	}
 	for _, k := range kinds {
-		t.Run(fmt.Sprintf("%s, %d pixels, %s", k.method, k.side, k.precision), func(t *testing.T) {
-			m := batched(t, k.method, k.side)
+		t.Run(fmt.Sprintf("%s of %s, %d pixels, %s", k.method, k.arch, k.side, k.precision), func(t *testing.T) {
+			m := batched(t, k.arch, k.method, k.side)
 			defer m.Close()
 			m.Precision = k.precision
 			if err := m.Net.Settle(); err != nil {

@@ -85,7 +85,7 @@ func importModel(ctx context.Context, file *weights.File, opt *ImportOptions) (*
 	}
 	released, ok := file.Released()
 	if !ok {
-		if nets := file.ResNets(); len(nets) > 0 {
+		if nets := file.Backbones(); len(nets) > 0 {
 			return nil, setting.Advise(fmt.Errorf("it is a %s; a checkpoint has \"bn\" and \"decoder\"", &nets[0]), "it may be the {teacher}")
 		}
 		return nil, errors.New("it has no \"bn\" and \"decoder\", as checkpoints of RD++ and RD have; `infer info` shows what it holds")

@@ -21,6 +21,7 @@ const (
 	KindTeacherCheckpoint = "teacher checkpoint" // of a pre-training
 	KindReleased          = "released"           // checkpoint of the released code of RD++ or RD, for Import
 	KindResNet            = "resnet"             // that may serve as a teacher
+	KindEfficientNet      = "efficientnet"       // likewise, for methods that take one
 	KindTensors           = "tensors"            // of something else
 	KindExported          = "exported"           // that Model.Export made: FormatONNX or FormatTorchScript
 	KindONNX              = "onnx"               // another ONNX file; a ResNet in it may serve as a teacher
@@ -37,7 +38,7 @@ type FileInfo struct {
 	// Arch is the architecture, by torchvision's name; "" where it is not recognised. It is what the tensors look like,
 	// not what a document in the file says.
 	Arch   string `json:"arch,omitempty"`
-	Naming string `json:"naming,omitempty"` // of a ResNet, as weights.ResNet's
+	Naming string `json:"naming,omitempty"` // of a ResNet or an EfficientNet, as weights.Backbone's
 	Prefix string `json:"prefix,omitempty"` // before all its names
 
 	Producer string `json:"producer,omitempty"` // of an ONNX file: the program that wrote it
@@ -97,8 +98,11 @@ func describe(file *weights.File) *FileInfo {
 	if released, ok := file.Released(); ok {
 		info.Kind, info.Arch = KindReleased, released.Arch
 	}
-	if nets := file.ResNets(); len(nets) > 0 {
+	if nets := file.Backbones(); len(nets) > 0 {
 		info.Kind, info.Arch, info.Naming, info.Prefix = KindResNet, nets[0].Arch, nets[0].Naming, nets[0].Prefix
+		if nets[0].Family == weights.FamilyEfficientNet {
+			info.Kind = KindEfficientNet
+		}
 	}
 	info.Digest = file.Digest()
 	info.readDocuments(file)

@@ -200,7 +200,7 @@ func TestLoadTeacherRefuses(t *testing.T) {
 		{"one more", "resnet18", writeFile(t, nil, append(slices.Clone(good), zeros("layer1.0.se.fc.weight", weights.F32, 1))), []string{"not expected: layer1.0.se.fc.weight"}},
 		{"smaller architecture", "resnet34", writeFile(t, nil, good), []string{"resnet18, not resnet34", "arch resnet18"}},
 		{"other architecture", "resnet50", writeFile(t, nil, good), []string{"resnet18, not resnet50", "arch resnet18"}},
-		{"two networks", "resnet18", writeFile(t, nil, twice), []string{"2 ResNets", `"student."`, `"teacher."`}},
+		{"two networks", "resnet18", writeFile(t, nil, twice), []string{"2 backbones", `"student."`, `"teacher."`}},
 		{"no network", "resnet18", writeFile(t, nil, good[1:]), []string{"no ResNet", "infer info"}},
 		{"a released checkpoint", "resnet18", writeFile(t, nil, released), []string{"checkpoint of RD", "infer import"}},
 	} {

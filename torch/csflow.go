@@ -3,8 +3,8 @@ package torch
 // #include "rdpp.h"
 import "C"
 
-// Pyramid returns what the teacher's layer3 sees of normalised images x, B x 3 x S x S, of every second pixel of them and of
-// every fourth: y[k] is B x C x H x H with H = S / (16 * 2^k), rounded up. No gradient flows through it.
+// Pyramid returns the teacher's coarsest features of normalised images x, B x 3 x S x S, of every second pixel of them and of
+// every fourth: y[k] is B x C x H x H with H = S / (s * 2^k), rounded up, C and s being Coarsest's. No gradient flows through it.
 func Pyramid(e Teacher, x *Tensor) (Features, error) {
 	var y [Scales]C.rdpp_tensor
 	if err := check("pyramid", C.rdpp_pyramid(e.raw(), x.raw(), &y[0])); err != nil {

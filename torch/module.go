@@ -6,14 +6,31 @@ import "C"
 
 import "unsafe"
 
-// Architectures lists the backbones by torchvision's names.
+// Architectures lists the ResNets by torchvision's names, of which there are all networks.
 func Architectures() []string {
 	return []string{"resnet18", "resnet34", "resnet50", "wide_resnet50_2"}
 }
 
+// EfficientNetB5 is the architecture of a frozen Teacher alone.
+const EfficientNetB5 = "efficientnet_b5"
+
+// Backbones lists the architectures of teachers.
+func Backbones() []string { return append(Architectures(), EfficientNetB5) }
+
+// Coarsest are the channels C of a teacher's coarsest features, and how many pixels of its input apart they are.
+func Coarsest(arch string) (channels, stride int) {
+	switch arch {
+	case EfficientNetB5:
+		return 304, 32
+	case "resnet18", "resnet34":
+		return 256, 16
+	}
+	return 1024, 16
+}
+
 // ModuleOptions say how a network is made.
 type ModuleOptions struct {
-	Arch   string // one of Architectures
+	Arch   string // one of Architectures; of a teacher one of Backbones
 	DType  DType  // Float32 or Float64; zero: Float32
 	Device Device // zero: the CPU
 	Seed   uint64 // of the fresh parameters
@@ -24,7 +41,7 @@ type ModuleOptions struct {
 	Blank bool
 	// Coarsest makes a projection of the coarsest scale alone, that passes the others on.
 	Coarsest bool
-	// Trainable makes a teacher that learns, with gradients and a training mode as the other networks have them.
+	// Trainable makes a teacher that learns, with gradients and a training mode as the other networks have them. It is a ResNet.
 	Trainable bool
 }
 
@@ -153,7 +170,7 @@ func (m *module) raw() *C.rdpp_module {
 	return m.m
 }
 
-// Teacher is E: a ResNet up to layer3, frozen unless it was made Trainable.
+// Teacher is E: a ResNet up to layer3, or EfficientNet-B5 up to its stage of 304 channels; frozen unless it was made Trainable.
 type Teacher struct{ *module }
 
 // Projection is P: per scale four blocks of convolution, instance norm and LeakyReLU (paper, section 4.2). See
@@ -190,8 +207,8 @@ func NewStudent(opt ModuleOptions) (Student, error) {
 	return Student{m}, err
 }
 
-// Forward maps normalised images x, B x 3 x S x S, to features f[k]: B x 64e*2^k x S/(4*2^k) x S/(4*2^k). No
-// gradient flows through a frozen teacher. Images of BFloat16 in a Float32 network mean mixed precision: features of
+// Forward maps normalised images x, B x 3 x S x S, to features f[k]: B x 64e*2^k x S/(4*2^k) x S/(4*2^k), of EfficientNetB5
+// B x 64, 176 and 304 x S/(8*2^k) x S/(8*2^k), each side rounded up. No gradient flows through a frozen teacher. Images of BFloat16 in a Float32 network mean mixed precision: features of
 // BFloat16, parameters and batch statistics of Float32.
 func (m Teacher) Forward(x *Tensor) (Features, error) {
 	var f [Scales]C.rdpp_tensor

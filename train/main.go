@@ -223,7 +223,7 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	flags.DurationVar(&opt.CheckpointEvery, "checkpoint-every", 5*time.Minute, "`TIME` between checkpoints")
 	cacheMiB := flags.Int64("cache", allowance.MemoryDefault(dataset.DefaultCacheBytes)>>20, "`N` MiB of memory for decoded images")
 	flags.Int64Var(&opt.MaxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted: `N` pixels")
-	command.Words(flags, "arch", torch.Architectures()...)
+	command.Words(flags, "arch", torch.Backbones()...)
 	command.Words(flags, "method", rdpp.Methods()...)
 	command.Words(flags, "preset", rdpp.Presets()...)
 	command.Words(flags, "fit", framing.Fits()...)

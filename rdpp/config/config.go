@@ -17,6 +17,7 @@ import (
 	"rdpp/rdpp/patchcore"
 	"rdpp/rdpp/reverse"
 	"rdpp/rdpp/setting"
+	"rdpp/torch"
 )
 
 // Config holds every choice that changes a training's result. It travels as JSON in the model file. Start from
@@ -176,6 +177,9 @@ func (c *Config) Validate() error {
 	if m == nil {
 		return setting.Refuse("method", c.Method, "use %s", strings.Join(Methods(), " or "))
 	}
+	if err := c.checkArch(m); err != nil {
+		return err
+	}
 	if err := c.checkTiled(); err != nil {
 		return err
 	}
@@ -185,6 +189,21 @@ func (c *Config) Validate() error {
 		}
 	}
 	return m.Check()
+}
+
+// checkArch refuses a backbone whose layers the method does not know.
+func (c *Config) checkArch(m method.Method) error {
+	if _, any := m.(method.Farsighted); any || slices.Contains(torch.Architectures(), c.Arch) {
+		return nil
+	}
+	var takers []string
+	for _, other := range table {
+		if _, any := other.make(c).(method.Farsighted); any {
+			takers = append(takers, other.name)
+		}
+	}
+	return setting.Refuse("arch", c.Arch, "%s reads layer1 to layer3 of a ResNet: use one of %v, or {method} %s", c.Method, torch.Architectures(),
+		strings.Join(takers, " or "))
 }
 
 // checkTiled refuses what tiles do not go with: they are cut of whole images as these lie, at a scale of their own.

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"rdpp/rdpp/config"
 	"rdpp/rdpp/patchcore"
 	"rdpp/rdpp/reverse"
 	"rdpp/rdpp/setting"
+	"rdpp/torch"
 )
 
 // Every method of the table can be made, and refuses nothing of the default settings.
@@ -115,6 +117,23 @@ func TestFixed(t *testing.T) {
 		}
 		if fmt.Sprint(got) != want {
 			t.Errorf("%s: got %v, want %v", name, got, want)
+		}
+	}
+}
+
+// Methods that read layers of ResNets refuse another family, and say who takes it.
+func TestBackbones(t *testing.T) {
+	for _, name := range config.Methods() {
+		c := config.PresetOf("", "", name)
+		c.Arch = torch.EfficientNetB5
+		err := c.Validate()
+		var wrong *setting.Error
+		if name == "csflow" {
+			if err != nil {
+				t.Errorf("%s: got error %v, want none", name, err)
+			}
+		} else if !errors.As(err, &wrong) || wrong.Field != "arch" || !strings.Contains(err.Error(), "csflow") {
+			t.Errorf("%s: got error %v, want one about arch that names csflow", name, err)
 		}
 	}
 }

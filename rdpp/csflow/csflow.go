@@ -66,6 +66,9 @@ func (c *flowing) Lasting() []string {
 	return []string{"method", "arch", "image_size", "mean", "std", "cross_blocks", "cross_hidden", "cross_clamp"}
 }
 
+// ReadsCoarsest says that the teacher may be of any family.
+func (c *flowing) ReadsCoarsest() {}
+
 // MostScore is unbounded.
 func (c *flowing) MostScore(facts anomaly.Facts) (float64, error) {
 	if facts != (anomaly.Facts{}) {
@@ -77,16 +80,21 @@ func (c *flowing) MostScore(facts anomaly.Facts) (float64, error) {
 // PredictionBytes estimates what a model takes: its weights and the forms of them that are made for speed, and what teacher
 // and flow compute, of an image and of its halves and quarters.
 func (c *flowing) PredictionBytes(fileBytes int64, images int) int64 {
+	channels, stride := torch.Coarsest(c.Arch)
 	perPixel := int64(400) // of the network input
-	if c.channels() > 256 {
+	if channels > 512 {
 		perPixel = 900
 	}
-	perPixel += int64(8*c.channels()+6*c.CrossHidden) / 16 // of the flow: float32s at every 256th pixel, and of smaller scales
+	perPixel += int64((8*channels + 6*c.CrossHidden) * 16 / (stride * stride)) // of the flow: float32s at every position, and of smaller scales
 	const program = 256 << 20
 	side := int64(c.ImageSize)
 	flow := c.WeightBytes()
-	teacher := max(0, fileBytes-flow) // of which Winograd's form, four times as large, is kept for each of the three sizes
-	return program + 6*flow + (1+3*4)*teacher + int64(images)*side*side*perPixel
+	teacher := max(0, fileBytes-flow) // of which a form is kept for each of the three sizes: of ResNets Winograd's, four times as large
+	form := int64(4)
+	if c.Arch == torch.EfficientNetB5 {
+		form = 2 // padded
+	}
+	return program + 6*flow + (1+3*form)*teacher + int64(images)*side*side*perPixel
 }
 
 // WeightBytes counts the parameters of the sub-networks, which are float32, and the orders of channels, which are int64.
@@ -108,12 +116,10 @@ func (c *flowing) WeightBytes() (bytes int64) {
 	return bytes
 }
 
-// channels C of layer3.
+// channels C of the features.
 func (c *flowing) channels() int {
-	if c.Arch == "resnet18" || c.Arch == "resnet34" {
-		return 256
-	}
-	return 1024
+	channels, _ := torch.Coarsest(c.Arch)
+	return channels
 }
 
 // Top is that of the map's maximum. The published score is made of all scales.
@@ -235,7 +241,7 @@ func (n *flow) load(file *weights.File) error {
 	if err == nil {
 		return n.checkOrders()
 	}
-	if nets := file.ResNets(); len(nets) == 1 && teacher.SameArch(nets[0].Arch, n.c.Arch) != nil {
+	if nets := file.Backbones(); len(nets) == 1 && teacher.SameArch(nets[0].Arch, n.c.Arch) != nil {
 		err = fmt.Errorf("%w; it is of another architecture: %s, not %s", err, nets[0].Arch, n.c.Arch)
 	}
 	if errors.Is(err, anomaly.ErrDamaged) || errors.Is(err, weights.ErrChanged) {
@@ -282,6 +288,7 @@ var (
 		method.Choosy
 		method.Usual
 		method.Sized
+		method.Farsighted
 		method.Continuer
 	} = (*flowing)(nil)
 )

@@ -68,10 +68,11 @@ func exported(t *testing.T, net method.Net, format string) (file string, run fun
 
 // An exported file gives the net's maps and scores, up to what sums of thousands of float32 differ by.
 func TestExport(t *testing.T) {
-	for _, c := range []struct{ of, score string }{{csflow.MapFinest, csflow.ScoreLatent}, {csflow.MapProduct, csflow.ScoreMap}} {
+	for _, c := range []struct{ arch, of, score string }{{"resnet18", csflow.MapFinest, csflow.ScoreLatent}, {"resnet18", csflow.MapProduct, csflow.ScoreMap},
+		{torch.EfficientNetB5, csflow.MapProduct, csflow.ScoreLatent}} {
 		f := narrow()
 		f.CrossMap, f.CrossScore = c.of, c.score
-		net := trained(t, csflow.New(settings(), f))
+		net := trained(t, csflow.New(settingsOf(c.arch), f))
 		wantMaps, wantScores := predict(t, net, 100, 3)
 		for _, format := range []string{"onnx", "torchscript"} {
 			t.Run(fmt.Sprint(format, " ", c), func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"rdpp/rdpp/weights"
 )
@@ -29,13 +30,21 @@ func (c *Cross) validate(m *Model) error {
 	return nil
 }
 
+// stride is that of the teacher's coarsest features, in pixels.
+func (m *Model) stride() int {
+	if slices.ContainsFunc(m.Tensors, func(t weights.Source) bool { return t.Name == stemEfficientNet }) {
+		return 32
+	}
+	return 16
+}
+
 // side is that of scale k's features.
 func (m *Model) side(k int) int {
-	step := 16 << k
+	step := m.stride() << k
 	return (m.Size + step - 1) / step
 }
 
-// pyramid is what layer3 of the teacher sees of x, of every second pixel of it and of every fourth.
+// pyramid are the teacher's coarsest features of x, of every second pixel of it and of every fourth.
 func (n *network) pyramid(x string, S int) (y [scales]string) {
 	for k := range y {
 		seen := x

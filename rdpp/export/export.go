@@ -107,6 +107,11 @@ type builder interface {
 	images(in Input, m *Model) string
 	conv(x string, c conv) string
 	relu(x string) string
+	// swish is x times its sigmoid.
+	swish(x string) string
+	sigmoid(x string) string
+	// mean is that of all positions of a channel: B x C x 1 x 1.
+	mean(x string) string
 	// instanceNorm normalises each of the channels of each image and applies LeakyReLU.
 	instanceNorm(x string, channels int, eps, slope float32) string
 	// maxPool is the teacher's: kernel 3, stride 2, padding 1.
@@ -152,7 +157,7 @@ type builder interface {
 	// nearness is the distance of patches, B x D x side x side, from the nearest row of a bank, times the share of that in the
 	// softmin over the k nearest ones: B x 1 x side x side.
 	nearness(x string, bank rows, side, k int) string
-	// product multiplies element by element.
+	// product multiplies element by element; y may be of B x C x 1 x 1.
 	product(x, y string) string
 	// leaky is LeakyReLU.
 	leaky(x string, slope float32) string
@@ -165,13 +170,22 @@ type builder interface {
 	places(x string, index weights.Source, S int) string
 }
 
-// conv is a convolution, or a transposed one, and the values that it needs.
+// conv is a convolution, one of each channel alone, or a transposed one, and the values that it needs.
 type conv struct {
 	name         string
-	weight, bias weights.Source // out x in x h x w, or transposed in x out x h x w; out
+	weight, bias weights.Source // out x in x h x w, depthwise out x 1 x h x w, or transposed in x out x h x w; out
 	stride       int
 	padding      int // of rows and columns alike
 	transposed   bool
+	depthwise    bool
+}
+
+// groups are the channels' that see each other alone.
+func (c *conv) groups() int {
+	if c.depthwise {
+		return c.weight.Shape[0]
+	}
+	return 1
 }
 
 func (c *conv) kernel() []int { return c.weight.Shape[2:] }

@@ -282,7 +282,7 @@ func TestBlur(t *testing.T) {
 }
 
 func TestFold(t *testing.T) {
-	n := norms{weight: float32s("weight", []float32{2, 3}, 2), bias: float32s("bias", []float32{1, -1}, 2),
+	n := norms{eps: normEps, weight: float32s("weight", []float32{2, 3}, 2), bias: float32s("bias", []float32{1, -1}, 2),
 		mean: float32s("mean", []float32{0.5, 4}, 2), variance: float32s("variance", []float32{1 - normEps, 4 - normEps}, 2)}
 	for _, c := range []struct {
 		what       string

@@ -8,11 +8,12 @@ import (
 	"rdpp/rdpp/weights"
 )
 
-const normEps = 1e-5 // of every batch norm
+const normEps = 1e-5 // of every batch norm, but for those of EfficientNets
 
 // norms are the entries of a batch norm: y = (x - mean) / sqrt(variance + eps) * weight + bias.
 type norms struct {
 	weight, bias, mean, variance weights.Source
+	eps                          float64
 }
 
 // affine returns the batch norm as y = x * scale + shift, per channel.
@@ -25,7 +26,7 @@ func (n norms) affine() (scale, shift []float64, err error) {
 	}
 	scale, shift = make([]float64, len(values[0])), make([]float64, len(values[0]))
 	for c := range scale {
-		scale[c] = float64(values[0][c]) / math.Sqrt(float64(values[3][c])+normEps)
+		scale[c] = float64(values[0][c]) / math.Sqrt(float64(values[3][c])+n.eps)
 		shift[c] = float64(values[1][c]) - float64(values[2][c])*scale[c]
 	}
 	return scale, shift, nil

@@ -54,18 +54,23 @@ func (n *network) vector(name string, channels int) weights.Source {
 
 // convNorm is a convolution and the batch norm after it.
 func (n *network) convNorm(x, name, norm string, stride int, transposed bool) string {
-	weight := n.tensor(name+".weight", 4)
+	return n.normed(x, norm, normEps, conv{name: name, stride: stride, transposed: transposed})
+}
+
+// normed is the convolution c, to which its values are given, and a batch norm after it.
+func (n *network) normed(x, norm string, eps float64, c conv) string {
+	weight := n.tensor(c.name+".weight", 4)
 	if n.err != nil {
 		return x
 	}
-	channels, padding := weight.Shape[0], weight.Shape[2]/2
-	if transposed {
-		channels, padding = weight.Shape[1], 0
+	channels := weight.Shape[0]
+	c.padding = weight.Shape[2] / 2
+	if c.transposed {
+		channels, c.padding = weight.Shape[1], 0
 	}
 	after := norms{n.vector(norm+".weight", channels), n.vector(norm+".bias", channels),
-		n.vector(norm+".running_mean", channels), n.vector(norm+".running_var", channels)}
-	c := conv{name: name, stride: stride, padding: padding, transposed: transposed}
-	c.weight, c.bias = fold(weight, after, transposed)
+		n.vector(norm+".running_mean", channels), n.vector(norm+".running_var", channels), eps}
+	c.weight, c.bias = fold(weight, after, c.transposed)
 	return n.conv(x, c)
 }
 
@@ -102,6 +107,9 @@ func (n *network) stage(x, name string, stride int, up bool) string {
 }
 
 func (n *network) teacher(x string) (f [scales]string) {
+	if n.has(stemEfficientNet) {
+		return n.efficientNet(x)
+	}
 	x = n.maxPool(n.relu(n.convNorm(x, "encoder.conv1", "encoder.bn1", 2, false)))
 	for k := range f {
 		x = n.stage(x, fmt.Sprintf("encoder.layer%d", k+1), min(k+1, 2), false)

@@ -234,10 +234,20 @@ func (g *graph) conv(x string, c conv) string {
 	if c.transposed {
 		return g.node(c.name, "ConvTranspose", inputs, kernel, strides)
 	}
-	return g.node(c.name, "Conv", inputs, kernel, strides, list("pads", c.padding, c.padding, c.padding, c.padding))
+	attributes := []message{kernel, strides, list("pads", c.padding, c.padding, c.padding, c.padding)}
+	if c.depthwise {
+		attributes = append(attributes, integer("group", c.groups()))
+	}
+	return g.node(c.name, "Conv", inputs, attributes...)
 }
 
 func (g *graph) relu(x string) string { return g.node(x+".relu", "Relu", []string{x}) }
+
+func (g *graph) swish(x string) string { return g.product(x, g.sigmoid(x)) }
+
+func (g *graph) sigmoid(x string) string { return g.node(x+".sigmoid", "Sigmoid", []string{x}) }
+
+func (g *graph) mean(x string) string { return g.node(x+".mean", "GlobalAveragePool", []string{x}) }
 
 func (g *graph) instanceNorm(x string, channels int, eps, slope float32) string {
 	ones := slices.Repeat([]float32{1}, channels)

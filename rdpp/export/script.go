@@ -84,10 +84,19 @@ func (s *script) conv(x string, c conv) string {
 	if c.transposed {
 		return s.line("torch.conv_transpose2d(%s, %s, %s, [%d, %d])", x, w, b, c.stride, c.stride)
 	}
+	if c.depthwise {
+		return s.line("torch.conv2d(%s, %s, %s, [%d, %d], [%d, %d], [1, 1], %d)", x, w, b, c.stride, c.stride, c.padding, c.padding, c.groups())
+	}
 	return s.line("torch.conv2d(%s, %s, %s, [%d, %d], [%d, %d])", x, w, b, c.stride, c.stride, c.padding, c.padding)
 }
 
 func (s *script) relu(x string) string { return s.line("torch.relu(%s)", x) }
+
+func (s *script) swish(x string) string { return s.line("torch.silu(%s)", x) }
+
+func (s *script) sigmoid(x string) string { return s.line("torch.sigmoid(%s)", x) }
+
+func (s *script) mean(x string) string { return s.line("torch.mean(%s, [2, 3], True)", x) }
 
 func (s *script) instanceNorm(x string, _ int, eps, slope float32) string {
 	x = s.line("torch.instance_norm(%s, None, None, None, None, True, 0.0, %v, True)", x, eps)

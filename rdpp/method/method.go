@@ -89,6 +89,13 @@ type Older interface {
 	Older() bool
 }
 
+// Farsighted is a Method that reads a teacher's coarsest features alone. Its backbone may be any of torch.Backbones; the others
+// know the layers of torch.Architectures.
+type Farsighted interface {
+	// ReadsCoarsest does nothing.
+	ReadsCoarsest()
+}
+
 // Choosy is a Method in which some of the settings that all have can be but a few things.
 type Choosy interface {
 	// Fixed lists them.
@@ -236,7 +243,7 @@ type Plan struct {
 
 // Settings are those that every method has. They travel in the model file.
 type Settings struct {
-	Arch      string `json:"arch"`       // backbone, one of torch.Architectures
+	Arch      string `json:"arch"`       // backbone, one of torch.Architectures; of a Farsighted method one of torch.Backbones
 	Method    string `json:"method"`     // one of config.Methods
 	ImageSize int    `json:"image_size"` // side S of the network input in pixels, a multiple of 32
 
@@ -297,8 +304,8 @@ const (
 // Check says which value cannot be, by a setting.Error. Whether there is such a method is not its business.
 func (c *Settings) Check() error {
 	switch {
-	case !slices.Contains(torch.Architectures(), c.Arch):
-		return setting.Refuse("arch", c.Arch, "use one of %v", torch.Architectures())
+	case !slices.Contains(torch.Backbones(), c.Arch):
+		return setting.Refuse("arch", c.Arch, "use one of %v", torch.Backbones())
 	case c.ImageSize < 32 || c.ImageSize > MaxImageSize || c.ImageSize%32 != 0:
 		return setting.Refuse("image_size", c.ImageSize, "use a multiple of 32 from 32 to %d", MaxImageSize)
 	case c.SmallestDefect < 0 || c.SmallestDefect > MaxTile:
@@ -366,10 +373,11 @@ func (c *Settings) SettleTile(longest int) error {
 func (c *Settings) Norm() dataset.Norm { return dataset.Norm{Mean: c.Mean, Std: c.Std} }
 
 // Blur is the radius at about half its height, in pixels of the map, of the hill that a defect of one pixel raises in the map: the
-// map's Gaussian widens half a position of the coarsest features, which are 16 pixels wide.
+// map's Gaussian widens half a position of the coarsest features.
 func (c *Settings) Blur() float64 {
-	const position, halfWidth = 16, 1.1774 // sqrt(2 log 2), of a Gaussian of deviation 1
-	return math.Hypot(position/2, halfWidth*c.MapSigma)
+	const halfWidth = 1.1774 // sqrt(2 log 2), of a Gaussian of deviation 1
+	_, position := torch.Coarsest(c.Arch)
+	return math.Hypot(float64(position)/2, halfWidth*c.MapSigma)
 }
 
 // Complete fills in what files of before a setting was there lack.

@@ -142,8 +142,12 @@ func Find(ctx context.Context, name, arch string, opt Options) (string, error) {
 	if name != Auto && name != ImageNet {
 		return name, nil
 	}
+	if unverified := torchvision.Unverified[arch]; unverified != "" {
+		return "", setting.Refuse("teacher", name, "for %s name the weight file: torchvision's is %s, of which the program knows too few digits "+
+			"of the SHA-256 to fetch it", arch, unverified)
+	}
 	if file.Name == "" {
-		return "", setting.Refuse("arch", arch, "that has no teacher; use one of %v", torch.Architectures())
+		return "", setting.Refuse("arch", arch, "that has no teacher; use one of %v", torch.Backbones())
 	}
 	dir, err := Cache()
 	builtIn := name == Auto && builtin.Has(builtin.ImageNet, arch)
@@ -263,9 +267,9 @@ func digestOf(name, arch string) (string, error) {
 }
 
 // Load fills a teacher of an architecture from a weight file: PyTorch's .pth in either format or safetensors, in float16,
-// bfloat16, float32 or float64, with torchvision's names (timm's are the same) or those of Hugging Face transformers, and
-// whatever prefix before all of them, such as "encoder." (rdpp's own models) or "module.". Layers above layer3 are
-// ignored. name may be Random, which leaves the fresh weights, Builtin, Drawn, or a word that Find resolves. It says where
+// bfloat16, float32 or float64, with torchvision's names (timm's of ResNets are the same) or, of ResNets, those of Hugging Face
+// transformers, and whatever prefix before all of them, such as "encoder." (rdpp's own models) or "module.". Layers above layer3,
+// of an EfficientNet above features.6, are ignored. name may be Random, which leaves the fresh weights, Builtin, Drawn, or a word that Find resolves. It says where
 // the weights are from.
 func Load(into torch.Teacher, arch, name string) (Info, error) {
 	if name == Random {
@@ -306,20 +310,35 @@ func Load(into torch.Teacher, arch, name string) (Info, error) {
 	return Info{Origin: origin, SHA256: digest}, nil
 }
 
-// within finds the ResNet in a file, which must be of the architecture.
-func within(file *weights.File, arch string) (*weights.ResNet, error) {
-	nets := file.ResNets()
+// within finds the backbone in a file, which must be of the architecture.
+func within(file *weights.File, arch string) (*weights.Backbone, error) {
+	nets := file.Backbones()
 	if len(nets) == 1 {
-		return &nets[0], SameArch(nets[0].Arch, arch)
+		net := &nets[0]
+		if net.Arch == "" && net.Family != familyOf(arch) {
+			return nil, fmt.Errorf("it holds a %s; name another file", net)
+		}
+		return net, SameArch(net.Arch, arch)
 	}
 	if len(nets) > 1 {
-		return nil, fmt.Errorf("it holds %d ResNets, under %q, %q and so on; save one of them alone", len(nets), nets[0].Prefix, nets[1].Prefix)
+		return nil, fmt.Errorf("it holds %d backbones, under %q, %q and so on; save one of them alone", len(nets), nets[0].Prefix, nets[1].Prefix)
 	}
 	if released, ok := file.Released(); ok {
 		return nil, fmt.Errorf("it is a checkpoint of %s, which has no teacher; `infer import` makes a model of it", &released)
 	}
+	if arch == torch.EfficientNetB5 {
+		return nil, errors.New("it holds no EfficientNet with torchvision's names, 48 x 3 x 3 x 3 numbers in features.0.0.weight and blocks behind " +
+			"it; `infer info` shows what it holds")
+	}
 	return nil, errors.New("it holds no ResNet with the names of torchvision, timm or transformers, 64 x 3 x 7 x 7 numbers in " +
 		"conv1.weight (transformers: embedder.embedder.convolution.weight) and layers behind it; `infer info` shows what it holds")
+}
+
+func familyOf(arch string) string {
+	if arch == torch.EfficientNetB5 {
+		return weights.FamilyEfficientNet
+	}
+	return weights.FamilyResNet
 }
 
 // SameArch compares the architecture found in a file, which may be unknown, with the one needed.
@@ -327,7 +346,7 @@ func SameArch(found, needed string) error {
 	switch {
 	case found == "" || found == needed:
 		return nil
-	case slices.Contains(torch.Architectures(), found):
+	case slices.Contains(torch.Backbones(), found):
 		return setting.Advise(fmt.Errorf("it is of another architecture: %s, not %s", found, needed), "name another file, or use {arch} %s", found)
 	}
 	return fmt.Errorf("it is of another architecture: %s, not %s; name another file", found, needed)
@@ -345,7 +364,7 @@ func (t Info) Same(name, arch string) (same bool, now string, err error) {
 	case Random:
 		return t.Origin == OriginRandom, name, nil
 	case ImageNet:
-		return t.SHA256 == torchvision.Files[arch].SHA256, name, nil
+		return t.Name(arch) == ImageNet, name, nil
 	}
 	digest, err := digestOf(name, arch)
 	return err == nil && digest == t.SHA256, name, err
