@@ -125,6 +125,41 @@ func TestEfficientNet(t *testing.T) {
 	}
 }
 
+// An image has the same features to the bit alone and in a batch.
+func TestEfficientNetBatch(t *testing.T) {
+	const most = 8
+	e := must(torch.NewTeacher(torch.ModuleOptions{Arch: "efficientnet_b5"}))
+	defer e.Close()
+	fillEfficientNet(t, e)
+	for _, dtype := range []torch.DType{torch.Float32, torch.BFloat16} {
+		for _, S := range []int64{32, 96} {
+			n := int(3 * S * S)
+			values := madeUp("batch", most*n)
+			see := func(first, images int) (seen [torch.Scales][]float32) {
+				var s torch.Scope
+				defer s.Close()
+				x := s.Tensor(torch.FromSlice(values[first*n:(first+images)*n], int64(images), 3, S, S))
+				f := s.Features(e.Forward(s.Tensor(x.To(torch.CPU, dtype))))
+				if err := s.Err(); err != nil {
+					t.Fatal(err)
+				}
+				for k := range f {
+					seen[k] = must(torch.Read[float32](f[k]))
+				}
+				return seen
+			}
+			all := see(0, most)
+			for i := range most {
+				for k, got := range see(i, 1) {
+					if want := all[k][i*len(got):][:len(got)]; !slices.Equal(got, want) {
+						t.Errorf("%d bytes, %d pixels, scale %d, image %d: got other features alone than in a batch of %d", dtype.Size(), S, k, i, most)
+					}
+				}
+			}
+		}
+	}
+}
+
 // EfficientNet-B5 is a frozen teacher, and no other network.
 func TestEfficientNetIsFrozen(t *testing.T) {
 	_, err := torch.NewTeacher(torch.ModuleOptions{Arch: "efficientnet_b5", Trainable: true})
