@@ -202,7 +202,7 @@ func (c *Config) checkArch(m method.Method) error {
 			takers = append(takers, other.name)
 		}
 	}
-	return setting.Refuse("arch", c.Arch, "%s reads layer1 to layer3 of a ResNet: use one of %v, or {method} %s", c.Method, torch.Architectures(),
+	return setting.Refuse("arch", c.Arch, "%s reads the layers of a ResNet: use one of %v, or {method} %s", c.Method, torch.Architectures(),
 		strings.Join(takers, " or "))
 }
 

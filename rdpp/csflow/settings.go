@@ -5,8 +5,9 @@
 //
 // Where paper and published code (marco-rudolph/cs-flow) differ, and where there was a choice:
 //
-//   - Backbone. Published: EfficientNet-B5 up to its block 36, 304 channels at a stride of 32, of images of 768 x 768. Here:
-//     layer3 of a ResNet, at a stride of 16, the coarsest layer that teachers have.
+//   - Backbone. Published: EfficientNet-B5 up to its layer 36, in the code after block 35 counted from 0: 304 channels at a stride
+//     of 32, of images of 768 x 768. That is torchvision's features.6, and what torch.EfficientNetB5 has. The default is layer3 of
+//     a ResNet, at a stride of 16, of which there are teachers offline.
 //   - Sizes. S, S/2 and S/4. The paper resizes; the published code keeps every second and every fourth pixel, and so do we.
 //   - Soft clamp. The paper's 2 a / pi * atan(s / a); the published code has 0.636 for 2 / pi.
 //   - The published code also cuts what a block makes at +-1e6, which would keep the flow from being invertible there. No

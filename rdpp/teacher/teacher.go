@@ -316,7 +316,7 @@ func within(file *weights.File, arch string) (*weights.Backbone, error) {
 	if len(nets) == 1 {
 		net := &nets[0]
 		if net.Arch == "" && net.Family != familyOf(arch) {
-			return nil, fmt.Errorf("it holds a %s; name another file", net)
+			return nil, fmt.Errorf("it holds no %s: %s; name another file", familyOf(arch), net)
 		}
 		return net, SameArch(net.Arch, arch)
 	}
