@@ -60,26 +60,28 @@ func TestEfficientNetTeacher(t *testing.T) {
 		t.Errorf("got a file of %s, %q behind %q, want EfficientNet-B5 behind module.", info.Kind, info.Arch, info.Prefix)
 	}
 
-	other := tiny()
-	other.Method = rdpp.MethodCSFlow
+	c := tiny()
+	c.Method, c.CrossBlocks, c.CrossHidden = rdpp.MethodCSFlow, 1, 4
+	resnet := newModel(t, c)
 	const missing = "module.features.6.8.block.2.fc2.bias"
 	short := slices.DeleteFunc(slices.Clone(teacher), func(s weights.Source) bool { return s.Name == missing })
-	const odd = "module.features.0.0.weight"
-	unknown := append([]weights.Source{zeros(odd, weights.F32, 40, 3, 3, 3)}, teacher[1:]...)
+	const stem = "features.0.0.weight"
+	unknown := []weights.Source{zeros(stem, weights.F32, 40, 3, 3, 3), zeros("features.1.0.block.0.0.weight", weights.F32, 1),
+		zeros("features.1.0.block.1.fc1.weight", weights.F32, 1)}
 	for _, c := range []struct {
 		what, file string
-		config     rdpp.Config
+		into       *rdpp.Model
 		want       []string
 	}{
-		{"for a ResNet", path, other, []string{"efficientnet_b5, not resnet18", "arch efficientnet_b5"}},
-		{"an unknown one for a ResNet", writeFile(t, nil, unknown), other, []string{"EfficientNet of [3 5 5 7 7 9] blocks"}},
-		{"a missing tensor", writeFile(t, nil, short), farsighted(2), []string{"missing: " + missing}},
-		{"another width", writeFile(t, nil, unknown), farsighted(2), []string{odd}},
-		{"a ResNet", writeFile(t, nil, encoder(t, behind(""))), farsighted(2), []string{"resnet18, not efficientnet_b5"}},
-		{"nothing", writeFile(t, nil, teacher[1:]), farsighted(2), []string{"no EfficientNet", "features.0.0.weight"}},
-		{"built in", rdpp.TeacherBuiltin, farsighted(2), []string{"efficientnet_b5", "name a file"}},
+		{"for a ResNet", path, resnet, []string{"efficientnet_b5, not resnet18", "arch efficientnet_b5"}},
+		{"an unknown one for a ResNet", writeFile(t, nil, unknown), resnet, []string{"no ResNet: EfficientNet of [1] blocks"}},
+		{"a missing tensor", writeFile(t, nil, short), m, []string{"missing: " + missing}},
+		{"another width", writeFile(t, nil, unknown), m, []string{stem + " [40 3 3 3] instead of [48 3 3 3]"}},
+		{"a ResNet", writeFile(t, nil, encoder(t, behind(""))), m, []string{"resnet18, not efficientnet_b5"}},
+		{"nothing", writeFile(t, nil, unknown[1:]), m, []string{"no EfficientNet", stem}},
+		{"built in", rdpp.TeacherBuiltin, m, []string{"efficientnet_b5", "name a file"}},
 	} {
-		checkError(t, c.what, newModel(t, c.config).LoadTeacher(c.file), nil, c.want...)
+		checkError(t, c.what, c.into.LoadTeacher(c.file), nil, c.want...)
 	}
 	t.Setenv("RDPP_CACHE", t.TempDir())
 	for _, word := range []string{rdpp.TeacherAuto, rdpp.TeacherImageNet} {
