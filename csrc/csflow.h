@@ -13,8 +13,8 @@
 
 namespace rdpp {
 
-// The teacher's coarsest features, of a stride of s pixels, of x, B x 3 x S x S, of every second pixel of it and of every
-// fourth, which are those that the published code's nearest interpolation keeps: B x C x ceil(S/(s*2^k)) x
+// The teacher's coarsest features, of a stride of s pixels, of x, B x 3 x S x S, of every second pixel of it and of
+// every fourth, which are those that the published code's nearest interpolation keeps: B x C x ceil(S/(s*2^k)) x
 // ceil(S/(s*2^k)). Outside autograd.
 Features pyramid(TeacherImpl &teacher, const torch::Tensor &x);
 
