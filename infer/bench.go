@@ -156,9 +156,6 @@ func runBench(ctx context.Context, args []string, t *command.Terminal) (int, err
 	if err != nil {
 		return 0, err
 	}
-	if err != nil {
-		return 0, err
-	}
 	head := func(w io.Writer) error { return printHead(w, b.batches) }
 	row := printReport
 	var c *comparison

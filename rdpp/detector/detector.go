@@ -301,16 +301,17 @@ func (d *Detector) PrepareIgnoring(img *imagefile.Image, ignore *imagefile.Mask)
 		return nil, fmt.Errorf("detector: an image of %d x %d pixels must have %d bytes, got %d", img.W, img.H,
 			3*img.W*img.H, len(img.Pix))
 	}
-	look := make(chan dataset.Look, 1)
-	go func() { look <- dataset.LookAt(img) }()
+	looked := make(chan dataset.Look, 1)
+	go func() { looked <- dataset.LookAt(img) }()
 	view, err := d.model.View(img, ignore)
+	look := <-looked // where the view fails, too: the image is the caller's again
 	if err != nil {
 		return nil, fmt.Errorf("detector: %w", err)
 	}
 	if text := d.model.TooLarge(img.W, img.H); text != "" {
 		d.tooLarge.Do(func() { d.log.Warn(text) })
 	}
-	in := &Input{view: view, w: img.W, h: img.H, look: <-look}
+	in := &Input{view: view, w: img.W, h: img.H, look: look}
 	in.warnings = d.model.Info.Unlike(in.look)
 	if frame := view.Frame; frame != nil {
 		in.warnings = slices.Concat(in.warnings, d.model.Info.Displaced(img.W, img.H), frame.Pose.Warnings(), frame.Notes)
