@@ -154,6 +154,11 @@ constexpr auto kPause = std::chrono::milliseconds(100), kLeastStay = std::chrono
 constexpr double kContendedFrom = 0.1, kQuietBelow = 0.03; // of the time in which threads wanted to run
 constexpr long long kEnough = 300'000'000; // nanoseconds of it, to tell by: another program that comes and goes is none
 
+Crowd &crowd() {
+  static auto *the = new Crowd; // outlives its threads
+  return *the;
+}
+
 thread_local Clock::time_point looked; // when this thread last told
 thread_local Spent sum;                // since then
 
@@ -165,6 +170,8 @@ Watch::Watch() {
   Clock::time_point now = Clock::now();
   if (looked == Clock::time_point{}) looked = now; // who computes once needs no team
   if (now - looked < kPause) return;
+  last_look = now.time_since_epoch().count();
+  crowd();
   on_ = true;
   int team;
   team_spent_since(team);
@@ -172,7 +179,6 @@ Watch::Watch() {
 
 Watch::~Watch() {
   if (!on_) return;
-  static auto *crowd = new Crowd; // outlives its threads
   static std::atomic<Clock::rep> changed{0};
   int team = 1;
   Spent since = team_spent_since(team);
@@ -187,7 +193,7 @@ Watch::~Watch() {
   if (is ? share >= kQuietBelow || !stayed : share < kContendedFrom) return;
   if (!queueing.compare_exchange_strong(is, !is)) return; // another thread has seen it too
   changed = now.time_since_epoch().count();
-  crowd->want(!is, team);
+  crowd().want(!is, team);
 }
 
 } // namespace rdpp

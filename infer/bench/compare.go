@@ -76,9 +76,12 @@ func trainingOf(file string, info *modelfile.Info) (*Training, error) {
 		info.Category != s.Category || info.Teacher.SHA256 != s.Teacher.SHA256 {
 		return nil, fmt.Errorf("%s beside the model is another training's", rdpp.MetricsFile)
 	}
-	for name, rate := range map[string]*float64{"image_auroc": s.ImageAUROC, "pixel_auroc": s.PixelAUROC} {
-		if rate != nil && !(*rate >= 0 && *rate <= 1) {
-			return nil, fmt.Errorf("%s beside the model: %s is %g, to be within 0 and 1", rdpp.MetricsFile, name, *rate)
+	for _, rate := range []struct {
+		name  string
+		value *float64
+	}{{"image_auroc", s.ImageAUROC}, {"pixel_auroc", s.PixelAUROC}} {
+		if v := rate.value; v != nil && !(*v >= 0 && *v <= 1) {
+			return nil, fmt.Errorf("%s beside the model: %s is %g, to be within 0 and 1", rdpp.MetricsFile, rate.name, *v)
 		}
 	}
 	return &Training{Seconds: s.TrainingSeconds, CalibrationSeconds: s.CalibrationSeconds, ImageAUROC: s.ImageAUROC, PixelAUROC: s.PixelAUROC,
@@ -119,7 +122,7 @@ func Find(paths []string) (all []*Subject, err error) {
 			return add(file)
 		})
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("bench: %s: %w", path, err)
 		}
 		if !found {
 			return nil, fmt.Errorf("bench: no %s in %s or below; name a folder that train wrote", rdpp.ModelFile, path)
