@@ -91,13 +91,20 @@ func trainingOf(file string, info *modelfile.Info) (*Training, error) {
 // Find lists the models of files and of folders, which are looked through for what train has written: by category, then in the
 // order of the methods.
 func Find(paths []string) (all []*Subject, err error) {
-	seen := map[string]bool{}
+	seen := map[string]bool{} // by the name that links lead to
 	add := func(file string) error {
-		if file = filepath.Clean(file); seen[file] {
+		own, err := filepath.EvalSymlinks(file)
+		if err == nil {
+			own, err = filepath.Abs(own)
+		}
+		if err != nil {
+			return fmt.Errorf("bench: %w; check the path", err)
+		}
+		if seen[own] {
 			return nil
 		}
-		seen[file] = true
-		s, err := Look(file)
+		seen[own] = true
+		s, err := Look(filepath.Clean(file))
 		all = append(all, s)
 		return err
 	}

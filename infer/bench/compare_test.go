@@ -78,6 +78,7 @@ func TestFind(t *testing.T) {
 	}{
 		{[]string{runs}, all},
 		{[]string{link}, all},
+		{[]string{runs, link, filepath.Join(link, "b", "bolt", rdpp.ModelFile)}, all},
 		{[]string{runs, filepath.Join(runs, "b"), filepath.Join(runs, "b", "bolt", rdpp.ModelFile)}, all},
 		{[]string{filepath.Join(runs, "b") + "/"}, "bolt rd, screw rd, "},
 		{[]string{filepath.Join(runs, "a", "screw", rdpp.ModelFile)}, "screw fastflow, "},

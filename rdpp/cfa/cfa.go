@@ -234,7 +234,7 @@ func (n *adapted) load(file *weights.File) error {
 	if err == nil {
 		return nil
 	}
-	if nets := file.ResNets(); len(nets) == 1 && teacher.SameArch(nets[0].Arch, n.c.Arch) != nil {
+	if nets := file.Backbones(); len(nets) == 1 && teacher.SameArch(nets[0].Arch, n.c.Arch) != nil {
 		err = fmt.Errorf("%w; it is of another architecture: %s, not %s", err, nets[0].Arch, n.c.Arch)
 	}
 	if errors.Is(err, anomaly.ErrDamaged) || errors.Is(err, weights.ErrChanged) {
