@@ -328,6 +328,7 @@ func TestMemoryBudget(t *testing.T) {
 	}
 	defer c.Close()
 	fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000\r\n\r\n%s", predictPath, strings.Repeat("a", 45_000))
+	eventually(t, "its memory is held", func() bool { return v.metric(t, `rdpp_budget_bytes{kind="used"}`) >= 50_000 })
 	large := bytes.Repeat([]byte("b"), 40_000)
 	eventually(t, "a refusal", func() bool {
 		a := v.ask(t, "POST", predictPath, large)
