@@ -44,6 +44,7 @@ type flood struct {
 	inside []stretch // the last one's pixels
 	area   int       // their number
 	seeds  []int32
+	values []float32 // what next chooses among
 }
 
 // stretch is pixels of a row, of which last is one.
@@ -316,11 +317,17 @@ func (f *flood) above(h *hill) {
 // next returns the value that comes after the n highest ones of the pixels inside the hill marked last, or the first one after
 // that which is below the highest: a level has to be below the peak. Where there is none it returns the hill's cut.
 func (f *flood) next(n int, h *hill) float64 {
-	values := make([]float32, 0, f.area)
+	values := f.values[:0]
+	peak := float32(h.peak) // that of a summit's basin may be another's
 	for _, s := range f.inside {
 		values = append(values, f.m[s.first:s.last+1]...)
 	}
-	peak := slices.Max(values) // that of a summit's basin may be another's
+	f.values = values
+	for _, v := range values {
+		if v > peak {
+			peak = v
+		}
+	}
 	if v := nthHighest(values, n, float32(h.cut), peak); v < peak {
 		return float64(v)
 	}

@@ -34,7 +34,7 @@ func (p *Pixels) Add(anomaly []float32, mask []uint8, H, W int) error {
 	if len(anomaly) == 0 {
 		return fmt.Errorf("%w: the map is empty", ErrEmpty)
 	}
-	if err := checkFinite(anomaly, W); err != nil {
+	if _, err := highestOf(anomaly, W); err != nil {
 		return err
 	}
 	labels, regions := label(mask, H, W)
@@ -47,7 +47,7 @@ func (p *Pixels) AddCounted(anomaly []float32, mask []uint8, counts func(i int) 
 	if H < 0 || W < 0 || len(anomaly) != H*W || len(mask) != H*W {
 		return fmt.Errorf("%w: a map of %d and a mask of %d pixels, to be %d x %d", ErrLength, len(anomaly), len(mask), H, W)
 	}
-	if err := checkFinite(anomaly, W); err != nil {
+	if _, err := highestOf(anomaly, W); err != nil {
 		return err
 	}
 	drawn := make([]uint8, len(mask))

@@ -51,11 +51,12 @@ func (o Outline) Regions(m []float32, H, W, origW, origH int) ([]Region, []float
 	if H < 0 || W < 0 || len(m) != H*W {
 		return nil, nil, fmt.Errorf("%w: a map of %d pixels, to be %d x %d", ErrLength, len(m), H, W)
 	}
-	if err := checkFinite(m, W); err != nil {
+	highest, err := highestOf(m, W)
+	if err != nil {
 		return nil, nil, err
 	}
 	outside := math.Inf(1)
-	if len(m) == 0 || float64(slices.Max(m)) <= o.Above {
+	if float64(highest) <= o.Above {
 		return []Region{}, slices.Repeat([]float64{outside}, len(m)), nil
 	}
 	o.Low = min(o.Low, o.Above)
@@ -76,7 +77,7 @@ func (o Outline) Regions(m []float32, H, W, origW, origH int) ([]Region, []float
 			f.mark(&h, &o, ground, levels)
 		}
 	}
-	runs, count := connected(H, W, func(i int) bool { return levels[i] < outside })
+	runs, count := connected(levels, H, W, func(level float64) bool { return level < outside })
 	regions := measure(runs, count, m, H, W, origW, origH)
 	keep := func(r Region) bool {
 		return float64(r.Peak) > o.Above && r.Area >= o.MinArea && max(r.Width, r.Height) >= o.MinLength
@@ -126,11 +127,14 @@ func measure(runs []run, count int, m []float32, H, W, origW, origH int) []Regio
 		r.X, r.Width = min(r.X, of.first), max(r.Width, of.end)
 		r.Y, r.Height = min(r.Y, of.row), max(r.Height, of.row+1)
 		r.Area += of.end - of.first
+		peak := r.Peak
 		for _, v := range m[of.row*W:][of.first:of.end] {
-			r.Peak = max(r.Peak, v)
+			if v > peak {
+				peak = v
+			}
 			sum += float64(v)
 		}
-		sums[of.label-1] = sum
+		r.Peak, sums[of.label-1] = peak, sum
 	}
 	for i := range regions {
 		r := &regions[i]
@@ -144,14 +148,19 @@ func measure(runs []run, count int, m []float32, H, W, origW, origH int) []Regio
 	return regions
 }
 
-// checkFinite returns ErrNaN for the first value of a map W wide that is not finite.
-func checkFinite(m []float32, W int) error {
+// highestOf returns a map's highest value, -Inf where it has none, or ErrNaN for the first value of a map W wide that is not
+// finite.
+func highestOf(m []float32, W int) (float32, error) {
+	highest := float32(math.Inf(-1))
 	for i, v := range m {
 		if v-v != 0 { // NaN and both infinities, less themselves, are NaN
-			return fmt.Errorf("%w: row %d, column %d is %g", ErrNaN, i/W, i%W, v)
+			return 0, fmt.Errorf("%w: row %d, column %d is %g", ErrNaN, i/W, i%W, v)
+		}
+		if v > highest {
+			highest = v
 		}
 	}
-	return nil
+	return highest, nil
 }
 
 func ceilDiv(a, b int) int {
@@ -166,7 +175,7 @@ type run struct {
 
 // connected returns the 8-connected components of an H x W picture's pixels that are in, as runs from row to row, and how many
 // components there are. They are numbered from 1, in the order of their first pixels.
-func connected(H, W int, in func(i int) bool) (runs []run, count int) {
+func connected[T any](pixels []T, H, W int, in func(v T) bool) (runs []run, count int) {
 	var parent []int // a union-find forest over runs, whose roots are the first of their sets
 	find := func(n int) int {
 		for parent[n] != n {
@@ -178,12 +187,13 @@ func connected(H, W int, in func(i int) bool) (runs []run, count int) {
 	above := 0 // the first run of the row above that may touch one to come
 	for y := range H {
 		begun := len(runs)
+		row := pixels[y*W:][:W]
 		for x := 0; x < W; x++ {
-			if !in(y*W + x) {
+			if !in(row[x]) {
 				continue
 			}
 			r := run{row: y, first: x}
-			for x < W && in(y*W+x) {
+			for x < W && in(row[x]) {
 				x++
 			}
 			r.end = x
@@ -215,7 +225,7 @@ func connected(H, W int, in func(i int) bool) (runs []run, count int) {
 // outside) and how many there are. len(mask) must be H*W.
 func label(mask []uint8, H, W int) ([]int32, int) {
 	labels := make([]int32, len(mask))
-	runs, count := connected(H, W, func(i int) bool { return mask[i] != 0 })
+	runs, count := connected(mask, H, W, func(v uint8) bool { return v != 0 })
 	for _, r := range runs {
 		of := labels[r.row*W:][r.first:r.end]
 		for i := range of {
