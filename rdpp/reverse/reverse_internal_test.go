@@ -1,8 +1,10 @@
 package reverse
 
 import (
+	"cmp"
 	"context"
 	"math"
+	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -279,6 +281,61 @@ func TestMostScore(t *testing.T) {
 		got, err := c.MostScore(x.facts)
 		if (err == nil) != (x.want > 0) || math.Abs(got-x.want) > 1e-12 {
 			t.Errorf("%s: got %v, %v, want %v", name, got, err, x.want)
+		}
+	}
+}
+
+// A score is the mean of the map's highest pixels, to the bit what a sort of the map gives, for any share.
+func TestScoreOfHighest(t *testing.T) {
+	const size, B = 96, 3
+	rng := rand.New(rand.NewPCG(4, 2))
+	images := make([]float32, B*3*size*size)
+	for i := range images[:2*3*size*size] { // the last one is black: its map has few values
+		images[i] = float32(rng.NormFloat64())
+	}
+	for _, share := range []float64{0, 0.0001, 0.0003, 0.01, 0.1, 0.5} {
+		s := method.Settings{Arch: "resnet18", Method: RDPP, ImageSize: size, Mean: dataset.ImageNet.Mean, Std: dataset.ImageNet.Std, MapSigma: 4, Batch: 2}
+		settings := DefaultDistillation()
+		settings.ScoreTop = share
+		n, err := (&reversed{s, settings}).networks(method.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		if err := n.Settle(); err != nil {
+			t.Fatal(err)
+		}
+		predict := func() (maps, scores []float32) {
+			x, err := torch.FromSlice(images, B, 3, size, size)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer x.Close()
+			m, s, err := n.Predict(x)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.Close()
+			defer s.Close()
+			if maps, err = torch.Read[float32](m); err == nil {
+				scores, err = torch.Read[float32](s)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			return maps, scores
+		}
+		maps, scores := predict()
+		for b, got := range scores {
+			falling := slices.Clone(maps[b*size*size:][:size*size])
+			slices.SortFunc(falling, func(a, b float32) int { return cmp.Compare(b, a) })
+			n, sum := max(1, int(share*size*size)), 0.0
+			for _, v := range falling[:n] {
+				sum += float64(v)
+			}
+			if want := float32(sum / float64(n)); got != want {
+				t.Errorf("share %v, image %d: got %v, want %v, the mean of %d of %d", share, b, got, want, n, len(falling))
+			}
 		}
 	}
 }
