@@ -150,14 +150,21 @@ func measureBatch(ctx context.Context, d *rdpp.Detector, batch int, decode func(
 	if err != nil {
 		return Speed{}, err
 	}
-	batcher := d.Batcher(batch)
-	defer batcher.Close()
-	whole := load{clients: 1, images: 1, call: func() error {
-		_, _, err := batcher.Detect(ctx, decode)
+	whole := load{clients: 1, images: 1, call: func() error { // as a program does that has one image
+		img, err := decode()
+		if err == nil {
+			_, err = d.Detect(img)
+		}
 		return err
 	}}
 	if batch > 1 {
+		batcher := d.Batcher(batch)
+		defer batcher.Close()
 		whole.clients = batcher.InFlight()
+		whole.call = func() error {
+			_, _, err := batcher.Detect(ctx, decode)
+			return err
+		}
 	}
 	speed, err := whole.measure(ctx, o)
 	speed.Batch = batch

@@ -45,17 +45,18 @@ func sharpness(img *imagefile.Image) float64 {
 	if columns < 1 || rows < 1 {
 		return 0
 	}
-	grey := func(x, y int) int {
-		p := img.Pix[3*(y*img.W+x):][:3]
-		return int(p[0]) + int(p[1]) + int(p[2])
+	at := make([]int, columns) // of a row's bytes
+	for j := range at {
+		at[j] = 3 * ((2*j + 1) * (img.W - 1) / (2 * columns))
 	}
 	sum, squares, steps := 0, 0, 0
 	for i := range rows {
 		y := (2*i + 1) * (img.H - 1) / (2 * rows)
-		for j := range columns {
-			x := (2*j + 1) * (img.W - 1) / (2 * columns)
-			here := grey(x, y)
-			right, below := grey(x+1, y)-here, grey(x, y+1)-here
+		row, next := img.Pix[3*y*img.W:][:3*img.W], img.Pix[3*(y+1)*img.W:][:3*img.W]
+		for _, b := range at {
+			p, q := row[b:][:6], next[b:][:3]
+			here := int(p[0]) + int(p[1]) + int(p[2])
+			right, below := int(p[3])+int(p[4])+int(p[5])-here, int(q[0])+int(q[1])+int(q[2])-here
 			sum += here
 			squares += here * here
 			steps += right*right + below*below

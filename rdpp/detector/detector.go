@@ -260,11 +260,16 @@ func (d *Detector) Detect(img *imagefile.Image) (*Result, error) {
 func (d *Detector) DetectBatch(images []*imagefile.Image) ([]*Result, error) {
 	inputs := make([]*Input, len(images))
 	errs := make([]error, len(images))
-	var preparing sync.WaitGroup
-	for i, img := range images {
-		preparing.Go(func() { inputs[i], errs[i] = d.Prepare(img) })
+	prepare := func(i int) { inputs[i], errs[i] = d.Prepare(images[i]) }
+	if len(images) == 1 {
+		prepare(0) // another thread would take longer to wake than it saves
+	} else {
+		var preparing sync.WaitGroup
+		for i := range images {
+			preparing.Go(func() { prepare(i) })
+		}
+		preparing.Wait()
 	}
-	preparing.Wait()
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
@@ -301,17 +306,14 @@ func (d *Detector) PrepareIgnoring(img *imagefile.Image, ignore *imagefile.Mask)
 		return nil, fmt.Errorf("detector: an image of %d x %d pixels must have %d bytes, got %d", img.W, img.H,
 			3*img.W*img.H, len(img.Pix))
 	}
-	looked := make(chan dataset.Look, 1)
-	go func() { looked <- dataset.LookAt(img) }()
 	view, err := d.model.View(img, ignore)
-	look := <-looked // where the view fails, too: the image is the caller's again
 	if err != nil {
 		return nil, fmt.Errorf("detector: %w", err)
 	}
 	if text := d.model.TooLarge(img.W, img.H); text != "" {
 		d.tooLarge.Do(func() { d.log.Warn(text) })
 	}
-	in := &Input{view: view, w: img.W, h: img.H, look: look}
+	in := &Input{view: view, w: img.W, h: img.H, look: dataset.LookAt(img)}
 	in.warnings = d.model.Info.Unlike(in.look)
 	if frame := view.Frame; frame != nil {
 		in.warnings = slices.Concat(in.warnings, d.model.Info.Displaced(img.W, img.H), frame.Pose.Warnings(), frame.Notes)
