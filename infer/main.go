@@ -45,6 +45,7 @@ var app = command.Program{
 func main() {
 	plc.Init()
 	allowance.LimitGo()
+	allowance.RelaxGo()
 	slog.SetDefault(slog.New(command.LogTo(os.Stderr, "infer")))
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }

@@ -59,6 +59,7 @@ func (o *options) check() error {
 // processors lets operations use all processors that the process may keep busy, unless a thread count was asked for before.
 var processors = sync.OnceValue(func() error {
 	allowance.LimitGo()
+	allowance.RelaxGo()
 	return torch.SetThreads(allowance.CPUs())
 })
 

@@ -21,6 +21,17 @@ func TestMain(m *testing.M) {
 		LimitGo()
 		_, err := fmt.Println(CPUs(), Memory(), runtime.GOMAXPROCS(0))
 		return err
+	}, "garbage": func(args []string) error {
+		if len(args) > 0 {
+			RelaxGo()
+		}
+		for range 16 {
+			kept = make([]byte, 1<<20)
+		}
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		_, err := fmt.Println(m.NumGC)
+		return err
 	}})
 	os.Exit(testmain.Run(m, nil))
 }
@@ -218,4 +229,35 @@ func FuzzLimits(f *testing.F) {
 			t.Errorf("got %d bytes, want 1 to %d", got, 1<<40)
 		}
 	})
+}
+
+// kept is what was allocated last.
+var kept []byte
+
+// Garbage of 16 images or so is left alone, and GOGC is obeyed.
+func TestRelaxGo(t *testing.T) {
+	if Memory() < 4<<30 {
+		t.Skip("the limit of memory leaves no room")
+	}
+	collections := func(gogc string, args ...string) (n int) {
+		cmd := testmain.Child("garbage", args...)
+		cmd.Env = append(cmd.Env, "GOGC="+gogc)
+		out, err := cmd.CombinedOutput()
+		if err == nil {
+			_, err = fmt.Sscan(string(out), &n)
+		}
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return n
+	}
+	for _, c := range []struct {
+		gogc string
+		args []string
+		some bool
+	}{{"", nil, true}, {"", []string{"relaxed"}, false}, {"100", []string{"relaxed"}, true}} {
+		if got := collections(c.gogc, c.args...); got > 1 != c.some { // making room may be one
+			t.Errorf("GOGC=%q, %v: got %d collections, want more than one: %v", c.gogc, c.args, got, c.some)
+		}
+	}
 }
