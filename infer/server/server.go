@@ -287,6 +287,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{ResponseWriter: w, route: "none", connection: connectionOf(r.Context())}
 	x.Header().Set("X-Content-Type-Options", "nosniff")
 	x.Header().Set("Cache-Control", "no-store")
+	if r.ContentLength < 0 {
+		r.Body = &received{r.Body, x}
+	}
 	defer s.drain(x, r)
 	defer func() { s.memory.give(x.held) }()
 	x.err = s.dispatch(x, r)

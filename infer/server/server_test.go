@@ -154,8 +154,9 @@ func TestPage(t *testing.T) {
 // One line a request, which says what happened; figures that agree.
 func TestLogAndMetrics(t *testing.T) {
 	v := start(t, server.Options{})
-	for _, file := range pictures[:2] {
-		v.ask(t, "POST", predictPath, file)
+	v.ask(t, "POST", predictPath, pictures[0])
+	if a, err := v.try("POST", predictPath, io.MultiReader(bytes.NewReader(pictures[1]))); err != nil || a.status != http.StatusOK { // in chunks, without its length
+		t.Fatalf("in chunks: got %v, %v", a, err)
 	}
 	v.ask(t, "POST", predictPath, []byte("hello"))
 	v.ask(t, "BREW", "/coffee", nil)
@@ -186,7 +187,9 @@ func TestLogAndMetrics(t *testing.T) {
 			continue
 		}
 		found++
-		want := map[string]any{"msg": "request", "method": "POST", "model": "part", "status": 200.0, "images": 1.0}
+		sizes := []int{len(pictures[0]), len(pictures[1]), len("hello")}
+		want := map[string]any{"msg": "request", "method": "POST", "model": "part", "status": 200.0, "images": 1.0,
+			"bytes_in": float64(sizes[min(found, len(sizes))-1])}
 		if found == 3 {
 			want["status"], want["images"] = 400.0, 0.0
 		}
