@@ -37,7 +37,7 @@
  * the processors, of which libgomp takes heed: its threads wait for each other asleep then, the caller's too. They end
  * seconds after the last image, or when the queue is over. Not so on a machine with a GPU, nor where the environment
  * has OMP_WAIT_POLICY or GOMP_SPINCOUNT. The library keeps freed memory for the next image, and gives it back when the
- * last detector is closed.
+ * last detector is closed. Go's collector is left to wait for 16 MiB more garbage, unless the environment has GOGC.
  *
  * A program that uses the same libtorch itself keeps libtorch's allocator for its own tensors. Its threads that compute
  * for the first time get the number of the options' threads. Once a model is opened on a GPU, TF32 is off and cuDNN

@@ -51,11 +51,11 @@ func LimitGo() {
 // room counts as in use for Go's collector. Nothing is ever written to it, so it takes addresses and no memory.
 var room []byte
 
-// RelaxGo lets Go's collector wait until there is more garbage than it would wait for: 32 MiB more, or a hundredth of Memory
+// RelaxGo lets Go's collector wait until there is more garbage than it would wait for: 16 MiB more, or a hundredth of Memory
 // where that is less. A detector leaves 5 MiB behind with an image and holds little more, so that it would be collected after
 // every other one, by threads that take the processors from the networks. What the environment says in GOGC stays.
 func RelaxGo() {
 	if os.Getenv("GOGC") == "" && room == nil {
-		room = make([]byte, min(32<<20, Memory()/100))
+		room = make([]byte, min(16<<20, Memory()/100))
 	}
 }

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 		if len(args) > 0 {
 			RelaxGo()
 		}
-		for range 16 {
+		for range 12 {
 			kept = make([]byte, 1<<20)
 		}
 		var m runtime.MemStats
@@ -234,7 +234,7 @@ func FuzzLimits(f *testing.F) {
 // kept is what was allocated last.
 var kept []byte
 
-// Garbage of 16 images or so is left alone, and GOGC is obeyed.
+// Garbage of a few images is left alone, and GOGC is obeyed.
 func TestRelaxGo(t *testing.T) {
 	if Memory() < 4<<30 {
 		t.Skip("the limit of memory leaves no room")
