@@ -214,7 +214,7 @@ func (n *adapted) Facts() anomaly.Facts { return anomaly.Facts{} }
 // Export says what package export makes a file of.
 func (n *adapted) Export(m *export.Model) {
 	m.Tensors, m.Sigma = n.State(), n.c.MapSigma
-	m.Spheres = &export.Spheres{Near: n.c.SphereNear}
+	m.Spheres = &export.Spheres{Near: n.c.SphereNear, Bytes: distanceBytes}
 }
 
 // Load fills teacher and descriptor.

@@ -321,8 +321,8 @@ func TestClusters(t *testing.T) {
 	for seed := range uint64(3) {
 		var s torch.Scope
 		defer s.Close()
-		centres := s.Tensor(torch.KMeans(s.Tensor(torch.FromSlice(points, N, D)), count, 100, seed))
-		again := s.Tensor(torch.KMeans(s.Tensor(torch.FromSlice(points, N, D)), count, 100, seed))
+		centres := s.Tensor(torch.KMeans(t.Context(), s.Tensor(torch.FromSlice(points, N, D)), count, 100, seed))
+		again := s.Tensor(torch.KMeans(t.Context(), s.Tensor(torch.FromSlice(points, N, D)), count, 100, seed))
 		if err := s.Err(); err != nil {
 			t.Fatal(err)
 		}
@@ -362,15 +362,57 @@ func TestClusters(t *testing.T) {
 	defer s.Close()
 	x := s.Tensor(torch.FromSlice(points, N, D))
 	for _, count := range []int{0, N + 1} {
-		if _, err := torch.KMeans(x, count, 1, 1); !errors.Is(err, torch.ErrArgument) {
+		if _, err := torch.KMeans(t.Context(), x, count, 1, 1); !errors.Is(err, torch.ErrArgument) {
 			t.Errorf("%d clusters: got error %v, want %v", count, err, torch.ErrArgument)
 		}
 	}
-	all, err := torch.KMeans(s.Tensor(torch.FromSlice(make([]float32, 6), 3, 2)), 3, 9, 1) // points that are all one
+	all, err := torch.KMeans(t.Context(), s.Tensor(torch.FromSlice(make([]float32, 6), 3, 2)), 3, 9, 1) // points that are all one
 	if err != nil {
 		t.Fatal(err)
 	}
 	all.Close()
+}
+
+// lasting is a context that is done once it was asked so many times whether it is.
+type lasting struct {
+	context.Context
+	asked, most int
+}
+
+func (l *lasting) Err() error {
+	if l.asked++; l.asked > l.most {
+		return context.Canceled
+	}
+	return nil
+}
+
+// Clusters are looked for in small steps, between any of which the search can end.
+func TestClustersStop(t *testing.T) {
+	const N, D, count = 3000, 3, 2000 // so that points are compared in several parts
+	var s torch.Scope
+	defer s.Close()
+	points := make([]float32, N*D)
+	for i := range points {
+		points[i] = float32(number("point", i))
+	}
+	x := s.Tensor(torch.FromSlice(points, N, D))
+	if err := s.Err(); err != nil {
+		t.Fatal(err)
+	}
+	for _, most := range []int{0, 1, count - 1, count + 1} {
+		ctx := &lasting{Context: t.Context(), most: most}
+		centres, err := torch.KMeans(ctx, x, count, 1, 1)
+		centres.Close()
+		if !errors.Is(err, context.Canceled) || ctx.asked != most+1 {
+			t.Errorf("%d steps: got error %v after %d, want %v after %d", most, err, ctx.asked, context.Canceled, most+1)
+		}
+	}
+	f := few()
+	m := cfa.New(settings(), f)
+	l := learner(t, m, newNet(t, m))
+	if err := l.Begin(&lasting{Context: t.Context(), most: 3}, images(t, known)); !errors.Is(err, context.Canceled) {
+		t.Errorf("a learner: got error %v, want %v", err, context.Canceled)
+	}
 }
 
 // Put down after any step and taken up again, a learner leads to the same net to the bit.
@@ -471,6 +513,54 @@ func TestOneScore(t *testing.T) {
 	larger := s.Tensor(torch.FromSlice(make([]float32, 3*4*side*side), 1, 3, 2*side, 2*side))
 	if _, _, err := loaded.Predict(larger); !errors.Is(err, torch.ErrArgument) {
 		t.Errorf("released, an image of another size: got error %v, want %v, the weights being gone", err, torch.ErrArgument)
+	}
+}
+
+// Rows that are far from zero are told apart like those near it.
+func TestFarFromZero(t *testing.T) {
+	const M, D, H, W = 50, 20, 9, 7
+	descriptor, err := torch.NewDescriptor(torch.ModuleOptions{Arch: "resnet18"}, torch.DescriptorOptions{Dimensions: D, Rows: M})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer descriptor.Close()
+	values := func(name string, n int) (all []float32) { // which float32 holds exactly beside 2048
+		for i := range n {
+			all = append(all, float32(2048+math.Round(256*number(name, i))/256))
+		}
+		return all
+	}
+	bank, positions := values("centres", M*D), values("phi", H*W*D)
+	var s torch.Scope
+	defer s.Close()
+	for _, e := range descriptor.State() {
+		if e.Name == "centres" {
+			s.Check(torch.Write(e.Tensor, bank))
+		}
+	}
+	phi := s.Tensor(torch.FromSlice(positions, 1, H, W, D))
+	attraction, _ := s.Pair(descriptor.Loss(phi, torch.SphereOptions{Near: 1, Nu: 1, Bytes: bytesAtATime}))
+	if err := s.Err(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := torch.Scalars(attraction)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := 0.0
+	for p := range H * W {
+		least := math.Inf(1)
+		for m := range M {
+			d := 0.0
+			for j := range D {
+				d += math.Pow(float64(positions[p*D+j])-float64(bank[m*D+j]), 2)
+			}
+			least = min(least, d)
+		}
+		want += least / (H * W)
+	}
+	if !(math.Abs(got[0]-want) <= 1e-5*want) { // sums of float32
+		t.Errorf("got a mean squared distance of %v from the nearest rows, want %v", got[0], want)
 	}
 }
 

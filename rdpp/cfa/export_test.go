@@ -14,11 +14,12 @@ import (
 	"rdpp/torch"
 )
 
-// exported is a net's file in either format, and what runs it.
-func exported(t *testing.T, net method.Net, format string) (file string, run func(testing.TB, string, exporttest.Batch) exporttest.Result) {
+// exported is a net's file in either format, which has so many bytes of distances in memory at a time, and what runs it.
+func exported(t *testing.T, net method.Net, format string, bytes int) (file string, run func(testing.TB, string, exporttest.Batch) exporttest.Result) {
 	t.Helper()
 	m := &export.Model{Size: side, Mean: [3]float32{0.5, 0.5, 0.5}, Std: [3]float32{0.25, 0.25, 0.25}, Threshold: 0.5, Producer: "test", Version: "1"}
 	net.(method.Exporter).Export(m)
+	m.Spheres.Bytes = bytes
 	file = filepath.Join(t.TempDir(), "exported")
 	f, err := os.Create(file)
 	if err != nil {
@@ -66,16 +67,19 @@ func exported(t *testing.T, net method.Net, format string) (file string, run fun
 	return file, exporttest.TorchScript
 }
 
-// An exported file gives the net's maps and scores, up to what sums of thousands of float32 differ by.
+// An exported file gives the net's maps and scores, up to what sums of thousands of float32 differ by, in parts of any size.
 func TestExport(t *testing.T) {
-	for _, near := range []int{1, 3} {
+	for _, c := range []struct {
+		near  int
+		bytes int
+	}{{1, 64 << 20}, {3, 64 << 20}, {3, 60 * 4 * 85}} { // 60 of 256 positions and 85 rows
 		f := few()
-		f.SphereNear = near
+		f.SphereNear = c.near
 		net := trained(t, cfa.New(settings(), f))
 		wantMaps, wantScores := predict(t, net, 100, 3)
 		for _, format := range []string{"onnx", "torchscript"} {
-			t.Run(fmt.Sprint(format, " ", near), func(t *testing.T) {
-				file, run := exported(t, net, format)
+			t.Run(fmt.Sprint(format, " ", c), func(t *testing.T) {
+				file, run := exported(t, net, format, c.bytes)
 				got := run(t, file, exporttest.Batch{Planes: batchOf(100, 3).Clean, Shape: []int64{3, 3, side, side}})
 				for i, want := range wantScores {
 					if !(math.Abs(float64(got.Scores[i]-want)) <= 1e-4*float64(want)) || got.Anomalous[i] != (want > 0.5) {

@@ -71,7 +71,7 @@ func (l *learner) Begin(ctx context.Context, images method.Images) error {
 		return err
 	}
 	if l.c.SphereRows > 1 {
-		if mean, err = l.clusters(mean); err != nil {
+		if mean, err = l.clusters(ctx, mean); err != nil {
 			return err
 		}
 	}
@@ -118,11 +118,11 @@ func (l *learner) mean(ctx context.Context, images method.Images) ([]float32, er
 }
 
 // clusters are the rows, M x D, that stand for the points, H x W x D.
-func (l *learner) clusters(points []float32) ([]float32, error) {
+func (l *learner) clusters(ctx context.Context, points []float32) ([]float32, error) {
 	var s torch.Scope
 	defer s.Close()
 	all := s.Tensor(torch.FromSlice(points, int64(l.c.positions()), int64(l.c.dimensions())))
-	centres := s.Tensor(torch.KMeans(all, l.c.rows(), iterations, method.SeedOf(prefixDescriptor+"centres", l.c.Seed)))
+	centres := s.Tensor(torch.KMeans(ctx, all, l.c.rows(), iterations, method.SeedOf(prefixDescriptor+"centres", l.c.Seed)))
 	if err := s.Err(); err != nil {
 		return nil, err
 	}
