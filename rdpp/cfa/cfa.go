@@ -122,6 +122,14 @@ func (c *adapting) positions() int { return (c.ImageSize / 4) * (c.ImageSize / 4
 // rows M of the bank.
 func (c *adapting) rows() int { return c.positions() / max(1, c.SphereRows) }
 
+// scored is of how many of the nearest rows the softmin is that a position's value is made by; of one it is 1.
+func (c *adapting) scored() int {
+	if c.SphereScore == ScoreNearest {
+		return 1
+	}
+	return c.SphereNear
+}
+
 // adapted is a teacher, and what describes what it sees.
 type adapted struct {
 	c          *adapting
@@ -160,7 +168,7 @@ func (n *adapted) make(blank bool) (err error) {
 	if err != nil {
 		return err
 	}
-	n.asked, err = torch.NewSpherePredictor(n.teacher, n.descriptor, torch.SphereMapOptions{Sigma: c.MapSigma, Near: c.SphereNear, Bytes: distanceBytes})
+	n.asked, err = torch.NewSpherePredictor(n.teacher, n.descriptor, torch.SphereMapOptions{Sigma: c.MapSigma, Near: c.scored(), Bytes: distanceBytes})
 	return err
 }
 
@@ -214,7 +222,7 @@ func (n *adapted) Facts() anomaly.Facts { return anomaly.Facts{} }
 // Export says what package export makes a file of.
 func (n *adapted) Export(m *export.Model) {
 	m.Tensors, m.Sigma = n.State(), n.c.MapSigma
-	m.Spheres = &export.Spheres{Near: n.c.SphereNear, Bytes: distanceBytes}
+	m.Spheres = &export.Spheres{Near: n.c.scored(), Bytes: distanceBytes}
 }
 
 // Load fills teacher and descriptor.

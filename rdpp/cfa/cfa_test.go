@@ -516,6 +516,39 @@ func TestOneScore(t *testing.T) {
 	}
 }
 
+// By the nearest row alone a place's value is its distance, which by the softmin is a share of that.
+func TestScore(t *testing.T) {
+	net := trained(t, cfa.New(settings(), few()))
+	judge := func(change func(*cfa.Spheres)) []float32 {
+		f := few()
+		change(&f)
+		m := cfa.New(settings(), f)
+		other, err := m.New(method.Options{Blank: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(other.Close)
+		if err := m.Load(other, write(t, net.State()), anomaly.Facts{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := other.Settle(); err != nil {
+			t.Fatal(err)
+		}
+		maps, _ := predict(t, other, 100, 1)
+		return maps
+	}
+	softmin := judge(func(*cfa.Spheres) {})
+	nearest := judge(func(f *cfa.Spheres) { f.SphereScore = cfa.ScoreNearest })
+	if one := judge(func(f *cfa.Spheres) { f.SphereNear = 1 }); !slices.Equal(nearest, one) {
+		t.Error("got another map by the nearest row than by the softmin over one")
+	}
+	for i, v := range nearest {
+		if share := softmin[i] / v; !(share >= 0.32 && share < 1) { // a third where three are as near
+			t.Fatalf("place %d: got %v by the softmin over three and %v by the nearest, want a third of that or more", i, softmin[i], v)
+		}
+	}
+}
+
 // Rows that are far from zero are told apart like those near it.
 func TestFarFromZero(t *testing.T) {
 	const M, D, H, W = 50, 20, 9, 7
@@ -691,6 +724,7 @@ func TestCheck(t *testing.T) {
 		"sphere_width":  func(_ *method.Settings, f *cfa.Spheres) { f.SphereWidth = 449 }, // of 448 channels
 		"sphere_rate":   func(_ *method.Settings, f *cfa.Spheres) { f.SphereRate = math.Inf(1) },
 		"sphere_decay":  func(_ *method.Settings, f *cfa.Spheres) { f.SphereDecay = -1 },
+		"sphere_score":  func(_ *method.Settings, f *cfa.Spheres) { f.SphereScore = "max" },
 	} {
 		s, f := settings(), cfa.DefaultSpheres()
 		change(&s, &f)

@@ -71,10 +71,11 @@ func exported(t *testing.T, net method.Net, format string, bytes int) (file stri
 func TestExport(t *testing.T) {
 	for _, c := range []struct {
 		near  int
+		score string
 		bytes int
-	}{{1, 64 << 20}, {3, 64 << 20}, {3, 60 * 4 * 85}} { // 60 of 256 positions and 85 rows
+	}{{1, cfa.ScoreSoftmin, 64 << 20}, {3, cfa.ScoreSoftmin, 64 << 20}, {3, cfa.ScoreSoftmin, 60 * 4 * 85}, {3, cfa.ScoreNearest, 60 * 4 * 85}} { // 60 of 256 positions and 85 rows
 		f := few()
-		f.SphereNear = c.near
+		f.SphereNear, f.SphereScore = c.near, c.score
 		net := trained(t, cfa.New(settings(), f))
 		wantMaps, wantScores := predict(t, net, 100, 3)
 		for _, format := range []string{"onnx", "torchscript"} {

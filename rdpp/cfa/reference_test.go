@@ -22,10 +22,13 @@ type summary [3]float64
 type reference struct {
 	Rate, Decay float64
 	Judged      struct {
-		Size     int
-		Sigma    float64
-		Phi, Map summary
-		Scores   []float64
+		Size             int
+		Sigma            float64
+		Phi              summary
+		Softmin, Nearest struct {
+			Map    summary
+			Scores []float64
+		}
 	}
 	Cases []struct {
 		Dimensions, Rows, Near, Far, Images int
@@ -239,24 +242,29 @@ func TestReferenceMap(t *testing.T) {
 	if err := descriptor.Train(false); err != nil {
 		t.Fatal(err)
 	}
-	predictor, err := torch.NewSpherePredictor(teacher, descriptor, torch.SphereMapOptions{Sigma: j.Sigma, Near: c.Near, Bytes: bytesAtATime})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer predictor.Close()
 	S := int64(j.Size)
 	x := s.Tensor(torch.FromSlice(numbers("image", int(2*3*S*S), 1), 2, 3, S, S))
 	nearSummary(t, "phi", summed(t, s.Tensor(descriptor.Forward(s.Features(teacher.Forward(x))))), j.Phi)
-	maps, scores := s.Pair(predictor.Predict(x))
-	if err := s.Err(); err != nil {
-		t.Fatal(err)
-	}
-	nearSummary(t, "map", summed(t, maps), j.Map)
-	got, err := torch.Read[float64](scores)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, w := range j.Scores {
-		near(t, fmt.Sprint("score ", i), got[i], w)
+	for of, want := range map[int]struct {
+		Map    summary
+		Scores []float64
+	}{c.Near: j.Softmin, 1: j.Nearest} {
+		predictor, err := torch.NewSpherePredictor(teacher, descriptor, torch.SphereMapOptions{Sigma: j.Sigma, Near: of, Bytes: bytesAtATime})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer predictor.Close()
+		maps, scores := s.Pair(predictor.Predict(x))
+		if err := s.Err(); err != nil {
+			t.Fatal(err)
+		}
+		nearSummary(t, fmt.Sprintf("map of %d rows", of), summed(t, maps), want.Map)
+		got, err := torch.Read[float64](scores)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, w := range want.Scores {
+			near(t, fmt.Sprintf("score %d of %d rows", i, of), got[i], w)
+		}
 	}
 }

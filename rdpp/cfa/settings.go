@@ -46,12 +46,19 @@ type Spheres struct {
 	SphereWidth  int     `json:"sphere_width,omitzero"`  // gamma_d: a descriptor has one dimension for so many channels of the features
 	SphereRate   float64 `json:"sphere_rate,omitzero"`   // AdamW's learning rate, a constant
 	SphereDecay  float64 `json:"sphere_decay,omitzero"`  // AdamW's weight decay, of all that learns
+	SphereScore  string  `json:"sphere_score,omitzero"`  // ScoreSoftmin or ScoreNearest
 }
+
+// How a position's value is made of its distances from the nearest rows.
+const (
+	ScoreSoftmin = "softmin" // that of the nearest row times its share in the softmin over K (Eq. 5), as published
+	ScoreNearest = "nearest" // that of the nearest row alone (Eq. 4)
+)
 
 // DefaultSpheres is what is published, in section 4.1 of the paper and in its code.
 func DefaultSpheres() Spheres {
 	return Spheres{SphereNear: 3, SphereFar: 3, SphereRadius: 1e-5, SphereLearn: true, SphereMargin: 0.1, SphereNu: 1e-3, SphereRows: 1, SphereWidth: 1,
-		SphereRate: 1e-3, SphereDecay: 5e-4}
+		SphereRate: 1e-3, SphereDecay: 5e-4, SphereScore: ScoreSoftmin}
 }
 
 // ReleasedSpheres is what is published.
@@ -85,6 +92,15 @@ func (c *Spheres) Check() error {
 		return setting.Refuse("sphere_rate", c.SphereRate, "it must be positive and finite")
 	case !(c.SphereDecay >= 0 && c.SphereDecay <= math.MaxFloat32):
 		return setting.Refuse("sphere_decay", c.SphereDecay, "use 0 or more")
+	case c.SphereScore != ScoreSoftmin && c.SphereScore != ScoreNearest:
+		return setting.Refuse("sphere_score", c.SphereScore, "use %s or %s", ScoreSoftmin, ScoreNearest)
 	}
 	return nil
+}
+
+// Complete fills in what files of before a setting was there lack.
+func (c *Spheres) Complete() {
+	if c.SphereScore == "" {
+		c.SphereScore = ScoreSoftmin
+	}
 }
