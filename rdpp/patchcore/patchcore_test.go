@@ -187,7 +187,9 @@ func TestInterrupted(t *testing.T) {
 	if _, err := l.Finish(t.Context(), nil, false); err == nil {
 		t.Error("nothing seen: got no error, want one")
 	}
-	methodtest.Learn(t, l, 0, 1)
+	if losses := methodtest.Learn(t, l, 0, 1); len(losses) > 0 {
+		t.Errorf("got losses %v, want none", losses)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := l.Finish(ctx, nil, false); !errors.Is(err, context.Canceled) {

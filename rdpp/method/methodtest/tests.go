@@ -94,6 +94,12 @@ func OneScore(t *testing.T, m method.Method) {
 		}
 		check("released", loaded)
 		check("released, once more", loaded)
+		var s torch.Scope
+		defer s.Close()
+		larger := s.Tensor(torch.FromSlice(make([]float32, 3*4*Side*Side), 1, 3, 2*Side, 2*Side))
+		if _, _, err := loaded.Predict(larger); !errors.Is(err, torch.ErrArgument) {
+			t.Errorf("released, an image of another size: got error %v, want %v, the weights being gone", err, torch.ErrArgument)
+		}
 	}
 }
 
