@@ -244,9 +244,9 @@ func TestScore(t *testing.T) {
 		maps, _ := methodtest.Predict(t, methodtest.Loaded(t, cfa.New(methodtest.Settings(cfa.Name), f), net), methodtest.Odd, 1)
 		return maps
 	}
-	softmin := judge(func(*cfa.Spheres) {})
+	softmin := judge(func(f *cfa.Spheres) { f.SphereScore = cfa.ScoreSoftmin })
 	nearest := judge(func(f *cfa.Spheres) { f.SphereScore = cfa.ScoreNearest })
-	if one := judge(func(f *cfa.Spheres) { f.SphereNear = 1 }); !slices.Equal(nearest, one) {
+	if one := judge(func(f *cfa.Spheres) { f.SphereScore, f.SphereNear = cfa.ScoreSoftmin, 1 }); !slices.Equal(nearest, one) {
 		t.Error("got another map by the nearest row than by the softmin over one")
 	}
 	for i, v := range nearest {

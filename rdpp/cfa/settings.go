@@ -18,6 +18,8 @@
 //   - Fresh weights. The paper's are He's. The published code's are PyTorch's own, uniform within 1/sqrt(channels), as here.
 //   - Repulsion. The published code begins it at the J-th row, which is the K-th where J is K, as published. Here it begins
 //     behind the K-th (Eq. 2).
+//   - Score. The published one is the nearest distance times its share in the softmin over K (Eq. 5), which is a K-th where all K
+//     are about as far. By default it is the distance itself (Eq. 4), by which more defects are found.
 //   - Clusters. The published code's are scikit-learn's best of ten. Here one start of k-means++ is drawn from the seed.
 //
 // Dimension letters: B batch, C channels, S side of the square network input, H and W of layer1's features, D dimensions of a
@@ -36,7 +38,7 @@ const Name = "cfa"
 
 // Spheres are the settings that CFA has beside those of all methods. Start from DefaultSpheres: zero values are not replaced.
 type Spheres struct {
-	SphereNear   int     `json:"sphere_near,omitzero"`   // K nearest rows of the bank, which attract a descriptor (Eq. 1) and score it (Eq. 5)
+	SphereNear   int     `json:"sphere_near,omitzero"`   // K nearest rows of the bank, which attract a descriptor (Eq. 1) and, by ScoreSoftmin, score it
 	SphereFar    int     `json:"sphere_far,omitzero"`    // J rows next to those, which repel it (Eq. 2); 0: none do
 	SphereRadius float64 `json:"sphere_radius,omitzero"` // r, with which training begins
 	SphereLearn  bool    `json:"sphere_learn,omitzero"`  // r learns, as in the published code; else it stays, as in the paper
@@ -55,14 +57,18 @@ const (
 	ScoreNearest = "nearest" // that of the nearest row alone (Eq. 4)
 )
 
-// DefaultSpheres is what is published, in section 4.1 of the paper and in its code.
+// DefaultSpheres is what is published, in section 4.1 of the paper and in its code, but for the score.
 func DefaultSpheres() Spheres {
 	return Spheres{SphereNear: 3, SphereFar: 3, SphereRadius: 1e-5, SphereLearn: true, SphereMargin: 0.1, SphereNu: 1e-3, SphereRows: 1, SphereWidth: 1,
-		SphereRate: 1e-3, SphereDecay: 5e-4, SphereScore: ScoreSoftmin}
+		SphereRate: 1e-3, SphereDecay: 5e-4, SphereScore: ScoreNearest}
 }
 
 // ReleasedSpheres is what is published.
-func ReleasedSpheres() Spheres { return DefaultSpheres() }
+func ReleasedSpheres() Spheres {
+	c := DefaultSpheres()
+	c.SphereScore = ScoreSoftmin
+	return c
+}
 
 // The largest values that Check lets pass: above use, low enough that no size overflows.
 const (
