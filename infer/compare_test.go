@@ -76,6 +76,17 @@ func plotted(t *testing.T, file string) (radius map[string]float64) {
 	return radius
 }
 
+// circleNames are the names of a plot's circles, in order.
+func circleNames(t *testing.T, file string) (names []string) {
+	t.Helper()
+	for title := range plotted(t, file) {
+		name, _, _ := strings.Cut(title, ":")
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
 // Two methods on two categories: a row a model, each measured in a process of its own, their means, and a circle a method.
 func TestBenchCompare(t *testing.T) {
 	t.Setenv(testmain.Key, asProgram)
@@ -168,14 +179,8 @@ func TestBenchCompare(t *testing.T) {
 			t.Errorf("got %s, want %q", stdout, want)
 		}
 	}
-	var names []string
-	for title := range plotted(t, plot) {
-		name, _, _ := strings.Cut(title, ":")
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	if want := []string{"rd++, 32 px", "rd, 64 px"}; !slices.Equal(names, want) {
-		t.Errorf("got the circles %q, want %q", names, want)
+	if got, want := circleNames(t, plot), []string{"rd++, 32 px", "rd, 64 px"}; !slices.Equal(got, want) {
+		t.Errorf("got the circles %q, want %q", got, want)
 	}
 }
 
@@ -195,14 +200,8 @@ func TestBenchCompareTeachers(t *testing.T) {
 			t.Errorf("got %s, want %q", stdout, want)
 		}
 	}
-	var names []string
-	for title := range plotted(t, plot) {
-		name, _, _ := strings.Cut(title, ":")
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	if want := []string{"fastflow, drawn", "fastflow, random"}; !slices.Equal(names, want) {
-		t.Errorf("got the circles %q, want %q", names, want)
+	if got, want := circleNames(t, plot), []string{"fastflow, drawn", "fastflow, random"}; !slices.Equal(got, want) {
+		t.Errorf("got the circles %q, want %q", got, want)
 	}
 }
 

@@ -1,7 +1,6 @@
 package rdpp_test
 
 import (
-	"bufio"
 	"context"
 	"os"
 	"path/filepath"
@@ -56,16 +55,7 @@ func TestMethodsKilled(t *testing.T) {
 			}
 			out, began := t.TempDir(), ""
 			for round := range 2 {
-				cmd := testmain.Child("method", dataDir, out, method)
-				cmd.Stderr = t.Output()
-				stdout, err := cmd.StdoutPipe()
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := cmd.Start(); err != nil {
-					t.Fatal(err)
-				}
-				lines := bufio.NewScanner(stdout)
+				cmd, lines := started(t, "method", dataDir, out, method)
 				for step := range 2 { // the second ends after the checkpoint of the first
 					if !lines.Scan() {
 						t.Errorf("round %d: got no step %d", round, step)
