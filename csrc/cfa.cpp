@@ -75,7 +75,25 @@ Tensor DescriptorImpl::forward(const Features &f) {
   return conv_bn(conv, none, seen, false).permute({0, 2, 3, 1}).contiguous(); // B x H x W x D
 }
 
+void DescriptorImpl::train(bool on) {
+  torch::nn::Module::train(on);
+  rows_.reset();
+}
+
+const Rows &DescriptorImpl::rows() {
+  if (!rows_) rows_ = std::make_unique<Rows>(centres);
+  return *rows_;
+}
+
 // The nearest rows
+
+Rows::Rows(const Tensor &of) : centres(of) {
+  torch::NoGradGuard no_grad;
+  mean = of.to(torch::kFloat64).mean(0).to(of.scalar_type());
+  Tensor left = of - mean; // M x D
+  lengths = left.square().sum(1);
+  doubled = left.mul_(-2);
+}
 
 namespace {
 
@@ -122,28 +140,32 @@ Tensor least_of_rows(const Tensor &x, int64_t k) {
   return places;
 }
 
-// |c|^2 - 2xc of every x, n x D, and row c of centres, M x D: n x M. Which row is near is not to depend on products
-// that are rounded to TF32. doubled: -2c, lengths: |c|^2.
-Tensor products(const Tensor &x, const Tensor &doubled, const Tensor &lengths) {
-  int64_t n = x.size(0), M = doubled.size(0), D = doubled.size(1);
+// |c|^2 - 2xc of every x, n x D, and row c, both without their mean: n x M. Which row is near is not to depend on
+// products that are rounded to TF32.
+Tensor products(const Tensor &x, const Rows &rows) {
+  int64_t n = x.size(0), M = rows.doubled.size(0), D = rows.doubled.size(1);
+  Tensor left = x - rows.mean; // n x D
   if (!x.is_cpu()) {
     at::NoTF32Guard exact;
-    return torch::addmm(lengths, x, doubled.t());
+    return torch::addmm(rows.lengths, left, rows.doubled.t());
   }
-  Tensor image = x.reshape({1, n, 1, D}).permute({0, 3, 1, 2}); // 1 x D x n x 1
-  return exact_conv(image, doubled.view({M, D, 1, 1}), lengths).permute({0, 2, 3, 1}).reshape({n, M});
+  Tensor image = left.view({1, n, 1, D}).permute({0, 3, 1, 2}); // 1 x D x n x 1
+  return exact_conv(image, rows.doubled.view({M, D, 1, 1}), rows.lengths).permute({0, 2, 3, 1}).reshape({n, M});
 }
 
-// The numbers of the k rows of centres, M x D, that are nearest to each of x, N x D: N x k. The products are as good as
-// the distances for telling them.
-Tensor nearest_rows(const Tensor &x, const Tensor &centres, int64_t k, int64_t bytes) {
+// How many x are compared with all rows at a time: their distances take at most so many bytes, or those of one do.
+int64_t at_a_time(const Rows &rows, int64_t bytes) {
+  int64_t all = rows.centres.size(0) * static_cast<int64_t>(rows.centres.element_size());
+  return std::max<int64_t>(bytes / all, 1);
+}
+
+// The numbers of the k rows that are nearest to each of x, N x D: N x k.
+Tensor nearest_rows(const Tensor &x, const Rows &rows, int64_t k, int64_t bytes) {
   torch::NoGradGuard no_grad;
-  int64_t N = x.size(0), M = centres.size(0);
-  int64_t n = std::clamp<int64_t>(bytes / (M * static_cast<int64_t>(centres.element_size())), 1, N);
-  Tensor doubled = centres * -2, lengths = centres.square().sum(1); // M x D, M
+  int64_t N = x.size(0), n = at_a_time(rows, bytes);
   std::vector<Tensor> all;
   for (int64_t first = 0; first < N; first += n) {
-    all.push_back(least_of_rows(products(x.narrow(0, first, std::min(n, N - first)), doubled, lengths), k));
+    all.push_back(least_of_rows(products(x.narrow(0, first, std::min(n, N - first)), rows), k));
   }
   return torch::cat(all);
 }
@@ -176,23 +198,24 @@ struct Distances : torch::autograd::Function<Distances> {
 
 } // namespace
 
-Tensor nearest_distances(const Tensor &x, const Tensor &centres, int64_t k, int64_t bytes) {
+Tensor nearest_distances(const Tensor &x, const Rows &rows, int64_t k, int64_t bytes) {
+  const Tensor &centres = rows.centres;
   TORCH_CHECK(x.dim() == 2 && centres.dim() == 2 && x.size(0) > 0 && x.size(1) == centres.size(1), "points of ",
               x.sizes(), " and centres of ", centres.sizes());
   TORCH_CHECK(k >= 1 && k <= centres.size(0), "the nearest ", k, " of ", centres.size(0), " centres");
-  return Distances::apply(x, centres, nearest_rows(x.detach(), centres, k, bytes));
+  return Distances::apply(x, centres, nearest_rows(x.detach(), rows, k, bytes));
 }
 
 // Losses
 
-SphereLosses loss_spheres(const DescriptorImpl &descriptor, const Tensor &phi, const rdpp_sphere_loss_options &o) {
+SphereLosses loss_spheres(DescriptorImpl &descriptor, const Tensor &phi, const rdpp_sphere_loss_options &o) {
   TORCH_CHECK(phi.dim() == 4, "descriptors must be B x H x W x D, got ", phi.sizes());
   int64_t M = descriptor.centres.size(0);
   TORCH_CHECK(o.near >= 1 && o.near <= M && o.far >= 0 && o.far <= M && o.nu > 0, "a loss of ", o.near, " near and ",
               o.far, " far rows, divided by ", o.nu);
-  Tensor d = nearest_distances(phi.flatten(0, 2), descriptor.centres, o.near + o.far, o.bytes); // N x (K + J)
-  Tensor r2 = descriptor.radius.square();                                                       // 1
-  Tensor outside = (d.narrow(1, 0, o.near) - r2).relu();                                        // N x K
+  Tensor d = nearest_distances(phi.flatten(0, 2), descriptor.rows(), o.near + o.far, o.bytes); // N x (K + J)
+  Tensor r2 = descriptor.radius.square();                                                      // 1
+  Tensor outside = (d.narrow(1, 0, o.near) - r2).relu();                                       // N x K
   Tensor attraction = outside.mean() / o.nu;
   if (o.far == 0) return {attraction, torch::zeros_like(attraction)};
   Tensor inside = (r2 - d.narrow(1, o.near, o.far) - o.margin).relu(); // N x J
@@ -206,57 +229,86 @@ namespace {
 // 0 to 1, of the generator's own bits: the standard library's distributions differ from one to the other.
 double uniform(std::mt19937_64 &random) { return static_cast<double>(random() >> 11) * 0x1p-53; }
 
-// k-means++ (Arthur and Vassilvitskii, 2007): each point is as likely to be the next as it is far from those before, in
-// squares.
-std::vector<int64_t> drawn(const Tensor &points, int64_t count, std::mt19937_64 &random) {
-  int64_t N = points.size(0);
-  std::vector<int64_t> chosen = {static_cast<int64_t>(uniform(random) * static_cast<double>(N))};
-  Tensor nearest = squared_distances(points, points.select(0, chosen[0])); // N
-  while (static_cast<int64_t>(chosen.size()) < count) {
-    Tensor sums = nearest.cumsum(0, torch::kFloat64);
-    double limit = uniform(random) * sums.data_ptr<double>()[N - 1];
-    const double *all = sums.data_ptr<double>();
-    int64_t next = std::min<int64_t>(std::upper_bound(all, all + N, limit) - all, N - 1);
-    chosen.push_back(next);
-    nearest = torch::minimum(nearest, squared_distances(points, points.select(0, next)));
-  }
-  return chosen;
-}
+// What points are compared with means at a time, bytes of distances.
+constexpr int64_t kCompared = 1 << 24;
 
 } // namespace
 
-Tensor k_means(const Tensor &points, int64_t count, int64_t most, uint64_t seed) {
-  torch::NoGradGuard no_grad;
+Clusters::Clusters(const Tensor &points, int64_t count, int64_t most, uint64_t seed)
+    : points_(points.contiguous()), count_(count), most_(most), random_(seed) {
   TORCH_CHECK(points.is_cpu() && points.dim() == 2 && points.scalar_type() == torch::kFloat32,
               "points must be rows of float32 on the CPU, got ", points.scalar_type(), " ", points.sizes());
   TORCH_CHECK(count >= 1 && count <= points.size(0), count, " clusters of ", points.size(0), " points");
-  constexpr int64_t bytes = 1 << 24;
-  std::mt19937_64 random(seed);
-  Tensor x = points.contiguous();
-  Tensor centres = rows_of({x}, drawn(x, count, random)); // count x D
-  int64_t N = x.size(0), D = x.size(1);
-  Tensor last;
-  for (int64_t i = 0; i < most; i++) {
-    Tensor cluster = nearest_rows(x, centres, 1, bytes).flatten(); // N
-    if (last.defined() && cluster.equal(last)) break;
-    last = cluster;
-    std::vector<double> sums(static_cast<size_t>(count * D));
-    std::vector<int64_t> members(static_cast<size_t>(count));
-    const float *in = x.data_ptr<float>();
-    const int64_t *of = cluster.data_ptr<int64_t>();
-    for (int64_t p = 0; p < N; p++) {
-      members[of[p]]++;
-      for (int64_t j = 0; j < D; j++) sums[of[p] * D + j] += in[p * D + j];
-    }
-    float *out = centres.data_ptr<float>();
-    for (int64_t c = 0; c < count; c++) {
-      if (members[c] == 0) continue; // it stays where it is
-      for (int64_t j = 0; j < D; j++) {
-        out[c * D + j] = static_cast<float>(sums[c * D + j] / static_cast<double>(members[c]));
-      }
+}
+
+bool Clusters::step() {
+  torch::NoGradGuard no_grad;
+  if (!centres_.defined()) {
+    draw();
+  } else if (iterations_ >= most_) {
+    done_ = true;
+  } else if (!done_ && compare()) {
+    iterations_++;
+    done_ = cluster_.defined() && cluster_.equal(other_);
+    if (!done_) move();
+  }
+  return done_;
+}
+
+const Tensor &Clusters::centres() const {
+  if (!done_) throw std::invalid_argument("the centres are not found yet");
+  return centres_;
+}
+
+// k-means++ (Arthur and Vassilvitskii, 2007): each point is as likely to be the next as it is far from those before, in
+// squares.
+void Clusters::draw() {
+  int64_t N = points_.size(0), next = 0;
+  if (drawn_.empty()) {
+    next = static_cast<int64_t>(uniform(random_) * static_cast<double>(N));
+    nearest_ = squared_distances(points_, points_.select(0, next));
+  } else {
+    Tensor sums = nearest_.cumsum(0, torch::kFloat64); // N
+    const double *all = sums.data_ptr<double>();
+    next = std::min<int64_t>(std::upper_bound(all, all + N, uniform(random_) * all[N - 1]) - all, N - 1);
+    nearest_ = torch::minimum(nearest_, squared_distances(points_, points_.select(0, next)));
+  }
+  drawn_.push_back(next);
+  if (static_cast<int64_t>(drawn_.size()) == count_) centres_ = rows_of({points_}, drawn_);
+}
+
+// Compares some more points with all centres; whether they were the last ones.
+bool Clusters::compare() {
+  int64_t N = points_.size(0);
+  if (compared_ == 0) {
+    rows_ = std::make_unique<Rows>(centres_);
+    other_ = torch::empty({N}, torch::kInt64);
+  }
+  int64_t n = std::min(at_a_time(*rows_, kCompared), N - compared_);
+  other_.narrow(0, compared_, n).copy_(nearest_rows(points_.narrow(0, compared_, n), *rows_, 1, kCompared).flatten());
+  compared_ = compared_ + n == N ? 0 : compared_ + n;
+  return compared_ == 0;
+}
+
+// Each centre becomes the mean of the points that were nearest to it.
+void Clusters::move() {
+  cluster_ = other_;
+  int64_t N = points_.size(0), D = points_.size(1);
+  std::vector<double> sums(static_cast<size_t>(count_ * D));
+  std::vector<int64_t> members(static_cast<size_t>(count_));
+  const float *in = points_.data_ptr<float>();
+  const int64_t *of = cluster_.data_ptr<int64_t>();
+  for (int64_t p = 0; p < N; p++) {
+    members[of[p]]++;
+    for (int64_t j = 0; j < D; j++) sums[of[p] * D + j] += in[p * D + j];
+  }
+  float *out = centres_.data_ptr<float>();
+  for (int64_t c = 0; c < count_; c++) {
+    if (members[c] == 0) continue; // it stays where it is
+    for (int64_t j = 0; j < D; j++) {
+      out[c * D + j] = static_cast<float>(sums[c * D + j] / static_cast<double>(members[c]));
     }
   }
-  return centres;
 }
 
 // Prediction
@@ -271,8 +323,8 @@ Prediction predict_spheres(TeacherImpl &teacher, DescriptorImpl &descriptor, con
   std::vector<Tensor> all;
   // Image by image, so that no result depends on the batch.
   for (int64_t b = 0; b < phi.size(0); b++) {
-    Tensor d = nearest_distances(phi[b].flatten(0, 1), descriptor.centres, o.near, o.bytes).sqrt(); // N x K
-    Tensor nearest = d.narrow(1, 0, 1);                                                             // N x 1
+    Tensor d = nearest_distances(phi[b].flatten(0, 1), descriptor.rows(), o.near, o.bytes).sqrt(); // N x K
+    Tensor nearest = d.narrow(1, 0, 1);                                                            // N x 1
     // The softmin's share of the nearest, e^-d_1 over the sum of e^-d_k, without powers that underflow.
     all.push_back(nearest / (nearest - d).exp().sum(1, /*keepdim=*/true));
   }
@@ -326,6 +378,29 @@ rdpp_error rdpp_loss_spheres(const rdpp_module *m, rdpp_tensor phi, const rdpp_s
   });
 }
 
-rdpp_error rdpp_k_means(rdpp_tensor points, int64_t count, int64_t most, uint64_t seed, rdpp_tensor *centres) {
-  return guarded([&] { *centres = handle(k_means(at_tensor(points), count, most, seed)); });
+struct rdpp_clusters {
+  Clusters search;
+};
+
+namespace {
+
+template <class T> T &searching(T *c) {
+  if (!c) throw std::invalid_argument("a search for clusters is NULL or closed");
+  return *c;
+}
+
+} // namespace
+
+rdpp_error rdpp_clusters_new(rdpp_tensor points, int64_t count, int64_t most, uint64_t seed, rdpp_clusters **out) {
+  return guarded([&] { *out = new rdpp_clusters{Clusters(at_tensor(points), count, most, seed)}; });
+}
+
+void rdpp_clusters_free(rdpp_clusters *c) { delete c; }
+
+rdpp_error rdpp_clusters_step(rdpp_clusters *c, int32_t *done) {
+  return guarded([&] { *done = searching(c).search.step(); });
+}
+
+rdpp_error rdpp_clusters_centres(const rdpp_clusters *c, rdpp_tensor *centres) {
+  return guarded([&] { *centres = handle(searching(c).search.centres()); });
 }

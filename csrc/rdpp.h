@@ -45,6 +45,7 @@ typedef struct rdpp_module rdpp_module;
 typedef struct rdpp_predictor rdpp_predictor;
 typedef struct rdpp_adam rdpp_adam;
 typedef struct rdpp_coreset rdpp_coreset;
+typedef struct rdpp_clusters rdpp_clusters;
 
 /* Element types, numbered as c10::ScalarType. */
 enum { RDPP_UINT8 = 0, RDPP_INT64 = 4, RDPP_FLOAT16 = 5, RDPP_FLOAT32 = 6, RDPP_FLOAT64 = 7, RDPP_BFLOAT16 = 15 };
@@ -420,9 +421,14 @@ typedef struct {
  * over positions and the J rows, both divided by nu: scalars. */
 rdpp_error rdpp_loss_spheres(const rdpp_module *m, rdpp_tensor phi, const rdpp_sphere_loss_options *options,
                              rdpp_tensor *attraction, rdpp_tensor *repulsion);
-/* The means of count clusters of points: N x D, float32 on the CPU -> centres: count x D. k-means++ from seed, then at
- * most so many of Lloyd's iterations. */
-rdpp_error rdpp_k_means(rdpp_tensor points, int64_t count, int64_t most, uint64_t seed, rdpp_tensor *centres);
+/* The search for the means of count clusters of points: N x D, float32 on the CPU: k-means++ from seed, then at most so
+ * many of Lloyd's iterations. */
+rdpp_error rdpp_clusters_new(rdpp_tensor points, int64_t count, int64_t most, uint64_t seed, rdpp_clusters **out);
+void rdpp_clusters_free(rdpp_clusters *c);
+/* Goes on for a fraction of a second; done: whether the means are found. */
+rdpp_error rdpp_clusters_step(rdpp_clusters *c, int32_t *done);
+/* Once they are: count x D. */
+rdpp_error rdpp_clusters_centres(const rdpp_clusters *c, rdpp_tensor *centres);
 
 /* TorchScript */
 

@@ -352,9 +352,15 @@ static void spheres(const rdpp_module *other, rdpp_tensor x) {
   const int64_t shape[] = {POINTS, D};
   check(rdpp_tensor_read(phi, RDPP_FLOAT32, described, B * POINTS * D), "read");
   check(rdpp_tensor_new(RDPP_FLOAT32, described, shape, 2, &points), "new tensor");
-  check(rdpp_k_means(points, ROWS, 50, 3, &centres), "k-means");
-  refused(rdpp_k_means(points, POINTS + 1, 50, 3, &centres), "clusters", "257 clusters of 256 points");
-  refused(rdpp_k_means(x, 2, 50, 3, &centres), "points", "must be rows");
+  rdpp_clusters *clusters, *no_clusters = NULL;
+  check(rdpp_clusters_new(points, ROWS, 50, 3, &clusters), "new clusters");
+  refused(rdpp_clusters_centres(clusters, &centres), "centres", "not found yet");
+  for (int32_t done = 0; !done;) check(rdpp_clusters_step(clusters, &done), "k-means");
+  check(rdpp_clusters_centres(clusters, &centres), "centres");
+  rdpp_clusters_free(clusters);
+  refused(rdpp_clusters_new(points, POINTS + 1, 50, 3, &no_clusters), "clusters", "257 clusters of 256 points");
+  refused(rdpp_clusters_new(x, 2, 50, 3, &no_clusters), "points", "must be rows");
+  refused(rdpp_clusters_step(no_clusters, &(int32_t){0}), "no clusters", "NULL or closed");
   check(rdpp_tensor_read(centres, RDPP_FLOAT32, rows, ROWS * D), "read");
   int64_t n;
   check(rdpp_module_state_len(m, &n), "state");

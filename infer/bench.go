@@ -68,7 +68,7 @@ func (b *benchFlags) register(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&b.models, "model", nil, "model `FILE` that train wrote; may be repeated; required")
 	flags.BoolVar(&b.compare, "compare", false, "methods side by side: all models in folders RUNS, with\ntheir training's time and AUROC, from metrics.json")
 	flags.StringVar(&b.plot, "plot", "", "draw --compare into `FILE`.svg: time, AUROC, memory")
-	flags.BoolVar(&b.mixed, "mixed", false, "compare several backbones and image sizes as well")
+	flags.BoolVar(&b.mixed, "mixed", false, "compare several backbones, sizes, teachers as well")
 	flags.StringSliceVar(&b.devices, "device", []string{"auto"}, "`NAMES`: auto, cpu, cuda[:N]")
 	flags.IntSliceVar(&b.batches, "batch", []int{1}, "`N,...` images in one pass, beside 1")
 	flags.StringVar(&b.image, "image", "", "measure from reading and decoding `FILE` on; without it\na picture of 1024 x 1024 pixels in memory is predicted")

@@ -19,6 +19,7 @@ import (
 // comparison is the table of infer bench --compare: a row a model, then one a method over the categories that all have.
 type comparison struct {
 	subjects  []*bench.Subject // in the order of their rows
+	teachers  bool             // whether there are several, so that they are named
 	batches   []int
 	precision string
 	onGPU     bool // whether any device is no CPU
@@ -34,13 +35,14 @@ func (b *benchFlags) comparison(runs []string, devices []torch.Device) (*compari
 	}
 	c := &comparison{subjects: subjects, batches: b.batches, precision: b.precision, category: len("category"), method: len("method"),
 		onGPU: slices.ContainsFunc(devices, func(d torch.Device) bool { return d != torch.CPU })}
+	c.teachers = slices.ContainsFunc(subjects, func(s *bench.Subject) bool { return s.Teacher != subjects[0].Teacher })
 	settings := map[string]int{}
 	var inOrder []string
 	var unmeasured []*bench.Report
 	for _, s := range subjects {
 		c.category = max(c.category, utf8.RuneCountInString(shownCategory(s.Category)))
 		c.method = max(c.method, len(s.Method))
-		setting := settingOf(s.Arch, s.ImageSize)
+		setting := c.setting(s.Arch, s.ImageSize, s.Teacher)
 		if settings[setting]++; settings[setting] == 1 {
 			inOrder = append(inOrder, setting)
 		}
@@ -51,7 +53,7 @@ func (b *benchFlags) comparison(runs []string, devices []torch.Device) (*compari
 		for _, setting := range inOrder {
 			all = append(all, fmt.Sprintf("%s (%s)", setting, printable.Count(settings[setting], "model")))
 		}
-		return nil, command.Usagef("--compare found models of several backbones or image sizes: %s; name those of one, or say --mixed", strings.Join(all, ", "))
+		return nil, command.Usagef("--compare found models of several backbones, image sizes or teachers: %s; name those of one, or say --mixed", strings.Join(all, ", "))
 	}
 	means := bench.Means(unmeasured)
 	c.category = max(c.category, len(meanOf(means)))
@@ -65,7 +67,14 @@ func (b *benchFlags) comparison(runs []string, devices []torch.Device) (*compari
 	return c, nil
 }
 
-func settingOf(arch string, size int) string { return fmt.Sprintf("%s %d x %d", arch, size, size) }
+// setting is what methods that are compared should have in common, in words.
+func (c *comparison) setting(arch string, size int, teacher string) string {
+	text := fmt.Sprintf("%s %d x %d", arch, size, size)
+	if c.teachers {
+		text += " of " + printable.Text(teacher)
+	}
+	return text
+}
 
 // shownCategory is a category's name as the table has room for it.
 func shownCategory(name string) string {
@@ -143,7 +152,7 @@ func inMB(bytes int64) string { return fmt.Sprintf("%.1f", float64(bytes)/1e6) }
 func (c *comparison) printReport(w io.Writer, r *bench.Report) error {
 	row := cells{category: shownCategory(r.Category), method: r.Method, latency: known(&r.Speeds[0].Latency.P50, 1, 1),
 		memory: inMiB(r.PeakMemory), onGPU: inMiB(r.PeakDeviceMemory), model: inMB(r.Bytes), training: known(nil, 1, 1), imageAUROC: known(nil, 1, 1), pixelAUROC: known(nil, 1, 1),
-		of: fmt.Sprintf("%s, %s %s, %s (n = %d)", settingOf(r.Arch, r.ImageSize), r.Device, r.Precision, printable.Text(r.Model), r.Speeds[0].Images)}
+		of: fmt.Sprintf("%s, %s %s, %s (n = %d)", c.setting(r.Arch, r.ImageSize, r.Teacher), r.Device, r.Precision, printable.Text(r.Model), r.Speeds[0].Images)}
 	for _, s := range r.Speeds {
 		row.rates = append(row.rates, known(&s.Throughput, 1, 2))
 	}
@@ -171,7 +180,7 @@ func (c *comparison) printEnd(w io.Writer, b *benchmark) error {
 		row := cells{category: meanOf(b.Means), method: m.Method, latency: known(&m.LatencyMS, 1, 1), rates: make([]string, len(c.batches)),
 			memory: inMiB(m.PeakMemory), onGPU: inMiB(m.PeakDeviceMemory), model: inMB(m.Bytes), training: known(m.Seconds, 1, 1),
 			imageAUROC: known(m.ImageAUROC, 100, 2), pixelAUROC: known(m.PixelAUROC, 100, 2),
-			of: fmt.Sprintf("%s, %s %s, %s", settingOf(m.Arch, m.ImageSize), m.Device, b.Reports[0].Precision, printable.Count(m.Models, "model"))}
+			of: fmt.Sprintf("%s, %s %s, %s", c.setting(m.Arch, m.ImageSize, m.Teacher), m.Device, b.Reports[0].Precision, printable.Count(m.Models, "model"))}
 		row.rates[0] = known(&m.Throughput, 1, 2)
 		text += c.line(row)
 	}
@@ -188,7 +197,7 @@ func (c *comparison) notes(means []bench.Mean) (notes []string) {
 	var lacking []string // why, once for each model
 	optimistic, settings := 0, map[string]bool{}
 	for _, s := range c.subjects {
-		settings[settingOf(s.Arch, s.ImageSize)] = true
+		settings[c.setting(s.Arch, s.ImageSize, s.Teacher)] = true
 		switch t := s.Training; {
 		case t == nil:
 			lacking = append(lacking, s.Unknown)
@@ -215,7 +224,7 @@ func (c *comparison) notes(means []bench.Mean) (notes []string) {
 		notes = append(notes, fmt.Sprintf("AUROC of %s is optimistic: the epoch was chosen by it", printable.Count(optimistic, "model")))
 	}
 	if len(settings) > 1 {
-		notes = append(notes, "Backbones or image sizes differ: time and memory tell of these too, not of methods alone")
+		notes = append(notes, "Backbones, image sizes or teachers differ: the figures tell of these too, not of methods alone")
 	}
 	if len(means) == 0 {
 		notes = append(notes, "There are no means: no category has a model of each method")
@@ -244,10 +253,11 @@ func (c *comparison) draw(file string, means []bench.Mean) error {
 	}
 	arch := differ(func(m bench.Mean) string { return m.Arch })
 	size := differ(func(m bench.Mean) string { return fmt.Sprintf("%d px", m.ImageSize) })
+	teacher := differ(func(m bench.Mean) string { return printable.Text(m.Teacher) })
 	device := differ(func(m bench.Mean) string { return m.Device })
 	for _, m := range means {
 		if m.ImageAUROC != nil {
-			figure.Costs = append(figure.Costs, report.Cost{Name: m.Method + arch(m) + size(m) + device(m), Milliseconds: m.LatencyMS,
+			figure.Costs = append(figure.Costs, report.Cost{Name: m.Method + arch(m) + size(m) + teacher(m) + device(m), Milliseconds: m.LatencyMS,
 				ImageAUROC: *m.ImageAUROC, Bytes: m.Memory()})
 		}
 	}

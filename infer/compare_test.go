@@ -19,8 +19,9 @@ import (
 	"rdpp/torch"
 )
 
-// trainedRun writes what a training leaves in a folder of runs: a model of random weights, and metrics.json with its rates.
-func trainedRun(t *testing.T, runs, name, category, method string, size int, image, pixel *float64) {
+// trainedRun writes what a training leaves in a folder of runs: a model of random weights, called a teacher's, and metrics.json
+// with its rates.
+func trainedRun(t *testing.T, runs, name, category, method string, size int, teacher string, image, pixel *float64) {
 	t.Helper()
 	folder := filepath.Join(runs, name, category)
 	config := rdpp.DefaultConfig()
@@ -30,7 +31,7 @@ func trainedRun(t *testing.T, runs, name, category, method string, size int, ima
 		t.Fatal(err)
 	}
 	defer model.Close()
-	model.Info.Category = category
+	model.Info.Category, model.Info.Teacher.Origin = category, teacher
 	summary := rdpp.Summary{Category: category, Config: config, Teacher: model.Info.Teacher, TrainingSeconds: 12.5, Metrics: rdpp.Metrics{ImageAUROC: image, PixelAUROC: pixel}}
 	text, err := json.Marshal(summary)
 	if err == nil {
@@ -75,14 +76,25 @@ func plotted(t *testing.T, file string) (radius map[string]float64) {
 	return radius
 }
 
+// circleNames are the names of a plot's circles, in order.
+func circleNames(t *testing.T, file string) (names []string) {
+	t.Helper()
+	for title := range plotted(t, file) {
+		name, _, _ := strings.Cut(title, ":")
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
 // Two methods on two categories: a row a model, each measured in a process of its own, their means, and a circle a method.
 func TestBenchCompare(t *testing.T) {
 	t.Setenv(testmain.Key, asProgram)
 	runs, plot := t.TempDir(), filepath.Join(t.TempDir(), "plot.svg")
-	trainedRun(t, runs, "one", "bolt", rdpp.MethodFastFlow, 32, new(0.75), new(0.65))
-	trainedRun(t, runs, "one", "screw", rdpp.MethodFastFlow, 32, new(0.85), nil)
-	trainedRun(t, runs, "two", "bolt", rdpp.MethodRDPP, 32, new(0.95), new(0.9))
-	trainedRun(t, runs, "two", "screw", rdpp.MethodRDPP, 32, new(0.9), nil)
+	trainedRun(t, runs, "one", "bolt", rdpp.MethodFastFlow, 32, rdpp.OriginRandom, new(0.75), new(0.65))
+	trainedRun(t, runs, "one", "screw", rdpp.MethodFastFlow, 32, rdpp.OriginRandom, new(0.85), nil)
+	trainedRun(t, runs, "two", "bolt", rdpp.MethodRDPP, 32, rdpp.OriginRandom, new(0.95), new(0.9))
+	trainedRun(t, runs, "two", "screw", rdpp.MethodRDPP, 32, rdpp.OriginRandom, new(0.9), nil)
 
 	code, stdout, stderr := infer(nil, compareLine("--json", "--batch", "2", "--plot", plot, runs)...)
 	var got benchmark
@@ -153,7 +165,7 @@ func TestBenchCompare(t *testing.T) {
 	}
 
 	// Of several sizes, where that is asked for; a model of no known training has its row, and no circle.
-	trainedRun(t, runs, "three", "bolt", rdpp.MethodRD, 64, new(1.0), nil)
+	trainedRun(t, runs, "three", "bolt", rdpp.MethodRD, 64, rdpp.OriginRandom, new(1.0), nil)
 	if err := os.Remove(filepath.Join(runs, "one", "bolt", rdpp.MetricsFile)); err != nil {
 		t.Fatal(err)
 	}
@@ -162,27 +174,44 @@ func TestBenchCompare(t *testing.T) {
 	if code != command.Done || stderr != "" || strings.Contains(stdout, "mean of") {
 		t.Errorf("got code %d, stderr %q, stdout %q, want code 0 and no means of single models", code, stderr, stdout)
 	}
-	for _, want := range []string{"-: no metrics.json beside the model (1 model).\n", "Backbones or image sizes differ", "resnet18 64 x 64, cpu fp32"} {
+	for _, want := range []string{"-: no metrics.json beside the model (1 model).\n", "Backbones, image sizes or teachers differ", "resnet18 64 x 64, cpu fp32"} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("got %s, want %q", stdout, want)
 		}
 	}
-	var names []string
-	for title := range plotted(t, plot) {
-		name, _, _ := strings.Cut(title, ":")
-		names = append(names, name)
+	if got, want := circleNames(t, plot), []string{"rd++, 32 px", "rd, 64 px"}; !slices.Equal(got, want) {
+		t.Errorf("got the circles %q, want %q", got, want)
 	}
-	slices.Sort(names)
-	if want := []string{"rd++, 32 px", "rd, 64 px"}; !slices.Equal(names, want) {
-		t.Errorf("got the circles %q, want %q", names, want)
+}
+
+// Models of several teachers are compared where that is asked for, and each mean is of one teacher's.
+func TestBenchCompareTeachers(t *testing.T) {
+	t.Setenv(testmain.Key, asProgram)
+	runs, plot := t.TempDir(), filepath.Join(t.TempDir(), "plot.svg")
+	trainedRun(t, runs, "one", "bolt", rdpp.MethodFastFlow, 32, rdpp.OriginRandom, new(0.5), nil)
+	trainedRun(t, runs, "two", "bolt", rdpp.MethodFastFlow, 32, rdpp.OriginRandom, new(0.6), nil)
+	trainedRun(t, runs, "three", "bolt", rdpp.MethodFastFlow, 32, rdpp.OriginDrawn, new(0.9), nil)
+	code, stdout, stderr := infer(nil, compareLine("--mixed", "--plot", plot, runs)...)
+	if code != command.Done || stderr != "" {
+		t.Fatalf("got code %d, stderr %q, want code 0", code, stderr)
+	}
+	for _, want := range []string{"resnet18 32 x 32 of drawn, cpu fp32, 1 model\n", "resnet18 32 x 32 of random, cpu fp32, 2 models\n", "teachers differ"} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("got %s, want %q", stdout, want)
+		}
+	}
+	if got, want := circleNames(t, plot), []string{"fastflow, drawn", "fastflow, random"}; !slices.Equal(got, want) {
+		t.Errorf("got the circles %q, want %q", got, want)
 	}
 }
 
 // What no comparison comes of is refused before anything is measured.
 func TestBenchCompareRefuses(t *testing.T) {
 	runs, alone := t.TempDir(), t.TempDir()
-	trainedRun(t, runs, "one", "bolt", rdpp.MethodFastFlow, 32, nil, nil)
-	trainedRun(t, alone, "two", "screw", rdpp.MethodFastFlow, 64, new(0.5), nil)
+	trainedRun(t, runs, "one", "bolt", rdpp.MethodFastFlow, 32, rdpp.OriginRandom, nil, nil)
+	trainedRun(t, alone, "two", "screw", rdpp.MethodFastFlow, 64, rdpp.OriginRandom, new(0.5), nil)
+	other := t.TempDir()
+	trainedRun(t, other, "three", "bolt", rdpp.MethodRD, 32, rdpp.OriginDrawn, nil, nil)
 	empty, plot := t.TempDir(), filepath.Join(t.TempDir(), "plot.svg")
 	for _, c := range []struct {
 		args []string
@@ -190,6 +219,7 @@ func TestBenchCompareRefuses(t *testing.T) {
 		want string
 	}{
 		{compareLine(runs, alone), command.WrongUsage, "resnet18 32 x 32 (1 model), resnet18 64 x 64 (1 model); name those of one, or say --mixed"},
+		{compareLine(runs, other), command.WrongUsage, "resnet18 32 x 32 of drawn (1 model), resnet18 32 x 32 of random (1 model); name those of one, or say --mixed"},
 		{compareLine(), command.WrongUsage, "--compare has no models"},
 		{compareLine(empty), command.Failed, "no model.safetensors in " + empty},
 		{compareLine(filepath.Join(empty, "none")), command.Failed, "none"},

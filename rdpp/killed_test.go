@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
@@ -41,6 +42,21 @@ func childTrain(config func() rdpp.Config, hold int) func(args []string) error {
 	}
 }
 
+// started is a child that runs, and the lines that it writes.
+func started(t *testing.T, args ...string) (*exec.Cmd, *bufio.Scanner) {
+	t.Helper()
+	cmd := testmain.Child(args[0], args[1:]...)
+	cmd.Stderr = t.Output()
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return cmd, bufio.NewScanner(stdout)
+}
+
 // Killed at any moment, training loses nothing: the files in the folder are whole, and resuming leads to the same model.
 func TestKilled(t *testing.T) {
 	t.Parallel()
@@ -51,17 +67,8 @@ func TestKilled(t *testing.T) {
 	out := t.TempDir()
 	rng := rand.New(rand.NewPCG(1, 1))
 	for round := range rounds {
-		cmd := testmain.Child("train", dataDir, out)
-		cmd.Stderr = t.Output()
-		stdout, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		cmd, lines := started(t, "train", dataDir, out)
 		// A step and the checkpoint after it take some tenths of a second.
-		lines := bufio.NewScanner(stdout)
 		lines.Scan()
 		time.Sleep(time.Duration(rng.Int64N(int64(800 * time.Millisecond))))
 		if err := testmain.Kill(cmd); err != nil {

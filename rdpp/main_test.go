@@ -33,10 +33,7 @@ var (
 // command line's.
 var children = map[string]func(args []string) error{
 	"train":     childTrain(tinyBest, 0),
-	"remember":  childTrain(remembering, 2),
-	"flow":      childTrain(flowing, 2),
-	"cross":     childTrain(crossing, 2),
-	"adapt":     childTrain(adapting, 2),
+	"method":    childMethod,
 	"full disk": childFullDisk,
 	"fits":      childFits,
 }

@@ -4,7 +4,10 @@ package torch
 // #include "rdpp.h"
 import "C"
 
-import "unsafe"
+import (
+	"context"
+	"unsafe"
+)
 
 // DescriptorOptions say how a Descriptor is made. The zero DescriptorOptions are no defaults.
 type DescriptorOptions struct {
@@ -63,11 +66,23 @@ func (m Descriptor) Loss(phi *Tensor, opt SphereOptions) (attraction, repulsion 
 }
 
 // KMeans returns the means of count clusters of points, N x D in Float32 on the CPU: count x D. It begins with k-means++,
-// drawn from seed, and takes at most so many of Lloyd's iterations. The result is the same for any number of threads.
-func KMeans(points *Tensor, count, most int, seed uint64) (*Tensor, error) {
-	return one("k-means", func(out *C.rdpp_tensor) C.rdpp_error {
-		return C.rdpp_k_means(points.raw(), C.int64_t(count), C.int64_t(most), C.uint64_t(seed), out)
-	})
+// drawn from seed, and takes at most so many of Lloyd's iterations. The result is the same for any number of threads. Once ctx
+// is done it ends within a second, with ctx's error.
+func KMeans(ctx context.Context, points *Tensor, count, most int, seed uint64) (*Tensor, error) {
+	var c *C.rdpp_clusters
+	if err := check("k-means", C.rdpp_clusters_new(points.raw(), C.int64_t(count), C.int64_t(most), C.uint64_t(seed), &c)); err != nil {
+		return nil, err
+	}
+	defer C.rdpp_clusters_free(c)
+	for done := C.int32_t(0); done == 0; {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if err := check("k-means", C.rdpp_clusters_step(c, &done)); err != nil {
+			return nil, err
+		}
+	}
+	return one("k-means", func(out *C.rdpp_tensor) C.rdpp_error { return C.rdpp_clusters_centres(c, out) })
 }
 
 // SphereMapOptions say how an anomaly map is made of distances from the bank.

@@ -108,7 +108,7 @@ var rareFlags = []string{
 	"score", "score-top", "coreset", "coreset-dimensions", "coreset-starts", "patch-dimensions", "patch-score", "neighbours", "distance-mib",
 	"flow-steps", "flow-hidden", "flow-kernels", "flow-clamp", "flow-affine", "flow-rate", "flow-decay", "flow-clip", "flow-map", "flow-top",
 	"cross-blocks", "cross-hidden", "cross-clamp", "cross-rate", "cross-decay", "cross-clip", "cross-map", "cross-score",
-	"sphere-near", "sphere-far", "sphere-radius", "sphere-learn", "sphere-margin", "sphere-nu", "sphere-rows", "sphere-width", "sphere-rate", "sphere-decay",
+	"sphere-near", "sphere-far", "sphere-radius", "sphere-learn", "sphere-margin", "sphere-nu", "sphere-rows", "sphere-width", "sphere-rate", "sphere-decay", "sphere-score",
 	"kd-per-position", "checkpoint-every", "cache", "max-pixels",
 }
 
@@ -220,6 +220,7 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	flags.IntVar(&c.SphereWidth, "sphere-width", c.SphereWidth, "a dimension for `N` channels")
 	flags.Float64Var(&c.SphereRate, "sphere-rate", c.SphereRate, "`X`, AdamW's rate")
 	flags.Float64Var(&c.SphereDecay, "sphere-decay", c.SphereDecay, "`X`, AdamW's decay")
+	flags.StringVar(&c.SphereScore, "sphere-score", c.SphereScore, "`NAME` of the score: softmin (paper), nearest")
 	flags.DurationVar(&opt.CheckpointEvery, "checkpoint-every", 5*time.Minute, "`TIME` between checkpoints")
 	cacheMiB := flags.Int64("cache", allowance.MemoryDefault(dataset.DefaultCacheBytes)>>20, "`N` MiB of memory for decoded images")
 	flags.Int64Var(&opt.MaxPixels, "max-pixels", imagefile.DefaultMaxPixels, "largest image accepted: `N` pixels")

@@ -24,6 +24,7 @@ type Subject struct {
 	Arch      string `json:"arch"`
 	Method    string `json:"method"`
 	ImageSize int    `json:"image_size"`  // side of the network's input, pixels
+	Teacher   string `json:"teacher"`     // its origin, and how the SHA-256 of its file begins
 	Bytes     int64  `json:"model_bytes"` // of the file
 
 	Training *Training `json:"training,omitempty"`         // nil: Unknown says why
@@ -51,11 +52,19 @@ func Look(file string) (*Subject, error) {
 		return nil, fmt.Errorf("bench: %s: %w", file, err)
 	}
 	s := &Subject{Model: file, Base64: printable.Base64(file), Category: info.Category, Arch: info.Config.Arch, Method: info.Config.Method,
-		ImageSize: info.Config.ImageSize, Bytes: f.Size()}
+		ImageSize: info.Config.ImageSize, Teacher: teacherOf(info.Teacher), Bytes: f.Size()}
 	if s.Training, err = trainingOf(file, &info); err != nil {
 		s.Unknown = err.Error()
 	}
 	return s, nil
+}
+
+// teacherOf names a teacher in a few words that tell it from every other one.
+func teacherOf(t rdpp.TeacherInfo) string {
+	if t.SHA256 == "" {
+		return t.Origin
+	}
+	return fmt.Sprintf("%s (%.8s)", t.Origin, t.SHA256)
 }
 
 // trainingOf reads the metrics.json beside a model file. Its errors say why nothing is known of the training.
@@ -138,16 +147,18 @@ func Find(paths []string) (all []*Subject, err error) {
 	methods := rdpp.Methods()
 	slices.SortStableFunc(all, func(a, b *Subject) int {
 		return cmp.Or(cmp.Compare(a.Category, b.Category), cmp.Compare(slices.Index(methods, a.Method), slices.Index(methods, b.Method)),
-			cmp.Compare(a.Arch, b.Arch), cmp.Compare(a.ImageSize, b.ImageSize))
+			cmp.Compare(a.Arch, b.Arch), cmp.Compare(a.ImageSize, b.ImageSize), cmp.Compare(a.Teacher, b.Teacher))
 	})
 	return all, nil
 }
 
-// Kind is what of a model decides what it costs: models of one kind are one method's, of different categories and seeds.
+// Kind is what of a model decides what it costs and finds: models of one kind are one method's, of different categories and
+// seeds.
 type Kind struct {
 	Method    string `json:"method"`
 	Arch      string `json:"arch"`
 	ImageSize int    `json:"image_size"` // side of the network's input, pixels
+	Teacher   string `json:"teacher"`    // as a Subject's
 	Device    string `json:"device"`     // "cpu" or "cuda:N"
 }
 
@@ -177,7 +188,7 @@ func Means(reports []*Report) (all []Mean) {
 	groups := map[Kind]map[string][]*Report{} // by category
 	for _, r := range reports {
 		categories = append(categories, r.Category)
-		k := Kind{r.Method, r.Arch, r.ImageSize, r.Device}
+		k := Kind{r.Method, r.Arch, r.ImageSize, r.Teacher, r.Device}
 		if groups[k] == nil {
 			kinds, groups[k] = append(kinds, k), map[string][]*Report{}
 		}

@@ -201,6 +201,11 @@ func TestMeans(t *testing.T) {
 		t.Errorf("got %+v, want a mean for each device, over bolt alone", m)
 	}
 	reports = reports[:len(reports)-3]
+	drawn := *reports[0] // and of another teacher
+	drawn.Teacher = rdpp.OriginDrawn
+	if m := Means(append(slices.Clip(reports), &drawn)); len(m) != 4 || m[0].Models != 2 || m[3].Teacher != rdpp.OriginDrawn || m[3].Models != 1 || m[3].ImageAUROC == nil || *m[3].ImageAUROC != 0.8 {
+		t.Errorf("got %+v, want a mean for each teacher, over bolt alone", m)
+	}
 	if got := Means(reports[len(reports)-2:]); got != nil {
 		t.Errorf("no category in common: got %+v, want none", got)
 	}

@@ -1,18 +1,14 @@
 package cfa
 
 import (
-	"errors"
 	"fmt"
 	"math"
-	"strings"
 
 	"rdpp/rdpp/anomaly"
-	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/export"
+	"rdpp/rdpp/learned"
 	"rdpp/rdpp/method"
 	"rdpp/rdpp/setting"
-	"rdpp/rdpp/state"
-	"rdpp/rdpp/teacher"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
 )
@@ -52,13 +48,9 @@ const mostCompared = 1 << 32
 // on the test set, as PresetPaper has it.
 func (c *adapting) Usual(s *method.Settings, _ bool) { s.Batch, s.Updates, s.Epochs = 4, 0, 30 }
 
-// Plan is so many passes as the updates take, but no more than Epochs, over images as a detector sees them.
+// Plan is so many passes as the updates take, but no more than Epochs.
 func (c *adapting) Plan(images []int) (method.Plan, error) {
-	passes, steps := c.Epochs, (images[0]+c.Batch-1)/c.Batch
-	if c.Updates > 0 {
-		passes = min(passes, (c.Updates+steps-1)/steps)
-	}
-	return method.Plan{Passes: passes, Batch: c.Batch, Noise: dataset.NoiseOptions{Off: true}}, nil
+	return learned.Plan(&c.Settings, images), nil
 }
 
 // Fixed is the precision: bfloat16 does not tell the nearest rows apart.
@@ -122,125 +114,54 @@ func (c *adapting) positions() int { return (c.ImageSize / 4) * (c.ImageSize / 4
 // rows M of the bank.
 func (c *adapting) rows() int { return c.positions() / max(1, c.SphereRows) }
 
-// adapted is a teacher, and what describes what it sees.
-type adapted struct {
-	c          *adapting
-	device     torch.Device
-	teacher    torch.Teacher
-	descriptor torch.Descriptor // and its bank
-	asked      *torch.Predictor // of both
+// scored is of how many of the nearest rows the softmin is that a position's value is made by; of one it is 1.
+func (c *adapting) scored() int {
+	if c.SphereScore == ScoreNearest {
+		return 1
+	}
+	return c.SphereNear
 }
 
-// The names under which networks are stored.
-const (
-	prefixTeacher    = "encoder."
-	prefixDescriptor = "descriptor."
-)
+// adapted is a teacher, and what describes what it sees.
+type adapted struct {
+	learned.Net
+	c          *adapting
+	descriptor torch.Descriptor // and its bank
+}
+
+// prefixDescriptor is before the names of the descriptor's tensors in a file.
+const prefixDescriptor = "descriptor."
 
 // New returns a teacher and a descriptor with fresh weights, and an empty bank.
 func (c *adapting) New(o method.Options) (method.Net, error) {
-	n := &adapted{c: c, device: o.Device}
-	if err := n.make(o.Blank); err != nil {
+	n := &adapted{c: c}
+	err := n.Make(&c.Settings, o, prefixDescriptor, func(o torch.ModuleOptions) (_ torch.Network, err error) {
+		n.descriptor, err = torch.NewDescriptor(o, torch.DescriptorOptions{Dimensions: c.dimensions(), Rows: c.rows(), Radius: c.SphereRadius,
+			Fixed: !c.SphereLearn})
+		return n.descriptor, err
+	}, func() (*torch.Predictor, error) {
+		return torch.NewSpherePredictor(n.Teacher, n.descriptor, torch.SphereMapOptions{Sigma: c.MapSigma, Near: c.scored(), Bytes: distanceBytes})
+	})
+	if err != nil {
 		n.Close()
 		return nil, fmt.Errorf("cfa: model: %w", err)
 	}
 	return n, nil
 }
 
-func (n *adapted) make(blank bool) (err error) {
-	c := n.c
-	options := func(part string) torch.ModuleOptions {
-		return torch.ModuleOptions{Arch: c.Arch, Device: n.device, Seed: method.SeedOf(part, c.Seed), Blank: blank}
-	}
-	if n.teacher, err = torch.NewTeacher(options(prefixTeacher)); err != nil {
-		return err
-	}
-	n.descriptor, err = torch.NewDescriptor(options(prefixDescriptor), torch.DescriptorOptions{Dimensions: c.dimensions(), Rows: c.rows(),
-		Radius: c.SphereRadius, Fixed: !c.SphereLearn})
-	if err != nil {
-		return err
-	}
-	n.asked, err = torch.NewSpherePredictor(n.teacher, n.descriptor, torch.SphereMapOptions{Sigma: c.MapSigma, Near: c.SphereNear, Bytes: distanceBytes})
-	return err
-}
-
-// Close frees teacher and descriptor. It is idempotent.
-func (n *adapted) Close() {
-	n.asked.Close()
-	n.teacher.Close()
-	n.descriptor.Close()
-}
-
-// Backbone is the teacher.
-func (n *adapted) Backbone() torch.Teacher { return n.teacher }
-
-// Settle sets eval mode.
-func (n *adapted) Settle() error {
-	if err := n.teacher.Train(false); err != nil {
-		return err
-	}
-	return n.descriptor.Train(false)
-}
-
-// Release leaves both the form of their weights that predictions need.
-func (n *adapted) Release() error {
-	if err := n.teacher.Release(); err != nil {
-		return err
-	}
-	return n.descriptor.Release()
-}
-
-// Predict maps normalised images to smoothed maps of distances, and scores.
-func (n *adapted) Predict(x *torch.Tensor) (maps, scores *torch.Tensor, err error) {
-	return n.asked.Predict(x)
-}
-
-// parts lists the networks in the order of the file.
-func (n *adapted) parts() []state.Part {
-	return append([]state.Part{{Prefix: prefixTeacher, Net: n.teacher}}, n.trained()...)
-}
-
-// trained lists the one that learns.
-func (n *adapted) trained() []state.Part {
-	return []state.Part{{Prefix: prefixDescriptor, Net: n.descriptor}}
-}
-
-// State lists the tensors of teacher and descriptor, the bank among them.
-func (n *adapted) State() []weights.Source { return state.Of(n.parts()) }
-
-// Facts are none.
-func (n *adapted) Facts() anomaly.Facts { return anomaly.Facts{} }
-
 // Export says what package export makes a file of.
 func (n *adapted) Export(m *export.Model) {
 	m.Tensors, m.Sigma = n.State(), n.c.MapSigma
-	m.Spheres = &export.Spheres{Near: n.c.SphereNear}
+	m.Spheres = &export.Spheres{Near: n.c.scored(), Bytes: distanceBytes}
 }
 
-// Load fills teacher and descriptor.
+// Load fills teacher and descriptor, the bank among them.
 func (c *adapting) Load(net method.Net, file *weights.File, _ anomaly.Facts) error {
 	n, own := net.(*adapted)
 	if !own {
 		return fmt.Errorf("a net of type %T is not this method's", net)
 	}
-	return n.load(file)
-}
-
-func (n *adapted) load(file *weights.File) error {
-	within := func(name string) bool {
-		return !strings.HasPrefix(name, state.PrefixAdam) && !strings.HasPrefix(name, state.PrefixGrad)
-	}
-	err := state.Fill(file, within, state.Under(n.parts())...)
-	if err == nil {
-		return nil
-	}
-	if nets := file.Backbones(); len(nets) == 1 && teacher.SameArch(nets[0].Arch, n.c.Arch) != nil {
-		err = fmt.Errorf("%w; it is of another architecture: %s, not %s", err, nets[0].Arch, n.c.Arch)
-	}
-	if errors.Is(err, anomaly.ErrDamaged) || errors.Is(err, weights.ErrChanged) {
-		return err
-	}
-	return fmt.Errorf("%w; restore the file or train again", err)
+	return n.Net.Load(file)
 }
 
 // What the house asks beyond the contract, these have.

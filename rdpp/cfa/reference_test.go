@@ -4,28 +4,26 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
-	"math"
 	"testing"
 
-	"rdpp/rdpp/builtin"
-	"rdpp/rdpp/state"
+	"rdpp/rdpp/method/methodtest"
 	"rdpp/torch"
 )
 
 //go:embed testdata/reference.json
 var referenceJSON []byte
 
-// summary is a tensor's sum, its sum weighted by place, and its sum of squares, as testdata/reference.py has it.
-type summary [3]float64
-
 // reference is what testdata/reference.py computes.
 type reference struct {
 	Rate, Decay float64
 	Judged      struct {
-		Size     int
-		Sigma    float64
-		Phi, Map summary
-		Scores   []float64
+		Size             int
+		Sigma            float64
+		Phi              methodtest.Summary
+		Softmin, Nearest struct {
+			Map    methodtest.Summary
+			Scores []float64
+		}
 	}
 	Cases []struct {
 		Dimensions, Rows, Near, Far, Images int
@@ -33,11 +31,11 @@ type reference struct {
 		Fixed                               bool
 		Sides                               [torch.Scales][2]int
 
-		Phi                   summary
+		Phi                   methodtest.Summary
 		Attraction, Repulsion float64
-		Gradients             map[string]summary
-		Losses                []float64          // of ten updates
-		After                 map[string]summary // what learns after them
+		Gradients             map[string]methodtest.Summary
+		Losses                []float64                     // of ten updates
+		After                 map[string]methodtest.Summary // what learns after them
 	}
 }
 
@@ -46,52 +44,6 @@ const tolerance = 1e-9
 
 // bytes of distances at a time: those of three positions of the first case.
 const bytesAtATime = 1000
-
-// number is that of testdata/reference.py, in -1..1.
-func number(name string, i int) float64 {
-	h := uint32(2166136261)
-	for _, c := range fmt.Sprintf("%s/%d", name, i) {
-		h = (h ^ uint32(c)) * 16777619
-	}
-	h = (h ^ h>>16) * 0x45d9f3b
-	return float64(int((h^h>>16)%20001)-10000) / 10000
-}
-
-func numbers(name string, n int, factor float64) []float64 {
-	all := make([]float64, n)
-	for i := range all {
-		all[i] = number(name, i) * factor
-	}
-	return all
-}
-
-func summed(t *testing.T, x *torch.Tensor) (s summary) {
-	t.Helper()
-	values, err := torch.Read[float64](x)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, v := range values {
-		s[0] += v
-		s[1] += v * float64(1+i%7)
-		s[2] += v * v
-	}
-	return s
-}
-
-func near(t *testing.T, what string, got, want float64) {
-	t.Helper()
-	if !(math.Abs(got-want) <= tolerance*max(1, math.Abs(want))) {
-		t.Errorf("%s: got %.15g, want %.15g", what, got, want)
-	}
-}
-
-func nearSummary(t *testing.T, what string, got, want summary) {
-	t.Helper()
-	for i := range got {
-		near(t, fmt.Sprintf("%s, number %d", what, i), got[i], want[i])
-	}
-}
 
 // fill gives a descriptor the parameters and the bank of testdata/reference.py.
 func fill(t *testing.T, descriptor torch.Descriptor) {
@@ -105,7 +57,7 @@ func fill(t *testing.T, descriptor torch.Descriptor) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := torch.Write(e.Tensor, numbers(e.Name, int(n), factor)); err != nil {
+		if err := torch.Write(e.Tensor, methodtest.Numbers(e.Name, int(n), factor)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -130,7 +82,7 @@ func TestReference(t *testing.T) {
 			features := func(step int) (f torch.Features) {
 				for k := range f {
 					C, H, W := 64<<k, c.Sides[k][0], c.Sides[k][1]
-					f[k] = s.Tensor(torch.FromSlice(numbers(fmt.Sprintf("features%d.%d", step, k), c.Images*C*H*W, 1), int64(c.Images), int64(C), int64(H), int64(W)))
+					f[k] = s.Tensor(torch.FromSlice(methodtest.Numbers(fmt.Sprintf("features%d.%d", step, k), c.Images*C*H*W, 1), int64(c.Images), int64(C), int64(H), int64(W)))
 				}
 				return f
 			}
@@ -154,17 +106,17 @@ func TestReference(t *testing.T) {
 			}
 
 			phi, attraction, repulsion := losses(features(0))
-			nearSummary(t, "phi", summed(t, phi), c.Phi)
+			methodtest.NearSummary(t, "phi", methodtest.Summed(t, phi), c.Phi, tolerance)
 			terms := scalars(attraction, repulsion)
-			near(t, "attraction", terms[0], c.Attraction)
-			near(t, "repulsion", terms[1], c.Repulsion)
+			methodtest.Near(t, "attraction", terms[0], c.Attraction, tolerance)
+			methodtest.Near(t, "repulsion", terms[1], c.Repulsion, tolerance)
 			learns := 0
 			for _, e := range descriptor.State() {
 				if !e.Trainable {
 					continue
 				}
 				learns++
-				nearSummary(t, "gradient of "+e.Name, summed(t, s.Tensor(e.Tensor.Grad())), c.Gradients[e.Name])
+				methodtest.NearSummary(t, "gradient of "+e.Name, methodtest.Summed(t, s.Tensor(e.Tensor.Grad())), c.Gradients[e.Name], tolerance)
 				s.Check(e.Tensor.SetGrad(nil))
 			}
 			if learns != len(c.Gradients) {
@@ -183,34 +135,17 @@ func TestReference(t *testing.T) {
 				_, attraction, repulsion := losses(features(step % 3))
 				s.Check(adam.Step())
 				terms := scalars(attraction, repulsion)
-				near(t, fmt.Sprint("loss of update ", step), terms[0]+terms[1], w)
+				methodtest.Near(t, fmt.Sprint("loss of update ", step), terms[0]+terms[1], w, tolerance)
 			}
 			for _, e := range descriptor.State() {
 				if e.Trainable {
-					nearSummary(t, e.Name+" after ten updates", summed(t, e.Tensor), c.After[e.Name])
+					methodtest.NearSummary(t, e.Name+" after ten updates", methodtest.Summed(t, e.Tensor), c.After[e.Name], tolerance)
 				}
 			}
 			if err := s.Err(); err != nil {
 				t.Error(err)
 			}
 		})
-	}
-}
-
-// fillTeacher gives a resnet18 the weights that come with the program.
-func fillTeacher(t testing.TB, teacher torch.Teacher) {
-	t.Helper()
-	file, _, err := builtin.Open("imagenet", "resnet18")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	own := state.Filled{Net: teacher, Name: func(name string) string { return name }, CountsOptional: true}
-	if err := state.Fill(file, func(string) bool { return false }, own); err != nil {
-		t.Fatal(err)
-	}
-	if err := teacher.Train(false); err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -228,7 +163,7 @@ func TestReferenceMap(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer teacher.Close()
-	fillTeacher(t, teacher)
+	methodtest.FillTeacher(t, teacher)
 	c, j := want.Cases[0], want.Judged
 	descriptor, err := torch.NewDescriptor(options, torch.DescriptorOptions{Dimensions: c.Dimensions, Rows: c.Rows})
 	if err != nil {
@@ -239,24 +174,29 @@ func TestReferenceMap(t *testing.T) {
 	if err := descriptor.Train(false); err != nil {
 		t.Fatal(err)
 	}
-	predictor, err := torch.NewSpherePredictor(teacher, descriptor, torch.SphereMapOptions{Sigma: j.Sigma, Near: c.Near, Bytes: bytesAtATime})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer predictor.Close()
 	S := int64(j.Size)
-	x := s.Tensor(torch.FromSlice(numbers("image", int(2*3*S*S), 1), 2, 3, S, S))
-	nearSummary(t, "phi", summed(t, s.Tensor(descriptor.Forward(s.Features(teacher.Forward(x))))), j.Phi)
-	maps, scores := s.Pair(predictor.Predict(x))
-	if err := s.Err(); err != nil {
-		t.Fatal(err)
-	}
-	nearSummary(t, "map", summed(t, maps), j.Map)
-	got, err := torch.Read[float64](scores)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, w := range j.Scores {
-		near(t, fmt.Sprint("score ", i), got[i], w)
+	x := s.Tensor(torch.FromSlice(methodtest.Numbers("image", int(2*3*S*S), 1), 2, 3, S, S))
+	methodtest.NearSummary(t, "phi", methodtest.Summed(t, s.Tensor(descriptor.Forward(s.Features(teacher.Forward(x))))), j.Phi, tolerance)
+	for of, want := range map[int]struct {
+		Map    methodtest.Summary
+		Scores []float64
+	}{c.Near: j.Softmin, 1: j.Nearest} {
+		predictor, err := torch.NewSpherePredictor(teacher, descriptor, torch.SphereMapOptions{Sigma: j.Sigma, Near: of, Bytes: bytesAtATime})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer predictor.Close()
+		maps, scores := s.Pair(predictor.Predict(x))
+		if err := s.Err(); err != nil {
+			t.Fatal(err)
+		}
+		methodtest.NearSummary(t, fmt.Sprintf("map of %d rows", of), methodtest.Summed(t, maps), want.Map, tolerance)
+		got, err := torch.Read[float64](scores)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, w := range want.Scores {
+			methodtest.Near(t, fmt.Sprintf("score %d of %d rows", i, of), got[i], w, tolerance)
+		}
 	}
 }

@@ -18,6 +18,8 @@
 //   - Fresh weights. The paper's are He's. The published code's are PyTorch's own, uniform within 1/sqrt(channels), as here.
 //   - Repulsion. The published code begins it at the J-th row, which is the K-th where J is K, as published. Here it begins
 //     behind the K-th (Eq. 2).
+//   - Score. The published one is the nearest distance times its share in the softmin over K (Eq. 5), which is a K-th where all K
+//     are about as far. By default it is the distance itself (Eq. 4), by which more defects are found.
 //   - Clusters. The published code's are scikit-learn's best of ten. Here one start of k-means++ is drawn from the seed.
 //
 // Dimension letters: B batch, C channels, S side of the square network input, H and W of layer1's features, D dimensions of a
@@ -36,7 +38,7 @@ const Name = "cfa"
 
 // Spheres are the settings that CFA has beside those of all methods. Start from DefaultSpheres: zero values are not replaced.
 type Spheres struct {
-	SphereNear   int     `json:"sphere_near,omitzero"`   // K nearest rows of the bank, which attract a descriptor (Eq. 1) and score it (Eq. 5)
+	SphereNear   int     `json:"sphere_near,omitzero"`   // K nearest rows of the bank, which attract a descriptor (Eq. 1) and, by ScoreSoftmin, score it
 	SphereFar    int     `json:"sphere_far,omitzero"`    // J rows next to those, which repel it (Eq. 2); 0: none do
 	SphereRadius float64 `json:"sphere_radius,omitzero"` // r, with which training begins
 	SphereLearn  bool    `json:"sphere_learn,omitzero"`  // r learns, as in the published code; else it stays, as in the paper
@@ -46,16 +48,27 @@ type Spheres struct {
 	SphereWidth  int     `json:"sphere_width,omitzero"`  // gamma_d: a descriptor has one dimension for so many channels of the features
 	SphereRate   float64 `json:"sphere_rate,omitzero"`   // AdamW's learning rate, a constant
 	SphereDecay  float64 `json:"sphere_decay,omitzero"`  // AdamW's weight decay, of all that learns
+	SphereScore  string  `json:"sphere_score,omitzero"`  // ScoreSoftmin or ScoreNearest
 }
 
-// DefaultSpheres is what is published, in section 4.1 of the paper and in its code.
+// How a position's value is made of its distances from the nearest rows.
+const (
+	ScoreSoftmin = "softmin" // that of the nearest row times its share in the softmin over K (Eq. 5), as published
+	ScoreNearest = "nearest" // that of the nearest row alone (Eq. 4)
+)
+
+// DefaultSpheres is what is published, in section 4.1 of the paper and in its code, but for the score.
 func DefaultSpheres() Spheres {
 	return Spheres{SphereNear: 3, SphereFar: 3, SphereRadius: 1e-5, SphereLearn: true, SphereMargin: 0.1, SphereNu: 1e-3, SphereRows: 1, SphereWidth: 1,
-		SphereRate: 1e-3, SphereDecay: 5e-4}
+		SphereRate: 1e-3, SphereDecay: 5e-4, SphereScore: ScoreNearest}
 }
 
 // ReleasedSpheres is what is published.
-func ReleasedSpheres() Spheres { return DefaultSpheres() }
+func ReleasedSpheres() Spheres {
+	c := DefaultSpheres()
+	c.SphereScore = ScoreSoftmin
+	return c
+}
 
 // The largest values that Check lets pass: above use, low enough that no size overflows.
 const (
@@ -85,6 +98,15 @@ func (c *Spheres) Check() error {
 		return setting.Refuse("sphere_rate", c.SphereRate, "it must be positive and finite")
 	case !(c.SphereDecay >= 0 && c.SphereDecay <= math.MaxFloat32):
 		return setting.Refuse("sphere_decay", c.SphereDecay, "use 0 or more")
+	case c.SphereScore != ScoreSoftmin && c.SphereScore != ScoreNearest:
+		return setting.Refuse("sphere_score", c.SphereScore, "use %s or %s", ScoreSoftmin, ScoreNearest)
 	}
 	return nil
+}
+
+// Complete fills in what files of before a setting was there lack.
+func (c *Spheres) Complete() {
+	if c.SphereScore == "" {
+		c.SphereScore = ScoreSoftmin
+	}
 }

@@ -232,6 +232,7 @@ func (c *Config) checkTiled() error {
 func (c *Config) Complete() {
 	c.Settings.Complete()
 	c.Distillation.Complete()
+	c.Spheres.Complete()
 	for _, m := range table {
 		if m.late && m.name != c.Method {
 			c.set(m.standard)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"rdpp/rdpp/cfa"
 	"rdpp/rdpp/config"
 	"rdpp/rdpp/patchcore"
 	"rdpp/rdpp/reverse"
@@ -102,6 +103,10 @@ func TestComplete(t *testing.T) {
 	c.Method, c.Neighbours = patchcore.Name, 7
 	if c.Complete(); c.Neighbours != 7 {
 		t.Errorf("got %d neighbours, want those that were there", c.Neighbours)
+	}
+	c.Method, c.SphereScore = cfa.Name, "" // as files of before it have it
+	if c.Complete(); c.SphereScore != cfa.ScoreSoftmin {
+		t.Errorf("got a sphere_score of %q, want that of before, %s", c.SphereScore, cfa.ScoreSoftmin)
 	}
 }
 

@@ -1,18 +1,14 @@
 package csflow
 
 import (
-	"errors"
 	"fmt"
 	"math"
-	"strings"
 
 	"rdpp/rdpp/anomaly"
-	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/export"
+	"rdpp/rdpp/learned"
 	"rdpp/rdpp/method"
 	"rdpp/rdpp/setting"
-	"rdpp/rdpp/state"
-	"rdpp/rdpp/teacher"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
 )
@@ -46,13 +42,9 @@ func (c *flowing) Usual(s *method.Settings, released bool) {
 	}
 }
 
-// Plan is so many passes as the updates take, but no more than Epochs, over images as a detector sees them.
+// Plan is so many passes as the updates take, but no more than Epochs.
 func (c *flowing) Plan(images []int) (method.Plan, error) {
-	passes, steps := c.Epochs, (images[0]+c.Batch-1)/c.Batch
-	if c.Updates > 0 {
-		passes = min(passes, (c.Updates+steps-1)/steps)
-	}
-	return method.Plan{Passes: passes, Batch: c.Batch, Noise: dataset.NoiseOptions{Off: true}}, nil
+	return learned.Plan(&c.Settings, images), nil
 }
 
 // Fixed is the precision: float32 holds the logarithms of determinants, bfloat16 does not.
@@ -132,91 +124,31 @@ func (c *flowing) Top() (share float64, err error) {
 
 // flow is a teacher and what is learned of what it sees.
 type flow struct {
-	c       *flowing
-	device  torch.Device
-	teacher torch.Teacher
-	cross   torch.CrossFlow
-	asked   *torch.Predictor // of both
+	learned.Net
+	c     *flowing
+	cross torch.CrossFlow
 }
 
-// The names under which networks are stored.
-const (
-	prefixTeacher = "encoder."
-	prefixFlow    = "flow."
-)
+// prefixFlow is before the names of the flow's tensors in a file.
+const prefixFlow = "flow."
 
 // New returns a teacher and a flow with fresh weights.
 func (c *flowing) New(o method.Options) (method.Net, error) {
-	n := &flow{c: c, device: o.Device}
-	if err := n.make(o.Blank); err != nil {
+	n := &flow{c: c}
+	err := n.Make(&c.Settings, o, prefixFlow, func(o torch.ModuleOptions) (_ torch.Network, err error) {
+		n.cross, err = torch.NewCrossFlow(o, torch.CrossFlowOptions{Channels: c.channels(), Blocks: c.CrossBlocks, Hidden: c.CrossHidden,
+			Clamp: c.CrossClamp})
+		return n.cross, err
+	}, func() (*torch.Predictor, error) {
+		return torch.NewCrossPredictor(n.Teacher, n.cross, torch.CrossMapOptions{Sigma: c.MapSigma, Product: c.CrossMap == MapProduct,
+			OfMap: c.CrossScore == ScoreMap})
+	})
+	if err != nil {
 		n.Close()
 		return nil, fmt.Errorf("csflow: model: %w", err)
 	}
 	return n, nil
 }
-
-func (n *flow) make(blank bool) (err error) {
-	c := n.c
-	options := func(part string) torch.ModuleOptions {
-		return torch.ModuleOptions{Arch: c.Arch, Device: n.device, Seed: method.SeedOf(part, c.Seed), Blank: blank}
-	}
-	if n.teacher, err = torch.NewTeacher(options(prefixTeacher)); err != nil {
-		return err
-	}
-	n.cross, err = torch.NewCrossFlow(options(prefixFlow), torch.CrossFlowOptions{Channels: c.channels(), Blocks: c.CrossBlocks,
-		Hidden: c.CrossHidden, Clamp: c.CrossClamp})
-	if err != nil {
-		return err
-	}
-	n.asked, err = torch.NewCrossPredictor(n.teacher, n.cross, torch.CrossMapOptions{Sigma: c.MapSigma, Product: c.CrossMap == MapProduct,
-		OfMap: c.CrossScore == ScoreMap})
-	return err
-}
-
-// Close frees teacher and flow. It is idempotent.
-func (n *flow) Close() {
-	n.teacher.Close()
-	n.cross.Close()
-	n.asked.Close()
-}
-
-// Backbone is the teacher.
-func (n *flow) Backbone() torch.Teacher { return n.teacher }
-
-// Settle sets eval mode.
-func (n *flow) Settle() error {
-	if err := n.teacher.Train(false); err != nil {
-		return err
-	}
-	return n.cross.Train(false)
-}
-
-// Release leaves both the forms of their weights that predictions need.
-func (n *flow) Release() error {
-	if err := n.teacher.Release(); err != nil {
-		return err
-	}
-	return n.cross.Release()
-}
-
-// Predict maps normalised images to smoothed maps, and scores.
-func (n *flow) Predict(x *torch.Tensor) (maps, scores *torch.Tensor, err error) {
-	return n.asked.Predict(x)
-}
-
-// parts lists the networks in the order of the file.
-func (n *flow) parts() []state.Part {
-	return append([]state.Part{{Prefix: prefixTeacher, Net: n.teacher}}, n.trained()...)
-}
-
-// trained lists the one that learns.
-func (n *flow) trained() []state.Part { return []state.Part{{Prefix: prefixFlow, Net: n.cross}} }
-
-// State lists the tensors of teacher and flow, the orders of channels among them.
-func (n *flow) State() []weights.Source { return state.Of(n.parts()) }
-
-// Facts are none.
-func (n *flow) Facts() anomaly.Facts { return anomaly.Facts{} }
 
 // Export says what package export makes a file of.
 func (n *flow) Export(m *export.Model) {
@@ -224,55 +156,13 @@ func (n *flow) Export(m *export.Model) {
 	m.Cross = &export.Cross{Blocks: n.c.CrossBlocks, Clamp: n.c.CrossClamp, Product: n.c.CrossMap == MapProduct, OfMap: n.c.CrossScore == ScoreMap}
 }
 
-// Load fills teacher and flow.
+// Load fills teacher and flow, the orders of the channels among them.
 func (c *flowing) Load(net method.Net, file *weights.File, _ anomaly.Facts) error {
 	n, own := net.(*flow)
 	if !own {
 		return fmt.Errorf("a net of type %T is not this method's", net)
 	}
-	return n.load(file)
-}
-
-func (n *flow) load(file *weights.File) error {
-	within := func(name string) bool {
-		return !strings.HasPrefix(name, state.PrefixAdam) && !strings.HasPrefix(name, state.PrefixGrad)
-	}
-	err := state.Fill(file, within, state.Under(n.parts())...)
-	if err == nil {
-		return n.checkOrders()
-	}
-	if nets := file.Backbones(); len(nets) == 1 && teacher.SameArch(nets[0].Arch, n.c.Arch) != nil {
-		err = fmt.Errorf("%w; it is of another architecture: %s, not %s", err, nets[0].Arch, n.c.Arch)
-	}
-	if errors.Is(err, anomaly.ErrDamaged) || errors.Is(err, weights.ErrChanged) {
-		return err
-	}
-	return fmt.Errorf("%w; restore the file or train again", err)
-}
-
-// checkOrders refuses orders in which a channel is missing.
-func (n *flow) checkOrders() error {
-	for _, e := range n.cross.State() {
-		dtype, err := e.Tensor.DType()
-		if err != nil {
-			return err
-		}
-		if dtype != torch.Int64 {
-			continue
-		}
-		order, err := torch.Read[int64](e.Tensor)
-		if err != nil {
-			return err
-		}
-		seen := make([]bool, len(order))
-		for _, channel := range order {
-			if channel < 0 || channel >= int64(len(order)) || seen[channel] {
-				return fmt.Errorf("tensor %s%s names channel %d twice or in vain, %w", prefixFlow, e.Name, channel, anomaly.ErrDamaged)
-			}
-			seen[channel] = true
-		}
-	}
-	return nil
+	return n.Net.Load(file)
 }
 
 // What the house asks beyond the contract, these have.

@@ -4,28 +4,23 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"testing"
 
-	"rdpp/rdpp/builtin"
-	"rdpp/rdpp/state"
+	"rdpp/rdpp/method/methodtest"
 	"rdpp/torch"
 )
 
 //go:embed testdata/reference.json
 var referenceJSON []byte
 
-// summary is a tensor's sum, its sum weighted by place, and its sum of squares, as testdata/reference.py has it.
-type summary [3]float64
-
 // reference is what testdata/reference.py computes.
 type reference struct {
 	Clamp, Rate, Eps, Decay, Clip float64
 	Pyramid                       struct {
 		Size   int
-		Layer3 [torch.Scales]summary
+		Layer3 [torch.Scales]methodtest.Summary
 	}
 	Cases []struct {
 		Channels, Blocks, Hidden, Images, Height, Width int
@@ -34,10 +29,10 @@ type reference struct {
 		LogDet    []float64 `json:"log_det"`
 		Whole     float64   // the first image's logarithm of the determinant, of its whole Jacobian
 		Loss      float64
-		Gradients map[string]summary
-		Into      [torch.Scales]summary // gradients of the features
-		Losses    []float64             // of ten updates
-		After     map[string]summary    // parameters after them
+		Gradients map[string]methodtest.Summary
+		Into      [torch.Scales]methodtest.Summary // gradients of the features
+		Losses    []float64                        // of ten updates
+		After     map[string]methodtest.Summary    // parameters after them
 	}
 }
 
@@ -49,24 +44,6 @@ const (
 	toleranceReturn = 1e-6 // of the features that the flow's inverse gives back
 )
 
-// number is that of testdata/reference.py, in -1..1.
-func number(name string, i int) float64 {
-	h := uint32(2166136261)
-	for _, c := range fmt.Sprintf("%s/%d", name, i) {
-		h = (h ^ uint32(c)) * 16777619
-	}
-	h = (h ^ h>>16) * 0x45d9f3b
-	return float64(int((h^h>>16)%20001)-10000) / 10000
-}
-
-func numbers(name string, n int, factor float64) []float64 {
-	all := make([]float64, n)
-	for i := range all {
-		all[i] = number(name, i) * factor
-	}
-	return all
-}
-
 // order is that of testdata/reference.py.
 func order(name string, n int) []int64 {
 	all := make([]int64, n)
@@ -74,7 +51,7 @@ func order(name string, n int) []int64 {
 		all[i] = int64(i)
 	}
 	slices.SortStableFunc(all, func(a, b int64) int {
-		switch x, y := number(name, int(a)), number(name, int(b)); {
+		switch x, y := methodtest.Number(name, int(a)), methodtest.Number(name, int(b)); {
 		case x < y:
 			return -1
 		case x > y:
@@ -85,34 +62,13 @@ func order(name string, n int) []int64 {
 	return all
 }
 
-func summed(t *testing.T, x *torch.Tensor) (s summary) {
-	t.Helper()
-	values, err := torch.Read[float64](x)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, v := range values {
-		s[0] += v
-		s[1] += v * float64(1+i%7)
-		s[2] += v * v
-	}
-	return s
-}
-
-func near(t *testing.T, what string, got, want, tolerance float64) {
-	t.Helper()
-	if !(math.Abs(got-want) <= tolerance*max(1, math.Abs(want))) {
-		t.Errorf("%s: got %.15g, want %.15g", what, got, want)
-	}
-}
-
 func nearAll(t *testing.T, what string, got, want []float64, tolerance float64) {
 	t.Helper()
 	if len(got) != len(want) {
 		t.Fatalf("%s: got %d numbers, want %d", what, len(got), len(want))
 	}
 	for i := range got {
-		near(t, fmt.Sprintf("%s, number %d", what, i), got[i], want[i], tolerance)
+		methodtest.Near(t, fmt.Sprintf("%s, number %d", what, i), got[i], want[i], tolerance)
 	}
 }
 
@@ -131,9 +87,9 @@ func fill(t *testing.T, flow torch.CrossFlow) {
 		case !e.Trainable:
 			from = s.Tensor(torch.FromSlice(order(e.Name, int(n)), n))
 		case strings.Contains(e.Name, "gamma"):
-			from = s.Tensor(torch.FromSlice(numbers(e.Name, int(n), 1), n))
+			from = s.Tensor(torch.FromSlice(methodtest.Numbers(e.Name, int(n), 1), n))
 		default:
-			from = s.Tensor(torch.FromSlice(numbers(e.Name, int(n), 0.5), n))
+			from = s.Tensor(torch.FromSlice(methodtest.Numbers(e.Name, int(n), 0.5), n))
 		}
 		if err := s.Err(); err != nil {
 			t.Fatal(err)
@@ -172,7 +128,7 @@ func TestReference(t *testing.T) {
 				h, w := c.Height, c.Width
 				for k := range y {
 					n := c.Images * c.Channels * h * w
-					y[k] = s.Tensor(torch.FromSlice(numbers(fmt.Sprintf("features%d.%d", step, k), n, 2), int64(c.Images), int64(c.Channels), int64(h), int64(w)))
+					y[k] = s.Tensor(torch.FromSlice(methodtest.Numbers(fmt.Sprintf("features%d.%d", step, k), n, 2), int64(c.Images), int64(c.Channels), int64(h), int64(w)))
 					h, w = (h+1)/2, (w+1)/2
 				}
 				return y
@@ -207,18 +163,18 @@ func TestReference(t *testing.T) {
 			z, logDet, loss := forward(y)
 			for k := range z {
 				nearAll(t, fmt.Sprint("z of scale ", k), read(z[k]), c.Z[k], tolerance)
-				nearSummary(t, fmt.Sprint("gradient of scale ", k), summed(t, s.Tensor(y[k].Grad())), c.Into[k], tolerance)
+				methodtest.NearSummary(t, fmt.Sprint("gradient of scale ", k), methodtest.Summed(t, s.Tensor(y[k].Grad())), c.Into[k], tolerance)
 			}
 			nearAll(t, "log det", read(logDet), c.LogDet, tolerance)
-			near(t, "log det of the whole Jacobian", read(logDet)[0], c.Whole, tolerance)
-			near(t, "loss", read(loss)[0], c.Loss, tolerance)
+			methodtest.Near(t, "log det of the whole Jacobian", read(logDet)[0], c.Whole, tolerance)
+			methodtest.Near(t, "loss", read(loss)[0], c.Loss, tolerance)
 			trainable := 0
 			for _, e := range flow.State() {
 				if !e.Trainable {
 					continue
 				}
 				trainable++
-				nearSummary(t, "gradient of "+e.Name, summed(t, s.Tensor(e.Tensor.Grad())), c.Gradients[e.Name], tolerance)
+				methodtest.NearSummary(t, "gradient of "+e.Name, methodtest.Summed(t, s.Tensor(e.Tensor.Grad())), c.Gradients[e.Name], tolerance)
 				s.Check(e.Tensor.SetGrad(nil))
 			}
 			if trainable != len(c.Gradients) {
@@ -244,39 +200,17 @@ func TestReference(t *testing.T) {
 			for step, w := range c.Losses {
 				_, _, loss := forward(features(step))
 				s.Check(adam.Step())
-				near(t, fmt.Sprint("loss of update ", step), read(loss)[0], w, toleranceSteps)
+				methodtest.Near(t, fmt.Sprint("loss of update ", step), read(loss)[0], w, toleranceSteps)
 			}
 			for _, e := range flow.State() {
 				if e.Trainable {
-					nearSummary(t, e.Name+" after ten updates", summed(t, e.Tensor), c.After[e.Name], toleranceSteps)
+					methodtest.NearSummary(t, e.Name+" after ten updates", methodtest.Summed(t, e.Tensor), c.After[e.Name], toleranceSteps)
 				}
 			}
 			if err := s.Err(); err != nil {
 				t.Error(err)
 			}
 		})
-	}
-}
-
-func nearSummary(t *testing.T, what string, got, want summary, tolerance float64) {
-	t.Helper()
-	nearAll(t, what, got[:], want[:], tolerance)
-}
-
-// fillTeacher gives a resnet18 the weights that come with the program.
-func fillTeacher(t testing.TB, teacher torch.Teacher) {
-	t.Helper()
-	file, _, err := builtin.Open("imagenet", "resnet18")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	own := state.Filled{Net: teacher, Name: func(name string) string { return name }, CountsOptional: true}
-	if err := state.Fill(file, func(string) bool { return false }, own); err != nil {
-		t.Fatal(err)
-	}
-	if err := teacher.Train(false); err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -297,9 +231,9 @@ func TestPyramid(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer teacher.Close()
-		fillTeacher(t, teacher)
+		methodtest.FillTeacher(t, teacher)
 		S := int64(want.Pyramid.Size)
-		host := s.Tensor(torch.FromSlice(numbers("image", int(3*S*S), 1), 1, 3, S, S))
+		host := s.Tensor(torch.FromSlice(methodtest.Numbers("image", int(3*S*S), 1), 1, 3, S, S))
 		x := s.Tensor(host.To(torch.CPU, c.dtype))
 		for range 2 { // the second time with the forms of the first
 			y := s.Features(torch.Pyramid(teacher, x))
@@ -307,7 +241,7 @@ func TestPyramid(t *testing.T) {
 				t.Fatal(err)
 			}
 			for k := range y {
-				nearSummary(t, fmt.Sprintf("%v, scale %d", c.dtype, k), summed(t, y[k]), want.Pyramid.Layer3[k], c.tolerance)
+				methodtest.NearSummary(t, fmt.Sprintf("%v, scale %d", c.dtype, k), methodtest.Summed(t, y[k]), want.Pyramid.Layer3[k], c.tolerance)
 			}
 		}
 	}

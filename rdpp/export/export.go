@@ -155,8 +155,8 @@ type builder interface {
 	// rarity is what Eq. 7 multiplies a score by, with b neighbours, B.
 	rarity(c compared, bank rows, b int) string
 	// nearness is the distance of patches, B x D x side x side, from the nearest row of a bank, times the share of that in the
-	// softmin over the k nearest ones: B x 1 x side x side.
-	nearness(x string, bank rows, side, k int) string
+	// softmin over the k nearest ones: B x 1 x side x side. So many patches of an image are compared with the bank at a time.
+	nearness(x string, bank rows, side, k, atATime int) string
 	// product multiplies element by element; y may be of B x C x 1 x 1.
 	product(x, y string) string
 	// leaky is LeakyReLU.

@@ -365,7 +365,10 @@ func (g *graph) highest(x string) string {
 // apart are the squares of the distances of patches x to the rows of a bank, less those of the patches' own lengths: ... x D
 // -> ... x M.
 func (g *graph) apart(x string, bank rows) string {
-	columns := g.node("bank.columns", "Transpose", []string{g.constant(bank.patches)}, list("perm", 1, 0))
+	columns := "bank.columns"
+	if g.made[columns] == 0 {
+		g.node(columns, "Transpose", []string{g.constant(bank.patches)}, list("perm", 1, 0))
+	}
 	products := g.node("bank.products", "MatMul", []string{x, columns})
 	minus := g.constant(float32s("bank.minus", []float32{-2}, 1))
 	return g.node("bank.apart", "Add", []string{g.node("bank.doubled", "Mul", []string{products, minus}), g.constant(bank.lengths)})
@@ -392,16 +395,28 @@ func (g *graph) nearest(x string, bank rows, side int) (c compared) {
 	return c
 }
 
-func (g *graph) nearness(x string, bank rows, side, k int) string {
-	N, axis := int64(side)*int64(side), g.constant(integers("bank.axis", []int64{2}))
-	patches := g.reshape(g.node("patches", "Transpose", []string{x}, list("perm", 0, 2, 3, 1)), -1, N, int64(bank.D))
-	_, near := g.two("bank.near", "TopK", []string{g.apart(patches, bank), g.constant(integers("bank.k", []int64{int64(k)}))}, integer("axis", 2), integer("largest", 0))
-	chosen := g.node("bank.chosen", "Gather", []string{g.constant(bank.patches), near}) // B x N x k x D
-	distances := g.length(g.node("bank.difference", "Sub", []string{g.node("patches.wide", "Unsqueeze", []string{patches, axis}), chosen}))
-	nearest := g.node("bank.nearest", "ReduceMin", []string{distances}, list("axes", 2), integer("keepdims", 1)) // B x N x 1
-	powers := g.exp(g.node("bank.behind", "Sub", []string{nearest, distances}))
-	sums := g.node("bank.shares", "ReduceSum", []string{powers, axis}, integer("keepdims", 1))
-	return g.reshape(g.node("bank.nearness", "Div", []string{nearest, sums}), -1, 1, int64(side), int64(side))
+func (g *graph) nearness(x string, bank rows, side, k, atATime int) string {
+	N := side * side
+	patches := g.reshape(g.node("patches", "Transpose", []string{x}, list("perm", 0, 2, 3, 1)), -1, int64(N), int64(bank.D))
+	number := func(i int) string { return g.constant(integers(fmt.Sprint("number", i), []int64{int64(i)})) }
+	var parts []string // B x n x 1 each
+	for first := 0; first < N; first += atATime {
+		part := g.node("patches.part", "Slice", []string{patches, number(first), number(min(first+atATime, N)), number(1)}) // B x n x D
+		_, near := g.two("bank.near", "TopK", []string{g.apart(part, bank), number(k)}, integer("axis", 2), integer("largest", 0))
+		distances := make([]string, k) // B x n x 1 each
+		for i := range distances {
+			row := g.node("bank.row", "Slice", []string{near, number(i), number(i + 1), number(2)}) // B x n x 1
+			chosen := g.reshape(g.node("bank.chosen", "Gather", []string{g.constant(bank.patches), row}), 0, -1, int64(bank.D))
+			distances[i] = g.reshape(g.length(g.node("bank.difference", "Sub", []string{part, chosen})), 0, -1, 1)
+		}
+		nearest := g.node("bank.nearest", "Min", distances)
+		powers := make([]string, k)
+		for i, d := range distances {
+			powers[i] = g.exp(g.node("bank.behind", "Sub", []string{nearest, d}))
+		}
+		parts = append(parts, g.node("bank.nearness", "Div", []string{nearest, g.node("bank.shares", "Sum", powers)}))
+	}
+	return g.reshape(g.concat(parts...), -1, 1, int64(side), int64(side))
 }
 
 func (g *graph) farthest(c compared) string {

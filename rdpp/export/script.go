@@ -198,14 +198,27 @@ func (s *script) nearest(x string, bank rows, side int) (c compared) {
 	return c
 }
 
-func (s *script) nearness(x string, bank rows, side, k int) string {
-	patches := s.line("%s.permute([0, 2, 3, 1]).flatten(1, 2)", x)
-	near := s.line("torch.topk(%s, %d, 2, False)[1]", s.apart(patches, bank), k) // B x N x k
-	chosen := s.line("torch.index_select(%s, 0, %s.flatten()).view([-1, %d, %d, %d])", s.attribute(bank.patches), near, side*side, k, bank.D)
-	difference := s.line("%s.unsqueeze(2) - %s", patches, chosen)
-	distances := s.line("torch.sqrt(torch.sum(%s * %s, [3]))", difference, difference)
-	nearest := s.line("torch.amin(%s, [2], True)", distances) // B x N x 1
-	return s.line("(%s / torch.sum(torch.exp(%s - %s), [2], True)).view([-1, 1, %d, %d])", nearest, nearest, distances, side, side)
+func (s *script) nearness(x string, bank rows, side, k, atATime int) string {
+	patches := s.line("%s.permute([0, 2, 3, 1]).flatten(1, 2)", x) // B x N x D
+	var parts []string                                             // B x n each
+	for first := 0; first < side*side; first += atATime {
+		part := s.line("%s[:, %d:%d]", patches, first, min(first+atATime, side*side)) // B x n x D
+		near := s.line("torch.topk(%s, %d, 2, False)[1]", s.apart(part, bank), k)     // B x n x k
+		nearest, distances := "", make([]string, k)                                   // B x n each
+		for i := range distances {
+			chosen := s.line("torch.index_select(%s, 0, torch.select(%s, 2, %d).flatten()).view_as(%s)", s.attribute(bank.patches), near, i, part)
+			if distances[i] = s.line("torch.sqrt(torch.sum(torch.square(%s - %s), [2]))", part, chosen); i == 0 {
+				nearest = distances[i]
+			} else {
+				nearest = s.line("torch.minimum(%s, %s)", nearest, distances[i])
+			}
+		}
+		for i, d := range distances {
+			distances[i] = fmt.Sprintf("torch.exp(%s - %s)", nearest, d)
+		}
+		parts = append(parts, s.line("%s / (%s)", nearest, strings.Join(distances, " + ")))
+	}
+	return s.line("%s.view([-1, 1, %d, %d])", s.concat(parts...), side, side)
 }
 
 func (s *script) farthest(c compared) string { return s.line("torch.amax(%s, [1])", c.distance) }

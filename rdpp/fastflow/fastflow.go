@@ -1,18 +1,14 @@
 package fastflow
 
 import (
-	"errors"
 	"fmt"
 	"math"
-	"slices"
-	"strings"
 
 	"rdpp/rdpp/anomaly"
-	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/export"
+	"rdpp/rdpp/learned"
 	"rdpp/rdpp/method"
 	"rdpp/rdpp/setting"
-	"rdpp/rdpp/state"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
 )
@@ -47,13 +43,9 @@ func (c *flowing) Usual(s *method.Settings, released bool) {
 	}
 }
 
-// Plan is so many passes as the updates take, but no more than Epochs, over images as a detector sees them.
+// Plan is so many passes as the updates take, but no more than Epochs.
 func (c *flowing) Plan(images []int) (method.Plan, error) {
-	passes := c.Epochs
-	if steps := (images[0] + c.Batch - 1) / c.Batch; c.Updates > 0 {
-		passes = min(passes, (c.Updates+steps-1)/steps)
-	}
-	return method.Plan{Passes: passes, Batch: c.Batch, Noise: dataset.NoiseOptions{Off: true}}, nil
+	return learned.Plan(&c.Settings, images), nil
 }
 
 // Fixed is the precision: determinants are sums over all values of an image's features.
@@ -119,34 +111,24 @@ func (c *flowing) WeightBytes() (bytes int64) {
 
 // flows are a teacher and what makes noise of its features.
 type flows struct {
-	c         *flowing
-	device    torch.Device
-	teacher   torch.Teacher
-	flow      torch.Flow
-	predictor *torch.Predictor
+	learned.Net
+	c    *flowing
+	flow torch.Flow
 }
 
-// The names under which tensors are stored.
-const (
-	prefixTeacher = "encoder."
-	prefixFlow    = "flow."
-)
+// prefixFlow is before the names of the flows' tensors in a file.
+const prefixFlow = "flow."
 
 // New returns a teacher and flows with fresh weights.
 func (c *flowing) New(o method.Options) (method.Net, error) {
-	n := &flows{c: c, device: o.Device}
-	options := func(part string) torch.ModuleOptions {
-		return torch.ModuleOptions{Arch: c.Arch, Device: o.Device, Seed: method.SeedOf(part, c.Seed), Blank: o.Blank}
-	}
-	var err error
-	if n.teacher, err = torch.NewTeacher(options(prefixTeacher)); err == nil {
-		n.flow, err = torch.NewFlow(options(prefixFlow), torch.FlowOptions{Side: c.ImageSize, Steps: c.FlowSteps, Hidden: c.FlowHidden,
-			Pointwise: c.pointwise(), Clamp: c.FlowClamp, Affine: c.FlowAffine})
-	}
-	if err == nil {
-		n.predictor, err = torch.NewFlowPredictor(n.teacher, n.flow, torch.FlowMapOptions{Sigma: c.MapSigma,
-			Likelihood: c.FlowMap == MapLikelihood, Top: c.FlowTop})
-	}
+	n := &flows{c: c}
+	err := n.Make(&c.Settings, o, prefixFlow, func(o torch.ModuleOptions) (_ torch.Network, err error) {
+		n.flow, err = torch.NewFlow(o, torch.FlowOptions{Side: c.ImageSize, Steps: c.FlowSteps, Hidden: c.FlowHidden, Pointwise: c.pointwise(),
+			Clamp: c.FlowClamp, Affine: c.FlowAffine})
+		return n.flow, err
+	}, func() (*torch.Predictor, error) {
+		return torch.NewFlowPredictor(n.Teacher, n.flow, torch.FlowMapOptions{Sigma: c.MapSigma, Likelihood: c.FlowMap == MapLikelihood, Top: c.FlowTop})
+	})
 	if err != nil {
 		n.Close()
 		return nil, fmt.Errorf("fastflow: model: %w", err)
@@ -154,98 +136,19 @@ func (c *flowing) New(o method.Options) (method.Net, error) {
 	return n, nil
 }
 
-// Close frees teacher and flows. It is idempotent.
-func (n *flows) Close() {
-	n.predictor.Close()
-	n.teacher.Close()
-	n.flow.Close()
-}
-
-// parts lists the networks in the order of the file.
-func (n *flows) parts() []state.Part {
-	return []state.Part{{Prefix: prefixTeacher, Net: n.teacher}, {Prefix: prefixFlow, Net: n.flow}}
-}
-
-// trained is what learns.
-func (n *flows) trained() []state.Part { return n.parts()[1:] }
-
-// Backbone is the teacher.
-func (n *flows) Backbone() torch.Teacher { return n.teacher }
-
-// Settle sets eval mode.
-func (n *flows) Settle() error {
-	if err := n.teacher.Train(false); err != nil {
-		return err
-	}
-	return n.flow.Train(false)
-}
-
-// Release leaves teacher and flows the one form of their weights that predictions need.
-func (n *flows) Release() error {
-	if err := n.teacher.Release(); err != nil {
-		return err
-	}
-	return n.flow.Release()
-}
-
-// Predict maps normalised images to smoothed maps, and scores.
-func (n *flows) Predict(x *torch.Tensor) (maps, scores *torch.Tensor, err error) {
-	return n.predictor.Predict(x)
-}
-
-// State lists the tensors of teacher and flows, the orders of the channels among them.
-func (n *flows) State() []weights.Source { return state.Of(n.parts()) }
-
-// Facts are none.
-func (n *flows) Facts() anomaly.Facts { return anomaly.Facts{} }
-
 // Export says what package export makes a file of.
 func (n *flows) Export(m *export.Model) {
 	m.Tensors, m.Sigma, m.Top = n.State(), n.c.MapSigma, n.c.FlowTop
 	m.Flow = &export.Flow{Steps: n.c.FlowSteps, Clamp: n.c.FlowClamp, Likelihood: n.c.FlowMap == MapLikelihood}
 }
 
-// Load fills teacher and flows.
+// Load fills teacher and flows, the orders of the channels among them.
 func (c *flowing) Load(net method.Net, file *weights.File, _ anomaly.Facts) error {
 	n, own := net.(*flows)
 	if !own {
 		return fmt.Errorf("a net of type %T is not this method's", net)
 	}
-	return n.load(file)
-}
-
-func (n *flows) load(file *weights.File) error {
-	within := func(name string) bool {
-		return !strings.HasPrefix(name, state.PrefixAdam) && !strings.HasPrefix(name, state.PrefixGrad)
-	}
-	err := state.Fill(file, within, state.Under(n.parts())...)
-	if err == nil {
-		return n.checkOrders()
-	}
-	if errors.Is(err, anomaly.ErrDamaged) || errors.Is(err, weights.ErrChanged) {
-		return err
-	}
-	return fmt.Errorf("%w; restore the file or train again", err)
-}
-
-// checkOrders refuses orders of channels in which one is missing.
-func (n *flows) checkOrders() error {
-	for _, e := range n.flow.State() {
-		if !strings.HasSuffix(e.Name, ".order") {
-			continue
-		}
-		order, err := torch.Read[int64](e.Tensor)
-		if err != nil {
-			return err
-		}
-		slices.Sort(order)
-		for i, channel := range order {
-			if channel != int64(i) {
-				return fmt.Errorf("tensor %s%s is no order of %d channels, %w", prefixFlow, e.Name, len(order), anomaly.ErrDamaged)
-			}
-		}
-	}
-	return nil
+	return n.Net.Load(file)
 }
 
 // What the house asks of a net and a method beyond the contract, these have.

@@ -9,8 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"rdpp/rdpp/builtin"
-	"rdpp/rdpp/state"
+	"rdpp/rdpp/method/methodtest"
 	"rdpp/torch"
 )
 
@@ -58,23 +57,6 @@ func normalised(i, S int) []float64 {
 	return values
 }
 
-// fillTeacher gives a resnet18 the weights that come with the program.
-func fillTeacher(t testing.TB, teacher torch.Teacher) {
-	t.Helper()
-	file, _, err := builtin.Open("imagenet", "resnet18")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	own := state.Filled{Net: teacher, Name: func(name string) string { return name }, CountsOptional: true}
-	if err := state.Fill(file, func(string) bool { return false }, own); err != nil {
-		t.Fatal(err)
-	}
-	if err := teacher.Train(false); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // near compares to 1e-6 of the value.
 func near(t *testing.T, what string, got, want float64) {
 	t.Helper()
@@ -96,7 +78,7 @@ func TestReference(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer teacher.Close()
-	fillTeacher(t, teacher)
+	methodtest.FillTeacher(t, teacher)
 	batch := func(first, n int) *torch.Tensor {
 		var x []float64
 		for i := range n {

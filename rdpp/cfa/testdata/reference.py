@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 """Writes reference.json, what CFA (Lee et al., 2022) gives for made-up features and a made-up bank: descriptors, both terms of
-the loss (Eq. 1 and 2), gradients and ten updates, in float64, and maps and scores (Eq. 5) of a made-up image. It is written from
+the loss (Eq. 1 and 2), gradients and ten updates, in float64, and maps and scores (Eq. 4 and 5) of a made-up image. It is written from
 the paper with PyTorch's modules and autograd, compares everything with everything, and shares no code with ours. Needs Debian's
 python3-torch.
 
@@ -144,10 +144,13 @@ def judged(path, S=64, sigma=2.5):
     with torch.no_grad():
         phi = Descriptor(case)(teacher(path, x))
     d = squares(phi, bank(case)).sqrt()[..., :case['near']]
-    score = F.softmin(d, dim=-1)[..., 0] * d[..., 0]  # B x H x W
-    wide = F.interpolate(score.unsqueeze(1), size=(S, S), mode='bilinear', align_corners=False)[:, 0]
-    maps = blur(S, sigma) @ wide @ blur(S, sigma).T
-    return dict(size=S, sigma=sigma, phi=summary(phi), map=summary(maps), scores=maps.flatten(1).max(1).values.tolist())
+
+    def mapped(score):  # B x H x W
+        wide = F.interpolate(score.unsqueeze(1), size=(S, S), mode='bilinear', align_corners=False)[:, 0]
+        maps = blur(S, sigma) @ wide @ blur(S, sigma).T
+        return dict(map=summary(maps), scores=maps.flatten(1).max(1).values.tolist())
+
+    return dict(size=S, sigma=sigma, phi=summary(phi), softmin=mapped(F.softmin(d, dim=-1)[..., 0] * d[..., 0]), nearest=mapped(d[..., 0]))
 
 
 print(json.dumps(dict(rate=RATE, decay=DECAY, judged=judged(sys.argv[1]), cases=[run(c) for c in CASES])))
