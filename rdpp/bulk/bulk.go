@@ -348,12 +348,6 @@ func (b *Batch) Size(piece int) int {
 	return int(min(int64(b.PerPiece), b.Images-int64(piece)*int64(b.PerPiece)))
 }
 
-// Shard are the pieces of share i of n, counted from 0: from up to below to.
-func (b *Batch) Shard(i, n int) (from, to int) {
-	pieces := int64(b.Pieces())
-	return int(pieces * int64(i) / int64(n)), int(pieces * int64(i+1) / int64(n))
-}
-
 // Names are the images of a piece, as the list has them.
 func (b *Batch) Names(piece int) ([]string, error) {
 	file, err := regular.Open(b.listPath())

@@ -18,6 +18,7 @@ import (
 	"github.com/johannesboyne/gofakes3"
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
 
+	"rdpp/rdpp/share"
 	"rdpp/rdpp/testmain"
 )
 
@@ -302,7 +303,7 @@ func TestPieces(t *testing.T) {
 		}
 		next, images := 0, 0
 		for i := range c.shards {
-			from, to := b.Shard(i, c.shards)
+			from, to := share.Share{I: i, N: c.shards}.Range(b.Pieces())
 			if from != next {
 				t.Errorf("%+v: share %d begins at %d, want %d", c, i, from, next)
 			}
