@@ -34,6 +34,9 @@ type apart struct {
 	flags  *pflag.FlagSet
 }
 
+// apartFlags are their names.
+var apartFlags = []string{"shard", "shards", "nats", "nats-creds", "lease", "tries"}
+
 func (a *apart) register(flags *pflag.FlagSet) {
 	a.flags = flags
 	flags.StringVar(&a.shard, "shard", "", "train share `N/N` alone, from 0/4 to 3/4 of four")
@@ -97,14 +100,13 @@ func (a *apart) connect(log func(text string)) (*queue.Queue, error) {
 }
 
 // ofMachine are the flags that each worker has of its own, or that are told otherwise.
-var ofMachine = []string{"data", "out", "category", "device", "threads", "workers", "cache", "json", "quiet", "resume", "overwrite",
-	"shard", "shards", "nats", "nats-creds", "lease", "tries"}
+var ofMachine = []string{"data", "out", "category", "device", "threads", "workers", "cache", "json", "quiet", "resume", "overwrite"}
 
 // argsOf are the flags that say what a model becomes, as they were given. Files are named from the root.
 func argsOf(flags *pflag.FlagSet) (args []string, err error) {
 	flags.Visit(func(f *pflag.Flag) {
 		value := f.Value.String()
-		if slices.Contains(ofMachine, f.Name) {
+		if slices.Contains(ofMachine, f.Name) || slices.Contains(apartFlags, f.Name) {
 			return
 		}
 		_, box := boxOf(value)

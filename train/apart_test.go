@@ -19,6 +19,7 @@ import (
 	"rdpp/rdpp"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/queue"
+	"rdpp/rdpp/reproduce"
 	"rdpp/rdpp/sample"
 	"rdpp/rdpp/testmain"
 )
@@ -297,6 +298,63 @@ func TestWorkers(t *testing.T) {
 	worker.Process.Signal(syscall.SIGTERM)
 	if code := testmain.ExitCode(t, worker); code != command.Done {
 		t.Errorf("the worker: got code %d, %s, want 0", code, said())
+	}
+}
+
+// TestReproduceShards: shares train what one process trains, once, and the last one's results are of all.
+func TestReproduceShards(t *testing.T) {
+	s := newStage(t, "carpet", "grid", "screw")
+	s.order("grid rd", "fail")
+	const rd, full = "mvtec_wide_resnet50_2_rd_seed1 cpu new", "mvtec_wide_resnet50_2_rd++_noise0.2_seed1 cpu new"
+	stdout, err := s.reproduce("--tables=1", "--categories=carpet,grid,screw", "--shard=1/2")
+	if err != nil || !strings.Contains(stdout, "6 trainings, 0 done before, 3 to do, 0 without data, 3 of other shares") {
+		t.Errorf("got %v, %s, want three trainings", err, stdout)
+	}
+	s.checkCalls("the second share", "carpet "+full, "grid "+full, "screw "+full)
+	if got := s.results(); !strings.Contains(got, "of another share") {
+		t.Errorf("got %s, want that others are missing", got)
+	}
+	t.Setenv("SLURM_ARRAY_TASK_ID", "0")
+	if _, err := s.reproduce("--tables=1", "--categories=carpet,grid,screw", "--shards=2"); err == nil || !strings.Contains(err.Error(), "1 of 6 trainings failed") {
+		t.Errorf("got %v, want a failure", err)
+	}
+	s.checkCalls("the first share", "carpet "+rd, "grid "+rd, "screw "+rd)
+	shares := s.results()
+	if strings.Contains(shares, "of another share") {
+		t.Errorf("got %s, want the results of all", shares)
+	}
+	// The same without shares, which trains what has failed.
+	s.order("grid rd", "")
+	if _, err := s.reproduce("--tables=1", "--categories=carpet,grid,screw"); err != nil {
+		t.Fatal(err)
+	}
+	s.checkCalls("without shares", "grid "+rd)
+}
+
+// TestReproduceWorkers: workers do the trainings of a reproduction.
+func TestReproduceWorkers(t *testing.T) {
+	data, out := categories(t, "carpet", "grid"), filepath.Join(t.TempDir(), "run")
+	write(t, filepath.Join(data, "screw", "train", "good", "1.png"), []byte("no image"))
+	address := natsServer(t)
+	startWorker(t, address)
+	args := []string{"reproduce", "--data=" + data, "--out=" + out, "--tables=1", "--categories=carpet,grid,screw", "--methods=patchcore,cfa", "--arch=resnet18", "--epochs=1",
+		"--image-size=64", "--teacher=random", "--devices=cpu", "--nats=" + address}
+	code, stdout, stderr := trainBy(args...)
+	if code != command.Failed || strings.Count(stdout, ": done, ") != 4 || strings.Count(stdout, ": failed: ") != 2 || !strings.Contains(stdout, "1.png") {
+		t.Errorf("got code %d, %s, %s, want four trainings done, and two that fail", code, stdout, stderr)
+	}
+	for _, name := range []string{reproduce.ResultsMarkdown, reproduce.ResultsHTML} {
+		if text, err := os.ReadFile(filepath.Join(out, name)); err != nil || !strings.Contains(string(text), "1.png") || !strings.Contains(string(text), "avg. of 2 of 15") {
+			t.Errorf("%s: got %v, %s, want the results of two categories", name, err, text)
+		}
+	}
+	// What is done is not done again.
+	if err := os.RemoveAll(filepath.Join(data, "screw")); err != nil {
+		t.Fatal(err)
+	}
+	args[4] = "--categories=carpet,grid"
+	if code, stdout, stderr := trainBy(args...); code != command.Done || strings.Contains(stdout, ": done, ") {
+		t.Errorf("once more: got code %d, %s, %s, want nothing trained", code, stdout, stderr)
 	}
 }
 

@@ -113,7 +113,7 @@ var rareFlags = []string{
 	"flow-steps", "flow-hidden", "flow-kernels", "flow-clamp", "flow-affine", "flow-rate", "flow-decay", "flow-clip", "flow-map", "flow-top",
 	"cross-blocks", "cross-hidden", "cross-clamp", "cross-rate", "cross-decay", "cross-clip", "cross-map", "cross-score",
 	"sphere-near", "sphere-far", "sphere-radius", "sphere-learn", "sphere-margin", "sphere-nu", "sphere-rows", "sphere-width", "sphere-rate", "sphere-decay",
-	"kd-per-position", "checkpoint-every", "cache", "max-pixels", "shard", "shards", "nats", "nats-creds", "lease", "tries",
+	"kd-per-position", "checkpoint-every", "cache", "max-pixels",
 }
 
 func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
@@ -294,7 +294,7 @@ func readTraining(ctx context.Context, args []string, t *command.Terminal) (*tra
 	command.Words(flags, "bit-depth", "auto", "8", "10", "12", "14", "16")
 	tr.apart.register(flags)
 	nameOwners(flags)
-	help := command.Help{Text: trainUsage, Rare: rareFlags, More: fmt.Sprintf("Without --arch: %s where its weights are in $RDPP_CACHE or\n~/.cache/rdpp, "+
+	help := command.Help{Text: trainUsage, Rare: slices.Concat(rareFlags, apartFlags), More: fmt.Sprintf("Without --arch: %s where its weights are in $RDPP_CACHE or\n~/.cache/rdpp, "+
 		"else %s, whose teacher is inside the program\n"+
 		"With several categories, RUN/%s is the page of them all\n"+
 		"Files in RUN/CATEGORY: %s, %s, %s,\n%s, %s; until the end: checkpoint\n", c.Arch, rdpp.DefaultArch(rdpp.TeacherBuiltin), rdpp.IndexFile, rdpp.ModelFile, rdpp.ReportFile, rdpp.MetricsFile,
