@@ -99,8 +99,7 @@ func parse(t *command.Terminal, flags *pflag.FlagSet, args []string, help comman
 
 const trainUsage = `train --data DIR --out RUN    learn from photographs of good parts
 train sample|teacher|reproduce|worker|version|completion|man --help: sample
-data, teachers, the paper's tables, work for others, versions, completions, the
-manual page
+data, teachers, the paper's tables, workers, versions, completions, manual page
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (checkpoint kept)
 `
 

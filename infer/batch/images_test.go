@@ -19,7 +19,6 @@ import (
 	"rdpp/rdpp/bulk"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/queue"
-	"rdpp/rdpp/testmain"
 )
 
 // made is a batch of so many small files, whose contents are their names.
@@ -283,5 +282,3 @@ func TestPace(t *testing.T) {
 		t.Errorf("nothing done: got %q", text)
 	}
 }
-
-func TestMain(m *testing.M) { os.Exit(testmain.Run(m, nil)) }

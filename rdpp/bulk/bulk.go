@@ -452,7 +452,7 @@ func (c *Counter) Missing() iter.Seq2[int, error] {
 			}
 			whole := true
 			for piece := at * perFolder; piece < min((at+1)*perFolder, pieces); piece++ {
-				if there[c.b.resultName(piece)] {
+				if len(there) > 0 && there[c.b.resultName(piece)] { // of a folder that nobody has begun no names are made
 					continue
 				}
 				whole = false

@@ -177,6 +177,9 @@ func errorsTo(log func(text string)) nats.ErrHandler {
 // Close ends the connection.
 func (q *Queue) Close() { q.nc.Close() }
 
+// Sent is how many messages of any kind went to the server so far.
+func (q *Queue) Sent() uint64 { return q.nc.Stats().OutMsgs }
+
 // alive is ctx, which ends with the connection too.
 func (q *Queue) alive(ctx context.Context) (alive context.Context, stop func()) {
 	alive, cancel := context.WithCancelCause(ctx)
