@@ -43,7 +43,7 @@ type Dead struct {
 // ErrDead is wrapped by the error about pieces that nobody could do.
 var ErrDead = errors.New("given up")
 
-// looks bound the time between looks for what is missing: a hundredth of the time that has passed, so that waiting for the next one
+// looks bound the time between looks for what is missing: a three hundredth of the time that has passed, so that waiting for the next one
 // at the end costs no more than that.
 const (
 	soonestLook = 50 * time.Millisecond
@@ -113,7 +113,7 @@ func (q *Queue) hand(ctx context.Context, job *Job) error {
 		if ended {
 			return q.given(job, reasons)
 		}
-		look := time.After(max(soonestLook, min(latestLook, time.Since(began)/100)))
+		look := time.After(max(soonestLook, min(latestLook, time.Since(began)/300)))
 		for waits := true; waits; {
 			select {
 			case <-ctx.Done():
