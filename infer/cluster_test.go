@@ -128,7 +128,7 @@ func TestClusterUsers(t *testing.T) {
 	}
 	slices.Sort(here)
 	slices.Sort(let)
-	if servers != 1 || len(here) != 2 || !slices.Equal(here, let) {
+	if servers != 1 || len(here) != 4 || !slices.Equal(here, let) {
 		t.Errorf("got %d servers, which let in %q, want one that lets in %q", servers, let, here)
 	}
 }
