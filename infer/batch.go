@@ -45,7 +45,7 @@ func runBatch(ctx context.Context, args []string, t *command.Terminal) (int, err
 	m.registerBatch(flags)
 	rare := m.registerRegions(flags)
 	list := flags.String("list", "", "`FILE` with an image a line; or DIR, with those below;\nor s3://BUCKET/FOLDER; required")
-	out := flags.String("out", "", "`DIR` for the results; required")
+	out := flags.String("out", "", "`DIR` for the results, or s3://BUCKET/FOLDER; required")
 	shard := flags.String("shard", "", "do share `N/N` alone, from 0/4 to 3/4 of four; default:\nby JOB_COMPLETION_INDEX or SLURM_ARRAY_TASK_ID")
 	shards := flags.Int("shards", 0, "of `N` shares, where the environment says which")
 	var q queue.Flags
@@ -110,8 +110,12 @@ func runBatch(ctx context.Context, args []string, t *command.Terminal) (int, err
 	if err != nil {
 		return 0, err
 	}
+	place := *out
+	if !bulk.IsStore(place) {
+		place = absolute(place)
+	}
 	b, err := command.Await(ctx, func() (*bulk.Batch, error) {
-		return bulk.Make(ctx, absolute(*out), source, work, &bulk.Options{PerPiece: *perPiece, Shards: one.N})
+		return bulk.Make(ctx, place, source, work, &bulk.Options{PerPiece: *perPiece, Shards: one.N})
 	})
 	if err != nil {
 		return 0, err
@@ -170,17 +174,18 @@ const mostFailed = 3
 func doShare(ctx context.Context, b *bulk.Batch, one share.Share, run *batch.Runner, tell func(batch.Progress)) (broken int, err error) {
 	from, to := one.Range(b.Pieces())
 	var left []int
-	images, of := int64(0), int64(0)
+	of := int64(0)
 	for piece := from; piece < to; piece++ {
 		of += int64(b.Size(piece))
-		done, err := b.Done(piece)
+	}
+	images := of // with results
+	for piece, err := range b.Counter().Missing() {
 		if err != nil {
 			return broken, err
 		}
-		if done {
-			images += int64(b.Size(piece))
-		} else {
+		if from <= piece && piece < to {
 			left = append(left, piece)
+			images -= int64(b.Size(piece))
 		}
 	}
 	pace := batch.NewPace(images, of)

@@ -158,9 +158,9 @@ func (t tooLarge) Error() string {
 	return fmt.Sprintf("of %d bytes, no image that is accepted has more than %d", t.size, t.limit)
 }
 
-// away is an error with queue.ErrAway, if it is the system's.
+// away is an error with queue.ErrAway, if it is the system's or a store's.
 func away(err error) error {
-	if number := syscall.Errno(0); errors.As(err, &number) {
+	if number := syscall.Errno(0); errors.As(err, &number) || errors.Is(err, bulk.ErrStore) {
 		return fmt.Errorf("%w: %w", queue.ErrAway, err)
 	}
 	return err

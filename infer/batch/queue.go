@@ -76,7 +76,7 @@ func OpenTask(task Task, folder string) (*bulk.Batch, error) {
 	}
 	b, err := bulk.Open(folder)
 	switch {
-	case errors.Is(err, bulk.ErrNone) && !isMounted(folder):
+	case errors.Is(err, bulk.ErrNone) && !bulk.IsStore(folder) && !isMounted(folder):
 		return nil, fmt.Errorf("batch: %s: %w: the folder is empty or not there on this machine", folder, queue.ErrAway)
 	case errors.Is(err, bulk.ErrNone):
 		return nil, queue.Others(err)

@@ -140,7 +140,7 @@ func TestDamaged(t *testing.T) {
 	if _, err := b.Merge(t.Context(), nil); err != nil {
 		t.Errorf("mended: got %v", err)
 	}
-	list := b.listPath()
+	list := b.place.path(b.listName())
 	text, err := os.ReadFile(list)
 	if err != nil {
 		t.Fatal(err)
