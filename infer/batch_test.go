@@ -339,6 +339,10 @@ func TestWorkers(t *testing.T) {
 	wantDone(t, "batch", "merge", "alone")
 	wantDone(t, "batch", "merge", "workers")
 	wantEqual(t, content(t, "workers"), content(t, "alone"))
+	// The same work into another folder is the same batch, and goes there.
+	wantDone(t, commandLine("batch", "--list", "in", "--out", "again", "--piece", "3", "--nats", address)...)
+	wantDone(t, "batch", "merge", "again")
+	wantEqual(t, content(t, "again"), content(t, "alone"))
 }
 
 // TestWorkersKilled: the same with 200 pieces and four workers, one of which is killed every few seconds and replaced, one that is

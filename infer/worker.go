@@ -83,7 +83,7 @@ type worker struct {
 	threads, batch, readers int
 	maxMemory               int64
 
-	batchID  string // that run is of; "": none
+	opened   string // the batch that run is of, its ID and folder; "": none
 	detector *rdpp.Detector
 	run      *batch.Runner
 	end      func()
@@ -107,7 +107,7 @@ func (w *worker) do(ctx context.Context, piece queue.Task) error {
 	if done, err := b.Done(task.Piece); done || err != nil {
 		return err
 	}
-	if w.batchID != b.ID() {
+	if w.opened != b.ID()+b.Dir() {
 		if err := w.open(ctx, b); err != nil {
 			return err
 		}
@@ -130,7 +130,7 @@ func (w *worker) open(ctx context.Context, b *bulk.Batch) error {
 		return err
 	}
 	w.run, w.end = m.runner(w.t, w.detector, b, w.maxMemory<<20, w.readers)
-	w.batchID = b.ID()
+	w.opened = b.ID() + b.Dir()
 	return nil
 }
 
@@ -142,5 +142,5 @@ func (w *worker) close() {
 		}
 		w.detector.Close()
 	}
-	w.batchID, w.detector, w.run, w.end = "", nil, nil, nil
+	w.opened, w.detector, w.run, w.end = "", nil, nil, nil
 }
