@@ -18,6 +18,8 @@ import (
 	"rdpp/rdpp/bulk"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/printable"
+	"rdpp/rdpp/queue"
+	"rdpp/rdpp/share"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
 )
@@ -43,11 +45,11 @@ func runBatch(ctx context.Context, args []string, t *command.Terminal) (int, err
 	m.registerBatch(flags)
 	rare := m.registerRegions(flags)
 	list := flags.String("list", "", "`FILE` with an image a line; or DIR, with those below;\nor s3://BUCKET/FOLDER; required")
-	out := flags.String("out", "", "`DIR` for the results; required")
-	share := flags.String("shard", "", "do share `N/N` alone, from 0/4 to 3/4 of four; default:\nby JOB_COMPLETION_INDEX or SLURM_ARRAY_TASK_ID")
+	out := flags.String("out", "", "`DIR` for the results, or s3://BUCKET/FOLDER; required")
+	shard := flags.String("shard", "", "do share `N/N` alone, from 0/4 to 3/4 of four; default:\nby JOB_COMPLETION_INDEX or SLURM_ARRAY_TASK_ID")
 	shards := flags.Int("shards", 0, "of `N` shares, where the environment says which")
-	var q queueFlags
-	q.register(flags, "hand pieces out by the NATS server at `URL` instead, to\ninfer worker, and wait for them")
+	var q queue.Flags
+	q.Register(flags, "hand pieces out by the NATS server at `URL` instead, to\ninfer worker, and wait for them")
 	lease := flags.Duration("lease", 30*time.Second, "with --nats: a worker is lost when silent for `TIME`;\nholds for later batches of the server too")
 	tries := flags.Int("tries", 5, "with --nats: hand a piece out at most `N` times;\nholds for later batches of the server too")
 	perPiece := flags.Int("piece", 0, fmt.Sprintf("`N` images to a file; 0: %d, less for short lists", bulk.DefaultPerPiece))
@@ -81,16 +83,16 @@ func runBatch(ctx context.Context, args []string, t *command.Terminal) (int, err
 		return 0, command.Usagef("--tries %d; use 1 or more", *tries)
 	case *lease < time.Second:
 		return 0, command.Usagef("--lease %v; use 1s or more", *lease)
-	case q.url != "" && (*share != "" || *shards != 0):
+	case q.URL != "" && (*shard != "" || *shards != 0):
 		return 0, command.Usagef("--shard and --shards are for batches without --nats; workers take pieces by themselves")
 	}
-	if err := q.check(); err != nil {
+	if err := q.Check(); err != nil {
 		return 0, err
 	}
-	one := batch.Share{N: 1}
-	if q.url == "" {
+	one := share.Share{N: 1}
+	if q.URL == "" {
 		var err error
-		if one, err = batch.ShareOf(*share, *shards, os.Getenv); err != nil {
+		if one, err = share.Of(*shard, *shards, os.Getenv); err != nil {
 			return 0, command.Usagef("--shard, --shards: %w", err)
 		}
 	}
@@ -108,8 +110,12 @@ func runBatch(ctx context.Context, args []string, t *command.Terminal) (int, err
 	if err != nil {
 		return 0, err
 	}
+	place := *out
+	if !bulk.IsStore(place) {
+		place = absolute(place)
+	}
 	b, err := command.Await(ctx, func() (*bulk.Batch, error) {
-		return bulk.Make(ctx, absolute(*out), source, work, &bulk.Options{PerPiece: *perPiece, Shards: one.N})
+		return bulk.Make(ctx, place, source, work, &bulk.Options{PerPiece: *perPiece, Shards: one.N})
 	})
 	if err != nil {
 		return 0, err
@@ -123,21 +129,21 @@ func runBatch(ctx context.Context, args []string, t *command.Terminal) (int, err
 			command.Say(t.Stderr, "infer: %v", p)
 		}
 	}
-	if q.url != "" {
+	if q.URL != "" {
 		d.Close()
-		asked := batch.QueueOptions{Credentials: q.credentials, Log: log}
+		asked := queue.Options{Credentials: q.Credentials, Log: log}
 		if flags.Changed("lease") { // else the server keeps what it has
 			asked.Lease = *lease
 		}
 		if flags.Changed("tries") {
 			asked.Tries = *tries
 		}
-		queue, err := batch.Connect(q.url, asked)
+		work, err := queue.Connect(q.URL, queue.Images, asked)
 		if err != nil {
 			return 0, fmt.Errorf("--nats: %w", err)
 		}
-		defer queue.Close()
-		if err := queue.Hand(ctx, b, m.file, tellEvery, tell); err != nil {
+		defer work.Close()
+		if err := batch.Hand(ctx, work, b, m.file, batch.HandOptions{Every: tellEvery, Tell: tell, Log: log}); err != nil {
 			return 0, err
 		}
 	} else {
@@ -165,20 +171,21 @@ const mostFailed = 3
 
 // doShare does the pieces of a share that have no results, and returns how many of their images could not be judged. A piece that
 // fails leaves the others their turn; the error is its.
-func doShare(ctx context.Context, b *bulk.Batch, share batch.Share, run *batch.Runner, tell func(batch.Progress)) (broken int, err error) {
-	from, to := b.Shard(share.I, share.N)
+func doShare(ctx context.Context, b *bulk.Batch, one share.Share, run *batch.Runner, tell func(batch.Progress)) (broken int, err error) {
+	from, to := one.Range(b.Pieces())
 	var left []int
-	images, of := int64(0), int64(0)
+	of := int64(0)
 	for piece := from; piece < to; piece++ {
 		of += int64(b.Size(piece))
-		done, err := b.Done(piece)
+	}
+	images := of // with results
+	for piece, err := range b.Counter().Missing() {
 		if err != nil {
 			return broken, err
 		}
-		if done {
-			images += int64(b.Size(piece))
-		} else {
+		if from <= piece && piece < to {
 			left = append(left, piece)
+			images -= int64(b.Size(piece))
 		}
 	}
 	pace := batch.NewPace(images, of)
@@ -346,30 +353,4 @@ func (j *judge) inBatch(t *command.Terminal) batch.Judge {
 func isFault(err error) bool {
 	fault := new(torch.Error)
 	return errors.As(err, &fault) || errors.Is(err, torch.ErrClosed) || errors.Is(err, context.Canceled)
-}
-
-// queueFlags are the flags of what talks to a NATS server.
-type queueFlags struct{ url, credentials string }
-
-func (q *queueFlags) register(flags *pflag.FlagSet, usage string) {
-	flags.StringVar(&q.url, "nats", "", usage)
-	flags.StringVar(&q.credentials, "nats-creds", "", "`FILE` of a NATS user's credentials")
-}
-
-func (q *queueFlags) check() error {
-	if q.url == "" {
-		if q.credentials != "" {
-			return command.Usagef("--nats-creds is for --nats")
-		}
-		return nil
-	}
-	if err := batch.CheckURL(q.url); err != nil {
-		return command.Usagef("--nats: %w", err)
-	}
-	if q.credentials != "" {
-		if _, err := os.Stat(q.credentials); err != nil {
-			return command.Usagef("--nats-creds: %w", err)
-		}
-	}
-	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"image"
 	"image/png"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -249,6 +250,34 @@ func TestBatchBucket(t *testing.T) {
 		}
 		testmain.WantContent(t, filepath.Join("bucket", name), strings.ReplaceAll(string(disk), "in/", "s3://parts/in/"))
 	}
+	// The results may lie there too, in shares, and are the same; what is there is not made again.
+	for _, shard := range []string{"1/2", "0/2"} {
+		wantDone(t, commandLine("batch", "--list", "s3://parts/in", "--out", "s3://parts/results/of in", "--piece", "3", "--shard", shard)...)
+	}
+	if code, _, stderr := infer(nil, commandLine("batch", "--list", "s3://parts/in", "--out", "s3://parts/results/of in", "--threshold", "1")...); code != command.Failed ||
+		!strings.Contains(stderr, "results of another batch") {
+		t.Errorf("another threshold: got code %d, %s, want a refusal", code, stderr)
+	}
+	wantDone(t, commandLine("batch", "--list", "s3://parts/in", "--out", "three", "--piece", "3")...)
+	if got, want := wantDone(t, "batch", "merge", "s3://parts/results/of in"), wantDone(t, "batch", "merge", "three"); got != want {
+		t.Errorf("results in the bucket: got %s, want %s", got, want)
+	}
+	for name, want := range content(t, "three") {
+		answer, err := http.Get(store.URL + "/parts" + (&url.URL{Path: "/results/of in/" + strings.TrimPrefix(name, "/")}).EscapedPath())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		if got, err := io.ReadAll(answer.Body); string(got) != want || err != nil {
+			t.Errorf("%s in the bucket: got %.200q, %v, want %.200q", name, got, err, want)
+		}
+	}
+	address, _ := natsServer(t)
+	testmain.Start(t, asProgram, nil, "worker", "--nats", address, "--device", "cpu", "--threads", "2", "--models", "models")
+	wantDone(t, commandLine("batch", "--list", "s3://parts/in", "--out", "s3://parts/apart", "--piece", "3", "--nats", address)...)
+	if got, want := wantDone(t, "batch", "merge", "s3://parts/apart"), wantDone(t, "batch", "merge", "three"); got != want {
+		t.Errorf("by a worker: got %s, want %s", got, want)
+	}
 	lists, err := filepath.Glob("bucket/list-*.txt")
 	if err != nil || len(lists) != 1 {
 		t.Fatalf("got the lists %q, %v, want one", lists, err)
@@ -310,6 +339,10 @@ func TestWorkers(t *testing.T) {
 	wantDone(t, "batch", "merge", "alone")
 	wantDone(t, "batch", "merge", "workers")
 	wantEqual(t, content(t, "workers"), content(t, "alone"))
+	// The same work into another folder is the same batch, and goes there.
+	wantDone(t, commandLine("batch", "--list", "in", "--out", "again", "--piece", "3", "--nats", address)...)
+	wantDone(t, "batch", "merge", "again")
+	wantEqual(t, content(t, "again"), content(t, "alone"))
 }
 
 // TestWorkersKilled: the same with 200 pieces and four workers, one of which is killed every few seconds and replaced, one that is

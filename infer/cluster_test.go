@@ -16,7 +16,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"go.yaml.in/yaml/v3"
 
-	"rdpp/infer/batch"
+	"rdpp/rdpp/queue"
+	"rdpp/rdpp/share"
 )
 
 // manifest is what a test looks at of a Kubernetes object.
@@ -127,7 +128,7 @@ func TestClusterUsers(t *testing.T) {
 	}
 	slices.Sort(here)
 	slices.Sort(let)
-	if servers != 1 || len(here) != 2 || !slices.Equal(here, let) {
+	if servers != 1 || len(here) != 4 || !slices.Equal(here, let) {
 		t.Errorf("got %d servers, which let in %q, want one that lets in %q", servers, let, here)
 	}
 }
@@ -162,7 +163,7 @@ func TestCluster(t *testing.T) {
 				flag, rest := parsed(t, file, c.Args)
 				switch {
 				case c.Args[0] == "worker" || flag("nats") != "":
-					if err := batch.CheckURL(flag("nats")); err != nil {
+					if err := queue.CheckURL(flag("nats")); err != nil {
 						t.Errorf("%s: --nats: %v", file, err)
 					}
 				case len(rest) == 0:
@@ -171,7 +172,7 @@ func TestCluster(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					if s, err := batch.ShareOf(flag("shard"), shards, env); err != nil || s.N != m.Spec.Completions {
+					if s, err := share.Of(flag("shard"), shards, env); err != nil || s.N != m.Spec.Completions {
 						t.Errorf("%s: got share %+v, %v, want one of %d", file, s, err, m.Spec.Completions)
 					}
 				}
@@ -207,7 +208,7 @@ func TestCluster(t *testing.T) {
 				t.Fatal(err)
 			}
 			env := func(name string) string { return map[string]string{"SLURM_ARRAY_TASK_ID": "15"}[name] }
-			if s, err := batch.ShareOf(flag("shard"), shards, env); err != nil || len(rest) > 0 {
+			if s, err := share.Of(flag("shard"), shards, env); err != nil || len(rest) > 0 {
 				t.Errorf("%s: got share %+v, %v, arguments %q", file, s, err, rest)
 			}
 		}

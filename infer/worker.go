@@ -12,6 +12,7 @@ import (
 	"rdpp/rdpp/allowance"
 	"rdpp/rdpp/bulk"
 	"rdpp/rdpp/command"
+	"rdpp/rdpp/queue"
 	"rdpp/torch"
 )
 
@@ -28,8 +29,8 @@ Exit codes: 0 ended, 1 of no use, such as without a working GPU, 2 wrong usage.
 func runWorker(ctx context.Context, args []string, t *command.Terminal) (int, error) {
 	flags := pflag.NewFlagSet("worker", pflag.ContinueOnError)
 	w := worker{t: t}
-	var q queueFlags
-	q.register(flags, "NATS server at `URL`; required")
+	var q queue.Flags
+	q.Register(flags, "NATS server at `URL`; required")
 	flags.StringVar(&w.out, "out", "", "where the batch's --out is here; `DIR`")
 	flags.StringVar(&w.models, "models", "", "keep models in `DIR`; default: in the user's cache")
 	flags.StringVar(&w.device, "device", "auto", "`NAME`: auto, cpu or cuda[:N]")
@@ -42,14 +43,14 @@ func runWorker(ctx context.Context, args []string, t *command.Terminal) (int, er
 		return 0, err
 	case flags.NArg() > 0:
 		return 0, command.Usagef("%q is one argument too many", flags.Arg(0))
-	case q.url == "":
+	case q.URL == "":
 		return 0, command.Usagef("--nats is missing; name the server, such as nats://host:4222")
 	case w.readers < 1 || w.readers > 1024:
 		return 0, command.Usagef("--readers %d; use 1 to 1024", w.readers)
 	case w.maxMemory < 1 || w.maxMemory > 1<<30:
 		return 0, command.Usagef("--max-memory %d; use 1 to %d", w.maxMemory, 1<<30)
 	}
-	if err := q.check(); err != nil {
+	if err := q.Check(); err != nil {
 		return 0, err
 	}
 	if _, err := w.flags("-", string(torch.FP32)).options(); err != nil { // the device and the numbers
@@ -66,7 +67,7 @@ func runWorker(ctx context.Context, args []string, t *command.Terminal) (int, er
 	defer w.close()
 	log := logTo(t)
 	var err error
-	w.queue, err = batch.Connect(q.url, batch.QueueOptions{Credentials: q.credentials, Wait: true, Log: log})
+	w.queue, err = queue.Connect(q.URL, queue.Images, queue.Options{Credentials: q.Credentials, Wait: true, Log: log})
 	if err != nil {
 		return 0, err
 	}
@@ -77,12 +78,12 @@ func runWorker(ctx context.Context, args []string, t *command.Terminal) (int, er
 // worker is what infer worker works with.
 type worker struct {
 	t                       *command.Terminal
-	queue                   *batch.Queue
+	queue                   *queue.Queue
 	out, models, device     string
 	threads, batch, readers int
 	maxMemory               int64
 
-	batchID  string // that run is of; "": none
+	opened   string // the batch that run is of, its ID and folder; "": none
 	detector *rdpp.Detector
 	run      *batch.Runner
 	end      func()
@@ -94,7 +95,11 @@ func (w *worker) flags(file, precision string) *modelFlags {
 }
 
 // do does a piece. The model stays open for the next one.
-func (w *worker) do(ctx context.Context, task batch.Task) error {
+func (w *worker) do(ctx context.Context, piece queue.Task) error {
+	task, err := batch.ReadTask(piece)
+	if err != nil {
+		return err
+	}
 	b, err := batch.OpenTask(task, w.out)
 	if err != nil {
 		return err
@@ -102,7 +107,7 @@ func (w *worker) do(ctx context.Context, task batch.Task) error {
 	if done, err := b.Done(task.Piece); done || err != nil {
 		return err
 	}
-	if w.batchID != b.ID() {
+	if w.opened != b.ID()+b.Dir() {
 		if err := w.open(ctx, b); err != nil {
 			return err
 		}
@@ -125,7 +130,7 @@ func (w *worker) open(ctx context.Context, b *bulk.Batch) error {
 		return err
 	}
 	w.run, w.end = m.runner(w.t, w.detector, b, w.maxMemory<<20, w.readers)
-	w.batchID = b.ID()
+	w.opened = b.ID() + b.Dir()
 	return nil
 }
 
@@ -137,5 +142,5 @@ func (w *worker) close() {
 		}
 		w.detector.Close()
 	}
-	w.batchID, w.detector, w.run, w.end = "", nil, nil, nil
+	w.opened, w.detector, w.run, w.end = "", nil, nil, nil
 }

@@ -101,6 +101,9 @@ type SettingError = setting.Error
 // ErrConfig is what every SettingError is, by errors.Is.
 var ErrConfig = setting.ErrValue
 
+// ErrBusy is wrapped by the error about a folder that another training has locked.
+var ErrBusy = engine.ErrBusy
+
 // ErrInterrupted says that training stopped because its context ended, after a checkpoint.
 var ErrInterrupted = engine.ErrInterrupted
 
@@ -182,6 +185,11 @@ func Train(ctx context.Context, c Config, set *dataset.Set, opt TrainOptions) (*
 
 // FromModel returns the settings with which a training goes on from a model file; see engine.FromModel.
 func FromModel(path string) (Config, error) { return engine.FromModel(path) }
+
+// Finished is the summary of the finished run in a folder; see engine.Finished.
+func Finished(folder string, c *Config, teacher string) (*Summary, error) {
+	return engine.Finished(folder, c, teacher)
+}
 
 // WriteIndex writes the page of a run over several categories, whose folders lie in out under their names. out is made
 // where missing.

@@ -4,6 +4,7 @@
 //	train sample --out DIR [flags]
 //	train teacher --out FILE [flags]
 //	train reproduce --data ROOT --out RUN [flags]
+//	train worker --nats URL [flags]
 //	train version [--licenses]
 //	train completion bash|zsh|fish
 //	train man
@@ -35,6 +36,7 @@ import (
 	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
 	"rdpp/rdpp/reproduce"
+	"rdpp/rdpp/share"
 	"rdpp/torch"
 )
 
@@ -54,6 +56,7 @@ var app = command.Program{
 		{Name: "sample", Summary: "make sample data", Args: command.None, Run: simple(runSample), Patient: true},
 		{Name: "teacher", Summary: "make a teacher of drawn pictures or of an ONNX file", Args: command.None, Run: simple(runTeacher), Patient: true},
 		{Name: "reproduce", Summary: "train for the paper's tables", Args: command.None, Run: simple(runReproduce), Patient: true},
+		{Name: "worker", Summary: "do trainings that train --nats hands out", Args: command.None, Run: simple(runWorker), Patient: true},
 		version,
 	},
 	Default:     &command.Command{Args: command.None, Run: simple(runTrain), Patient: true},
@@ -95,8 +98,8 @@ func parse(t *command.Terminal, flags *pflag.FlagSet, args []string, help comman
 }
 
 const trainUsage = `train --data DIR --out RUN    learn from photographs of good parts
-train sample|teacher|reproduce|version|completion|man --help: sample data,
-teachers, the paper's tables, versions, completions, the manual page
+train sample|teacher|reproduce|worker|version|completion|man --help: sample
+data, teachers, the paper's tables, workers, versions, completions, manual page
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (checkpoint kept)
 `
 
@@ -113,8 +116,64 @@ var rareFlags = []string{
 }
 
 func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
+	tr, err := readTraining(ctx, args, t)
+	switch {
+	case err != nil:
+		return err
+	case tr.apart.URL != "":
+		return tr.handOut(ctx)
+	case len(tr.sources) == 1 && tr.share.N == 1:
+		_, err := tr.train(ctx, tr.sources[0])
+		return err
+	}
+	return tr.trainAll(ctx)
+}
+
+// training is what a command line asks for.
+type training struct {
+	t       *command.Terminal
+	stdout  io.Writer // for people
+	asJSON  bool
+	sources []dataset.Source // of the categories
+	all     bool             // all in a folder
+	data    string           // --data
+	out     string           // with a folder for each category
+	resume  bool
+	teacher string
+
+	open     dataset.OpenOptions
+	configOf func(category string) rdpp.Config
+	// learn trains on a category.
+	learn func(set *dataset.Set) (*rdpp.Summary, error)
+
+	apart apart
+	share share.Share
+	args  []string // those that say what a model becomes, for workers
+}
+
+// openSet opens a category.
+func (tr *training) openSet(ctx context.Context, source dataset.Source) (*dataset.Set, error) {
+	set, err := command.Await(ctx, func() (*dataset.Set, error) { return source.Open(&tr.open) }) // a list may be a pipe
+	if errors.Is(err, dataset.ErrCategories) {
+		return nil, fmt.Errorf("%w, with --category, or all", err)
+	}
+	return set, err
+}
+
+// train trains on a category.
+func (tr *training) train(ctx context.Context, source dataset.Source) (*rdpp.Summary, error) {
+	set, err := tr.openSet(ctx, source)
+	if err != nil {
+		return nil, err
+	}
+	return tr.learn(set)
+}
+
+// readTraining reads a command line.
+func readTraining(ctx context.Context, args []string, t *command.Terminal) (*training, error) {
+	tr := &training{t: t}
 	c := rdpp.DefaultConfig()
-	opt, open := rdpp.TrainOptions{}, dataset.OpenOptions{}
+	opt, open := rdpp.TrainOptions{}, &tr.open
 	flags := pflag.NewFlagSet("train", pflag.ContinueOnError)
 	var source dataset.Source
 	flags.StringVar(&source.Data, "data", "", "`DIR` with train/good, good or images; or of such")
@@ -233,101 +292,108 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	command.Words(flags, "precision", "auto", "fp32", "tf32", "bf16")
 	command.Words(flags, "select", rdpp.SelectLast, rdpp.SelectBestOnTest)
 	command.Words(flags, "bit-depth", "auto", "8", "10", "12", "14", "16")
+	tr.apart.register(flags)
 	nameOwners(flags)
-	help := command.Help{Text: trainUsage, Rare: rareFlags, More: fmt.Sprintf("Without --arch: %s where its weights are in $RDPP_CACHE or\n~/.cache/rdpp, "+
+	help := command.Help{Text: trainUsage, Rare: slices.Concat(rareFlags, apartFlags), More: fmt.Sprintf("Without --arch: %s where its weights are in $RDPP_CACHE or\n~/.cache/rdpp, "+
 		"else %s, whose teacher is inside the program\n"+
 		"With several categories, RUN/%s is the page of them all\n"+
 		"Files in RUN/CATEGORY: %s, %s, %s,\n%s, %s; until the end: checkpoint\n", c.Arch, rdpp.DefaultArch(rdpp.TeacherBuiltin), rdpp.IndexFile, rdpp.ModelFile, rdpp.ReportFile, rdpp.MetricsFile,
 		rdpp.HistoryFile, rdpp.ScoresFile)}
 	if err := parse(t, flags, args, help); err != nil {
-		return err
+		return nil, err
 	}
 
 	switch {
 	case opt.Out == "":
-		return command.Usagef("--data and --out are needed")
+		return nil, command.Usagef("--data and --out are needed")
 	case opt.Workers < 1 || opt.Workers > 1024:
-		return command.Usagef("--workers %d; use 1 to 1024", opt.Workers)
+		return nil, command.Usagef("--workers %d; use 1 to 1024", opt.Workers)
 	case opt.CheckpointEvery <= 0:
-		return command.Usagef("--checkpoint-every must be positive, such as 5m")
+		return nil, command.Usagef("--checkpoint-every must be positive, such as 5m")
 	case *cacheMiB < 0 || *cacheMiB > 1<<30 || opt.MaxPixels < 1:
-		return command.Usagef("--cache must be 0 to %d MiB, --max-pixels at least 1", 1<<30)
+		return nil, command.Usagef("--cache must be 0 to %d MiB, --max-pixels at least 1", 1<<30)
 	case opt.TestEvery < 0:
-		return command.Usagef("--test-every %d; use 0 or more", opt.TestEvery)
+		return nil, command.Usagef("--test-every %d; use 0 or more", opt.TestEvery)
 	case flags.Changed("light") && strings.Contains(flags.Lookup("augment").Value.String(), "light="):
-		return command.Usagef("--light and --augment light= exclude each other")
+		return nil, command.Usagef("--light and --augment light= exclude each other")
 	case opt.From != "" && (*preset != "" || *configFile != ""):
-		return command.Usagef("--from excludes --preset and --config: the settings are the model's")
+		return nil, command.Usagef("--from excludes --preset and --config: the settings are the model's")
 	case opt.From != "" && flags.Changed("teacher"):
-		return command.Usagef("--from and --teacher exclude each other: the model has a teacher, by which it has learned")
+		return nil, command.Usagef("--from and --teacher exclude each other: the model has a teacher, by which it has learned")
 	case opt.Resume && opt.Overwrite:
-		return command.Usagef("--resume and --overwrite exclude each other")
+		return nil, command.Usagef("--resume and --overwrite exclude each other")
 	}
 	if err := source.Check(false); err != nil {
-		return command.Usagef("%w", err)
+		return nil, command.Usagef("%w", err)
+	}
+	if err := tr.apart.checkCategories(&source, *categories, opt.Overwrite); err != nil {
+		return nil, err
 	}
 	var view framing.View
-	var configOf func(category string) rdpp.Config
 	var err error
+	if tr.share, err = tr.apart.check(); err != nil {
+		return nil, err
+	}
 	if opt.From != "" {
-		if configOf, view, err = continued(flags, &c, opt.From); err != nil {
-			return err
+		if tr.configOf, view, err = continued(flags, &c, opt.From); err != nil {
+			return nil, err
 		}
 	} else {
 		base, err := baseOf(flags, *preset, *configFile, c.Method, &opt.Teacher)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if configOf, err = configured(flags, &c, base, opt.Teacher); err != nil {
-			return err
+		if tr.configOf, err = configured(flags, &c, base, opt.Teacher); err != nil {
+			return nil, err
 		}
 		if *configFile != "" {
 			view = c.View
 		}
 	}
-	if err := readView(*roi, *ignore, &open, &view); err != nil {
-		return err
+	if err := readView(*roi, *ignore, open, &view); err != nil {
+		return nil, err
 	}
 	if opt.Device, err = setDevice(*device, *threads); err != nil {
-		return err
+		return nil, err
 	}
 	if opt.CacheBytes = *cacheMiB << 20; opt.CacheBytes == 0 {
 		opt.CacheBytes = -1
 	}
-	sources, err := dataSources(source, *categories)
-	if err != nil {
-		return err
+	if tr.sources, err = dataSources(source, *categories); err != nil {
+		return nil, err
 	}
-	if opt.From != "" && len(sources) > 1 {
-		return command.Usagef("--from names one model, and there are %d categories; train one at a time", len(sources))
+	if opt.From != "" && len(tr.sources) > 1 {
+		return nil, command.Usagef("--from names one model, and there are %d categories; train one at a time", len(tr.sources))
 	}
-	out := opt.Out
+	if tr.args, err = argsOf(flags); err != nil {
+		return nil, err
+	}
+	tr.all = slices.Equal(*categories, []string{"all"})
+	tr.data, tr.out, tr.resume, tr.teacher, tr.asJSON = source.Data, opt.Out, opt.Resume, opt.Teacher, *asJSON
 	open.SkipBad = opt.SkipBad
 	opt.DropCheckpoint = !*keep
 	if opt.Provenance, err = provenance(args, &source, opt.Device, *threads); err != nil {
-		return err
+		return nil, err
 	}
-	stdout := t.Stdout
+	tr.stdout = t.Stdout
 	if *quiet && !*asJSON {
-		stdout = io.Discard
+		tr.stdout = io.Discard
 	}
 	if usual := rdpp.DefaultConfig().Arch; !flags.Changed("arch") && *preset == "" && *configFile == "" && opt.Teacher == rdpp.TeacherAuto &&
 		c.Arch != usual && !*asJSON {
-		say(stdout, "%s, whose teacher is inside the program, as no weights of %s are on this machine; --arch overrules", c.Arch, usual)
+		say(tr.stdout, "%s, whose teacher is inside the program, as no weights of %s are on this machine; --arch overrules", c.Arch, usual)
 	}
-	train := func(source dataset.Source) (*rdpp.Summary, error) {
-		set, err := command.Await(ctx, func() (*dataset.Set, error) { return source.Open(&open) }) // a list may be a pipe
-		if errors.Is(err, dataset.ErrCategories) {
-			return nil, fmt.Errorf("%w, with --category, or all", err)
-		}
-		if err != nil {
-			return nil, err
-		}
-		c := configOf(set.Category)
-		view.Fit, view.Align = c.Fit, c.Align
-		c.View = view
-		opt.Out = filepath.Join(out, set.Category)
-		show := newProgress(set, stdout, t.Stderr, *asJSON, *quiet)
+	settings := tr.configOf
+	tr.configOf = func(category string) rdpp.Config {
+		c := settings(category)
+		c.View.ROI, c.View.ROIMask, c.View.Ignore = view.ROI, view.ROIMask, view.Ignore
+		return c
+	}
+	tr.learn = func(set *dataset.Set) (*rdpp.Summary, error) {
+		c := tr.configOf(set.Category)
+		opt := opt
+		opt.Out = filepath.Join(tr.out, set.Category)
+		show := newProgress(set, tr.stdout, t.Stderr, *asJSON, *quiet)
 		opt.OnDownload, opt.OnStart, opt.OnStep, opt.OnEpoch = show.download, show.teacher, show.step, show.epoch
 		opt.Log = slog.New(command.LogTo(show.log(), "train"))
 		show.start(&c, opt.Device, *threads)
@@ -338,60 +404,7 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 		}
 		return summary, err
 	}
-	if len(sources) == 1 {
-		_, err := train(sources[0])
-		return err
-	}
-	said := stdout
-	if *asJSON {
-		said = io.Discard // lines are objects
-	}
-	if slices.Equal(*categories, []string{"all"}) {
-		if err := tellOthers(said, source.Data); err != nil {
-			return err
-		}
-	}
-	return trainAll(sources, out, train, said, t)
-}
-
-// tellOthers says what of a folder of data sets is none.
-func tellOthers(stdout io.Writer, data string) error {
-	others, err := dataset.Others(data)
-	if err == nil && len(others) > 0 {
-		fmt.Fprintf(stdout, "all: left out, being no data set: %s\n", strings.Join(others, ", "))
-	}
-	return err
-}
-
-// trainAll trains on one category after the other, and keeps the page of all of them. What fails in one is said, and the
-// others go on.
-func trainAll(sources []dataset.Source, out string, train func(dataset.Source) (*rdpp.Summary, error), stdout io.Writer,
-	t *command.Terminal) error {
-	entries := make([]rdpp.IndexEntry, len(sources))
-	for i, source := range sources {
-		entries[i] = rdpp.IndexEntry{Category: filepath.Base(source.Data), Reason: "not trained yet"}
-	}
-	var failed []string
-	for i, source := range sources {
-		summary, err := train(source)
-		if errors.Is(err, rdpp.ErrInterrupted) || errors.Is(err, context.Canceled) {
-			return err
-		}
-		entries[i].Summary, entries[i].Reason = summary, ""
-		if err != nil {
-			failed = append(failed, entries[i].Category)
-			entries[i].Summary, entries[i].Reason = nil, t.Tell(err)
-			t.Complain(err)
-		}
-		if err := rdpp.WriteIndex(out, "Anomaly detection, "+filepath.Base(out), entries); err != nil {
-			return err
-		}
-	}
-	say(stdout, "all: page %s", filepath.Join(out, rdpp.IndexFile))
-	if len(failed) > 0 {
-		return fmt.Errorf("%d of %d categories failed: %s; see above", len(failed), len(sources), strings.Join(failed, ", "))
-	}
-	return nil
+	return tr, nil
 }
 
 // say prints a line for people. That its reader has gone away is no reason to stop training.

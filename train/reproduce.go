@@ -17,6 +17,7 @@ import (
 	"rdpp/rdpp"
 	"rdpp/rdpp/allowance"
 	"rdpp/rdpp/command"
+	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/reproduce"
 	"rdpp/torch"
 )
@@ -54,7 +55,9 @@ func runReproduce(ctx context.Context, args []string, t *command.Terminal) error
 	flags.IntVar(&run.Threads, "threads", 0, "`N` CPU threads per training; default all CPUs, shared by the devices")
 	dryRun := flags.Bool("dry-run", false, "show the trainings and what is done of them; train and write nothing")
 	asJSON := flags.Bool("json", false, "one JSON object per line")
-	if err := parse(t, flags, args, command.Help{Text: reproduceUsage}); err != nil {
+	var a apart
+	a.register(flags)
+	if err := parse(t, flags, args, command.Help{Text: reproduceUsage, Rare: apartFlags}); err != nil {
 		return err
 	}
 	if run.Out == "" {
@@ -69,6 +72,21 @@ func runReproduce(ctx context.Context, args []string, t *command.Terminal) error
 	plan, err := reproduce.NewPlan(&opt)
 	if err != nil {
 		return err
+	}
+	if run.Share, err = a.check(); err != nil {
+		return err
+	}
+	if a.URL != "" {
+		if run.Out, err = filepath.Abs(run.Out); err != nil {
+			return err
+		}
+		run.Hand = func(ctx context.Context, h *reproduce.Handed) error {
+			return a.hand(ctx, &handed{There: h.There, Args: h.Args, Of: h.Of, Done: h.Done, Failed: h.Failed, OnError: t.Complain,
+				Open: func(i int) (*dataset.Set, error) {
+					source := dataset.Source{Data: h.Data(i)}
+					return source.Open(&dataset.OpenOptions{})
+				}})
+		}
 	}
 	if run.Devices, err = findDevices(*devices); err != nil {
 		return err

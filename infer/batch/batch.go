@@ -58,7 +58,7 @@ func NewRunner(b *bulk.Batch, opt Options) *Runner {
 
 // Piece judges the images of a piece and places its results, unless it has some. each, if not nil, is told of each image. Where a
 // disk, a store or the network is to blame that an image cannot be read or results be placed, there are none, and the error is
-// ErrAway.
+// queue.ErrAway.
 func (r *Runner) Piece(ctx context.Context, piece int, each func(Outcome)) error {
 	if done, err := r.batch.Done(piece); done || err != nil {
 		return away(err)

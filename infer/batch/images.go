@@ -19,6 +19,7 @@ import (
 	"rdpp/rdpp/bucket"
 	"rdpp/rdpp/bulk"
 	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/queue"
 	"rdpp/rdpp/regular"
 )
 
@@ -87,7 +88,7 @@ func (im *images) fetch(ctx context.Context, room *backlog, name string, i int) 
 		return nil, nil
 	}, backoff.WithBackOff(pauses), backoff.WithMaxTries(readTries), backoff.WithMaxElapsedTime(0))
 	if err != nil {
-		return f, fmt.Errorf("batch: %s: %w: %w", f.name, ErrAway, err)
+		return f, fmt.Errorf("batch: %s: %w: %w", f.name, queue.ErrAway, err)
 	}
 	f.data = data
 	return f, nil
@@ -157,14 +158,10 @@ func (t tooLarge) Error() string {
 	return fmt.Sprintf("of %d bytes, no image that is accepted has more than %d", t.size, t.limit)
 }
 
-// ErrAway is wrapped by the errors about disks, stores and networks that do not give what they are asked for: somewhere else, or
-// after a while, it may well be there.
-var ErrAway = errors.New("the disk, store or network does not give it")
-
-// away is an error with ErrAway, if it is the system's.
+// away is an error with queue.ErrAway, if it is the system's or a store's.
 func away(err error) error {
-	if number := syscall.Errno(0); errors.As(err, &number) {
-		return fmt.Errorf("%w: %w", ErrAway, err)
+	if number := syscall.Errno(0); errors.As(err, &number) || errors.Is(err, bulk.ErrStore) {
+		return fmt.Errorf("%w: %w", queue.ErrAway, err)
 	}
 	return err
 }
@@ -258,7 +255,7 @@ func (c census) add(f fetched) {
 func (c census) fault() error {
 	for _, at := range c {
 		if at.unread > 0 && at.read == 0 {
-			return fmt.Errorf("batch: %w: none of %d images of the piece can be read on this machine, such as %w", ErrAway, at.unread, at.example)
+			return fmt.Errorf("batch: %w: none of %d images of the piece can be read on this machine, such as %w", queue.ErrAway, at.unread, at.example)
 		}
 	}
 	return nil

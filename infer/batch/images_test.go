@@ -18,7 +18,7 @@ import (
 	"rdpp/rdpp/bucket"
 	"rdpp/rdpp/bulk"
 	"rdpp/rdpp/imagefile"
-	"rdpp/rdpp/testmain"
+	"rdpp/rdpp/queue"
 )
 
 // made is a batch of so many small files, whose contents are their names.
@@ -190,8 +190,8 @@ func TestNotMounted(t *testing.T) {
 		b := opened(t, filepath.Join(dir, "list"), 2)
 		run := NewRunner(b, Options{Judge: look})
 		run.images.first = time.Millisecond
-		if err := run.Piece(t.Context(), 0, nil); !errors.Is(err, ErrAway) || !strings.Contains(err.Error(), "/a.png") && !strings.Contains(err.Error(), "/b.png") {
-			t.Errorf("%s: got %v, want %v with an image", what, err, ErrAway)
+		if err := run.Piece(t.Context(), 0, nil); !errors.Is(err, queue.ErrAway) || !strings.Contains(err.Error(), "/a.png") && !strings.Contains(err.Error(), "/b.png") {
+			t.Errorf("%s: got %v, want %v with an image", what, err, queue.ErrAway)
 		}
 		if done, err := b.Done(0); done || err != nil {
 			t.Errorf("%s: got results, %v, want none", what, err)
@@ -282,5 +282,3 @@ func TestPace(t *testing.T) {
 		t.Errorf("nothing done: got %q", text)
 	}
 }
-
-func TestMain(m *testing.M) { os.Exit(testmain.Run(m, nil)) }

@@ -1,4 +1,4 @@
-// Package bucket reads images from stores that speak Amazon S3's protocol: AWS, MinIO, Ceph, Google's by its interoperability.
+// Package bucket reads from stores that speak Amazon S3's protocol: AWS, MinIO, Ceph, Google's by its interoperability; and writes to them.
 //
 // Where the store is and who asks follows from the environment, as in AWS's own programs: AWS_ENDPOINT_URL (such as
 // http://minio:9000; without it: AWS), AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, the file
@@ -169,11 +169,15 @@ var errStalled = errors.New("the store sends nothing")
 // Get opens an object for reading, and says how many bytes it has. What is not there is ErrNotFound. A store that sends nothing
 // for a while is an error.
 func (s *Store) Get(ctx context.Context, key string) (content io.ReadCloser, size int64, err error) {
+	return s.get(ctx, key, minio.GetObjectOptions{})
+}
+
+func (s *Store) get(ctx context.Context, key string, opt minio.GetObjectOptions) (content io.ReadCloser, size int64, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	o := &object{store: s, key: key, ctx: ctx, cancel: cancel}
 	var info minio.ObjectInfo
 	err = o.soon(func() (err error) {
-		o.content, info, _, err = s.client.GetObject(ctx, s.name, key, minio.GetObjectOptions{})
+		o.content, info, _, err = s.client.GetObject(ctx, s.name, key, opt)
 		return err
 	})
 	if err != nil {
@@ -230,6 +234,8 @@ func (s *Store) failed(key string, err error) error {
 		return backoff.Permanent(fmt.Errorf("bucket: %s%s/%s: %w (%s)", Scheme, s.name, key, ErrDenied, answer.Code))
 	case "InvalidObjectState":
 		err = ErrArchived
+	case minio.PreconditionFailed:
+		err = ErrExists
 	}
 	return fmt.Errorf("bucket: %s%s/%s: %w", Scheme, s.name, key, err)
 }

@@ -226,3 +226,53 @@ func TestOpen(t *testing.T) {
 		t.Errorf("by the environment: got %v, want the store at minio:9000", err)
 	}
 }
+
+// TestWrite: what is put is there, as it was read and in parts, also where the store fails now and then; a new one replaces none.
+func TestWrite(t *testing.T) {
+	var fails atomic.Int32
+	s := serve(t, "parts", func(w http.ResponseWriter, r *http.Request) bool {
+		if strings.HasSuffix(r.URL.Path, "/a b.txt") && fails.Add(-1) >= 0 {
+			http.Error(w, "busy", http.StatusServiceUnavailable)
+			return true
+		}
+		return false
+	})
+	s.first = time.Millisecond
+	ctx, key := t.Context(), "in/a b.txt"
+	for failures := range int32(3) {
+		again := func() { fails.Store(failures) }
+		content := fmt.Sprint("content ", failures)
+		again()
+		if err := s.Put(ctx, key, strings.NewReader(content), int64(len(content)), false); err != nil {
+			t.Fatal(err)
+		}
+		again()
+		if err := s.Put(ctx, key, strings.NewReader("other"), 5, true); !errors.Is(err, ErrExists) {
+			t.Errorf("%d failures, there: got %v, want %v", failures, err, ErrExists)
+		}
+		again()
+		if got, err := s.Read(ctx, key); string(got) != content || err != nil {
+			t.Errorf("%d failures: got %q, %v, want %q", failures, got, err, content)
+		}
+		again()
+		if got, err := s.Part(ctx, key, 3, 9); string(got) != content[3:9] || err != nil {
+			t.Errorf("%d failures: got the part %q, %v, want %q", failures, got, err, content[3:9])
+		}
+		again()
+		if got, err := s.Size(ctx, key); got != int64(len(content)) || err != nil {
+			t.Errorf("%d failures: got %d bytes, %v, want %d", failures, got, err, len(content))
+		}
+	}
+	if err := s.Remove(ctx, key); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Read(ctx, key); !errors.Is(err, ErrNotFound) {
+		t.Errorf("removed: got %v, want %v", err, ErrNotFound)
+	}
+	if _, err := s.Size(ctx, key); !errors.Is(err, ErrNotFound) {
+		t.Errorf("removed: got %v, want %v", err, ErrNotFound)
+	}
+	if err := s.Put(ctx, key, strings.NewReader("new"), 3, true); err != nil {
+		t.Errorf("new: got %v", err)
+	}
+}

@@ -2,7 +2,7 @@
 // pieces, and each piece has one file of results, whose name follows from the work. So whoever does a piece, however often,
 // makes the same file, and merging can tell that every image is there once. It knows nothing of networks.
 //
-// A folder holds one batch:
+// A folder, or a folder of a store, holds one batch:
 //
 //	batch.json          what it is of, written last
 //	list-DIGEST.txt     the images, a line each, ascending
@@ -24,13 +24,11 @@ import (
 	"io/fs"
 	"iter"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"rdpp/rdpp/atomicfile"
-	"rdpp/rdpp/regular"
 )
 
 // The files of a batch beside its results.
@@ -76,6 +74,7 @@ type Batch struct {
 	// Below begins the names of a store's images that were listed.
 	Below string `json:"below,omitempty"`
 
+	place place
 	dir   string
 	id    string
 	index []int64 // where pieces begin in the list, and its end
@@ -98,6 +97,10 @@ func Make(ctx context.Context, dir string, source *Source, work Work, opt *Optio
 	if opt == nil {
 		opt = &Options{}
 	}
+	at, err := placeOf(dir)
+	if err != nil {
+		return nil, err
+	}
 	for {
 		b, err := Open(dir)
 		if err == nil {
@@ -106,7 +109,7 @@ func Make(ctx context.Context, dir string, source *Source, work Work, opt *Optio
 		if !errors.Is(err, ErrNone) {
 			return nil, err
 		}
-		lock, _, err := atomicfile.Lock(dir)
+		lock, err := at.lock()
 		if errors.Is(err, atomicfile.ErrLocked) {
 			select {
 			case <-time.After(waits):
@@ -119,7 +122,7 @@ func Make(ctx context.Context, dir string, source *Source, work Work, opt *Optio
 			return nil, fmt.Errorf("bulk: %w", err)
 		}
 		if _, err = Open(dir); errors.Is(err, ErrNone) { // nobody was quicker
-			err = create(ctx, dir, source, work, opt)
+			err = create(ctx, at, dir, source, work, opt)
 		}
 		lock.Close()
 		if err != nil && !errors.Is(err, fs.ErrExist) {
@@ -130,15 +133,19 @@ func Make(ctx context.Context, dir string, source *Source, work Work, opt *Optio
 
 // Open opens the batch in a folder. Where there is none the error is ErrNone.
 func Open(dir string) (*Batch, error) {
-	path := filepath.Join(dir, batchFile)
-	text, err := os.ReadFile(path)
+	at, err := placeOf(dir)
+	if err != nil {
+		return nil, err
+	}
+	path := at.path(batchFile)
+	text, err := at.read(batchFile)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("bulk: %s: %w in this folder", dir, ErrNone)
 	case err != nil:
 		return nil, fmt.Errorf("bulk: %w", err)
 	}
-	b := &Batch{dir: dir}
+	b := &Batch{place: at, dir: dir}
 	if err := json.Unmarshal(text, b); err != nil {
 		return nil, fmt.Errorf("bulk: %s: %w; restore it, or begin in another folder", path, err)
 	}
@@ -155,18 +162,16 @@ func Open(dir string) (*Batch, error) {
 	return b, nil
 }
 
-// listPath is the file of the list. Its digest is in the name, so that who lists other images for the same folder at the same time
+// listName is the file of the list. Its digest is in the name, so that who lists other images for the same folder at the same time
 // writes another one.
-func (b *Batch) listPath() string { return filepath.Join(b.dir, fmt.Sprintf("list-%.16s.txt", b.List)) }
+func (b *Batch) listName() string { return fmt.Sprintf("list-%.16s.txt", b.List) }
 
-func (b *Batch) indexPath() string {
-	return filepath.Join(b.dir, fmt.Sprintf("list-%.16s.%d", b.List, b.PerPiece))
-}
+func (b *Batch) indexName() string { return fmt.Sprintf("list-%.16s.%d", b.List, b.PerPiece) }
 
 // readIndex reads where pieces begin, and holds it against the batch and the list.
 func (b *Batch) readIndex() error {
-	path := b.indexPath()
-	content, err := os.ReadFile(path)
+	path := b.place.path(b.indexName())
+	content, err := b.place.read(b.indexName())
 	if err != nil {
 		return fmt.Errorf("bulk: %w", err)
 	}
@@ -182,19 +187,19 @@ func (b *Batch) readIndex() error {
 			return damaged("pieces that do not follow each other")
 		}
 	}
-	info, err := os.Stat(b.listPath())
+	size, err := b.place.size(b.listName())
 	if err != nil {
 		return fmt.Errorf("bulk: %w", err)
 	}
-	if last := b.index[len(b.index)-1]; info.Size() != last {
-		return damaged(fmt.Sprintf("the list has %d bytes and had %d", info.Size(), last))
+	if last := b.index[len(b.index)-1]; size != last {
+		return damaged(fmt.Sprintf("the list has %d bytes and had %d", size, last))
 	}
 	return nil
 }
 
 // create writes the files of a batch.
-func create(ctx context.Context, dir string, source *Source, work Work, opt *Options) error {
-	b := &Batch{Format: format, Work: work, Kind: source.kind(), Root: source.Root, Prefix: source.Prefix, Below: source.below, dir: dir, PerPiece: opt.PerPiece}
+func create(ctx context.Context, at place, dir string, source *Source, work Work, opt *Options) error {
+	b := &Batch{Format: format, Work: work, Kind: source.kind(), Root: source.Root, Prefix: source.Prefix, Below: source.below, place: at, dir: dir, PerPiece: opt.PerPiece}
 	names, err := source.names(ctx)
 	if err != nil {
 		return err
@@ -207,11 +212,9 @@ func create(ctx context.Context, dir string, source *Source, work Work, opt *Opt
 	}
 	hash := sha256.New()
 	var index []byte
-	temporary := filepath.Join(dir, fmt.Sprintf(".list-%016x", rand.Uint64()))
-	defer os.Remove(temporary) // where it has not become the list
-	err = atomicfile.Write(temporary, func(w io.Writer) error {
+	err = at.writeAs(func(w io.Writer) error {
 		w = io.MultiWriter(w, hash)
-		at, before := int64(0), ""
+		begins, before := int64(0), ""
 		for name, err := range names {
 			switch {
 			case err != nil:
@@ -224,7 +227,7 @@ func create(ctx context.Context, dir string, source *Source, work Work, opt *Opt
 				return fmt.Errorf("%q comes behind %q; write the names to a file sorted by `LC_ALL=C sort -u`", name, before)
 			}
 			if b.Images%int64(b.PerPiece) == 0 {
-				index = binary.LittleEndian.AppendUint64(index, uint64(at))
+				index = binary.LittleEndian.AppendUint64(index, uint64(begins))
 				if err := ctx.Err(); err != nil {
 					return err
 				}
@@ -233,24 +236,23 @@ func create(ctx context.Context, dir string, source *Source, work Work, opt *Opt
 			if err != nil {
 				return err
 			}
-			at += int64(n)
+			begins += int64(n)
 			b.Images++
 			before = name
 		}
 		if b.Images == 0 {
 			return fmt.Errorf("no images in %s; name a list, a folder or a bucket that has some", source.Named)
 		}
-		index = binary.LittleEndian.AppendUint64(index, uint64(at))
+		index = binary.LittleEndian.AppendUint64(index, uint64(begins))
 		return nil
+	}, func() string {
+		b.List = hex.EncodeToString(hash.Sum(nil))
+		return b.listName()
 	})
 	if err != nil {
 		return fmt.Errorf("bulk: the list: %w", err)
 	}
-	b.List = hex.EncodeToString(hash.Sum(nil))
-	if err := os.Rename(temporary, b.listPath()); err != nil {
-		return fmt.Errorf("bulk: %w", err)
-	}
-	err = atomicfile.Write(b.indexPath(), func(w io.Writer) error {
+	err = at.write(b.indexName(), func(w io.Writer) error {
 		_, err := w.Write(index)
 		return err
 	})
@@ -261,30 +263,24 @@ func create(ctx context.Context, dir string, source *Source, work Work, opt *Opt
 	if err != nil {
 		return fmt.Errorf("bulk: %w", err)
 	}
-	err = writeNew(filepath.Join(dir, batchFile), append(text, '\n'))
+	err = at.writeNew(batchFile, append(text, '\n'))
 	if errors.Is(err, fs.ErrExist) { // another one was quicker; what it does not use nobody does
 		if first, err := Open(dir); err == nil {
-			for ours, used := range map[string]string{b.listPath(): first.listPath(), b.indexPath(): first.indexPath()} {
+			for ours, used := range map[string]string{b.listName(): first.listName(), b.indexName(): first.indexName()} {
 				if ours != used {
-					os.Remove(ours)
+					at.remove(ours)
 				}
 			}
 		}
 	}
-	return err
-}
-
-// writeNew places a file that nobody has placed before; else the error is fs.ErrExist.
-func writeNew(path string, content []byte) error {
-	err := atomicfile.WriteNew(path, func(file *os.File) error {
-		_, err := file.Write(content)
-		return err
-	})
 	if err != nil {
 		return fmt.Errorf("bulk: %w", err)
 	}
 	return nil
 }
+
+// temporaryName is a file's that has no other one yet.
+func temporaryName() string { return fmt.Sprintf(".list-%016x", rand.Uint64()) }
 
 // check refuses a batch that is not the one asked for.
 func (b *Batch) check(ctx context.Context, source *Source, work *Work, opt *Options) error {
@@ -335,7 +331,7 @@ func (b *Batch) identity() string {
 	return hex.EncodeToString(hash.Sum(nil))
 }
 
-// Dir is the folder.
+// Dir is the folder, or s3://BUCKET/FOLDER.
 func (b *Batch) Dir() string { return b.dir }
 
 // Pieces is how many pieces there are. They are numbered from 0.
@@ -348,26 +344,15 @@ func (b *Batch) Size(piece int) int {
 	return int(min(int64(b.PerPiece), b.Images-int64(piece)*int64(b.PerPiece)))
 }
 
-// Shard are the pieces of share i of n, counted from 0: from up to below to.
-func (b *Batch) Shard(i, n int) (from, to int) {
-	pieces := int64(b.Pieces())
-	return int(pieces * int64(i) / int64(n)), int(pieces * int64(i+1) / int64(n))
-}
-
 // Names are the images of a piece, as the list has them.
 func (b *Batch) Names(piece int) ([]string, error) {
-	file, err := regular.Open(b.listPath())
+	text, err := b.place.part(b.listName(), b.index[piece], b.index[piece+1])
 	if err != nil {
-		return nil, fmt.Errorf("bulk: %w", err)
-	}
-	defer file.Close()
-	text := make([]byte, b.index[piece+1]-b.index[piece])
-	if _, err := file.ReadAt(text, b.index[piece]); err != nil {
 		return nil, fmt.Errorf("bulk: %w", err)
 	}
 	names := strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
 	if len(names) != b.Size(piece) {
-		return nil, fmt.Errorf("bulk: %s: %d names in piece %d, want %d; restore the list, or begin in another folder", file.Name(), len(names), piece, b.Size(piece))
+		return nil, fmt.Errorf("bulk: %s: %d names in piece %d, want %d; restore the list, or begin in another folder", b.place.path(b.listName()), len(names), piece, b.Size(piece))
 	}
 	return names, nil
 }
@@ -384,34 +369,32 @@ func (b *Batch) Path(name string) string {
 }
 
 // Result is the file of a piece's results.
-func (b *Batch) Result(piece int) string {
-	return filepath.Join(b.dir, folder, fmt.Sprintf("%03d", piece/perFolder), b.resultName(piece))
+func (b *Batch) Result(piece int) string { return b.place.path(b.resultPath(piece)) }
+
+func (b *Batch) resultPath(piece int) string {
+	return resultFolder(piece/perFolder) + "/" + b.resultName(piece)
 }
+
+func resultFolder(i int) string { return fmt.Sprintf("%s/%03d", folder, i) }
 
 func (b *Batch) resultName(piece int) string { return fmt.Sprintf("%09d-%.16s.jsonl", piece, b.id) }
 
 // Done says whether a piece has its results.
 func (b *Batch) Done(piece int) (bool, error) {
-	info, err := os.Lstat(b.Result(piece))
+	_, err := b.place.size(b.resultPath(piece))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return false, nil
 	case err != nil:
 		return false, fmt.Errorf("bulk: %w", err)
-	case !info.Mode().IsRegular():
-		return false, fmt.Errorf("bulk: %s is no file; remove it", b.Result(piece))
 	}
 	return true, nil
 }
 
 // Place puts a piece's results into their place, whole or not at all. Where another process was quicker, its file stays.
 func (b *Batch) Place(piece int, content []byte) error {
-	path := b.Result(piece)
-	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+	if err := b.place.writeNew(b.resultPath(piece), content); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("bulk: %w", err)
-	}
-	if err := writeNew(path, content); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
 	}
 	return nil
 }
@@ -447,18 +430,14 @@ func (c *Counter) Missing() iter.Seq2[int, error] {
 			if c.whole[at] {
 				continue
 			}
-			entries, err := os.ReadDir(filepath.Dir(c.b.Result(at * perFolder)))
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			there, err := c.b.place.names(resultFolder(at))
+			if err != nil {
 				yield(0, fmt.Errorf("bulk: %w", err))
 				return
 			}
-			there := make(map[string]bool, len(entries))
-			for _, e := range entries {
-				there[e.Name()] = true
-			}
 			whole := true
 			for piece := at * perFolder; piece < min((at+1)*perFolder, pieces); piece++ {
-				if there[c.b.resultName(piece)] {
+				if len(there) > 0 && there[c.b.resultName(piece)] { // of a folder that nobody has begun no names are made
 					continue
 				}
 				whole = false
@@ -473,8 +452,8 @@ func (c *Counter) Missing() iter.Seq2[int, error] {
 
 // checkList holds the list against its digest.
 func (b *Batch) checkList(ctx context.Context) error {
-	path := b.listPath()
-	file, err := regular.Open(path)
+	path := b.place.path(b.listName())
+	file, err := b.place.open(ctx, b.listName())
 	if err != nil {
 		return fmt.Errorf("bulk: %w", err)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/johannesboyne/gofakes3"
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
 
+	"rdpp/rdpp/share"
 	"rdpp/rdpp/testmain"
 )
 
@@ -149,7 +150,7 @@ func TestMake(t *testing.T) {
 			t.Fatalf("at once: got %v, want %v", b, made[0])
 		}
 	}
-	listName, indexName := filepath.Base(made[0].listPath()), filepath.Base(made[0].indexPath())
+	listName, indexName := filepath.Base(made[0].place.path(made[0].listName())), filepath.Base(made[0].place.path(made[0].indexName()))
 	testmain.WantFiles(t, "out", "batch.json", indexName, listName)
 	testmain.WantContent(t, "out/"+listName, "a\nb\nc\n")
 	for _, c := range []struct {
@@ -207,7 +208,7 @@ func TestMakeAtOnce(t *testing.T) {
 	for i := range lists { // each of another list, as images arrive
 		write(t, ".", map[string]string{fmt.Sprintf("list%d", i): strings.Repeat("x", i) + "a.png\nz.png\n"})
 		source := find(t, fmt.Sprintf("list%d", i))
-		group.Go(func() { errs[i] = create(t.Context(), "out", source, work, &Options{PerPiece: 1}) })
+		group.Go(func() { errs[i] = create(t.Context(), disk("out"), "out", source, work, &Options{PerPiece: 1}) })
 	}
 	group.Wait()
 	b, err := Open("out")
@@ -234,13 +235,13 @@ func TestMakeAtOnce(t *testing.T) {
 		t.Errorf("got %d that were first, want one", made)
 	}
 	// One that comes too late with another list spoils nothing.
-	if err := create(t.Context(), "out", find(t, "in"), work, &Options{PerPiece: 1}); !errors.Is(err, fs.ErrExist) {
+	if err := create(t.Context(), disk("out"), "out", find(t, "in"), work, &Options{PerPiece: 1}); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("too late: got %v, want %v", err, fs.ErrExist)
 	}
 	if b, err := Open("out"); err != nil || !slices.Equal(names(t, b), first) || b.checkList(t.Context()) != nil {
 		t.Errorf("too late: got %v, want the batch as it was", err)
 	}
-	testmain.WantFiles(t, "out", "batch.json", filepath.Base(b.indexPath()), filepath.Base(b.listPath()))
+	testmain.WantFiles(t, "out", "batch.json", filepath.Base(b.place.path(b.indexName())), filepath.Base(b.place.path(b.listName())))
 }
 
 // TestMakeOther: neither another folder of a bucket nor the folder that a list lies in passes for what was listed.
@@ -302,7 +303,7 @@ func TestPieces(t *testing.T) {
 		}
 		next, images := 0, 0
 		for i := range c.shards {
-			from, to := b.Shard(i, c.shards)
+			from, to := share.Share{I: i, N: c.shards}.Range(b.Pieces())
 			if from != next {
 				t.Errorf("%+v: share %d begins at %d, want %d", c, i, from, next)
 			}

@@ -13,8 +13,6 @@ import (
 	"io"
 	"io/fs"
 	"math"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -24,7 +22,6 @@ import (
 
 	"rdpp/rdpp/ahead"
 	"rdpp/rdpp/allowance"
-	"rdpp/rdpp/atomicfile"
 )
 
 // The files that Merge writes.
@@ -120,8 +117,7 @@ func (b *Batch) Merge(ctx context.Context, progress func(done, of int)) (*Summar
 	}
 	total := newTally()
 	missing, examples := 0, []string{}
-	path := filepath.Join(b.dir, BrokenFile)
-	err := atomicfile.Write(path, func(w io.Writer) error {
+	err := b.place.write(BrokenFile, func(w io.Writer) error {
 		workers, done := allowance.CPUs(), 0
 		for t, err := range ahead.Range(ctx, workers, 2*workers, 0, b.Pieces(), b.tally) {
 			if err != nil {
@@ -157,7 +153,7 @@ func (b *Batch) Merge(ctx context.Context, progress func(done, of int)) (*Summar
 		return nil, fmt.Errorf("bulk: %s: %w", b.dir, err)
 	}
 	slices.SortFunc(total.worst, func(x, y scored) int { return cmp.Or(cmp.Compare(y.score, x.score), cmp.Compare(x.at, y.at)) })
-	err = atomicfile.Write(filepath.Join(b.dir, WorstFile), func(w io.Writer) error {
+	err = b.place.write(WorstFile, func(w io.Writer) error {
 		for _, s := range total.worst {
 			if _, err := w.Write(s.line); err != nil {
 				return err
@@ -176,7 +172,7 @@ func (b *Batch) Merge(ctx context.Context, progress func(done, of int)) (*Summar
 	if err != nil {
 		return nil, fmt.Errorf("bulk: %w", err)
 	}
-	err = atomicfile.Write(filepath.Join(b.dir, SummaryFile), func(w io.Writer) error {
+	err = b.place.write(SummaryFile, func(w io.Writer) error {
 		_, err := w.Write(append(text, '\n'))
 		return err
 	})
@@ -202,7 +198,7 @@ func (b *Batch) tally(ctx context.Context, piece int) (*tally, error) {
 	}
 	t := newTally()
 	path := b.Result(piece)
-	file, err := os.Open(path)
+	file, err := b.place.readable(ctx, b.resultPath(piece))
 	if errors.Is(err, fs.ErrNotExist) {
 		t.missing = true
 		return t, nil

@@ -140,7 +140,7 @@ func TestDamaged(t *testing.T) {
 	if _, err := b.Merge(t.Context(), nil); err != nil {
 		t.Errorf("mended: got %v", err)
 	}
-	list := b.listPath()
+	list := b.place.path(b.listName())
 	text, err := os.ReadFile(list)
 	if err != nil {
 		t.Fatal(err)
@@ -224,4 +224,30 @@ func TestMemory(t *testing.T) {
 	if many > few+8<<20 {
 		t.Errorf("got %d KiB with 200,000 images, %d KiB with 20,000", many>>10, few>>10)
 	}
+}
+
+// BenchmarkMerge merges pieces of 1,000 results each, and tells what an image takes.
+func BenchmarkMerge(b *testing.B) {
+	const pieces, perPiece = 100, 1000
+	batch := listed(b, pieces*perPiece, &Options{PerPiece: perPiece})
+	for piece := range pieces {
+		names, err := batch.Names(piece)
+		if err != nil {
+			b.Fatal(err)
+		}
+		var text strings.Builder
+		for i, name := range names { // as long as the line of a good image
+			fmt.Fprintf(&text, `{"image":%q,"category":"transistor","score":1.%06d,"normalised":0.3,"threshold":1.5,"pixel_threshold":1.6,"anomalous":false,"p_value":0.4,`+
+				`"rule":"split conformal, at most 1 %% of good images flagged","width":1024,"height":1024,"regions":[]}`+"\n", batch.Prefix+name, i)
+		}
+		if err := batch.Place(piece, []byte(text.String())); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		if _, err := batch.Merge(b.Context(), nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/pieces/perPiece, "ns/image")
 }

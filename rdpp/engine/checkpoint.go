@@ -126,21 +126,29 @@ func (r *run) restore(file *weights.File, c *Saved) error {
 
 // sameOrigin refuses another teacher and other images than those that a run in the folder began with. file is what tells of it.
 func (r *run) sameOrigin(before *modelfile.Info, file string) error {
-	own := before.Teacher
-	same, now, err := own.Same(r.opt.Teacher, r.config.Arch)
-	if err != nil {
+	if err := r.sameTeacher(before, r.opt.Teacher); err != nil {
 		return err
-	}
-	if !same {
-		return setting.Refuse("teacher", r.opt.Teacher, "the run that {resume} continues has the teacher %s: leave {teacher} out, or start anew "+
-			"with {overwrite}", own.Origin)
-	}
-	if r.opt.From == "" { // which has the teacher
-		r.opt.Teacher = now // in the trainings for the calibration too
 	}
 	if before.Data.Fingerprint != r.model.Info.Data.Fingerprint {
 		return setting.Advise(fmt.Errorf("engine: the training images are not those that %s began with", file),
 			"put them back, or start anew with {overwrite}")
+	}
+	return nil
+}
+
+// sameTeacher refuses another teacher than that of the run in the folder, and takes that one's file.
+func (r *run) sameTeacher(before *modelfile.Info, name string) error {
+	own := before.Teacher
+	same, now, err := own.Same(name, r.config.Arch)
+	if err != nil {
+		return err
+	}
+	if !same {
+		return setting.Refuse("teacher", name, "the run that {resume} continues has the teacher %s: leave {teacher} out, or start anew "+
+			"with {overwrite}", own.Origin)
+	}
+	if r.opt.From == "" { // which has the teacher
+		r.opt.Teacher = now // in the trainings for the calibration too
 	}
 	return nil
 }

@@ -81,3 +81,25 @@ func (r *run) sameFinished(before *modelfile.Info) error {
 	}
 	return r.sameOrigin(before, r.path(ModelFile))
 }
+
+// Finished is the summary of the finished run in a folder; nil where there is none. With settings and a teacher's name or file, as
+// of Options, a run of others is refused, as Options.Resume would. It is quick, since the images are not looked at.
+func Finished(folder string, c *config.Config, teacher string) (*Summary, error) {
+	r := &run{opt: Options{Out: folder, Resume: true}}
+	before, err := r.readFinished()
+	if before == nil || c == nil || err != nil {
+		return r.finished, err
+	}
+	r.config = *c
+	r.settleAs(&before.Config)
+	if r.config.Updates > 0 && r.config.Updates == before.Config.Updates { // which say how many there are
+		r.config.Epochs = before.Config.Epochs
+	}
+	if r.config.Tile == before.Config.Tile && r.config.TileStride == 0 {
+		r.config.TileStride = before.Config.TileStride
+	}
+	if err := SameConfig(before.Config, r.config); err != nil {
+		return nil, err
+	}
+	return r.finished, r.sameTeacher(before, teacher)
+}

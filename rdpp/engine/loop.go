@@ -28,6 +28,9 @@ import (
 // ErrInterrupted says that training stopped because its context ended, after a checkpoint.
 var ErrInterrupted = errors.New("interrupted")
 
+// ErrBusy is wrapped by the error about a folder that another training has locked.
+var ErrBusy = errors.New("another training is writing to")
+
 // ErrNotSaved says that it stopped without one.
 var ErrNotSaved = errors.New("no checkpoint could be written, and what was learned since the last one is lost")
 
@@ -107,7 +110,7 @@ func Claim(log *slog.Logger, files ...string) (lock io.Closer, err error) {
 	held, unlocked, err := atomicfile.Lock(folder)
 	switch {
 	case errors.Is(err, atomicfile.ErrLocked):
-		return nil, setting.Advise(fmt.Errorf("engine: another training is writing to %s", folder), "wait for it, or choose another folder with {out}")
+		return nil, setting.Advise(fmt.Errorf("engine: %w %s", ErrBusy, folder), "wait for it, or choose another folder with {out}")
 	case err != nil:
 		return nil, cannotWrite(err)
 	case unlocked != nil:

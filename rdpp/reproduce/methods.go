@@ -25,8 +25,8 @@ var measures = []measure{
 		return times(100, r.AUPRO)
 	}, noMasks, false},
 	{"AUPRO", "aupro", func(r *Result) *float64 { return times(100, r.AUPRO) }, noMasks, false},
-	{"Found", "found", func(r *Result) *float64 { return share(r.DefectiveFound, r.Defective, r.Provisional) }, noThreshold, false},
-	{"Good flagged", "flagged", func(r *Result) *float64 { return share(r.GoodFlagged, r.Good, r.Provisional) }, noThreshold, false},
+	{"Found", "found", func(r *Result) *float64 { return shareOf(r.DefectiveFound, r.Defective, r.Provisional) }, noThreshold, false},
+	{"Good flagged", "flagged", func(r *Result) *float64 { return shareOf(r.GoodFlagged, r.Good, r.Provisional) }, noThreshold, false},
 	{"Training, s", "seconds", func(r *Result) *float64 { return &r.Seconds }, nil, false},
 	{"Model, MB", "megabytes", func(r *Result) *float64 { return ratio(float64(r.ModelBytes)/1e6, r.ModelBytes > 0) },
 		says("the model file is not there"), false},
@@ -88,7 +88,7 @@ func ratio(v float64, there bool) *float64 {
 	return &v
 }
 
-func share(n, of int, provisional bool) *float64 {
+func shareOf(n, of int, provisional bool) *float64 {
 	return ratio(100*float64(n)/float64(of), of > 0 && !provisional)
 }
 

@@ -1,6 +1,7 @@
 package reproduce
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"rdpp/rdpp/setting"
+	"rdpp/rdpp/share"
 )
 
 // Files of a reproduction: in its folder, and in those of single trainings.
@@ -43,8 +45,24 @@ type RunOptions struct {
 	Threads int               // CPU threads of a training
 	Program string            // file of the program that trains
 
+	// Share is which share of the trainings is done; zero: all are.
+	Share share.Share
+	// Hand, if not nil, has the trainings done elsewhere, instead of by Program on Devices.
+	Hand func(ctx context.Context, h *Handed) error
+
 	OnEvent  func(Event) // called one at a time
 	Complain func(error) // is told of what stops nothing
+}
+
+// Handed is what Hand has done elsewhere: some trainings, numbered from 0. It returns when Done is true of all, or Failed has been
+// called for the others.
+type Handed struct {
+	Of     int
+	There  string                     // a file in the folder of results
+	Args   func(i int) []string       // the command line, but for flags of the machine
+	Data   func(i int) string         // folder of the images
+	Done   func(i int) bool           // whether it has results; to be asked over and over
+	Failed func(i int, reason string) // is told of one that cannot be done
 }
 
 // Event is something that happens to a Run. Its Name is begin, start, done, failed or end.
@@ -65,6 +83,7 @@ type Run struct {
 
 	mutex    sync.Mutex // of all that follows
 	started  time.Time
+	others   []Training // not finished when this began, and of other shares
 	outcomes map[Training]Outcome
 	todo     []Training // not finished when this began
 	tried    map[Training]bool
@@ -146,9 +165,23 @@ func (r *Run) folder(t Training) string {
 
 // args is the command line of a training.
 func (r *Run) args(t Training, device string) []string {
+	return append(r.argsAnywhere(t), "--device", device, "--threads", strconv.Itoa(r.opt.Threads), "--resume")
+}
+
+// argsAnywhere are those that do not depend on the machine.
+func (r *Run) argsAnywhere(t Training) []string {
 	data, category := r.source(t)
-	return append(r.plan.Args(t), "--data", data, "--category", category, "--out", r.base(t), "--device", device,
-		"--threads", strconv.Itoa(r.opt.Threads), "--resume")
+	return append(r.plan.Args(t), "--data", data, "--category", category, "--out", r.base(t))
+}
+
+// mine says whether a training is in this process's share.
+func (r *Run) mine(t Training) bool {
+	if r.opt.Share.N < 2 {
+		return true
+	}
+	from, to := r.opt.Share.Range(len(r.plan.Trainings))
+	i := slices.Index(r.plan.Trainings, t)
+	return from <= i && i < to
 }
 
 // look finds what is done, and what can be.
@@ -156,7 +189,7 @@ func (r *Run) look() error {
 	if err := r.checkSettings(); err != nil {
 		return err
 	}
-	r.outcomes, r.todo, r.tried = map[Training]Outcome{}, nil, map[Training]bool{}
+	r.outcomes, r.todo, r.others, r.tried = map[Training]Outcome{}, nil, nil, map[Training]bool{}
 	field := map[string]string{MVTec: "data", BTAD: "btad", OCT: "oct"}
 	for _, t := range r.plan.Trainings {
 		// Metrics that cannot be read are made again.
@@ -177,13 +210,18 @@ func (r *Run) look() error {
 			r.outcomes[t] = Outcome{Missing: "no data: no folder of that name in " + data}
 			continue
 		}
-		r.todo = append(r.todo, t)
+		if r.mine(t) {
+			r.todo = append(r.todo, t)
+		} else {
+			r.others = append(r.others, t)
+			r.outcomes[t] = Outcome{Missing: "not done yet, and of another share"}
+		}
 		var failure struct{ Reason string }
 		if text, err := os.ReadFile(filepath.Join(r.folder(t), failureFile)); err == nil && json.Unmarshal(text, &failure) == nil {
 			r.outcomes[t] = Outcome{Missing: failedText(failure.Reason)}
 		}
 	}
-	if len(r.todo)+r.done() == 0 {
+	if len(r.todo)+len(r.others)+r.done() == 0 {
 		var given any
 		if root := r.opt.Roots[MVTec]; root != "" {
 			given = root

@@ -31,10 +31,18 @@ func (r *Run) Train(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	all, done, todo := len(r.plan.Trainings), r.done(), len(r.todo)
-	r.tell("begin", fmt.Sprintf("%d trainings, %d done before, %d to do, %d without data", all, done, todo, all-done-todo),
-		map[string]any{"of": all, "done": done, "todo": todo})
+	all, done, todo, others := len(r.plan.Trainings), r.done(), len(r.todo), len(r.others)
+	text, fields := fmt.Sprintf("%d trainings, %d done before, %d to do, %d without data", all, done, todo, all-done-todo-others),
+		map[string]any{"of": all, "done": done, "todo": todo}
+	if others > 0 {
+		text += fmt.Sprintf(", %d of other shares", others)
+		fields["others"] = others
+	}
+	r.tell("begin", text, fields)
 	r.writeResults()
+	if r.opt.Hand != nil {
+		return r.handOut(ctx)
+	}
 	queue := make(chan Training, len(r.todo))
 	for _, t := range r.todo {
 		queue <- t
@@ -54,6 +62,57 @@ func (r *Run) Train(ctx context.Context) error {
 		})
 	}
 	devices.Wait()
+	return r.end(ctx)
+}
+
+// handOut has the trainings done elsewhere.
+func (r *Run) handOut(ctx context.Context) error {
+	number := func(t Training) int { return slices.Index(r.plan.Trainings, t) + 1 }
+	about := func(t Training, more map[string]any) map[string]any {
+		more["training"], more["number"], more["of"] = t, number(t), len(r.plan.Trainings)
+		return more
+	}
+	found := make([]bool, len(r.todo))
+	err := r.opt.Hand(ctx, &Handed{Of: len(r.todo), There: filepath.Join(r.opt.Out, settingsFile),
+		Args: func(i int) []string { return r.argsAnywhere(r.todo[i]) },
+		Data: func(i int) string { return filepath.Join(r.source(r.todo[i])) },
+		Done: func(i int) bool {
+			t := r.todo[i]
+			if found[i] {
+				return true
+			}
+			if !exists(filepath.Join(r.folder(t), metricsFile)) {
+				return false
+			}
+			result, err := r.result(t)
+			if err != nil { // of older ones, which will be made again
+				return false
+			}
+			found[i] = true
+			r.outcomes[t], r.tried[t] = Outcome{Result: result}, true
+			os.Remove(filepath.Join(r.folder(t), failureFile))
+			r.tell("done", fmt.Sprintf("%d/%d %s: done, %s", number(t), len(r.plan.Trainings), t, result), about(t, map[string]any{"result": result}))
+			r.writeResults()
+			return true
+		},
+		Failed: func(i int, reason string) {
+			t := r.todo[i]
+			r.failed++
+			r.outcomes[t], r.tried[t] = Outcome{Missing: failedText(reason)}, true
+			failure := filepath.Join(r.folder(t), failureFile)
+			err := os.MkdirAll(filepath.Dir(failure), 0o777)
+			if err == nil {
+				err = writeJSON(failure, map[string]string{"reason": reason})
+			}
+			if err != nil {
+				r.opt.Complain(err)
+			}
+			r.tell("failed", fmt.Sprintf("%d/%d %s: failed: %s", number(t), len(r.plan.Trainings), t, reason), about(t, map[string]any{"reason": reason}))
+			r.writeResults()
+		}})
+	if err != nil && ctx.Err() == nil && r.failed == 0 {
+		return err
+	}
 	return r.end(ctx)
 }
 
@@ -77,12 +136,20 @@ func (r *Run) begin(ctx context.Context) error {
 	return nil
 }
 
+// lockFolder is the folder that is locked: that of the results, or one for each share below it.
+func (r *Run) lockFolder() string {
+	if s := r.opt.Share; s.N > 1 {
+		return filepath.Join(r.opt.Out, "shares", fmt.Sprintf("%d-of-%d", s.I, s.N))
+	}
+	return r.opt.Out
+}
+
 // lockPatiently makes the folder and locks it. Its trainings hold the lock too, so that a reproduction that was killed does not
 // let the next one in before they have written their checkpoints.
 func (r *Run) lockPatiently(ctx context.Context) error {
 	began, said := time.Now(), false
 	for {
-		lock, unlocked, err := atomicfile.Lock(r.opt.Out)
+		lock, unlocked, err := atomicfile.Lock(r.lockFolder())
 		r.lock = lock
 		switch {
 		case unlocked != nil: // some network file systems
@@ -199,11 +266,17 @@ func lastLine(log *os.File, from int64) string {
 // end says how it went, as an error where it did not all go well.
 func (r *Run) end(ctx context.Context) error {
 	page := filepath.Join(r.opt.Out, ResultsHTML)
+	left := 0 // without results, of those that were to do
+	for _, t := range r.todo {
+		if r.outcomes[t].Result == nil {
+			left++
+		}
+	}
 	r.writeResults()
 	r.tell("end", fmt.Sprintf("%d of %d trainings done, %d failed; see %s", r.done(), len(r.plan.Trainings), r.failed, page),
 		map[string]any{"done": r.done(), "failed": r.failed, "results": page})
 	switch {
-	case ctx.Err() != nil && r.done()+r.failed < len(r.plan.Trainings):
+	case ctx.Err() != nil && left > r.failed:
 		return fmt.Errorf("%w after %d of %d trainings; the same command resumes", ErrInterrupted, r.done(), len(r.plan.Trainings))
 	case r.failed > 0:
 		return fmt.Errorf("reproduce: %d of %d trainings failed; %s says why, and the same command tries them again", r.failed,
@@ -212,8 +285,31 @@ func (r *Run) end(ctx context.Context) error {
 	return r.writing
 }
 
-// writeResults writes the comparison as it stands. A full disk may have room again, so training goes on.
+// writeResults writes the comparison as it stands. A full disk may have room again, so training goes on. As each share looks once
+// more for what others have finished meanwhile, the last one to write has all.
 func (r *Run) writeResults() {
+	r.lookForOthers()
+	for more := true; more; more = r.lookForOthers() {
+		r.writeOnce()
+	}
+}
+
+// lookForOthers finds what other shares have finished, and says whether there is something new.
+func (r *Run) lookForOthers() (news bool) {
+	r.others = slices.DeleteFunc(r.others, func(t Training) bool {
+		if !exists(filepath.Join(r.folder(t), metricsFile)) {
+			return false
+		}
+		result, err := r.result(t)
+		if err == nil {
+			r.outcomes[t], news = Outcome{Result: result}, true
+		}
+		return err == nil
+	})
+	return news
+}
+
+func (r *Run) writeOnce() {
 	c := r.plan.Compare(r.outcomes)
 	r.writing = errors.Join(
 		atomicfile.Write(filepath.Join(r.opt.Out, ResultsMarkdown), c.WriteMarkdown),

@@ -1,4 +1,5 @@
-package batch
+// Package share is dividing work among processes that know nothing of each other: which share each of them does.
+package share
 
 import (
 	"fmt"
@@ -6,16 +7,16 @@ import (
 	"strings"
 )
 
-// Share is which share of a batch a process does: share I of N, from 0; and who says so, "" for the command line or nobody.
+// Share is which share a process does: share I of N, from 0; and who says so, "" for the command line or nobody.
 type Share struct {
 	I, N int
 	By   string
 }
 
-// ShareOf finds the share of a process: what shard says, I/N, or the environment of a Kubernetes Indexed Job or of a Slurm array,
+// Of finds the share of a process: what shard says, I/N, or the environment of a Kubernetes Indexed Job or of a Slurm array,
 // which shards tells of how many, 0 if it does not. Without any of it there is one share. Kubernetes tells a pod its index alone,
 // so shards has to say how many there are; Slurm tells both, unless only some tasks of an array run again.
-func ShareOf(shard string, shards int, getenv func(string) string) (Share, error) {
+func Of(shard string, shards int, getenv func(string) string) (Share, error) {
 	if shard != "" {
 		i, n, both := strings.Cut(shard, "/")
 		s := Share{N: number(n), I: number(i)}
@@ -60,4 +61,9 @@ func number(text string) int {
 		return -1
 	}
 	return n
+}
+
+// Range is the share of n things: from up to below to. The shares of all processes are each thing once, and differ by one at most.
+func (s Share) Range(n int) (from, to int) {
+	return int(int64(n) * int64(s.I) / int64(s.N)), int(int64(n) * int64(s.I+1) / int64(s.N))
 }

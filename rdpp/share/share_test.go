@@ -1,4 +1,4 @@
-package batch
+package share
 
 import (
 	"fmt"
@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestShareOf(t *testing.T) {
+func TestOf(t *testing.T) {
 	slurm := func(id, least, most, step, count string) map[string]string {
 		return map[string]string{"SLURM_ARRAY_TASK_ID": id, "SLURM_ARRAY_TASK_MIN": least, "SLURM_ARRAY_TASK_MAX": most, "SLURM_ARRAY_TASK_STEP": step,
 			"SLURM_ARRAY_TASK_COUNT": count}
@@ -27,7 +27,7 @@ func TestShareOf(t *testing.T) {
 		{"3/3", 0, nil, "no share"}, {"-1/3", 0, nil, "no share"}, {"1", 0, nil, "no share"}, {"1/2/3", 0, nil, "no share"}, {"1/0", 0, nil, "no share"},
 		{"1/3", 4, nil, "no share of 4"}, {"", 4, nil, "which of 4 shares"},
 	} {
-		s, err := ShareOf(c.shard, c.shards, func(name string) string { return c.env[name] })
+		s, err := Of(c.shard, c.shards, func(name string) string { return c.env[name] })
 		got := fmt.Sprintf("%d/%d", s.I, s.N)
 		if err != nil {
 			got = err.Error()
@@ -38,15 +38,33 @@ func TestShareOf(t *testing.T) {
 	}
 }
 
-func FuzzShareOf(f *testing.F) {
+func FuzzOf(f *testing.F) {
 	f.Add("1/4", 0, "", "", "0", "0", "0", "0")
 	f.Add("", 4, "3", "", "0", "0", "0", "0")
 	f.Add("", 0, "", "6", "2", "8", "2", "4")
 	f.Fuzz(func(t *testing.T, shard string, shards int, job, id, least, most, step, count string) {
 		env := map[string]string{"JOB_COMPLETION_INDEX": job, "SLURM_ARRAY_TASK_ID": id, "SLURM_ARRAY_TASK_MIN": least, "SLURM_ARRAY_TASK_MAX": most,
 			"SLURM_ARRAY_TASK_STEP": step, "SLURM_ARRAY_TASK_COUNT": count}
-		if s, err := ShareOf(shard, shards, func(name string) string { return env[name] }); err == nil && (s.I < 0 || s.I >= s.N) {
+		if s, err := Of(shard, shards, func(name string) string { return env[name] }); err == nil && (s.I < 0 || s.I >= s.N) {
 			t.Errorf("got share %d of %d", s.I, s.N)
 		}
 	})
+}
+
+func TestRange(t *testing.T) {
+	for _, n := range []int{0, 1, 5, 16, 500} {
+		for _, of := range []int{1, 3, 16, 600} {
+			next := 0
+			for i := range of {
+				from, to := Share{I: i, N: of}.Range(n)
+				if size := to - from; from != next || size < n/of || size > n/of+1 {
+					t.Errorf("%d/%d of %d: got %d to %d, want from %d, of equal size", i, of, n, from, to, next)
+				}
+				next = to
+			}
+			if next != n {
+				t.Errorf("%d shares of %d: got %d", of, n, next)
+			}
+		}
+	}
 }

@@ -1,20 +1,47 @@
-package batch
+package queue
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-
-	"rdpp/rdpp/bulk"
 )
 
-// Do does a piece of a batch, of which task is the message: it places its results.
+// Task is a piece of a job, as a worker gets it.
+type Task struct {
+	Job     string // its ID
+	Piece   int
+	Message []byte // what the job says of it
+}
+
+// Do does a piece: it places its results.
 type Do func(ctx context.Context, task Task) error
+
+// ErrAway is wrapped by errors of disks, stores and networks that do not give what they are asked for: somewhere else, or after a
+// while, it may well be there. The worker keeps the piece and tries it again for some minutes first.
+var ErrAway = errors.New("the disk, store or network does not give it")
+
+// Others marks an error of a Do as one of the job and not of the worker, such as that its folder is no more. Errors that are not
+// marked speak against the worker.
+func Others(err error) error { return marked{err, errOthers} }
+
+// Vain marks an error of a Do as one of the job that other attempts would end with too, so that the piece is given up at once.
+func Vain(err error) error { return marked{err, errVain} }
+
+var (
+	errOthers = errors.New("of the job")
+	errVain   = errors.New("of the job, in vain")
+)
+
+// marked is an error with a mark, of which it does not tell.
+type marked struct {
+	error
+	mark error
+}
+
+func (m marked) Unwrap() []error { return []error{m.error, m.mark} }
 
 const (
 	// mostFailures is how many pieces in a row a worker fails at before it takes none any more: it is the worker then.
@@ -26,8 +53,8 @@ const (
 )
 
 // Work does pieces until ctx ends, one after the other. A piece that fails is handed out again after a while, to whoever is
-// there, and so is the one that is under way when ctx ends. A piece whose images or results are away, ErrAway, is kept and tried
-// again for some minutes first. An error says that the worker itself is of no use, or that the server refuses it.
+// there, and so is the one that is under way when ctx ends. An error says that the worker itself is of no use, or that the server
+// refuses it.
 func (q *Queue) Work(ctx context.Context, do Do) error {
 	alive, stop := q.alive(ctx)
 	defer stop()
@@ -40,14 +67,14 @@ func (q *Queue) Work(ctx context.Context, do Do) error {
 func (q *Queue) work(ctx context.Context, do Do) error {
 	failures, told := 0, ""
 	for ctx.Err() == nil {
-		consumer, err := q.js.Consumer(ctx, workStream, workers)
+		consumer, err := q.js.Consumer(ctx, q.kind.work(), workers)
 		if err == nil {
 			err = q.take(ctx, consumer, do, &failures)
 		}
 		var failed failure
 		if errors.As(err, &failed) {
 			if failures >= mostFailures {
-				return fmt.Errorf("batch: %d pieces in a row failed here, the last one: %w", failures, failed.error)
+				return fmt.Errorf("queue: %d %ss in a row failed here, the last one: %w", failures, q.kind.Piece, failed.error)
 			}
 			continue
 		}
@@ -57,7 +84,7 @@ func (q *Queue) work(ctx context.Context, do Do) error {
 		}
 		text := fmt.Sprintf("no work: %v", err)
 		if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
-			text = "waiting for a first batch"
+			text = "waiting for the first work"
 		}
 		if text != told {
 			q.opt.Log(text)
@@ -92,7 +119,7 @@ func (q *Queue) take(ctx context.Context, consumer jetstream.Consumer, do Do, fa
 	switch err := q.one(ctx, m, consumer.CachedInfo().Config, do); {
 	case err == nil:
 		*failures = 0
-	case isOfOthers(err): // which says nothing about the worker
+	case errors.Is(err, ErrAway), errors.Is(err, errOthers), errors.Is(err, errVain): // which says nothing about the worker
 	default:
 		*failures++
 		return failure{err}
@@ -100,17 +127,14 @@ func (q *Queue) take(ctx context.Context, consumer jetstream.Consumer, do Do, fa
 	return nil
 }
 
-// isOfOthers says whether a piece failed for its batch, which is no more, or for a disk, a store or the network.
-func isOfOthers(err error) bool {
-	return errors.Is(err, bulk.ErrNone) || errors.Is(err, bulk.ErrOther) || errors.Is(err, ErrAway)
-}
-
 // one does the piece of a message.
 func (q *Queue) one(ctx context.Context, m jetstream.Msg, config jetstream.ConsumerConfig, do Do) error {
-	var task Task
-	if err := json.Unmarshal(m.Data(), &task); err != nil {
-		return q.bury(ctx, m, Dead{Reason: fmt.Sprintf("no task: %v", err)})
+	task := Task{Message: m.Data()}
+	var ours bool
+	if task.Job, task.Piece, ours = q.kind.of("work", m.Subject()); !ours {
+		return q.bury(ctx, m, task, fmt.Sprintf("%q is no subject of a %s", m.Subject(), q.kind.Piece))
 	}
+	piece := fmt.Sprintf("%s %d", q.kind.Piece, task.Piece)
 	working, stop := context.WithCancel(ctx)
 	defer stop()
 	go func() {
@@ -118,7 +142,7 @@ func (q *Queue) one(ctx context.Context, m jetstream.Msg, config jetstream.Consu
 			select {
 			case <-time.After(config.AckWait / 3):
 				if err := m.InProgress(); err != nil && working.Err() == nil {
-					q.opt.Log(fmt.Sprintf("piece %d: the NATS server does not know that it is in work: %v", task.Piece, err))
+					q.opt.Log(fmt.Sprintf("%s: the NATS server does not know that it is in work: %v", piece, err))
 				}
 			case <-working.Done():
 				return
@@ -132,7 +156,7 @@ func (q *Queue) one(ctx context.Context, m jetstream.Msg, config jetstream.Consu
 		ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), config.AckWait)
 		defer stop()
 		if err := m.DoubleAck(ctx); err != nil {
-			q.opt.Log(fmt.Sprintf("piece %d: its end was not heard: %v", task.Piece, err))
+			q.opt.Log(fmt.Sprintf("%s: its end was not heard: %v", piece, err))
 		}
 		return nil
 	}
@@ -145,12 +169,12 @@ func (q *Queue) one(ctx context.Context, m jetstream.Msg, config jetstream.Consu
 	if data, failed := m.Metadata(); failed == nil {
 		tried = int(data.NumDelivered)
 	}
-	q.opt.Log(fmt.Sprintf("piece %d, attempt %d of %d: %v", task.Piece, tried, config.MaxDeliver, err))
-	if tried >= config.MaxDeliver {
-		return errors.Join(err, q.bury(ctx, m, Dead{task, err.Error()}))
+	q.opt.Log(fmt.Sprintf("%s, attempt %d of %d: %v", piece, tried, config.MaxDeliver, err))
+	if tried >= config.MaxDeliver || errors.Is(err, errVain) {
+		return errors.Join(err, q.bury(ctx, m, task, err.Error()))
 	}
 	if failed := m.NakWithDelay(min(time.Duration(tried)*5*time.Second, config.AckWait)); failed != nil {
-		q.opt.Log(fmt.Sprintf("piece %d: %v", task.Piece, failed))
+		q.opt.Log(fmt.Sprintf("%s: %v", piece, failed))
 	}
 	return err
 }
@@ -167,7 +191,7 @@ func (q *Queue) patiently(ctx context.Context, task Task, do Do) error {
 		if !errors.Is(err, ErrAway) || time.Since(began)+pause > q.opt.patience {
 			return err
 		}
-		q.opt.Log(fmt.Sprintf("piece %d waits: %v", task.Piece, err))
+		q.opt.Log(fmt.Sprintf("%s %d waits: %v", q.kind.Piece, task.Piece, err))
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -177,36 +201,9 @@ func (q *Queue) patiently(ctx context.Context, task Task, do Do) error {
 }
 
 // bury puts a message among the dead letters.
-func (q *Queue) bury(ctx context.Context, m jetstream.Msg, d Dead) error {
-	if err := q.write(ctx, d); err != nil {
+func (q *Queue) bury(ctx context.Context, m jetstream.Msg, task Task, reason string) error {
+	if err := q.write(ctx, task, reason); err != nil {
 		return err
 	}
-	return m.TermWithReason(d.Reason)
-}
-
-// OpenTask opens the batch of a task, in a folder or, where that is "", in the one that the task names. It has to be the same:
-// another one is bulk.ErrOther, and none bulk.ErrNone. A folder that does not seem to be mounted is ErrAway.
-func OpenTask(task Task, folder string) (*bulk.Batch, error) {
-	if folder == "" {
-		folder = task.Out
-	}
-	b, err := bulk.Open(folder)
-	switch {
-	case errors.Is(err, bulk.ErrNone) && !isMounted(folder):
-		return nil, fmt.Errorf("batch: %s: %w: the folder is empty or not there on this machine", folder, ErrAway)
-	case err != nil:
-		return nil, away(err)
-	case b.ID() != task.Batch || task.Piece < 0 || task.Piece >= b.Pieces():
-		return nil, fmt.Errorf("batch: %s: %w than the one that was handed out", folder, bulk.ErrOther)
-	}
-	return b, nil
-}
-
-// isMounted says whether a folder, or the one that it is missing in, has something in it.
-func isMounted(folder string) bool {
-	whose := whoseGap(folder)
-	if whose == ofEither {
-		whose = whoseGap(filepath.Dir(folder))
-	}
-	return whose == ofImage
+	return m.TermWithReason(reason)
 }
