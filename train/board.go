@@ -46,6 +46,9 @@ func (b *board) step(r rdpp.StepReport) {
 func (b *board) epoch(r rdpp.EpochReport) {
 	points := losses("epoch/", r.Losses)
 	points = append(points, tensorboard.Scalar{Tag: "images_per_second", Value: float64(r.Images) / max(r.Seconds, 1e-9)})
+	if r.MadeUp != nil {
+		points = append(points, tensorboard.Scalar{Tag: "held_out/made_up_ap", Value: *r.MadeUp})
+	}
 	b.add(append(points, metrics("test/", r.Metrics)...))
 }
 

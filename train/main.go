@@ -102,7 +102,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (checkpoint kept)
 
 // rareFlags are those without which --help fits on a screen.
 var rareFlags = []string{
-	"threads", "smallest-defect", "config", "keep-checkpoint", "tensorboard", "deterministic", "ssot", "skip-bad", "test-every", "workers", "schedule", "accumulate", "test-good", "masks",
+	"threads", "smallest-defect", "config", "keep-checkpoint", "tensorboard", "patience", "deterministic", "ssot", "skip-bad", "test-every", "workers", "schedule", "accumulate", "test-good", "masks",
 	"recursive", "layout", "bit-depth", "average", "clip", "weight-ssot", "weight-recon", "weight-contrast", "rate-projection",
 	"rate-distill", "project", "noise", "noise-released", "defects", "denoise", "light", "augment", "align", "easy-cut", "easy-below", "equalise",
 	"score", "score-top", "coreset", "coreset-dimensions", "coreset-starts", "patch-dimensions", "patch-score", "neighbours", "distance-mib",
@@ -129,6 +129,7 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	flags.StringVar(&c.Method, "method", c.Method, "`NAME`: "+strings.Join(rdpp.Methods(), ", "))
 	flags.IntVar(&c.Updates, "updates", c.Updates, "`N` updates of the weights, of --batch images"+others(func(c *rdpp.Config) int { return c.Updates }))
 	flags.IntVar(&c.Epochs, "epochs", c.Epochs, "or `N` passes over images"+others(func(c *rdpp.Config) int { return c.Epochs }))
+	flags.IntVar(&c.Patience, "patience", c.Patience, "stop early after `N` looks of 20 without a gain at\nmade-up defects on held-out images; 0: never")
 	flags.IntVar(&c.Batch, "batch", c.Batch, "`N` images per step"+others(func(c *rdpp.Config) int { return c.Batch }))
 	flags.IntVar(&c.ImageSize, "image-size", c.ImageSize, "`N` x N pixels; 192 for drawn")
 	flags.StringVar((*string)(&c.Fit), "fit", string(framing.Squash), "`NAME`, into a square: "+strings.Join(framing.Fits(), ", "))
