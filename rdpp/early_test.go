@@ -23,10 +23,10 @@ func patient() rdpp.Config {
 }
 
 // earlyData makes a data set with enough images for some to be held out.
-func earlyData(t *testing.T) string {
+func earlyData(t *testing.T, size int) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := sample.Write(dir, &sample.Options{Category: "part", Size: 32, Train: 30, TestGood: 1, TestDefect: 1}); err != nil {
+	if err := sample.Write(dir, &sample.Options{Category: "part", Size: size, Train: 30, TestGood: 1, TestDefect: 1}); err != nil {
 		t.Fatal(err)
 	}
 	return filepath.Join(dir, "part")
@@ -42,7 +42,7 @@ func trainEarly(ctx context.Context, t *testing.T, c rdpp.Config, data string, o
 // interruptions, at the same place with the same model.
 func TestStopsEarly(t *testing.T) {
 	t.Parallel()
-	data, c, whole := earlyData(t), patient(), t.TempDir()
+	data, c, whole := earlyData(t, 32), patient(), t.TempDir()
 	var ends []int // that the steps told
 	summary, err := trainEarly(t.Context(), t, c, data, rdpp.TrainOptions{Out: whole, OnStep: func(s rdpp.StepReport) { ends = append(ends, s.Epochs) }})
 	if err != nil {
@@ -136,7 +136,7 @@ func TestStopsEarly(t *testing.T) {
 // Looking changes nothing of a training that does not stop.
 func TestPatienceOnlyLooks(t *testing.T) {
 	t.Parallel()
-	data := earlyData(t)
+	data := earlyData(t, 32)
 	var summaries []*rdpp.Summary
 	for _, patience := range []int{0, 100} {
 		c := patient()
@@ -160,9 +160,25 @@ func TestPatienceOnlyLooks(t *testing.T) {
 	}
 }
 
+// Where images are cut into tiles, it looks at tiles.
+func TestPatienceInTiles(t *testing.T) {
+	t.Parallel()
+	c := patient()
+	c.Epochs, c.Tile = 2, 32
+	var found []float64
+	_, err := trainEarly(t.Context(), t, c, earlyData(t, 64), rdpp.TrainOptions{Out: t.TempDir(), OnEpoch: func(e rdpp.EpochReport) {
+		if e.MadeUp != nil {
+			found = append(found, *e.MadeUp)
+		}
+	}})
+	if err != nil || len(found) != 1 || !(found[0] > 0 && found[0] < 1) {
+		t.Errorf("got %v, %v, want one average precision between 0 and 1", found, err)
+	}
+}
+
 func TestPatienceRefuses(t *testing.T) {
 	t.Parallel()
-	data := earlyData(t)
+	data := earlyData(t, 32)
 	for _, c := range []struct {
 		name, data string
 		change     func(c *rdpp.Config)
