@@ -72,10 +72,10 @@ func (r *run) openEarly() (err error) {
 	case c.Patience == 0:
 		return nil
 	case c.Epochs < 2:
-		return setting.Refuse("patience", c.Patience, "a single pass over the images cannot stop early: leave it out")
+		return setting.Refuse("patience", c.Patience, "a single pass over the images cannot stop early: use 0")
 	case len(r.held) == 0:
 		return setting.Refuse("patience", c.Patience, "it looks at good images that are held out, and none are: give at least %d good images and a {calibration} "+
-			"above 0, or leave it out", 3*leastHeld)
+			"above 0, or use 0", 3*leastHeld)
 	}
 	o := dataset.LoaderOptions{Batch: 4, Size: c.ImageSize, Norm: c.Norm(), Seed: method.SeedOf("early", c.Seed), Workers: r.opt.Workers, Cache: r.cache,
 		Noise: dataset.NoiseOptions{Lambda: earlyLambda, Defects: 1}}
