@@ -157,7 +157,7 @@ func runBatch(ctx context.Context, args []string, t *command.Terminal) (int, err
 			return 0, err
 		}
 		if broken > 0 {
-			log(fmt.Sprintf("%d images could not be judged; their lines say why", broken))
+			log(fmt.Sprintf("%s could not be judged; see the error in each one's line", printable.Count(broken, "image")))
 		}
 	}
 	if !*quiet && one.N == 1 {

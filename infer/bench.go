@@ -266,7 +266,8 @@ func (b *benchFlags) measureElsewhere(ctx context.Context, model string, device 
 // printMachine writes what all rows of the table have in common.
 func (b *benchmark) printMachine(w io.Writer) error {
 	m := &b.Machine
-	text := fmt.Appendf(nil, "%s, %d cores (%d logical), %d threads, libtorch %s\n", m.CPU, m.Cores, m.CPUs, m.Threads, m.Libtorch)
+	text := fmt.Appendf(nil, "%s, %s (%d logical), %s, libtorch %s\n", m.CPU, printable.Count(m.Cores, "core"), m.CPUs, printable.Count(m.Threads, "thread"),
+		m.Libtorch)
 	for _, gpu := range m.GPUs {
 		text = fmt.Appendf(text, "%s\n", gpu)
 	}

@@ -143,10 +143,10 @@ func modelRows(m *rdpp.Info, row func(name, format string, args ...any)) {
 	if m.Imported.Origin != "" {
 		row("imported", "from %s, SHA-256 %.8s", m.Imported.Origin, m.Imported.SHA256)
 	} else {
-		row("trained", "on %d images, epoch %d of %d, seed %d", m.Data.Images, m.Epoch, c.Epochs, c.Seed)
+		row("trained", "on %s, epoch %d of %d, seed %d", printable.Count(m.Data.Images, "image"), m.Epoch, c.Epochs, c.Seed)
 	}
 	if m.From.Origin != "" {
-		row("from", "%s, SHA-256 %.8s, trained on %d images", printable.Text(m.From.Origin), m.From.SHA256, m.From.Images)
+		row("from", "%s, SHA-256 %.8s, trained on %s", printable.Text(m.From.Origin), m.From.SHA256, printable.Count(m.From.Images, "image"))
 	}
 	if m.Category != "" {
 		row("category", "%s", m.Category)

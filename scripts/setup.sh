@@ -3,7 +3,8 @@
 #
 #   scripts/setup.sh                        libtorch from Debian (CPU)
 #   LIBTORCH=/path/to/libtorch scripts/setup.sh   another one: a libtorch or PyTorch installation, CPU or CUDA
-#   scripts/setup.sh --all                  also what packaging and tests need: patchelf, Python, npm, a browser, mosquitto
+#   scripts/setup.sh --all                  also what packaging and tests need: patchelf, Python, npm, a browser, mosquitto,
+#                                           fish, zsh and groff (completions, manual pages), Mono (C#)
 set -euo pipefail
 source "$(dirname "$0")/common.sh"
 case "${1:-}" in
@@ -16,7 +17,7 @@ cd "$(dirname "$0")/.."
 packages=(g++ cmake ninja-build ccache libturbojpeg0-dev libdeflate-dev libtiff-dev libzstd-dev zlib1g-dev
   clang-format-19 ca-certificates)
 if [ -n "${1:-}" ]; then
-  packages+=(patchelf pkg-config python3 python3-numpy chromium mosquitto)
+  packages+=(patchelf pkg-config python3 python3-numpy chromium mosquitto fish zsh groff-base mono-mcs)
   command -v npm >/dev/null || packages+=(npm) # fetches onnxruntime for the tests
 fi
 if [ -z "${LIBTORCH:-}" ]; then

@@ -105,7 +105,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (checkpoint kept)
 
 // rareFlags are those without which --help fits on a screen.
 var rareFlags = []string{
-	"threads", "smallest-defect", "config", "keep-checkpoint", "deterministic", "ssot", "skip-bad", "test-every", "workers", "schedule", "accumulate", "test-good", "masks",
+	"threads", "smallest-defect", "config", "keep-checkpoint", "tensorboard", "patience", "deterministic", "ssot", "skip-bad", "test-every", "workers", "schedule", "accumulate", "test-good", "masks",
 	"recursive", "layout", "bit-depth", "average", "clip", "weight-ssot", "weight-recon", "weight-contrast", "rate-projection",
 	"rate-distill", "project", "noise", "noise-released", "defects", "denoise", "light", "augment", "align", "easy-cut", "easy-below", "equalise",
 	"score", "score-top", "coreset", "coreset-dimensions", "coreset-starts", "patch-dimensions", "patch-score", "neighbours", "distance-mib",
@@ -188,6 +188,7 @@ func readTraining(ctx context.Context, args []string, t *command.Terminal) (*tra
 	flags.StringVar(&c.Method, "method", c.Method, "`NAME`: "+strings.Join(rdpp.Methods(), ", "))
 	flags.IntVar(&c.Updates, "updates", c.Updates, "`N` updates of the weights, of --batch images"+others(func(c *rdpp.Config) int { return c.Updates }))
 	flags.IntVar(&c.Epochs, "epochs", c.Epochs, "or `N` passes over images"+others(func(c *rdpp.Config) int { return c.Epochs }))
+	flags.IntVar(&c.Patience, "patience", c.Patience, "stop early after `N` looks of 20 without a gain at\nmade-up defects on held-out images; 0: never")
 	flags.IntVar(&c.Batch, "batch", c.Batch, "`N` images per step"+others(func(c *rdpp.Config) int { return c.Batch }))
 	flags.IntVar(&c.ImageSize, "image-size", c.ImageSize, "`N` x N pixels; 192 for drawn")
 	flags.StringVar((*string)(&c.Fit), "fit", string(framing.Squash), "`NAME`, into a square: "+strings.Join(framing.Fits(), ", "))
@@ -215,6 +216,7 @@ func readTraining(ctx context.Context, args []string, t *command.Terminal) (*tra
 	flags.IntVar(&opt.TestEvery, "test-every", 0, "measure on the test set every `N` epochs; 0: at the end")
 	flags.BoolVar(&opt.SkipBad, "skip-bad", false, "leave out and list what cannot be read")
 	asJSON := flags.Bool("json", false, "one JSON object per line")
+	curves := flags.Bool("tensorboard", false, "write curves for TensorBoard to RUN/CATEGORY")
 	quiet := flags.BoolP("quiet", "q", false, "no progress, warnings and errors alone")
 	configFile := flags.String("config", "", "settings of a metrics.json or a model, `FILE`")
 	keep := flags.Bool("keep-checkpoint", false, "keep it when the run is finished, to add epochs")
@@ -396,11 +398,21 @@ func readTraining(ctx context.Context, args []string, t *command.Terminal) (*tra
 		show := newProgress(set, tr.stdout, t.Stderr, *asJSON, *quiet)
 		opt.OnDownload, opt.OnStart, opt.OnStep, opt.OnEpoch = show.download, show.teacher, show.step, show.epoch
 		opt.Log = slog.New(command.LogTo(show.log(), "train"))
+		var drawn *board
+		if *curves {
+			drawn = &board{folder: opt.Out, log: opt.Log}
+			opt.OnStep = func(r rdpp.StepReport) { show.step(r); drawn.step(r) }
+			opt.OnEpoch = func(r rdpp.EpochReport) { show.epoch(r); drawn.epoch(r) }
+			defer drawn.close()
+		}
 		show.start(&c, opt.Device, *threads)
 		summary, err := rdpp.Train(ctx, c, set, opt)
 		show.stop()
 		if err == nil {
 			show.done(summary)
+			if drawn != nil {
+				drawn.done(summary)
+			}
 		}
 		return summary, err
 	}

@@ -238,6 +238,7 @@ func (p *progress) step(r rdpp.StepReport) {
 	switch {
 	case p.bar != nil:
 		p.status.Store(&text)
+		p.bar.SetTotal(int64(r.Epochs*r.Steps), false) // a training may stop early
 		p.bar.SetCurrent(int64(done))
 	case p.json != nil && time.Since(p.shown) >= time.Second:
 		p.shown = time.Now()

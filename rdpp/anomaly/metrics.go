@@ -83,4 +83,6 @@ type Epoch struct {
 	Losses  Losses   `json:"losses"`
 	Seconds float64  `json:"seconds"`
 	Metrics *Metrics `json:"metrics,omitempty"` // on the test set, where it was looked at
+
+	MadeUp *float64 `json:"made_up_ap,omitempty"` // average precision of made-up defects on held-out images, where the rule that stops early looked
 }

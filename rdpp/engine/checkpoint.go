@@ -30,6 +30,7 @@ type RunState struct {
 	Seconds float64         `json:"seconds"` // spent on the current epoch
 	History []anomaly.Epoch `json:"history"`
 	Best    BestEpoch       `json:"best"`
+	Early   EarlyState      `json:"early,omitzero"`
 }
 
 // BestEpoch is the best one on the test set so far; Epoch 0: none yet.
@@ -59,7 +60,8 @@ func (r *run) readCheckpoint() (*weights.File, *Saved, error) {
 	}
 	c.Info.Config.Complete()
 	s := &c.State
-	sound := s.Epoch >= 0 && s.Step >= 0 && len(s.History) == s.Epoch && (s.Step == 0) == (s.Images == 0)
+	sound := s.Epoch >= 0 && s.Step >= 0 && len(s.History) == s.Epoch && (s.Step == 0) == (s.Images == 0) &&
+		s.Early.sound(c.Info.Config.Epochs)
 	if !sound {
 		file.Close()
 		return nil, nil, setting.Advise(fmt.Errorf("engine: checkpoint %s: %d epochs, %d steps and %d lines of history contradict each other", file.Path,
@@ -99,6 +101,9 @@ func (r *run) findRoom(resumed bool) error {
 // restore makes the run what it was when the checkpoint was written.
 func (r *run) restore(file *weights.File, c *Saved) error {
 	before := c.Info.Config
+	if before.Epochs < r.config.Epochs { // more are wanted, also where it had stopped early
+		c.State.Early.Since, c.State.Early.End = 0, 0
+	}
 	before.Epochs, before.Updates = r.config.Epochs, r.config.Updates // which may be raised
 	if err := SameConfig(before, r.config); err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"rdpp/rdpp/atomicfile"
 	"rdpp/rdpp/evaluation"
 	"rdpp/rdpp/modelfile"
+	"rdpp/rdpp/printable"
 	"rdpp/rdpp/report"
 	"rdpp/rdpp/setting"
 )
@@ -45,9 +46,9 @@ func WriteIndex(out, title string, entries []IndexEntry) error {
 					ix.Notes = append(ix.Notes, note)
 				}
 			}
-			ix.Settings = append(ix.Settings, report.Setting{Name: e.Category, Value: fmt.Sprintf("%s, %s, teacher %s, %d epochs, %s, seed %d; "+
+			ix.Settings = append(ix.Settings, report.Setting{Name: e.Category, Value: fmt.Sprintf("%s, %s, teacher %s, %s, %s, seed %d; "+
 				"of the test images %d of %d good and %d of %d defective ones lie above the threshold", s.Config.Method, s.Config.Arch,
-				s.Teacher.Origin, s.Config.Epochs, s.Selection, s.Config.Seed, s.GoodFlagged, s.Good, s.DefectiveFound, s.Defective)})
+				s.Teacher.Origin, printable.Count(s.Config.Epochs, "epoch"), s.Selection, s.Config.Seed, s.GoodFlagged, s.Good, s.DefectiveFound, s.Defective)})
 		}
 		ix.Rows = append(ix.Rows, row)
 	}

@@ -166,6 +166,7 @@ type run struct {
 	longest      int    // side of an image, pixels; 0: not known yet
 	count        int    // images that a pass goes through, or tiles of them
 	loader       *dataset.Loader
+	early        *dataset.Loader  // of what the rule looks at that stops early; nil: there is no such rule
 	model        *modelfile.Model // that learns
 	learner      method.Learner
 	loop         Loop[*dataset.Batch]
@@ -287,7 +288,7 @@ func (r *run) openCheckpoint() (*weights.File, *Saved, error) {
 		return nil, nil, r.protectModel()
 	}
 	defer file.Close()
-	if done := saved.State.Epoch; done < saved.Info.Config.Epochs || len(r.foldFiles()) > 0 {
+	if done := saved.State.Epoch; done < saved.State.last(saved.Info.Config.Epochs) || len(r.foldFiles()) > 0 {
 		return nil, nil, setting.Refuse("out", r.opt.Out, "it holds an unfinished run (%d of %d epochs done): continue it with {resume}, or start anew with "+
 			"{overwrite}", done, saved.Info.Config.Epochs)
 	}
@@ -405,7 +406,7 @@ func (r *run) readData(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("engine: %w", err)
 	}
-	return nil
+	return r.openEarly()
 }
 
 // chooseBitDepth finds how many of 16 bits the training images use, and reads them again where that is not all.
@@ -451,13 +452,13 @@ func (r *run) train(ctx context.Context) (*Summary, error) {
 
 // learn trains to the end of the last epoch.
 func (r *run) learn(ctx context.Context) error {
-	r.loop = Loop[*dataset.Batch]{Learner: r.learner, Of: r.config.Epochs * r.loader.Steps(), Save: r.saveCheckpoint, Every: r.opt.CheckpointEvery,
+	r.loop = Loop[*dataset.Batch]{Learner: r.learner, Of: r.last() * r.loader.Steps(), Save: r.saveCheckpoint, Every: r.opt.CheckpointEvery,
 		Log: r.opt.Log,
 		At:  func() string { return fmt.Sprintf("epoch %d, step %d", r.state.Epoch+1, r.state.Step+1) },
 		Stood: func() string {
-			return fmt.Sprintf("in epoch %d of %d, after a checkpoint", r.state.Epoch+1, r.config.Epochs)
+			return fmt.Sprintf("in epoch %d of %d, after a checkpoint", r.state.Epoch+1, r.last())
 		}}
-	for r.state.Epoch < r.config.Epochs {
+	for r.state.Epoch < r.last() {
 		if err := r.epoch(ctx); err != nil {
 			return err
 		}
@@ -475,7 +476,7 @@ func (r *run) epoch(ctx context.Context) error {
 		r.state.Sums = r.state.Sums.Plus(losses, float64(batch.B))
 		r.state.Seconds = spent + time.Since(started).Seconds()
 		if r.opt.OnStep != nil {
-			r.opt.OnStep(Step{Epoch: r.state.Epoch + 1, Epochs: r.config.Epochs, Step: r.state.Step,
+			r.opt.OnStep(Step{Epoch: r.state.Epoch + 1, Epochs: r.last(), Step: r.state.Step,
 				Steps: r.loader.Steps(), Images: r.state.Images, Losses: losses})
 		}
 	}
@@ -493,7 +494,13 @@ func (r *run) epoch(ctx context.Context) error {
 			return err
 		}
 	}
-	r.state = RunState{Epoch: r.state.Epoch + 1, Best: r.state.Best, History: append(r.state.History, report)}
+	if err := r.lookEarly(ctx, &report); err != nil {
+		if ctx.Err() != nil { // resuming looks again
+			return r.loop.Interrupt()
+		}
+		return err
+	}
+	r.state = RunState{Epoch: r.state.Epoch + 1, Best: r.state.Best, Early: r.state.Early, History: append(r.state.History, report)}
 	if r.opt.OnEpoch != nil {
 		r.opt.OnEpoch(report)
 	}
@@ -555,7 +562,7 @@ func (r *run) outcome(ctx context.Context, last bool) (*modelfile.Model, error) 
 
 // finish sets the threshold, writes the model, which replaces an older one only now, evaluates it and writes the rest.
 func (r *run) finish(ctx context.Context) (*Summary, error) {
-	r.model.Info.Epoch = r.config.Epochs
+	r.model.Info.Epoch = r.last()
 	began := time.Now()
 	model, selection, err := r.chosen(ctx)
 	if err != nil {
@@ -655,7 +662,11 @@ func writeFile(path string, content []byte) error {
 func (r *run) chosen(ctx context.Context) (model *modelfile.Model, selection string, err error) {
 	if r.config.Select != method.SelectBestOnTest {
 		model, err = r.outcome(ctx, true)
-		return model, "last epoch", err
+		selection = "last epoch"
+		if r.last() < r.config.Epochs {
+			selection = fmt.Sprintf("last epoch; stopped early, after %d of %d", r.last(), r.config.Epochs)
+		}
+		return model, selection, err
 	}
 	r.learner.Close() // its memory is needed
 	path := r.path(bestFile)
@@ -679,16 +690,22 @@ func (r *run) chosen(ctx context.Context) (model *modelfile.Model, selection str
 	return best, "best of all epochs on the test set: the metrics below are optimistic", nil
 }
 
-// writeHistory writes a line per epoch; metrics are empty where the test set was not looked at.
+// writeHistory writes a line per epoch; metrics are empty where nothing was measured.
 func (r *run) writeHistory() error {
 	var text bytes.Buffer
 	table := csv.NewWriter(&text)
 	number := func(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
-	optional := func(m *anomaly.Metrics, pick func(*anomaly.Metrics) *float64) string {
-		if m == nil || pick(m) == nil {
+	present := func(x *float64) string {
+		if x == nil {
 			return ""
 		}
-		return number(*pick(m))
+		return number(*x)
+	}
+	optional := func(m *anomaly.Metrics, pick func(*anomaly.Metrics) *float64) string {
+		if m == nil {
+			return ""
+		}
+		return present(pick(m))
 	}
 	var names, columns []string // of the losses
 	for _, loss := range r.state.History[0].Losses {
@@ -698,17 +715,25 @@ func (r *run) writeHistory() error {
 		}
 		names, columns = append(names, loss.Name), append(columns, name)
 	}
-	rows := [][]string{slices.Concat([]string{"epoch", "images"}, columns, []string{"seconds", "images_per_second", "image_auroc", "pixel_auroc", "aupro_030"})}
+	head := slices.Concat([]string{"epoch", "images"}, columns, []string{"seconds", "images_per_second", "image_auroc", "pixel_auroc", "aupro_030"})
+	if r.early != nil {
+		head = append(head, "made_up_ap")
+	}
+	rows := [][]string{head}
 	for _, e := range r.state.History {
 		row := []string{strconv.Itoa(e.Epoch), strconv.Itoa(e.Images)}
 		for _, name := range names {
 			row = append(row, number(e.Losses.Get(name)))
 		}
-		rows = append(rows, append(row,
+		row = append(row,
 			strconv.FormatFloat(e.Seconds, 'f', 3, 64), strconv.FormatFloat(float64(e.Images)/max(e.Seconds, 1e-9), 'f', 2, 64),
 			optional(e.Metrics, func(m *anomaly.Metrics) *float64 { return m.ImageAUROC }),
 			optional(e.Metrics, func(m *anomaly.Metrics) *float64 { return m.PixelAUROC }),
-			optional(e.Metrics, func(m *anomaly.Metrics) *float64 { return m.AUPRO })))
+			optional(e.Metrics, func(m *anomaly.Metrics) *float64 { return m.AUPRO }))
+		if r.early != nil {
+			row = append(row, present(e.MadeUp))
+		}
+		rows = append(rows, row)
 	}
 	if err := table.WriteAll(rows); err != nil {
 		return fmt.Errorf("engine: %s: %w", HistoryFile, err)

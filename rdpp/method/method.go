@@ -267,6 +267,8 @@ type Settings struct {
 
 	Calibration float64 `json:"calibration"` // share of the good images that is held out to calibrate the threshold; 0: none
 	FalseAlarm  float64 `json:"false_alarm"` // share of good images that the threshold lets be called anomalous
+
+	Patience int `json:"patience,omitempty"` // looks at made-up defects on held-out images without a gain after which training stops early; 0: it does not
 }
 
 // Which epoch becomes the model.
@@ -328,6 +330,8 @@ func (c *Settings) Check() error {
 		return setting.Refuse("updates", c.Updates, "use 1 to %d, or 0 to go by {epochs}", MaxUpdates)
 	case c.Epochs < 1:
 		return setting.Refuse("epochs", c.Epochs, "use at least 1")
+	case c.Patience < 0:
+		return setting.Refuse("patience", c.Patience, "use a number of looks, or 0 not to stop early")
 	case c.Batch < 1 || c.Batch > MaxBatch:
 		return setting.Refuse("batch", c.Batch, "use 1 to %d", MaxBatch)
 	case c.Select != SelectLast && c.Select != SelectBestOnTest:

@@ -42,7 +42,7 @@ func (p *Provenance) Facts() []Fact {
 	}
 	where := p.Device
 	if p.Threads > 0 {
-		where += fmt.Sprintf(", %d threads", p.Threads)
+		where += ", " + printable.Count(p.Threads, "thread")
 	}
 	facts := []Fact{{"made by", made}, {"made on", p.Date.UTC().Format("2006-01-02 15:04:05 UTC")},
 		{"made in", fmt.Sprintf("%v on %s", time.Duration(p.Seconds*float64(time.Second)).Round(time.Second), where)},
