@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "adam.h"
+#include "group.h"
 #include "losses.h"
 #include "module.h"
 #include "predictor.h"
@@ -67,8 +68,11 @@ std::vector<Tensor> scalars(const rdpp_tensor *terms, int64_t n) {
 // Losses
 
 rdpp_error rdpp_loss_kd(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor g[RDPP_SCALES], int32_t per_position,
-                        double easy_cut, double easy_below, rdpp_tensor *out) {
-  return guarded([&] { *out = handle(loss_kd(features(f), features(g), per_position != 0, {easy_cut, easy_below})); });
+                        double easy_cut, double easy_below, rdpp_group *group, rdpp_tensor *out) {
+  return guarded([&] {
+    EasyPositions easy{easy_cut, easy_below, group ? group->group.get() : nullptr};
+    *out = handle(loss_kd(features(f), features(g), per_position != 0, easy));
+  });
 }
 
 rdpp_error rdpp_loss_recon(const rdpp_tensor p_noisy[RDPP_SCALES], const rdpp_tensor p[RDPP_SCALES], rdpp_tensor *out) {
@@ -191,6 +195,13 @@ rdpp_error rdpp_adam_set_clip(rdpp_adam *a, double length) {
     if (!(length >= 0))
       throw std::invalid_argument("a gradient's length must be 0 or more, got " + std::to_string(length));
     opened(a).adam.clip = length;
+  });
+}
+
+rdpp_error rdpp_adam_sum(rdpp_adam *a, rdpp_group *g) {
+  return guarded([&] {
+    if (!g) throw std::invalid_argument("a group is NULL or closed");
+    for (Adam::Group &group : opened(a).adam.groups) g->group->sum_gradients(group.params);
   });
 }
 

@@ -1,6 +1,7 @@
 #include "conv.h"
 
 #include "allocator.h"
+#include "group.h"
 #include "winograd.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -204,7 +205,7 @@ torch::Tensor conv_bn(Conv &conv, nn::BatchNorm2d &bn, const torch::Tensor &x, b
   if (conv->frozen && (own == type || mixed) && !torch::GradMode::is_enabled())
     return run_frozen(*conv, bn ? bn.get() : nullptr, x, relu, add);
   torch::Tensor y = conv(x);
-  if (bn) y = bn(y);
+  if (bn) y = conv->group && bn->is_training() ? batch_norm_of_all(*conv->group, y, *bn) : bn(y);
   if (add.defined()) y += add;
   return relu ? y.relu_() : y;
 }

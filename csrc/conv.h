@@ -7,9 +7,12 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <vector>
 
 namespace rdpp {
+
+class Group;
 
 // A convolution, a depthwise one (of each channel alone; in = out), or a transposed one whose stride is its kernel (2);
 // parameters `weight` and, where asked for, `bias`.
@@ -24,10 +27,11 @@ struct ConvImpl : torch::nn::Module {
   torch::Tensor weight, bias;
   int64_t stride, padding, groups; // of channels that see each other alone
   Kind kind;
-  bool channels_last = false; // see use_channels_last
-  bool frozen = false;        // see freeze
-  bool released = false;      // see release
-  int64_t out, kernel;        // channels and side, which a weight that is gone does not tell
+  bool channels_last = false;   // see use_channels_last
+  bool frozen = false;          // see freeze
+  bool released = false;        // see release
+  std::shared_ptr<Group> group; // processes that a batch norm behind it learns with; nullptr: none
+  int64_t out, kernel;          // channels and side, which a weight that is gone does not tell
 
   // Convolution and batch norm as one, for inputs of a size and type on the CPU, or for all on a device.
   struct Folded {

@@ -1,20 +1,37 @@
 #include "losses.h"
 
 #include "cosine.h"
+#include "group.h"
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace rdpp {
 
 namespace {
+
+// Mean and deviation of the distances of all processes' images, B x H x W here.
+std::pair<torch::Tensor, torch::Tensor> spread_of_all(Group &group, const torch::Tensor &distance) {
+  torch::NoGradGuard no_grad;
+  torch::Tensor counted = distance.narrow(0, 0, group.rows());
+  double n = static_cast<double>(group.of * distance.size(1) * distance.size(2));
+  torch::Tensor mean = counted.sum();
+  group.sum(mean);
+  mean = mean / n;
+  torch::Tensor squares = (counted - mean).square().sum();
+  group.sum(squares);
+  return {mean, (squares / (n - 1)).sqrt()};
+}
 
 // g with easy positions' gradients cut. A student that has learned most of a part goes on learning where it is wrong,
 // instead of learning to copy (ReContrast: Guo et al., 2023, "hard mining").
 torch::Tensor held_back(const torch::Tensor &f, const torch::Tensor &g, const EasyPositions &easy) {
   torch::Tensor student = wide(g), fixed = student.detach();
   torch::Tensor distance = 1 - cosine(f, fixed, kPosition); // B x H x W
-  torch::Tensor is_easy = distance < distance.mean() + easy.below * distance.std();
+  auto [mean, deviation] =
+      easy.group ? spread_of_all(*easy.group, distance) : std::pair(distance.mean(), distance.std());
+  torch::Tensor is_easy = distance < mean + easy.below * deviation;
   return torch::where(is_easy.unsqueeze(1), student * (1 - easy.cut) + fixed * easy.cut, student);
 }
 

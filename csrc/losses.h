@@ -10,8 +10,9 @@ enum class Ssot { kPairwise, kBatch, kOff };
 
 // Positions of L_KD whose gradient is held back.
 struct EasyPositions {
-  double cut = 0;   // share of the gradient that is taken from them; 0: none, as released
-  double below = 0; // they lie nearer to the teacher than the mean distance plus so many deviations
+  double cut = 0;         // share of the gradient that is taken from them; 0: none, as released
+  double below = 0;       // they lie nearer to the teacher than the mean distance plus so many deviations
+  Group *group = nullptr; // the processes that the batch is dealt out to, for mean and deviation; nullptr: it is whole
 };
 
 // All return a scalar. f, g, p: K tensors of B x C x H x W. Scales whose tensors are undefined have no part.

@@ -31,6 +31,7 @@ enum {
   RDPP_OUT_OF_MEMORY,    /* of the processor or of a device; what was asked for was not done, less may be */
   RDPP_DEVICE_FAILED,    /* the device is not there, or it or its driver reports an error, often for all that follows */
   RDPP_UNSUPPORTED,      /* this libtorch, build or device has no such operation */
+  RDPP_PEER_LOST,        /* another process of a group has ended, or cannot be reached */
   RDPP_INTERNAL          /* anything else, such as a bug or a file that cannot be written */
 };
 
@@ -46,6 +47,7 @@ typedef struct rdpp_predictor rdpp_predictor;
 typedef struct rdpp_adam rdpp_adam;
 typedef struct rdpp_coreset rdpp_coreset;
 typedef struct rdpp_clusters rdpp_clusters;
+typedef struct rdpp_group rdpp_group;
 
 /* Element types, numbered as c10::ScalarType. */
 enum { RDPP_UINT8 = 0, RDPP_INT64 = 4, RDPP_FLOAT16 = 5, RDPP_FLOAT32 = 6, RDPP_FLOAT64 = 7, RDPP_BFLOAT16 = 15 };
@@ -174,9 +176,10 @@ rdpp_error rdpp_head(const rdpp_module *m, int64_t k, rdpp_tensor f_k, rdpp_tens
 
 /* L_KD. per_position == 0: cosines of whole feature maps (released), else per position (Eq. 1). Positions whose
  * distance 1 - cos is below the batch's mean plus easy_below deviations, per scale, get only 1 - easy_cut of their
- * gradient; 0: all of it, as released. */
+ * gradient; 0: all of it, as released. group: the processes that the batch is dealt out to, for that mean and
+ * deviation; the loss is of this one's rows. NULL: the batch is whole. */
 rdpp_error rdpp_loss_kd(const rdpp_tensor f[RDPP_SCALES], const rdpp_tensor g[RDPP_SCALES], int32_t per_position,
-                        double easy_cut, double easy_below, rdpp_tensor *out);
+                        double easy_cut, double easy_below, rdpp_group *group, rdpp_tensor *out);
 /* L_Recon of projected noisy and projected clean features. */
 rdpp_error rdpp_loss_recon(const rdpp_tensor p_noisy[RDPP_SCALES], const rdpp_tensor p[RDPP_SCALES], rdpp_tensor *out);
 /* L_Con of the teacher's noisy and the projected clean features. */
@@ -429,6 +432,40 @@ void rdpp_clusters_free(rdpp_clusters *c);
 rdpp_error rdpp_clusters_step(rdpp_clusters *c, int32_t *done);
 /* Once they are: count x D. */
 rdpp_error rdpp_clusters_centres(const rdpp_clusters *c, rdpp_tensor *centres);
+
+/* Processes that train one model. A batch is dealt out in turn: rank r of `size` has its images r, r + size, ... One
+ * that gets none computes with an image that does not count, so that all call the same functions in the same order.
+ * What waits for others fails with RDPP_PEER_LOST. */
+
+typedef struct {
+  const char *host; /* where the processes meet */
+  int32_t port;
+  int32_t server;      /* != 0: this process has the store that they meet at */
+  const char *name;    /* before the keys of the store */
+  const char *network; /* the network interface to talk over; empty: the one that this machine's name leads to */
+  int32_t rank, size;  /* this process, from 0, and how many there are */
+  int64_t patience_ms; /* for all to come */
+} rdpp_meeting;
+
+/* Waits until all are there. device: that of the tensors: between CUDA devices NCCL carries them, where libtorch has
+ * it, else gloo. RDPP_UNSUPPORTED where this libtorch has no gloo. */
+rdpp_error rdpp_group_new(const rdpp_meeting *meeting, int32_t device, rdpp_group **out);
+/* Modules that share it hold it too. */
+void rdpp_group_free(rdpp_group *g);
+/* From any thread: whatever waits for another process, or will, fails with this text. */
+rdpp_error rdpp_group_end(rdpp_group *g, const char *why);
+/* The batch at hand has B images, of all processes. */
+rdpp_error rdpp_group_deal(rdpp_group *g, int64_t B);
+/* t becomes the sum over all processes' t, of the same shape; or rank 0's. Outside autograd. */
+rdpp_error rdpp_group_sum(rdpp_group *g, rdpp_tensor t);
+rdpp_error rdpp_group_take_first(rdpp_group *g, rdpp_tensor t);
+/* This process's rows of the batch -> all B rows, in the batch's order; bfloat16 becomes float32. The gradient of a row
+ * is the sum over processes. Scales that are NULL stay so. */
+rdpp_error rdpp_group_batch(rdpp_group *g, const rdpp_tensor x[RDPP_SCALES], rdpp_tensor all[RDPP_SCALES]);
+/* In training mode m's batch norms have the statistics of the whole batch from now on. g NULL: of their own rows. */
+rdpp_error rdpp_group_share(rdpp_group *g, rdpp_module *m);
+/* The gradients that wait for a step become their sums over all processes. */
+rdpp_error rdpp_adam_sum(rdpp_adam *a, rdpp_group *g);
 
 /* TorchScript */
 

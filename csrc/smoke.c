@@ -474,7 +474,7 @@ int main(void) {
   rdpp_sinkhorn_options options = {2, 0.05, 0, 1e7, 0.95, 1};
   int64_t shuffle[B] = {1, 0};
   double weights[4] = {1, 0.18, 0.0018, 0.018}, values[4];
-  check(rdpp_loss_kd(clean, g, 0, 0.9, 0.5, &terms[0]), "L_KD");
+  check(rdpp_loss_kd(clean, g, 0, 0.9, 0.5, NULL, &terms[0]), "L_KD");
   check(rdpp_loss_ssot(pc, shuffle, B, RDPP_SSOT_BATCH, &options, &terms[1]), "L_SSOT");
   check(rdpp_loss_recon(pn, pc, &terms[2]), "L_Recon");
   check(rdpp_loss_contrast(noisy, pc, 0.5, &terms[3]), "L_Con");

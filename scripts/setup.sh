@@ -22,7 +22,7 @@ if [ -n "${1:-}" ]; then
 fi
 if [ -z "${LIBTORCH:-}" ]; then
   # Without OpenBLAS, libtorch's matrix products run on a reference BLAS.
-  packages+=(libtorch-dev libopenblas0-pthread)
+  packages+=(libtorch-dev libgloo-dev libopenblas0-pthread)
 elif [ ! -e "$LIBTORCH/share/cmake/Torch/TorchConfig.cmake" ]; then
   fail 1 "LIBTORCH=$LIBTORCH holds no share/cmake/Torch/TorchConfig.cmake; name the folder of a libtorch," \
     "or what python prints for: import torch; print(torch.__path__[0])"

@@ -20,6 +20,8 @@ const (
 	ErrDevice Code = C.RDPP_DEVICE_FAILED
 	// ErrUnsupported: this libtorch, its build or the device has no such operation.
 	ErrUnsupported Code = C.RDPP_UNSUPPORTED
+	// ErrPeer: another process of a Group has ended, or cannot be reached.
+	ErrPeer Code = C.RDPP_PEER_LOST
 	// ErrInternal is everything else: a bug, a file that cannot be written.
 	ErrInternal Code = C.RDPP_INTERNAL
 )
@@ -34,6 +36,8 @@ func (c Code) Error() string {
 		return "torch: device failed"
 	case ErrUnsupported:
 		return "torch: unsupported"
+	case ErrPeer:
+		return "torch: another process is lost"
 	case ErrInternal:
 		return "torch: internal error"
 	}

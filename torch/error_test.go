@@ -55,7 +55,7 @@ func TestErrorKinds(t *testing.T) {
 		if !errors.As(err, &e) || e.Code != c.want || e.Operation == "" || e.Message == "" || !errors.Is(fmt.Errorf("outer: %w", err), c.want) {
 			t.Errorf("%s: got %v (%#v), want one of the kind %v", c.name, err, err, c.want)
 		}
-		for _, other := range []torch.Code{torch.ErrArgument, torch.ErrOutOfMemory, torch.ErrDevice, torch.ErrUnsupported, torch.ErrInternal} {
+		for _, other := range []torch.Code{torch.ErrArgument, torch.ErrOutOfMemory, torch.ErrDevice, torch.ErrUnsupported, torch.ErrPeer, torch.ErrInternal} {
 			if other != c.want && errors.Is(err, other) {
 				t.Errorf("%s: got %v too, want %v alone", c.name, other, c.want)
 			}

@@ -12,6 +12,7 @@ import (
 type Easy struct {
 	Cut   float64 // share of the gradient that positions lose where the student is near to the teacher, 0 to 1
 	Below float64 // near: below the mean distance of the batch's positions at that scale, plus so many deviations
+	Group *Group  // the processes that the batch is dealt out to, for mean and deviation; nil: it is whole
 }
 
 // LossKD is L_KD (Eq. 1): the sum over scales of the mean of 1 - cos(f_k, g_k), the cosine taken over the whole
@@ -23,7 +24,7 @@ func LossKD(f, g Features, perPosition bool, easy Easy) (*Tensor, error) {
 		form = 1
 	}
 	return one("L_KD", func(out *C.rdpp_tensor) C.rdpp_error {
-		return C.rdpp_loss_kd(&ft[0], &gt[0], form, C.double(easy.Cut), C.double(easy.Below), out)
+		return C.rdpp_loss_kd(&ft[0], &gt[0], form, C.double(easy.Cut), C.double(easy.Below), easy.Group.raw(), out)
 	})
 }
 

@@ -35,6 +35,7 @@ import (
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/framing"
 	"rdpp/rdpp/imagefile"
+	"rdpp/rdpp/ranks"
 	"rdpp/rdpp/reproduce"
 	"rdpp/rdpp/share"
 	"rdpp/torch"
@@ -105,7 +106,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (checkpoint kept)
 
 // rareFlags are those without which --help fits on a screen.
 var rareFlags = []string{
-	"threads", "smallest-defect", "config", "keep-checkpoint", "tensorboard", "patience", "deterministic", "ssot", "skip-bad", "test-every", "workers", "schedule", "accumulate", "test-good", "masks",
+	"threads", "ranks", "smallest-defect", "config", "keep-checkpoint", "tensorboard", "patience", "deterministic", "ssot", "skip-bad", "test-every", "workers", "schedule", "accumulate", "test-good", "masks",
 	"recursive", "layout", "bit-depth", "average", "clip", "weight-ssot", "weight-recon", "weight-contrast", "rate-projection",
 	"rate-distill", "project", "noise", "noise-released", "defects", "denoise", "light", "augment", "align", "easy-cut", "easy-below", "equalise",
 	"score", "score-top", "coreset", "coreset-dimensions", "coreset-starts", "patch-dimensions", "patch-score", "neighbours", "distance-mib",
@@ -120,6 +121,8 @@ func runTrain(ctx context.Context, args []string, t *command.Terminal) error {
 	switch {
 	case err != nil:
 		return err
+	case tr.crew.world != nil:
+		return tr.trainTogether(ctx)
 	case tr.apart.URL != "":
 		return tr.handOut(ctx)
 	case len(tr.sources) == 1 && tr.share.N == 1:
@@ -145,6 +148,10 @@ type training struct {
 	configOf func(category string) rdpp.Config
 	// learn trains on a category.
 	learn func(set *dataset.Set) (*rdpp.Summary, error)
+
+	crew   company      // processes that train one model
+	peers  *ranks.Peers // once they have met
+	device torch.Device
 
 	apart apart
 	share share.Share
@@ -202,6 +209,7 @@ func readTraining(ctx context.Context, args []string, t *command.Terminal) (*tra
 	flags.StringVar(&c.Precision, "precision", c.Precision, "`NAME`: auto, fp32, tf32, bf16")
 	flags.Uint64Var(&c.Seed, "seed", c.Seed, "`N`, of weights, order and noise")
 	threads := flags.Int("threads", allowance.CPUs(), "`N` CPU threads; results depend on it")
+	together := flags.Int("ranks", 0, "`N` processes on this machine train one model")
 	flags.IntVar(&opt.Workers, "workers", allowance.CPUs(), "`N` goroutines that make batches")
 	flags.StringVar(&opt.From, "from", "", "go on from the weights and settings of a model `FILE`")
 	flags.BoolVar(&opt.Resume, "resume", false, "continue from RUN/CATEGORY/checkpoint")
@@ -355,6 +363,12 @@ func readTraining(ctx context.Context, args []string, t *command.Terminal) (*tra
 	if err := readView(*roi, *ignore, open, &view); err != nil {
 		return nil, err
 	}
+	if tr.crew, err = find(*together); err != nil {
+		return nil, err
+	}
+	if err := tr.crew.shareMachine(flags, device, threads); err != nil {
+		return nil, err
+	}
 	if opt.Device, err = setDevice(*device, *threads); err != nil {
 		return nil, err
 	}
@@ -381,6 +395,10 @@ func readTraining(ctx context.Context, args []string, t *command.Terminal) (*tra
 	if *quiet && !*asJSON {
 		tr.stdout = io.Discard
 	}
+	tr.device = opt.Device
+	if tr.crew.world != nil && tr.crew.world.Rank > 0 { // what there is to say rank 0 says
+		tr.stdout, *asJSON = io.Discard, false
+	}
 	if usual := rdpp.DefaultConfig().Arch; !flags.Changed("arch") && *preset == "" && *configFile == "" && opt.Teacher == rdpp.TeacherAuto &&
 		c.Arch != usual && !*asJSON {
 		say(tr.stdout, "%s, whose teacher is inside the program, as no weights of %s are on this machine; --arch overrules", c.Arch, usual)
@@ -394,21 +412,28 @@ func readTraining(ctx context.Context, args []string, t *command.Terminal) (*tra
 	tr.learn = func(set *dataset.Set) (*rdpp.Summary, error) {
 		c := tr.configOf(set.Category)
 		opt := opt
-		opt.Out = filepath.Join(tr.out, set.Category)
-		show := newProgress(set, tr.stdout, t.Stderr, *asJSON, *quiet)
+		opt.Out, opt.Peers = filepath.Join(tr.out, set.Category), tr.peers
+		stderr := t.Stderr
+		if !tr.peers.First() {
+			stderr = io.Discard
+		}
+		show := newProgress(set, tr.stdout, stderr, *asJSON, *quiet)
 		opt.OnDownload, opt.OnStart, opt.OnStep, opt.OnEpoch = show.download, show.teacher, show.step, show.epoch
 		opt.Log = slog.New(command.LogTo(show.log(), "train"))
 		var drawn *board
-		if *curves {
+		if *curves && opt.Peers.First() {
 			drawn = &board{folder: opt.Out, log: opt.Log}
 			opt.OnStep = func(r rdpp.StepReport) { show.step(r); drawn.step(r) }
 			opt.OnEpoch = func(r rdpp.EpochReport) { show.epoch(r); drawn.epoch(r) }
 			defer drawn.close()
 		}
 		show.start(&c, opt.Device, *threads)
+		if opt.Peers != nil && !*asJSON {
+			say(tr.stdout, "%s: in %d processes, to which batches of %d are dealt out", set.Category, opt.Peers.Size(), c.Batch)
+		}
 		summary, err := rdpp.Train(ctx, c, set, opt)
 		show.stop()
-		if err == nil {
+		if err == nil && opt.Peers.First() {
 			show.done(summary)
 			if drawn != nil {
 				drawn.done(summary)

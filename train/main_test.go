@@ -33,7 +33,7 @@ var dataDir string // 4 training images, 1 good and 4 defective test images with
 const asProgram = "train"
 
 func TestMain(m *testing.M) {
-	testmain.Be(map[string]func([]string) error{asProgram: func([]string) error { main(); return nil }, asReproduce: reproduceWithFake})
+	testmain.Be(map[string]func([]string) error{asProgram: func([]string) error { main(); return nil }, asLauncher: launcher, asReproduce: reproduceWithFake})
 	if control := os.Getenv(fakeTrainKey); control != "" {
 		if err := fakeTrain(control, os.Args[1:]); err != nil {
 			fmt.Fprintln(os.Stderr, "train:", err)

@@ -60,6 +60,9 @@ func runReproduce(ctx context.Context, args []string, t *command.Terminal) error
 	if err := parse(t, flags, args, command.Help{Text: reproduceUsage, Rare: apartFlags}); err != nil {
 		return err
 	}
+	if err := alone("reproduce"); err != nil {
+		return err
+	}
 	if run.Out == "" {
 		return command.Usagef("--out is needed")
 	}

@@ -66,6 +66,9 @@ func runTeacher(ctx context.Context, args []string, t *command.Terminal) (err er
 	if err := parse(t, flags, args, command.Help{Text: teacherUsage, Rare: []string{"ignore-level", "workers", "equalise", "json"}}); err != nil {
 		return err
 	}
+	if err := alone("making a teacher"); err != nil {
+		return err
+	}
 	switch {
 	case flags.Changed("onnx"):
 		opt := rdpp.ConvertOptions{ONNX: *onnx, Preprocess: *preprocess, Out: opt.Out, Store: opt.Store, Overwrite: opt.Overwrite}

@@ -30,6 +30,10 @@ type LoaderOptions struct {
 	Light    Light        // how the light on the images is varied, before anything but that
 	Cache    *Cache       // shared image cache of the same Size; default one of this loader's own
 	Tiles    TileOptions  // images are cut into tiles, each of which is one to learn from; zero: they are not
+
+	// Rank and Ranks are of processes that make the images of a batch in turn: this one those with the numbers Rank, Rank +
+	// Ranks, ... Ranks 0: it makes all.
+	Rank, Ranks int
 }
 
 // NoiseOptions says how the noisy images are made (paper, Algorithm 1).
@@ -52,11 +56,28 @@ func (n NoiseOptions) count(B int) int {
 // Batch is a number of normalised training images. Its slices are overwritten
 // when the next batch is asked for.
 type Batch struct {
+	Part              // where other processes make some of its images
 	B       int       // number of images; the last batch of an epoch may be smaller
 	Index   []int     // B indices into the loader's items, or with tiles into its tiles
 	Clean   []float32 // B,3,S,S: the images
 	Noisy   []float32 // B',3,S,S: the first B' images with noise in a box or made-up defects, not clamped
-	Shuffle []int64   // a permutation of 0..B-1, pairing the images for L_SSOT
+	Shuffle []int64   // a permutation of 0..B-1, or of 0..Of-1, pairing the images for L_SSOT
+}
+
+// Part is this process's part of a batch. One that gets no image has one without noise that does not count, so that all
+// compute the same. The zero Part is the whole.
+type Part struct {
+	Of      int // images of the batch, of all processes
+	NoisyOf int // of which so many have noisy ones
+	Own     int // images here that count: B, or 0
+}
+
+// Whole is how many images all processes have together.
+func (b *Batch) Whole() int {
+	if b.Of > 0 {
+		return b.Of
+	}
+	return b.B
 }
 
 // Loader makes the batches of training epochs. They depend on the items and
@@ -93,6 +114,9 @@ func NewLoader(items []Item, opt LoaderOptions) (*Loader, error) {
 	}
 	if opt.Cache.opt.Size != opt.Size {
 		return nil, fmt.Errorf("dataset: the cache resizes to %d, the loader to %d; give both the same Size", opt.Cache.opt.Size, opt.Size)
+	}
+	if opt.Ranks != 0 && (opt.Rank < 0 || opt.Rank >= opt.Ranks) {
+		return nil, fmt.Errorf("dataset: rank %d of %d cannot be; ranks are counted from 0", opt.Rank, opt.Ranks)
 	}
 	l := &Loader{items: items, opt: opt}
 	if opt.Tiles.on() && opt.Motion != (Motion{}) {
@@ -161,7 +185,7 @@ func (l *Loader) Epoch(ctx context.Context, epoch, firstStep int) iter.Seq2[*Bat
 			s := slots[i%len(slots)] // which nobody uses any more
 			e.prepare(s, firstStep+i)
 			for at := range s.B {
-				jobs <- job{s, at, (firstStep + i) * l.opt.Batch} // never blocks: room for all slots
+				jobs <- job{s, at, l.placeOf(firstStep+i, at)} // never blocks: room for all slots
 			}
 			return func() *slot { return s.wait(ctx) }
 		}) {
@@ -208,12 +232,31 @@ type slot struct {
 
 func (l *Loader) newSlot() *slot {
 	B := min(l.opt.Batch, l.count())
-	values := B * l.values()
-	s := &slot{clean: make([]float32, values)}
+	s := &slot{clean: make([]float32, max(1, l.share(B))*l.values())}
 	if !l.opt.Noise.Off {
-		s.noisy = make([]float32, l.opt.Noise.count(B)*l.values())
+		s.noisy = make([]float32, l.share(l.opt.Noise.count(B))*l.values())
 	}
 	return s
+}
+
+// share is how many of the first n images of a batch this process makes.
+func (l *Loader) share(n int) int {
+	if l.opt.Ranks == 0 {
+		return n
+	}
+	return (n - l.opt.Rank + l.opt.Ranks - 1) / l.opt.Ranks
+}
+
+// placeOf is the place in an epoch's order of an image of this process's part of a step's batch.
+func (l *Loader) placeOf(step, at int) int {
+	first := step * l.opt.Batch
+	switch place := first + l.opt.Rank + at*l.opt.Ranks; {
+	case l.opt.Ranks == 0:
+		return first + at
+	case place < min(first+l.opt.Batch, l.count()):
+		return place
+	}
+	return first // of a process without images
 }
 
 // wait waits until the batch is made, or for ctx's end.
@@ -228,11 +271,16 @@ func (s *slot) wait(ctx context.Context) *slot {
 // values is the number of values of an image, 3*S*S.
 func (l *Loader) values() int { return 3 * l.opt.Size * l.opt.Size }
 
+// own says whether this process makes the image at a place in the epoch's order.
+func (l *Loader) own(place int) bool {
+	return l.opt.Ranks == 0 || place%l.opt.Batch%l.opt.Ranks == l.opt.Rank
+}
+
 // job is one image of a slot's batch.
 type job struct {
 	*slot
-	at   int
-	from int // place of the batch's first image in the epoch's order
+	at    int
+	place int // in the epoch's order
 }
 
 // epochRun is what the workers of one epoch share.
@@ -247,14 +295,23 @@ type epochRun struct {
 // prepare makes the slot ready for the images of a step.
 func (e *epochRun) prepare(s *slot, step int) {
 	first := step * e.opt.Batch
-	s.Index = e.order[first:min(first+e.opt.Batch, len(e.order))]
-	s.B = len(s.Index)
+	all := min(e.opt.Batch, len(e.order)-first)
+	s.B = max(1, e.share(all))
+	s.Index = make([]int, s.B)
+	for at := range s.Index {
+		s.Index[at] = e.order[e.placeOf(step, at)]
+	}
 	s.Clean = s.clean[:s.B*e.values()]
+	noisy := 0
 	if s.noisy != nil {
-		s.Noisy = s.noisy[:e.opt.Noise.count(s.B)*e.values()]
+		noisy = e.opt.Noise.count(all)
+		s.Noisy = s.noisy[:e.share(noisy)*e.values()]
+	}
+	if e.opt.Ranks > 0 {
+		s.Part = Part{Of: all, NoisyOf: noisy, Own: e.share(all)}
 	}
 	s.Shuffle = s.Shuffle[:0]
-	for _, i := range e.rng(e.epoch, step, shuffleStream).Perm(s.B) {
+	for _, i := range e.rng(e.epoch, step, shuffleStream).Perm(all) {
 		s.Shuffle = append(s.Shuffle, int64(i))
 	}
 	s.errs = make([]error, s.B)
@@ -320,7 +377,7 @@ func (e *epochRun) planes(j job, room []float32) (planes []float32, frame *frami
 	index := j.Index[j.at]
 	if e.tiles != nil {
 		path = e.items[e.tiles[index].item].Path
-		planes, err = e.tilePlanes(j.from+j.at, room)
+		planes, err = e.tilePlanes(j.place, room)
 		return planes, nil, path, err
 	}
 	item := e.items[index]

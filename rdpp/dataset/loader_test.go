@@ -35,7 +35,7 @@ func newLoader(t testing.TB, items []Item, opt LoaderOptions) *Loader {
 
 // copyBatch keeps what the loader will overwrite.
 func copyBatch(b *Batch) Batch {
-	return Batch{b.B, slices.Clone(b.Index), slices.Clone(b.Clean), slices.Clone(b.Noisy), slices.Clone(b.Shuffle)}
+	return Batch{b.Part, b.B, slices.Clone(b.Index), slices.Clone(b.Clean), slices.Clone(b.Noisy), slices.Clone(b.Shuffle)}
 }
 
 func epoch(t testing.TB, l *Loader, epoch, firstStep int) []Batch {

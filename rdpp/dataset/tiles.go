@@ -158,8 +158,9 @@ func (e *epochRun) tilePlanes(at int, room []float32) ([]float32, error) {
 	}
 	if !kept && on.planes == nil {
 		on.planes = map[int][]float32{}
-		for _, other := range e.order[max(part*held, e.first):min((part+1)*held, len(e.order))] {
-			if other == index || e.tiles[other].item != item {
+		from := max(part*held, e.first)
+		for i, other := range e.order[from:min((part+1)*held, len(e.order))] {
+			if other == index || e.tiles[other].item != item || !e.own(from+i) {
 				continue
 			}
 			planes := make([]float32, e.values())

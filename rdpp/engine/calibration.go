@@ -151,6 +151,9 @@ func (r *run) crossScores(ctx context.Context, weights anomaly.MapTerms) (all an
 			err = json.Unmarshal(text, &done)
 		}
 		if err != nil || done.Epochs != r.config.Epochs || done.Weights != weights {
+			if err := r.askFor(fold); err != nil {
+				return all, err
+			}
 			scores, err := r.crossScore(ctx, fold)
 			if err != nil {
 				return all, err
@@ -198,6 +201,9 @@ func (r *run) crossScore(ctx context.Context, fold int) (scores anomaly.Scores, 
 	}
 	if err := part.learn(ctx); err != nil {
 		return scores, fmt.Errorf("%w (training %d of %d for the calibration)", err, fold+1, r.folds)
+	}
+	if !r.opt.Peers.First() {
+		return scores, nil
 	}
 	if err := part.saveCheckpoint(); err != nil {
 		r.opt.Log.Warn("no checkpoint", "error", err)

@@ -49,7 +49,13 @@ func (r *run) saved() Saved {
 	return Saved{Info: info, State: r.state}
 }
 
-func (r *run) saveCheckpoint() error { return r.checkpoint().Save(r.saved(), r.learner) }
+// saveCheckpoint writes it, in rank 0 alone.
+func (r *run) saveCheckpoint() error {
+	if !r.opt.Peers.First() {
+		return nil
+	}
+	return r.checkpoint().Save(r.saved(), r.learner)
+}
 
 // readCheckpoint opens the run's checkpoint; nil where there is none. The caller closes the file.
 func (r *run) readCheckpoint() (*weights.File, *Saved, error) {
@@ -125,6 +131,16 @@ func (r *run) restore(file *weights.File, c *Saved) error {
 		return fmt.Errorf("engine: checkpoint %s: %w", file.Path, err)
 	}
 	c.Info.Config, c.Info.Data, c.Info.Looks = r.config, r.model.Info.Data, r.model.Info.Looks // the same, but for what may be raised and what older versions did not tell
+	r.model.Info, r.state = c.Info, c.State
+	return nil
+}
+
+// restoreAs makes the run what rank 0 has restored, but for what is learned, which follows.
+func (r *run) restoreAs(c *Saved) error {
+	if err := r.sameOrigin(&c.Info, "rank 0's checkpoint"); err != nil {
+		return err
+	}
+	c.Info.Config, c.Info.Data, c.Info.Looks = r.config, r.model.Info.Data, r.model.Info.Looks
 	r.model.Info, r.state = c.Info, c.State
 	return nil
 }

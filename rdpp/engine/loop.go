@@ -6,6 +6,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	"rdpp/rdpp/atomicfile"
 	"rdpp/rdpp/document"
 	"rdpp/rdpp/method"
+	"rdpp/rdpp/ranks"
 	"rdpp/rdpp/setting"
 	"rdpp/rdpp/weights"
 	"rdpp/torch"
@@ -45,6 +47,8 @@ type Loop[Batch any] struct {
 	// At names the next step in errors, such as "epoch 1, step 7"; Stood says how far an interrupted run has come and that
 	// there is a checkpoint.
 	At, Stood func() string
+	// Peers learn together: they take each step, or none does. Nil: there are none.
+	Peers *ranks.Peers
 	// Done is called after a step, with the time that it waited for its batch.
 	Done func(b Batch, losses anomaly.Losses, waited time.Duration)
 
@@ -58,13 +62,18 @@ func (l *Loop[Batch]) Run(ctx context.Context, batches iter.Seq2[Batch, error], 
 		l.saved = time.Now()
 	}
 	ready := time.Now()
+	going := ranks.GoesOn
 	for batch, err := range batches {
-		if ctx.Err() != nil {
+		var lost error
+		if going, lost = l.Peers.Agree(standing(ctx, err)); lost != nil {
+			return fmt.Errorf("engine: %s: %w", l.At(), lost)
+		}
+		if going == ranks.Stops {
 			break
 		}
-		if err != nil { // an image that could be read at the start
+		if going == ranks.Fails { // by an image that could be read at the start
 			l.trySave()
-			return fmt.Errorf("engine: %w", err)
+			return fmt.Errorf("engine: %w", cmp.Or(err, error(ranks.ErrLost)))
 		}
 		waited := time.Since(ready)
 		losses, err := l.Learner.Step(batch, step, l.Of)
@@ -82,10 +91,27 @@ func (l *Loop[Batch]) Run(ctx context.Context, batches iter.Seq2[Batch, error], 
 		}
 		ready = time.Now()
 	}
-	if ctx.Err() != nil {
+	if going == ranks.GoesOn { // to the end of the batches
+		var lost error
+		if going, lost = l.Peers.Agree(standing(ctx, nil)); lost != nil {
+			return fmt.Errorf("engine: %s: %w", l.At(), lost)
+		}
+	}
+	if going == ranks.Stops {
 		return l.Interrupt()
 	}
 	return nil
+}
+
+// standing is how it is with this process: its context, and what it has tried alone.
+func standing(ctx context.Context, err error) ranks.Going {
+	switch {
+	case ctx.Err() != nil:
+		return ranks.Stops
+	case err != nil:
+		return ranks.Fails
+	}
+	return ranks.GoesOn
 }
 
 // trySave writes a checkpoint. A full disk may have room again before the end, so training goes on where it cannot.

@@ -25,6 +25,7 @@ import (
 	"rdpp/rdpp/method"
 	"rdpp/rdpp/modelfile"
 	"rdpp/rdpp/printable"
+	"rdpp/rdpp/ranks"
 	"rdpp/rdpp/report"
 	"rdpp/rdpp/setting"
 	"rdpp/rdpp/teacher"
@@ -50,6 +51,10 @@ type Options struct {
 	Deterministic   bool                  // the same bits every time on a GPU too, at some cost; on the CPU they always are
 	Provenance      *modelfile.Provenance // goes into model, metrics and report, with date, time and fingerprint; nil: none does
 	TestEvery       int                   // epochs between measurements on the test set, to look at; 0: none but the last
+
+	// Peers are the processes that train the model together with this one; nil: there are none. All have the same settings and
+	// options but for Device, and read the images; rank 0 alone reads and writes Out, and calls OnEpoch.
+	Peers *ranks.Peers
 
 	OnDownload func(file string, done, total int64) // as in teacher.Options
 
@@ -116,6 +121,9 @@ const (
 // history and checkpoints to opt.Out. The same configuration, with a precision that is not method.PrecisionAuto, data, device and
 // number of threads give the same model file, byte for byte on the CPU, whether or not the training was interrupted and
 // resumed. When ctx ends it writes a checkpoint and returns ErrInterrupted.
+//
+// With Peers all of them call it, and it ends in all where ctx ends in one, or one fails. Other ranks than 0 return no summary.
+// The model is then that of so many processes: another number adds up in another order.
 func Train(ctx context.Context, c config.Config, set *dataset.Set, opt Options) (*Summary, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -125,6 +133,8 @@ func Train(ctx context.Context, c config.Config, set *dataset.Set, opt Options) 
 	}
 	opt.Teacher = cmp.Or(opt.Teacher, teacher.Auto)
 	opt.CheckpointEvery = cmp.Or(opt.CheckpointEvery, 5*time.Minute)
+	ctx, cancel := opt.Peers.Context(ctx)
+	defer cancel()
 	worker := torch.NewWorker()
 	defer worker.Close()
 	var summary *Summary
@@ -139,7 +149,10 @@ func Train(ctx context.Context, c config.Config, set *dataset.Set, opt Options) 
 		}
 		return err
 	})
-	if err != nil && ctx.Err() != nil && !errors.Is(err, ErrInterrupted) && !errors.Is(err, ErrNotSaved) {
+	if lost := opt.Peers.Explain(err); errors.Is(lost, ranks.ErrLost) {
+		return nil, lost
+	}
+	if err != nil && ctx.Err() != nil && !errors.Is(context.Cause(ctx), ranks.ErrLost) && !errors.Is(err, ErrInterrupted) && !errors.Is(err, ErrNotSaved) {
 		interrupted := setting.Advise(fmt.Errorf("engine: %w", ErrInterrupted), "{resume} continues")
 		if errors.Is(err, ctx.Err()) { // which says no more
 			return nil, interrupted
@@ -193,12 +206,16 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	if r.opt.Out == "" {
 		return setting.Refuse("out", nil, "name a folder for the results")
 	}
-	r.lock, err = Claim(r.opt.Log, r.path(checkpointFile), r.path(ModelFile), r.path(MetricsFile), r.path(HistoryFile),
-		r.path(ReportFile), r.path(ScoresFile), r.path(bestFile))
-	if err != nil {
-		return err
+	if _, can := r.config.Learned().(method.Spreader); r.opt.Peers != nil && !can {
+		return setting.Refuse("method", r.config.Method, "it learns in one process: leave {ranks} out, or use %s", config.Default().Method)
 	}
-	file, saved, err := r.openCheckpoint()
+	if r.config.Batch < r.opt.Peers.Size() {
+		return setting.Refuse("batch", r.config.Batch, "each of the %d processes of {ranks} needs an image of it", r.opt.Peers.Size())
+	}
+	if r.config.Patience > 0 && r.opt.Peers != nil {
+		return setting.Refuse("patience", r.config.Patience, "only a training in one process stops early: use 0, or leave {ranks} out")
+	}
+	file, saved, err := r.take()
 	if err != nil {
 		return err
 	}
@@ -206,12 +223,8 @@ func (r *run) prepare(ctx context.Context) (err error) {
 		defer file.Close()
 	}
 	var before *modelfile.Info // of what is resumed
-	if file != nil {
+	if saved != nil {
 		before = &saved.Info
-	} else if before, err = r.readFinished(); err != nil {
-		return err
-	}
-	if before != nil {
 		r.settleAs(&before.Config)
 	}
 	err = torch.SetArithmetic(r.config.Precision == string(torch.TF32), r.opt.Deterministic && r.opt.Device != torch.CPU)
@@ -227,7 +240,7 @@ func (r *run) prepare(ctx context.Context) (err error) {
 			return err
 		}
 	case before == nil:
-		found, err := teacher.Find(ctx, r.opt.Teacher, r.config.Arch, teacher.Options{OnDownload: r.opt.OnDownload, Log: r.opt.Log})
+		found, err := r.findTeacher(ctx)
 		if err != nil {
 			return err
 		}
@@ -238,32 +251,125 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	if err := r.readData(ctx); err != nil {
 		return err
 	}
+	if err := r.sameAll(); err != nil {
+		return err
+	}
 	if r.finished != nil {
 		return r.sameFinished(before)
 	}
 	if r.config.Precision == method.PrecisionAuto {
-		if err := r.choosePrecision(ctx); err != nil {
+		if r.opt.Peers.First() {
+			err = r.choosePrecision(ctx)
+		}
+		if err == nil {
+			err = r.opt.Peers.Share(&r.config.Precision)
+		}
+		if err != nil {
 			return err
 		}
+		r.model.Info.Config.Precision = r.config.Precision
 	}
 	r.learner, err = r.config.Learned().Learner(r.model.Net, method.LearnerOptions{Precision: torch.Precision(r.config.Precision), Images: r.count,
-		Continued: r.opt.From != ""})
+		Continued: r.opt.From != "", Group: r.opt.Peers.Group()})
 	if err != nil {
 		return err
 	}
 	if err := r.checkParent(); err != nil {
 		return err
 	}
-	if file != nil {
+	switch {
+	case file != nil:
 		err = r.restore(file, saved)
-	} else if err = r.learner.Begin(ctx, evaluation.Images(r.items, r.cache, &r.config.Settings, r.opt.Device)); err == nil {
-		// An older run's must not be taken for this one's, nor for the end of it.
-		err = removeAll(append(r.foldFiles(), r.path(checkpointFile), r.path(MetricsFile)))
+	case saved != nil:
+		err = r.restoreAs(saved)
+	default:
+		err = r.learner.Begin(ctx, evaluation.Images(r.items, r.cache, &r.config.Settings, r.opt.Device))
+		if err == nil && r.opt.Peers.First() {
+			// An older run's must not be taken for this one's, nor for the end of it.
+			err = removeAll(append(r.foldFiles(), r.path(checkpointFile), r.path(MetricsFile)))
+		}
 	}
 	if err != nil {
 		return err
 	}
+	if r.opt.Peers != nil {
+		if err := r.config.Learned().(method.Spreader).Follow(r.learner); err != nil {
+			return err
+		}
+	}
+	if !r.opt.Peers.First() {
+		return nil
+	}
 	return r.findRoom(file != nil)
+}
+
+// findTeacher finds it in rank 0 first, so that no two processes download it.
+func (r *run) findTeacher(ctx context.Context) (found string, err error) {
+	if !r.opt.Peers.First() {
+		if _, err := r.opt.Peers.Agree(ranks.GoesOn); err != nil {
+			return "", err
+		}
+	}
+	found, err = teacher.Find(ctx, r.opt.Teacher, r.config.Arch, teacher.Options{OnDownload: r.opt.OnDownload, Log: r.opt.Log})
+	if err == nil && r.opt.Peers.First() {
+		_, err = r.opt.Peers.Agree(ranks.GoesOn)
+	}
+	return found, err
+}
+
+// take takes the folder, and opens what is in it of a run that is resumed: nil where there is none; no file where that is
+// finished. Where there are peers rank 0 does, and tells the others what the file says.
+func (r *run) take() (file *weights.File, saved *Saved, err error) {
+	var told struct {
+		Saved    *Saved
+		Finished bool
+	}
+	if r.opt.Peers.First() {
+		if r.lock, err = Claim(r.opt.Log, r.path(checkpointFile), r.path(ModelFile), r.path(MetricsFile), r.path(HistoryFile),
+			r.path(ReportFile), r.path(ScoresFile), r.path(bestFile)); err != nil {
+			return nil, nil, err
+		}
+		if file, told.Saved, err = r.openCheckpoint(); err != nil {
+			return nil, nil, err
+		}
+		if file == nil {
+			finished, err := r.readFinished()
+			if err != nil {
+				return nil, nil, err
+			}
+			if finished != nil {
+				told.Saved, told.Finished = &Saved{Info: *finished}, true
+			}
+		}
+	}
+	if err := r.opt.Peers.Share(&told); err != nil {
+		if file != nil {
+			file.Close()
+		}
+		return nil, nil, err
+	}
+	if told.Finished && r.finished == nil {
+		r.finished = new(Summary) // which rank 0 returns
+	}
+	return file, told.Saved, nil
+}
+
+// sameAll is an error where this process would train otherwise than rank 0: their batches are to be parts of one.
+func (r *run) sameAll() error {
+	if r.opt.Peers == nil {
+		return nil
+	}
+	settings, err := json.Marshal(r.config)
+	if err != nil {
+		return fmt.Errorf("engine: %w", err)
+	}
+	teacher := r.model.Info.Teacher
+	for _, one := range [][2]string{{"settings", string(settings)}, {"training images", r.model.Info.Data.Fingerprint}, {"weights of the teacher", teacher.SHA256}} {
+		if err := r.opt.Peers.Same(one[0], one[1]); err != nil {
+			return fmt.Errorf("engine: %w", err)
+		}
+	}
+	return nil
 }
 
 func removeAll(paths []string) error {
@@ -318,6 +424,11 @@ func (r *run) readData(ctx context.Context) error {
 			BitDepth: r.config.BitDepth, Whole: r.config.Tiled(), Framer: r.model.Framer})
 	}
 	r.skipped = slices.Clone(r.set.Skipped)
+	if !r.opt.Peers.First() { // which measures nothing
+		set := *r.set
+		set.Test = nil
+		r.set = &set
+	}
 	for _, part := range []struct {
 		from []dataset.Item
 		to   *[]dataset.Item
@@ -361,7 +472,7 @@ func (r *run) readData(ctx context.Context) error {
 	}
 	defective := func(item dataset.Item) bool { return item.Defective }
 	good := func(item dataset.Item) bool { return !item.Defective }
-	if r.config.Select == method.SelectBestOnTest &&
+	if r.config.Select == method.SelectBestOnTest && r.opt.Peers.First() &&
 		!(slices.ContainsFunc(r.tests, defective) && (r.set.HasMasks || slices.ContainsFunc(r.tests, good))) {
 		return errNoTests
 	}
@@ -402,11 +513,20 @@ func (r *run) readData(ctx context.Context) error {
 		r.model.Info.Data.Tiles = r.count
 	}
 	r.loader, err = dataset.NewLoader(r.items, dataset.LoaderOptions{Batch: r.plan.Batch, Size: S, Norm: r.config.Norm(), Seed: r.config.Seed,
-		Workers: r.opt.Workers, Cache: r.cache, Motion: r.plan.Motion, Light: r.plan.Light, Noise: r.plan.Noise, Tiles: r.tiles()})
+		Workers: r.opt.Workers, Cache: r.cache, Motion: r.plan.Motion, Light: r.plan.Light, Noise: r.plan.Noise, Tiles: r.tiles(),
+		Rank: r.opt.Peers.Rank(), Ranks: r.ranks()})
 	if err != nil {
 		return fmt.Errorf("engine: %w", err)
 	}
 	return r.openEarly()
+}
+
+// ranks is how many processes a batch is dealt out to; 0: it is not.
+func (r *run) ranks() int {
+	if r.opt.Peers == nil {
+		return 0
+	}
+	return r.opt.Peers.Size()
 }
 
 // chooseBitDepth finds how many of 16 bits the training images use, and reads them again where that is not all.
@@ -439,6 +559,9 @@ func (r *run) train(ctx context.Context) (*Summary, error) {
 	if err := r.learn(ctx); err != nil {
 		return nil, err
 	}
+	if !r.opt.Peers.First() {
+		return nil, r.help(ctx)
+	}
 	saveError := r.saveCheckpoint()
 	if saveError != nil {
 		r.opt.Log.Warn("no checkpoint", "error", saveError)
@@ -447,14 +570,36 @@ func (r *run) train(ctx context.Context) (*Summary, error) {
 	if err != nil && saveError != nil {
 		return nil, fmt.Errorf("engine: %w: %w", ErrNotSaved, err)
 	}
+	if err == nil {
+		err = r.askFor(noFold)
+	}
 	return summary, err
+}
+
+// noFold is what rank 0 asks for at the end.
+const noFold = -1
+
+// askFor has the other processes take part in the training for a fold.
+func (r *run) askFor(fold int) error { return r.opt.Peers.Share(&fold) }
+
+// help does what rank 0 asks for while it finishes the run.
+func (r *run) help(ctx context.Context) error {
+	for {
+		fold := noFold
+		if err := r.opt.Peers.Share(&fold); err != nil || fold == noFold {
+			return err
+		}
+		if _, err := r.crossScore(ctx, fold); err != nil {
+			return err
+		}
+	}
 }
 
 // learn trains to the end of the last epoch.
 func (r *run) learn(ctx context.Context) error {
 	r.loop = Loop[*dataset.Batch]{Learner: r.learner, Of: r.last() * r.loader.Steps(), Save: r.saveCheckpoint, Every: r.opt.CheckpointEvery,
-		Log: r.opt.Log,
-		At:  func() string { return fmt.Sprintf("epoch %d, step %d", r.state.Epoch+1, r.state.Step+1) },
+		Log: r.opt.Log, Peers: r.opt.Peers,
+		At: func() string { return fmt.Sprintf("epoch %d, step %d", r.state.Epoch+1, r.state.Step+1) },
 		Stood: func() string {
 			return fmt.Sprintf("in epoch %d of %d, after a checkpoint", r.state.Epoch+1, r.last())
 		}}
@@ -472,8 +617,8 @@ func (r *run) epoch(ctx context.Context) error {
 	spent := r.state.Seconds // before an interruption
 	r.loop.Done = func(batch *dataset.Batch, losses anomaly.Losses, _ time.Duration) {
 		r.state.Step++
-		r.state.Images += batch.B
-		r.state.Sums = r.state.Sums.Plus(losses, float64(batch.B))
+		r.state.Images += batch.Whole()
+		r.state.Sums = r.state.Sums.Plus(losses, float64(batch.Whole()))
 		r.state.Seconds = spent + time.Since(started).Seconds()
 		if r.opt.OnStep != nil {
 			r.opt.OnStep(Step{Epoch: r.state.Epoch + 1, Epochs: r.last(), Step: r.state.Step,
@@ -485,13 +630,19 @@ func (r *run) epoch(ctx context.Context) error {
 	}
 	report := anomaly.Epoch{Epoch: r.state.Epoch + 1, Images: r.state.Images, Seconds: r.state.Seconds,
 		Losses: r.state.Sums.Times(1 / float64(r.state.Images))}
-	if r.config.Select == method.SelectBestOnTest || r.opt.TestEvery > 0 && report.Epoch%r.opt.TestEvery == 0 && len(r.tests) > 0 {
-		err := r.test(ctx, &report)
-		if ctx.Err() != nil { // resuming evaluates again
-			return r.loop.Interrupt()
+	if r.config.Select == method.SelectBestOnTest || r.opt.TestEvery > 0 && report.Epoch%r.opt.TestEvery == 0 {
+		var err error
+		if r.opt.Peers.First() && len(r.tests) > 0 {
+			err = r.test(ctx, &report)
 		}
-		if err != nil {
-			return err
+		going, lost := r.opt.Peers.Agree(standing(ctx, err))
+		switch {
+		case lost != nil:
+			return lost
+		case going == ranks.Stops: // resuming evaluates again
+			return r.loop.Interrupt()
+		case going == ranks.Fails:
+			return cmp.Or(err, error(ranks.ErrLost))
 		}
 	}
 	if err := r.lookEarly(ctx, &report); err != nil {
@@ -501,6 +652,9 @@ func (r *run) epoch(ctx context.Context) error {
 		return err
 	}
 	r.state = RunState{Epoch: r.state.Epoch + 1, Best: r.state.Best, Early: r.state.Early, History: append(r.state.History, report)}
+	if !r.opt.Peers.First() {
+		return nil
+	}
 	if r.opt.OnEpoch != nil {
 		r.opt.OnEpoch(report)
 	}

@@ -128,6 +128,14 @@ type Continuer interface {
 	Lasting() []string
 }
 
+// Spreader is a Method of which several processes can learn one model together: LearnerOptions.Group. They call the same
+// functions of their learners in the same order: Begin or, of rank 0 alone, Restore; Follow; then Step. What is read or
+// written, State, Finish and Predict, is rank 0's alone. Losses are those of the whole batch, in all processes.
+type Spreader interface {
+	// Follow makes a learner what rank 0's is. Every process calls it before the first step.
+	Follow(l Learner) error
+}
+
 // Options say how a net is made.
 type Options struct {
 	Device torch.Device
@@ -139,6 +147,7 @@ type LearnerOptions struct {
 	Precision torch.Precision // of what is computed with gradients; what a method must not round it keeps in float32
 	Images    int             // there are to learn from
 	Continued bool            // the net, teacher included, has learned from other images before; of a Continuer alone
+	Group     *torch.Group    // of a Spreader, the processes that learn with this one, to which batches are dealt out; nil: none
 }
 
 // Net is what a training leads to and a detector uses. It belongs to one goroutine.

@@ -29,6 +29,8 @@ type learner struct {
 	precision torch.Precision
 	training  bool // the net is in training mode
 	continued bool // the teacher is equalised, and all have learned by it
+
+	group *torch.Group // processes that learn with this one; nil: none
 }
 
 // Learner returns what teaches P, O and D.
@@ -37,7 +39,7 @@ func (c *reversed) Learner(net method.Net, o method.LearnerOptions) (method.Lear
 	if !own {
 		return nil, fmt.Errorf("reverse: a net of type %T is not this method's", net)
 	}
-	l := &learner{c: c, net: n, precision: o.Precision, continued: o.Continued}
+	l := &learner{c: c, net: n, precision: o.Precision, continued: o.Continued, group: o.Group}
 	if err := l.start(); err != nil {
 		l.Close()
 		return nil, err
@@ -63,6 +65,12 @@ func (l *learner) start() (err error) {
 		if err := l.adam.Add(part.Net, rate); err != nil {
 			return err
 		}
+		if l.group == nil {
+			continue
+		}
+		if err := l.group.Share(part.Net); err != nil {
+			return err
+		}
 	}
 	return l.adam.SetClip(c.Clip)
 }
@@ -80,6 +88,9 @@ func (l *learner) Close() {
 
 // Begin equalises the teacher over the training images, unless the net goes on from a model's, and starts the average.
 func (l *learner) Begin(ctx context.Context, images method.Images) error {
+	if l.group.Rank() > 0 { // which follow rank 0
+		return nil
+	}
 	if l.c.Equalise && !l.continued {
 		if err := l.equalise(ctx, images); err != nil {
 			return err
@@ -150,8 +161,29 @@ func (l *learner) follow(weight float64) error {
 	return nil
 }
 
+// Follow makes the networks and the optimiser of every process what rank 0's are. The average of the weights and gradients
+// that wait for an update stay with rank 0.
+func (c *reversed) Follow(of method.Learner) error {
+	l, own := of.(*learner)
+	if !own {
+		return fmt.Errorf("reverse: a learner of type %T is not this method's", of)
+	}
+	for _, part := range l.net.parts() {
+		for _, e := range part.Net.State() {
+			if err := l.group.TakeFirst(e.Tensor); err != nil {
+				return err
+			}
+		}
+	}
+	l.training = false // the teacher's weights may be others
+	return state.FollowAdam(l.group, l.adam, l.net.trained())
+}
+
 // Step is Algorithm 2's body: teacher, projection, bottleneck, student, the losses, and every Accumulate-th time an
 // update. Clean and noisy images go through the networks together.
+//
+// Of several processes each has a part of the batch, and the losses that it computes are its part of them: their sum over
+// processes is the whole batch's, and so is that of the gradients.
 func (l *learner) Step(batch *dataset.Batch, step, of int) (anomaly.Losses, error) {
 	c, n := l.c, l.net
 	if !l.training {
@@ -164,6 +196,10 @@ func (l *learner) Step(batch *dataset.Batch, step, of int) (anomaly.Losses, erro
 	var s torch.Scope
 	defer s.Close()
 	dtype := l.precision.DType()
+	if c.dtype != 0 {
+		dtype = c.dtype
+	}
+	part := l.deal(&s, batch)
 	images := func(data []float32) *torch.Tensor { // B x 3 x S x S
 		host := s.Tensor(torch.FromSlice(data, int64(len(data))/(3*S*S), 3, S, S))
 		return s.Tensor(host.To(n.device, dtype))
@@ -194,16 +230,21 @@ func (l *learner) Step(batch *dataset.Batch, step, of int) (anomaly.Losses, erro
 				*features = torch.Features{torch.Scales - 1: features[torch.Scales-1]}
 			}
 		}
-		terms = []torch.Term{
-			{Value: s.Tensor(torch.LossSSOT(p, batch.Shuffle, l.ssot, c.sinkhorn())), Weight: c.WeightSSOT},
-			{Value: s.Tensor(torch.LossRecon(pNoisy, pSame)), Weight: c.WeightRecon},
-			{Value: s.Tensor(torch.LossContrast(noisy, pSame, c.Margin)), Weight: c.WeightContrast},
+		if l.group != nil { // pairs are of the whole batch
+			p = s.Features(l.group.Batch(p))
+		}
+		terms = []torch.Term{{Value: s.Tensor(torch.LossSSOT(p, batch.Shuffle, l.ssot, c.sinkhorn())), Weight: c.WeightSSOT * part.pairs}}
+		if noisyB > 0 {
+			terms = append(terms, torch.Term{Value: s.Tensor(torch.LossRecon(pNoisy, pSame)), Weight: c.WeightRecon * part.noisy},
+				torch.Term{Value: s.Tensor(torch.LossContrast(noisy, pSame, c.Margin)), Weight: c.WeightContrast * part.noisy})
 		}
 	}
-	kd := s.Tensor(torch.LossKD(f, g, c.KDPerPosition, torch.Easy{Cut: c.EasyCut, Below: c.EasyBelow}))
-	total := s.Tensor(torch.WeightedSum(append(terms, torch.Term{Value: kd, Weight: 1})...))
+	kd := s.Tensor(torch.LossKD(f, g, c.KDPerPosition, torch.Easy{Cut: c.EasyCut, Below: c.EasyBelow, Group: l.group}))
+	total := s.Tensor(torch.WeightedSum(append(terms, torch.Term{Value: kd, Weight: part.images})...))
 	s.Check(torch.Backward(total))
-	if (step+1)%c.Accumulate == 0 {
+	last := (step+1)%c.Accumulate == 0 // before an update
+	l.collect(&s, last)
+	if last {
 		update, updates := step/c.Accumulate, of/c.Accumulate
 		factor := c.rateFactor(update, updates)
 		for group, rate := range l.rates {
@@ -220,6 +261,9 @@ func (l *learner) Step(batch *dataset.Batch, step, of int) (anomaly.Losses, erro
 		return nil, err
 	}
 	values, err := torch.Scalars(read...)
+	if err == nil && l.group != nil {
+		values, err = part.sums(l.group, values)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -231,6 +275,53 @@ func (l *learner) Step(batch *dataset.Batch, step, of int) (anomaly.Losses, erro
 		}
 	}
 	return losses, nil
+}
+
+// portion is what the losses of a process count for in the batch's: those of its images, of its noisy ones, and of pairs, which
+// every process computes of the whole batch.
+type portion struct{ images, noisy, pairs float64 }
+
+// deal says which part of a batch this process has.
+func (l *learner) deal(s *torch.Scope, b *dataset.Batch) portion {
+	if l.group == nil {
+		return portion{1, 1, 1}
+	}
+	s.Check(l.group.Deal(b.Of))
+	p := portion{images: float64(b.Own) / float64(b.Of), pairs: 1 / float64(l.group.Size())}
+	if b.NoisyOf > 0 {
+		p.noisy = float64(len(b.Noisy)/(3*l.c.ImageSize*l.c.ImageSize)) / float64(b.NoisyOf)
+	}
+	return p
+}
+
+// sums are the batch's losses, of what this process has of them, in the order of lossNames. The total is a part already.
+func (p portion) sums(group *torch.Group, values []float64) ([]float64, error) {
+	own := make([]float64, len(lossNames))
+	for i, share := range []float64{1, p.images, p.pairs, p.noisy, p.noisy} {
+		if i < len(values) {
+			own[i] = share * values[i]
+		}
+	}
+	return group.Sums(own...)
+}
+
+// collect makes the gradients those of the batch. Before an update all processes need them; else they wait with rank 0, which
+// writes them into checkpoints, and with no other, so that they are counted once.
+func (l *learner) collect(s *torch.Scope, update bool) {
+	if l.group == nil || s.Err() != nil { // which the others learn of when this process ends
+		return
+	}
+	s.Check(l.adam.SumGradients(l.group))
+	if update || l.group.Rank() == 0 {
+		return
+	}
+	for _, part := range l.net.trained() {
+		for _, e := range part.Net.State() {
+			if e.Trainable {
+				s.Check(e.Tensor.SetGrad(nil))
+			}
+		}
+	}
 }
 
 // lossNames are those of L_KD, L_SSOT, L_Recon and L_Con (paper, Eq. 2) behind their weighted total.

@@ -22,10 +22,14 @@ import (
 type reversed struct {
 	method.Settings
 	Distillation
+
+	dtype torch.DType // of the networks; zero: torch.Float32, which it is but in tests
 }
 
 // New returns RD++, or RD where the settings say so.
-func New(s method.Settings, d Distillation) method.Method { return &reversed{s, d} }
+func New(s method.Settings, d Distillation) method.Method {
+	return &reversed{Settings: s, Distillation: d}
+}
 
 // Check says which setting cannot be, by a setting.Error.
 func (c *reversed) Check() error { return c.Distillation.Check() }
@@ -154,7 +158,7 @@ func (c *reversed) New(o method.Options) (method.Net, error) {
 func (c *reversed) networks(o method.Options) (*Networks, error) {
 	n := &Networks{c: c, device: o.Device}
 	options := func(part string) torch.ModuleOptions {
-		return torch.ModuleOptions{Arch: c.Arch, Device: o.Device, Seed: method.SeedOf(part, c.Seed), Blank: o.Blank}
+		return torch.ModuleOptions{Arch: c.Arch, DType: c.dtype, Device: o.Device, Seed: method.SeedOf(part, c.Seed), Blank: o.Blank}
 	}
 	var err error
 	if n.Teacher, err = torch.NewTeacher(options(prefixTeacher)); err == nil && !c.rd() {

@@ -41,7 +41,7 @@ func partOf(t *testing.T, size, train int, view framing.View) (*Networks, method
 		t.Fatal(err)
 	}
 	s := method.Settings{Arch: "resnet18", Method: RDPP, ImageSize: size, Mean: dataset.ImageNet.Mean, Std: dataset.ImageNet.Std, MapSigma: 4, Batch: 2}
-	n, err := (&reversed{s, DefaultDistillation()}).networks(method.Options{})
+	n, err := (&reversed{Settings: s, Distillation: DefaultDistillation()}).networks(method.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -297,7 +297,7 @@ func TestScoreOfHighest(t *testing.T) {
 		s := method.Settings{Arch: "resnet18", Method: RDPP, ImageSize: size, Mean: dataset.ImageNet.Mean, Std: dataset.ImageNet.Std, MapSigma: 4, Batch: 2}
 		settings := DefaultDistillation()
 		settings.ScoreTop = share
-		n, err := (&reversed{s, settings}).networks(method.Options{})
+		n, err := (&reversed{Settings: s, Distillation: settings}).networks(method.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -286,6 +286,35 @@ func RestoreAdam(file *weights.File, adam *torch.Adam, parts []Part) error {
 	})
 }
 
+// FollowAdam makes an optimiser's moments and counts of updates those of rank 0's.
+func FollowAdam(group *torch.Group, adam *torch.Adam, parts []Part) error {
+	return eachParameter(parts, func(at, i int, _ string, _ torch.Entry) error {
+		moments, err := adam.Moments(at, i)
+		if err != nil {
+			return err
+		}
+		defer moments.Close()
+		count, err := torch.FromSlice([]int64{moments.Steps}, 1)
+		if err != nil {
+			return err
+		}
+		defer count.Close()
+		for _, t := range []*torch.Tensor{moments.ExpAvg, moments.ExpAvgSq, moments.Greatest, count} {
+			if t == nil {
+				continue
+			}
+			if err := group.TakeFirst(t); err != nil {
+				return err
+			}
+		}
+		steps, err := torch.Read[int64](count)
+		if err != nil {
+			return err
+		}
+		return adam.SetSteps(at, i, steps[0])
+	})
+}
+
 // numbers reads a tensor of counts.
 func numbers(file *weights.File, name string) ([]float64, error) {
 	stored, found := file.Lookup(name)
