@@ -163,4 +163,14 @@ func TestTop(t *testing.T) {
 	}
 }
 
+// Where there is no learner, there is none to close.
+func TestNoLearner(t *testing.T) {
+	f := narrow()
+	f.CrossClip = -1 // which Check refuses
+	m := csflow.New(methodtest.Settings(csflow.Name), f)
+	if l, err := m.Learner(methodtest.Blank(t, m), method.LearnerOptions{Precision: torch.FP32}); l != nil || !errors.Is(err, torch.ErrArgument) {
+		t.Errorf("got %v and error %v, want none and %v", l, err, torch.ErrArgument)
+	}
+}
+
 func TestMain(m *testing.M) { methodtest.Main(m) }
