@@ -173,4 +173,18 @@ func TestNoLearner(t *testing.T) {
 	}
 }
 
+// The optimiser is set as asked.
+func TestOptimiser(t *testing.T) {
+	for field, change := range map[string]func(*csflow.CrossFlow){
+		"cross_rate":  func(f *csflow.CrossFlow) { f.CrossRate = 1e-5 },
+		"cross_decay": func(f *csflow.CrossFlow) { f.CrossDecay = 1 },
+		"cross_clip":  func(f *csflow.CrossFlow) { f.CrossClip = 1e-9 },
+	} {
+		f := narrow()
+		change(&f)
+		s := methodtest.Settings(csflow.Name)
+		methodtest.Counts(t, field, csflow.New(s, narrow()), csflow.New(s, f))
+	}
+}
+
 func TestMain(m *testing.M) { methodtest.Main(m) }

@@ -192,4 +192,18 @@ func TestNoLearner(t *testing.T) {
 	}
 }
 
+// The optimiser is set as asked.
+func TestOptimiser(t *testing.T) {
+	for field, change := range map[string]func(*fastflow.Flows){
+		"flow_rate":  func(f *fastflow.Flows) { f.FlowRate = 1e-4 },
+		"flow_decay": func(f *fastflow.Flows) { f.FlowDecay = 1 },
+		"flow_clip":  func(f *fastflow.Flows) { f.FlowClip = 1e-9 },
+	} {
+		f := small()
+		change(&f)
+		s := methodtest.Settings(fastflow.Name)
+		methodtest.Counts(t, field, fastflow.New(s, small()), fastflow.New(s, f))
+	}
+}
+
 func TestMain(m *testing.M) { methodtest.Main(m) }
