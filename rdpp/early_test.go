@@ -12,6 +12,7 @@ import (
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/sample"
+	"rdpp/torch"
 )
 
 // patient are the settings of a training that stops early: of 20 images, while 10 are held out.
@@ -85,6 +86,34 @@ func TestStopsEarly(t *testing.T) {
 		if got, want := digest(t, filepath.Join(out, rdpp.ModelFile)), digest(t, filepath.Join(whole, rdpp.ModelFile)); got != want {
 			t.Errorf("got the model %s, want %s", got, want)
 		}
+	})
+
+	t.Run("fewer epochs", func(t *testing.T) {
+		out := t.TempDir()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		_, err := trainEarly(ctx, t, c, data, rdpp.TrainOptions{Out: out, OnEpoch: func(e rdpp.EpochReport) {
+			if e.Epoch == ended-1 { // it is to stop after the next one
+				cancel()
+			}
+		}})
+		if !errors.Is(err, rdpp.ErrInterrupted) {
+			t.Fatalf("got error %v, want ErrInterrupted", err)
+		}
+		fewer := c
+		fewer.Epochs = ended - 1
+		summary, err := trainEarly(t.Context(), t, fewer, data, rdpp.TrainOptions{Out: out, Resume: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if summary.Epoch != fewer.Epochs {
+			t.Errorf("got the model of epoch %d, want %d", summary.Epoch, fewer.Epochs)
+		}
+		m, err := rdpp.LoadModel(filepath.Join(out, rdpp.ModelFile), torch.CPU)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Close()
 	})
 
 	t.Run("interrupted", func(t *testing.T) {

@@ -145,7 +145,7 @@ func TestDefaultsOffline(t *testing.T) {
 	if s := summaryOf(t, out); s.Config.Arch != "resnet18" || s.Teacher.Origin != rdpp.OriginImageNet {
 		t.Errorf("got %s with the teacher %s", s.Config.Arch, s.Teacher.Origin)
 	}
-	if code, stdout, stderr := trainBy(append(args, "--overwrite", "--quiet")...); code != command.Done || stdout != "" || stderr != "" {
+	if code, stdout, stderr := trainBy(append(args, "--overwrite", "--quiet", "--precision=auto")...); code != command.Done || stdout != "" || stderr != "" {
 		t.Errorf("quiet: got code %d, %q, %q, want nothing said", code, stdout, stderr)
 	}
 }

@@ -419,7 +419,11 @@ func readTraining(ctx context.Context, args []string, t *command.Terminal) (*tra
 		}
 		show := newProgress(set, tr.stdout, stderr, *asJSON, *quiet)
 		opt.OnDownload, opt.OnStart, opt.OnStep, opt.OnEpoch = show.download, show.teacher, show.step, show.epoch
-		opt.Log = slog.New(command.LogTo(show.log(), "train"))
+		logTo := command.LogTo
+		if *quiet {
+			logTo = command.WarnTo
+		}
+		opt.Log = slog.New(logTo(show.log(), "train"))
 		var drawn *board
 		if *curves && opt.Peers.First() {
 			drawn = &board{folder: opt.Out, log: opt.Log}

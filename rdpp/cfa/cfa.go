@@ -122,6 +122,9 @@ func (c *adapting) scored() int {
 	return c.SphereNear
 }
 
+// Later is true of the nearest row's score, which programs that know the published one alone would leave out of the settings.
+func (c *adapting) Later() bool { return c.SphereScore != ScoreSoftmin }
+
 // adapted is a teacher, and what describes what it sees.
 type adapted struct {
 	learned.Net
@@ -178,5 +181,6 @@ var (
 		method.Usual
 		method.Sized
 		method.Continuer
+		method.Later
 	} = (*adapting)(nil)
 )

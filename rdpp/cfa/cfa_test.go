@@ -12,6 +12,7 @@ import (
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/method"
 	"rdpp/rdpp/method/methodtest"
+	"rdpp/rdpp/weights"
 	"rdpp/torch"
 )
 
@@ -429,6 +430,27 @@ func TestBytes(t *testing.T) {
 		if _, _, err := descriptor.Loss(phi, o); !errors.Is(err, torch.ErrArgument) {
 			t.Errorf("%s: got error %v, want %v", what, err, torch.ErrArgument)
 		}
+	}
+}
+
+// The optimiser is set as asked.
+func TestOptimiser(t *testing.T) {
+	for field, change := range map[string]func(*cfa.Spheres){
+		"sphere_rate":  func(f *cfa.Spheres) { f.SphereRate = 1e-4 },
+		"sphere_decay": func(f *cfa.Spheres) { f.SphereDecay = 1 },
+	} {
+		f := few()
+		change(&f)
+		s := methodtest.Settings(cfa.Name)
+		methodtest.Counts(t, field, cfa.New(s, few()), cfa.New(s, f))
+	}
+	l := methodtest.Begun(t, cfa.New(methodtest.Settings(cfa.Name), few()))
+	methodtest.Learn(t, l, 0, 1)
+	var s torch.Scope
+	defer s.Close()
+	sources, err := l.State(&s)
+	if err != nil || !slices.ContainsFunc(sources, func(w weights.Source) bool { return w.Name == "adam.descriptor.conv.weight.max_exp_avg_sq" }) {
+		t.Errorf("got a checkpoint without AMSGrad's greatest averages, error %v", err)
 	}
 }
 

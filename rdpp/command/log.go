@@ -15,14 +15,20 @@ import (
 // times and levels instead, for programs.
 func LogTo(w io.Writer, program string) slog.Handler { return &lines{w: w, program: program} }
 
+// WarnTo is LogTo of warnings and errors alone.
+func WarnTo(w io.Writer, program string) slog.Handler {
+	return &lines{w: w, program: program, least: slog.LevelWarn}
+}
+
 type lines struct {
 	w       io.Writer
+	least   slog.Level // that is written; slog.LevelInfo is 0
 	program string
 	attrs   []slog.Attr
 	group   string // before the names of attributes, with a full stop
 }
 
-func (l *lines) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelInfo }
+func (l *lines) Enabled(_ context.Context, level slog.Level) bool { return level >= l.least }
 
 func (l *lines) Handle(_ context.Context, r slog.Record) error {
 	attrs := slices.Clone(l.attrs)

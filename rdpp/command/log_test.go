@@ -10,6 +10,14 @@ import (
 
 func TestLogTo(t *testing.T) {
 	var out bytes.Buffer
+	warnings := slog.New(WarnTo(&out, "prog")).With("a", 1)
+	if warnings.Info("silent"); out.Len() > 0 {
+		t.Errorf("warnings alone: got %q, want nothing", &out)
+	}
+	if warnings.Warn("told"); out.String() != "prog: told (a 1)\n" {
+		t.Errorf("warnings alone: got %q, want the warning", &out)
+	}
+	out.Reset()
 	log := slog.New(LogTo(&out, "prog"))
 	for _, c := range []struct {
 		say  func()

@@ -163,4 +163,28 @@ func TestTop(t *testing.T) {
 	}
 }
 
+// Where there is no learner, there is none to close.
+func TestNoLearner(t *testing.T) {
+	f := narrow()
+	f.CrossClip = -1 // which Check refuses
+	m := csflow.New(methodtest.Settings(csflow.Name), f)
+	if l, err := m.Learner(methodtest.Blank(t, m), method.LearnerOptions{Precision: torch.FP32}); l != nil || !errors.Is(err, torch.ErrArgument) {
+		t.Errorf("got %v and error %v, want none and %v", l, err, torch.ErrArgument)
+	}
+}
+
+// The optimiser is set as asked.
+func TestOptimiser(t *testing.T) {
+	for field, change := range map[string]func(*csflow.CrossFlow){
+		"cross_rate":  func(f *csflow.CrossFlow) { f.CrossRate = 1e-5 },
+		"cross_decay": func(f *csflow.CrossFlow) { f.CrossDecay = 1 },
+		"cross_clip":  func(f *csflow.CrossFlow) { f.CrossClip = 1e-9 },
+	} {
+		f := narrow()
+		change(&f)
+		s := methodtest.Settings(csflow.Name)
+		methodtest.Counts(t, field, csflow.New(s, narrow()), csflow.New(s, f))
+	}
+}
+
 func TestMain(m *testing.M) { methodtest.Main(m) }

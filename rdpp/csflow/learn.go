@@ -23,8 +23,12 @@ func (c *flowing) Learner(net method.Net, _ method.LearnerOptions) (method.Learn
 		}
 		return a.SetClip(c.CrossClip)
 	}
-	return learned.NewLearner(n, &n.Net, learned.Options{Name: Name, Size: c.ImageSize, Rate: c.CrossRate, Eps: adamEps, Adam: adam, Loss: n.loss,
+	l, err := learned.NewLearner(n, &n.Net, learned.Options{Name: Name, Size: c.ImageSize, Rate: c.CrossRate, Eps: adamEps, Adam: adam, Loss: n.loss,
 		Advice: "use a lower {cross_rate} or {cross_clip}"})
+	if err != nil {
+		return nil, err // and no interface that holds a nil
+	}
+	return l, nil
 }
 
 // loss is how unlikely what the teacher sees of x and of it in two smaller sizes is, B x 3 x S x S.

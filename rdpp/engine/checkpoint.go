@@ -107,7 +107,8 @@ func (r *run) findRoom(resumed bool) error {
 // restore makes the run what it was when the checkpoint was written.
 func (r *run) restore(file *weights.File, c *Saved) error {
 	before := c.Info.Config
-	if before.Epochs < r.config.Epochs { // more are wanted, also where it had stopped early
+	// More are wanted, also where it had stopped early, or fewer than it would have ended after.
+	if before.Epochs < r.config.Epochs || c.State.Early.End > r.config.Epochs {
 		c.State.Early.Since, c.State.Early.End = 0, 0
 	}
 	before.Epochs, before.Updates = r.config.Epochs, r.config.Updates // which may be raised

@@ -33,6 +33,9 @@ const (
 	earlyLambda = 0.2   // noise of made-up defects, as in reverse.DefaultDistillation
 )
 
+// earlyEvery is after how many passes of those asked for it looks again.
+func earlyEvery(asked int) int { return (asked + earlyLooks - 1) / earlyLooks }
+
 // look takes in a measure after so many passes of those asked for, and says whether the training is to stop.
 func (s *EarlyState) look(measure float64, passes, asked, patience int) bool {
 	if measure >= s.Best+earlyGain {
@@ -91,7 +94,7 @@ func (r *run) openEarly() (err error) {
 // lookEarly measures where it is time to, and settles where the training ends. The measure goes into the epoch's report.
 func (r *run) lookEarly(ctx context.Context, report *anomaly.Epoch) error {
 	asked := r.config.Epochs
-	if every := max(1, asked/earlyLooks); r.early == nil || r.state.Early.End > 0 || report.Epoch%every != 0 || report.Epoch == asked {
+	if every := earlyEvery(asked); r.early == nil || r.state.Early.End > 0 || report.Epoch%every != 0 || report.Epoch == asked {
 		return nil
 	}
 	model, err := r.outcome(ctx, false)

@@ -41,6 +41,14 @@ func TestEarlyLook(t *testing.T) {
 	}
 }
 
+func TestEarlyEvery(t *testing.T) {
+	for asked, want := range map[int]int{2: 1, 20: 1, 21: 2, 39: 2, 40: 2, 41: 3, 475: 24} {
+		if got := earlyEvery(asked); got != want || asked/got > earlyLooks {
+			t.Errorf("%d passes: got a look every %d, want every %d", asked, got, want)
+		}
+	}
+}
+
 func TestChanged(t *testing.T) {
 	// B = 2 images of 3 planes of 2 x 1 pixels.
 	y := make([]float32, 12)

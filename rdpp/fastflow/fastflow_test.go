@@ -1,6 +1,7 @@
 package fastflow_test
 
 import (
+	"errors"
 	"math"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"rdpp/rdpp/method"
 	"rdpp/rdpp/method/methodtest"
 	"rdpp/rdpp/weights"
+	"rdpp/torch"
 )
 
 // small are flows of two steps with narrow sub-networks.
@@ -177,6 +179,30 @@ func TestKernels(t *testing.T) {
 		if at < 0 || state[at].Shape[3] != c.want {
 			t.Errorf("%s, %s: got tensor %d of the second step's weights, %v, want kernels of %d", c.arch, c.kernels, at, state, c.want)
 		}
+	}
+}
+
+// Where there is no learner, there is none to close.
+func TestNoLearner(t *testing.T) {
+	f := small()
+	f.FlowClip = -1 // which Check refuses
+	m := fastflow.New(methodtest.Settings(fastflow.Name), f)
+	if l, err := m.Learner(methodtest.Blank(t, m), method.LearnerOptions{Precision: torch.FP32}); l != nil || !errors.Is(err, torch.ErrArgument) {
+		t.Errorf("got %v and error %v, want none and %v", l, err, torch.ErrArgument)
+	}
+}
+
+// The optimiser is set as asked.
+func TestOptimiser(t *testing.T) {
+	for field, change := range map[string]func(*fastflow.Flows){
+		"flow_rate":  func(f *fastflow.Flows) { f.FlowRate = 1e-4 },
+		"flow_decay": func(f *fastflow.Flows) { f.FlowDecay = 1 },
+		"flow_clip":  func(f *fastflow.Flows) { f.FlowClip = 1e-9 },
+	} {
+		f := small()
+		change(&f)
+		s := methodtest.Settings(fastflow.Name)
+		methodtest.Counts(t, field, fastflow.New(s, small()), fastflow.New(s, f))
 	}
 }
 

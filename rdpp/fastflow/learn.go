@@ -20,8 +20,12 @@ func (c *flowing) Learner(net method.Net, _ method.LearnerOptions) (method.Learn
 		}
 		return a.SetClip(c.FlowClip)
 	}
-	return learned.NewLearner(n, &n.Net, learned.Options{Name: Name, Size: c.ImageSize, Rate: c.FlowRate, Eps: learned.DefaultEps, Adam: adam,
+	l, err := learned.NewLearner(n, &n.Net, learned.Options{Name: Name, Size: c.ImageSize, Rate: c.FlowRate, Eps: learned.DefaultEps, Adam: adam,
 		Loss: n.loss, Advice: "use a lower {flow_rate}, or set {flow_clip}"})
+	if err != nil {
+		return nil, err // and no interface that holds a nil
+	}
+	return l, nil
 }
 
 // loss is how unlikely what the teacher sees of x is, B x 3 x S x S.

@@ -89,6 +89,12 @@ type Older interface {
 	Older() bool
 }
 
+// Later is a Method which programs know that do not know all of its ways to score.
+type Later interface {
+	// Later says whether a net of these settings scores in a way that came after the method.
+	Later() bool
+}
+
 // Farsighted is a Method that reads a teacher's coarsest features alone. Its backbone may be any of torch.Backbones; the others
 // know the layers of torch.Architectures.
 type Farsighted interface {

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"rdpp/rdpp/anomaly"
+	"rdpp/rdpp/cfa"
 	"rdpp/rdpp/config"
 	"rdpp/rdpp/framing"
 )
@@ -14,6 +15,14 @@ func TestFormat(t *testing.T) {
 	view.Config.ROI = framing.Box{W: 1, H: 1}
 	if got := formatOf(&view); got != 4 {
 		t.Errorf("a part of pictures: got format %d, want 4", got)
+	}
+	view.Config.Method = cfa.Name
+	if got := formatOf(&view); got != 5 {
+		t.Errorf("a part of pictures, by a score that came later: got format %d, want 5", got)
+	}
+	published := Info{Config: config.PresetOf(config.PresetPaper, "", cfa.Name)}
+	if got := formatOf(&published); got != 3 {
+		t.Errorf("CFA's published score: got format %d, want 3", got)
 	}
 	maxima := anomaly.Calibration{MapScores: []float64{1}}
 	for _, c := range []struct {

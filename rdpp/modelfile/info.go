@@ -83,13 +83,19 @@ const (
 	modelFormatMethods = 3 // of other methods than reverse distillation, or whose scores are not the maxima of their maps
 	modelFormatViews   = 4 // of models that look at a part of pictures, do not squash them, or look at tiles of them
 
-	modelFormatNewest = modelFormatViews
+	modelFormatScores = 5 // of models whose method was there before the way that they score
+
+	modelFormatNewest = modelFormatScores
 )
 
 // formatOf is the oldest format whose programs score as the document says.
 func formatOf(i *Info) int {
-	known, old := i.Config.Learned().(method.Older)
+	learned := i.Config.Learned()
+	known, old := learned.(method.Older)
+	later, is := learned.(method.Later)
 	switch {
+	case is && later.Later():
+		return modelFormatScores
 	case !i.Config.View.Plain() || i.Config.Tiled():
 		return modelFormatViews
 	case !old || !known.Older() || i.Calibration.MapScores != nil:

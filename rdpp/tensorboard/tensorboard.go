@@ -17,8 +17,11 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// prefix is what the names of event files begin with.
-const prefix = "events.out.tfevents."
+// prefix is what the names of event files begin with, and suffix what those of ours end with.
+const (
+	prefix = "events.out.tfevents."
+	suffix = ".rdpp"
+)
 
 // version is the file_version that a file's first event tells. From 2 on a start drops the steps after it.
 const version = "brain.Event:2"
@@ -42,7 +45,7 @@ type Scalar struct {
 type Writer struct{ file *os.File }
 
 // Create makes an event file in a folder, which is made where missing. What other files of the folder have at the step first and
-// later is taken back: a training that goes on from a checkpoint has done it again. Where first is 0 the files go.
+// later is taken back: a training that goes on from a checkpoint has done it again. Where first is 0 those that a Writer has made go.
 func Create(folder string, first int64) (*Writer, error) {
 	if err := os.MkdirAll(folder, 0o777); err != nil {
 		return nil, fmt.Errorf("tensorboard: %w", err)
@@ -54,7 +57,7 @@ func Create(folder string, first int64) (*Writer, error) {
 	}
 	now := time.Now()
 	// TensorBoard reads a folder's files in the order of their names, of which nanoseconds have one length.
-	path := filepath.Join(folder, fmt.Sprintf("%s%d.rdpp", prefix, now.UnixNano()))
+	path := filepath.Join(folder, fmt.Sprintf("%s%d%s", prefix, now.UnixNano(), suffix))
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o666)
 	if err != nil {
 		return nil, fmt.Errorf("tensorboard: %w", err)
@@ -67,14 +70,14 @@ func Create(folder string, first int64) (*Writer, error) {
 	return w, nil
 }
 
-// remove removes a folder's event files.
+// remove removes the event files of a folder that Writers have made.
 func remove(folder string) error {
 	entries, err := os.ReadDir(folder)
 	if err != nil {
 		return fmt.Errorf("tensorboard: %w", err)
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), prefix) {
+		if strings.HasPrefix(e.Name(), prefix) && strings.HasSuffix(e.Name(), suffix) {
 			if err := os.Remove(filepath.Join(folder, e.Name())); err != nil {
 				return fmt.Errorf("tensorboard: %w", err)
 			}

@@ -65,9 +65,13 @@ func TestWriter(t *testing.T) {
 	if after := list(); len(after) != 3 || after[0] != before[0] || after[1] <= before[0] {
 		t.Errorf("going on: got %q, want %q, a file after it, and the model", after, before)
 	}
+	const other = "events.out.tfevents.1.host.2.0" // of another program
+	if err := os.WriteFile(filepath.Join(folder, other), nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
 	begin(0).Close()
-	if anew := list(); len(anew) != 2 || anew[1] != "model" {
-		t.Errorf("anew: got %q, want one event file beside the model", anew)
+	if anew := list(); len(anew) != 3 || anew[0] != other || anew[2] != "model" {
+		t.Errorf("anew: got %q, want one event file beside another program's and the model", anew)
 	}
 	if _, err := Create(filepath.Join(folder, "model"), 0); err == nil {
 		t.Error("got no error of a file in the folder's place")

@@ -202,6 +202,14 @@ func Diverges(t *testing.T, m method.Method, field string) {
 	t.Error("got finite losses, want them to diverge")
 }
 
+// Counts says that a setting in which other differs from m makes it learn another net.
+func Counts(t *testing.T, field string, m, other method.Method) {
+	t.Helper()
+	if bytes.Equal(Bytes(t, Trained(t, m)), Bytes(t, Trained(t, other))) {
+		t.Errorf("%s: got the same net with another value", field)
+	}
+}
+
 // Refused says that Check refuses a setting.
 func Refused(t *testing.T, field, what string, m method.Method) {
 	t.Helper()
