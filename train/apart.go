@@ -189,10 +189,8 @@ func imagesOf(set *dataset.Set, err error) (string, error) {
 // handOut has the categories trained by workers, and gathers the page of them all.
 func (tr *training) handOut(ctx context.Context) error {
 	var err error
-	for _, path := range []*string{&tr.data, &tr.out} {
-		if *path, err = filepath.Abs(*path); err != nil {
-			return err
-		}
+	if tr.out, err = filepath.Abs(tr.out); err != nil {
+		return err
 	}
 	for i := range tr.sources {
 		if tr.sources[i].Data, err = filepath.Abs(tr.sources[i].Data); err != nil {
@@ -230,8 +228,8 @@ func (tr *training) handOut(ctx context.Context) error {
 	}
 	began, done := time.Now(), before
 	h := &handed{There: filepath.Join(tr.out, rdpp.IndexFile), Of: len(tr.sources), OnError: tr.t.Complain,
-		Args: func(i int) []string {
-			return slices.Concat(tr.args, []string{"--data=" + tr.data, "--category=" + tr.category(i), "--out=" + tr.out})
+		Args: func(i int) []string { // the folder itself, as a name with a comma in it is two, and one may be all
+			return slices.Concat(tr.args, []string{"--data=" + tr.sources[i].Data, "--out=" + tr.out})
 		},
 		Open: func(i int) (*dataset.Set, error) { return tr.sources[i].Open(&tr.open) },
 		Done: func(i int) bool {

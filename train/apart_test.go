@@ -385,3 +385,25 @@ func TestWorkersSee(t *testing.T) {
 		}
 	}
 }
+
+// TestOddNames: a category is trained whatever its name means in a command line, and so is a folder that is the only one.
+func TestOddNames(t *testing.T) {
+	names := []string{"-x y", "a,b", "all"}
+	data := categories(t, names...)
+	address := natsServer(t)
+	startWorker(t, address)
+	for _, c := range []struct {
+		data  string
+		names []string
+	}{{data, names}, {filepath.Join(data, "all"), []string{"all"}}} {
+		out := filepath.Join(t.TempDir(), "run")
+		if code, _, stderr := trainBy(tiny(c.data, out, "--category=all", "--nats="+address)...); code != command.Done {
+			t.Errorf("%s: got code %d, %s", c.data, code, stderr)
+		}
+		for _, name := range c.names {
+			if !exists(filepath.Join(out, name, rdpp.ModelFile)) {
+				t.Errorf("%s: got no model of %s", c.data, name)
+			}
+		}
+	}
+}
