@@ -224,6 +224,35 @@ func TestArgs(t *testing.T) {
 	}
 }
 
+// TestArgsSettle: backbone and teacher are those of the machine that hands out, where a worker with other weights would choose others.
+func TestArgsSettle(t *testing.T) {
+	for _, c := range []struct {
+		weights string // in the cache
+		given   []string
+		want    string
+	}{
+		{"", nil, "--arch=resnet18 --teacher=builtin"},
+		{"wide_resnet50_2-95faca4d.pth", nil, "--arch=wide_resnet50_2 --teacher=imagenet"},
+		{"resnet18-f37072fd.pth", []string{"--arch=resnet18", "--teacher=auto"}, "--arch=resnet18 --teacher=imagenet"},
+		{"", []string{"--preset=paper"}, "--preset=paper --arch=wide_resnet50_2 --teacher=imagenet"},
+		{"", []string{"--arch=resnet18", "--teacher=random"}, "--arch=resnet18 --teacher=random"},
+	} {
+		cache := t.TempDir()
+		t.Setenv("RDPP_CACHE", cache)
+		if c.weights != "" {
+			write(t, filepath.Join(cache, c.weights), nil)
+		}
+		tr, err := readTraining(t.Context(), append([]string{"--data=" + dataDir, "--out=" + t.TempDir(), "--device=cpu"}, c.given...),
+			&command.Terminal{Stdout: &strings.Builder{}, Stderr: &strings.Builder{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(tr.args, " "); got != c.want {
+			t.Errorf("%q of %q: got %q, want %q", c.given, c.weights, got, c.want)
+		}
+	}
+}
+
 var epochs = regexp.MustCompile(`epoch (\d+) `)
 
 // TestWorkers: a worker that is killed in the middle of a training loses nothing of it: another one goes on from the checkpoint, to
