@@ -153,6 +153,7 @@ func (a *apart) hand(ctx context.Context, h *handed) error {
 	}
 	messages := make([][]byte, h.Of) // made once, as all images are read for them
 	return q.Hand(ctx, &queue.Job{ID: fmt.Sprintf("%x", hash.Sum(nil)), Pieces: h.Of, Every: lineEvery, Tell: h.Tell, GivenUp: h.Failed,
+		Renew: true, // images may be others than when the same command was interrupted
 		Message: func(i int) ([]byte, error) {
 			if messages[i] != nil {
 				return messages[i], nil
