@@ -415,6 +415,17 @@ func TestWorkersSee(t *testing.T) {
 	}
 }
 
+// TestNoSuchCategory: a category that is not there for whoever hands it out is given up at once, and the others are done.
+func TestNoSuchCategory(t *testing.T) {
+	data, out := categories(t, "a"), filepath.Join(t.TempDir(), "run")
+	address := natsServer(t)
+	startWorker(t, address)
+	code, stdout, stderr := trainBy(tiny(data, out, "--category=typo,a", "--nats="+address)...)
+	if code != command.Failed || !strings.Contains(stderr, "typo is given up: ") || !strings.Contains(stderr, "no such folder") || !strings.Contains(stdout, "a: model ") {
+		t.Errorf("got code %d, %s, %s, want code 1, that there is no such folder, and a model of the other one", code, stdout, stderr)
+	}
+}
+
 // TestOddNames: a category is trained whatever its name means in a command line, and so is a folder that is the only one.
 func TestOddNames(t *testing.T) {
 	names := []string{"-x y", "a,b", "all"}
