@@ -54,6 +54,8 @@ func (a *apart) check() (s share.Share, err error) {
 		return s, command.Usagef("--shards %d; use 1 or more", a.shards)
 	case a.URL != "" && (a.shard != "" || a.shards != 0):
 		return s, command.Usagef("--shard and --shards are for trainings without --nats; workers take them by themselves")
+	case a.URL == "" && (a.flags.Changed("lease") || a.flags.Changed("tries")):
+		return s, command.Usagef("--lease and --tries are for --nats")
 	case a.tries < 1:
 		return s, command.Usagef("--tries %d; use 1 or more", a.tries)
 	case a.lease < time.Second:

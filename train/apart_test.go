@@ -178,6 +178,8 @@ func TestApartWrongUsage(t *testing.T) {
 		{[]string{"--nats=nats://host", "--lease=1ms"}, "--lease"},
 		{[]string{"--nats=nats://host", "--tries=0"}, "--tries"},
 		{[]string{"--nats-creds=x"}, "--nats-creds"},
+		{[]string{"--tries=3"}, "--lease and --tries are for --nats"},
+		{[]string{"--shard=0/2", "--lease=30s"}, "--lease and --tries are for --nats"},
 		{[]string{"--nats=nats://host", "--out=" + finished}, "--resume"},
 	} {
 		code, _, stderr := trainBy(tiny(data, filepath.Join(t.TempDir(), "out"), append([]string{"--category=all"}, c.args...)...)...)
