@@ -252,6 +252,10 @@ func TestArgsSettle(t *testing.T) {
 		if got := strings.Join(tr.args, " "); got != c.want {
 			t.Errorf("%q of %q: got %q, want %q", c.given, c.weights, got, c.want)
 		}
+		of := settled([]string{"--arch", "resnet18", "--teacher", "auto"})[3] // of a reproduction
+		if want := "builtin"; (of == want) != (c.weights != "resnet18-f37072fd.pth") {
+			t.Errorf("a reproduction with %q: got %q", c.weights, of)
+		}
 	}
 }
 

@@ -112,7 +112,7 @@ func (w *worker) whose(err error, o *order) error {
 	device, number := new(torch.Error), syscall.Errno(0)
 	switch {
 	case errors.Is(err, rdpp.ErrBusy): // by a worker that the server has lost, and that goes on
-		return fmt.Errorf("%w: %w", queue.ErrAway, err)
+		return fmt.Errorf("%w: %s", queue.ErrAway, w.t.Tell(err))
 	case errors.As(err, &device), errors.As(err, &number) && o.Images != "", errors.Is(err, command.ErrUsage):
 		return errors.New(w.t.Tell(err))
 	}
