@@ -127,8 +127,12 @@ func argsOf(flags *pflag.FlagSet) (args []string, err error) {
 type order struct {
 	Args   []string `json:"args"`   // of train, but for those of the machine
 	There  string   `json:"there"`  // a file where the results are to be, which says that their folder is there
+	By     string   `json:"by"`     // program that hands it out
 	Images string   `json:"images"` // fingerprint of all images; "": they could not be read, which a worker then says
 }
+
+// program is the version of this program, by which defaults and models may differ.
+func program() string { return strings.TrimSpace("rdpp " + rdpp.Version + " " + rdpp.Commit()) }
 
 // handed is what is handed out, and what becomes of it.
 type handed struct {
@@ -167,7 +171,7 @@ func (a *apart) hand(ctx context.Context, h *handed) error {
 			if err != nil {
 				images = ""
 			}
-			messages[i], err = json.Marshal(order{h.Args(i), h.There, images})
+			messages[i], err = json.Marshal(order{h.Args(i), h.There, program(), images})
 			return messages[i], err
 		},
 		Missing: func() iter.Seq2[int, error] {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -393,7 +394,7 @@ func TestReproduceWorkers(t *testing.T) {
 	}
 }
 
-// TestWorkersSee: a worker that sees other images, or no folder of results, says so.
+// TestWorkersSee: a worker that sees other images, or no folder of results, or is another version, says so.
 func TestWorkersSee(t *testing.T) {
 	data := categories(t, "a")
 	out := t.TempDir()
@@ -404,9 +405,10 @@ func TestWorkersSee(t *testing.T) {
 	}{
 		{order{There: filepath.Join(out, rdpp.IndexFile)}, "not there on this machine"},
 		{order{There: out, Images: "0123"}, "are others on this machine"},
+		{order{There: out, By: "rdpp 0.1"}, "handed out by rdpp 0.1, and this worker is rdpp "},
 		{order{There: out}, ""},
 	} {
-		c.o.Args = tiny(data, out, "--category=a")
+		c.o.Args, c.o.By = tiny(data, out, "--category=a"), cmp.Or(c.o.By, program())
 		text, err := json.Marshal(c.o)
 		if err != nil {
 			t.Fatal(err)

@@ -79,6 +79,9 @@ func (w *worker) do(ctx context.Context, task queue.Task) error {
 	if err := json.Unmarshal(task.Message, &o); err != nil {
 		return queue.Vain(fmt.Errorf("no training: %w", err))
 	}
+	if own := program(); o.By != own {
+		return fmt.Errorf("it is handed out by %s, and this worker is %s: use the same program for both", o.By, own)
+	}
 	if _, err := os.Stat(o.There); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: %w: the folder of results is not there on this machine", filepath.Dir(o.There), queue.ErrAway)
 	}
