@@ -127,6 +127,9 @@ func TestShard(t *testing.T) {
 		t.Errorf("got %v, want nothing of the other share", err)
 	}
 	wantPage(t, out, "b", "c")
+	if page := pageOf(t, out); !strings.Contains(page, "of another share") || strings.Contains(page, "not trained yet") {
+		t.Error("got a page that does not say that a is of another share")
+	}
 	t.Setenv("JOB_COMPLETION_INDEX", "0")
 	if code, _, stderr := trainBy(tiny(data, out, "--category=all", "--shards=2")...); code != command.Done {
 		t.Fatalf("got code %d, %s", code, stderr)

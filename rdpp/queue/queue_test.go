@@ -473,6 +473,24 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestNoJetStream: a worker of a server without JetStream says what is missing, and waits.
+func TestNoJetStream(t *testing.T) {
+	broker := &broker{t: t, opt: server.Options{Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true}}
+	broker.start()
+	t.Cleanup(broker.stop)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	said := ""
+	q, err := Connect(broker.server.ClientURL(), Images, Options{Wait: true, Log: func(text string) { said = text; stop() }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	if err := q.Work(ctx, nil); err != nil || !strings.Contains(said, "needs JetStream") {
+		t.Errorf("got %v, %q, want what the server needs", err, said)
+	}
+}
+
 // TestPrepare: what the server has stays, but for lease and attempts that are asked for.
 func TestPrepare(t *testing.T) {
 	broker := newBroker(t)
