@@ -79,6 +79,8 @@ func runBatch(ctx context.Context, args []string, t *command.Terminal) (int, err
 		return 0, command.Usagef("--readers %d; use 1 to 1024", *readers)
 	case *maxMemory < 1 || *maxMemory > 1<<30:
 		return 0, command.Usagef("--max-memory %d; use 1 to %d", *maxMemory, 1<<30)
+	case q.URL == "" && (flags.Changed("lease") || flags.Changed("tries")):
+		return 0, command.Usagef("--lease and --tries are for --nats")
 	case *tries < 1:
 		return 0, command.Usagef("--tries %d; use 1 or more", *tries)
 	case *lease < time.Second:

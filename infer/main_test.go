@@ -262,6 +262,7 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"batch", model, "--list", "x", "--out", "y", "--nats", "nats://host", "--lease", "1ms"}, "--lease 1ms"},
 		{[]string{"batch", model, "--list", "x", "--out", "y", "--nats", "nats://host", "--tries", "0"}, "--tries 0"},
 		{[]string{"batch", model, "--list", "x", "--out", "y", "--nats-creds", "f"}, "is for --nats"},
+		{[]string{"batch", model, "--list", "x", "--out", "y", "--tries", "3"}, "--lease and --tries are for --nats"},
 		{[]string{"batch", "merge"}, "0 folders to merge named"},
 		{[]string{"batch", "merge", "x", "--piece", "1"}, "--piece is not for merge"},
 		{[]string{"worker"}, "--nats is missing"},

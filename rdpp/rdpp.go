@@ -201,6 +201,9 @@ func WriteIndex(out, title string, entries []IndexEntry) error {
 // teacher needs no network for it, else one whose teacher is inside the program.
 func DefaultArch(name string) string { return teacher.Arch(name, DefaultConfig().Arch) }
 
+// SettledTeacher is what TeacherAuto stands for on this machine, for others to take the same teacher; see teacher.Settled.
+func SettledTeacher(name, arch string) string { return teacher.Settled(name, arch) }
+
 // ReadConfig reads the settings of a training, and its teacher, from the metrics.json or the model file that it has written.
 func ReadConfig(path string) (Config, TeacherInfo, error) { return engine.ReadConfig(path) }
 

@@ -54,6 +54,8 @@ func (a *apart) check() (s share.Share, err error) {
 		return s, command.Usagef("--shards %d; use 1 or more", a.shards)
 	case a.URL != "" && (a.shard != "" || a.shards != 0):
 		return s, command.Usagef("--shard and --shards are for trainings without --nats; workers take them by themselves")
+	case a.URL == "" && (a.flags.Changed("lease") || a.flags.Changed("tries")):
+		return s, command.Usagef("--lease and --tries are for --nats")
 	case a.tries < 1:
 		return s, command.Usagef("--tries %d; use 1 or more", a.tries)
 	case a.lease < time.Second:
@@ -125,8 +127,12 @@ func argsOf(flags *pflag.FlagSet) (args []string, err error) {
 type order struct {
 	Args   []string `json:"args"`   // of train, but for those of the machine
 	There  string   `json:"there"`  // a file where the results are to be, which says that their folder is there
+	By     string   `json:"by"`     // program that hands it out
 	Images string   `json:"images"` // fingerprint of all images; "": they could not be read, which a worker then says
 }
+
+// program is the version of this program, by which defaults and models may differ.
+func program() string { return strings.TrimSpace("rdpp " + rdpp.Version + " " + rdpp.Commit()) }
 
 // handed is what is handed out, and what becomes of it.
 type handed struct {
@@ -153,6 +159,7 @@ func (a *apart) hand(ctx context.Context, h *handed) error {
 	}
 	messages := make([][]byte, h.Of) // made once, as all images are read for them
 	return q.Hand(ctx, &queue.Job{ID: fmt.Sprintf("%x", hash.Sum(nil)), Pieces: h.Of, Every: lineEvery, Tell: h.Tell, GivenUp: h.Failed,
+		Renew: true, // images may be others than when the same command was interrupted
 		Message: func(i int) ([]byte, error) {
 			if messages[i] != nil {
 				return messages[i], nil
@@ -164,7 +171,7 @@ func (a *apart) hand(ctx context.Context, h *handed) error {
 			if err != nil {
 				images = ""
 			}
-			messages[i], err = json.Marshal(order{h.Args(i), h.There, images})
+			messages[i], err = json.Marshal(order{h.Args(i), h.There, program(), images})
 			return messages[i], err
 		},
 		Missing: func() iter.Seq2[int, error] {
@@ -189,10 +196,8 @@ func imagesOf(set *dataset.Set, err error) (string, error) {
 // handOut has the categories trained by workers, and gathers the page of them all.
 func (tr *training) handOut(ctx context.Context) error {
 	var err error
-	for _, path := range []*string{&tr.data, &tr.out} {
-		if *path, err = filepath.Abs(*path); err != nil {
-			return err
-		}
+	if tr.out, err = filepath.Abs(tr.out); err != nil {
+		return err
 	}
 	for i := range tr.sources {
 		if tr.sources[i].Data, err = filepath.Abs(tr.sources[i].Data); err != nil {
@@ -230,8 +235,8 @@ func (tr *training) handOut(ctx context.Context) error {
 	}
 	began, done := time.Now(), before
 	h := &handed{There: filepath.Join(tr.out, rdpp.IndexFile), Of: len(tr.sources), OnError: tr.t.Complain,
-		Args: func(i int) []string {
-			return slices.Concat(tr.args, []string{"--data=" + tr.data, "--category=" + tr.category(i), "--out=" + tr.out})
+		Args: func(i int) []string { // the folder itself, as a name with a comma in it is two, and one may be all
+			return slices.Concat(tr.args, []string{"--data=" + tr.sources[i].Data, "--out=" + tr.out})
 		},
 		Open: func(i int) (*dataset.Set, error) { return tr.sources[i].Open(&tr.open) },
 		Done: func(i int) bool {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -126,6 +127,9 @@ func TestShard(t *testing.T) {
 		t.Errorf("got %v, want nothing of the other share", err)
 	}
 	wantPage(t, out, "b", "c")
+	if page := pageOf(t, out); !strings.Contains(page, "of another share") || strings.Contains(page, "not trained yet") {
+		t.Error("got a page that does not say that a is of another share")
+	}
 	t.Setenv("JOB_COMPLETION_INDEX", "0")
 	if code, _, stderr := trainBy(tiny(data, out, "--category=all", "--shards=2")...); code != command.Done {
 		t.Fatalf("got code %d, %s", code, stderr)
@@ -178,6 +182,8 @@ func TestApartWrongUsage(t *testing.T) {
 		{[]string{"--nats=nats://host", "--lease=1ms"}, "--lease"},
 		{[]string{"--nats=nats://host", "--tries=0"}, "--tries"},
 		{[]string{"--nats-creds=x"}, "--nats-creds"},
+		{[]string{"--tries=3"}, "--lease and --tries are for --nats"},
+		{[]string{"--shard=0/2", "--lease=30s"}, "--lease and --tries are for --nats"},
 		{[]string{"--nats=nats://host", "--out=" + finished}, "--resume"},
 	} {
 		code, _, stderr := trainBy(tiny(data, filepath.Join(t.TempDir(), "out"), append([]string{"--category=all"}, c.args...)...)...)
@@ -220,6 +226,39 @@ func TestArgs(t *testing.T) {
 			if text := strings.ReplaceAll(strings.Join(got, " "), here, ""); err != nil || failed != nil || text != strings.Join(c.want, " ") {
 				t.Errorf("%q: got %q, %v, want %q", c.given, text, err, c.want)
 			}
+		}
+	}
+}
+
+// TestArgsSettle: backbone and teacher are those of the machine that hands out, where a worker with other weights would choose others.
+func TestArgsSettle(t *testing.T) {
+	for _, c := range []struct {
+		weights string // in the cache
+		given   []string
+		want    string
+	}{
+		{"", nil, "--arch=resnet18 --teacher=builtin"},
+		{"wide_resnet50_2-95faca4d.pth", nil, "--arch=wide_resnet50_2 --teacher=imagenet"},
+		{"resnet18-f37072fd.pth", []string{"--arch=resnet18", "--teacher=auto"}, "--arch=resnet18 --teacher=imagenet"},
+		{"", []string{"--preset=paper"}, "--preset=paper --arch=wide_resnet50_2 --teacher=imagenet"},
+		{"", []string{"--arch=resnet18", "--teacher=random"}, "--arch=resnet18 --teacher=random"},
+	} {
+		cache := t.TempDir()
+		t.Setenv("RDPP_CACHE", cache)
+		if c.weights != "" {
+			write(t, filepath.Join(cache, c.weights), nil)
+		}
+		tr, err := readTraining(t.Context(), append([]string{"--data=" + dataDir, "--out=" + t.TempDir(), "--device=cpu"}, c.given...),
+			&command.Terminal{Stdout: &strings.Builder{}, Stderr: &strings.Builder{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(tr.args, " "); got != c.want {
+			t.Errorf("%q of %q: got %q, want %q", c.given, c.weights, got, c.want)
+		}
+		of := settled([]string{"--arch", "resnet18", "--teacher", "auto"})[3] // of a reproduction
+		if want := "builtin"; (of == want) != (c.weights != "resnet18-f37072fd.pth") {
+			t.Errorf("a reproduction with %q: got %q", c.weights, of)
 		}
 	}
 }
@@ -358,7 +397,7 @@ func TestReproduceWorkers(t *testing.T) {
 	}
 }
 
-// TestWorkersSee: a worker that sees other images, or no folder of results, says so.
+// TestWorkersSee: a worker that sees other images, or no folder of results, or is another version, says so.
 func TestWorkersSee(t *testing.T) {
 	data := categories(t, "a")
 	out := t.TempDir()
@@ -369,9 +408,10 @@ func TestWorkersSee(t *testing.T) {
 	}{
 		{order{There: filepath.Join(out, rdpp.IndexFile)}, "not there on this machine"},
 		{order{There: out, Images: "0123"}, "are others on this machine"},
+		{order{There: out, By: "rdpp 0.1"}, "handed out by rdpp 0.1, and this worker is rdpp "},
 		{order{There: out}, ""},
 	} {
-		c.o.Args = tiny(data, out, "--category=a")
+		c.o.Args, c.o.By = tiny(data, out, "--category=a"), cmp.Or(c.o.By, program())
 		text, err := json.Marshal(c.o)
 		if err != nil {
 			t.Fatal(err)
@@ -382,6 +422,39 @@ func TestWorkersSee(t *testing.T) {
 		}
 		if got != c.want && (c.want == "" || !strings.Contains(got, c.want)) {
 			t.Errorf("%+v: got %q, want %q", c.o, got, c.want)
+		}
+	}
+}
+
+// TestNoSuchCategory: a category that is not there for whoever hands it out is given up at once, and the others are done.
+func TestNoSuchCategory(t *testing.T) {
+	data, out := categories(t, "a"), filepath.Join(t.TempDir(), "run")
+	address := natsServer(t)
+	startWorker(t, address)
+	code, stdout, stderr := trainBy(tiny(data, out, "--category=typo,a", "--nats="+address)...)
+	if code != command.Failed || !strings.Contains(stderr, "typo is given up: ") || !strings.Contains(stderr, "no such folder") || !strings.Contains(stdout, "a: model ") {
+		t.Errorf("got code %d, %s, %s, want code 1, that there is no such folder, and a model of the other one", code, stdout, stderr)
+	}
+}
+
+// TestOddNames: a category is trained whatever its name means in a command line, and so is a folder that is the only one.
+func TestOddNames(t *testing.T) {
+	names := []string{"-x y", "a,b", "all"}
+	data := categories(t, names...)
+	address := natsServer(t)
+	startWorker(t, address)
+	for _, c := range []struct {
+		data  string
+		names []string
+	}{{data, names}, {filepath.Join(data, "all"), []string{"all"}}} {
+		out := filepath.Join(t.TempDir(), "run")
+		if code, _, stderr := trainBy(tiny(c.data, out, "--category=all", "--nats="+address)...); code != command.Done {
+			t.Errorf("%s: got code %d, %s", c.data, code, stderr)
+		}
+		for _, name := range c.names {
+			if !exists(filepath.Join(out, name, rdpp.ModelFile)) {
+				t.Errorf("%s: got no model of %s", c.data, name)
+			}
 		}
 	}
 }

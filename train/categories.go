@@ -39,10 +39,13 @@ func (tr *training) trainAll(ctx context.Context) error {
 		return err
 	}
 	entries := make([]rdpp.IndexEntry, len(tr.sources))
+	from, to := tr.share.Range(len(tr.sources))
 	for i := range entries {
 		entries[i] = rdpp.IndexEntry{Category: tr.category(i), Reason: "not trained yet"}
+		if i < from || i >= to { // which may have failed, as the other process says
+			entries[i].Reason = "no results yet, and of another share"
+		}
 	}
-	from, to := tr.share.Range(len(tr.sources))
 	if tr.share.N > 1 {
 		say(tr.forPeople(), "share %d/%d: %d of %d categories", tr.share.I, tr.share.N, to-from, len(tr.sources))
 	}

@@ -384,6 +384,16 @@ func readTraining(ctx context.Context, args []string, t *command.Terminal) (*tra
 	if tr.args, err = argsOf(flags); err != nil {
 		return nil, err
 	}
+	if opt.From == "" { // each machine would choose by the weights that are there
+		arch := tr.configOf("").Arch
+		if !flags.Changed("arch") {
+			tr.args = append(tr.args, "--arch="+arch)
+		}
+		if opt.Teacher == rdpp.TeacherAuto {
+			tr.args = append(slices.DeleteFunc(tr.args, func(arg string) bool { return arg == "--teacher="+rdpp.TeacherAuto }),
+				"--teacher="+rdpp.SettledTeacher(opt.Teacher, arch))
+		}
+	}
 	tr.all = slices.Equal(*categories, []string{"all"})
 	tr.data, tr.out, tr.resume, tr.teacher, tr.asJSON = source.Data, opt.Out, opt.Resume, opt.Teacher, *asJSON
 	open.SkipBad = opt.SkipBad

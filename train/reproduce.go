@@ -84,7 +84,7 @@ func runReproduce(ctx context.Context, args []string, t *command.Terminal) error
 			return err
 		}
 		run.Hand = func(ctx context.Context, h *reproduce.Handed) error {
-			return a.hand(ctx, &handed{There: h.There, Args: h.Args, Of: h.Of, Done: h.Done, Failed: h.Failed, OnError: t.Complain,
+			return a.hand(ctx, &handed{There: h.There, Args: func(i int) []string { return settled(h.Args(i)) }, Of: h.Of, Done: h.Done, Failed: h.Failed, OnError: t.Complain,
 				Open: func(i int) (*dataset.Set, error) {
 					source := dataset.Source{Data: h.Data(i)}
 					return source.Open(&dataset.OpenOptions{})
@@ -125,6 +125,15 @@ func runReproduce(ctx context.Context, args []string, t *command.Terminal) error
 		return nil
 	}
 	return r.Train(ctx)
+}
+
+// settled is the command line of a training with the teacher that auto stands for on this machine, as workers may have other weights.
+func settled(args []string) []string {
+	arch, teacher := slices.Index(args, "--arch")+1, slices.Index(args, "--teacher")+1
+	if arch > 0 && teacher > 0 {
+		args[teacher] = rdpp.SettledTeacher(args[teacher], args[arch])
+	}
+	return args
 }
 
 // reproduction shows a reproduction.

@@ -79,15 +79,18 @@ func (w *worker) do(ctx context.Context, task queue.Task) error {
 	if err := json.Unmarshal(task.Message, &o); err != nil {
 		return queue.Vain(fmt.Errorf("no training: %w", err))
 	}
+	if own := program(); o.By != own {
+		return fmt.Errorf("it is handed out by %s, and this worker is %s: use the same program for both", o.By, own)
+	}
 	if _, err := os.Stat(o.There); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: %w: the folder of results is not there on this machine", filepath.Dir(o.There), queue.ErrAway)
 	}
 	tr, err := readTraining(ctx, append(o.Args, w.args...), w.t)
 	if err != nil {
-		return w.whose(err)
+		return w.whose(err, &o)
 	}
 	set, err := tr.openSet(ctx, tr.sources[0])
-	if errors.Is(err, dataset.ErrNoFolder) {
+	if errors.Is(err, dataset.ErrNoFolder) && o.Images != "" {
 		return fmt.Errorf("%w: %w", queue.ErrAway, err)
 	}
 	images := ""
@@ -101,18 +104,19 @@ func (w *worker) do(ctx context.Context, task queue.Task) error {
 		_, err = tr.learn(set)
 	}
 	if err != nil && ctx.Err() == nil {
-		return w.whose(err)
+		return w.whose(err, &o)
 	}
 	return err
 }
 
-// whose marks an error of a training that every worker would come to.
-func (w *worker) whose(err error) error {
+// whose marks an error of a training that every worker would come to. Images that could not be read where they were handed out, and
+// cannot here, are such.
+func (w *worker) whose(err error, o *order) error {
 	device, number := new(torch.Error), syscall.Errno(0)
 	switch {
 	case errors.Is(err, rdpp.ErrBusy): // by a worker that the server has lost, and that goes on
-		return fmt.Errorf("%w: %w", queue.ErrAway, err)
-	case errors.As(err, &device), errors.As(err, &number), errors.Is(err, command.ErrUsage):
+		return fmt.Errorf("%w: %s", queue.ErrAway, w.t.Tell(err))
+	case errors.As(err, &device), errors.As(err, &number) && o.Images != "", errors.Is(err, command.ErrUsage):
 		return errors.New(w.t.Tell(err))
 	}
 	return queue.Vain(errors.New(w.t.Tell(err)))

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,8 +20,10 @@ type Job struct {
 	ID     string // a word that stands for the work: a piece of it that waits already is not handed out once more
 	Pieces int    // numbered from 0
 
-	// Message is what a worker is told of a piece.
+	// Message is what a worker is told of a piece. With Renew one that waits already and says something else gives way to it; that
+	// takes a look at each that waits.
 	Message func(piece int) ([]byte, error)
+	Renew   bool
 	// Missing yields the pieces without results, ascending; an error is the last that it yields. It is asked over and over.
 	Missing func() iter.Seq2[int, error]
 
@@ -226,6 +229,7 @@ func (q *Queue) publishOnce(ctx context.Context, job *Job, pieces []int) (left [
 			left, failed = append(left, piece), err
 		}
 	}
+	var wait []int
 	for i, future := range futures {
 		if future == nil {
 			continue
@@ -233,14 +237,61 @@ func (q *Queue) publishOnce(ctx context.Context, job *Job, pieces []int) (left [
 		select {
 		case <-future.Ok():
 		case err := <-future.Err():
-			if !waiting(err) {
+			if waiting(err) {
+				wait = append(wait, pieces[i])
+			} else {
 				left, failed = append(left, pieces[i]), err
 			}
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
+	if len(wait) > 0 {
+		old, err := q.renew(ctx, job, wait)
+		if left = append(left, old...); err != nil {
+			failed = err
+		}
+	}
 	return left, failed
+}
+
+// renew looks after pieces that wait already. What waits and is handed to nobody any more is handed out anew: it was given up, and
+// its letter is gone. It returns the pieces that the server has not taken, as publishOnce does.
+func (q *Queue) renew(ctx context.Context, job *Job, pieces []int) (left []int, failed error) {
+	stream, err := q.js.Stream(ctx, q.kind.work())
+	if err != nil {
+		return pieces, err
+	}
+	consumer, err := q.js.Consumer(ctx, q.kind.work(), workers)
+	if err != nil {
+		return pieces, err
+	}
+	stuck := idle(consumer.CachedInfo())
+	if !stuck && !job.Renew {
+		return nil, nil
+	}
+	for _, piece := range pieces {
+		text, err := job.Message(piece)
+		if err != nil {
+			return nil, err
+		}
+		subject := q.kind.subject("work", job.ID, piece)
+		m, err := stream.GetLastMsgForSubject(ctx, subject)
+		if err == nil && (stuck || !bytes.Equal(m.Data, text)) {
+			if err = stream.DeleteMsg(ctx, m.Sequence); err == nil {
+				_, err = q.js.Publish(ctx, subject, text)
+			}
+		}
+		if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) { // done meanwhile
+			left, failed = append(left, piece), err
+		}
+	}
+	return left, failed
+}
+
+// idle says whether workers are at nothing, and are handed nothing more.
+func idle(workers *jetstream.ConsumerInfo) bool {
+	return workers.NumPending == 0 && workers.NumAckPending == 0
 }
 
 // waiting says whether a piece was refused because it waits already.
@@ -254,6 +305,7 @@ type held struct {
 	work, dead time.Time // when its streams were made
 	letters    <-chan jetstream.Msg
 	end        func() // of the letters
+	idle       bool   // workers were at nothing at the last look
 }
 
 // lost gives the server anew what it has lost, as one without a disk does. It returns at how many pieces workers are.
@@ -282,7 +334,9 @@ func (q *Queue) lost(ctx context.Context, job *Job, h *held) (busy int, err erro
 		if err != nil {
 			return 0, fmt.Errorf("queue: %w", err)
 		}
-		if busy = consumer.CachedInfo().NumAckPending; busy > 0 || work.CachedInfo().State.Msgs > 0 {
+		before := h.idle
+		h.idle = idle(consumer.CachedInfo())
+		if busy = consumer.CachedInfo().NumAckPending; !h.idle || !before && work.CachedInfo().State.Msgs > 0 { // letters may be on their way
 			return busy, nil
 		}
 	}
@@ -318,7 +372,7 @@ func (q *Queue) watchDead(ctx context.Context, job *Job, h *held, all bool) erro
 		return fmt.Errorf("queue: %w", err)
 	}
 	h.end()
-	*h = held{h.work, stream.CachedInfo().Created, to, func() { stop(); consuming.Stop() }}
+	h.dead, h.letters, h.end = stream.CachedInfo().Created, to, func() { stop(); consuming.Stop() }
 	for more := old.Msgs > 0 && !all; more; {
 		select {
 		case m := <-to:

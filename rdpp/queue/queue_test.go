@@ -302,6 +302,113 @@ func TestLost(t *testing.T) {
 	}
 }
 
+// waitsFor waits until so many pieces are in the stream.
+func waitsFor(t *testing.T, q *Queue, pieces uint64) {
+	t.Helper()
+	testmain.Wait(t, "pieces", func() bool {
+		stream, err := q.js.Stream(t.Context(), Images.work())
+		return err == nil && stream.CachedInfo().State.Msgs == pieces
+	})
+}
+
+// TestRenew: what waits from before says what the job says now, if that is asked for.
+func TestRenew(t *testing.T) {
+	broker := newBroker(t)
+	for _, renew := range []bool{true, false} {
+		b := newList(3)
+		q := broker.connect(3*time.Second, 5)
+		now := b.Message
+		b.Message = func(piece int) ([]byte, error) { return []byte(`{"old":true}`), nil }
+		waits, end := context.WithCancel(t.Context())
+		var group sync.WaitGroup
+		group.Go(func() { q.Hand(waits, &b.Job) })
+		waitsFor(t, q, 3)
+		end()
+		group.Wait()
+		b.Message, b.Renew = now, renew
+		var old atomic.Int32
+		group.Go(func() {
+			if err := q.Hand(t.Context(), &b.Job); err != nil {
+				t.Error(err)
+			}
+		})
+		if renew {
+			testmain.Wait(t, "new messages", func() bool {
+				stream, err := q.js.Stream(t.Context(), Images.work())
+				if err != nil {
+					return false
+				}
+				m, err := stream.GetLastMsgForSubject(t.Context(), Images.subject("work", b.ID, 2))
+				return err == nil && string(m.Data) == `{"piece":2}`
+			})
+		}
+		stop := working(t, broker.connect(3*time.Second, 5), func(ctx context.Context, task Task) error {
+			if string(task.Message) == `{"old":true}` {
+				old.Add(1)
+				task.Message, _ = now(task.Piece)
+			}
+			return b.do(ctx, task)
+		})
+		group.Wait()
+		stop()
+		b.wantWhole(t)
+		if got := old.Load(); (got == 0) != renew {
+			t.Errorf("renew %v: got %d old messages", renew, got)
+		}
+	}
+}
+
+// TestLettersGone: a piece that was given up is handed out once more although nobody knows any more that it was.
+func TestLettersGone(t *testing.T) {
+	broker := newBroker(t)
+	b := newList(2)
+	q := broker.connect(time.Second, 1)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	giveUp := func() { // takes both, and is killed
+		consumer, err := q.js.Consumer(ctx, Images.work(), workers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		messages, err := consumer.Fetch(2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range messages.Messages() {
+		}
+		testmain.Wait(t, "end of the lease", func() bool {
+			consumer, err := q.js.Consumer(ctx, Images.work(), workers)
+			return err == nil && idle(consumer.CachedInfo())
+		})
+	}
+	forget := func() {
+		dead, err := q.js.Stream(ctx, Images.dead())
+		if err != nil {
+			t.Fatal(err)
+		}
+		testmain.Wait(t, "dead letters", func() bool {
+			info, err := dead.Info(ctx)
+			return err == nil && info.State.Msgs == 2
+		})
+		if err := dead.Purge(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := q.prepare(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.submit(ctx, &b.Job); err != nil {
+		t.Fatal(err)
+	}
+	giveUp()
+	forget()
+	working(t, broker.connect(0, 0), b.do)
+	if err := q.Hand(ctx, &b.Job); err != nil {
+		t.Errorf("got %v, want all done", err)
+	}
+	b.wantWhole(t)
+}
+
 // TestTaken: pieces are handed out where the stream has gone meanwhile, and a server that takes none is an error.
 func TestTaken(t *testing.T) {
 	broker := newBroker(t)
@@ -363,6 +470,24 @@ func TestRefused(t *testing.T) {
 	}
 	if err := <-ended; !errors.Is(err, nats.ErrAuthorization) {
 		t.Errorf("who waits: got %v, want %v", err, nats.ErrAuthorization)
+	}
+}
+
+// TestNoJetStream: a worker of a server without JetStream says what is missing, and waits.
+func TestNoJetStream(t *testing.T) {
+	broker := &broker{t: t, opt: server.Options{Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true}}
+	broker.start()
+	t.Cleanup(broker.stop)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	said := ""
+	q, err := Connect(broker.server.ClientURL(), Images, Options{Wait: true, Log: func(text string) { said = text; stop() }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	if err := q.Work(ctx, nil); err != nil || !strings.Contains(said, "needs JetStream") {
+		t.Errorf("got %v, %q, want what the server needs", err, said)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -85,6 +86,9 @@ func (q *Queue) work(ctx context.Context, do Do) error {
 		text := fmt.Sprintf("no work: %v", err)
 		if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
 			text = "waiting for the first work"
+		}
+		if errors.Is(err, nats.ErrNoResponders) {
+			text += "; the server needs JetStream (nats-server -js)"
 		}
 		if text != told {
 			q.opt.Log(text)

@@ -110,7 +110,8 @@ func (r *Run) handOut(ctx context.Context) error {
 			r.tell("failed", fmt.Sprintf("%d/%d %s: failed: %s", number(t), len(r.plan.Trainings), t, reason), about(t, map[string]any{"reason": reason}))
 			r.writeResults()
 		}})
-	if err != nil && ctx.Err() == nil && r.failed == 0 {
+	waits := slices.ContainsFunc(r.todo, func(t Training) bool { return !r.tried[t] })
+	if err != nil && ctx.Err() == nil && waits { // it is of the queue, and of no training
 		return err
 	}
 	return r.end(ctx)

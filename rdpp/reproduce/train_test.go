@@ -1,6 +1,8 @@
 package reproduce
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,5 +52,31 @@ func TestLastLine(t *testing.T) {
 			t.Errorf("%.40q: got %q, want %q", c.text, got, c.want)
 		}
 		log.Close()
+	}
+}
+
+// TestHandFails: what ends the handing out is the error, also where a training has failed before.
+func TestHandFails(t *testing.T) {
+	data := t.TempDir()
+	for _, name := range []string{"carpet", "grid"} {
+		if err := os.Mkdir(filepath.Join(data, name), 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gone := errors.New("the server is gone")
+	for _, failed := range []int{0, 1, 2} {
+		r, err := NewRun(newPlan(t, &Options{Tables: []int{1}, Methods: []string{"rd"}, Categories: []string{"carpet", "grid"}}),
+			&RunOptions{Out: t.TempDir(), Roots: map[string]string{MVTec: data}, Devices: []string{"cpu"}, Hand: func(_ context.Context, h *Handed) error {
+				for i := range failed {
+					h.Failed(i, "a damaged image")
+				}
+				return gone
+			}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Train(t.Context()); errors.Is(err, gone) != (failed < 2) || failed == 2 && !strings.Contains(err.Error(), "2 of 2 trainings failed") {
+			t.Errorf("%d failed: got %v", failed, err)
+		}
 	}
 }

@@ -174,6 +174,22 @@ func Find(ctx context.Context, name, arch string, opt Options) (string, error) {
 	return path, nil
 }
 
+// Settled is what Auto stands for on this machine, for others to take the same: Builtin or ImageNet. Other names stay as they are.
+func Settled(name, arch string) string {
+	file := torchvision.Files[arch].Name
+	if name != Auto || file == "" {
+		return name
+	}
+	dir, err := Cache()
+	if err == nil {
+		_, err = os.Stat(filepath.Join(dir, file))
+	}
+	if err != nil && builtin.Has(builtin.ImageNet, arch) {
+		return Builtin
+	}
+	return ImageNet
+}
+
 // Arch is the backbone of a training that names none: preferred, unless its weights would have to be downloaded, or a teacher
 // inside the program is asked for; then one that has such.
 func Arch(name, preferred string) string {
