@@ -90,8 +90,13 @@ func (c *company) join(ctx context.Context, device torch.Device, t *command.Term
 			<-peers.Lost()
 			time.Sleep(ending)
 			t.Complain(c.named(peers.Reason()))
+			if c.wait != nil { // for one that is stopped, and would stay
+				c.wait(0)
+			}
 			os.Exit(command.Failed)
 		}()
+		libtorch, _ := torch.Version()
+		err = peers.Explain(peers.Same("versions", command.Versions(rdpp.Version, libtorch, rdpp.Commit())))
 	}
 	return peers, err
 }

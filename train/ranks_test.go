@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -34,8 +35,8 @@ type rank struct {
 	stderr *bytes.Buffer
 }
 
-// startRanks starts processes that train together, by the environment as torchrun makes it.
-func startRanks(t *testing.T, size int, args []string) (all []rank) {
+// startRanks starts processes that train together, by the environment as torchrun makes it. further are arguments of the last.
+func startRanks(t *testing.T, size int, args []string, further ...string) (all []rank) {
 	t.Helper()
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -46,6 +47,9 @@ func startRanks(t *testing.T, size int, args []string) (all []rank) {
 	for i := range size {
 		env := []string{"env", fmt.Sprint("RANK=", i), fmt.Sprint("WORLD_SIZE=", size), fmt.Sprint("LOCAL_RANK=", i), fmt.Sprint("LOCAL_WORLD_SIZE=", size),
 			"MASTER_ADDR=127.0.0.1", fmt.Sprint("MASTER_PORT=", port)}
+		if i == size-1 {
+			args = slices.Concat(args, further)
+		}
 		cmd, stderr := testmain.Start(t, asProgram, env, args...)
 		all = append(all, rank{cmd, stderr})
 	}
@@ -168,18 +172,34 @@ func TestRanksRefused(t *testing.T) {
 	}
 }
 
+// Processes that are asked for different things end, instead of waiting for each other.
+func TestRanksDiffer(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ flag, want string }{
+		{"--test-every=1", "rank 1 has other options than rank 0"},
+		{"--accumulate=2", "rank 1 has other settings than rank 0"},
+	} {
+		two := startRanks(t, 2, tiny(dataDir, t.TempDir(), "--batch=4", "--epochs=3"), c.flag)
+		for i := range two {
+			if code := testmain.ExitCode(t, two[i].Cmd); code != command.Failed || !strings.Contains(two[i].stderr.String(), c.want) {
+				t.Errorf("%s, rank %d: got code %d, stderr %q, want %q", c.flag, i, code, two[i].stderr, c.want)
+			}
+		}
+	}
+}
+
 // What scripts/cluster/ranks.slurm has Slurm start is what the program understands.
 func TestRanksSlurm(t *testing.T) {
 	t.Parallel()
 	bin := t.TempDir()
-	for name, text := range map[string]string{"scontrol": "echo node7; echo node8", "srun": `shift; SLURM_PROCID=5 SLURM_LOCALID=1 exec "$@"`,
+	for name, text := range map[string]string{"scontrol": "echo node7; echo node8", "srun": `test "$2" = --cpus-per-task=8 || exit 1; shift 2; SLURM_PROCID=5 SLURM_LOCALID=1 SLURM_NTASKS=8 exec "$@"`,
 		"train": `echo "$RANK $LOCAL_RANK $WORLD_SIZE $LOCAL_WORLD_SIZE $MASTER_ADDR $MASTER_PORT $*"`} {
 		if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+text+"\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
 	cmd := exec.Command("bash", "../scripts/cluster/ranks.slurm", "--resume")
-	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "SLURM_JOB_ID=1234567", "SLURM_NTASKS=8", "SLURM_NTASKS_PER_NODE=4",
+	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "SLURM_JOB_ID=1234567", "SLURM_NTASKS_PER_NODE=4",
 		"SLURM_CPUS_PER_TASK=8", "SLURM_JOB_NODELIST=node[7-8]")
 	text, err := cmd.CombinedOutput()
 	args, found := strings.CutPrefix(strings.TrimSpace(string(text)), "5 1 8 4 node7 24567 ")

@@ -53,6 +53,9 @@ func runWorker(ctx context.Context, args []string, t *command.Terminal) error {
 	if err := q.Check(); err != nil {
 		return err
 	}
+	if err := alone("a worker's"); err != nil {
+		return err
+	}
 	if _, err := setDevice(*device, *threads); err != nil { // what trainings would refuse
 		return err
 	}

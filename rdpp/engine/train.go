@@ -215,6 +215,9 @@ func (r *run) prepare(ctx context.Context) (err error) {
 	if r.config.Patience > 0 && r.opt.Peers != nil {
 		return setting.Refuse("patience", r.config.Patience, "only a training in one process stops early: use 0, or leave {ranks} out")
 	}
+	if err := r.sameOrders(); err != nil {
+		return err
+	}
 	file, saved, err := r.take()
 	if err != nil {
 		return err
@@ -354,8 +357,23 @@ func (r *run) take() (file *weights.File, saved *Saved, err error) {
 	return file, told.Saved, nil
 }
 
+// sameOrders is an error where this process is asked for something else than rank 0. It comes first, since what they wait for each
+// other in depends on that: another order of it would never end.
+func (r *run) sameOrders() error {
+	kind := "processor"
+	if r.opt.Device != torch.CPU {
+		kind = "GPU"
+	}
+	return r.same([2]string{"options", fmt.Sprint(r.opt.TestEvery, r.opt.From != "", r.opt.Deterministic)}, [2]string{"kinds of device", kind})
+}
+
 // sameAll is an error where this process would train otherwise than rank 0: their batches are to be parts of one.
 func (r *run) sameAll() error {
+	return r.same([2]string{"training images", r.model.Info.Data.Fingerprint}, [2]string{"weights of the teacher", r.model.Info.Teacher.SHA256})
+}
+
+// same is an error where the settings, or what else is named, in the plural, are not rank 0's.
+func (r *run) same(further ...[2]string) error {
 	if r.opt.Peers == nil {
 		return nil
 	}
@@ -363,8 +381,7 @@ func (r *run) sameAll() error {
 	if err != nil {
 		return fmt.Errorf("engine: %w", err)
 	}
-	teacher := r.model.Info.Teacher
-	for _, one := range [][2]string{{"settings", string(settings)}, {"training images", r.model.Info.Data.Fingerprint}, {"weights of the teacher", teacher.SHA256}} {
+	for _, one := range slices.Concat([][2]string{{"settings", string(settings)}}, further) {
 		if err := r.opt.Peers.Same(one[0], one[1]); err != nil {
 			return fmt.Errorf("engine: %w", err)
 		}

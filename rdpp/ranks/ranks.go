@@ -96,8 +96,10 @@ type Peers struct {
 func Join(w *World, device torch.Device) (*Peers, error) {
 	p := &Peers{world: *w}
 	var err error
-	p.group, err = torch.Meet(torch.Meeting{Host: w.Addr, Port: w.Port, Server: w.Rank == 0 && !w.Agent, Name: "rdpp/" + w.Attempt, Network: w.Network,
-		Rank: w.Rank, Size: w.Size, Patience: meetingPatience}, device)
+	p.group, err = meet(func() (*torch.Group, error) {
+		return torch.Meet(torch.Meeting{Host: w.Addr, Port: w.Port, Server: w.Rank == 0 && !w.Agent, Name: "rdpp/" + w.Attempt, Network: w.Network,
+			Rank: w.Rank, Size: w.Size, Patience: meetingPatience}, device)
+	})
 	if err != nil && !errors.Is(err, torch.ErrPeer) {
 		return nil, fmt.Errorf("ranks: %w", err)
 	}
@@ -110,6 +112,30 @@ func Join(w *World, device torch.Device) (*Peers, error) {
 		return nil, fmt.Errorf("ranks: the connection by which processes watch each other: %w", err)
 	}
 	return p, nil
+}
+
+// longestMeeting is the time to find rank 0, to wait for the others, and to connect to them.
+const longestMeeting = 2*meetingPatience + time.Minute
+
+// meet bounds how long f takes. By themselves libtorch's connections wait for ever: for one that came and was killed before all
+// were there, at an address that leads elsewhere, or for what is no store.
+func meet(f func() (*torch.Group, error)) (*torch.Group, error) {
+	type answer struct {
+		group *torch.Group
+		err   error
+	}
+	done := make(chan answer, 1) // f, which nobody awaits any more, must not block
+	go func() {
+		group, err := f()
+		done <- answer{group, err}
+	}()
+	select {
+	case a := <-done:
+		return a.group, a.err
+	case <-time.After(longestMeeting):
+		return nil, fmt.Errorf("%w: the processes are not connected after %v: one of them is gone, %s and %s lead to something else, or a machine's name does not "+
+			"lead to it, where %s names its network interface", torch.ErrPeer, longestMeeting, envAddr, envPort, envNetwork)
+	}
 }
 
 // open connects this process to rank 0's watch.
@@ -130,6 +156,8 @@ func (p *Peers) open() (err error) {
 		defer listener.Close()
 		at = place{listener.Addr().(*net.TCPAddr).Port, rand.Text()}
 	}
+	unwatched := time.AfterFunc(2*silence, func() { p.group.End("another process does not answer") })
+	defer unwatched.Stop()
 	if err := p.Share(&at); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"rdpp/torch"
@@ -66,6 +67,19 @@ func TestAlone(t *testing.T) {
 	}
 	cancel()
 	p.Close(nil)
+}
+
+// A meeting that libtorch would wait for without end has one.
+func TestMeetingEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stuck := make(chan struct{})
+		began := time.Now()
+		_, err := meet(func() (*torch.Group, error) { <-stuck; return nil, nil })
+		if took := time.Since(began); !errors.Is(err, torch.ErrPeer) || took != longestMeeting {
+			t.Errorf("got %v after %v, want an error after %v", err, took, longestMeeting)
+		}
+		close(stuck)
+	})
 }
 
 // connected are three watches, each with what it has ended by.
