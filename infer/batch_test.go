@@ -352,9 +352,9 @@ func TestWorkersKilled(t *testing.T) {
 		t.Skip("takes minutes; -slow runs it")
 	}
 	t.Chdir(t.TempDir())
-	scattered(t, "in", 133) // 799 images
+	scattered(t, "in", 1199) // 7195 images
 	address, restart := natsServer(t)
-	wantDone(t, commandLine("batch", "--list", "in", "--out", "alone", "--piece", "4", "--threads", "1")...)
+	wantDone(t, commandLine("batch", "--list", "in", "--out", "alone", "--piece", "36", "--threads", "1")...)
 	workers := make([]*exec.Cmd, 4)
 	begin := func(i int) {
 		workers[i], _ = testmain.Start(t, asProgram, nil, "worker", "--nats", address, "--device", "cpu", "--threads", "1", "--models", "models")
@@ -372,7 +372,7 @@ func TestWorkersKilled(t *testing.T) {
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(3 * time.Second):
+			case <-time.After(2 * time.Second):
 			}
 			i := 1 + random.IntN(3) // the first one is slow instead
 			workers[i].Process.Kill()
@@ -391,7 +391,7 @@ func TestWorkersKilled(t *testing.T) {
 			}
 		}
 	}()
-	wantDone(t, commandLine("batch", "--list", "in", "--out", "workers", "--piece", "4", "--nats", address, "--lease", "4s", "--tries", "50", "--threads", "1")...)
+	wantDone(t, commandLine("batch", "--list", "in", "--out", "workers", "--piece", "36", "--nats", address, "--lease", "4s", "--tries", "50", "--threads", "1")...)
 	stop()
 	<-ended
 	t.Logf("%d workers killed, the slow one stopped %d times, the server started again %d times", killed, stopped, restarted)

@@ -91,5 +91,6 @@ if [ -n "$slow" ]; then
   step go test of large networks and long runs
   go test -count=1 -timeout 40m ./torch ./rdpp ./rdpp/reverse ./train -args -slow
   go test -count=1 -timeout 20m ./infer/server -args -slow # alone, as it measures latencies
+  go test -count=1 -timeout 20m -run '^TestWorkersKilled$' ./infer -args -slow
   go test -count=1 -timeout 20m -run '^TestSoak$' ./infer -args -soak 2m -soak-kill 20s
 fi
