@@ -48,7 +48,7 @@ func runBatch(ctx context.Context, args []string, t *command.Terminal) (int, err
 	out := flags.String("out", "", "`DIR` for the results, or s3://BUCKET/FOLDER; required")
 	shard := flags.String("shard", "", "do share `N/N` alone, from 0/4 to 3/4 of four; default:\nby JOB_COMPLETION_INDEX or SLURM_ARRAY_TASK_ID")
 	shards := flags.Int("shards", 0, "of `N` shares, where the environment says which")
-	var q queue.Flags
+	var q command.NATS
 	q.Register(flags, "hand pieces out by the NATS server at `URL` instead, to\ninfer worker, and wait for them")
 	lease := flags.Duration("lease", 30*time.Second, "with --nats: a worker is lost when silent for `TIME`;\nholds for later batches of the server too")
 	tries := flags.Int("tries", 5, "with --nats: hand a piece out at most `N` times;\nholds for later batches of the server too")
@@ -88,7 +88,7 @@ func runBatch(ctx context.Context, args []string, t *command.Terminal) (int, err
 	case q.URL != "" && (*shard != "" || *shards != 0):
 		return 0, command.Usagef("--shard and --shards are for batches without --nats; workers take pieces by themselves")
 	}
-	if err := q.Check(); err != nil {
+	if err := q.Check(queue.CheckURL); err != nil {
 		return 0, err
 	}
 	one := share.Share{N: 1}

@@ -29,7 +29,7 @@ Exit codes: 0 ended, 1 of no use, such as without a working GPU, 2 wrong usage.
 func runWorker(ctx context.Context, args []string, t *command.Terminal) (int, error) {
 	flags := pflag.NewFlagSet("worker", pflag.ContinueOnError)
 	w := worker{t: t}
-	var q queue.Flags
+	var q command.NATS
 	q.Register(flags, "NATS server at `URL`; required")
 	flags.StringVar(&w.out, "out", "", "where the batch's --out is here; `DIR`")
 	flags.StringVar(&w.models, "models", "", "keep models in `DIR`; default: in the user's cache")
@@ -50,7 +50,7 @@ func runWorker(ctx context.Context, args []string, t *command.Terminal) (int, er
 	case w.maxMemory < 1 || w.maxMemory > 1<<30:
 		return 0, command.Usagef("--max-memory %d; use 1 to %d", w.maxMemory, 1<<30)
 	}
-	if err := q.Check(); err != nil {
+	if err := q.Check(queue.CheckURL); err != nil {
 		return 0, err
 	}
 	if _, err := w.flags("-", string(torch.FP32)).options(); err != nil { // the device and the numbers

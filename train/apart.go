@@ -26,7 +26,7 @@ import (
 
 // apart are the flags by which several machines share trainings.
 type apart struct {
-	queue.Flags
+	command.NATS
 	shard  string
 	shards int
 	lease  time.Duration
@@ -61,7 +61,7 @@ func (a *apart) check() (s share.Share, err error) {
 	case a.lease < time.Second:
 		return s, command.Usagef("--lease %v; use 1s or more", a.lease)
 	}
-	if err := a.Check(); err != nil {
+	if err := a.Check(queue.CheckURL); err != nil {
 		return s, err
 	}
 	if a.shard != "" || a.shards != 0 { // without, tasks of an array may well differ in something else

@@ -32,7 +32,7 @@ Exit codes: 0 ended, 1 of no use, such as without a working GPU, 2 wrong usage.
 func runWorker(ctx context.Context, args []string, t *command.Terminal) error {
 	flags := pflag.NewFlagSet("train", pflag.ContinueOnError)
 	w := worker{t: t}
-	var q queue.Flags
+	var q command.NATS
 	q.Register(flags, "NATS server at `URL`; required")
 	device := flags.String("device", "auto", "`NAME`: auto, cpu, cuda or cuda:N")
 	threads := flags.Int("threads", allowance.CPUs(), "`N` CPU threads; results depend on it")
@@ -50,7 +50,7 @@ func runWorker(ctx context.Context, args []string, t *command.Terminal) error {
 	case *cacheMiB < 0 || *cacheMiB > 1<<30:
 		return command.Usagef("--cache must be 0 to %d MiB", 1<<30)
 	}
-	if err := q.Check(); err != nil {
+	if err := q.Check(queue.CheckURL); err != nil {
 		return err
 	}
 	if err := alone("a worker's"); err != nil {
