@@ -31,12 +31,13 @@ type flood struct {
 	stride int      // from a pixel to the one below
 
 	// What basins finds.
-	of    []int32  // the number, from 1, of the peak that is reached from a pixel by always going to the highest neighbour; 0: never flooded
-	peaks []int32  // pixels; the first one is of no peak
-	up    []int32  // the highest of a pixel and its neighbours
-	high  []uint64 // of a row's pixels, the one above and the one below, the highest
-	way   []int32
-	pass  []bool // see passes
+	of       []int32  // the number, from 1, of the peak that is reached from a pixel by always going to the highest neighbour; 0: never flooded
+	peaks    []int32  // pixels; the first one is of no peak
+	up       []int32  // the highest of a pixel and its neighbours
+	high     []uint64 // of a row's pixels, the one above and the one below, the highest
+	way      []int32
+	pass     []bool // see passes
+	meetings meetings
 
 	// What above finds.
 	seen   []int32   // the number of the last hill that each pixel was found in
@@ -121,6 +122,10 @@ func (f *flood) basins() {
 			continue
 		}
 		at := int32(i)
+		if of := f.of[f.up[at]]; of != 0 { // as of most
+			f.of[at] = of
+			continue
+		}
 		way := f.way[:0]
 		for f.of[at] == 0 && f.up[at] != at {
 			way = append(way, at)
@@ -137,16 +142,11 @@ func (f *flood) basins() {
 	}
 }
 
-// passes are the pixels where basins meet, the highest first: each has a higher neighbour in another basin than its own. A map
-// that is flooded from its peaks down has basins run together there and nowhere else.
+// passes are the pixels where two basins meet at the highest, the highest first: each has a higher neighbour in another basin
+// than its own. A map that is flooded from its peaks down has basins run together there and nowhere else: below, those two have
+// long been one.
 func (f *flood) passes() []int32 {
-	clear(f.pass)
-	meet := func(i, j int) {
-		if f.height[i] > f.height[j] {
-			i = j
-		}
-		f.pass[i] = true
-	}
+	f.meetings.reset()
 	for row := f.stride; row < len(f.m)-f.stride; row += f.stride {
 		here, below := f.of[row:][:f.stride], f.of[row+f.stride:][:f.stride]
 		for x := 1; x < len(here)-1; x++ {
@@ -158,9 +158,15 @@ func (f *flood) passes() []int32 {
 			i := row + x
 			for _, other := range [...]int{i + 1, i + f.stride - 1, i + f.stride, i + f.stride + 1} {
 				if of := f.of[other]; of != basin && of != 0 {
-					meet(i, other)
+					f.meetings.meet(basin, of, min(f.height[i], f.height[other]))
 				}
 			}
+		}
+	}
+	clear(f.pass)
+	for _, m := range f.meetings.table {
+		if m.pair != 0 {
+			f.pass[pixelAt(m.height)] = true
 		}
 	}
 	var found []int32
@@ -171,6 +177,62 @@ func (f *flood) passes() []int32 {
 	}
 	sortFalling(found, f.m)
 	return found
+}
+
+// meeting is of two basins.
+type meeting struct {
+	pair   uint64 // both numbers, the lower one first; 0: none
+	height uint64 // of the highest pixel where they meet
+}
+
+// meetings are those of a flood's basins, in a hash table of open addresses that is half empty or more.
+type meetings struct {
+	table []meeting // as many as a power of 2
+	bits  int       // which power
+	count int
+	last  int // place of the one looked up last
+}
+
+func (t *meetings) reset() {
+	const bits = 10
+	if t.count, t.last = 0, 0; t.bits > bits+4 || t.bits == 0 { // a table that another map has made large costs more to clear
+		t.table, t.bits = make([]meeting, 1<<bits), bits
+	}
+	clear(t.table)
+}
+
+// meet says that two basins meet at a pixel.
+func (t *meetings) meet(a, b int32, height uint64) {
+	pair := uint64(min(a, b))<<32 | uint64(max(a, b))
+	if t.table[t.last].pair != pair {
+		t.last = t.place(pair)
+	}
+	m := &t.table[t.last]
+	if m.pair == 0 {
+		if t.count++; 2*t.count > len(t.table) {
+			old := t.table
+			t.bits++
+			t.table = make([]meeting, 1<<t.bits)
+			for _, o := range old {
+				if o.pair != 0 {
+					t.table[t.place(o.pair)] = o
+				}
+			}
+			t.last = t.place(pair)
+			m = &t.table[t.last]
+		}
+		m.pair = pair
+	}
+	m.height = max(m.height, height)
+}
+
+// place is where a pair is in the table, or has room.
+func (t *meetings) place(pair uint64) int {
+	at := int(pair * 0x9e3779b97f4a7c15 >> (64 - t.bits)) // the golden ratio's digits spread neighbours
+	for t.table[at].pair != 0 && t.table[at].pair != pair {
+		at = (at + 1) & (len(t.table) - 1)
+	}
+	return at
 }
 
 // hills floods a map from its peaks down. A hill ends at its share of its height, and so does one that meets a higher one

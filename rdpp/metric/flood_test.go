@@ -2,6 +2,7 @@ package metric
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -128,5 +129,38 @@ func TestHills(t *testing.T) {
 	}
 	if several < 100 {
 		t.Errorf("got %d maps of several hills with summits, too few to tell", several)
+	}
+}
+
+// TestMeetings: the highest meeting of each pair is kept, over as many pairs as make the table grow, and a small map's are found
+// again in the table that a large one has left.
+func TestMeetings(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 1))
+	var met meetings
+	for round, basins := range []int32{5, 300, 3000, 7, 100_000, 40} {
+		met.reset()
+		want := map[[2]int32]uint64{}
+		for range 8 * basins {
+			a := 1 + rng.Int32N(basins)
+			b := a + 1 + rng.Int32N(3)
+			height := rng.Uint64()
+			for range 2 { // as it is along a border
+				met.meet(b, a, height)
+				met.meet(a, b, height/2)
+			}
+			want[[2]int32{a, b}] = max(want[[2]int32{a, b}], height)
+		}
+		got := map[[2]int32]uint64{}
+		for _, m := range met.table {
+			if m.pair != 0 {
+				got[[2]int32{int32(m.pair >> 32), int32(m.pair & math.MaxUint32)}] = m.height
+			}
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("round %d: got %d pairs, want %d, or other heights", round, len(got), len(want))
+		}
+		if 2*met.count > len(met.table) {
+			t.Errorf("round %d: %d pairs in a table of %d", round, met.count, len(met.table))
+		}
 	}
 }

@@ -77,7 +77,7 @@ func (o Outline) Regions(m []float32, H, W, origW, origH int) ([]Region, []float
 			f.mark(&h, &o, ground, levels)
 		}
 	}
-	runs, count := connected(levels, H, W, func(level float64) bool { return level < outside })
+	runs, count := connected(levels, H, W, outside)
 	regions := measure(runs, count, m, H, W, origW, origH)
 	keep := func(r Region) bool {
 		return float64(r.Peak) > o.Above && r.Area >= o.MinArea && max(r.Width, r.Height) >= o.MinLength
@@ -173,9 +173,9 @@ type run struct {
 	label           int
 }
 
-// connected returns the 8-connected components of an H x W picture's pixels that are in, as runs from row to row, and how many
-// components there are. They are numbered from 1, in the order of their first pixels.
-func connected[T any](pixels []T, H, W int, in func(v T) bool) (runs []run, count int) {
+// connected returns the 8-connected components of an H x W picture's pixels that are not outside, as runs from row to row, and
+// how many components there are. They are numbered from 1, in the order of their first pixels.
+func connected[T comparable](pixels []T, H, W int, outside T) (runs []run, count int) {
 	var parent []int // a union-find forest over runs, whose roots are the first of their sets
 	find := func(n int) int {
 		for parent[n] != n {
@@ -189,11 +189,11 @@ func connected[T any](pixels []T, H, W int, in func(v T) bool) (runs []run, coun
 		begun := len(runs)
 		row := pixels[y*W:][:W]
 		for x := 0; x < W; x++ {
-			if !in(row[x]) {
+			if row[x] == outside {
 				continue
 			}
 			r := run{row: y, first: x}
-			for x < W && in(row[x]) {
+			for x < W && row[x] != outside {
 				x++
 			}
 			r.end = x
@@ -225,7 +225,7 @@ func connected[T any](pixels []T, H, W int, in func(v T) bool) (runs []run, coun
 // outside) and how many there are. len(mask) must be H*W.
 func label(mask []uint8, H, W int) ([]int32, int) {
 	labels := make([]int32, len(mask))
-	runs, count := connected(mask, H, W, func(v uint8) bool { return v != 0 })
+	runs, count := connected(mask, H, W, 0)
 	for _, r := range runs {
 		of := labels[r.row*W:][r.first:r.end]
 		for i := range of {
