@@ -434,3 +434,16 @@ func TestNoticesOfModules(t *testing.T) { testmain.WantNotices(t, rdpp.Notice())
 
 // Every line of every help fits a terminal, and every flag says by one of a few words what it takes.
 func TestFlags(t *testing.T) { testmain.WantFlags(t, &app) }
+
+// TestLimits: what a control group allows is what commands begin with.
+func TestLimits(t *testing.T) {
+	before := testmain.Limited(t, 80, 1<<30)
+	for name, wants := range map[string][]string{
+		"image": {`--threads N N CPU threads \(default 1\)`, `--max-memory N N MiB [^(]*\(default 256\)`},
+		"serve": {`--threads N N CPU threads \(default 1\)`, `--max-memory N N MiB [^(]*\(default 256\)`},
+		"batch": {`--threads N N CPU threads \(default 1\)`, `--max-memory N N MiB [^(]*\(default 256\)`},
+		"bench": {`--threads N N CPU threads \(default 1\)`},
+	} {
+		testmain.WantHelp(t, asProgram, before, []string{name, "--help-all"}, wants...)
+	}
+}

@@ -804,3 +804,9 @@ func TestNoticesOfModules(t *testing.T) { testmain.WantNotices(t, rdpp.Notice())
 
 // Every line of every help fits a terminal, and every flag says by one of a few words what it takes.
 func TestFlags(t *testing.T) { testmain.WantFlags(t, &app) }
+
+// TestLimits: what a control group allows is what trainings begin with.
+func TestLimits(t *testing.T) {
+	testmain.WantHelp(t, asProgram, testmain.Limited(t, 80, 1<<30), []string{"--help-all"}, `--threads N N CPU threads[^(]*\(default 1\)`,
+		`--workers N N goroutines that make batches \(default 1\)`, `--cache N N MiB of memory for decoded images \(default 256\)`)
+}

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"rdpp/rdpp"
+	"rdpp/rdpp/allowance"
+	"rdpp/rdpp/testmain"
 )
 
 // pythons are the interpreters to try: Debian's, which may have numpy, and the one that the path leads to.
@@ -192,4 +194,20 @@ func absolute(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return full
+}
+
+// TestLimits: the library computes with as many threads as a control group allows.
+func TestLimits(t *testing.T) {
+	python := pythons(t)[0]
+	for _, c := range []struct {
+		before []string
+		want   string
+	}{{[]string{"env"}, fmt.Sprint(allowance.CPUs())}, {testmain.Limited(t, 80, 1<<30), "1"}} {
+		words := append(c.before, python, "testdata/threads.py", modelFile, images[0])
+		cmd := exec.Command(words[0], words[1:]...)
+		cmd.Env = bindingEnv()
+		if text, err := cmd.CombinedOutput(); err != nil || strings.TrimSpace(string(text)) != c.want {
+			t.Errorf("%q: got %v, %s, want %s threads", words, err, text, c.want)
+		}
+	}
 }

@@ -6,9 +6,7 @@ import (
 	"math"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -130,17 +128,13 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// limitsOf runs a shell command, which may limit itself, and then a process that tells what it may use.
-func limitsOf(t *testing.T, first string) (cpus int, memory int64, goMaxProcs int) {
+// limitsOf runs a process that tells what it may use, with words before its name that limit it.
+func limitsOf(t *testing.T, before ...string) (cpus int, memory int64, goMaxProcs int) {
 	t.Helper()
-	cmd := testmain.Child("limits")
-	cmd.Args = []string{"sh", "-c", first + ` && exec "$0"`, cmd.Path}
-	shell, err := exec.LookPath("sh")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Path = shell
-	cmd.Env = append(cmd.Env, "GOMAXPROCS=")
+	child := testmain.Child("limits")
+	words := append(before, child.Path)
+	cmd := exec.Command(words[0], words[1:]...)
+	cmd.Env = append(child.Env, "GOMAXPROCS=")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -152,7 +146,7 @@ func limitsOf(t *testing.T, first string) (cpus int, memory int64, goMaxProcs in
 }
 
 func TestAffinity(t *testing.T) {
-	cpus, _, goMaxProcs := limitsOf(t, "taskset -p -c $(taskset -p -c $$ | sed 's/.*: //; s/[,-].*//') $$ >/dev/null")
+	cpus, _, goMaxProcs := limitsOf(t, "sh", "-c", `exec taskset -c $(taskset -p -c $$ | sed 's/.*: //; s/[,-].*//') "$@"`, "sh")
 	if cpus != 1 || goMaxProcs != 1 {
 		t.Errorf("bound to one processor: got %d, %d at a time in Go, want 1, 1", cpus, goMaxProcs)
 	}
@@ -160,46 +154,11 @@ func TestAffinity(t *testing.T) {
 
 // TestRealGroup runs a process in a group without limits inside of one that has them.
 func TestRealGroup(t *testing.T) {
-	_, all, _ := limitsOf(t, "true")
+	_, all, _ := limitsOf(t)
 	limit := all / 4 >> 20 << 20
-	var enter string
-	cpu := map[string]string{"cpu.cfs_period_us": "50000", "cpu.cfs_quota_us": "40000"}
-	memory := map[string]string{"memory.limit_in_bytes": strconv.FormatInt(limit, 10)}
-	if dir, ok := makeGroups(t, "/sys/fs/cgroup/cpu", cpu); ok {
-		enter = "echo $$ >" + dir + "/cgroup.procs"
-		if dir, ok = makeGroups(t, "/sys/fs/cgroup/memory", memory); !ok {
-			t.Fatal("groups can be made to limit processors, but not memory")
-		}
-		enter += " && echo $$ >" + dir + "/cgroup.procs"
-	} else if dir, ok := makeGroups(t, "/sys/fs/cgroup", map[string]string{"cpu.max": "40000 50000", "memory.max": strconv.FormatInt(limit, 10)}); ok {
-		enter = "echo $$ >" + dir + "/cgroup.procs"
-	} else {
-		t.Skip("this system lets the test make no control groups, which takes root and a writable /sys/fs/cgroup")
-	}
-	if cpus, got, goMaxProcs := limitsOf(t, enter); cpus != 1 || got != limit || goMaxProcs > 2 {
+	if cpus, got, goMaxProcs := limitsOf(t, testmain.Limited(t, 80, limit)...); cpus != 1 || got != limit || goMaxProcs > 2 {
 		t.Errorf("got %d processors, %d bytes, %d at a time in Go, want 1, %d, 2 at most", cpus, got, goMaxProcs, limit)
 	}
-}
-
-// makeGroups makes a group with limits below parent, and one in it, whose folder it returns. Both end with the test.
-func makeGroups(t *testing.T, parent string, limits map[string]string) (inner string, ok bool) {
-	outer := filepath.Join(parent, "rdpp-test-"+strconv.Itoa(os.Getpid()))
-	inner = filepath.Join(outer, "inner")
-	t.Cleanup(func() {
-		os.Remove(inner)
-		os.Remove(outer)
-	})
-	for _, dir := range []string{outer, inner} {
-		if os.Mkdir(dir, 0o755) != nil {
-			return "", false
-		}
-	}
-	for _, name := range []string{"cpu.cfs_period_us", "cpu.cfs_quota_us", "memory.limit_in_bytes", "cpu.max", "memory.max"} {
-		if text, given := limits[name]; given && os.WriteFile(filepath.Join(outer, name), []byte(text), 0) != nil {
-			return "", false
-		}
-	}
-	return inner, true
 }
 
 func TestMemoryDefault(t *testing.T) {
