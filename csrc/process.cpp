@@ -72,6 +72,8 @@ void prepare_process(const torch::Device &device) {
 
 using namespace rdpp;
 
+const char RDPP_INTERFACE = 0;
+
 rdpp_error rdpp_libtorch_version(const char **version) {
   return asked([&] { *version = TORCH_VERSION; });
 }
