@@ -122,6 +122,10 @@ func TestWatch(t *testing.T) {
 		want string // of the others; empty: they go on
 	}{
 		{"killed", 2, func(w *watch) { w.lines[0].Close() }, "rank 2 of 3 has ended without a word"},
+		{"killed before it had read all", 2, func(w *watch) {
+			w.lines[0].Conn.(*net.TCPConn).SetLinger(0) // closes with a reset
+			w.lines[0].Close()
+		}, "rank 2 of 3 has ended without a word: it was killed, or its machine is gone"},
 		{"rank 0 killed", 0, func(w *watch) {
 			w.leaving = true // nothing of it lives on
 			for _, l := range w.lines {
@@ -141,8 +145,8 @@ func TestWatch(t *testing.T) {
 				}
 				select {
 				case why := <-ends[rank]:
-					if c.want == "" || !strings.HasPrefix(why, c.want) {
-						t.Errorf("rank %d: got %q, want %q", rank, why, c.want)
+					if c.want == "" || !strings.HasPrefix(why, c.want) || strings.Contains(why, "tcp") {
+						t.Errorf("rank %d: got %q, want %q and no more of the connection", rank, why, c.want)
 					}
 				case <-time.After(5 * time.Second):
 					t.Errorf("rank %d: got nothing within 5 s, want %q", rank, c.want)

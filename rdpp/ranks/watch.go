@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -151,7 +152,7 @@ func (w *watch) listen(rank int, l *line, in *bufio.Reader) {
 			why := "has ended without a word: it was killed, or its machine is gone"
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				why = fmt.Sprintf("has not answered for %v: it is stopped, or its machine or the network is gone", silence)
-			} else if !errors.Is(err, io.EOF) {
+			} else if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) { // which it is where words of ours were unread
 				why += fmt.Sprintf(" (%v)", err)
 			}
 			w.lose(fmt.Sprintf("rank %d of %d %s", rank, w.size, why))

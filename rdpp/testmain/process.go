@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// patience is how long tests wait for what takes moments.
-const patience = time.Minute
+// patience is how long tests wait for what takes moments on an idle machine.
+const patience = 4 * time.Minute
 
 // Start starts the test program as one of those that it can be, by the words before its name, such as env's, and by its
 // arguments. It is killed at the end of the test.
