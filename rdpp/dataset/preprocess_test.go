@@ -7,6 +7,7 @@ import (
 	"image"
 	"image/png"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -293,5 +294,33 @@ func BenchmarkResizeGray(b *testing.B) {
 	pix := pixels("benchmark", 1024*1024)
 	for b.Loop() {
 		resizeGray(pix, 1024, 1024, 256, 256)
+	}
+}
+
+// TestNormDivides: values are normalised to the bit as by a division in float32.
+func TestNormDivides(t *testing.T) {
+	const S = 512
+	rng := rand.New(rand.NewPCG(4, 2))
+	for round := range 8 {
+		n := ImageNet
+		if round > 0 {
+			for c := range 3 {
+				n.Mean[c], n.Std[c] = rng.Float32(), float32(math.Exp(4*rng.NormFloat64()))
+			}
+		}
+		src, got := make([]float32, 3*S*S), make([]float32, 3*S*S)
+		for i := range src {
+			src[i] = rng.Float32()
+			if i%3 == 0 {
+				src[i] = float32(rng.IntN(256)) / 255
+			}
+		}
+		n.Apply(got, src, S)
+		for i, v := range src {
+			c := i / (S * S)
+			if want := (v - n.Mean[c]) / n.Std[c]; got[i] != want {
+				t.Fatalf("(%v - %v) / %v: got %v, want %v", v, n.Mean[c], n.Std[c], got[i], want)
+			}
+		}
 	}
 }

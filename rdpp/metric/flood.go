@@ -117,26 +117,29 @@ func (f *flood) basins() {
 	}
 	f.peaks = append(f.peaks[:0], 0)
 	clear(f.of)
+	of, up := f.of[:len(f.height)], f.up[:len(f.height)]
 	for i, height := range f.height {
 		if height == 0 {
 			continue
 		}
-		at := int32(i)
-		if of := f.of[f.up[at]]; of != 0 { // as of most
-			f.of[at] = of
+		if n := of[up[i]]; n != 0 { // as of most
+			of[i] = n
 			continue
 		}
+		at := int32(i)
 		way := f.way[:0]
-		for f.of[at] == 0 && f.up[at] != at {
+		for of[at] == 0 && up[at] != at {
 			way = append(way, at)
-			at = f.up[at]
+			at = up[at]
 		}
-		if f.of[at] == 0 {
-			f.of[at] = int32(len(f.peaks))
+		n := of[at]
+		if n == 0 {
+			n = int32(len(f.peaks))
+			of[at] = n
 			f.peaks = append(f.peaks, at)
 		}
 		for _, below := range way {
-			f.of[below] = f.of[at]
+			of[below] = n
 		}
 		f.way = way
 	}
