@@ -114,10 +114,17 @@ func runCalibrate(ctx context.Context, args []string, t *command.Terminal) (int,
 		return 0, fmt.Errorf("%w; choose another file with --out", err)
 	}
 	c := &r.Model.Info.Calibration
+	if n := len(c.Scores); n < fewScores && opt.Threshold == nil && !c.Exact {
+		t.Complain(fmt.Errorf("a threshold by %s may lie far above them, so that no part is called anomalous; give %d or more, or a --threshold",
+			printable.Count(n, "image"), fewScores))
+	}
 	_, err = fmt.Fprintf(t.Stdout, "model         %s\nimages        %d, %d of them above the threshold so far\nthreshold     %.6f, before %.6f\nwhere from    %s\n",
 		printable.Text(*out), len(opt.Good), r.Above, c.Threshold, r.Before.Threshold, printable.Text(c.Rule))
 	return command.Done, err
 }
+
+// fewScores is how many scores a threshold is to rest on: so many images training holds out at least.
+const fewScores = 10
 
 // goodOf finds the images of good parts in a history, with the masks that they were judged with, whose files it writes to dir, and
 // says which it leaves out. Those of models of another category are.

@@ -57,8 +57,11 @@ func TestCalibrate(t *testing.T) {
 			}
 			continue
 		}
-		if code != command.Done || !strings.Contains(stdout, "6, 3 of them above the threshold so far") {
+		if code != command.Done || !strings.Contains(stdout, "6, 3 of them above the threshold so far") || strings.Contains(stderr, "far above") {
 			t.Fatalf("%v: got code %d, stdout %q, stderr %q", c.args, code, stdout, stderr)
+		}
+		if _, about, _ := infer(nil, "info", out); !strings.Contains(about, "by 6 images of line, after training\n") {
+			t.Errorf("%v: infer info says %q, want whose scores these are", c.args, about)
 		}
 		d, err := rdpp.OpenDetector(out, nil)
 		if err != nil {
@@ -74,6 +77,15 @@ func TestCalibrate(t *testing.T) {
 		if o := objects(t, stdout)[0]; o["score"] != scores[anomalous[0]] || o["p_value"] == nil {
 			t.Errorf("%v: got %v, want the score %v and a p-value", c.args, o, scores[anomalous[0]])
 		}
+	}
+	// So few that a fit of their tail says next to nothing.
+	few := filepath.Join(dir, "few")
+	for i := range 2 {
+		copyImage(t, filepath.Join(images, fmt.Sprintf("%d.png", i)), filepath.Join(few, fmt.Sprintf("%d.png", i)))
+	}
+	if code, _, stderr := infer(nil, commandLine("calibrate", "--out", filepath.Join(dir, "few.safetensors"), "--data", few)...); code != command.Done ||
+		!strings.Contains(stderr, "a threshold by 2 images may lie far above them") {
+		t.Errorf("two images: got code %d, stderr %q, want a warning", code, stderr)
 	}
 	// Its scores and those of two more images.
 	first, second := filepath.Join(dir, "new.safetensors"), filepath.Join(dir, "newer.safetensors")

@@ -163,6 +163,13 @@ func modelRows(m *rdpp.Info, row func(name, format string, args ...any)) {
 	if cal := &m.Calibration; cal.Rule != "" {
 		row("threshold", "%.6f of scores, %.6f of the map", cal.Threshold, cal.PixelThreshold)
 		row("calibration", "%s; %d scores", cal.Rule, len(cal.Scores))
+		if by := &m.Recalibrated; by.Images > 0 {
+			beside := ""
+			if by.Added {
+				beside = ", beside the scores that it had"
+			}
+			row("", "by %s of %s, after training%s", printable.Count(by.Images, "image"), printable.Text(by.Origin), beside)
+		}
 		if cal.Provisional {
 			row("", "provisional: no rate of false alarms is promised")
 		}

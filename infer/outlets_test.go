@@ -105,7 +105,7 @@ func TestWatchSends(t *testing.T) {
 	r.closed = true
 	copyImage(t, good[1], filepath.Join(l.in, "c.png"))
 	code, _, stderr := infer(nil, args...)
-	if code != command.Done || !strings.Contains(stderr, "503") || !strings.Contains(stderr, "1 verdicts wait in the history; the next call sends them") {
+	if code != command.Done || !strings.Contains(stderr, "503") || !strings.Contains(stderr, "1 verdict in the history still to send; the next call does") {
 		t.Errorf("got code %d, stderr %q, want code 0 and that it waits", code, stderr)
 	}
 	r.closed = false

@@ -204,6 +204,9 @@ func DefaultArch(name string) string { return teacher.Arch(name, DefaultConfig()
 // SettledTeacher is what TeacherAuto stands for on this machine, for others to take the same teacher; see teacher.Settled.
 func SettledTeacher(name, arch string) string { return teacher.Settled(name, arch) }
 
+// CheckRanks says by a SettingError what keeps so many processes from training one model with these settings.
+func CheckRanks(c *Config, size int) error { return engine.CheckRanks(c, size) }
+
 // ReadConfig reads the settings of a training, and its teacher, from the metrics.json or the model file that it has written.
 func ReadConfig(path string) (Config, TeacherInfo, error) { return engine.ReadConfig(path) }
 

@@ -45,6 +45,10 @@ func (tr *training) trainTogether(ctx context.Context) (err error) {
 	if len(tr.sources) > 1 || tr.apart.URL != "" || tr.share.N > 1 {
 		return command.Usagef("several processes train one model of one category; name one by --category, and leave --nats and --shard out")
 	}
+	c := tr.configOf(tr.sources[0].Category)
+	if err := rdpp.CheckRanks(&c, tr.crew.world.Size); err != nil { // before others are started, who would all say so
+		return err
+	}
 	if tr.peers, err = tr.crew.join(ctx, tr.device, tr.t); err != nil {
 		return err
 	}

@@ -19,9 +19,14 @@ import (
 	"rdpp/rdpp/history"
 )
 
+// folder is where files of a verdict go; "": they stay.
+func (w *watch) folder(v history.Verdict) string {
+	return map[history.Verdict]string{history.Good: w.MoveGood, history.Anomalous: w.MoveBad, history.Broken: w.MoveBroken}[v]
+}
+
 // destination is where a file of a verdict goes; "": it stays. A link does, which may lead nowhere from another folder.
 func (w *watch) destination(path string, v history.Verdict) (string, error) {
-	dir := map[history.Verdict]string{history.Good: w.MoveGood, history.Anomalous: w.MoveBad, history.Broken: w.MoveBroken}[v]
+	dir := w.folder(v)
 	if dir == "" {
 		return "", nil
 	}
@@ -128,6 +133,27 @@ func (w *watch) move(ctx context.Context, a history.Arrival, r *history.Record) 
 		}
 		return true, errors.Join(err, syncFolders(r.Moved, from))
 	}
+}
+
+// redirect has the image of a record, which a watch before was to move and has not, go where images of its verdict go now: the folder
+// that was named then may be full or gone. A copy of it that is there already is to be the one.
+func (w *watch) redirect(ctx context.Context, a history.Arrival, r *history.Record) error {
+	dir := w.folder(r.Verdict)
+	if r.Moved == "" || dir != "" && filepath.Dir(r.Moved) == filepath.Dir(filepath.Join(dir, a.Path)) {
+		return nil
+	}
+	if info, err := os.Lstat(filepath.Join(w.root, a.Path)); err != nil || !is(info, &a) { // it has gone, perhaps to where it was to go
+		return nil
+	}
+	if sum, err := digest(r.Moved); err == nil && (sum == a.SHA256 || a.SHA256 == "") {
+		return nil
+	}
+	to, err := w.destination(a.Path, r.Verdict)
+	if err != nil {
+		return err
+	}
+	r.Moved = to
+	return w.journal.Move(ctx, r.ID, to)
 }
 
 // discard removes an arrival's file, unless another one is in its place. It may have been removed before. Its end outlasts a power cut

@@ -532,6 +532,9 @@ func (w *watch) recover(ctx context.Context) (known []inbox.File, err error) {
 			gone := false
 			for r, err := range w.History.List(ctx, history.Filter{ID: a.Record}) {
 				if err == nil {
+					err = w.redirect(ctx, a, r)
+				}
+				if err == nil {
 					gone, err = w.follow(ctx, a, r, true)
 				}
 				if err != nil {

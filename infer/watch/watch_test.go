@@ -131,7 +131,7 @@ func state(t *testing.T, dir string) (records, rows, files []string) {
 	}
 	for _, name := range []string{"in", "good", "bad", "broken"} {
 		entries, err := os.ReadDir(filepath.Join(dir, name))
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 			t.Fatal(err)
 		}
 		for _, e := range entries {
@@ -189,21 +189,31 @@ func TestDeath(t *testing.T) {
 	}
 }
 
-// TestPending: what is recorded and not done is done without being judged, whatever of it was done before.
+// TestPending: what is recorded and not done is done without being judged, whatever of it was done before. An image that is still
+// there goes where images of its verdict go by then.
 func TestPending(t *testing.T) {
+	moved := func(dir string) { os.Rename(filepath.Join(dir, "in", "a.png"), filepath.Join(dir, "good", "a.png")) }
 	for _, c := range []struct {
 		name    string
 		change  func(dir string) // what happened before and after the death
+		to      string           // where good images go now; "": they stay
 		records string
 		files   []string
 	}{
-		{"nothing was done", func(string) {}, "a.png good good/a.png", []string{"good/a.png"}},
-		{"it was moved", func(dir string) {
-			os.Rename(filepath.Join(dir, "in", "a.png"), filepath.Join(dir, "good", "a.png"))
-		}, "a.png good good/a.png", []string{"good/a.png"}},
-		{"its place was taken", func(dir string) { put(t, filepath.Join(dir, "good", "a.png"), "other") }, "a.png good good/a_2.png",
+		{"nothing was done", func(string) {}, "good", "a.png good good/a.png", []string{"good/a.png"}},
+		{"it was moved", moved, "good", "a.png good good/a.png", []string{"good/a.png"}},
+		{"its place was taken", func(dir string) { put(t, filepath.Join(dir, "good", "a.png"), "other") }, "good", "a.png good good/a_2.png",
 			[]string{"good/a.png", "good/a_2.png"}},
-		{"somebody took it", func(dir string) { os.Remove(filepath.Join(dir, "in", "a.png")) }, "a.png good ", nil},
+		{"somebody took it", func(dir string) { os.Remove(filepath.Join(dir, "in", "a.png")) }, "good", "a.png good ", nil},
+		{"another folder", func(string) {}, "bad", "a.png good bad/a.png", []string{"bad/a.png"}},
+		{"no folder", func(string) {}, "", "a.png good ", []string{"in/a.png"}},
+		{"the old one is gone", func(dir string) {
+			os.Remove(filepath.Join(dir, "good"))
+			put(t, filepath.Join(dir, "good"), "a file")
+		}, "bad", "a.png good bad/a.png", []string{"bad/a.png"}},
+		{"another folder, and it was moved", moved, "bad", "a.png good good/a.png", []string{"good/a.png"}},
+		{"another folder, and its copy is there", func(dir string) { put(t, filepath.Join(dir, "good", "a.png"), "1") }, "bad",
+			"a.png good good/a_2.png", []string{"good/a.png", "good/a_2.png"}}, // on another file system it would be the copy
 	} {
 		dir := newLine(t, map[string]string{"a.png": "1"})
 		path := filepath.Join(dir, "in", "a.png")
@@ -227,6 +237,9 @@ func TestPending(t *testing.T) {
 		c.change(dir)
 		err = watchLine(t.Context(), dir, func(o *Options) {
 			o.Once = true
+			if o.MoveGood = ""; c.to != "" {
+				o.MoveGood = filepath.Join(dir, c.to)
+			}
 			o.Record = func(image string, _ *anomaly.Prediction, _ error) history.Record {
 				t.Errorf("%s: %s is judged again", c.name, image)
 				return history.Record{Image: image}

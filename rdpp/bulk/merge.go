@@ -324,7 +324,7 @@ func (t *tally) end(b *Batch) (*Summary, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.Scores.Quantiles = append(s.Scores.Quantiles, Quantile{share, score})
+		s.Scores.Quantiles = append(s.Scores.Quantiles, Quantile{share, min(max(score, s.Scores.Lowest), s.Scores.Highest)}) // which are exact
 	}
 	return s, nil
 }

@@ -132,7 +132,7 @@ func TestDamaged(t *testing.T) {
 			write(t, filepath.Dir(path), map[string]string{filepath.Base(path): c.content})
 		}
 		_, err := b.Merge(t.Context(), nil)
-		if !errors.Is(err, ErrIncomplete) || !strings.Contains(err.Error(), c.want) {
+		if !errors.Is(err, ErrIncomplete) || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "writing") {
 			t.Errorf("%s: got %v, want %q", c.what, err, c.want)
 		}
 	}
@@ -183,6 +183,9 @@ func TestQuantiles(t *testing.T) {
 			slices.Sort(scores)
 			for _, q := range s.Scores.Quantiles {
 				want := scores[int(q.Share*float64(n-1))]
+				if q.Score < scores[0] || q.Score > scores[n-1] {
+					t.Errorf("%s, %d images: got %v at %v, beyond all scores, %v to %v", name, n, q.Score, q.Share, scores[0], scores[n-1])
+				}
 				if math.Abs(q.Score-want) > QuantileError*math.Abs(want)*(1+1e-9) {
 					t.Errorf("%s, %d images: got %v at %v, want %v within %v of it", name, n, q.Score, q.Share, want, QuantileError)
 				}

@@ -100,7 +100,20 @@ func (d disk) readable(ctx context.Context, name string) (io.ReadCloser, error) 
 }
 
 func (d disk) write(name string, write func(io.Writer) error) error {
-	return atomicfile.Write(d.path(name), write)
+	return ownFirst(write, func(write func(io.Writer) error) error { return atomicfile.Write(d.path(name), write) })
+}
+
+// ownFirst places what write writes. What write itself fails with, such as pieces that are missing, is no error of the file's.
+func ownFirst(write func(io.Writer) error, place func(write func(io.Writer) error) error) error {
+	var own error
+	err := place(func(w io.Writer) error {
+		own = write(w)
+		return own
+	})
+	if own != nil {
+		return own
+	}
+	return err
 }
 
 func (d disk) writeNew(name string, content []byte) error {
@@ -116,7 +129,7 @@ func (d disk) writeNew(name string, content []byte) error {
 func (d disk) writeAs(write func(io.Writer) error, name func() string) error {
 	temporary := d.path(temporaryName())
 	defer os.Remove(temporary) // where it has not got its name
-	if err := atomicfile.Write(temporary, write); err != nil {
+	if err := ownFirst(write, func(write func(io.Writer) error) error { return atomicfile.Write(temporary, write) }); err != nil {
 		return err
 	}
 	return os.Rename(temporary, d.path(name()))

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -258,6 +259,9 @@ func namesIn(text io.Reader) iter.Seq2[string, error] {
 			switch {
 			case len(line) == 0:
 				continue
+			case n == 1 && (line[0] == '{' && json.Valid(line) || bytes.HasPrefix(line, []byte("path,"))): // which would be images that are not there
+				yield("", errors.New("line 1: this is a list in CSV or JSON, such as training takes; write the path of an image a line, and nothing else"))
+				return
 			case bytes.IndexByte(line, 0) >= 0:
 				yield("", fmt.Errorf("line %d: a zero byte; save it as UTF-8, an image a line", n))
 				return

@@ -17,6 +17,13 @@ import (
 
 var errStopped = errors.New("stopped after a checkpoint")
 
+// limits is a value that may be left out.
+type limits struct{}
+
+func (limits) String() string   { return "" }
+func (limits) Set(string) error { return errors.New("use a=X") }
+func (limits) Type() string     { return "bool" }
+
 // program has commands whose outcome is told by the first argument; withDefault has no command's name for the first.
 func program(withDefault bool) *Program {
 	p := &Program{Name: "prog", Head: "prog does things.", Codes: "Exit codes: 0 done.\n", Interrupted: []error{errStopped},
@@ -31,6 +38,8 @@ func program(withDefault bool) *Program {
 		flags.String("kind", "", "`NAME`: round or square")
 		Words(flags, "kind", "round", "square")
 		flags.StringP("from", "f", "", "`FILE` to\nread")
+		flags.VarPF(limits{}, "limits", "", "`LIMITS`").NoOptDefVal = "usual"
+		flags.MarkHidden("limits")
 		flags.Func("even", "`N`", func(string) error { return errors.New("use 2, 4 or 6") })
 		if err := t.Parse(flags, args, Help{Text: "Usage: prog draw\n", Rare: []string{"odd"}, More: "More.\n"}); err != nil {
 			return 0, err
@@ -114,6 +123,7 @@ func TestRun(t *testing.T) {
 		{"draw --image-size=99999999999999999999", false, WrongUsage, "", "prog: draw: --image-size is \"99999999999999999999\"; use a whole number; see `prog draw --help`\n"},
 		{"draw --noise=1,5", false, WrongUsage, "", "prog: draw: --noise is \"1,5\"; use a number; see `prog draw --help`\n"},
 		{"draw --odd=perhaps", false, WrongUsage, "", "prog: draw: --odd is \"perhaps\"; use true or false; see `prog draw --help`\n"},
+		{"draw --limits=b", false, WrongUsage, "", "prog: draw: --limits is \"b\"; use a=X; see `prog draw --help`\n"},
 		{"draw --wait=5", false, WrongUsage, "", "prog: draw: --wait is \"5\"; use a time with its unit, such as 30s, 5m or 1h30m; see `prog draw --help`\n"},
 		{"draw --even=3", false, WrongUsage, "", "prog: draw: --even is \"3\"; use 2, 4 or 6; see `prog draw --help`\n"},
 		{"draw --out", false, WrongUsage, "", "prog: draw: --out lacks its value: --out DIR; see `prog draw --help`\n"},

@@ -36,7 +36,7 @@ func folder(t *testing.T) string {
 
 // program's completions in bash, as bash itself finds them.
 func TestBash(t *testing.T) {
-	const all = "--image-size --noise --out --odd --wait --kind --from --even --help-all --help"
+	const all = "--image-size --noise --out --odd --wait --kind --from --limits --even --help-all --help"
 	for _, c := range []struct {
 		withDefault bool
 		words       []string // of the line, the last of them unfinished

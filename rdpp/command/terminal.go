@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -135,7 +136,9 @@ func explained(err error, flags *pflag.FlagSet) error {
 		return fmt.Errorf("--%s lacks its value: --%s %s", f.Name, f.Name, placeholder)
 	case errors.As(err, &wrong):
 		f := wrong.GetFlag()
-		if want := wanted(f.Value.Type()); want != "" {
+		// A value of our own that may be left out is a bool to pflag, and says itself what it takes.
+		kind, number := f.Value.Type(), new(*strconv.NumError)
+		if want := wanted(kind); want != "" && (kind != "bool" || errors.As(wrong.Unwrap(), number)) {
 			return fmt.Errorf("--%s is %q; use %s", f.Name, wrong.GetValue(), want)
 		}
 		return fmt.Errorf("--%s is %q; %w", f.Name, wrong.GetValue(), wrong.Unwrap())

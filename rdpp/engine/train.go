@@ -201,19 +201,29 @@ func (r *run) close() {
 	}
 }
 
+// CheckRanks says by a setting.Error what keeps so many processes from training one model with these settings.
+func CheckRanks(c *config.Config, size int) error {
+	if _, can := c.Learned().(method.Spreader); !can {
+		return setting.Refuse("method", c.Method, "it learns in one process: leave {ranks} out, or use %s", config.Default().Method)
+	}
+	if c.Batch < size {
+		return setting.Refuse("batch", c.Batch, "each of the %d processes of {ranks} needs an image of it", size)
+	}
+	if c.Patience > 0 {
+		return setting.Refuse("patience", c.Patience, "only a training in one process stops early: use 0, or leave {ranks} out")
+	}
+	return nil
+}
+
 // prepare reads everything that can be wrong before any time is spent on training.
 func (r *run) prepare(ctx context.Context) (err error) {
 	if r.opt.Out == "" {
 		return setting.Refuse("out", nil, "name a folder for the results")
 	}
-	if _, can := r.config.Learned().(method.Spreader); r.opt.Peers != nil && !can {
-		return setting.Refuse("method", r.config.Method, "it learns in one process: leave {ranks} out, or use %s", config.Default().Method)
-	}
-	if r.config.Batch < r.opt.Peers.Size() {
-		return setting.Refuse("batch", r.config.Batch, "each of the %d processes of {ranks} needs an image of it", r.opt.Peers.Size())
-	}
-	if r.config.Patience > 0 && r.opt.Peers != nil {
-		return setting.Refuse("patience", r.config.Patience, "only a training in one process stops early: use 0, or leave {ranks} out")
+	if r.opt.Peers != nil {
+		if err := CheckRanks(&r.config, r.opt.Peers.Size()); err != nil {
+			return err
+		}
 	}
 	if err := r.sameOrders(); err != nil {
 		return err

@@ -153,11 +153,15 @@ func TestViewCheck(t *testing.T) {
 		{framing.View{ROI: framing.Box{X: 1}}, "roi"}, {framing.View{ROI: framing.Box{W: 1 << 62, H: 1}}, "roi"},
 		{framing.View{ROI: framing.Box{W: 1, H: 1}, ROIMask: drawing(t, 2, 2, image.Rect(0, 0, 1, 1))}, "roi"},
 		{framing.View{Ignore: "no base64"}, "ignore_mask"}, {framing.View{ROIMask: "aGFsbG8="}, "roi_mask"},
+		{framing.View{Align: framing.Align{Shift: 0.9, Rotate: 2}}, "align"},
 	} {
 		err := c.view.Check()
 		var refused *setting.Error
 		if errors.As(err, &refused) != (c.want != "") || c.want != "" && refused.Field != c.want {
 			t.Errorf("%+v: got %v, want a word about %q", c.view, err, c.want)
+		}
+		if c.want == "align" && !strings.Contains(err.Error(), "align is \"shift=0.9,rotate=2\"") {
+			t.Errorf("got %v, want the limits in it", err)
 		}
 		if plain := c.view.Plain(); plain != (c.view == framing.View{} || c.view == framing.View{Fit: framing.Squash}) {
 			t.Errorf("%+v: plain is %v", c.view, plain)

@@ -106,7 +106,7 @@ func (v *View) Check() error {
 		return setting.Refuse("roi", b.String(), "there is a mask of what is looked at too; give one of them")
 	}
 	if err := v.Align.Check(); err != nil {
-		return setting.Refuse("align", nil, "%v", err)
+		return setting.Refuse("align", fmt.Sprintf("shift=%v,rotate=%v", v.Align.Shift, v.Align.Rotate), "%v", err)
 	}
 	for _, m := range []struct {
 		field string

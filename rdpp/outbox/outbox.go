@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"rdpp/rdpp/history"
+	"rdpp/rdpp/printable"
 )
 
 // Destination is where messages go. One goroutine at a time uses it.
@@ -280,7 +281,7 @@ func CloseAll(senders []*Sender, within time.Duration) (left []string, err error
 			mu.Lock()
 			defer mu.Unlock()
 			if waiting > 0 {
-				left = append(left, fmt.Sprintf("%s: %d verdicts wait in the history; the next call sends them", s.to, waiting))
+				left = append(left, fmt.Sprintf("%s: %s in the history still to send; the next call does", s.to, printable.Count(waiting, "verdict")))
 			}
 			err = errors.Join(err, failed)
 		})

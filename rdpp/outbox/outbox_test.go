@@ -318,7 +318,7 @@ func TestCloseAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	left, err := CloseAll([]*Sender{first, second}, 200*time.Millisecond)
-	if want := []string{"made: 2 verdicts wait in the history; the next call sends them"}; err != nil || !slices.Equal(left, want) {
+	if want := []string{"made: 2 verdicts in the history still to send; the next call does"}; err != nil || !slices.Equal(left, want) {
 		t.Errorf("got %q, %v, want %q", left, err, want)
 	}
 	whole.want(t, []string{"x"})

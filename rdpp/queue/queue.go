@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -109,7 +110,9 @@ func CheckURL(address string) error {
 	for one := range strings.SplitSeq(address, ",") {
 		u, err := url.Parse(one)
 		if err == nil && u.Host != "" && slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
-			continue
+			if _, err = strconv.ParseUint(cmp.Or(u.Port(), "4222"), 10, 16); err == nil {
+				continue
+			}
 		}
 		if at := strings.LastIndexByte(address, '@'); at >= 0 { // a password may have commas in it
 			one = "..." + address[at:]
@@ -130,6 +133,7 @@ func Connect(address string, kind Kind, opt Options) (*Queue, error) {
 	if opt.Log == nil {
 		opt.Log = func(string) {}
 	}
+	told, missing := oncePerMinute(opt.Log), oncePerMinute(opt.Log)
 	gone, lose := context.WithCancelCause(context.Background())
 	settings := []nats.Option{nats.Name("rdpp"), nats.MaxReconnects(-1), nats.RetryOnFailedConnect(opt.Wait),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
@@ -138,7 +142,8 @@ func Connect(address string, kind Kind, opt Options) (*Queue, error) {
 			}
 		}),
 		nats.ReconnectHandler(func(*nats.Conn) { opt.Log("the NATS server is there again") }),
-		nats.ErrorHandler(errorsTo(opt.Log)),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { told("the NATS server", err) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { missing(fmt.Sprintf("no NATS server at %s", hosts(address)), err) }),
 		nats.ClosedHandler(func(nc *nats.Conn) {
 			lose(fmt.Errorf("queue: the connection to the NATS server is closed: %w", cmp.Or(nc.LastError(), nats.ErrConnectionClosed)))
 		})}
@@ -147,7 +152,7 @@ func Connect(address string, kind Kind, opt Options) (*Queue, error) {
 	}
 	nc, err := nats.Connect(address, settings...)
 	if err != nil {
-		return nil, fmt.Errorf("queue: no NATS server: %w", err)
+		return nil, fmt.Errorf("queue: no NATS server at %s: %w", hosts(address), err)
 	}
 	js, err := jetstream.New(nc, jetstream.WithPublishAsyncTimeout(opt.answer))
 	if err != nil {
@@ -155,19 +160,30 @@ func Connect(address string, kind Kind, opt Options) (*Queue, error) {
 		return nil, fmt.Errorf("queue: %w", err)
 	}
 	if !nc.IsConnected() {
-		opt.Log("waiting for the NATS server")
+		opt.Log("waiting for the NATS server at " + hosts(address))
 	}
 	return &Queue{kind, nc, js, opt, gone}, nil
 }
 
-// errorsTo logs what the server complains of, such as missing permissions: the same once a minute.
-func errorsTo(log func(text string)) nats.ErrHandler {
+// hosts are the servers of an address, without the users in it.
+func hosts(address string) string {
+	var all []string
+	for one := range strings.SplitSeq(address, ",") {
+		if u, err := url.Parse(one); err == nil {
+			all = append(all, u.Host)
+		}
+	}
+	return strings.Join(all, ", ")
+}
+
+// oncePerMinute logs errors about something, the same once a minute.
+func oncePerMinute(log func(text string)) func(what string, err error) {
 	var mu sync.Mutex
 	told, at := "", time.Time{}
-	return func(_ *nats.Conn, _ *nats.Subscription, err error) {
+	return func(what string, err error) {
 		mu.Lock()
 		defer mu.Unlock()
-		if text := fmt.Sprintf("the NATS server: %v", err); text != told || time.Since(at) >= time.Minute {
+		if text := fmt.Sprintf("%s: %v", what, err); text != told || time.Since(at) >= time.Minute {
 			told, at = text, time.Now()
 			log(text)
 		}

@@ -668,7 +668,8 @@ func TestUseless(t *testing.T) {
 }
 
 func TestCheckURL(t *testing.T) {
-	for address, fine := range map[string]bool{"nats://a:4222": true, "tls://u:p@a": true, "nats://a,nats://b:1": true, "a:4222": false, "": false, "http://a": false, "nats://": false} {
+	for address, fine := range map[string]bool{"nats://a:4222": true, "tls://u:p@a": true, "nats://a,nats://b:1": true, "a:4222": false, "": false, "http://a": false, "nats://": false,
+		"nats://a:99999": false, "nats://a:65535": true, "nats://a,nats://b:70000": false} {
 		if err := CheckURL(address); (err == nil) != fine {
 			t.Errorf("%q: got %v, want fine: %v", address, err, fine)
 		}
@@ -678,7 +679,36 @@ func TestCheckURL(t *testing.T) {
 			t.Errorf("%q: got %v, want an error without the password", address, err)
 		}
 	}
-	if _, err := Connect("nats://127.0.0.1:1", Images, Options{}); err == nil {
-		t.Error("no server: got no error")
+	if _, err := Connect("nats://me:secret@127.0.0.1:1", Images, Options{}); err == nil || !strings.Contains(err.Error(), "127.0.0.1:1") || strings.Contains(err.Error(), "secret") {
+		t.Errorf("no server: got %v, want its address alone", err)
+	}
+}
+
+// TestWaits: a worker that waits for a server says which one, and what keeps it away, without the password.
+func TestWaits(t *testing.T) {
+	texts := make(chan string, 100)
+	q, err := Connect("nats://me:secret@127.0.0.1:1", Images, Options{Wait: true, Log: func(text string) { texts <- text }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- q.Work(ctx, func(context.Context, Task) error { return nil }) }()
+	for refused := false; !refused; {
+		select {
+		case text := <-texts:
+			if !strings.Contains(text, "127.0.0.1:1") || strings.Contains(text, "secret") {
+				t.Errorf("got %q, want the server's address alone", text)
+			}
+			refused = strings.HasPrefix(text, "no NATS server at") && strings.Contains(text, "connection refused")
+		case <-ctx.Done():
+			t.Fatal("it does not say that the connection is refused")
+		}
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Errorf("got %v, want no error, as it was ended", err)
 	}
 }

@@ -90,7 +90,7 @@ func (q *Queue) work(ctx context.Context, do Do) error {
 		if errors.Is(err, nats.ErrNoResponders) {
 			text += "; the server needs JetStream (nats-server -js)"
 		}
-		if text != told {
+		if text != told && q.nc.IsConnected() { // else it is said that no server is there
 			q.opt.Log(text)
 			told = text
 		}
