@@ -135,6 +135,34 @@ func TestRanksEnd(t *testing.T) {
 	}
 }
 
+// Copies of a process that is killed before all have met end too, and say why, long before they would give up waiting for it.
+func TestRanksOrphaned(t *testing.T) {
+	t.Parallel()
+	cmd, stderr := testmain.Start(t, asLauncher, nil, tiny(dataDir, t.TempDir(), "--batch=4", "--ranks=3")...)
+	children := func() (n int) {
+		lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, list := range lists {
+			text, _ := os.ReadFile(list) // of a thread that may have ended
+			n += len(strings.Fields(string(text)))
+		}
+		return n
+	}
+	testmain.Wait(t, "two copies", func() bool { return children() == 2 })
+	if err := cmd.Process.Kill(); err != nil { // they have libtorch to load before they look for it
+		t.Fatal(err)
+	}
+	cmd.WaitDelay = 30 * time.Second
+	cmd.Wait() // for who writes to its stderr too, which the copies do
+	for _, want := range []string{"train: rank 1: ", "train: rank 2: ", "rank 0 of 3, which started this one, has ended before all had met"} {
+		if !strings.Contains(stderr.String(), want) {
+			t.Errorf("got stderr %q, want %q within %v", stderr, want, cmd.WaitDelay)
+		}
+	}
+}
+
 // What cannot be trained by several processes is refused before they meet, or by all of them.
 func TestRanksRefused(t *testing.T) {
 	t.Parallel()
