@@ -22,6 +22,7 @@ import (
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/queue"
 	"rdpp/rdpp/share"
+	"rdpp/torch"
 )
 
 // apart are the flags by which several machines share trainings.
@@ -137,8 +138,11 @@ type order struct {
 	Images string   `json:"images"` // fingerprint of all images; "": they could not be read, which a worker then says
 }
 
-// program is the version of this program, by which defaults and models may differ.
-func program() string { return strings.TrimSpace("rdpp " + rdpp.Version + " " + rdpp.Commit()) }
+// program is this program as orders name it: by another one defaults and models may differ.
+func program() string {
+	libtorch, _ := torch.Version()
+	return command.Build(rdpp.Version, libtorch, rdpp.Commit())
+}
 
 // handed is what is handed out, and what becomes of it.
 type handed struct {
