@@ -145,7 +145,7 @@ func runBatch(ctx context.Context, args []string, t *command.Terminal) (int, err
 			return 0, fmt.Errorf("--nats: %w", err)
 		}
 		defer work.Close()
-		if err := batch.Hand(ctx, work, b, m.file, batch.HandOptions{Every: tellEvery, Tell: tell, Log: log}); err != nil {
+		if err := batch.Hand(ctx, work, b, m.file, batch.HandOptions{By: program(), Every: tellEvery, Tell: tell, Log: log}); err != nil {
 			return 0, err
 		}
 	} else {

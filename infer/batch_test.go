@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"image"
 	"image/png"
@@ -25,8 +26,10 @@ import (
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
 	"github.com/nats-io/nats-server/v2/server"
 
+	"rdpp/infer/batch"
 	"rdpp/rdpp/bulk"
 	"rdpp/rdpp/command"
+	"rdpp/rdpp/queue"
 	"rdpp/rdpp/testmain"
 )
 
@@ -343,6 +346,60 @@ func TestWorkers(t *testing.T) {
 	wantDone(t, commandLine("batch", "--list", "in", "--out", "again", "--piece", "3", "--nats", address)...)
 	wantDone(t, "batch", "merge", "again")
 	wantEqual(t, content(t, "again"), content(t, "alone"))
+}
+
+// TestWorkersDiffer: a worker of another program says so and ends, and the others do its pieces. What another program has handed out,
+// and nobody has done, is handed out anew.
+func TestWorkersDiffer(t *testing.T) {
+	t.Chdir(t.TempDir())
+	scattered(t, "in", 2)
+	address, _ := natsServer(t)
+	args := commandLine("batch", "--list", "in", "--out", "workers", "--piece", "1")
+	wantDone(t, append(args, "--shard", "0/4")...) // which makes the batch
+	b, err := bulk.Open("workers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := queue.Connect(address, queue.Images, queue.Options{Lease: time.Second, Tries: 50})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	before := batch.HandOptions{By: "rdpp 0.0", Tell: func(batch.Progress) { cancel() }, Log: func(text string) { t.Log(text) }}
+	if err := batch.Hand(ctx, q, b, modelFile, before); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v, want an interruption", err)
+	}
+	refusal := func(w worker) string {
+		err := q.Work(t.Context(), w.do)
+		if err == nil {
+			t.Fatal("got no error")
+		}
+		return err.Error()
+	}
+	if got, want := refusal(worker{program: program()}), "it is handed out by rdpp 0.0, and this worker is "+program()+": use the same program for both"; !strings.Contains(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+
+	code := make(chan int, 1)
+	go func() {
+		ended, _, stderr := infer(nil, append(args, "--nats", address)...)
+		t.Log(stderr)
+		code <- ended
+	}()
+	testmain.Wait(t, "piece that is handed out anew", func() bool {
+		return strings.Contains(refusal(worker{program: "rdpp 0.2"}), "it is handed out by "+program()+", and this worker is rdpp 0.2")
+	})
+	_, said := testmain.Start(t, asProgram, nil, "worker", "--nats", address, "--device", "cpu", "--threads", "2", "--models", "models")
+	select {
+	case got := <-code:
+		if got != command.Done {
+			t.Errorf("got code %d, want 0", got)
+		}
+	case <-time.After(time.Minute):
+		t.Fatalf("got no end within a minute, and %s", said)
+	}
+	wantDone(t, "batch", "merge", "workers")
 }
 
 // TestWorkersKilled: the same with 200 pieces and four workers, one of which is killed every few seconds and replaced, one that is

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -28,7 +30,7 @@ Exit codes: 0 ended, 1 of no use, such as without a working GPU, 2 wrong usage.
 
 func runWorker(ctx context.Context, args []string, t *command.Terminal) (int, error) {
 	flags := pflag.NewFlagSet("worker", pflag.ContinueOnError)
-	w := worker{t: t}
+	w := worker{t: t, program: program()}
 	var q command.NATS
 	q.Register(flags, "NATS server at `URL`; required")
 	flags.StringVar(&w.out, "out", "", "where the batch's --out is here; `DIR`")
@@ -75,9 +77,16 @@ func runWorker(ctx context.Context, args []string, t *command.Terminal) (int, er
 	return command.Done, w.queue.Work(ctx, w.do)
 }
 
+// program is this program as tasks name it.
+func program() string {
+	libtorch, _ := torch.Version()
+	return command.Build(rdpp.Version, libtorch, rdpp.Commit())
+}
+
 // worker is what infer worker works with.
 type worker struct {
 	t                       *command.Terminal
+	program                 string
 	queue                   *queue.Queue
 	out, models, device     string
 	threads, batch, readers int
@@ -99,6 +108,9 @@ func (w *worker) do(ctx context.Context, piece queue.Task) error {
 	task, err := batch.ReadTask(piece)
 	if err != nil {
 		return err
+	}
+	if task.By != w.program { // results of one batch would differ
+		return fmt.Errorf("it is handed out by %s, and this worker is %s: use the same program for both", cmp.Or(task.By, "an older rdpp"), w.program)
 	}
 	b, err := batch.OpenTask(task, w.out)
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"rdpp/rdpp"
 	"rdpp/rdpp/sample"
@@ -92,11 +91,7 @@ func TestStopsEarly(t *testing.T) {
 		out := t.TempDir()
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		_, err := trainEarly(ctx, t, c, data, rdpp.TrainOptions{Out: out, OnEpoch: func(e rdpp.EpochReport) {
-			if e.Epoch == ended-1 { // it is to stop after the next one
-				cancel()
-			}
-		}})
+		_, err := trainEarly(ctx, t, c, data, stop{ended - 1, 0}.in(rdpp.TrainOptions{Out: out}, cancel)) // it is to stop after the next one
 		if !errors.Is(err, rdpp.ErrInterrupted) {
 			t.Fatalf("got error %v, want ErrInterrupted", err)
 		}
@@ -121,20 +116,7 @@ func TestStopsEarly(t *testing.T) {
 		for _, at := range []stop{{1, 1}, {2, evaluating}, {ended - 1, 0}, {ended, 1}} {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			_, err := trainEarly(ctx, t, c, data, rdpp.TrainOptions{Out: out, Resume: true,
-				OnStep: func(s rdpp.StepReport) {
-					switch {
-					case s.Epoch == at.epoch && s.Step == at.step:
-						cancel()
-					case s.Epoch == at.epoch && at.step == evaluating && s.Step == s.Steps:
-						time.AfterFunc(10*time.Millisecond, cancel)
-					}
-				},
-				OnEpoch: func(e rdpp.EpochReport) {
-					if e.Epoch == at.epoch && at.step == 0 {
-						cancel()
-					}
-				}})
+			_, err := trainEarly(ctx, t, c, data, at.in(rdpp.TrainOptions{Out: out, Resume: true}, cancel))
 			if !errors.Is(err, rdpp.ErrInterrupted) {
 				t.Fatalf("stopped at %v: got error %v, want ErrInterrupted", at, err)
 			}

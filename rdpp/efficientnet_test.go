@@ -114,9 +114,6 @@ func TestEfficientNetModel(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer loaded.Close()
-	if err := loaded.Net.Settle(); err != nil {
-		t.Fatal(err)
-	}
 	if _, got, err := loaded.Predict(x); err != nil || !slices.Equal(got, want) {
 		t.Errorf("from the file: got a score of %v and error %v, want %v", got, err, want)
 	}

@@ -143,6 +143,10 @@ func TestMethodsScores(t *testing.T) {
 		if len(calibration.Scores) == 0 || (len(calibration.MapScores) == 0) != c.ofMap || !c.ofMap && slices.Equal(calibration.Scores, calibration.MapScores) {
 			t.Errorf("%s: got %d scores and %d of maps, want those of maps where they are others", c.config.Method, len(calibration.Scores), len(calibration.MapScores))
 		}
+		if (calibration.Threshold == calibration.PixelThreshold) != c.ofMap {
+			t.Errorf("%s: got thresholds of %v and, for pixels, %v, want one where scores are those of maps", c.config.Method, calibration.Threshold,
+				calibration.PixelThreshold)
+		}
 		for i := range scores {
 			if (scores[i] == highest[i]) != c.ofMap {
 				t.Errorf("%s, image %d: got a score of %v and a map of %v at most, want the score to be that: %v", c.config.Method, i, scores[i], highest[i], c.ofMap)

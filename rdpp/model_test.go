@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -97,6 +98,30 @@ func TestModelRoundTrip(t *testing.T) {
 		}
 		if got, want := digest(t, second), digest(t, first); got != want {
 			t.Errorf("%s: saved again: got SHA-256 %s, want %s", method, got, want)
+		}
+	}
+}
+
+// A model that is loaded predicts the same of an image whatever is beside it.
+func TestLoadedPredicts(t *testing.T) {
+	m, err := rdpp.LoadModel(trainedModel(t), torch.CPU)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	S := m.Info.Config.ImageSize
+	r := rand.New(rand.NewPCG(1, 2))
+	pair := make([]float32, 2*3*S*S)
+	for i := range pair {
+		pair[i] = float32(r.NormFloat64())
+	}
+	_, both, err := m.Predict(pair)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range both {
+		if _, alone, err := m.Predict(pair[i*3*S*S : (i+1)*3*S*S]); err != nil || alone[0] != want {
+			t.Errorf("image %d: got a score of %v, %v, want %v as beside another", i, alone, err, want)
 		}
 	}
 }

@@ -221,12 +221,20 @@ func OpenDetector(path string, opt *DetectorOptions) (*Detector, error) {
 // DrawFile makes a Drawing of the mask in an image file.
 func DrawFile(path string) (Drawing, error) { return framing.DrawFile(path) }
 
-// NewModel returns a model with fresh weights, the teacher's included.
+// NewModel returns a model with fresh weights, the teacher's included. Its net is not settled: call Net.Settle before Predict.
 func NewModel(c Config, device torch.Device) (*Model, error) { return modelfile.New(c, device) }
 
-// LoadModel reads a model file onto a device; see modelfile.Load.
+// LoadModel reads a model file onto a device, ready to predict; see modelfile.Load.
 func LoadModel(path string, device torch.Device) (*Model, error) {
-	return modelfile.Load(path, modelfile.LoadOptions{Device: device})
+	m, err := modelfile.Load(path, modelfile.LoadOptions{Device: device})
+	if err != nil {
+		return nil, err
+	}
+	if err := m.Net.Settle(); err != nil { // else batch norms would take their statistics from what is predicted
+		m.Close()
+		return nil, err
+	}
+	return m, nil
 }
 
 // Pretrain trains a teacher on drawn pictures and writes it to opt.Out; see pretrain.Train.

@@ -93,25 +93,30 @@ type stop struct{ epoch, step int }
 // evaluating is the step of a stop some milliseconds after an epoch's last step.
 const evaluating = -1
 
+// in has a training by opt call cancel at the moment of s.
+func (s stop) in(opt rdpp.TrainOptions, cancel func()) rdpp.TrainOptions {
+	opt.OnStep = func(r rdpp.StepReport) {
+		switch {
+		case r.Epoch == s.epoch && r.Step == s.step:
+			cancel()
+		case r.Epoch == s.epoch && s.step == evaluating && r.Step == r.Steps:
+			time.AfterFunc(10*time.Millisecond, cancel)
+		}
+	}
+	opt.OnEpoch = func(r rdpp.EpochReport) {
+		if r.Epoch == s.epoch && s.step == 0 {
+			cancel()
+		}
+	}
+	return opt
+}
+
 // interrupt resumes a training in out until the moment of s.
 func interrupt(t *testing.T, c rdpp.Config, out string, s stop) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	_, err := rdpp.Train(ctx, c, openSet(t, dataDir), rdpp.TrainOptions{Out: out, Teacher: rdpp.TeacherRandom, Resume: true,
-		OnStep: func(r rdpp.StepReport) {
-			switch {
-			case r.Epoch == s.epoch && r.Step == s.step:
-				cancel()
-			case r.Epoch == s.epoch && s.step == evaluating && r.Step == r.Steps:
-				time.AfterFunc(10*time.Millisecond, cancel)
-			}
-		},
-		OnEpoch: func(r rdpp.EpochReport) {
-			if r.Epoch == s.epoch && s.step == 0 {
-				cancel()
-			}
-		}})
+	_, err := rdpp.Train(ctx, c, openSet(t, dataDir), s.in(rdpp.TrainOptions{Out: out, Teacher: rdpp.TeacherRandom, Resume: true}, cancel))
 	if !errors.Is(err, rdpp.ErrInterrupted) {
 		t.Fatalf("stopped at %v: got error %v, want ErrInterrupted", s, err)
 	}

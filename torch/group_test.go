@@ -2,22 +2,31 @@ package torch_test
 
 import (
 	"errors"
-	"net"
 	"strings"
 	"testing"
 	"time"
 
 	"rdpp/torch"
+	"rdpp/torch/grouptest"
 )
+
+// A libtorch without gloo, such as PyPI's, says what to do.
+func TestNoGloo(t *testing.T) {
+	err := grouptest.Lacking(t)
+	if err == nil {
+		t.Skip("this libtorch has gloo")
+	}
+	for _, want := range []string{"this libtorch has no gloo", "use one process", "libgloo-dev"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
 
 // Whoever waits in vain says for whom.
 func TestMeetAlone(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
+	grouptest.Need(t)
+	port := grouptest.FreePort(t)
 	for _, c := range []struct {
 		name string
 		torch.Meeting
@@ -38,12 +47,8 @@ func TestMeetAlone(t *testing.T) {
 
 // Alone in a group, sums and batches are one's own; and what has ended stays so.
 func TestGroupOfOne(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
+	grouptest.Need(t)
+	port := grouptest.FreePort(t)
 	g, err := torch.Meet(torch.Meeting{Host: "127.0.0.1", Port: port, Server: true, Size: 1, Patience: time.Minute}, torch.CPU)
 	if err != nil {
 		t.Fatal(err)

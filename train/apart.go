@@ -22,6 +22,7 @@ import (
 	"rdpp/rdpp/dataset"
 	"rdpp/rdpp/queue"
 	"rdpp/rdpp/share"
+	"rdpp/torch"
 )
 
 // apart are the flags by which several machines share trainings.
@@ -64,6 +65,9 @@ func (a *apart) check() (s share.Share, err error) {
 	if err := a.Check(queue.CheckURL); err != nil {
 		return s, err
 	}
+	if i := slices.IndexFunc(ofWorker, a.flags.Changed); a.URL != "" && i >= 0 {
+		return s, command.Usagef("--%s is of the machine that trains, and with --nats that is each worker's: leave it out, and give train worker its own", ofWorker[i])
+	}
 	if a.shard != "" || a.shards != 0 { // without, tasks of an array may well differ in something else
 		if s, err = share.Of(a.shard, a.shards, os.Getenv); err != nil {
 			return s, command.Usagef("--shard, --shards: %w", err)
@@ -101,14 +105,17 @@ func (a *apart) connect(log func(text string)) (*queue.Queue, error) {
 	return q, nil
 }
 
-// ofMachine are the flags that each worker has of its own, or that are told otherwise.
-var ofMachine = []string{"data", "out", "category", "device", "threads", "workers", "cache", "json", "quiet", "resume", "overwrite"}
+// ofWorker are the flags that each worker has of its own.
+var ofWorker = []string{"device", "devices", "threads", "workers", "cache"}
+
+// ofCommand are those that the command itself heeds, or that workers are told otherwise.
+var ofCommand = []string{"data", "out", "category", "json", "quiet", "resume", "overwrite"}
 
 // argsOf are the flags that say what a model becomes, as they were given. Files are named from the root.
 func argsOf(flags *pflag.FlagSet) (args []string, err error) {
 	flags.Visit(func(f *pflag.Flag) {
 		value := f.Value.String()
-		if slices.Contains(ofMachine, f.Name) || slices.Contains(apartFlags, f.Name) {
+		if slices.Contains(ofWorker, f.Name) || slices.Contains(ofCommand, f.Name) || slices.Contains(apartFlags, f.Name) {
 			return
 		}
 		_, box := boxOf(value)
@@ -125,14 +132,17 @@ func argsOf(flags *pflag.FlagSet) (args []string, err error) {
 
 // order is a message to workers: a training. Images and results are on a share, under the same names everywhere.
 type order struct {
-	Args   []string `json:"args"`   // of train, but for those of the machine
+	Args   []string `json:"args"`   // of train, but for those of the worker
 	There  string   `json:"there"`  // a file where the results are to be, which says that their folder is there
 	By     string   `json:"by"`     // program that hands it out
 	Images string   `json:"images"` // fingerprint of all images; "": they could not be read, which a worker then says
 }
 
-// program is the version of this program, by which defaults and models may differ.
-func program() string { return strings.TrimSpace("rdpp " + rdpp.Version + " " + rdpp.Commit()) }
+// program is this program as orders name it: by another one defaults and models may differ.
+func program() string {
+	libtorch, _ := torch.Version()
+	return command.Build(rdpp.Version, libtorch, rdpp.Commit())
+}
 
 // handed is what is handed out, and what becomes of it.
 type handed struct {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -78,6 +79,15 @@ func startWorker(t *testing.T, address string) (cmd *exec.Cmd, said func() strin
 		}
 		return string(text)
 	}
+}
+
+// handing is a command line that hands out: without what is each worker's own.
+func handing(args []string, further ...string) []string {
+	args = slices.DeleteFunc(args, func(arg string) bool {
+		name, _, _ := strings.Cut(strings.TrimPrefix(arg, "--"), "=")
+		return slices.Contains(ofWorker, name)
+	})
+	return append(args, further...)
 }
 
 // wantEqualModels holds the models of two runs equal, but for how they came to be.
@@ -181,15 +191,23 @@ func TestApartWrongUsage(t *testing.T) {
 		{[]string{"--nats=nats://host", "--overwrite"}, "--overwrite"},
 		{[]string{"--nats=nats://host", "--lease=1ms"}, "--lease"},
 		{[]string{"--nats=nats://host", "--tries=0"}, "--tries"},
+		{[]string{"--nats=nats://host", "--device=cuda"}, "--device is of the machine that trains"},
+		{[]string{"--nats=nats://host", "--threads=2"}, "give train worker its own"},
+		{[]string{"--nats=nats://host", "--workers=2"}, "--workers is of"},
+		{[]string{"--nats=nats://host", "--cache=2"}, "--cache is of"},
 		{[]string{"--nats-creds=x"}, "--nats-creds"},
 		{[]string{"--tries=3"}, "--lease and --tries are for --nats"},
 		{[]string{"--shard=0/2", "--lease=30s"}, "--lease and --tries are for --nats"},
 		{[]string{"--nats=nats://host", "--out=" + finished}, "--resume"},
 	} {
-		code, _, stderr := trainBy(tiny(data, filepath.Join(t.TempDir(), "out"), append([]string{"--category=all"}, c.args...)...)...)
+		code, _, stderr := trainBy(handing(tiny(data, filepath.Join(t.TempDir(), "out"), "--category=all"), c.args...)...)
 		if code != command.WrongUsage || !strings.Contains(stderr, c.want) || strings.Count(stderr, "\n") != 1 {
 			t.Errorf("%q: got code %d, stderr %q, want code 2, one line, and %q", c.args, code, stderr, c.want)
 		}
+	}
+	reproducing := []string{"reproduce", "--data=" + data, "--out=" + t.TempDir(), "--nats=nats://host", "--devices=cpu"}
+	if code, _, stderr := trainBy(reproducing...); code != command.WrongUsage || !strings.Contains(stderr, "--devices is of the machine that trains") {
+		t.Errorf("%q: got code %d, stderr %q", reproducing, code, stderr)
 	}
 	for _, c := range []struct {
 		args []string
@@ -285,7 +303,7 @@ func TestWorkers(t *testing.T) {
 	}
 	ends := make(chan ended, 1)
 	go func() {
-		code, stdout, stderr := trainBy(tiny(data, out, "--nats="+address, "--lease=2s")...)
+		code, stdout, stderr := trainBy(handing(tiny(data, out), "--nats="+address, "--lease=2s")...)
 		ends <- ended{code, stdout, stderr}
 	}()
 	lost, _ := startWorker(t, address)
@@ -327,7 +345,7 @@ func TestWorkers(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(data, "c")); err != nil {
 		t.Fatal(err)
 	}
-	again := tiny(data, out, "--nats="+address, "--resume")
+	again := handing(tiny(data, out), "--nats="+address, "--resume")
 	if code, _, stderr := trainBy(again...); code != command.Done {
 		t.Errorf("once more: got code %d, %s", code, stderr)
 	}
@@ -377,7 +395,7 @@ func TestReproduceWorkers(t *testing.T) {
 	address := natsServer(t)
 	startWorker(t, address)
 	args := []string{"reproduce", "--data=" + data, "--out=" + out, "--tables=1", "--categories=carpet,grid,screw", "--methods=patchcore,cfa", "--arch=resnet18", "--epochs=1",
-		"--image-size=64", "--teacher=random", "--devices=cpu", "--nats=" + address}
+		"--image-size=64", "--teacher=random", "--nats=" + address}
 	code, stdout, stderr := trainBy(args...)
 	if code != command.Failed || strings.Count(stdout, ": done, ") != 4 || strings.Count(stdout, ": failed: ") != 2 || !strings.Contains(stdout, "1.png") {
 		t.Errorf("got code %d, %s, %s, want four trainings done, and two that fail", code, stdout, stderr)
@@ -431,7 +449,7 @@ func TestNoSuchCategory(t *testing.T) {
 	data, out := categories(t, "a"), filepath.Join(t.TempDir(), "run")
 	address := natsServer(t)
 	startWorker(t, address)
-	code, stdout, stderr := trainBy(tiny(data, out, "--category=typo,a", "--nats="+address)...)
+	code, stdout, stderr := trainBy(handing(tiny(data, out), "--category=typo,a", "--nats="+address)...)
 	if code != command.Failed || !strings.Contains(stderr, "typo is given up: ") || !strings.Contains(stderr, "no such folder") || !strings.Contains(stdout, "a: model ") {
 		t.Errorf("got code %d, %s, %s, want code 1, that there is no such folder, and a model of the other one", code, stdout, stderr)
 	}
@@ -448,7 +466,7 @@ func TestOddNames(t *testing.T) {
 		names []string
 	}{{data, names}, {filepath.Join(data, "all"), []string{"all"}}} {
 		out := filepath.Join(t.TempDir(), "run")
-		if code, _, stderr := trainBy(tiny(c.data, out, "--category=all", "--nats="+address)...); code != command.Done {
+		if code, _, stderr := trainBy(handing(tiny(c.data, out), "--category=all", "--nats="+address)...); code != command.Done {
 			t.Errorf("%s: got code %d, %s", c.data, code, stderr)
 		}
 		for _, name := range c.names {

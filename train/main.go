@@ -25,6 +25,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -38,6 +39,7 @@ import (
 	"rdpp/rdpp/ranks"
 	"rdpp/rdpp/reproduce"
 	"rdpp/rdpp/share"
+	"rdpp/rdpp/tensorboard"
 	"rdpp/torch"
 )
 
@@ -440,6 +442,13 @@ func readTraining(ctx context.Context, args []string, t *command.Terminal) (*tra
 			opt.OnStep = func(r rdpp.StepReport) { show.step(r); drawn.step(r) }
 			opt.OnEpoch = func(r rdpp.EpochReport) { show.epoch(r); drawn.epoch(r) }
 			defer drawn.close()
+		} else if opt.Overwrite && opt.Peers.First() { // the run that is replaced may have had curves
+			clear := sync.OnceFunc(func() {
+				if err := tensorboard.Remove(opt.Out); err != nil {
+					opt.Log.Warn("the replaced run's curves for TensorBoard are still there", "error", err)
+				}
+			})
+			opt.OnStep = func(r rdpp.StepReport) { show.step(r); clear() }
 		}
 		show.start(&c, opt.Device, *threads)
 		if opt.Peers != nil && !*asJSON {

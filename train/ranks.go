@@ -84,6 +84,8 @@ func (c *company) join(ctx context.Context, device torch.Device, t *command.Term
 		if ctx, c.world, c.wait, err = ranks.Launch(ctx, c.world.Size, t.Stderr); err != nil {
 			return nil, err
 		}
+	} else {
+		ctx = c.world.Context(ctx)
 	}
 	peers, err = command.Await(ctx, func() (*ranks.Peers, error) { return ranks.Join(c.world, device) })
 	if cause := context.Cause(ctx); err != nil && errors.Is(cause, ranks.ErrLost) {

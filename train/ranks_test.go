@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"math"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +17,7 @@ import (
 	"rdpp/rdpp"
 	"rdpp/rdpp/command"
 	"rdpp/rdpp/testmain"
+	"rdpp/torch/grouptest"
 )
 
 // asLauncher is the program that starts copies of itself.
@@ -38,12 +38,7 @@ type rank struct {
 // startRanks starts processes that train together, by the environment as torchrun makes it. further are arguments of the last.
 func startRanks(t *testing.T, size int, args []string, further ...string) (all []rank) {
 	t.Helper()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := free.Addr().(*net.TCPAddr).Port
-	free.Close()
+	port := grouptest.FreePort(t)
 	for i := range size {
 		env := []string{"env", fmt.Sprint("RANK=", i), fmt.Sprint("WORLD_SIZE=", size), fmt.Sprint("LOCAL_RANK=", i), fmt.Sprint("LOCAL_WORLD_SIZE=", size),
 			"MASTER_ADDR=127.0.0.1", fmt.Sprint("MASTER_PORT=", port)}
@@ -58,6 +53,7 @@ func startRanks(t *testing.T, size int, args []string, further ...string) (all [
 
 // Two processes make the model that one makes, up to rounding, the trainings for the threshold included; rank 0 alone writes.
 func TestRanks(t *testing.T) {
+	grouptest.Need(t)
 	t.Parallel()
 	alone, together := t.TempDir(), t.TempDir()
 	args := func(out string, further ...string) []string {
@@ -87,6 +83,7 @@ func TestRanks(t *testing.T) {
 // One that is killed ends the others, who say how to go on: with another number of processes too, up to none beside the first.
 // A signal to any ends all with a checkpoint.
 func TestRanksEnd(t *testing.T) {
+	grouptest.Need(t)
 	t.Parallel()
 	out := t.TempDir()
 	checkpoint := filepath.Join(out, "part", "checkpoint")
@@ -135,6 +132,47 @@ func TestRanksEnd(t *testing.T) {
 	}
 }
 
+// A libtorch without gloo is told by rank 0 and its copies, which end.
+func TestRanksUnsupported(t *testing.T) {
+	t.Parallel()
+	if grouptest.Lacking(t) == nil {
+		t.Skip("this libtorch has gloo")
+	}
+	cmd, stderr := testmain.Start(t, asLauncher, nil, tiny(dataDir, t.TempDir(), "--batch=4", "--ranks=2")...)
+	if code := testmain.ExitCode(t, cmd); code != command.Failed || !strings.Contains(stderr.String(), "this libtorch has no gloo") {
+		t.Errorf("got code %d, stderr %q, want that there is no gloo", code, stderr)
+	}
+}
+
+// Copies of a process that is killed before all have met end too, and say why, long before they would give up waiting for it.
+func TestRanksOrphaned(t *testing.T) {
+	grouptest.Need(t)
+	t.Parallel()
+	cmd, stderr := testmain.Start(t, asLauncher, nil, tiny(dataDir, t.TempDir(), "--batch=4", "--ranks=3")...)
+	children := func() (n int) {
+		lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, list := range lists {
+			text, _ := os.ReadFile(list) // of a thread that may have ended
+			n += len(strings.Fields(string(text)))
+		}
+		return n
+	}
+	testmain.Wait(t, "two copies", func() bool { return children() == 2 })
+	if err := cmd.Process.Kill(); err != nil { // they have libtorch to load before they look for it
+		t.Fatal(err)
+	}
+	cmd.WaitDelay = 30 * time.Second
+	cmd.Wait() // for who writes to its stderr too, which the copies do
+	for _, want := range []string{"train: rank 1: ", "train: rank 2: ", "rank 0 of 3, which started this one, has ended before all had met"} {
+		if !strings.Contains(stderr.String(), want) {
+			t.Errorf("got stderr %q, want %q within %v", stderr, want, cmd.WaitDelay)
+		}
+	}
+}
+
 // What cannot be trained by several processes is refused before they meet, or by all of them.
 func TestRanksRefused(t *testing.T) {
 	t.Parallel()
@@ -154,6 +192,7 @@ func TestRanksRefused(t *testing.T) {
 			t.Errorf("%s: got code %d, stderr %q, want %q", c.name, code, stderr, c.want)
 		}
 	}
+	grouptest.Need(t)
 	for _, c := range []struct {
 		name string
 		args []string
@@ -174,6 +213,7 @@ func TestRanksRefused(t *testing.T) {
 
 // Processes that are asked for different things end, instead of waiting for each other.
 func TestRanksDiffer(t *testing.T) {
+	grouptest.Need(t)
 	t.Parallel()
 	for _, c := range []struct{ flag, want string }{
 		{"--test-every=1", "rank 1 has other options than rank 0"},

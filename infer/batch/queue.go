@@ -18,6 +18,7 @@ type Task struct {
 	Out   string `json:"out"`   // its folder, as whoever hands it out sees it
 	Model string `json:"model"` // SHA-256 of the model file
 	List  string `json:"list"`  // SHA-256 of the list
+	By    string `json:"by"`    // the program that hands it out; "": one that does not say
 	Piece int    `json:"piece"`
 	From  int64  `json:"from"` // its first image
 	To    int64  `json:"to"`   // behind its last one
@@ -25,6 +26,7 @@ type Task struct {
 
 // HandOptions say what is told while workers do a batch.
 type HandOptions struct {
+	By    string         // this program, as its workers are to be
 	Every time.Duration  // between calls of Tell
 	Tell  func(Progress) // how far all workers are
 	Log   func(text string)
@@ -40,9 +42,10 @@ func Hand(ctx context.Context, q *queue.Queue, b *bulk.Batch, model string, opt 
 	}
 	pace := NewPace(images, b.Images)
 	return q.Hand(ctx, &queue.Job{ID: b.ID(), Pieces: b.Pieces(), Missing: pieces.Missing,
+		Renew: true, // what waits may be another program's, which had its workers
 		Message: func(piece int) ([]byte, error) {
 			from := int64(piece) * int64(b.PerPiece)
-			return json.Marshal(Task{b.ID(), b.Dir(), b.Model, b.List, piece, from, from + int64(b.Size(piece))})
+			return json.Marshal(Task{b.ID(), b.Dir(), b.Model, b.List, opt.By, piece, from, from + int64(b.Size(piece))})
 		},
 		Ready: func(ctx context.Context) error { return q.Offer(ctx, model, b.Model) },
 		Every: opt.Every,

@@ -10,7 +10,7 @@ import (
 )
 
 func TestReadTask(t *testing.T) {
-	want := Task{"id", "/out", "model", "list", 3, 3000, 4000}
+	want := Task{"id", "/out", "model", "list", "rdpp 1", 3, 3000, 4000}
 	text, err := json.Marshal(want)
 	if err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package command
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/pflag"
 )
@@ -14,6 +15,11 @@ func Versions(program, libtorch, commit string) string {
 		text += "\ncommit " + commit
 	}
 	return text
+}
+
+// Build is Versions in a line. Programs of one Build have the same defaults, and compute the same on the same machine.
+func Build(program, libtorch, commit string) string {
+	return strings.ReplaceAll(Versions(program, libtorch, commit), "\n", ", ")
 }
 
 // Version is the command that names versions, by a line that text returns, and with --licenses prints notice.

@@ -12,8 +12,8 @@
 //   - 16-bit samples become 8-bit ones by v >> 8, in RGB TIFF files by
 //     (v + 128) / 257: the roundings of libpng and libtiff under OpenCV.
 //     Options.BitDepth is for cameras that use fewer of the 16 bits.
-//   - EXIF orientation 1 to 8 is applied to JPEG (APP1) and PNG (eXIf), the
-//     Orientation tag to TIFF. WebP's is ignored, as OpenCV 4.6 does.
+//   - EXIF orientation 1 to 8 is applied to JPEG (APP1), PNG (eXIf) and WebP
+//     (EXIF), the Orientation tag to TIFF. OpenCV 4.6 ignores WebP's.
 //   - Of a file with several pages the first is read, and Image.Pages counts
 //     them. Animated WebP is refused.
 //   - TIFF and BigTIFF are libtiff's: grey of 1, 2, 4, 8, 10, 12, 14 or 16 bits,
@@ -217,7 +217,7 @@ var codecs = []codec{
 	{"TIFF", "MM\x00*", tiffSize, tiffPixels, tiffOrientation, tiffPages},
 	{"TIFF", "II+\x00", tiffSize, tiffPixels, tiffOrientation, tiffPages}, // BigTIFF
 	{"TIFF", "MM\x00+", tiffSize, tiffPixels, tiffOrientation, tiffPages},
-	{"WebP", "RIFF????WEBP", webpSize, pixelsBy(webp.Decode), unturned, onePage},
+	{"WebP", "RIFF????WEBP", webpSize, pixelsBy(webp.Decode), webpOrientation, onePage},
 	{"GIF", "GIF8?a", sizeBy(gif.DecodeConfig), gifPixels, unturned, gifPages},
 }
 

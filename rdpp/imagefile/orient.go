@@ -1,12 +1,17 @@
 package imagefile
 
-import "encoding/binary"
+import (
+	"bytes"
+	"encoding/binary"
+)
+
+// exifID begins the Exif data of a JPEG.
+const exifID = "Exif\x00\x00"
 
 // jpegOrientation reads the orientation from a JPEG's first Exif segment
 // (Exif 2.3, section 4.5.4), 0 if there is none. OpenCV 4.6 misses one that
 // follows another APP1 segment, such as XMP.
 func jpegOrientation(data []byte) int {
-	const exifID = "Exif\x00\x00"
 	for data = data[2:]; len(data) >= 4 && data[0] == 0xff; {
 		marker := data[1]
 		if marker == 0xff { // padding before a marker
@@ -38,6 +43,28 @@ func pngOrientation(data []byte) int {
 			return tagOrientation(data[8 : 8+n])
 		}
 		data = data[12+n:]
+	}
+	return 0
+}
+
+// webpOrientation reads the orientation from the first EXIF chunk of an extended
+// WebP (RFC 9649, section 2.7) whose header says that it has one, else 0. Some
+// programs put JPEG's identifier before the data.
+func webpOrientation(data []byte) int {
+	const header, flagsAt, hasExif = 12, 20, 8
+	if len(data) <= flagsAt || string(data[header:header+4]) != "VP8X" || data[flagsAt]&hasExif == 0 {
+		return 0
+	}
+	end := 8 + int64(binary.LittleEndian.Uint32(data[4:]))
+	for data = data[header:max(header, min(end, int64(len(data))))]; len(data) >= 8; {
+		n := int64(binary.LittleEndian.Uint32(data[4:]))
+		if n > int64(len(data)-8) {
+			break
+		}
+		if string(data[:4]) == "EXIF" {
+			return tagOrientation(bytes.TrimPrefix(data[8:8+n], []byte(exifID)))
+		}
+		data = data[min(8+n+n%2, int64(len(data))):] // chunks begin at even places
 	}
 	return 0
 }

@@ -59,6 +59,9 @@ func (q *Queue) Hand(ctx context.Context, job *Job) error {
 	alive, stop := q.alive(ctx)
 	defer stop()
 	err := q.hand(alive, job)
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return ctx.Err()
+	}
 	if err != nil && ctx.Err() == nil && q.gone.Err() != nil {
 		return context.Cause(q.gone)
 	}

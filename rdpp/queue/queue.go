@@ -196,11 +196,13 @@ func (q *Queue) Close() { q.nc.Close() }
 // Sent is how many messages of any kind went to the server so far.
 func (q *Queue) Sent() uint64 { return q.nc.Stats().OutMsgs }
 
-// alive is ctx, which ends with the connection too.
+// alive is ctx, which ends with the connection too. It has no deadline: by one the client would wait for an answer that was lost
+// with the server, where by itself it gives up after seconds.
 func (q *Queue) alive(ctx context.Context) (alive context.Context, stop func()) {
-	alive, cancel := context.WithCancelCause(ctx)
-	forget := context.AfterFunc(q.gone, func() { cancel(context.Cause(q.gone)) })
-	return alive, func() { forget(); cancel(nil) }
+	alive, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	ended := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
+	gone := context.AfterFunc(q.gone, func() { cancel(context.Cause(q.gone)) })
+	return alive, func() { ended(); gone(); cancel(nil) }
 }
 
 // prepare makes the streams and the consumer that are missing. What an operator has set of those that are there stays; so do

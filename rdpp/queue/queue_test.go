@@ -273,7 +273,7 @@ func TestLost(t *testing.T) {
 	if err := os.WriteFile(model, nil, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	b.Every, b.Ready = time.Second, func(ctx context.Context) error { return q.Offer(ctx, model, sum) }
+	b.Every, b.Ready = time.Millisecond, func(ctx context.Context) error { return q.Offer(ctx, model, sum) }
 	go func() { ended <- q.Hand(ctx, &b.Job) }()
 	testmain.Wait(t, "pieces", func() bool {
 		stream, err := q.js.Stream(t.Context(), Images.work())
@@ -299,6 +299,31 @@ func TestLost(t *testing.T) {
 	})
 	if err := <-ended; !errors.Is(err, ErrDead) || !strings.Contains(err.Error(), "1 of 3 pieces") {
 		t.Errorf("got %v, want %v of one piece", err, ErrDead)
+	}
+}
+
+// TestLostAnswer: an answer that is lost with the server is waited for for seconds, whatever the deadline of all.
+func TestLostAnswer(t *testing.T) {
+	gone, lose := context.WithCancelCause(t.Context())
+	q := &Queue{gone: gone}
+	ctx, stop := context.WithTimeout(t.Context(), time.Hour)
+	alive, done := q.alive(ctx)
+	defer done()
+	if deadline, has := alive.Deadline(); has {
+		t.Errorf("got the deadline %v, want none", deadline)
+	}
+	other, done := q.alive(t.Context())
+	defer done()
+	stop()
+	<-alive.Done()
+	if other.Err() != nil {
+		t.Errorf("got %v, want it to go on", other.Err())
+	}
+	reason := errors.New("the connection is closed")
+	lose(reason)
+	<-other.Done()
+	if got := context.Cause(other); got != reason {
+		t.Errorf("got %v, want %v", got, reason)
 	}
 }
 

@@ -29,6 +29,7 @@ type World struct {
 	Agent            bool   // torchrun keeps the store at that port
 	Attempt          string // torchrun's number of this start, so that none meets what is left of another
 	Network          string // interface to talk over; empty: the one that the machine's name leads to
+	Launched         bool   // by Launch
 }
 
 // Most is how many processes there can be.
@@ -37,13 +38,14 @@ const Most = 1024
 // meetingPatience is how long they wait for each other.
 const meetingPatience = 5 * time.Minute
 
-// The environment's names, torchrun's.
+// The environment's names, torchrun's but for the last.
 const (
 	envRank, envSize       = "RANK", "WORLD_SIZE"
 	envLocal, envLocalSize = "LOCAL_RANK", "LOCAL_WORLD_SIZE"
 	envAddr, envPort       = "MASTER_ADDR", "MASTER_PORT"
 	envAgent, envAttempt   = "TORCHELASTIC_USE_AGENT_STORE", "TORCHELASTIC_RESTART_COUNT"
 	envNetwork             = "GLOO_SOCKET_IFNAME"
+	envLaunched            = "RDPP_LAUNCHED" // Launch's own
 )
 
 // FromEnv reads the environment, by os.Getenv or the like. Nil: this process is alone.
@@ -51,7 +53,8 @@ func FromEnv(getenv func(string) string) (*World, error) {
 	if getenv(envRank) == "" || getenv(envSize) == "" {
 		return nil, nil
 	}
-	w := &World{Addr: getenv(envAddr), Agent: getenv(envAgent) == "True", Attempt: getenv(envAttempt), Network: getenv(envNetwork)}
+	w := &World{Addr: getenv(envAddr), Agent: getenv(envAgent) == "True", Attempt: getenv(envAttempt), Network: getenv(envNetwork),
+		Launched: getenv(envLaunched) != ""}
 	for _, number := range []struct {
 		name        string
 		to          *int

@@ -34,6 +34,7 @@ func TestFromEnv(t *testing.T) {
 		{"none", nil, World{}, ""},
 		{"torchrun's", with("TORCHELASTIC_USE_AGENT_STORE", "True", "TORCHELASTIC_RESTART_COUNT", "2"),
 			World{Rank: 1, Size: 4, LocalSize: 2, Addr: "node1", Port: 29500, Agent: true, Attempt: "2"}, ""},
+		{"started by Launch", with("RDPP_LAUNCHED", "1"), World{Rank: 1, Size: 4, LocalSize: 2, Addr: "node1", Port: 29500, Launched: true}, ""},
 		{"least", map[string]string{"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "::1", "MASTER_PORT": "1", "GLOO_SOCKET_IFNAME": "eth1"},
 			World{Size: 2, Addr: "::1", Port: 1, Network: "eth1"}, ""},
 		{"one process", with("RANK", "0", "WORLD_SIZE", "1"), World{}, ""},

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +19,7 @@ import (
 	"rdpp/rdpp/sample"
 	"rdpp/rdpp/testmain"
 	"rdpp/torch"
+	"rdpp/torch/grouptest"
 )
 
 func TestMain(m *testing.M) {
@@ -242,19 +242,9 @@ func beRank(rank, size, port int, dir, out string) error {
 	return nil
 }
 
-// freePort is one that nobody listens at.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
-}
-
 // Several processes learn what one does of the whole batches.
 func TestRanks(t *testing.T) {
+	grouptest.Need(t)
 	// In float64 sums in another order differ by some 1e-16 of a number, which ten steps of Adam leave far below.
 	const tolerance = 1e-9
 	if err := torch.SetThreads(1); err != nil {
@@ -269,7 +259,7 @@ func TestRanks(t *testing.T) {
 		chooseSteps(true)
 	}
 	for _, size := range []int{2, 3} {
-		port := freePort(t)
+		port := strconv.Itoa(grouptest.FreePort(t))
 		var cmds []*exec.Cmd
 		for rank := range size {
 			cmd := testmain.Child(asRank, strconv.Itoa(rank), strconv.Itoa(size), port, dir, out)

@@ -51,7 +51,7 @@ func Create(folder string, first int64) (*Writer, error) {
 		return nil, fmt.Errorf("tensorboard: %w", err)
 	}
 	if first == 0 {
-		if err := remove(folder); err != nil {
+		if err := Remove(folder); err != nil {
 			return nil, err
 		}
 	}
@@ -70,8 +70,8 @@ func Create(folder string, first int64) (*Writer, error) {
 	return w, nil
 }
 
-// remove removes the event files of a folder that Writers have made.
-func remove(folder string) error {
+// Remove removes the event files of a folder that Writers have made.
+func Remove(folder string) error {
 	entries, err := os.ReadDir(folder)
 	if err != nil {
 		return fmt.Errorf("tensorboard: %w", err)
