@@ -2,7 +2,6 @@
 
 #include "allocator.h"
 #include "group.h"
-#include "winograd.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
 
@@ -116,7 +115,7 @@ c10::IValue packed(const std::pair<torch::Tensor, torch::Tensor> &folded, const 
                    const std::vector<int64_t> &stride, const std::vector<int64_t> &padding, int64_t groups, bool relu) {
   static const auto prepack = onednn("mkldnn_prepacked::conv2d_prepack");
   auto [weight, bias] = folded;
-  weight = in_channels_last(weight.detach().to(x.scalar_type())).detach();
+  weight = in_channels_last(weight.to(x.scalar_type())).variable_data(); // a view would keep what it is of
   if (bias.defined()) bias = bias.to(x.scalar_type());
   std::vector<int64_t> one(2, 1);
   torch::jit::Stack stack = {weight, bias, stride, padding, one, groups, x.sizes().vec(), relu ? "relu" : "none"};
