@@ -77,7 +77,7 @@ void rdpp_error_free(rdpp_error e);
 /* The name that torch asks for, and the library of another interface does not have. So programs are neither linked nor
  * started with such a one, which would take their arguments for others. The digits are those of all declarations here;
  * torch's TestInterface tells them. */
-#define RDPP_INTERFACE rdpp_interface_df0dd37a
+#define RDPP_INTERFACE rdpp_interface_71a28d8e
 extern const char RDPP_INTERFACE;
 
 /* version: libtorch's own, such as "2.6.0"; a static string. */
