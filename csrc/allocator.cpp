@@ -83,6 +83,11 @@ public:
     return true;
   }
 
+  size_t used() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return used_;
+  }
+
   void trim() {
     std::lock_guard<std::mutex> lock(mutex_);
     drop();
@@ -160,6 +165,8 @@ void return_memory() {
   malloc_trim(0);
 #endif
 }
+
+size_t memory_in_use() { return cache().used(); }
 
 CachedAllocations::CachedAllocations() : outer_(cached) {
   install();

@@ -2,6 +2,8 @@
 // back to the kernel, which then zeroes them page by page for every activation of every step.
 #pragma once
 
+#include <cstddef>
+
 namespace rdpp {
 
 // While one of these lives, tensors that this thread makes on the CPU have such memory. Those of other threads, and of
@@ -19,5 +21,8 @@ private:
 
 // Gives what is kept for allocations to come back to the system, after a large tensor went for good.
 void return_memory();
+
+// Bytes of the large blocks, of 128 KiB and more, that tensors have now.
+size_t memory_in_use();
 
 } // namespace rdpp

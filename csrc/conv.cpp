@@ -2,7 +2,6 @@
 
 #include "allocator.h"
 #include "group.h"
-#include "winograd.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
 
@@ -99,6 +98,33 @@ std::pair<torch::Tensor, torch::Tensor> fold(const ConvImpl &conv, nn::BatchNorm
   return {weight * scale.view({-1, 1, 1, 1}), bias};
 }
 
+// t in channels-last order. Where an image or a kernel is a single pixel, t may lie so already while its strides say
+// otherwise, and which they are depends on the batch and on where t comes from; by them oneDNN would choose how it
+// computes, and so the rounding.
+torch::Tensor in_channels_last(const torch::Tensor &t) {
+  torch::Tensor y = t.contiguous(torch::MemoryFormat::ChannelsLast);
+  if (y.size(2) * y.size(3) > 1) return y;
+  int64_t C = y.size(1);
+  return y.as_strided(y.sizes(), {C, 1, C, C});
+}
+
+// A convolution as oneDNN's operation takes it, for inputs like x. By the weight's strides the operation chooses the
+// order that it brings the weight into; where they do not say channels last, as x is, the operation would bring it into
+// another one at every call.
+c10::IValue packed(const std::pair<torch::Tensor, torch::Tensor> &folded, const torch::Tensor &x,
+                   const std::vector<int64_t> &stride, const std::vector<int64_t> &padding, int64_t groups, bool relu) {
+  static const auto prepack = onednn("mkldnn_prepacked::conv2d_prepack");
+  auto [weight, bias] = folded;
+  weight = in_channels_last(weight.to(x.scalar_type())).variable_data(); // a view would keep what it is of
+  if (bias.defined()) bias = bias.to(x.scalar_type());
+  std::vector<int64_t> one(2, 1);
+  torch::jit::Stack stack = {weight, bias, stride, padding, one, groups, x.sizes().vec(), relu ? "relu" : "none"};
+  prepack->callBoxed(&stack);
+  // The operation keeps this very tensor beside its own form of it, only to be able to give it back.
+  weight.set_data(torch::empty({0}, weight.options()));
+  return stack.front();
+}
+
 bool made(const ConvImpl::Folded &folded) {
   return folded.winograd.defined() || !folded.onednn.isNone() || !folded.plain.empty();
 }
@@ -149,15 +175,9 @@ torch::Tensor run_folded(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::T
   std::vector<int64_t> stride(2, transposed ? 1 : conv.stride), padding(2, transposed ? 0 : conv.padding), one(2, 1);
   torch::Tensor y;
   if (has_onednn(x)) {
-    static const auto prepack = onednn("mkldnn_prepacked::conv2d_prepack"),
-                      run = onednn("mkldnn_prepacked::conv2d_run");
+    static const auto run = onednn("mkldnn_prepacked::conv2d_run");
     if (folded.onednn.isNone()) {
-      auto [weight, bias] = fold(conv, bn);
-      if (bias.defined()) bias = bias.to(x.scalar_type());
-      torch::jit::Stack stack = {weight.to(x.scalar_type()), bias, stride, padding, one, conv.groups, x.sizes().vec(),
-                                 relu_here ? "relu" : "none"};
-      prepack->callBoxed(&stack);
-      folded.onednn = stack.front();
+      folded.onednn = packed(fold(conv, bn), x, stride, padding, conv.groups, relu_here);
       let_go(conv);
     }
     torch::jit::Stack stack = {x, folded.onednn};
@@ -178,20 +198,10 @@ torch::Tensor run_folded(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::T
   return transposed ? spread_squares(y) : y;
 }
 
-// x: B x C x H x W in channels-last order. Where an image is a single pixel, x may lie so already while its strides say
-// otherwise, and which they are depends on the batch and on where x comes from; by them oneDNN would choose how it
-// computes, and so the rounding.
-torch::Tensor channels_last(const torch::Tensor &x) {
-  torch::Tensor y = x.contiguous(torch::MemoryFormat::ChannelsLast);
-  if (y.size(2) * y.size(3) > 1) return y;
-  int64_t C = y.size(1);
-  return y.as_strided(y.sizes(), {C, 1, C, C});
-}
-
 torch::Tensor run_frozen(ConvImpl &conv, nn::BatchNorm2dImpl *bn, const torch::Tensor &x, bool relu,
                          const torch::Tensor &add) {
   bool added = false;
-  torch::Tensor y = run_folded(conv, bn, channels_last(x), relu, add, &added); // the images may lie otherwise
+  torch::Tensor y = run_folded(conv, bn, in_channels_last(x), relu, add, &added);
   if (added) return y;
   y += add;
   return relu ? y.relu_() : y;

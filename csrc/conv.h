@@ -2,6 +2,8 @@
 // ones for prediction.
 #pragma once
 
+#include "winograd.h"
+
 #include <ATen/core/ivalue.h>
 #include <torch/torch.h>
 
@@ -37,8 +39,9 @@ struct ConvImpl : torch::nn::Module {
   struct Folded {
     std::vector<int64_t> input; // of the forms for the CPU: C, H, W
     torch::ScalarType type = torch::kFloat32;
-    c10::IValue onednn;                    // for oneDNN's operation
-    torch::Tensor winograd, winograd_bias; // for winograd_conv
+    c10::IValue onednn;       // for oneDNN's operation
+    WinogradWeights winograd; // for winograd_conv
+    torch::Tensor winograd_bias;
     struct Plain {
       torch::Tensor weight, bias;
     };

@@ -1,6 +1,7 @@
 // The library, its devices, and what it sets in its process.
 #include "process.h"
 
+#include "allocator.h"
 #include "boundary.h"
 #include "contention.h"
 
@@ -140,4 +141,8 @@ rdpp_error rdpp_device_memory(int32_t device, int64_t *used, int64_t *peak) {
     }
     *used = now, *peak = most;
   });
+}
+
+rdpp_error rdpp_host_memory(int64_t *bytes) {
+  return asked([&] { *bytes = static_cast<int64_t>(memory_in_use()); });
 }

@@ -77,7 +77,7 @@ void rdpp_error_free(rdpp_error e);
 /* The name that torch asks for, and the library of another interface does not have. So programs are neither linked nor
  * started with such a one, which would take their arguments for others. The digits are those of all declarations here;
  * torch's TestInterface tells them. */
-#define RDPP_INTERFACE rdpp_interface_df0dd37a
+#define RDPP_INTERFACE rdpp_interface_71a28d8e
 extern const char RDPP_INTERFACE;
 
 /* version: libtorch's own, such as "2.6.0"; a static string. */
@@ -97,6 +97,9 @@ rdpp_error rdpp_contended(int32_t *yes);
 rdpp_error rdpp_set_arithmetic(int32_t tf32, int32_t deterministic);
 /* Bytes of device memory in use and at most in use so far; both 0 for RDPP_CPU. */
 rdpp_error rdpp_device_memory(int32_t device, int64_t *used, int64_t *peak);
+/* Bytes of this process's memory in blocks of 128 KiB and more that this library's tensors and oneDNN's forms of weights
+ * have now; those of 2 MiB and more count as whole multiples of that. */
+rdpp_error rdpp_host_memory(int64_t *bytes);
 
 /* Tensors */
 

@@ -1,6 +1,5 @@
 #include "winograd.h"
 
-#include "vectorised.h"
 #include "winograd_avx512.h"
 
 #include <ATen/Parallel.h>
@@ -51,69 +50,68 @@ bool winograd_pays(int64_t C, int64_t H, int64_t W, int64_t O) {
 
 namespace {
 
-// y = G g: a row or column of a kernel, n lanes side by side.
-RDPP_VECTORISED void weight_line(const float *__restrict g0, const float *__restrict g1, const float *__restrict g2,
-                                 float *__restrict y, int64_t stride) {
-  for (int64_t i = 0; i < kLanes; i++) {
-    float even = (g0[i] + g2[i]) * (1.0f / 6), odd = g1[i] * (1.0f / 6);
-    float near = g0[i] * (1.0f / 24) + g2[i] * (1.0f / 6), far = g1[i] * (1.0f / 12);
-    y[i] = g0[i] * 0.25f;
-    y[stride + i] = -even - odd;
-    y[2 * stride + i] = odd - even;
-    y[3 * stride + i] = near + far;
-    y[4 * stride + i] = near - far;
-    y[5 * stride + i] = g2[i];
-  }
-}
-
-// The weights in their new form: 36 x panels x C x panel. at(o, c, k) is the place of weight k = 0..8 of output o and
-// input c. Not by a matrix product: OpenBLAS's threads would wait for the next one on the cores that work.
-template <class At> Tensor transformed(int64_t O, int64_t C, const At &at) {
-  int64_t panel = panel_of(O), points = O * C;
-  Tensor u = torch::empty({kPoints, O / panel, C, panel}, torch::kFloat32);
-  float *out = u.data_ptr<float>();
+// Weights by lanes: O/lanes x C x 9 x lanes. at(o, c, k) is the place of weight k = 0..8 of output o and input c.
+template <class At> Tensor by_lanes(int64_t O, int64_t C, const At &at) {
+  Tensor g = torch::empty({O / kLanes, C, 9, kLanes}, torch::kFloat32);
+  float *out = g.data_ptr<float>();
   at::parallel_for(0, O / kLanes, 1, [&](int64_t begin, int64_t end) {
-    float g[9][kLanes], half[3][kPatch][kLanes], y[kPatch][kPatch][kLanes]; // half: [column][row], y: [column][row]
     for (int64_t first = begin * kLanes; first < end * kLanes; first += kLanes) {
-      float *to = out + first / panel * C * panel + first % panel;
+      float *to = out + first * C * 9;
       for (int64_t c = 0; c < C; c++) {
-        for (int64_t k = 0; k < 9; k++) {
-          for (int64_t i = 0; i < kLanes; i++) g[k][i] = *at(first + i, c, k);
-        }
-        for (int x = 0; x < 3; x++) weight_line(g[x], g[3 + x], g[6 + x], half[x][0], kLanes);
-        for (int row = 0; row < kPatch; row++) {
-          weight_line(half[0][row], half[1][row], half[2][row], y[0][row], kPatch * kLanes);
-        }
-        for (int64_t i = 0; i < kPoints; i++) {
-          std::copy_n(y[i % kPatch][i / kPatch], kLanes, to + i * points + c * panel);
+        for (int64_t k = 0; k < 9; k++, to += kLanes) {
+          for (int64_t o = 0; o < kLanes; o++) to[o] = *at(first + o, c, k);
         }
       }
+    }
+  });
+  return g;
+}
+
+// Their points: 36 x panels x C x panel. Not by a matrix product: OpenBLAS's threads would wait for the next one on the
+// cores that work.
+Tensor points_of(const Tensor &g) {
+  int64_t O = g.size(0) * kLanes, C = g.size(1), panel = panel_of(O);
+  Tensor u = torch::empty({kPoints, O / panel, C, panel}, torch::kFloat32);
+  const float *in = g.data_ptr<float>();
+  float *out = u.data_ptr<float>();
+  at::parallel_for(0, O / kLanes, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+      int64_t o = i * kLanes;
+      transform_weights(in + o * C * 9, C, out + o / panel * C * panel + o % panel, panel, O * C);
     }
   });
   return u;
 }
 
+WinogradWeights form(const Tensor &g) {
+  // Of points; those of 128 to 128 channels are kept: they have many tiles, and making them anew took 4 % longer.
+  constexpr int64_t most = 4 << 20; // bytes
+  if (g.numel() / 9 * kPoints * static_cast<int64_t>(sizeof(float)) > most) return {g, {}};
+  return {{}, points_of(g)};
+}
+
 } // namespace
 
-Tensor winograd_weights(const Tensor &weight) {
+WinogradWeights winograd_weights(const Tensor &weight) {
   Tensor w = weight.contiguous(torch::MemoryFormat::ChannelsLast); // in memory O x 3 x 3 x C
   int64_t O = w.size(0), C = w.size(1);
   const float *in = w.data_ptr<float>();
-  return transformed(O, C, [=](int64_t o, int64_t c, int64_t k) { return in + (o * 9 + k) * C + c; });
+  return form(by_lanes(O, C, [=](int64_t o, int64_t c, int64_t k) { return in + (o * 9 + k) * C + c; }));
 }
 
 namespace {
 
 // A convolution as it is computed: three steps for a range of tiles, which lie in v and m from place 0 on.
 template <class T> struct Plan {
-  int64_t B, C, H, W, O, panels, panel, columns, per_image;
+  int64_t B, C, H, W, O, columns, per_image;
   const T *x, *add;
   T *y;
-  const float *weights, *bias;
+  const float *bias;
   bool relu;
   const T *zeros; // C of them, the border
 
-  void read(int64_t tile, float *v, int64_t stride) const {
+  // n channels of a tile from `first` on.
+  void read(int64_t tile, int64_t first, int64_t n, float *v, int64_t stride) const {
     const T *patch[kPoints];
     int64_t b = tile / per_image;
     int64_t top = tile % per_image / columns * kTile - 1, left = tile % columns * kTile - 1;
@@ -122,70 +120,143 @@ template <class T> struct Plan {
       bool inside = b < B && row >= 0 && row < H && column >= 0 && column < W;
       patch[i] = inside ? x + ((b * H + row) * W + column) * C : zeros;
     }
-    transform_input(patch, C, v, stride);
+    transform_input(patch, first, n, v, stride);
   }
 
-  // Products i of kPoints * panels.
-  void multiply_part(int64_t i, const float *v, int64_t v_stride, int64_t tiles, float *m, int64_t m_stride) const {
-    int64_t point = i / panels, at = i % panels;
-    multiply(v + point * v_stride, weights + i * C * panel, tiles, C, O, panel, m + point * m_stride + at * panel);
-  }
-
-  void write(int64_t tile, const float *m, int64_t stride) const {
+  void write(int64_t tile, int64_t first, int64_t n, const float *m, int64_t stride) const {
     T *out[kTile * kTile];
     const T *plus[kTile * kTile];
     int64_t b = tile / per_image;
     if (b >= B) return;
     int64_t top = tile % per_image / columns * kTile, left = tile % columns * kTile;
     for (int64_t i = 0; i < kTile * kTile; i++) {
-      int64_t row = top + i / kTile, column = left + i % kTile, at = ((b * H + row) * W + column) * O;
+      int64_t row = top + i / kTile, column = left + i % kTile, at = ((b * H + row) * W + column) * O + first;
       bool inside = row < H && column < W;
       out[i] = inside ? y + at : nullptr;
       plus[i] = inside && add ? add + at : nullptr;
     }
-    transform_output(m, stride, O, bias, add ? plus : nullptr, relu, out);
+    transform_output(m, stride, n, bias ? bias + first : nullptr, add ? plus : nullptr, relu, out);
   }
 };
 
-// Every thread takes pieces of tiles through all three steps, within its own cache.
-template <class T> void run_pieces(const Plan<T> &plan, int64_t all, int64_t piece) {
-  int64_t v_stride = padded(piece * plan.C), m_stride = padded(piece * plan.O), each = kPoints * (v_stride + m_stride);
-  int64_t workers = at::get_num_threads();
+// Weights in points: every thread takes pieces of tiles through all three steps, within its own cache.
+template <class T> void run_pieces(const Plan<T> &plan, const Tensor &points, int64_t all, int64_t piece) {
+  int64_t C = plan.C, O = plan.O, panels = points.size(1), panel = points.size(3), workers = at::get_num_threads();
+  piece = std::min(piece, whole_rows((all + workers - 1) / workers));
+  int64_t v_stride = padded(piece * C), m_stride = padded(piece * O), each = kPoints * (v_stride + m_stride);
   Tensor memory = torch::empty({workers * each}, torch::kFloat32);
   float *start = memory.data_ptr<float>();
+  const float *u = points.data_ptr<float>();
   at::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
     for (int64_t worker = begin; worker < end; worker++) {
       float *v = start + worker * each, *m = v + kPoints * v_stride;
       for (int64_t first = worker * piece; first < all; first += workers * piece) {
-        for (int64_t t = 0; t < piece; t++) plan.read(first + t, v + t * plan.C, v_stride);
-        for (int64_t i = 0; i < kPoints * plan.panels; i++) plan.multiply_part(i, v, v_stride, piece, m, m_stride);
-        for (int64_t t = 0; t < piece; t++) plan.write(first + t, m + t * plan.O, m_stride);
+        for (int64_t t = 0; t < piece; t++) plan.read(first + t, 0, C, v + t * C, v_stride);
+        for (int64_t i = 0; i < kPoints * panels; i++) {
+          int64_t point = i / panels, at = i % panels;
+          multiply(v + point * v_stride, u + i * C * panel, piece, C, O, panel, false,
+                   m + point * m_stride + at * panel);
+        }
+        for (int64_t t = 0; t < piece; t++) plan.write(first + t, 0, O, m + t * O, m_stride);
       }
     }
   });
 }
 
 // For few tiles: all threads take each step together, and share the weights among them.
-template <class T> void run_steps(const Plan<T> &plan, int64_t all) {
-  int64_t tiles = whole_rows(all), v_stride = padded(tiles * plan.C), m_stride = padded(tiles * plan.O);
+template <class T> void run_steps(const Plan<T> &plan, const Tensor &points, int64_t all) {
+  int64_t C = plan.C, O = plan.O, panels = points.size(1), panel = points.size(3);
+  int64_t tiles = whole_rows(all), v_stride = padded(tiles * C), m_stride = padded(tiles * O);
   Tensor memory = torch::empty({kPoints * (v_stride + m_stride)}, torch::kFloat32);
   float *v = memory.data_ptr<float>(), *m = v + kPoints * v_stride;
+  const float *u = points.data_ptr<float>();
   at::parallel_for(0, tiles, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; t++) plan.read(t, v + t * plan.C, v_stride);
+    for (int64_t t = begin; t < end; t++) plan.read(t, 0, C, v + t * C, v_stride);
   });
-  at::parallel_for(0, kPoints * plan.panels, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i++) plan.multiply_part(i, v, v_stride, tiles, m, m_stride);
+  at::parallel_for(0, kPoints * panels, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+      int64_t point = i / panels, at = i % panels;
+      multiply(v + point * v_stride, u + i * C * panel, tiles, C, O, panel, false, m + point * m_stride + at * panel);
+    }
   });
   at::parallel_for(0, all, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; t++) plan.write(t, m + t * plan.O, m_stride);
+    for (int64_t t = begin; t < end; t++) plan.write(t, 0, O, m + t * O, m_stride);
   });
 }
 
+// What a thread takes at a time of O outputs and so many tiles: a panel of outputs of a group of tiles.
+struct Unit {
+  int64_t panel, group;
+};
+
+// That with which so many threads are done first. A panel's points are made for every group, and a group's inputs are
+// read for every panel; either takes as long as some four more tiles or outputs would.
+Unit unit_for(int64_t O, int64_t tiles, int64_t threads) {
+  Unit best = {};
+  int64_t least = 0;
+  auto consider = [&](int64_t panel) {
+    for (int64_t parts = 1; parts <= tiles / kRows; parts++) {
+      int64_t group = whole_rows((tiles + parts - 1) / parts), units = O / panel * ((tiles + group - 1) / group);
+      int64_t time = (units + threads - 1) / threads * (panel * group + 4 * (panel + group));
+      if (least == 0 || time < least) best = {panel, group}, least = time;
+    }
+  };
+  int64_t widest = panel_of(O);
+  consider(widest);
+  if (widest == 64) consider(32);
+  return best;
+}
+
+// Weights by lanes: every thread makes the points of so many weights at a time as stay in its own cache. That takes no
+// longer than reading the points, of which there are four times as many, from memory would.
+template <class T> void run_panels(const Plan<T> &plan, const Tensor &by_lanes, int64_t all) {
+  constexpr int64_t most_tiles = 64, most_inputs = 64; // at a time
+  int64_t C = plan.C, O = plan.O, workers = at::get_num_threads();
+  int64_t round = std::min(most_tiles, whole_rows(all)), n = std::min(most_inputs, C), parts = (C + n - 1) / n;
+  const Unit whole = unit_for(O, round, workers);
+  int64_t panel = whole.panel, group = whole.group;
+  int64_t v_stride = padded(round * n), u_stride = padded(n * panel), m_stride = padded(group * panel);
+  int64_t v_part = kPoints * v_stride, own = kPoints * (u_stride + m_stride);
+  Tensor memory = torch::empty({parts * v_part + workers * own}, torch::kFloat32);
+  float *v = memory.data_ptr<float>(), *rest = v + parts * v_part;
+  const float *g = by_lanes.data_ptr<float>();
+
+  for (int64_t first = 0; first < all; first += round) {
+    int64_t tiles = std::min(round, whole_rows(all - first)), units = O / panel * ((tiles + group - 1) / group);
+    at::parallel_for(0, tiles * parts, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; i++) {
+        int64_t t = i / parts, part = i % parts, inputs = std::min(n, C - part * n);
+        plan.read(first + t, part * n, inputs, v + part * v_part + t * inputs, v_stride);
+      }
+    });
+    at::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t worker = begin; worker < end; worker++) {
+        float *u = rest + worker * own, *m = u + kPoints * u_stride;
+        for (int64_t unit = worker; unit < units; unit += workers) {
+          int64_t o = unit % (O / panel) * panel, from = unit / (O / panel) * group,
+                  size = std::min(group, tiles - from);
+          for (int64_t part = 0; part < parts; part++) {
+            int64_t c = part * n, inputs = std::min(n, C - c);
+            for (int64_t i = 0; i < panel; i += kLanes) {
+              transform_weights(g + ((o + i) * C + c * kLanes) * 9, inputs, u + i, panel, u_stride);
+            }
+            for (int64_t point = 0; point < kPoints; point++) {
+              multiply(v + part * v_part + point * v_stride + from * inputs, u + point * u_stride, size, inputs, panel,
+                       panel, part > 0, m + point * m_stride);
+            }
+          }
+          for (int64_t t = 0; t < size; t++) plan.write(first + from + t, o, panel, m + t * panel, m_stride);
+        }
+      }
+    });
+  }
+}
+
 template <class T>
-Tensor convolve(const Tensor &x, const Tensor &weights, const Tensor &bias, const Tensor &add, bool relu) {
+Tensor convolve(const Tensor &x, const WinogradWeights &weights, const Tensor &bias, const Tensor &add, bool relu) {
   int64_t B = x.size(0), C = x.size(1), H = x.size(2), W = x.size(3);
-  int64_t panels = weights.size(1), panel = weights.size(3), O = panels * panel;
-  TORCH_CHECK(weights.size(2) == C, "weights for ", weights.size(2), " channels, an input of ", C);
+  int64_t O = weights.outputs(), inputs = weights.inputs();
+  TORCH_CHECK(inputs == C, "weights for ", inputs, " channels, an input of ", C);
   auto order = torch::MemoryFormat::ChannelsLast;
   Tensor in = x.contiguous(order), plus = add.defined() ? add.contiguous(order) : add;
   Tensor y = torch::empty({B, O, H, W}, x.options(), order);
@@ -199,31 +270,34 @@ Tensor convolve(const Tensor &x, const Tensor &weights, const Tensor &bias, cons
                   H,
                   W,
                   O,
-                  panels,
-                  panel,
                   columns,
                   per_image,
                   place(in),
                   place(plus),
                   place(y),
-                  weights.data_ptr<float>(),
                   bias.defined() ? bias.data_ptr<float>() : nullptr,
                   relu,
                   zeros.data()};
+  const Tensor &points = weights.points;
+  if (!points.defined()) {
+    run_panels(plan, weights.by_lanes, all);
+    return y;
+  }
   int64_t threads = at::get_num_threads(), piece = tiles_of_a_piece(C, O);
-  bool few_weights = weights.numel() * static_cast<int64_t>(sizeof(float)) <= 1 << 20; // each core keeps them all
+  bool few_weights = points.numel() * static_cast<int64_t>(sizeof(float)) <= 1 << 20; // each core keeps them all
   constexpr int64_t most = 256; // tiles in steps, each of which takes memory
   if (few_weights || all >= std::min(2 * piece * threads, most)) {
-    run_pieces(plan, all, std::min(piece, whole_rows((all + threads - 1) / threads)));
+    run_pieces(plan, points, all, piece);
   } else {
-    run_steps(plan, all);
+    run_steps(plan, points, all);
   }
   return y;
 }
 
 } // namespace
 
-Tensor winograd_conv(const Tensor &x, const Tensor &weights, const Tensor &bias, const Tensor &add, bool relu) {
+Tensor winograd_conv(const Tensor &x, const WinogradWeights &weights, const Tensor &bias, const Tensor &add,
+                     bool relu) {
   if (x.scalar_type() == torch::kBFloat16) return convolve<Brain>(x, weights, bias, add, relu);
   return convolve<float>(x, weights, bias, add, relu);
 }
@@ -231,11 +305,11 @@ Tensor winograd_conv(const Tensor &x, const Tensor &weights, const Tensor &bias,
 namespace {
 
 // Those of the convolution that makes an input's gradient: channels change places, and kernels are turned by half.
-Tensor backward_weights(const Tensor &weight) {
+WinogradWeights backward_weights(const Tensor &weight) {
   Tensor w = weight.contiguous(torch::MemoryFormat::ChannelsLast);
   int64_t O = w.size(0), C = w.size(1);
   const float *in = w.data_ptr<float>();
-  return transformed(C, O, [=](int64_t c, int64_t o, int64_t k) { return in + (o * 9 + 8 - k) * C + c; });
+  return form(by_lanes(C, O, [=](int64_t c, int64_t o, int64_t k) { return in + (o * 9 + 8 - k) * C + c; }));
 }
 
 struct Learning : torch::autograd::Function<Learning> {

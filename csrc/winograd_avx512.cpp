@@ -23,6 +23,18 @@ inline void store(Brain *p, Lanes v) {
   *reinterpret_cast<Halves *>(p) = __builtin_convertvector(words, Halves);
 }
 
+// One row or column of G g.
+inline void weight_line(const Lanes &g0, const Lanes &g1, const Lanes &g2, Lanes y[kPatch]) {
+  Lanes even = (g0 + g2) * (1.0f / 6), odd = g1 * (1.0f / 6);
+  Lanes near = g0 * (1.0f / 24) + g2 * (1.0f / 6), far = g1 * (1.0f / 12);
+  y[0] = g0 * 0.25f;
+  y[1] = -even - odd;
+  y[2] = odd - even;
+  y[3] = near + far;
+  y[4] = near - far;
+  y[5] = g2;
+}
+
 // One row or column of B^T d.
 inline void input_line(const Lanes d[kPatch], Lanes y[kPatch]) {
   Lanes a = d[4] - 4 * d[2], b = d[3] - 4 * d[1], c = d[4] - d[2], e = 2 * (d[3] - d[1]);
@@ -43,32 +55,49 @@ inline void output_line(const Lanes m[kPatch], Lanes y[kTile]) {
   y[3] = b + 8 * e + m[5];
 }
 
-// kTiles rows of m, kVectors * kLanes columns.
-template <int kTiles, int kVectors> inline void block(const float *v, const float *u, int64_t C, int64_t O, float *m) {
-  Lanes sum[kTiles][kVectors] = {};
+// kTiles rows of m, kVectors * kLanes columns. The sums stay in registers where all loops over them are unrolled.
+template <int kTiles, int kVectors, bool kMore>
+inline void block(const float *v, const float *u, int64_t C, int64_t O, float *m) {
+  Lanes sum[kTiles][kVectors];
+#pragma GCC unroll 8
+  for (int t = 0; t < kTiles; t++) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; j++) sum[t][j] = kMore ? load(m + t * O + j * kLanes) : Lanes{};
+  }
   for (int64_t c = 0; c < C; c++, u += kVectors * kLanes) {
     Lanes weight[kVectors];
+#pragma GCC unroll 4
     for (int j = 0; j < kVectors; j++) weight[j] = load(u + j * kLanes);
+#pragma GCC unroll 8
     for (int t = 0; t < kTiles; t++) {
+#pragma GCC unroll 4
       for (int j = 0; j < kVectors; j++) sum[t][j] += v[t * C + c] * weight[j];
     }
   }
+#pragma GCC unroll 8
   for (int t = 0; t < kTiles; t++) {
+#pragma GCC unroll 4
     for (int j = 0; j < kVectors; j++) store(m + t * O + j * kLanes, sum[t][j]);
   }
 }
 
 template <int kTiles, int kVectors>
-void blocks(const float *v, const float *u, int64_t tiles, int64_t C, int64_t O, float *m) {
-  for (int64_t t = 0; t < tiles; t += kTiles) block<kTiles, kVectors>(v + t * C, u, C, O, m + t * O);
+void blocks(const float *v, const float *u, int64_t tiles, int64_t C, int64_t O, bool more, float *m) {
+  for (int64_t t = 0; t < tiles; t += kTiles) {
+    if (more) {
+      block<kTiles, kVectors, true>(v + t * C, u, C, O, m + t * O);
+    } else {
+      block<kTiles, kVectors, false>(v + t * C, u, C, O, m + t * O);
+    }
+  }
 }
 
-template <class T> void input(const T *const patch[kPoints], int64_t C, float *v, int64_t stride) {
+template <class T> void input(const T *const patch[kPoints], int64_t first, int64_t C, float *v, int64_t stride) {
   for (int64_t c = 0; c < C; c += kLanes) {
     Lanes half[kPatch][kPatch]; // [column][row]
     for (int x = 0; x < kPatch; x++) {
       Lanes column[kPatch];
-      for (int y = 0; y < kPatch; y++) column[y] = load(patch[y * kPatch + x] + c);
+      for (int y = 0; y < kPatch; y++) column[y] = load(patch[y * kPatch + x] + first + c);
       input_line(column, half[x]);
     }
     for (int y = 0; y < kPatch; y++) {
@@ -110,19 +139,33 @@ void output(const float *m, int64_t stride, int64_t O, const float *bias, const 
 
 } // namespace
 
-void transform_input(const float *const patch[kPoints], int64_t C, float *v, int64_t stride) {
-  input(patch, C, v, stride);
+void transform_weights(const float *g, int64_t C, float *u, int64_t panel, int64_t stride) {
+  for (int64_t c = 0; c < C; c++, g += 9 * kLanes, u += panel) {
+    Lanes half[3][kPatch]; // [column][row]
+    for (int x = 0; x < 3; x++) {
+      weight_line(load(g + x * kLanes), load(g + (3 + x) * kLanes), load(g + (6 + x) * kLanes), half[x]);
+    }
+    for (int y = 0; y < kPatch; y++) {
+      Lanes row[kPatch];
+      weight_line(half[0][y], half[1][y], half[2][y], row);
+      for (int x = 0; x < kPatch; x++) store(u + (y * kPatch + x) * stride, row[x]);
+    }
+  }
 }
 
-void transform_input(const Brain *const patch[kPoints], int64_t C, float *v, int64_t stride) {
-  input(patch, C, v, stride);
+void transform_input(const float *const patch[kPoints], int64_t first, int64_t C, float *v, int64_t stride) {
+  input(patch, first, C, v, stride);
 }
 
-void multiply(const float *v, const float *u, int64_t tiles, int64_t C, int64_t O, int64_t panel, float *m) {
+void transform_input(const Brain *const patch[kPoints], int64_t first, int64_t C, float *v, int64_t stride) {
+  input(patch, first, C, v, stride);
+}
+
+void multiply(const float *v, const float *u, int64_t tiles, int64_t C, int64_t O, int64_t panel, bool more, float *m) {
   // As many sums as hide the latency of their additions and fit into the registers.
-  if (panel == 64) return blocks<4, 4>(v, u, tiles, C, O, m);
-  if (panel == 32) return blocks<8, 2>(v, u, tiles, C, O, m);
-  blocks<8, 1>(v, u, tiles, C, O, m);
+  if (panel == 64) return blocks<4, 4>(v, u, tiles, C, O, more, m);
+  if (panel == 32) return blocks<8, 2>(v, u, tiles, C, O, more, m);
+  blocks<8, 1>(v, u, tiles, C, O, more, m);
 }
 
 void transform_output(const float *m, int64_t stride, int64_t O, const float *bias, const float *const *add, bool relu,

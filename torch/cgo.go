@@ -7,5 +7,5 @@ package torch
 // #cgo CFLAGS: -I${SRCDIR}/../csrc
 // #cgo LDFLAGS: -L${SRCDIR}/../build/lib -Wl,-rpath,${SRCDIR}/../build/lib -Wl,--as-needed -lrdpptorch
 // #include "rdpp.h"
-// static const char *const interface __attribute__((used)) = &rdpp_interface_df0dd37a;
+// static const char *const interface __attribute__((used)) = &rdpp_interface_71a28d8e;
 import "C"

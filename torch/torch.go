@@ -145,3 +145,11 @@ func DeviceMemory(d Device) (used, peak int64, err error) {
 	}
 	return int64(u), int64(p), nil
 }
+
+// HostMemory returns the bytes of this process's memory in blocks of 128 KiB and more that this package's tensors and oneDNN's
+// forms of weights have now; those of 2 MiB and more count as whole multiples of that.
+func HostMemory() (int64, error) {
+	var bytes C.int64_t
+	err := check("host memory", C.rdpp_host_memory(&bytes))
+	return int64(bytes), err
+}
