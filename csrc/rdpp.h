@@ -97,8 +97,8 @@ rdpp_error rdpp_contended(int32_t *yes);
 rdpp_error rdpp_set_arithmetic(int32_t tf32, int32_t deterministic);
 /* Bytes of device memory in use and at most in use so far; both 0 for RDPP_CPU. */
 rdpp_error rdpp_device_memory(int32_t device, int64_t *used, int64_t *peak);
-/* Bytes of this process's memory in blocks of 128 KiB and more that this library's tensors and oneDNN's forms of weights
- * have now; those of 2 MiB and more count as whole multiples of that. */
+/* Bytes of this process's memory in blocks of 128 KiB and more that this library's tensors and oneDNN's forms of
+ * weights have now; those of 2 MiB and more count as whole multiples of that. */
 rdpp_error rdpp_host_memory(int64_t *bytes);
 
 /* Tensors */
