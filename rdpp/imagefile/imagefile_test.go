@@ -42,6 +42,10 @@ func readGolden(t testing.TB) map[string]golden {
 	if err := json.Unmarshal(readFixture(t, "opencv.json"), &all); err != nil {
 		t.Fatal(err)
 	}
+	const unturned = "lossy_orient6.webp" // by OpenCV 4.6; JPEG and TIFF hold orient against it
+	g := all[unturned]
+	turned := (&Image{W: g.w, H: g.h, Pix: g.rgb}).orient(6)
+	all[unturned] = golden{turned.W, turned.H, turned.Pix}
 	return all
 }
 
@@ -70,10 +74,6 @@ func TestDecodeEqualsOpenCV(t *testing.T) {
 		if !ok {
 			t.Errorf("%s is not in opencv.json", f.Name())
 			continue
-		}
-		if f.Name() == "lossy_orient6.webp" { // which OpenCV 4.6 does not turn
-			turned := (&Image{W: want.w, H: want.h, Pix: want.rgb}).orient(6)
-			want.w, want.h, want.rgb = turned.W, turned.H, turned.Pix
 		}
 		got, err := DecodeFile(filepath.Join("testdata", f.Name()), nil)
 		if err != nil {
